@@ -1,0 +1,1 @@
+"""The `fathom` command: composes export, server, clients and loadtests."""
