@@ -1,0 +1,251 @@
+"""A real Triton Inference Server on this machine, from start to drained stop."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from server import environment, leftovers, log, supervisor
+from server.command import TritonOptions, triton_command
+from server.errors import ServerDiedError, ServerStartError, TritonServerError
+from server.ports import free_ports, is_free
+
+BACKENDS = Path(__file__).parent / "backends"
+PORT_NAMES = ("grpc_port", "http_port", "metrics_port")
+START_ATTEMPTS = 3  # a free port can be taken between choosing it and Triton's bind
+
+
+class TritonServer:
+    """Serve a model repository: `with TritonServer("model_repository", config_name="cpu") as server: ...`.
+
+    Ports left out are chosen free; everything listens on `address`, by default the loopback interface. `config_name`
+    selects the `configs/<name>.pbtxt` of the models that have one. The server ends with this process, however it dies.
+
+    `start` raises EnvironmentNotFitError or ServerStartError, whose message carries the reason from Triton's log.
+    """
+
+    def __init__(
+        self,
+        model_repository: str | os.PathLike[str],
+        *,
+        config_name: str | None = None,
+        address: str = "127.0.0.1",
+        grpc_port: int | None = None,
+        http_port: int | None = None,
+        metrics_port: int | None = None,
+        ready_timeout_s: float = 120.0,
+        stop_timeout_s: float = 30.0,
+        extra: tuple[str, ...] = (),
+    ) -> None:
+        self.model_repository = Path(model_repository).resolve()
+        self.ready_timeout_s = ready_timeout_s
+        self.stop_timeout_s = stop_timeout_s
+        self._ports = {"grpc_port": grpc_port, "http_port": http_port, "metrics_port": metrics_port}
+        self._options = TritonOptions(
+            model_repository=str(self.model_repository),
+            address=address,
+            config_name=config_name,
+            exit_timeout_s=max(1, round(stop_timeout_s)),
+            extra=extra,
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run_dir: Path | None = None
+
+    def __enter__(self) -> TritonServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def grpc_url(self) -> str:
+        """`host:port` of the gRPC endpoint."""
+        return f"{self._options.address}:{self._options.grpc_port}"
+
+    @property
+    def http_url(self) -> str:
+        """`host:port` of the HTTP endpoint."""
+        return f"{self._options.address}:{self._options.http_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """`http://host:port/metrics` of the Prometheus endpoint."""
+        return f"http://{self._options.address}:{self._options.metrics_port}/metrics"
+
+    @property
+    def log_path(self) -> Path:
+        """Triton's log; the file is gone after `stop`."""
+        return self._require_run_dir() / "triton.log"
+
+    @property
+    def pid(self) -> int:
+        """Process id of tritonserver itself. Raises ServerDiedError when it is not running."""
+        children = _children(self._require_process().pid)
+        if not children:
+            raise ServerDiedError(self._death_notice())
+        return children[0]
+
+    def is_alive(self) -> bool:
+        """Whether the server's process runs; says nothing about readiness."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> TritonServer:
+        """Start Triton and return when every model is loaded and warm."""
+        if self._process is not None:
+            raise TritonServerError("this server is started already: stop it first, or make another TritonServer")
+        installation = environment.find_installation()
+        self._check_inputs()
+        leftovers.sweep()
+        for attempt in range(1, START_ATTEMPTS + 1):
+            try:
+                self._spawn(installation)
+                self._await_ready()
+            except ServerStartError:
+                taken = [
+                    name for name in PORT_NAMES if not is_free(self._options.address, getattr(self._options, name))
+                ]
+                self._discard()
+                if attempt < START_ATTEMPTS and any(self._ports[name] is None for name in taken):
+                    continue
+                raise
+            except BaseException:
+                self._discard()
+                raise
+            return self
+        raise AssertionError("unreachable")
+
+    def stop(self) -> None:
+        """Let requests in flight finish within `stop_timeout_s`, then end the server and remove its files."""
+        if self._process is None:
+            return
+        self._end_process(drain_s=self.stop_timeout_s)
+        self._discard()
+
+    def _check_inputs(self) -> None:
+        if not self.model_repository.is_dir():
+            raise ServerStartError(
+                f"model repository '{self.model_repository}' does not exist: name an existing folder of models"
+            )
+        configs = list(self.model_repository.glob("*/config.pbtxt")) + list(self.model_repository.glob("*/[0-9]*/*"))
+        if not configs:
+            raise ServerStartError(f"model repository '{self.model_repository}' holds no model: export one first")
+        name = self._options.config_name
+        known = sorted({path.stem for path in self.model_repository.glob("*/configs/*.pbtxt")})
+        if name and name not in known:
+            offer = f"choose {', '.join(known)}" if known else "no model has a configs/ folder"
+            raise ServerStartError(f"no model has a configuration named '{name}' (configs/{name}.pbtxt): {offer}")
+        for port_name, port in self._ports.items():
+            if port is not None and not is_free(self._options.address, port):
+                raise ServerStartError(
+                    f"{port_name} {port} on {self._options.address} is in use: choose another, or none for a free one"
+                )
+
+    def _spawn(self, installation: environment.Installation) -> None:
+        self._run_dir = leftovers.new_run_dir()
+        backends = _lay_out_backends(self._run_dir / "backends", installation)
+        free = iter(free_ports(self._options.address, len(PORT_NAMES)))
+        ports: dict[str, Any] = {name: port or next(free) for name, port in self._ports.items()}
+        shm_prefix = leftovers.new_shm_prefix()
+        self._options = replace(self._options, backend_directory=str(backends), shm_prefix=shm_prefix, **ports)
+        command = triton_command(self._options, binary=str(installation.tritonserver))
+        keeper = [sys.executable, "-I", "-S", supervisor.__file__, str(os.getpid()), str(self._run_dir), shm_prefix]
+        with (self._run_dir / "supervisor.log").open("wb") as own_log:
+            self._process = subprocess.Popen(
+                [*keeper, *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=own_log,
+                env=installation.environment(),
+                start_new_session=True,
+            )
+
+    def _await_ready(self) -> None:
+        process = self._require_process()
+        deadline = time.monotonic() + self.ready_timeout_s
+        while not self._is_ready():
+            if process.poll() is not None:
+                raise ServerStartError(self._start_failure("Triton ended while starting"))
+            if time.monotonic() > deadline:
+                raise ServerStartError(self._start_failure(f"Triton was not ready after {self.ready_timeout_s:g} s"))
+            time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        connection = http.client.HTTPConnection(self._options.address, self._options.http_port, timeout=2)
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET", "/v2/health/ready")
+                return connection.getresponse().status == 200
+            except (OSError, http.client.HTTPException):
+                return False
+
+    def _start_failure(self, event: str) -> str:
+        text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+        reason = log.find_reason(text)
+        if reason is None:
+            own = (self._require_run_dir() / "supervisor.log").read_text(errors="replace").strip().splitlines()
+            reason = own[-1] if own else f"its log of {len(text.splitlines())} lines gives no reason"
+        return f"{event}: {reason}"
+
+    def _death_notice(self) -> str:
+        return "the Triton server ended by itself: its log is in " + str(self.log_path)
+
+    def _end_process(self, *, drain_s: float) -> None:
+        process = self._require_process()
+        if process.stdin and not process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(f"stop {drain_s}\n".encode())
+                process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+        try:
+            process.wait(drain_s + 5)
+        except subprocess.TimeoutExpired:
+            process.kill()  # takes tritonserver with it (parent-death signal)
+            process.wait()
+            supervisor.remove_shared_memory(self._options.shm_prefix or "fathom-none-")
+
+    def _discard(self) -> None:
+        if self._process is not None:
+            self._end_process(drain_s=0)
+            self._process = None
+        if self._run_dir is not None:
+            shutil.rmtree(self._run_dir, ignore_errors=True)
+            self._run_dir = None
+
+    def _require_process(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise TritonServerError("this server is not started: call start(), or use it in a with statement")
+        return self._process
+
+    def _require_run_dir(self) -> Path:
+        if self._run_dir is None:
+            raise TritonServerError("this server is not started: call start(), or use it in a with statement")
+        return self._run_dir
+
+
+def _lay_out_backends(directory: Path, installation: environment.Installation) -> Path:
+    """A backend directory with the wheel's python backend and our python-based ones; Triton refuses symbolic links."""
+    shutil.copytree(BACKENDS, directory, ignore=shutil.ignore_patterns("__pycache__"))
+    python = directory / "python"
+    python.mkdir()
+    for part in installation.python_backend.glob("*.*"):
+        shutil.copy2(part, python)
+    shutil.copy2(installation.stub, python)
+    return directory
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []

@@ -1,0 +1,95 @@
+"""What all tests share: the versions in the header, small models made here, and a running server that loads them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from onnx import TensorProto, helper
+from small_models import write_double, write_onnx
+
+from server import TritonServer
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_report_header() -> str:
+    names = ("nvidia-pytriton", "onnxruntime", "onnx", "torch", "tritonclient", "grpcio", "numpy")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
+    return f"{platform.processor() or platform.machine()}, " + ", ".join(versions)
+
+
+@pytest.fixture(scope="session")
+def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`double`, `echo` (strings), `mixed` (two types, no batch axis) and `slow` (a python model that sleeps)."""
+    repository = tmp_path_factory.mktemp("small") / "model_repository"
+    write_double(
+        repository / "double",
+        """
+        max_batch_size: 8
+        input [ { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } ]
+        output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] label_filename: "labels.txt" } ]
+        dynamic_batching { default_queue_policy { max_queue_size: 64 default_timeout_microseconds: 2000000 } }
+        """,
+    )
+    (repository / "double" / "labels.txt").write_text("left\nright\n")
+    string = (TensorProto.STRING, ["n", 1])
+    write_onnx(
+        repository / "echo" / "1" / "model.onnx",
+        [helper.make_node("Identity", ["text"], ["said"])],
+        [("text", *string)],
+        [("said", *string)],
+    )
+    (repository / "echo" / "config.pbtxt").write_text(
+        """
+        backend: "onnxruntime"
+        max_batch_size: 8
+        input [ { name: "text" data_type: TYPE_STRING dims: [ 1 ] } ]
+        output [ { name: "said" data_type: TYPE_STRING dims: [ 1 ] } ]
+        """
+    )
+    write_onnx(
+        repository / "mixed" / "1" / "model.onnx",
+        [helper.make_node("Identity", ["whole"], ["whole_out"]), helper.make_node("Identity", ["half"], ["half_out"])],
+        [("whole", TensorProto.INT64, [3]), ("half", TensorProto.FLOAT16, ["m"])],
+        [("whole_out", TensorProto.INT64, [3]), ("half_out", TensorProto.FLOAT16, ["m"])],
+    )
+    (repository / "mixed" / "config.pbtxt").write_text('backend: "onnxruntime"\n')
+    slow = repository / "slow"
+    (slow / "1").mkdir(parents=True)
+    (slow / "config.pbtxt").write_text(
+        """
+        backend: "python"
+        max_batch_size: 1
+        input [ { name: "seconds" data_type: TYPE_FP32 dims: [ 1 ] } ]
+        output [ { name: "slept" data_type: TYPE_FP32 dims: [ 1 ] } ]
+        dynamic_batching { default_queue_policy { max_queue_size: 2 default_timeout_microseconds: 5000000 } }
+        """
+    )
+    (slow / "1" / "model.py").write_text(
+        """
+import time
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        responses = []
+        for request in requests:
+            seconds = pb_utils.get_input_tensor_by_name(request, "seconds").as_numpy()
+            time.sleep(float(seconds[0, 0]))
+            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("slept", seconds)]))
+        return responses
+"""
+    )
+    return repository
+
+
+@pytest.fixture(scope="session")
+def small_server(small_repository: Path) -> Iterator[TritonServer]:
+    """A running Triton that serves `small_repository`."""
+    with TritonServer(small_repository, stop_timeout_s=0) as server:
+        yield server

@@ -1,0 +1,228 @@
+"""The embedded server: readiness, coexistence, and one clear sentence for everything that can keep it from starting."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from small_models import write_double
+
+from clients import Client
+from server import ServerDiedError, ServerStartError, TritonServer, TritonServerError
+
+
+def leftovers(tag: str) -> list[Path]:
+    return [*Path("/dev/shm").glob(f"fathom-*-{tag}-*"), *Path("/tmp").glob(f"fathom-triton-*-{tag}-*")]
+
+
+def processes_mentioning(text: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if text in command and "pytest" not in command:
+            found.append(command)
+    return found
+
+
+def wait_until(condition, timeout_s=10.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_two_servers_on_one_machine_answer_side_by_side(small_server, tmp_path):
+    write_double(tmp_path / "double")
+    with TritonServer(tmp_path, stop_timeout_s=0) as second:
+        assert second.grpc_url != small_server.grpc_url
+        for server in (small_server, second):
+            with Client(server.grpc_url) as client:
+                assert client.model("double")(x=[[1.0, 2.0]])["y"].tolist() == [[2.0, 4.0]]
+
+
+def test_it_listens_on_the_loopback_interface_only(small_server):
+    connections = psutil.Process(small_server.pid).net_connections()
+    listening = [c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN]
+    assert len(listening) == 3
+    assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+
+
+def test_stop_leaves_nothing_behind(tmp_path):
+    write_double(tmp_path / "double")
+    server = TritonServer(tmp_path).start()
+    pid, tag = server.pid, str(os.getpid())
+    own = [path for path in leftovers(tag) if path.name in str(server.log_path) or "shm" in str(path)]
+    assert own
+    server.stop()
+    assert not Path(f"/proc/{pid}").exists()
+    assert not processes_mentioning(str(tmp_path))
+    assert not any(path.exists() for path in own if "fathom-triton" in path.name)
+
+
+def test_a_named_configuration_is_selected(tmp_path):
+    folder = write_double(tmp_path / "double")
+    (folder / "configs").mkdir()
+    tensors = 'input [{name: "x" data_type: TYPE_FP32 dims: [2]}] output [{name: "y" data_type: TYPE_FP32 dims: [2]}]'
+    (folder / "configs" / "cpu.pbtxt").write_text(f'backend: "onnxruntime" max_batch_size: 3 {tensors}')
+    with TritonServer(tmp_path, config_name="cpu", stop_timeout_s=0) as server, Client(server.grpc_url) as client:
+        assert client.model("double").spec.max_batch_size == 3
+
+
+OUTPUT = 'output [{name: "y" data_type: TYPE_FP32 dims: [-1, 2]}]'
+
+CONFIGS_THAT_CANNOT_LOAD = {
+    "an unknown parameters key is named": (
+        'parameters { key: "intra_op_threads" value { string_value: "1" } }',
+        ["'double'", "unknown parameters key 'intra_op_threads'", "intra_op_thread_count"],
+    ),
+    "a wrong dimension is named with both values": (
+        'max_batch_size: 8 input [{name: "x" data_type: TYPE_FP32 dims: [3]}] '
+        'output [{name: "y" data_type: TYPE_FP32 dims: [2]}]',
+        ["input 'x'", "[-1, 3]", "[-1, 2]"],
+    ),
+    "a wrong type is named with both values": (
+        'input [{name: "x" data_type: TYPE_FP16 dims: [-1, 2]}] ' + OUTPUT,
+        ["input 'x'", "TYPE_FP16", "TYPE_FP32"],
+    ),
+    "an input that the graph lacks": (
+        'input [{name: "z" data_type: TYPE_FP32 dims: [-1, 2]}] ' + OUTPUT,
+        ["'x'", "does not declare"],
+    ),
+    "an unknown field comes with its line": ("unknown_field: 3", ["unknown_field", "2:14", "config.pbtxt"]),
+    "a GPU that is not there": ("instance_group [{ kind: KIND_GPU }]", ["KIND_GPU", "no GPUs"]),
+    "a graph level that does not exist": ("optimization { graph { level: 7 } }", ["optimization.graph.level is 7"]),
+    "a thread count that is no number": (
+        'parameters { key: "intra_op_thread_count" value { string_value: "many" } }',
+        ["intra_op_thread_count is 'many'"],
+    ),
+    "an accelerator that this server lacks": (
+        'optimization { execution_accelerators { cpu_execution_accelerator: [ { name: "openvino" } ] } }',
+        ["'openvino' is not available"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS_THAT_CANNOT_LOAD)
+def test_a_model_that_cannot_load_is_one_sentence_with_the_reason(case, tmp_path):
+    config, words = CONFIGS_THAT_CANNOT_LOAD[case]
+    write_double(tmp_path / "double", config)
+    with pytest.raises(ServerStartError) as caught:
+        TritonServer(tmp_path).start()
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+    assert "Traceback" not in message
+
+
+def test_a_missing_artefact_names_the_file_and_the_command(tmp_path):
+    folder = write_double(tmp_path / "double", 'default_model_filename: "model.onnx"')
+    (folder / "1" / "model.onnx").unlink()
+    with pytest.raises(ServerStartError, match=r"model.onnx.*missing.*fathom export double"):
+        TritonServer(tmp_path).start()
+
+
+def test_a_missing_repository_is_named():
+    with pytest.raises(ServerStartError, match=r"model repository '.*/nowhere' does not exist"):
+        TritonServer("nowhere").start()
+
+
+def test_an_empty_repository_is_refused(tmp_path):
+    with pytest.raises(ServerStartError, match="holds no model"):
+        TritonServer(tmp_path).start()
+
+
+def test_an_unknown_config_name_offers_the_known_ones(tmp_path):
+    folder = write_double(tmp_path / "double")
+    (folder / "configs").mkdir()
+    (folder / "configs" / "cpu.pbtxt").write_text("")
+    with pytest.raises(ServerStartError, match=r"named 'h100'.*choose cpu"):
+        TritonServer(tmp_path, config_name="h100").start()
+
+
+@pytest.mark.parametrize("name", ["grpc_port", "http_port", "metrics_port"])
+def test_a_port_in_use_is_named(name, tmp_path):
+    write_double(tmp_path / "double")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerStartError, match=rf"{name} {port} .* in use"):
+            TritonServer(tmp_path, **{name: port}).start()
+
+
+def test_using_a_server_before_its_start_says_so(tmp_path):
+    with pytest.raises(TritonServerError, match="not started"):
+        _ = TritonServer(tmp_path).pid
+
+
+def test_a_server_that_dies_says_so(tmp_path):
+    write_double(tmp_path / "double")
+    with TritonServer(tmp_path, stop_timeout_s=0) as server:
+        os.kill(server.pid, signal.SIGKILL)
+        assert wait_until(lambda: not server.is_alive())
+        with pytest.raises(ServerDiedError, match="ended by itself"):
+            _ = server.pid
+
+
+OWNER = """
+import sys, time
+from server import TritonServer
+server = TritonServer(sys.argv[1])
+server.start()
+print(server.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.3, 1.0, None], ids=["at once", "laying out", "loading", "ready"])
+def test_the_server_never_outlives_an_owner_killed_with_sigkill(delay_s, tmp_path):
+    write_double(tmp_path / "double")
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    with owner:
+        if delay_s is None:
+            assert owner.stdout.readline().strip().isdigit()
+            assert leftovers(str(owner.pid))
+        else:
+            time.sleep(delay_s)
+        owner.kill()
+    assert wait_until(lambda: not processes_mentioning(str(tmp_path)))
+    assert wait_until(lambda: not list(Path("/dev/shm").glob(f"fathom-*-{owner.pid}-*")))
+
+
+def test_what_a_killed_supervisor_left_is_swept_by_the_next_start(tmp_path):
+    write_double(tmp_path / "double")
+    with subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as owner:
+        triton = int(owner.stdout.readline())
+        supervisor = int(Path(f"/proc/{triton}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        os.kill(supervisor, signal.SIGKILL)
+        owner.kill()
+    assert wait_until(lambda: not processes_mentioning(str(tmp_path)))
+    assert leftovers(str(owner.pid))
+    with TritonServer(tmp_path, stop_timeout_s=0):
+        assert not leftovers(str(owner.pid))
+
+
+def test_requests_in_flight_are_answered_before_a_stop(small_repository):
+    import threading
+
+    server = TritonServer(small_repository).start()
+    answers = []
+    with Client(server.grpc_url) as client:
+        slow = client.model("slow")
+        thread = threading.Thread(target=lambda: answers.append(slow(seconds=np.full((1, 1), 1.5, np.float32))))
+        thread.start()
+        time.sleep(0.5)
+        server.stop()
+        thread.join()
+    assert answers[0]["slept"].tolist() == [[1.5]]

@@ -1,0 +1,32 @@
+"""Model folders for tests, made here in milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+
+def write_onnx(path: Path, nodes: list, inputs: list[tuple], outputs: list[tuple]) -> None:
+    """Write a small ONNX model; tensors are (name, onnx type, shape)."""
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info(*tensor) for tensor in inputs],
+        [helper.make_tensor_value_info(*tensor) for tensor in outputs],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+
+
+def write_double(folder: Path, config: str = "") -> Path:
+    """A model folder whose model doubles `x` FP32 [n, 2] into `y`; returns the folder."""
+    tensor = (TensorProto.FLOAT, ["n", 2])
+    write_onnx(
+        folder / "1" / "model.onnx", [helper.make_node("Add", ["x", "x"], ["y"])], [("x", *tensor)], [("y", *tensor)]
+    )
+    (folder / "config.pbtxt").write_text(f'backend: "onnxruntime"\n{config}')
+    return folder
