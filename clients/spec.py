@@ -1,0 +1,79 @@
+"""What a model takes and gives, as its server says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tritonclient.grpc import service_pb2
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output. `dims` are without the batch axis; -1 is a length left open."""
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...]
+    optional: bool = False
+    labelled: bool = False
+
+    def shape_text(self, batched: bool) -> str:
+        """The full shape for messages, such as `[batch, 128, 128, 3]`."""
+        axes = ["any" if dim < 0 else str(dim) for dim in self.dims]
+        return f"[{', '.join(['batch', *axes] if batched else axes)}]"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model's signature: what the codec checks requests against.
+
+    `max_batch_size` is 0 where tensors have no batch axis; `steps` are the models of an ensemble.
+    """
+
+    name: str
+    version: str
+    max_batch_size: int
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    decoupled: bool = False
+    sequence: bool = False
+    steps: tuple[str, ...] = field(default=())
+
+    @property
+    def batched(self) -> bool:
+        """Whether tensors carry a batch axis in front."""
+        return self.max_batch_size > 0
+
+    @classmethod
+    def from_server(
+        cls,
+        metadata: service_pb2.ModelMetadataResponse,
+        config: service_pb2.ModelConfigResponse | None,
+        version: str = "",
+    ) -> ModelSpec:
+        """Build it from ModelMetadata and, on servers that have the extension, ModelConfig."""
+        settings = config.config if config is not None else None
+        max_batch_size = settings.max_batch_size if settings is not None else 0
+        optional = {t.name for t in settings.input if t.optional} if settings is not None else set()
+        labelled = {t.name for t in settings.output if t.label_filename} if settings is not None else set()
+        skip = 1 if max_batch_size > 0 else 0
+
+        def specs(
+            tensors: list[service_pb2.ModelMetadataResponse.TensorMetadata],
+        ) -> dict[str, TensorSpec]:
+            return {
+                t.name: TensorSpec(t.name, t.datatype, tuple(t.shape)[skip:], t.name in optional, t.name in labelled)
+                for t in tensors
+            }
+
+        return cls(
+            name=metadata.name,
+            version=version,
+            max_batch_size=max_batch_size,
+            inputs=specs(metadata.inputs),
+            outputs=specs(metadata.outputs),
+            decoupled=settings is not None and settings.model_transaction_policy.decoupled,
+            sequence=settings is not None and settings.HasField("sequence_batching"),
+            steps=tuple(s.model_name for s in settings.ensemble_scheduling.step) if settings is not None else (),
+        )

@@ -1,0 +1,159 @@
+"""The blocking client against a real server."""
+
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+import clients
+from clients import (
+    Classification,
+    Client,
+    DeadlineExceeded,
+    InvalidInput,
+    ModelNotFound,
+    Overloaded,
+    ServerError,
+    Unreachable,
+)
+
+
+@pytest.fixture(scope="module")
+def client(small_server):
+    with Client(small_server.grpc_url) as client:
+        yield client
+
+
+def test_public_names():
+    assert clients.__all__ == sorted(clients.__all__)
+    assert all(getattr(clients, name).__module__.startswith("clients.") for name in clients.__all__)
+
+
+def test_named_arrays_in_named_arrays_out(client):
+    double = client.model("double")
+    assert double(x=[[1, 2], [3, 4]])["y"].tolist() == [[2, 4], [6, 8]]
+    assert double({"x": np.ones((1, 2), np.float32)})["y"].tolist() == [[2, 2]]
+
+
+def test_one_sample_without_a_batch_axis(client):
+    assert client.model("double").one(x=[1, 2])["y"].tolist() == [2, 4]
+    assert client.model("echo").one(text="à bientôt")["said"].tolist() == ["à bientôt".encode()]
+
+
+def test_strings_survive_the_round_trip(client):
+    texts = ["", "naïve", "日本語", "🌧", "a\nb"]
+    assert client.model("echo")(text=texts)["said"].ravel().tolist() == [text.encode() for text in texts]
+
+
+def test_a_model_without_a_batch_axis_and_with_two_types(client):
+    outputs = client.model("mixed")(whole=[1, 2, 3], half=np.array([0.5, 1.5], np.float16))
+    assert outputs["whole_out"].tolist() == [1, 2, 3]
+    assert outputs["half_out"].dtype == np.float16
+
+
+def test_outputs_can_be_selected(client):
+    mixed = client.model("mixed")
+    outputs = mixed(whole=[1, 2, 3], half=np.zeros(1, np.float16), outputs=["half_out"])
+    assert list(outputs) == ["half_out"]
+
+
+def test_labels_come_from_the_servers_label_file(client):
+    ranked = client.model("double").classify(x=[[1, 2], [4, 3]], top=2)
+    assert ranked == [
+        [Classification("right", 4.0, 1), Classification("left", 2.0, 0)],
+        [Classification("left", 8.0, 0), Classification("right", 6.0, 1)],
+    ]
+
+
+def test_the_model_prints_its_signature(client, small_server):
+    assert repr(client.model("double")) == f"Model('double' at {small_server.grpc_url}, x: FP32 [batch, 2])"
+
+
+def test_an_unknown_model_is_refused_with_the_known_ones(client):
+    with pytest.raises(ModelNotFound, match=r"no model 'triple': it serves double, echo, mixed, slow"):
+        client.model("triple")
+
+
+def test_an_unknown_version_is_refused(client):
+    with pytest.raises(ModelNotFound, match=r"no version 7 of 'double'"):
+        client.model("double", version="7")
+
+
+def test_ready_models_are_listed(client):
+    assert client.is_ready()
+    assert client.models() == ["double", "echo", "mixed", "slow"]
+
+
+def test_no_server_is_unreachable_with_its_address():
+    with Client("127.0.0.1:9", timeout_s=5) as nobody, pytest.raises(Unreachable, match=r"127\.0\.0\.1:9"):
+        nobody.model("double")
+    with Client("127.0.0.1:9", timeout_s=5) as nobody:
+        assert not nobody.is_ready()
+
+
+def test_a_deadline_that_passes_is_named(client):
+    slow = client.model("slow")
+    start = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match=r"within 0\.3 s") as caught:
+        slow(seconds=[2.0], timeout_s=0.3)
+    assert time.monotonic() - start < 1.5
+    assert caught.value.status == "DEADLINE_EXCEEDED"
+    time.sleep(2)  # the python model cannot be interrupted: let it finish before the next test
+
+
+def test_a_full_queue_is_overloaded(client):
+    slow = client.model("slow")
+    ends = []
+
+    def call():
+        try:
+            slow(seconds=[0.3])
+            ends.append("answered")
+        except Overloaded as error:
+            ends.append("overloaded" if "maximum queue size" in str(error) else str(error))
+
+    threads = [threading.Thread(target=call) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(ends) == {"answered", "overloaded"}, ends
+
+
+def test_what_the_server_refuses_is_invalid_input(client, small_server):
+    """A request that the codec would never make, sent past it, comes back as the same kind of error."""
+    with grpc.insecure_channel(small_server.grpc_url) as channel:
+        request = service_pb2.ModelInferRequest(model_name="double")
+        request.inputs.add(name="x", datatype="FP32", shape=[1, 3])
+        request.raw_input_contents.append(b"\0" * 12)
+        with pytest.raises(grpc.RpcError) as caught:
+            service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+    error = clients.errors.from_rpc(caught.value, model="double", endpoint=small_server.grpc_url, timeout_s=1)
+    assert isinstance(error, InvalidInput)
+    assert "[1,3]" in str(error)
+
+
+def test_many_threads_share_one_client(client):
+    double = client.model("double")
+    wrong = []
+
+    def call(number):
+        for _ in range(50):
+            if double(x=[[number, number]])["y"].tolist() != [[2 * number, 2 * number]]:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=call, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_the_error_tree_has_one_base():
+    for name in ("InvalidInput", "ModelNotFound", "ModelNotReady", "Overloaded", "Unreachable", "ServerError"):
+        assert issubclass(getattr(clients, name), clients.InferenceError)
+    assert not issubclass(ServerError, InvalidInput)

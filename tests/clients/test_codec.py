@@ -1,0 +1,141 @@
+"""The codec without a server: what is refused before sending, and that the bytes are what protobuf would write."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from tritonclient.grpc import service_pb2
+
+from clients import InvalidInput, ModelSpec, ServerError, TensorSpec, codec
+from clients.datatypes import NUMPY_TYPE
+
+
+def spec_of(*inputs: TensorSpec, max_batch_size: int = 8, outputs: tuple[TensorSpec, ...] = ()) -> ModelSpec:
+    return ModelSpec("m", "", max_batch_size, {t.name: t for t in inputs}, {t.name: t for t in outputs})
+
+
+IMAGE = spec_of(TensorSpec("pixels", "UINT8", (4, 4, 3)), outputs=(TensorSpec("probabilities", "FP32", (10,)),))
+TEXT = spec_of(TensorSpec("text", "BYTES", (1,)))
+TOKENS = spec_of(TensorSpec("ids", "INT64", (-1,)), TensorSpec("mask", "INT64", (-1,)))
+READING = spec_of(TensorSpec("temperature_c", "FP32", (1,)))
+
+REFUSED = {
+    "an unknown name, offering the known ones": (IMAGE, {"image": 1}, ["no input 'image'", "'pixels'"]),
+    "a missing input, with what it should be": (IMAGE, {}, ["'pixels'", "missing", "UINT8 [batch, 4, 4, 3]"]),
+    "a wrong shape, with the expected one": (
+        IMAGE,
+        {"pixels": np.zeros((1, 5, 4, 3), np.uint8)},
+        ["'pixels'", "[1, 5, 4, 3]", "UINT8 [batch, 4, 4, 3]"],
+    ),
+    "a sample without its batch axis": (IMAGE, {"pixels": np.zeros((4, 4, 3), np.uint8)}, ["[batch, 4, 4, 3]"]),
+    "a wrong type, with both types": (
+        IMAGE,
+        {"pixels": np.zeros((1, 4, 4, 3), np.float32)},
+        ["FP32", "expected UINT8"],
+    ),
+    "a batch above the maximum": (IMAGE, {"pixels": np.zeros((9, 4, 4, 3), np.uint8)}, ["batch of 9", "8 at most"]),
+    "an empty batch": (IMAGE, {"pixels": np.zeros((0, 4, 4, 3), np.uint8)}, ["empty batch"]),
+    "numbers where text is wanted": (TEXT, {"text": np.zeros((1, 1), np.float32)}, ["FP32", "expected BYTES"]),
+    "a list with a number among texts": (TEXT, {"text": ["a", 3]}, ["other things than str and bytes"]),
+    "text where numbers are wanted": (READING, {"temperature_c": ["warm"]}, ["BYTES", "expected FP32 [batch, 1]"]),
+    "floats where whole numbers are wanted": (TOKENS, {"ids": [[1.5]], "mask": [[1]]}, ["'ids'", "FP64", "INT64"]),
+    "inputs that differ in batch size": (TOKENS, {"ids": [[1], [2]], "mask": [[1]]}, ["'ids' 2", "'mask' 1"]),
+    "a ragged list": (TOKENS, {"ids": [[1], [2, 3]], "mask": [[1], [1]]}, ["'ids'", "INT64 [batch, any]"]),
+    "a number too large for the type": (IMAGE, {"pixels": [[[[256] * 3] * 4] * 4]}, ["expected UINT8"]),
+    "a negative number for an unsigned type": (IMAGE, {"pixels": [[[[-1] * 3] * 4] * 4]}, ["expected UINT8"]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_before_sending(case):
+    spec, inputs, words = REFUSED[case]
+    with pytest.raises(InvalidInput) as caught:
+        codec.encode(spec, inputs)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert caught.value.model == "m"
+
+
+ACCEPTED = {
+    "a list of texts is a batch": (TEXT, {"text": ["a", "bc"]}, "text", [2, 1]),
+    "one text is a batch of one": (TEXT, {"text": "a"}, "text", [1, 1]),
+    "bytes as they are": (TEXT, {"text": [b"\x00\xff\x00"]}, "text", [1, 1]),
+    "numpy strings": (TEXT, {"text": np.array(["a", "b"])}, "text", [2, 1]),
+    "a list of numbers is a batch of FP32": (READING, {"temperature_c": [1, 2.5]}, "temperature_c", [2, 1]),
+    "open lengths take any length": (TOKENS, {"ids": [[1, 2, 3]], "mask": [[1, 1, 1]]}, "ids", [1, 3]),
+    "big-endian arrays are turned": (READING, {"temperature_c": np.array([[1.5]], ">f4")}, "temperature_c", [1, 1]),
+    "arrays that are not contiguous": (
+        IMAGE,
+        {"pixels": np.zeros((4, 4, 3, 2), np.uint8).T.swapaxes(1, 3)},
+        "pixels",
+        [2, 4, 4, 3],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_accepted(case):
+    spec, inputs, name, shape = ACCEPTED[case]
+    request = service_pb2.ModelInferRequest.FromString(codec.encode(spec, inputs))
+    assert request.model_name == "m"
+    assert [list(t.shape) for t in request.inputs if t.name == name] == [shape]
+    assert len(request.raw_input_contents) == len(spec.inputs)
+
+
+@given(
+    hnp.arrays(
+        st.sampled_from([d for name, d in NUMPY_TYPE.items() if name != "BF16"]),
+        st.tuples(st.integers(1, 3), st.integers(0, 5), st.integers(1, 4)),
+    )
+)
+@settings(deadline=None, max_examples=200)
+def test_protobuf_reads_back_what_the_codec_wrote(array):
+    datatype = next(name for name, dtype in NUMPY_TYPE.items() if dtype == array.dtype)
+    spec = spec_of(TensorSpec("x", datatype, (-1, -1)))
+    request = service_pb2.ModelInferRequest.FromString(codec.encode(spec, {"x": array}, request_id="r1"))
+    assert request.id == "r1"
+    (tensor,) = request.inputs
+    assert (tensor.name, tensor.datatype, tuple(tensor.shape)) == ("x", datatype, array.shape)
+    assert request.raw_input_contents[0] == array.tobytes()
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=8))
+@settings(deadline=None)
+def test_bytes_survive_packing(items):
+    array = np.empty(len(items), object)
+    array[:] = items
+    assert codec.unpack_bytes(memoryview(codec.pack_bytes(array))).tolist() == items
+
+
+def response(*tensors: tuple[str, str, list[int], bytes]) -> bytes:
+    message = service_pb2.ModelInferResponse(model_name="m", id="r1")
+    message.parameters["a"].int64_param = 3
+    for name, datatype, shape, raw in tensors:
+        message.outputs.add(name=name, datatype=datatype, shape=shape)
+        message.raw_output_contents.append(raw)
+    return message.SerializeToString()
+
+
+def test_outputs_are_views_into_the_response():
+    payload = np.arange(100_000, dtype=np.float32)
+    data = response(("y", "FP32", [2, 50_000], payload.tobytes()), ("n", "INT8", [1], b"\xff"))
+    outputs = codec.decode(IMAGE, data)
+    assert np.array_equal(outputs["y"], payload.reshape(2, -1))
+    assert outputs["n"].tolist() == [-1]
+    assert not outputs["y"].flags.owndata
+    assert not outputs["y"].flags.writeable
+
+
+def test_an_output_without_its_bytes_is_a_server_error():
+    with pytest.raises(ServerError, match=r"'y'.*FP32 \[1, 2\].*0 bytes.*numpy 2"):
+        codec.decode(IMAGE, response(("y", "FP32", [1, 2], b"")))
+
+
+def test_classes_are_ranked_labels():
+    answers = np.array([[b"0.75:7:seven", b"0.25:1"]], object)
+    assert codec.decode_classes(answers) == [[("seven", 0.75, 7), ("", 0.25, 1)]]
+
+
+def test_an_unknown_output_is_refused():
+    with pytest.raises(InvalidInput, match="no output 'logits': it gives probabilities"):
+        codec.encode(IMAGE, {"pixels": np.zeros((1, 4, 4, 3), np.uint8)}, outputs=["logits"])
