@@ -1,0 +1,251 @@
+"""Export: trained model -> ONNX -> contract -> accuracy gate -> manifest -> model repository."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from export import config as configs
+from export import contract, manifest, onnx_file, rewrite, signature
+from export.errors import ConfigError, ContractError, ExportError
+from export.manifest import Manifest
+from export.measure import Measurement, Reference, answers, gate, measure
+from export.publish import Change, hold, publish, scratch
+from export.recipe import Progress, Recipe, Source, Weights, no_progress
+
+ARTEFACT, REFERENCE, LABELS = "1/model.onnx", "1/reference.npz", "labels.txt"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export did. `skipped` means that everything was there already; `notes` are lines for a person."""
+
+    recipe: str
+    folder: Path
+    manifest: Manifest
+    skipped: bool
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Built:
+    """The built files of one export, still in scratch."""
+
+    files: Mapping[str, Path]
+    assets: Mapping[str, Mapping[str, Path]]
+    signature: signature.Signature
+    versions: Mapping[str, int]
+    stations: Mapping[str, Measurement]
+    notes: tuple[str, ...]
+
+
+def export_model(
+    recipe: Recipe,
+    model_repository: Path,
+    *,
+    weights: str | None = None,
+    force: bool = False,
+    on_progress: Progress = no_progress,
+) -> ExportResult:
+    """Export one model into the repository, or find that nothing changed since it was.
+
+    `weights` is a hub id or a local folder, "bundled" for the recipe's own (and then config.pbtxt may be rewritten
+    back), or None. `on_progress(step, done, total)` is called along the way. Raises ExportError, and then the
+    repository is as it was.
+    """
+    began = time.monotonic()
+    folder = model_repository / recipe.name
+    configs.load(folder / "config.pbtxt")
+    found = recipe.resolve(weights)
+    on_progress("check what is there", 0, 1)
+    source = manifest.source_record(recipe, found)
+    print_of_build = manifest.fingerprint(recipe, source)
+    with hold(model_repository, on_progress=on_progress):
+        present = None if force else _intact(recipe, folder, print_of_build)
+        on_progress("check what is there", 1, 1)
+        if present is not None:
+            return ExportResult(recipe.name, folder, present, True, time.monotonic() - began)
+        with scratch(folder) as room:
+            built = _build(recipe, found, folder, room, on_progress)
+            made = Manifest(
+                model=recipe.name,
+                created=manifest.now(),
+                files=manifest.file_records({name: built.files[name] for name in built.files if _is_artefact(name)}),
+                fingerprint=print_of_build,
+                source=source,
+                versions=built.versions,
+                packages=manifest.package_versions(recipe),
+                signature=built.signature,
+                stations=built.stations,
+                build_seconds=round(time.monotonic() - began, 1),
+            )
+            on_progress("publish", 0, 1)
+            publish(_changes(made, folder, built, room))
+            on_progress("publish", 1, 1)
+    return ExportResult(recipe.name, folder, made, False, time.monotonic() - began, built.notes)
+
+
+def _intact(recipe: Recipe, folder: Path, fingerprint: str) -> Manifest | None:
+    """The manifest of what is published, if it is what this build would make, whole, and still fits config.pbtxt.
+
+    Raises ContractError when only config.pbtxt has changed, and no longer fits.
+    """
+    try:
+        present = Manifest.read(folder)
+    except ExportError:
+        return None
+    if (
+        present is None
+        or present.fingerprint != fingerprint
+        or present.signature is None
+        or present.changed_files(folder)
+    ):
+        return None
+    for name in recipe.pipeline.companions if recipe.pipeline else ():
+        try:
+            companion = Manifest.read(folder.parent / name)
+        except ExportError:
+            return None
+        if companion is None or companion.source_sha256 != present.source_sha256:
+            return None
+        if companion.changed_files(folder.parent / name):
+            return None
+    for path in configs.config_paths(folder):
+        contract.check(configs.load(path), present.signature)
+    return present
+
+
+def _build(recipe: Recipe, weights: Weights, folder: Path, room: Path, on_progress: Progress) -> _Built:
+    """Every file of the export in `room`, with the gate passed."""
+    on_progress("load the trained model", 0, 1)
+    try:
+        with onnx_file.quiet():
+            source = recipe.load(weights)
+    except ImportError as error:
+        raise ExportError(
+            f"exporting {recipe.name} needs the package '{error.name}': pip install 'fathom-serving[export]'"
+        ) from error
+    on_progress("load the trained model", 1, 1)
+    (room / "1").mkdir()
+    artefact = room / ARTEFACT
+    on_progress("convert to ONNX", 0, 1)
+    try:
+        source.write_onnx(artefact)
+    except ExportError:
+        raise
+    except Exception as error:  # torch's and skl2onnx's converters raise many kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ExportError(f"{recipe.name} could not be converted to ONNX ({type(error).__name__}: {reason})") from error
+    on_progress("convert to ONNX", 1, 1)
+    shape, versions = signature.from_onnx(artefact)
+    files = {ARTEFACT: artefact}
+    rewritten, notes = _fit_configs(folder, shape, weights, room)
+    files |= rewritten
+    if source.labels and _labels_named(folder):
+        files[LABELS] = room / LABELS
+        files[LABELS].write_text("\n".join(source.labels) + "\n", encoding="utf-8")
+        kept = folder / LABELS
+        if weights.custom and not (kept.is_file() and kept.read_bytes() == files[LABELS].read_bytes()):
+            notes = (*notes, f"{recipe.name}/{LABELS}: {len(source.labels)} labels of {weights.description}")
+    stations, reference = _measure(recipe, source, artefact, on_progress)
+    files[REFERENCE] = room / REFERENCE
+    reference.write(files[REFERENCE])
+    assets = {name: _write_assets(room / "assets" / name, each) for name, each in source.assets.items()}
+    return _Built(files, assets, shape, versions, stations, notes)
+
+
+def _measure(
+    recipe: Recipe, source: Source, artefact: Path, on_progress: Progress
+) -> tuple[dict[str, Measurement], Reference]:
+    """The figures at the source and at the ONNX station, with the second held to the first."""
+    outputs = answers(source.predict, source.evaluation, on_progress=on_progress, step="measure source")
+    reference = Reference(source.evaluation, outputs)
+    at_source = Measurement(recipe.score(outputs, source.evaluation, outputs))
+    session = onnx_file.session(artefact)
+    at_onnx = measure(recipe, session, reference, on_progress=on_progress, station="onnx")
+    gate(recipe, "onnx", at_source, at_onnx)
+    return {"source": at_source, "onnx": at_onnx}, reference
+
+
+def _fit_configs(
+    folder: Path, shape: signature.Signature, weights: Weights, room: Path
+) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Hold every configuration to the graph; with weights that a person named, rewrite dims that differ."""
+    rewritten: dict[str, Path] = {}
+    notes: list[str] = []
+    for path in configs.config_paths(folder):
+        config = configs.load(path)
+        if weights.explicit:
+            text, lines = rewrite.rewrite_dims(config, shape)
+            if lines:
+                notes += lines
+                target = room / path.relative_to(folder)
+                target.parent.mkdir(exist_ok=True)
+                target.write_text(text, encoding="utf-8", newline="")
+                rewritten[path.relative_to(folder).as_posix()] = target
+                config = replace(config, text=text, message=configs.parse(text))
+        try:
+            contract.check(config, shape)
+        except ContractError as error:
+            if _has_custom_weights(folder) and not weights.explicit:
+                raise ContractError(
+                    f"{error} (the last export was of other weights: --weights bundled rewrites config.pbtxt back)"
+                ) from None
+            raise
+    return rewritten, tuple(notes)
+
+
+def _changes(made: Manifest, folder: Path, built: _Built, room: Path) -> list[Change]:
+    """The main folder and its companions, each with its manifest, and without what an earlier export left."""
+    path = room / manifest.FILE
+    made.write(path)
+    changes = [Change(folder, {**built.files, manifest.FILE: path}, _published_before(folder))]
+    for name, files in built.assets.items():
+        companion = folder.parent / name
+        if not (companion / "config.pbtxt").is_file():
+            raise ConfigError(f"{companion}/config.pbtxt is missing: {made.model} is served through {name}")
+        record = Manifest(
+            name, made.created, manifest.file_records(files), made.fingerprint, made.source, of=made.model
+        )
+        own = room / "assets" / name / manifest.FILE
+        record.write(own)
+        changes.append(Change(companion, {**files, manifest.FILE: own}, _published_before(companion)))
+    return changes
+
+
+def _published_before(folder: Path) -> frozenset[str]:
+    try:
+        before = Manifest.read(folder)
+    except ExportError:
+        before = None
+    return frozenset(before.files) if before else frozenset()
+
+
+def _has_custom_weights(folder: Path) -> bool:
+    try:
+        present = Manifest.read(folder)
+    except ExportError:
+        return False
+    return present is not None and bool(present.source.get("custom_weights"))
+
+
+def _write_assets(room: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
+    paths = {name: room / name for name in contents}
+    for name, path in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents[name])
+    return paths
+
+
+def _labels_named(folder: Path) -> bool:
+    """Whether config.pbtxt gives an output its labels from labels.txt."""
+    message = configs.load(folder / "config.pbtxt").message
+    return any(output.label_filename == LABELS for output in message.output)
+
+
+def _is_artefact(name: str) -> bool:
+    """Whether a published file is recorded with its hash: a configuration is not, since people tune it."""
+    return not name.endswith(".pbtxt")

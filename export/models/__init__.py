@@ -1,0 +1,1 @@
+"""One recipe per model: where it comes from, an example input, how its accuracy is measured."""

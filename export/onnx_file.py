@@ -1,0 +1,110 @@
+"""ONNX files: written from a torch module, read for their signature, run in ONNX Runtime."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from export.errors import ExportError
+from export.recipe import Array, Arrays, Predict
+
+OPSET = 20
+"""Old enough for every supported Triton container and TensorRT, new enough for what torch emits."""
+
+IR_VERSION = 10
+
+
+def write_torch(
+    module: Any, inputs: Mapping[str, Any], dynamic: Mapping[str, Mapping[int, str]], output: str, path: Path
+) -> None:
+    """Export a torch module to one ONNX file.
+
+    `inputs` are example tensors by name, in the order of `forward`; `dynamic` names the axes that may vary, as
+    {input: {axis: symbol}}. `output` is the name of the one output, which no inner value may have.
+    """
+    import torch
+
+    symbols = {symbol: torch.export.Dim(symbol) for axes in dynamic.values() for symbol in axes.values()}
+    shapes = {name: {axis: symbols[symbol] for axis, symbol in dynamic.get(name, {}).items()} for name in inputs}
+    with quiet():
+        program = torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=tuple(shapes.values()),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        program.save(str(path), external_data=False)
+    strip(path)
+
+
+def strip(path: Path) -> None:
+    """Remove what does not belong to the model: stack traces with this machine's paths, doc strings, exporter notes."""
+    import onnx
+
+    model = onnx.load(str(path))
+    graph = model.graph
+    for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        if hasattr(holder, "metadata_props"):
+            del holder.metadata_props[:]
+        holder.doc_string = ""
+    for function in model.functions:
+        for holder in (function, *function.node):
+            del holder.metadata_props[:]
+            holder.doc_string = ""
+    model.ir_version = min(model.ir_version, IR_VERSION)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def session(path: Path, *, threads: int = 0) -> Predict:
+    """The ONNX file as a station, in ONNX Runtime on the CPU; `threads` 0 takes the machine's cores.
+
+    Raises ExportError when ONNX Runtime does not load it.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        running = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise ExportError(f"ONNX Runtime cannot load {path.name}: {error}") from error
+    names = [output.name for output in running.get_outputs()]
+
+    def predict(arrays: Arrays) -> dict[str, Array]:
+        return dict(zip(names, running.run(names, dict(arrays)), strict=True))
+
+    return predict
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the warnings, log lines and progress bars of torch, transformers and skl2onnx from the terminal.
+
+    Exceptions pass; they are how these libraries report what matters.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    bars = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(before)
+            if bars is None:
+                del os.environ["TQDM_DISABLE"]
+            else:
+                os.environ["TQDM_DISABLE"] = bars

@@ -1,0 +1,176 @@
+"""Where things stand in a config.pbtxt: every field's line, column and span, for messages and for edits that keep the
+rest.
+
+`google.protobuf` reads the values; this reads the positions, of the same text-format grammar.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NoReturn
+
+from export.errors import ConfigError
+
+_TOKEN = re.compile(
+    r"""(?P<space>[\s,;]+|\#[^\n]*)
+      | (?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')
+      | (?P<punctuation>[{}<>\[\]:])
+      | (?P<word>[^\s,;\#"'{}<>\[\]:]+)""",
+    re.VERBOSE | re.DOTALL,
+)
+_CLOSING = {"{": "}", "<": ">"}
+_INDEX = re.compile(r"^(?P<name>[^\[]+)(?P<index>\[(?:\d+|\".*\")\])?$")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A field: where its name begins (line and column from 1) and the span of its value in the text."""
+
+    line: int
+    column: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: str
+    start: int
+
+
+class Places:
+    """The places of one file by field path: `input[0].dims[1]`, `parameters["execution_mode"]`, `max_batch_size`."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._by_path: dict[str, Place] = {}
+        self._tokens = list(_tokens(text))
+        self._at = 0
+        self._message("", end=None)
+
+    def __getitem__(self, path: str) -> Place:
+        """The place of a field. Raises KeyError when the file does not write it."""
+        return self._by_path[_canonical(path)]
+
+    def __contains__(self, path: str) -> bool:
+        return _canonical(path) in self._by_path
+
+    def line(self, path: str) -> int | None:
+        """The line of a field, or of the nearest field around it that the file writes."""
+        parts = _split(path)
+        while parts:
+            place = self._by_path.get(_canonical(".".join(parts)))
+            if place is not None:
+                return place.line
+            parts.pop()
+        return None
+
+    def _message(self, prefix: str, end: str | None) -> None:
+        """Fields until the closing token; a map entry is filed under its key too."""
+        seen: dict[str, int] = {}
+        key = ""
+        while True:
+            token = self._next()
+            if token is None:
+                if end is not None:
+                    self._fail(f"'{end}' is missing at the end")
+                break
+            if token.text == end:
+                break
+            name = token
+            if name.kind != "word":
+                self._fail(f"a field name was expected, not {name.text!r}", name)
+            if self._peek() == ":":
+                self._next()
+            for value_start, value_end in self._values(prefix, name.text, seen):
+                if name.text == "key":
+                    key = self.text[value_start:value_end].strip("\"'")
+                path = f"{prefix}{name.text}[{seen[name.text]}]"
+                line, column = self._position(name.start)
+                self._by_path[path] = Place(line, column, value_start, value_end)
+                seen[name.text] += 1
+        if key and prefix:
+            self._file_under_key(prefix.removesuffix("."), key)
+
+    def _values(self, prefix: str, name: str, seen: dict[str, int]) -> Iterator[tuple[int, int]]:
+        """The span of each value that follows a field name: one, or several in a list."""
+        seen.setdefault(name, 0)
+        if self._peek() != "[":
+            yield self._value(prefix, name, seen)
+            return
+        self._next()
+        while self._peek() != "]":
+            yield self._value(prefix, name, seen)
+        self._next()
+
+    def _value(self, prefix: str, name: str, seen: dict[str, int]) -> tuple[int, int]:
+        token = self._next()
+        if token is None:
+            self._fail(f"field '{name}' has no value")
+        if token.text in _CLOSING:
+            self._message(f"{prefix}{name}[{seen[name]}].", _CLOSING[token.text])
+            return token.start, self._tokens[self._at - 1].start + 1
+        if token.kind == "punctuation":
+            self._fail(f"field '{name}' has no value before {token.text!r}", token)
+        last = token
+        while token.kind == "string" and self._at < len(self._tokens) and self._tokens[self._at].kind == "string":
+            last = self._tokens[self._at]
+            self._at += 1
+        return token.start, last.start + len(last.text)
+
+    def _file_under_key(self, path: str, key: str) -> None:
+        base = path[: path.rindex("[")]
+        aliases = {
+            f'{base}["{key}"]{old.removeprefix(path)}': place
+            for old, place in self._by_path.items()
+            if old.startswith(f"{path}.")
+        }
+        self._by_path.update(aliases)
+        first = min((place for place in aliases.values()), key=lambda place: place.start)
+        self._by_path[f'{base}["{key}"]'] = first
+
+    def _next(self) -> _Token | None:
+        if self._at >= len(self._tokens):
+            return None
+        self._at += 1
+        return self._tokens[self._at - 1]
+
+    def _peek(self) -> str:
+        return self._tokens[self._at].text if self._at < len(self._tokens) else ""
+
+    def _position(self, start: int) -> tuple[int, int]:
+        line = self.text.count("\n", 0, start) + 1
+        return line, start - self.text.rfind("\n", 0, start)
+
+    def _fail(self, message: str, token: _Token | None = None) -> NoReturn:
+        line, column = self._position(token.start if token else len(self.text))
+        raise ConfigError(f"line {line}, column {column}: {message}", line, column)
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    at = 0
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None:
+            line = text.count("\n", 0, at) + 1
+            raise ConfigError(f"line {line}: {text[at : at + 20]!r} is not text format", line)
+        if match.lastgroup != "space":
+            yield _Token(str(match.lastgroup), match.group(), at)
+        at = match.end()
+
+
+def _split(path: str) -> list[str]:
+    """A path's components; a dot inside a quoted key does not split."""
+    return re.findall(r'(?:[^.\["]|\[\d+\]|\["[^"]*"\])+', path)
+
+
+def _canonical(path: str) -> str:
+    """The path with an index on every component: `input.dims[1]` -> `input[0].dims[1]`."""
+    parts = []
+    for part in _split(path):
+        match = _INDEX.match(part)
+        parts.append(part if match is None or match["index"] else f"{part}[0]")
+    return ".".join(parts)

@@ -1,0 +1,197 @@
+"""What a recipe is: where a model comes from, what it is asked, and how its answers are judged.
+
+A station is anything that answers like the model: the trained source, an ONNX Runtime session, an engine, a client of
+the running server. Each is a `Predict`, called with one mapping of named arrays whose first axis is the batch.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.errors import RecipeError
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+Predict = Callable[[Arrays], Arrays]
+Progress = Callable[[str, int, int], None]
+
+BUNDLED = "bundled"
+
+
+def no_progress(step: str, done: int, total: int) -> None:
+    """The progress callback that tells nobody: called as (step, done, total)."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One accuracy figure: what it means, which way is better, and how much a station may lose against the source."""
+
+    name: str
+    meaning: str
+    tolerance: float
+    higher_is_better: bool = True
+
+    def loss(self, source: float, measured: float) -> float:
+        """How much worse `measured` is than `source`; negative when it is better."""
+        return source - measured if self.higher_is_better else measured - source
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a station's raw outputs may be from the source's (see `export.measure.Parity`)."""
+
+    max_abs: float
+    min_cosine: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The rows a model is judged on.
+
+    `inputs` are named arrays of equal first axis. `truth` is what the answers are judged against and is never sent;
+    its arrays may have any length (the answer per query, say). `mask` names the input whose non-zero columns are the
+    used part of ragged rows: a batch is cut to its longest row.
+    """
+
+    inputs: Arrays
+    truth: Arrays = field(default_factory=dict)
+    mask: str | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def batches(self, size: int) -> Iterator[dict[str, Array]]:
+        """The rows in order, `size` at a time (the last batch may be smaller), each cut to its longest row."""
+        for start in range(0, len(self), size):
+            batch = {name: values[start : start + size] for name, values in self.inputs.items()}
+            if self.mask is not None:
+                used = int(batch[self.mask].any(axis=0).nonzero()[0].max(initial=0)) + 1
+                width = batch[self.mask].shape[1]
+                batch = {
+                    name: np.ascontiguousarray(values[:, :used]) if values.shape[1:2] == (width,) else values
+                    for name, values in batch.items()
+                }
+            yield batch
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The files that a model is made from, found but not loaded.
+
+    `files` maps the name in the manifest to the path. `folder` is where the source is loaded from. `explicit` says
+    that a person named the weights, and so allows export to rewrite the dims of config.pbtxt.
+    """
+
+    description: str
+    files: Mapping[str, Path]
+    folder: Path | None = None
+    custom: bool = False
+    explicit: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded model: the source station, how it becomes ONNX, and what it is judged on.
+
+    `assets` are the files of companion models in the repository, as {model: {path in its folder: content}}.
+    """
+
+    predict: Predict
+    write_onnx: Callable[[Path], None]
+    evaluation: Evaluation
+    labels: tuple[str, ...] = ()
+    assets: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The ensemble in front of a model: raw requests (image files, text) instead of tensors.
+
+    `requests()` gives named arrays whose row i is the raw form of evaluation row i, so that an answer through the
+    pipeline is judged by the same truth, and compared with the same source outputs, as the model's own. `companions`
+    are the python models whose files the recipe's assets provide.
+    """
+
+    name: str
+    companions: tuple[str, ...]
+    requests: Callable[[], Arrays]
+
+
+class Recipe(ABC):
+    """One model, from where it comes from to how it is judged. Importing a recipe loads no heavy library."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    figures: ClassVar[tuple[Figure, ...]]
+    tolerance: ClassVar[Tolerance]
+    data_files: ClassVar[tuple[str, ...]] = ()
+    """Files beside the recipe's module that determine the build, with the module itself."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose versions determine the build, beside those of every export."""
+
+    @abstractmethod
+    def resolve(self, weights: str | None) -> Weights:
+        """Find the weights: None or "bundled" for those it comes with, else a hub id or a local folder.
+
+        Raises RecipeError when they are missing or cannot be used.
+        """
+
+    @abstractmethod
+    def load(self, weights: Weights) -> Source:
+        """Load (or train) the model. Raises RecipeError when the files do not hold what the recipe needs."""
+
+    @abstractmethod
+    def evaluation(self) -> Evaluation:
+        """What the model with its bundled weights is judged on; made without torch or transformers."""
+
+    @abstractmethod
+    def score(self, outputs: Arrays, evaluation: Evaluation, source: Arrays | None = None) -> dict[str, float]:
+        """Judge answers to all rows of `evaluation`; with the source's own answers, also by closeness to them.
+
+        The keys are names of `figures`.
+        """
+
+    @abstractmethod
+    def interpret(self, outputs: Arrays, labels: Sequence[str] = ()) -> list[str]:
+        """One sentence for a person per row of the outputs."""
+
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """The ensemble in front of the model, if it has one."""
+        return None
+
+    def accuracy(self, predict: Predict, evaluation: Evaluation | None = None, *, batch: int = 8) -> dict[str, float]:
+        """The figures of any station: `recipe.accuracy(client.model(recipe.name))`, `batch` rows at a time."""
+        from export.measure import answers
+
+        evaluation = evaluation or self.evaluation()
+        return self.score(answers(predict, evaluation, batch=batch), evaluation)
+
+    def example(self, batch: int = 1) -> dict[str, Array]:
+        """`batch` rows of real input, named as the model names them: the evaluation's, repeated if they run out."""
+        evaluation = self.evaluation()
+        rows = np.arange(batch) % len(evaluation)
+        chosen = Evaluation({name: values[rows] for name, values in evaluation.inputs.items()}, mask=evaluation.mask)
+        return next(chosen.batches(batch))
+
+    def code(self) -> tuple[Path, ...]:
+        """The files of this package that determine the build."""
+        module = Path(str(sys.modules[type(self).__module__].__file__))
+        return (module, *(module.parent / name for name in self.data_files))
+
+    def figure(self, name: str) -> Figure:
+        """The definition of a figure by name."""
+        for figure in self.figures:
+            if figure.name == name:
+                return figure
+        raise RecipeError(
+            f"recipe '{self.name}' has no figure '{name}': it has {[figure.name for figure in self.figures]}"
+        )
