@@ -16,7 +16,7 @@ from clients.datatypes import Array
 from clients.spec import ModelSpec
 
 DEFAULT_TIMEOUT_S = 30.0
-_INFER = "/inference.GRPCInferenceService/ModelInfer"
+INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 # Triton's answers may be larger than gRPC's 4 MB default; -1 lifts the limit on this side.
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
@@ -33,7 +33,7 @@ class Client:
         self._channel = grpc.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         # Requests and answers stay bytes here: the codec reads and writes them with fewer copies than protobuf does.
-        self._infer: Callable[..., bytes] = self._channel.unary_unary(_INFER)
+        self._infer: Callable[..., bytes] = self._channel.unary_unary(INFER_METHOD)
 
     def __enter__(self) -> Client:
         return self

@@ -29,7 +29,11 @@ class Installation:
         libraries = [str(path) for path in self.library_dirs] + ([inherited] if inherited else [])
         # The stub embeds Python and finds this environment's packages through the first python3 on PATH.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        return os.environ | {"LD_LIBRARY_PATH": os.pathsep.join(libraries), "PATH": path}
+        return os.environ | {
+            "LD_LIBRARY_PATH": os.pathsep.join(libraries),
+            "PATH": path,
+            "PYTHONDONTWRITEBYTECODE": "1",  # a server only reads its model repository
+        }
 
 
 def find_installation() -> Installation:

@@ -93,12 +93,19 @@ class TritonServer:
         """Process id of tritonserver itself. Raises ServerDiedError when it is not running."""
         children = _children(self._require_process().pid)
         if not children:
-            raise ServerDiedError(self._death_notice())
+            raise ServerDiedError(f"the Triton server ended by itself: {self.death_reason()}")
         return children[0]
 
     def is_alive(self) -> bool:
         """Whether the server's process runs; says nothing about readiness."""
         return self._process is not None and self._process.poll() is None
+
+    def death_reason(self) -> str:
+        """Why a server that ended by itself did so: what its log says, or its exit status."""
+        status = self._require_process().poll()
+        text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+        ended = f"killed by signal {-status}" if status and status < 0 else f"exit status {status}"
+        return log.find_reason(text) or ended
 
     def start(self) -> TritonServer:
         """Start Triton and return when every model is loaded and warm."""
@@ -196,9 +203,6 @@ class TritonServer:
             own = (self._require_run_dir() / "supervisor.log").read_text(errors="replace").strip().splitlines()
             reason = own[-1] if own else f"its log of {len(text.splitlines())} lines gives no reason"
         return f"{event}: {reason}"
-
-    def _death_notice(self) -> str:
-        return "the Triton server ended by itself: its log is in " + str(self.log_path)
 
     def _end_process(self, *, drain_s: float) -> None:
         process = self._require_process()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,13 @@ import pytest
 from onnx import TensorProto, helper
 from small_models import write_double, write_onnx
 
+from export import recipes
+from export.exporter import export_model
+from fathom.options import default_config_name
 from server import TritonServer
 
 ROOT = Path(__file__).parents[1]
+ARTEFACTS = ("*.onnx", "*.json", "*.npz", "__pycache__")
 
 
 def pytest_report_header() -> str:
@@ -92,4 +97,22 @@ class TritonPythonModel:
 def small_server(small_repository: Path) -> Iterator[TritonServer]:
     """A running Triton that serves `small_repository`."""
     with TritonServer(small_repository, stop_timeout_s=0) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def exported_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The committed model repository, copied and exported into by the real export."""
+    repository = tmp_path_factory.mktemp("exported") / "model_repository"
+    shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns(*ARTEFACTS))
+    for name in recipes.NAMES:
+        export_model(recipes.find(name), repository)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def served(exported_repository: Path) -> Iterator[TritonServer]:
+    """A running Triton that serves all bundled models."""
+    name = default_config_name(exported_repository)
+    with TritonServer(exported_repository, config_name=name, stop_timeout_s=0) as server:
         yield server

@@ -1,0 +1,32 @@
+# Everything lives in .venv/ (the environment) and results/ (what was measured); both are ignored by git.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
+PIP_INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+.PHONY: demo test bench lint format clean
+
+demo: .venv/serving  ## export, serve, ask, measure, report: the main job end to end
+	.venv/bin/fathom demo
+
+test: .venv/development  ## every test, against a real Triton
+	.venv/bin/pytest
+
+bench: .venv/development  ## the ratios of docs/benchmarks.md, into results/bench.json
+	.venv/bin/python -m fathom.bench
+
+lint: .venv/development  ## ruff and mypy --strict
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+format: .venv/development
+	.venv/bin/ruff check --fix . && .venv/bin/ruff format .
+
+clean:  ## what was built and measured; the environment stays
+	rm -rf results .fathom-scratch model_repository/*/1/model.onnx* model_repository/*/1/*.json model_repository/*/1/*.npz
+
+.venv/serving: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: name one with make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	@echo "installing the packages of constraints.txt into .venv (a few minutes the first time)"
+	@$(PIP_INSTALL) '.[export,server,load]' && touch $@
+
+.venv/development: .venv/serving
+	@$(PIP_INSTALL) '.[dev]' && touch $@

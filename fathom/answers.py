@@ -1,0 +1,70 @@
+"""A model's outputs as an answer for a person: labels, a recipe's own sentence, or the tensors in short."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from clients import Classification, Client, Model
+from export import recipes
+from export.errors import RecipeError
+
+Outputs = Mapping[str, np.ndarray[Any, Any]]
+SHOWN_NUMBERS = 6
+
+
+def labelled_output(client: Client, model: Model) -> str | None:
+    """The output that the server has labels for: the model's own, or that of the last step of an ensemble."""
+    for spec in (model.spec, *(client.model(step).spec for step in reversed(model.spec.steps))):
+        for name, tensor in spec.outputs.items():
+            if tensor.labelled and name in model.spec.outputs:
+                return name
+    return None
+
+
+def ranked(labels: list[Classification]) -> str:
+    """`this is a 7 (99.2 %), or a 1 (0.5 %)`: the best label, and those behind it that are worth a word."""
+    first, *rest = labels
+    others = [entry for entry in rest[:2] if entry.value >= 0.01]
+    text = f"this is {_article(first)} ({first.value:.1%})".replace("%", " %")
+    return text + "".join(f", or {_article(entry)} ({entry.value:.1%})".replace("%", " %") for entry in others)
+
+
+def sentences(model: str, outputs: Outputs) -> list[str]:
+    """One sentence per batch entry: the recipe's, where the model has one, else the tensors in short."""
+    try:
+        return recipes.find(model).interpret(outputs)
+    except RecipeError:
+        return [in_short(name, array) for name, array in outputs.items()]
+
+
+def in_short(name: str, array: np.ndarray[Any, Any]) -> str:
+    """Name, type, shape and the first numbers of a tensor."""
+    flat = array.ravel()
+    if array.dtype == object:
+        head = ", ".join(repr(item.decode(errors="replace")) for item in flat[:SHOWN_NUMBERS])
+    else:
+        head = ", ".join(f"{number:.4g}" for number in flat[:SHOWN_NUMBERS])
+    more = ", ..." if flat.size > SHOWN_NUMBERS else ""
+    kind = "BYTES" if array.dtype == object else str(array.dtype)
+    return f"{name}: {kind} {list(array.shape)} = {head}{more}"
+
+
+def as_json(outputs: Outputs) -> dict[str, Any]:
+    """Tensors as plain lists; bytes as text."""
+    return {
+        name: {
+            "shape": list(array.shape),
+            "data": [item.decode(errors="replace") for item in array.ravel()]
+            if array.dtype == object
+            else array.astype(np.float64 if array.dtype.kind in "fV" else array.dtype).ravel().tolist(),
+        }
+        for name, array in outputs.items()
+    }
+
+
+def _article(entry: Classification) -> str:
+    label = entry.label or f"class {entry.class_index}"
+    return f"{'an' if label[0].lower() in 'aeiou8' else 'a'} {label}" if entry.label else label

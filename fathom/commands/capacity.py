@@ -1,0 +1,150 @@
+"""Find how many requests a second a model holds under its SLOs, with a report.
+
+Two numbers come out. The certified capacity is the highest rate whose confirmation, with a fresh seed, passed at 99 %
+confidence; it is conservative. The estimate, with its 95 % interval, comes from all points together.
+
+  fathom capacity image_classifier --slo p99=50ms
+  fathom capacity my_model --slo p99=20ms --slo errors=0.1% --server triton.example:8001
+
+Exit status 1 when no rate could be certified.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.live import Live
+from rich.table import Table
+
+from clients import Client
+from fathom import options, payloads
+from fathom.manifests import manifest_of
+from fathom.output import err, out, print_json
+from fathom.servers import connect
+from loadtests.capacity import CapacityRequest, find
+from loadtests.point import Point
+from loadtests.result import CapacityResult
+from loadtests.slo import Slo
+
+COLOURS = {"pass": "green", "fail": "red", "invalid": "magenta"}
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `fathom capacity`."""
+    command.add_argument("model", metavar="MODEL", help="a model or pipeline of the server")
+    command.add_argument(
+        "--slo",
+        action="append",
+        required=True,
+        metavar="pNN=LIMIT",
+        help="what must hold, as in p99=50ms or errors=0.1%%; may be given several times",
+    )
+    command.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        help=f"gRPC endpoint of any KServe-v2 server (default: {options.DEFAULT_SERVER}, or one started for this)",
+    )
+    command.add_argument(
+        "--budget", type=float, default=180.0, metavar="S", help="seconds of probing (default: %(default)g)"
+    )
+    command.add_argument(
+        "--tolerance", type=float, default=0.03, metavar="SHARE", help="how finely to bisect (default: %(default)g)"
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="base of all seeds (default: %(default)s)")
+    command.add_argument(
+        "--start", type=float, metavar="RATE", help="first rate in requests/s (default: from one request)"
+    )
+    command.add_argument("--max-rate", type=float, metavar="RATE", help="never ask for more requests/s than this")
+    command.add_argument(
+        "--report", type=Path, metavar="DIR", help="where raw results and report go (default: results/)"
+    )
+    options.add_repository(command)
+    options.add_json(command)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Search, write the report, say what holds."""
+    from loadtests import report
+
+    slos = tuple(Slo.parse(text) for text in arguments.slo)
+    folder = arguments.report or Path("results")
+    repository = arguments.model_repository
+    with connect(arguments.server, repository) as server:
+        with Client(server) as client:
+            pool = payloads.from_recipe(client, arguments.model, repository)
+        request = CapacityRequest(
+            server=server,
+            model=arguments.model,
+            slos=slos,
+            budget_s=arguments.budget,
+            tolerance=arguments.tolerance,
+            seed=arguments.seed,
+            payloads=pool,
+            start_per_s=arguments.start,
+            max_per_s=arguments.max_rate,
+            folder=folder,
+            manifest=manifest_of(arguments.model, repository),
+        )
+        table = points_table()
+        with Live(table, console=err, refresh_per_second=4, transient=arguments.json):
+            result = find(request, on_point=lambda point: table.add_row(*point_row(point)))
+    path = report.write(Path(result.folder or folder))
+    if arguments.json:
+        print_json({**result.to_json(), "report": str(path)})
+    else:
+        for line in summary(result):
+            out.print(line)
+        out.print(f"report  {path}")
+    return 0 if result.verdict == "pass" else 1
+
+
+def points_table() -> Table:
+    """The head of the live table."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("phase")
+    for name in ("requests/s", "requests", "p50 ms", "p99 ms", "queue ms", "compute ms", "mean batch", "lag p99 ms"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    return table
+
+
+def point_row(point: Point) -> tuple[str, ...]:
+    """One measured point as table cells."""
+    shown = point.to_json()
+
+    def number(key: str, digits: int = 2) -> str:
+        value = shown.get(key)
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    colour = COLOURS.get(point.verdict, "yellow")
+    return (
+        point.phase,
+        number("rate_per_s", 1),
+        str(point.requests),
+        number("p50_ms"),
+        number("p99_ms"),
+        number("queue_ms"),
+        number("compute_ms"),
+        number("mean_batch"),
+        number("send_lag_p99_ms"),
+        f"[{colour}]{point.verdict}[/{colour}]",
+    )
+
+
+def summary(result: CapacityResult) -> list[str]:
+    """What was found, for a person."""
+    slos = ", ".join(str(slo) for slo in result.slos)
+    lines = []
+    if result.capacity_per_s is not None:
+        lines.append(f"{result.model} holds {result.capacity_per_s:.1f} requests/s under {slos}: {result.reason}")
+    else:
+        lines.append(f"no rate was certified for {result.model} under {slos}: {result.reason}")
+    if result.capacity_estimate_per_s is not None and result.capacity_estimate_interval_per_s is not None:
+        low, high = result.capacity_estimate_interval_per_s
+        lines.append(
+            f"estimated capacity {result.capacity_estimate_per_s:.1f}/s, 95 % between {low:.1f} and {high:.1f}"
+        )
+    if result.partial:
+        lines.append("partial: the search was interrupted, the points until then count")
+    return lines

@@ -1,0 +1,39 @@
+"""Lint the model repository: configurations, artefacts and manifests; exit status 1 on an error."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.markup import escape
+
+from fathom import options
+from fathom.output import err, out, print_json
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `fathom check`."""
+    command.add_argument("models", nargs="*", metavar="MODEL", help="models to check (default: all)")
+    options.add_repository(command)
+    options.add_json(command)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check and print what was found."""
+    from export.lint import lint
+
+    findings = lint(arguments.model_repository, arguments.models or None)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if arguments.json:
+        print_json({"ok": not errors, "findings": [finding.to_json() for finding in findings]})
+    else:
+        for finding in findings:
+            colour = "red" if finding.severity == "error" else "yellow"
+            out.print(f"[{colour}]{finding.severity}[/{colour}] {escape(str(finding))}")
+        count = (
+            len(list(arguments.model_repository.glob("*/config.pbtxt")))
+            if not arguments.models
+            else len(arguments.models)
+        )
+        warnings = len(findings) - len(errors)
+        err.print(f"{count} models checked: {len(errors)} errors, {warnings} warnings")
+    return 1 if errors else 0

@@ -1,0 +1,61 @@
+"""Start a real Triton on this machine with the model repository and keep it until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from fathom import options
+from fathom.output import err, print_json
+from server import ServerDiedError, TritonServer
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `fathom serve`."""
+    options.add_repository(command)
+    command.add_argument(
+        "--config-name",
+        metavar="NAME",
+        help="serve configs/NAME.pbtxt of the models that have one (default: cpu where there is no GPU driver)",
+    )
+    command.add_argument("--address", default="127.0.0.1", metavar="IP", help="listen here (default: %(default)s)")
+    command.add_argument("--grpc-port", type=int, default=8001, metavar="N", help="default: %(default)s; 0: a free one")
+    command.add_argument("--http-port", type=int, default=8000, metavar="N", help="default: %(default)s; 0: a free one")
+    command.add_argument(
+        "--metrics-port", type=int, default=8002, metavar="N", help="default: %(default)s; 0: a free one"
+    )
+    options.add_json(command)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until the process is asked to stop."""
+    repository = arguments.model_repository
+    server = TritonServer(
+        repository,
+        config_name=arguments.config_name or options.default_config_name(repository),
+        address=arguments.address,
+        grpc_port=arguments.grpc_port or None,
+        http_port=arguments.http_port or None,
+        metrics_port=arguments.metrics_port or None,
+    )
+    with err.status(f"starting Triton with {repository}"):
+        server.start()
+    try:
+        if arguments.json:
+            print_json(
+                {"grpc": server.grpc_url, "http": server.http_url, "metrics": server.metrics_url, "pid": server.pid}
+            )
+        else:
+            err.print(
+                f"[green]ready[/green]  gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}"
+            )
+            err.print("Ctrl-C stops it once the requests in flight are answered")
+        while server.is_alive():
+            time.sleep(0.5)
+        raise ServerDiedError(f"Triton ended by itself: {server.death_reason()}")
+    except KeyboardInterrupt:
+        with err.status("stopping: waiting for requests in flight"):
+            server.stop()
+        return 0
+    finally:
+        server.stop()

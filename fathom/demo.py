@@ -1,0 +1,140 @@
+"""The main job end to end: export, serve, ask, measure, report. The one place that composes all packages."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clients import Client
+from export import recipes
+from export.exporter import export_model
+from export.measure import Measurement
+from export.models import digits
+from fathom import answers, payloads, stations
+from fathom.manifests import manifest_of
+from fathom.options import default_config_name
+from fathom.output import Steps
+from loadtests import report
+from loadtests.capacity import CapacityRequest, find
+from loadtests.result import CapacityResult
+from loadtests.slo import Slo
+from server import TritonServer
+
+PIPELINES = ("image_classifier", "text_embedding")
+SENTENCES = ("play some jazz", "put on some saxophone music")
+WEATHER = {
+    "temperature_c": 9.0,
+    "humidity_pct": 97.0,
+    "pressure_hpa": 996.0,
+    "wind_speed_m_s": 8.0,
+    "cloud_cover_pct": 100.0,
+}
+
+
+@dataclass
+class DemoResult:
+    """What the demo earned, in the order it was earned."""
+
+    models: dict[str, dict[str, Measurement]] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict)
+    capacities: dict[str, CapacityResult] = field(default_factory=dict)
+    digit: Path = Path()
+    report: Path = Path()
+    ready_s: float = 0.0
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `fathom demo --json`."""
+        return {
+            "models": {
+                name: {station: measured.to_json() for station, measured in measured_at.items()}
+                for name, measured_at in self.models.items()
+            },
+            "answers": self.answers,
+            "capacities": {name: result.to_json() for name, result in self.capacities.items()},
+            "digit": str(self.digit),
+            "report": str(self.report),
+            "ready_s": round(self.ready_s, 2),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def run(repository: Path, results: Path, slo: Slo, budget_s: float) -> DemoResult:
+    """Do it all; raises the errors of the package that failed."""
+    began = time.monotonic()
+    done = DemoResult()
+    results.mkdir(parents=True, exist_ok=True)
+    with Steps() as steps:
+        for name in recipes.NAMES:
+            with steps.step(f"export {name}") as step:
+                exported = export_model(recipes.find(name), repository, on_progress=step.update)
+                step.update("unchanged" if exported.skipped else f"{exported.seconds:.1f} s")
+        with steps.step("start Triton") as step:
+            server = TritonServer(repository, config_name=default_config_name(repository), stop_timeout_s=5)
+            start = time.monotonic()
+            server.start()
+            done.ready_s = time.monotonic() - start
+            step.update(f"ready in {done.ready_s:.1f} s at {server.grpc_url}")
+        try:
+            _use(server, repository, results, slo, budget_s, steps, done)
+        finally:
+            server.stop()
+        with steps.step("write the report") as step:
+            done.report = report.write(results)
+            step.update(str(done.report))
+    done.seconds = time.monotonic() - began
+    return done
+
+
+def _use(
+    server: TritonServer, repository: Path, results: Path, slo: Slo, budget_s: float, steps: Steps, done: DemoResult
+) -> None:
+    with Client(server.grpc_url) as client:
+        with steps.step("ask") as step:
+            done.digit = results / "digit.png"
+            done.answers = ask(client, done.digit)
+            step.update("; ".join(done.answers.values()))
+        for name in recipes.NAMES:
+            recipe = recipes.find(name)
+            with steps.step(f"judge {name}") as step:
+                at_export = stations.measured_at_export(recipe, repository)
+                served = stations.measure_served(recipe, client, repository, step.update)
+                done.models[name] = at_export | served
+                figure = recipe.figures[0].name
+                step.update(f"{figure} {next(iter(served.values())).accuracy.get(figure, float('nan')):.5g} served")
+        for name in PIPELINES:
+            with steps.step(f"capacity of {name}") as step:
+
+                def show(point: Any, step: Any = step) -> None:
+                    step.update(f"{point.rate_per_s:.0f}/s {point.verdict}")
+
+                request = CapacityRequest(
+                    server=server.grpc_url,
+                    model=name,
+                    slos=(slo,),
+                    budget_s=budget_s,
+                    payloads=payloads.from_recipe(client, name, repository),
+                    manifest=manifest_of(name, repository),
+                    folder=results,
+                )
+                found = find(request, on_point=show)
+                done.capacities[name] = found
+                step.update(f"{found.capacity_per_s or 0:.0f} requests/s certified")
+
+
+def ask(client: Client, digit: Path) -> dict[str, str]:
+    """One real question to each model, answered for a person. Writes the digit's picture to `digit`."""
+    picture, truth = digits.held_out_png(0)
+    digit.write_bytes(picture)
+    (classes,) = client.model("image_classifier").classify(image=[picture], top=5)
+    first, second = client.model("text_embedding")(text=list(SENTENCES))["sentence_embedding"]
+    rain = client.model("rain_forecast")({name: np.full((1, 1), value, np.float32) for name, value in WEATHER.items()})
+    return {
+        "image_classifier": f"{answers.ranked(classes)}; it is a {truth}",
+        "text_embedding": f'"{SENTENCES[0]}" and "{SENTENCES[1]}" are {float(first @ second):.2f} alike',
+        "rain_forecast": recipes.find("rain_forecast").interpret(rain)[0],
+    }

@@ -1,0 +1,5 @@
+"""Errors of the command line itself."""
+
+
+class UsageError(Exception):
+    """The arguments cannot be carried out; the message says which, and what would be accepted."""

@@ -1,0 +1,42 @@
+"""Arguments that several subcommands share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+DEFAULT_SERVER = "localhost:8001"
+
+
+def add_repository(command: argparse.ArgumentParser) -> None:
+    """`--model-repository`."""
+    command.add_argument(
+        "--model-repository",
+        type=Path,
+        default=default_repository(),
+        metavar="DIR",
+        help="folder of models that Triton loads (default: model_repository/ here or beside the package; "
+        "FATHOM_MODEL_REPOSITORY overrides it)",
+    )
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    command.add_argument("--json", action="store_true", help="print one JSON document; progress goes to stderr")
+
+
+def default_repository() -> Path:
+    """Where models are looked for when nobody says."""
+    if given := os.environ.get("FATHOM_MODEL_REPOSITORY"):
+        return Path(given)
+    here = Path("model_repository")
+    return here if here.is_dir() else Path(__file__).parents[1] / "model_repository"
+
+
+def default_config_name(repository: Path) -> str | None:
+    """The named configuration for this machine: `cpu` where there is no NVIDIA driver and some model has one."""
+    if shutil.which("nvidia-smi") or not list(repository.glob("*/configs/cpu.pbtxt")):
+        return None
+    return "cpu"

@@ -1,0 +1,71 @@
+"""What goes to the person (stderr: progress, tables) and what goes to the next program (stdout: results)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, soft_wrap=True)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    json.dump(document, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+class Steps:
+    """Progress of a command on stderr: one bar per task, a line per finished task where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=err,
+            disable=not err.is_terminal,
+        )
+
+    def __enter__(self) -> Steps:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bars.stop()
+
+    @contextlib.contextmanager
+    def step(self, title: str) -> Iterator[Step]:
+        """A bar that runs while the block does."""
+        step = Step(self._bars, title)
+        yield step
+        step.finish()
+
+
+class Step:
+    """One bar: `update(step, done, total)` is what export's progress callback calls."""
+
+    def __init__(self, bars: Progress, title: str) -> None:
+        self._bars = bars
+        self._title = title
+        self._task = bars.add_task(title, total=None, note="")
+        self._note = ""
+
+    def update(self, note: str, done: int = 0, total: int = 0) -> None:
+        """Show what is being done, and how much of it (no total: only that it runs)."""
+        self._note = note
+        self._bars.update(self._task, note=note, completed=done, total=total or None)
+
+    def finish(self) -> None:
+        """Fill the bar; the last note stays."""
+        self._bars.update(self._task, completed=1, total=1)
+        if self._bars.disable:
+            err.print(f"{self._title}: {self._note or 'done'}")

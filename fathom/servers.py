@@ -1,0 +1,31 @@
+"""The server a command talks to: the one named, the one that runs here, or one started for the occasion."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from clients import Client
+from fathom.options import DEFAULT_SERVER, default_config_name
+from fathom.output import err
+from server import TritonServer
+
+LOOK_TIMEOUT_S = 1.0
+
+
+@contextlib.contextmanager
+def connect(server: str | None, repository: Path) -> Iterator[str]:
+    """`host:port` of `server`, else of what listens on the default port, else of an embedded Triton for the block."""
+    if server is not None:
+        yield server
+        return
+    with Client(DEFAULT_SERVER, timeout_s=LOOK_TIMEOUT_S) as client:
+        running = client.is_ready()
+    if running:
+        yield DEFAULT_SERVER
+        return
+    with err.status(f"no server at {DEFAULT_SERVER}: starting Triton with {repository}"):
+        embedded = TritonServer(repository, config_name=default_config_name(repository), stop_timeout_s=5).start()
+    with embedded:
+        yield embedded.grpc_url
