@@ -1,0 +1,43 @@
+"""Where a request's time goes, in a sentence: generator, network and protocol, queue, or the work of one model."""
+
+from __future__ import annotations
+
+from loadtests.point import Point
+from loadtests.result import CapacityResult
+
+_BUSY_GENERATOR = 0.7
+_CALM_QUEUE = 0.15
+
+
+def deciding_point(result: CapacityResult) -> Point | None:
+    """The certified probe; without one, the busiest that held with the server's figures."""
+    if result.certified_point is not None:
+        return result.certified_point
+    held = [point for point in result.points if point.passes and point.verdict != "invalid"]
+    return max(held, key=lambda point: point.rate_per_s, default=None)
+
+
+def describe_bottleneck(point: Point) -> str:
+    """Names the largest part of the mean latency and what would shorten it; empty without the server's figures."""
+    if point.generator_cpu_share > _BUSY_GENERATOR:
+        share = point.generator_cpu_share * 100
+        return f"The generator itself used {share:.0f} % of a core: it needs another one before this is a limit."
+    if not point.steps or point.mean_ms is None or point.queue_ms is None or point.compute_ms is None:
+        return ""
+    outside_ms = max(point.mean_ms - point.queue_ms - point.compute_ms, 0.0)
+    parts = {
+        "queue": (point.queue_ms, max(point.steps, key=lambda step: step.queue_ms).model),
+        "compute": (max(step.compute_ms for step in point.steps), max(point.steps, key=lambda s: s.compute_ms).model),
+        "outside": (outside_ms, ""),
+    }
+    kind, (part_ms, model) = max(parts.items(), key=lambda item: item[1][0])
+    share = part_ms / point.mean_ms * 100 if point.mean_ms > 0 else 0.0
+    begin = f"At {point.rate_per_s:.4g}/s a request takes {point.mean_ms:.3g} ms on average; the largest part, "
+    begin += f"{part_ms:.3g} ms ({share:.0f} %), is "
+    if kind == "queue":
+        return f"{begin}waiting in front of {model}: more instances or a faster {model} would raise the capacity."
+    if kind == "outside":
+        return f"{begin}outside the models: network, protocol, and the server's own scheduling."
+    calm = point.queue_ms < _CALM_QUEUE * point.mean_ms
+    tail = "the queue is short, so this is mostly the model's own speed" if calm else "its queue adds to it"
+    return f"{begin}the work of {model}; {tail}."

@@ -1,0 +1,40 @@
+"""Every error a load test can raise on purpose; each is one line: what happened, with which value, and what to do.
+
+LoadTestError
+ ├─ BadRequestError         what was asked for cannot be run (a malformed SLO, a rate of zero, a broken trace file)
+ ├─ TargetError             the server under test: not reachable, model unknown or not ready, refused the warm request
+ │   └─ TargetLostError     it answered before and does not any more (points measured so far are kept)
+ ├─ SloUnreachableError     the unloaded server already misses the SLO
+ ├─ GeneratorError          our own generator process failed
+ └─ ResultsError            a folder of results that cannot be read
+"""
+
+from __future__ import annotations
+
+
+class LoadTestError(Exception):
+    """Base of all errors of this package."""
+
+
+class BadRequestError(LoadTestError, ValueError):
+    """What was asked for cannot be run."""
+
+
+class TargetError(LoadTestError):
+    """The server under test is not reachable, does not have the model ready, or refused the warm request."""
+
+
+class TargetLostError(TargetError):
+    """The server answered before and does not any more."""
+
+
+class SloUnreachableError(LoadTestError):
+    """The unloaded server already misses the SLO."""
+
+
+class GeneratorError(LoadTestError):
+    """The generator process failed."""
+
+
+class ResultsError(LoadTestError):
+    """A folder of results that cannot be read."""

@@ -1,0 +1,111 @@
+"""The forms that pass between the load test and its generator process: one job in, one outcome back.
+
+Small things travel as one JSON line on stdin or stdout; columns travel as `.npy` files in the job's folder, because a
+minute at a few thousand requests per second is a million numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.errors import GeneratorError
+from loadtests.record import Record
+
+TransportName = Literal["http2", "grpc"]
+StopReason = Literal["", "backlog", "hopeless", "connection lost", "asked"]
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When firing ends before its schedule does."""
+
+    max_outstanding: int
+    """More unanswered requests than this mean that the rate does not hold."""
+    hopeless: tuple[tuple[float, int], ...] = ()
+    """Pairs (latency limit in ms, count): so many requests over the limit, and the SLO is out of reach."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One probe for one generator. `folder` holds `schedule.npy` and `choices.npy` and receives the results."""
+
+    server: str
+    payloads: str
+    folder: str
+    limits: Limits
+    timeout_s: float = 10.0
+    channels: int = 2
+    transport: TransportName = "http2"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Job:
+        limits = document["limits"]
+        hopeless = tuple((float(limit_ms), int(count)) for limit_ms, count in limits["hopeless"])
+        return cls(**{**document, "limits": Limits(limits["max_outstanding"], hopeless)})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the generator says about itself after a probe."""
+
+    wall_s: float
+    cpu_s: float
+    """User and system time of the generator process while it fired."""
+    stopped: StopReason
+    started_unix_s: float
+    messages: dict[str, str] = field(default_factory=dict)
+    """The server's first message per status that is not OK."""
+
+
+def write_payloads(path: Path, payloads: Sequence[bytes]) -> None:
+    """Each encoded request behind its length (four bytes, little endian)."""
+    with path.open("wb") as file:
+        for payload in payloads:
+            file.write(_LENGTH.pack(len(payload)))
+            file.write(payload)
+
+
+def read_payloads(path: Path) -> list[bytes]:
+    content = path.read_bytes()
+    payloads, position = [], 0
+    while position < len(content):
+        (length,) = _LENGTH.unpack_from(content, position)
+        position += _LENGTH.size
+        payloads.append(content[position : position + length])
+        position += length
+    return payloads
+
+
+def write_schedule(folder: Path, intended_s: NDArray[np.float64], choices: NDArray[np.int32]) -> None:
+    np.save(folder / "schedule.npy", intended_s)
+    np.save(folder / "choices.npy", choices)
+
+
+def read_schedule(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    return np.load(folder / "schedule.npy"), np.load(folder / "choices.npy")
+
+
+def write_record(folder: Path, record: Record) -> None:
+    np.save(folder / "sent.npy", record.sent_s)
+    np.save(folder / "done.npy", record.done_s)
+    np.save(folder / "status.npy", record.status)
+
+
+def read_record(folder: Path) -> Record:
+    try:
+        intended_s = np.load(folder / "schedule.npy")
+        return Record(intended_s, *(np.load(folder / f"{name}.npy") for name in ("sent", "done", "status")))
+    except (OSError, ValueError) as error:
+        raise GeneratorError(f"the generator left no readable results in {folder}: {error}") from error

@@ -1,0 +1,213 @@
+"""From a probe's raw record to its point: measures everything a report shows and gives the verdict with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from loadtests.backlog import judge_backlog
+from loadtests.job import Outcome
+from loadtests.point import Point, Probe, SloCount, StepPoint
+from loadtests.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Record, percentile
+from loadtests.server_stats import ServerStats, StepStats
+from loadtests.slo import Slo, format_ms, loosest_limit_ms, tightest_limit_ms
+from loadtests.verdict import SloJudgement, Verdict, judge, judge_counts
+
+LEAST_COMPLETED = 0.99
+DEFAULT_ERROR_SHARE = 0.001
+LAG_SHARE_OF_LIMIT = 0.1
+SATURATED = 0.9
+LATE_MS = 1.0
+_FEWEST_LATE = 4
+_NAMES = {EMPTY_RESPONSE: "EMPTY_RESPONSE"}
+
+
+def make_point(
+    probe: Probe,
+    record: Record,
+    outcome: Outcome,
+    slos: Sequence[Slo],
+    *,
+    server: ServerStats | None = None,
+    host_cpu_share: float | None = None,
+    took_s: float = 0.0,
+    raw: str = "",
+) -> Point:
+    """The verdict is that of the strictest rule; an invalid probe keeps its figures but proves nothing."""
+    known = record
+    if outcome.stopped in ("hopeless", "asked"):
+        known = record.known_at(outcome.wall_s, loosest_limit_ms(slos) / 1e3)
+    latencies_ms = known.latencies_ms()
+    lags_ms = record.send_lags_ms()
+    errors = count_errors(known, outcome)
+    shown_ms = _at_least_ms(known, latencies_ms, outcome.wall_s)
+    judgements = [judge(slo, latencies_ms) for slo in slos]
+    verdict, reason = _verdict(known, outcome, judgements, slos, sum(errors.values()))
+    passes = _leans_to_pass(record, judgements, verdict) and not outcome.stopped
+    if spoiled := spoiled_by_generator(lags_ms, outcome, slos):
+        verdict, reason = "invalid", spoiled
+    finite = shown_ms[np.isfinite(shown_ms)]
+    attempted = len(latencies_ms)
+    return Point(
+        number=probe.number,
+        phase=probe.phase,
+        rate_per_s=probe.rate_per_s,
+        offered_per_s=offered_per_s(record),
+        achieved_per_s=record.achieved_per_s(),
+        verdict=verdict,
+        reason=reason,
+        passes=passes,
+        requests=attempted,
+        scheduled=len(record),
+        errors=sum(errors.values()),
+        error_messages=errors,
+        p50_ms=_finite(percentile(shown_ms, 0.5)),
+        p90_ms=_finite(percentile(shown_ms, 0.9)),
+        p99_ms=_finite(percentile(shown_ms, 0.99)),
+        p999_ms=_finite(percentile(shown_ms, 0.999)),
+        max_ms=_finite(float(shown_ms.max())) if attempted else None,
+        mean_ms=float(finite.mean()) if len(finite) else None,
+        slos=tuple(
+            SloCount(str(found.slo), found.verdict, found.over, found.requests, found.dependence)
+            for found in judgements
+        ),
+        seed=probe.seed,
+        send_lag_p50_ms=_zero_if_empty(percentile(lags_ms, 0.5)),
+        send_lag_p99_ms=_zero_if_empty(percentile(lags_ms, 0.99)),
+        send_lag_max_ms=float(lags_ms.max()) if len(lags_ms) else 0.0,
+        late_share=float(np.mean(lags_ms > LATE_MS)) if len(lags_ms) else 0.0,
+        cpu_per_request_us=outcome.cpu_s / attempted * 1e6 if attempted else 0.0,
+        generator_cpu_share=outcome.cpu_s / outcome.wall_s if outcome.wall_s > 0 else 0.0,
+        stopped=outcome.stopped,
+        duration_s=outcome.wall_s,
+        took_s=took_s,
+        started_unix_s=outcome.started_unix_s,
+        host_cpu_share=host_cpu_share,
+        queue_ms=server.queue_ms if server else None,
+        compute_ms=server.compute_ms if server else None,
+        mean_batch=server.mean_batch if server else None,
+        steps=tuple(_step_point(step) for step in server.steps) if server else (),
+        raw=raw,
+    )
+
+
+def spoiled_by_generator(lags_ms: Floats, outcome: Outcome, slos: Sequence[Slo]) -> str:
+    """Why the generator itself makes the probe worthless, and what to do; empty when it does not."""
+    allowed_ms = LAG_SHARE_OF_LIMIT * tightest_limit_ms(slos)
+    lag_ms = percentile(lags_ms, 0.99) if len(lags_ms) else 0.0
+    share = outcome.cpu_s / outcome.wall_s if outcome.wall_s > 0 else 0.0
+    remedy = "lower the rate, give the generator a core of its own, or run it on another machine"
+    if share > SATURATED:
+        return f"the generator used {share * 100:.0f} % of a core, so it measured itself; {remedy}"
+    # In a probe of a few dozen requests the p99 is the largest value, and a single hiccup spoils nothing.
+    if lag_ms > allowed_ms and int((lags_ms > allowed_ms).sum()) >= _FEWEST_LATE:
+        return (
+            f"the generator sent late (p99 {lag_ms:.2f} ms, more than {LAG_SHARE_OF_LIMIT:.0%} of the "
+            f"{format_ms(tightest_limit_ms(slos))} limit); {remedy}"
+        )
+    return ""
+
+
+def count_errors(record: Record, outcome: Outcome) -> dict[str, int]:
+    """How many requests failed, by `STATUS: first message`; those cut off by an early stop did not."""
+    known = (record.status != OK) & (record.status != NOT_SENT) & (record.status != UNANSWERED)
+    counts = Counter(record.status[known].tolist())
+    named = {}
+    for status, count in counts.most_common():
+        message = outcome.messages.get(str(status), "")
+        named[f"{status_name(status)}: {message}".removesuffix(": ")] = count
+    return named
+
+
+def status_name(status: int) -> str:
+    """`UNAVAILABLE` for 14; the names of gRPC and our own."""
+    if status in _NAMES:
+        return _NAMES[status]
+    import grpc
+
+    return next((code.name for code in grpc.StatusCode if code.value[0] == status), f"STATUS_{status}")
+
+
+def offered_per_s(record: Record) -> float:
+    """The rate this schedule really had (a Poisson sample is never exactly its mean)."""
+    span_s = float(record.intended_s[-1] - record.intended_s[0]) if len(record) > 1 else 0.0
+    return (len(record) - 1) / span_s if span_s > 0 else 0.0
+
+
+def _verdict(
+    record: Record, outcome: Outcome, judgements: Sequence[SloJudgement], slos: Sequence[Slo], errors: int
+) -> tuple[Verdict, str]:
+    if outcome.stopped == "asked":
+        return "undecided", "interrupted"
+    if outcome.stopped == "connection lost":
+        return "fail", f"the server went away: {next(iter(outcome.messages.values()), 'connection lost')}"
+    if outcome.stopped == "backlog":
+        waiting = int((record.status == UNANSWERED).sum())
+        return "fail", f"stopped early: {waiting} requests were unanswered, the server does not keep up"
+    failed = next((found for found in judgements if found.verdict == "fail"), None)
+    if failed is not None or outcome.stopped == "hopeless":
+        worst = failed or max(judgements, key=lambda found: found.excess)
+        return "fail", worst.describe()
+    if not any(slo.limit_ms is None for slo in slos) and errors:
+        bound = _error_bound(errors, len(record))
+        if bound is not None:
+            return bound
+    completed = float(record.ok.mean())
+    if completed < LEAST_COMPLETED:
+        return "fail", f"only {completed * 100:.1f} % of the scheduled requests were answered"
+    undecided = next((found for found in judgements if found.verdict == "undecided"), None)
+    if undecided is not None:
+        return "undecided", undecided.describe()
+    backlog = judge_backlog(record)
+    if backlog.growing:
+        return "undecided", f"{backlog.describe()}, so a longer probe would look worse"
+    return "pass", "; ".join(found.describe() for found in judgements)
+
+
+def _error_bound(errors: int, requests: int) -> tuple[Verdict, str] | None:
+    """The bound that holds when no SLO names one."""
+    share = errors / requests
+    if share <= DEFAULT_ERROR_SHARE:
+        return None
+    text = f"{errors} of {requests} requests failed ({share * 100:.2f} %; at most {DEFAULT_ERROR_SHARE * 100:g} % may)"
+    return judge_counts(requests, errors, DEFAULT_ERROR_SHARE) if errors > 1 else "undecided", text
+
+
+def _leans_to_pass(record: Record, judgements: Sequence[SloJudgement], verdict: Verdict) -> bool:
+    if verdict != "undecided":
+        return verdict == "pass"
+    within = all(found.over <= found.slo.allowed_share * found.requests for found in judgements)
+    return within and not judge_backlog(record).growing
+
+
+def _step_point(step: StepStats) -> StepPoint:
+    return StepPoint(
+        model=step.model,
+        queue_ms=step.queue_ms,
+        compute_input_ms=step.compute_input_ms,
+        compute_infer_ms=step.compute_infer_ms,
+        compute_output_ms=step.compute_output_ms,
+        compute_ms=step.compute_ms,
+        mean_batch=step.mean_batch,
+        executions=step.executions,
+        requests=step.requests,
+        failed=step.failed,
+        batch_sizes=dict(step.batch_sizes),
+    )
+
+
+def _at_least_ms(record: Record, latencies_ms: Floats, wall_s: float) -> Floats:
+    """Latencies to show: a request still unanswered at an early stop has waited at least until then."""
+    waited_ms = (wall_s - record.intended_s[record.attempted]) * 1e3
+    return np.where(record.status[record.attempted] == UNANSWERED, waited_ms, latencies_ms)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _zero_if_empty(value: float) -> float:
+    return 0.0 if math.isnan(value) else value

@@ -1,0 +1,72 @@
+"""Requests for a model nobody wrote a recipe for: inputs of the right type and shape, made from its metadata."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from loadtests.errors import BadRequestError
+
+POOL_SIZE = 32
+_FREE_DIMENSION = 16
+_NUMPY = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
+_TEXT = (
+    "the quick brown fox jumps over a lazy dog while seven wizards play jazz near the old harbour and rain falls on "
+    "quiet streets after a long summer day"
+)
+_WORDS = _TEXT.split()
+
+
+def from_metadata(metadata: Any, config: Any, *, seed: int, count: int = POOL_SIZE) -> list[bytes]:
+    """`count` different encoded ModelInferRequests, one item each, from ModelMetadataResponse and ModelConfig.
+
+    Numbers are uniform: 0..255 for 8-bit integers, 0 and 1 for other integers (valid as a token, class or flag), 0..1
+    for floats; text is a few English words. A dimension that is free is 16, the batch dimension 1.
+    """
+    from tritonclient.grpc import service_pb2
+
+    rng = np.random.default_rng([seed, 2])
+    batched = config.max_batch_size > 0
+    payloads = []
+    for _ in range(count):
+        request: Any = service_pb2.ModelInferRequest(model_name=metadata.name)
+        for tensor in metadata.inputs:
+            shape = [
+                (1 if batched and axis == 0 else _FREE_DIMENSION) if size < 0 else size
+                for axis, size in enumerate(tensor.shape)
+            ]
+            request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
+            request.raw_input_contents.append(_content(tensor, shape, rng))
+        payloads.append(request.SerializeToString())
+    return payloads
+
+
+def _content(tensor: Any, shape: list[int], rng: np.random.Generator) -> bytes:
+    if tensor.datatype == "BYTES":
+        texts = (" ".join(rng.choice(_WORDS, rng.integers(4, 13))).encode() for _ in range(int(np.prod(shape))))
+        return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+    if tensor.datatype == "BF16":  # the upper half of a float32
+        return (rng.random(shape, dtype=np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
+    if tensor.datatype not in _NUMPY:
+        raise BadRequestError(
+            f"input {tensor.name} has type {tensor.datatype}, for which no input can be made; give payloads of your own"
+        )
+    dtype = np.dtype(_NUMPY[tensor.datatype])
+    if dtype.kind == "f":
+        return rng.random(shape).astype(dtype).tobytes()
+    highest = {"UINT8": 256, "INT8": 128}.get(tensor.datatype, 2)
+    return rng.integers(0, highest, shape).astype(dtype).tobytes()

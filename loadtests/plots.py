@@ -1,0 +1,297 @@
+"""The report's pictures: SVG text whose colours are CSS variables, so that one file suits both themes.
+
+matplotlib knows no CSS variables, so everything is drawn in sentinel colours that are replaced afterwards. Each picture
+is drawn twice, wide and narrow, because text that shrinks with the picture cannot be read on a phone.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from loadtests.backlog import backlog_at_arrivals
+from loadtests.point import Point
+from loadtests.record import Record
+from loadtests.result import CapacityResult
+from loadtests.slo import format_ms
+
+INK, MUTED, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
+P99, P50, SLO, BAND = "#050505", "#060606", "#070707", "#080808"
+PASS, FAIL, UNDECIDED, INVALID = "#090909", "#0a0a0a", "#0b0b0b", "#0c0c0c"
+QUEUE = "#0d0d0d"
+STEPS = ("#0e0e0e", "#0f0f0f", "#101010", "#111111")
+_VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    PAPER: "--paper",
+    P99: "--p99",
+    P50: "--p50",
+    SLO: "--slo",
+    BAND: "--band",
+    PASS: "--pass",
+    FAIL: "--fail",
+    UNDECIDED: "--undecided",
+    INVALID: "--invalid",
+    QUEUE: "--queue",
+    **{colour: f"--step{number}" for number, colour in enumerate(STEPS)},
+}
+VERDICTS = {"pass": (PASS, "o"), "fail": (FAIL, "X"), "undecided": (UNDECIDED, "D"), "invalid": (INVALID, "s")}
+_PX_PER_INCH = 72
+_WIDE, _NARROW = 9.6, 4.6
+_MOST_DOTS = 1200
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture in both widths; `title` says in words what it shows."""
+
+    title: str
+    wide: str
+    narrow: str
+
+
+def latency_against_rate(result: CapacityResult) -> Picture | None:
+    """p50 and p99 of every probe over its rate, with the limit, the certified rate and the estimate."""
+    points = sorted((point for point in result.points if point.p99_ms), key=lambda point: point.rate_per_s)
+    if not points:
+        return None
+
+    def draw(figure: Any, narrow: bool) -> None:
+        axes = figure.add_subplot()
+        rates = [point.rate_per_s for point in points]
+        axes.set_yscale("log")
+        if result.capacity_estimate_interval_per_s:
+            axes.axvspan(*result.capacity_estimate_interval_per_s, color=BAND, linewidth=0, zorder=0)
+        for slo in result.slos:
+            if slo.limit_ms is not None:
+                axes.axhline(slo.limit_ms, color=SLO, linewidth=1.4, dashes=(5, 3), zorder=1)
+                label = f"{slo.metric} limit {format_ms(slo.limit_ms)}"
+                axes.annotate(
+                    label, (0, slo.limit_ms), (4, 4), xycoords=("axes fraction", "data"),
+                    textcoords="offset points", color=SLO, fontsize=10,
+                )  # fmt: skip
+        for values, colour in (([p.p50_ms for p in points], P50), ([p.p99_ms for p in points], P99)):
+            axes.plot(rates, values, color=colour, linewidth=1.5, zorder=2, solid_joinstyle="round")
+        axes.plot(rates, [p.p50_ms for p in points], "o", color=P50, markersize=3.5, zorder=3, linestyle="none")
+        for point in points:
+            colour, marker = VERDICTS[point.verdict]
+            size = 10 if point.phase == "confirm" else 7
+            axes.plot(
+                point.rate_per_s, point.p99_ms, marker, color=colour, markersize=size, zorder=5,
+                markeredgecolor=PAPER, markeredgewidth=1.2,
+            )  # fmt: skip
+        if result.capacity_per_s:
+            axes.axvline(result.capacity_per_s, color=PASS, linewidth=1.4, zorder=1)
+            right = result.capacity_per_s > 0.6 * max(rates)
+            axes.annotate(
+                f"certified {result.capacity_per_s:.4g}/s", (result.capacity_per_s, 0), (-5 if right else 5, 6),
+                xycoords=("data", "axes fraction"), textcoords="offset points", color=PASS, fontsize=10,
+                ha="right" if right else "left",
+            )  # fmt: skip
+        axes.set_xlim(0, max(rates) * 1.06)
+        _pad_log(axes)
+        _label(axes, "arrival rate, requests/s", "latency from the intended send, ms")
+        _plain_ticks(axes.yaxis)
+
+    return _picture(f"{result.model}: latency against arrival rate", f"rate-{result.model}", draw, 4.4, 3.9)
+
+
+def server_breakdown(result: CapacityResult) -> Picture | None:
+    """Per probe, the server's own account of a request: queue and the work of each step, stacked."""
+    points = sorted((point for point in result.points if point.steps), key=lambda point: point.rate_per_s)
+    if not points:
+        return None
+    models = step_models(result)
+
+    def draw(figure: Any, narrow: bool) -> None:
+        axes = figure.add_subplot()
+        rows = np.arange(len(points))
+        left = np.zeros(len(points))
+        parts: list[tuple[str, list[float]]] = [(QUEUE, [point.queue_ms or 0.0 for point in points])]
+        for number, model in enumerate(models):
+            work = [sum(step.compute_ms for step in point.steps if step.model == model) for point in points]
+            parts.append((STEPS[number % len(STEPS)], work))
+        for colour, widths in parts:
+            axes.barh(rows, widths, left=left, color=colour, height=0.66, edgecolor=PAPER, linewidth=0.6)
+            left += np.asarray(widths)
+        limit = float(left.max()) * 1.22
+        for row, point in enumerate(points):
+            axes.annotate(
+                f"batch {point.mean_batch:.2g}", (left[row], row), (5, 0), textcoords="offset points",
+                va="center", color=MUTED, fontsize=9,
+            )  # fmt: skip
+        axes.set_yticks(rows, [f"{point.rate_per_s:.4g}" for point in points])
+        axes.set_xlim(0, limit or 1)
+        _label(axes, "mean time per request inside the server, ms", "arrival rate, requests/s")
+        axes.grid(axis="y", visible=False)
+
+    height = 1.1 + 0.27 * len(points)
+    return _picture(f"{result.model}: time inside the server", f"server-{result.model}", draw, height, height)
+
+
+def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]]) -> Picture | None:
+    """For some probes, which share of the requests took longer than a latency."""
+    if not chosen:
+        return None
+
+    def draw(figure: Any, narrow: bool) -> None:
+        axes = figure.add_subplot()
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        for point, record in chosen:
+            latencies_ms = np.sort(record.latencies_ms())
+            latencies_ms = latencies_ms[np.isfinite(latencies_ms)]
+            if not len(latencies_ms):
+                continue
+            share = 1 - np.arange(len(latencies_ms)) / len(record)
+            thin = np.unique(np.geomspace(1, len(share), 600).astype(int))
+            keep = np.unique(np.concatenate([len(share) - thin, thin - 1]))
+            colour = VERDICTS[point.verdict][0]
+            axes.step(latencies_ms[keep], share[keep], where="post", color=colour, linewidth=1.7)
+            axes.annotate(
+                f"{point.rate_per_s:.4g}/s", (latencies_ms[-1], share[-1]), (-4, 5), textcoords="offset points",
+                color=colour, fontsize=9, ha="right",
+            )  # fmt: skip
+        for slo in result.slos:
+            if slo.limit_ms is not None:
+                axes.plot([slo.limit_ms] * 2, [1e-9, slo.allowed_share], color=SLO, linewidth=1.2, dashes=(5, 3))
+                axes.plot([1e-9, slo.limit_ms], [slo.allowed_share] * 2, color=SLO, linewidth=1.2, dashes=(5, 3))
+        requests = max(len(record) for _, record in chosen)
+        axes.set_ylim(0.7 / requests, 1.3)
+        fastest = min(float(np.min(record.latencies_ms())) for _, record in chosen)
+        axes.set_xlim(left=fastest * 0.85)
+        _label(axes, "latency, ms", "share of requests slower")
+        _plain_ticks(axes.xaxis)
+        _percent_ticks(axes.yaxis)
+
+    return _picture(f"{result.model}: distribution of the latency", f"tail-{result.model}", draw, 4.0, 3.7)
+
+
+def time_series(result: CapacityResult, point: Point, record: Record) -> Picture:
+    """One probe over time: each request's latency, and how many were unanswered."""
+
+    def draw(figure: Any, narrow: bool) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+        at_s, latencies_ms = record.intended_s[record.attempted], record.latencies_ms()
+        late = latencies_ms > min(slo.limit_ms for slo in result.slos if slo.limit_ms is not None)
+        keep = late | (np.arange(len(at_s)) % max(len(at_s) // _MOST_DOTS, 1) == 0)
+        for marks, colour in ((keep & ~late, P99), (keep & late, FAIL)):
+            upper.plot(
+                at_s[marks], latencies_ms[marks], ".", color=colour, markersize=3.5, alpha=0.55, markeredgewidth=0
+            )
+        for slo in result.slos:
+            if slo.limit_ms is not None:
+                upper.axhline(slo.limit_ms, color=SLO, linewidth=1.2, dashes=(5, 3))
+        upper.set_ylim(bottom=0)
+        _label(upper, "", "latency, ms")
+        backlog = backlog_at_arrivals(record)
+        keep_line = np.linspace(0, len(backlog) - 1, min(len(backlog), 800)).astype(int)
+        lower.fill_between(at_s[keep_line], backlog[keep_line], step="post", color=P50, alpha=0.5, linewidth=0)
+        lower.set_ylim(bottom=0)
+        lower.set_xlim(0, float(at_s[-1]) if len(at_s) else 1)
+        _label(lower, "time since the start of the probe, s", "unanswered")
+
+    title = f"{result.model}: the probe at {point.rate_per_s:.4g}/s over time"
+    return _picture(title, f"time-{result.model}", draw, 4.4, 4.2)
+
+
+def step_models(result: CapacityResult) -> list[str]:
+    """The pipeline's models in the server's order."""
+    found: list[str] = []
+    for point in result.points:
+        found += [step.model for step in point.steps if step.model not in found]
+    return found
+
+
+def _picture(title: str, salt: str, draw: Callable[[Any, bool], None], wide_in: float, narrow_in: float) -> Picture:
+    versions = [
+        _svg(title, f"{salt}-{narrow}", lambda figure, narrow=narrow: draw(figure, narrow), width, height)  # type: ignore[misc]
+        for narrow, width, height in ((False, _WIDE, wide_in), (True, _NARROW, narrow_in))
+    ]
+    return Picture(title, *versions)
+
+
+def _svg(title: str, salt: str, draw: Callable[[Any], None], width_in: float, height_in: float) -> str:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with _style(salt):
+        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    size = f'width="{width_in * _PX_PER_INCH:.0f}" height="{height_in * _PX_PER_INCH:.0f}"'
+    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'{size} role="img" aria-label="{title}"', svg, count=1)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px; font-family: inherit", svg)
+    for sentinel, variable in _VARIABLES.items():
+        svg = svg.replace(sentinel, f"var({variable})")
+    return re.sub(r"(<svg[^>]*>)", rf"\1<title>{title}</title>", svg, count=1)
+
+
+@contextmanager
+def _style(salt: str) -> Iterator[None]:
+    import matplotlib as mpl
+
+    settings = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,  # ids must differ between the pictures of one page
+        "font.size": 10,
+        "text.color": INK,
+        "axes.edgecolor": GRID,
+        "axes.labelcolor": MUTED,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": GRID,
+        "grid.linewidth": 0.8,
+        "xtick.color": GRID,
+        "ytick.color": GRID,
+        "xtick.labelcolor": MUTED,
+        "ytick.labelcolor": MUTED,
+        "figure.dpi": _PX_PER_INCH,
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+def _label(axes: Any, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+
+
+def _pad_log(axes: Any) -> None:
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / 1.3, high * 1.2)
+
+
+def _plain_ticks(axis: Any) -> None:
+    """1, 10, 100 instead of powers; 2 and 5 as well where there is room."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_tick_params(which="minor", length=0)
+
+
+def _percent_ticks(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_tick_params(which="minor", length=0)
+
+
+__all__ = ["Picture", "distribution", "latency_against_rate", "server_breakdown", "step_models", "time_series"]

@@ -1,0 +1,113 @@
+"""One point of the latency-against-rate curve: what a probe asked for, what it found, and the verdict on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from loadtests.errors import ResultsError
+from loadtests.verdict import Verdict
+
+Phase = Literal["double", "bisect", "confirm"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What to measure next."""
+
+    number: int
+    phase: Phase
+    rate_per_s: float
+    requests: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class SloCount:
+    """How one SLO fared in a probe; `dependence` requests count as one independent request (see `verdict`)."""
+
+    slo: str
+    verdict: Verdict
+    over: int
+    requests: int
+    dependence: float
+
+
+@dataclass(frozen=True)
+class StepPoint:
+    """One model of a pipeline during a probe, by the server's account."""
+
+    model: str
+    queue_ms: float
+    compute_input_ms: float
+    compute_infer_ms: float
+    compute_output_ms: float
+    compute_ms: float
+    mean_batch: float
+    executions: int
+    requests: int
+    failed: int
+    batch_sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row of the result. Latencies run from the intended send time; None means that nothing was there to measure."""
+
+    number: int
+    phase: Phase
+    rate_per_s: float
+    """Asked for: the mean of the arrival process."""
+    offered_per_s: float
+    """What this seed's schedule came to."""
+    achieved_per_s: float
+    verdict: Verdict
+    reason: str
+    passes: bool
+    """Where the search goes when the verdict is undecided: the point estimate alone."""
+    requests: int
+    scheduled: int
+    errors: int
+    error_messages: Mapping[str, int]
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    p999_ms: float | None
+    max_ms: float | None
+    mean_ms: float | None
+    slos: tuple[SloCount, ...]
+    seed: int
+    send_lag_p50_ms: float
+    send_lag_p99_ms: float
+    send_lag_max_ms: float
+    late_share: float
+    """Requests sent more than 1 ms after their intended time."""
+    cpu_per_request_us: float
+    generator_cpu_share: float
+    stopped: str
+    duration_s: float
+    took_s: float
+    """Of the budget: connecting, firing, draining, judging."""
+    started_unix_s: float
+    host_cpu_share: float | None
+    queue_ms: float | None
+    compute_ms: float | None
+    mean_batch: float | None
+    steps: tuple[StepPoint, ...]
+    raw: str
+    """File of the raw record, relative to the results folder."""
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Point:
+        try:
+            fields = dict(document)
+            fields["slos"] = tuple(SloCount(**entry) for entry in fields["slos"])
+            fields["steps"] = tuple(StepPoint(**entry) for entry in fields["steps"])
+            return cls(**fields)
+        except (TypeError, KeyError) as error:
+            raise ResultsError(f"not a point of this version of Fathom: {error}") from error

@@ -1,0 +1,117 @@
+"""What a probe recorded, request by request, and the percentiles and histograms made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.errors import ResultsError
+
+Floats = NDArray[np.float64]
+
+OK = 0
+DEADLINE_EXCEEDED, UNAVAILABLE = 4, 14
+EMPTY_RESPONSE, UNANSWERED, NOT_SENT = 100, 101, 102
+"""Statuses of our own beside the gRPC codes 0..16: OK without a body; no answer in time; given up before sending."""
+
+LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS = 1, 3_600_000_000, 3
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row per scheduled request; times in seconds from the start of the schedule, NaN where nothing happened."""
+
+    intended_s: Floats
+    sent_s: Floats
+    done_s: Floats
+    status: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.intended_s)
+
+    @property
+    def attempted(self) -> NDArray[np.bool_]:
+        """Requests that were really sent (an early stop leaves the rest out)."""
+        return np.not_equal(self.status, NOT_SENT)
+
+    @property
+    def ok(self) -> NDArray[np.bool_]:
+        return np.equal(self.status, OK)
+
+    def latencies_ms(self) -> Floats:
+        """Done minus *intended* time of each attempted request; infinite where there was no good answer."""
+        latency_ms = (self.done_s - self.intended_s) * 1e3
+        return np.where(self.ok, latency_ms, np.inf)[self.attempted]
+
+    def send_lags_ms(self) -> Floats:
+        """How much later than intended each request left the generator."""
+        return ((self.sent_s - self.intended_s) * 1e3)[self.attempted]
+
+    def achieved_per_s(self) -> float:
+        """Good answers per second, from the first intended send to the last good answer."""
+        answered = int(self.ok.sum())
+        if answered < 2:
+            return 0.0
+        span_s = float(np.max(self.done_s[self.ok]) - self.intended_s[0])
+        return (answered - 1) / span_s if span_s > 0 else 0.0
+
+    def known_at(self, stop_s: float, limit_s: float) -> Record:
+        """Only the requests scheduled at least `limit_s` before a stop: of those it is known whether they were late.
+
+        The younger ones are left out altogether, for among them only the quick ones have been answered.
+        """
+        known = self.intended_s <= max(stop_s - limit_s, 0.0)
+        return Record(self.intended_s[known], self.sent_s[known], self.done_s[known], self.status[known])
+
+    def save(self, path: Path) -> None:
+        """One compressed file; microsecond columns are exact to 0.1 us up to hours."""
+        np.savez_compressed(
+            path, intended_s=self.intended_s, sent_s=self.sent_s, done_s=self.done_s, status=self.status
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Record:
+        try:
+            with np.load(path, allow_pickle=False) as columns:
+                return cls(*(columns[name] for name in ("intended_s", "sent_s", "done_s", "status")))
+        except (OSError, ValueError, KeyError) as error:
+            raise ResultsError(f"cannot read the raw results {path}: {error}") from error
+
+    @classmethod
+    def merge(cls, records: Sequence[Record]) -> Record:
+        """The probes of several generators that started together, ordered by intended time."""
+        if len(records) == 1:
+            return records[0]
+        intended_s = np.concatenate([record.intended_s for record in records])
+        order = np.argsort(intended_s, kind="stable")
+        return cls(
+            intended_s[order],
+            np.concatenate([record.sent_s for record in records])[order],
+            np.concatenate([record.done_s for record in records])[order],
+            np.concatenate([record.status for record in records])[order],
+        )
+
+
+def percentile(values: Floats, share: float) -> float:
+    """The exact nearest-rank percentile: the smallest value that at least `share` of all values do not exceed."""
+    if not len(values):
+        return float("nan")
+    rank = max(int(np.ceil(share * len(values) - 1e-9)) - 1, 0)
+    return float(np.partition(values, rank)[rank])
+
+
+def histogram(latencies_ms: Floats) -> Any:
+    """An `hdrh.histogram.HdrHistogram` of the finite latencies: microseconds, three significant digits, mergeable."""
+    from hdrh.histogram import HdrHistogram
+
+    filled = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
+    finite_us = np.clip(np.rint(latencies_ms[np.isfinite(latencies_ms)] * 1e3), LOWEST_US, HIGHEST_US)
+    values, counts = np.unique(finite_us.astype(np.int64), return_counts=True)
+    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+        filled.record_value(value, count)
+    return filled

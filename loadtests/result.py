@@ -1,0 +1,124 @@
+"""The answer of a capacity search, made from its points alone, so that it can be made again from the raw results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loadtests.estimate import Estimate, estimate
+from loadtests.point import Point
+from loadtests.slo import Slo
+from loadtests.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class CapacityResult:
+    """Two numbers that must not be confused: what is certified, and the best estimate with its interval."""
+
+    model: str
+    server: str
+    slos: tuple[Slo, ...]
+    capacity_per_s: float | None
+    """Certified: the highest rate whose confirmation passed at 99 % confidence. None when no rate did."""
+    capacity_estimate_per_s: float | None
+    """From all points together. None when no rate was found too high (or none low enough)."""
+    capacity_estimate_interval_per_s: tuple[float, float] | None
+    """95 % of the probability."""
+    verdict: Verdict
+    """Pass: a rate is certified. Fail: even the lowest rate misses the SLO. Undecided: too few requests to certify."""
+    reason: str
+    partial: bool
+    """The search was interrupted or lost the server; the points until then count."""
+    seeds: tuple[int, ...]
+    """The base seed, then the seed of each probe."""
+    manifest: Mapping[str, Any] | None
+    hardware: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    points: tuple[Point, ...]
+    folder: str | None
+
+    @property
+    def certified_point(self) -> Point | None:
+        """The confirmation that the certified rate rests on."""
+        return best_confirmed(self.points)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "capacity_per_s": self.capacity_per_s,
+            "capacity_estimate_per_s": self.capacity_estimate_per_s,
+            "capacity_estimate_interval_per_s": (
+                list(self.capacity_estimate_interval_per_s) if self.capacity_estimate_interval_per_s else None
+            ),
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "slo": ", ".join(str(slo) for slo in self.slos),
+            "model": self.model,
+            "server": self.server,
+            "partial": self.partial,
+            "seeds": list(self.seeds),
+            "settings": dict(self.settings),
+            "manifest": dict(self.manifest) if self.manifest is not None else None,
+            "hardware": dict(self.hardware),
+            "folder": self.folder,
+            "points": [point.to_json() for point in self.points],
+        }
+
+
+def summarise(
+    points: Sequence[Point],
+    slos: Sequence[Slo],
+    *,
+    model: str,
+    server: str,
+    base_seed: int,
+    partial: str = "",
+    manifest: Mapping[str, Any] | None = None,
+    hardware: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    folder: str | None = None,
+) -> CapacityResult:
+    """The result that these points support. `partial` says why the search ended early, empty when it did not."""
+    confirmed = best_confirmed(points)
+    fitted = estimate(points, slos)
+    verdict, reason = _verdict(points, confirmed, fitted)
+    return CapacityResult(
+        model=model,
+        server=server,
+        slos=tuple(slos),
+        capacity_per_s=confirmed.rate_per_s if confirmed else None,
+        capacity_estimate_per_s=fitted.rate_per_s if fitted else None,
+        capacity_estimate_interval_per_s=(fitted.low_per_s, fitted.high_per_s) if fitted else None,
+        verdict=verdict,
+        reason=f"{partial}; {reason}" if partial else reason,
+        partial=bool(partial),
+        seeds=(base_seed, *(point.seed for point in points)),
+        manifest=manifest,
+        hardware=hardware or {},
+        settings=settings or {},
+        points=tuple(points),
+        folder=folder,
+    )
+
+
+def best_confirmed(points: Sequence[Point]) -> Point | None:
+    """The confirmation with the highest rate that passed."""
+    passed = [point for point in points if point.phase == "confirm" and point.verdict == "pass"]
+    return max(passed, key=lambda point: point.rate_per_s, default=None)
+
+
+def _verdict(points: Sequence[Point], confirmed: Point | None, fitted: Estimate | None) -> tuple[Verdict, str]:
+    if confirmed is not None:
+        return "pass", f"at {confirmed.rate_per_s:.4g}/s, {confirmed.reason}"
+    if not points:
+        return "undecided", "nothing was measured"
+    last = points[-1]
+    if all(point.verdict == "invalid" for point in points):
+        return "invalid", last.reason
+    if not any(point.passes for point in points):
+        lowest = min(points, key=lambda point: point.rate_per_s)
+        return "fail", f"even {lowest.rate_per_s:.4g}/s is too much: {lowest.reason}"
+    advice = "a longer budget would certify a rate"
+    if fitted is None:
+        return "undecided", f"no rate was confirmed ({last.reason}); {advice}"
+    return "undecided", f"no rate was confirmed at 99 % (last tried {last.rate_per_s:.4g}/s: {last.reason}); {advice}"

@@ -1,0 +1,259 @@
+"""Which rate to try next: double until it fails, bisect, confirm with a fresh seed, step down until confirmed.
+
+`search(plan)` is a generator in Python's sense: it yields a `Probe`, is sent the `Point` that was measured, and in the
+end returns. It never looks at a clock (points say how long they took) nor at the server, so it can be tested against a
+simulated queue and replayed from recorded points.
+
+Time goes where it decides most. Doubling and bisection use short probes and lean on the point estimate when those are
+undecided: they only have to find the neighbourhood. More than half of the budget is kept for confirmation, where the
+rate to try follows from all points so far: the highest at which a probe of the time left is likely to pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+
+from loadtests.errors import BadRequestError
+from loadtests.estimate import Estimate, estimate
+from loadtests.point import Phase, Point, Probe
+from loadtests.schedule import probe_seed
+from loadtests.slo import Slo, loosest_limit_ms
+from loadtests.verdict import CONFIDENCE, at_most, judge_counts, most_over, required_requests
+
+_EXPLORE_SHARE = 0.4
+_QUICK_SHARE = 0.06
+_QUICK_S = 1.0
+_FEWEST_REQUESTS = 60
+_MOST_SPOILED = 2
+_NEAR = 1.5
+"""Bisection never gives up on a wider gap between a rate that held and one that did not."""
+_FIRST_SHARE = 0.55
+_FALLBACK_FACTOR = 3.0
+"""A last attempt wants this many times the fewest requests that can pass, at the rate that bisection found."""
+_FEWEST_OVER = 4
+_LIKELY, _SURE = 0.7, 0.9
+_LEAST_LEFT = 0.05
+_NEARBY, _UNSEEN = 0.35, 1.2
+_LEAST_RATE_PER_S = 0.05
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to search for. `budget_s` is what probes may take together; the one that decides may run over a little."""
+
+    slos: tuple[Slo, ...]
+    start_per_s: float
+    seed: int
+    budget_s: float = 180.0
+    tolerance: float = 0.03
+    max_per_s: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance < 1:
+            raise BadRequestError(f"tolerance {self.tolerance:g} must lie between 0 and 1, as in 0.03 for 3 %")
+        if not self.budget_s > 0:
+            raise BadRequestError(f"budget {self.budget_s:g} s must be above zero")
+        if not (self.start_per_s > 0 and self.max_per_s > 0):
+            raise BadRequestError("start and maximum rate must be above zero")
+
+
+Searching = Generator[Probe, Point, None]
+
+
+@dataclass
+class _State:
+    """What the search knows."""
+
+    plan: Plan
+    points: list[Point] = field(default_factory=list)
+
+    @property
+    def left_s(self) -> float:
+        return self.plan.budget_s - sum(point.took_s for point in self.points)
+
+    def probe(self, phase: Phase, rate_per_s: float, seconds: float) -> Probe:
+        number = len(self.points)
+        requests = max(round(rate_per_s * seconds), _FEWEST_REQUESTS)
+        return Probe(number, phase, rate_per_s, requests, probe_seed(self.plan.seed, number))
+
+    def best_passed(self) -> float | None:
+        return max((point.rate_per_s for point in self.points if point.passes), default=None)
+
+
+def search(plan: Plan) -> Searching:
+    """Yields probes until the answer is confirmed or the budget is spent; see the module's first lines."""
+    state = _State(plan)
+    low, high = yield from _double(state)
+    if low is None:
+        return  # nothing passes
+    if high is not None:
+        low = yield from _bisect(state, low, high)
+    yield from _confirm(state, low)
+
+
+def _fire(state: _State, phase: Phase, rate_per_s: float, seconds: float) -> Generator[Probe, Point, Point]:
+    """One probe; a probe that the generator spoiled although it passed is repeated with a fresh seed."""
+    for _ in range(_MOST_SPOILED):
+        point = yield state.probe(phase, rate_per_s, seconds)
+        state.points.append(point)
+        if point.verdict != "invalid" or not point.passes or state.left_s <= 0:
+            break
+    return point
+
+
+def _holds(point: Point) -> bool:
+    return point.passes and point.verdict != "invalid"
+
+
+def _quick_s(plan: Plan) -> float:
+    """Long enough for a backlog to show, short enough to be cheap."""
+    return max(_QUICK_S, min(plan.budget_s * _QUICK_SHARE, 4 * loosest_limit_ms(plan.slos) / 1e3))
+
+
+def _double(state: _State) -> Generator[Probe, Point, tuple[float | None, float | None]]:
+    """A rate that held and one that did not; None where there was none."""
+    plan, seconds = state.plan, _quick_s(state.plan)
+    low: float | None = None
+    high: float | None = None
+    rate_per_s = min(plan.start_per_s, plan.max_per_s)
+    while state.left_s > 0 and rate_per_s >= _LEAST_RATE_PER_S:
+        point = yield from _fire(state, "double", rate_per_s, seconds)
+        if _holds(point):
+            low = rate_per_s
+            if high is not None or rate_per_s >= plan.max_per_s:
+                break
+            rate_per_s = min(rate_per_s * 2, plan.max_per_s)
+        else:
+            high = rate_per_s
+            if low is not None:
+                break
+            rate_per_s /= 2
+    return low, high
+
+
+def _bisect(state: _State, low: float, high: float) -> Generator[Probe, Point, float]:
+    """The highest rate that held, within the tolerance of one that did not, or as near as probes of this length tell.
+
+    An undecided probe is continued once. When both together are undecided, rates this close cannot be told apart in
+    the time there is, and the rest of it is better spent on confirmation.
+    """
+    plan = state.plan
+    while high / low > 1 + plan.tolerance:
+        explore_left_s = state.left_s - (1 - _EXPLORE_SHARE) * plan.budget_s
+        if explore_left_s <= 0:
+            break
+        steps = math.ceil(math.log2(math.log(high / low) / math.log1p(plan.tolerance)))
+        seconds = max(explore_left_s / max(steps, 2) / 2, _QUICK_S)
+        rate_per_s = math.sqrt(low * high)
+        point = yield from _fire(state, "bisect", rate_per_s, seconds)
+        holds, decided = _holds(point), point.verdict != "undecided"
+        if not decided:
+            again = yield from _fire(state, "bisect", rate_per_s, seconds)
+            holds, decided = _together(point, again)
+        low, high = (rate_per_s, high) if holds else (low, rate_per_s)
+        if not decided and high / low < _NEAR:
+            break
+    return low
+
+
+def _together(first: Point, second: Point) -> tuple[bool, bool]:
+    """Whether two probes at one rate hold, by their shares over the limit, and whether that is decided."""
+    holds = second.verdict != "invalid"
+    decided = True
+    for one, other in zip(first.slos, second.slos, strict=True):
+        allowed = Slo.parse(one.slo).allowed_share
+        requests, over = one.requests + other.requests, one.over + other.over
+        factor = max(one.dependence, other.dependence)
+        # Two looks at one rate: each may err half as often.
+        verdict = judge_counts(requests, over, allowed, dependence=factor, confidence=1 - (1 - CONFIDENCE) / 2)
+        decided = decided and verdict != "undecided"
+        holds = holds and over <= allowed * requests
+    return holds and not second.stopped, decided
+
+
+def _confirm(state: _State, low: float) -> Searching:
+    """Long probes: down after one that does not pass, up after one that does, while time allows."""
+    plan = state.plan
+    certified, ceiling = 0.0, plan.max_per_s
+    while state.left_s > 0:
+        seconds, likely = _attempt(state, low)
+        wanted_per_s = likely_to_pass(state.points, plan.slos, seconds, low, likely=likely)
+        rate_per_s = min(wanted_per_s, ceiling)
+        if rate_per_s <= certified * (1 + plan.tolerance) or rate_per_s < _LEAST_RATE_PER_S:
+            return
+        point = yield from _fire(state, "confirm", rate_per_s, seconds)
+        if point.verdict == "pass":
+            certified = max(certified, rate_per_s)
+        else:
+            ceiling = min(ceiling, rate_per_s / (1 + plan.tolerance))
+        if certified >= plan.max_per_s or state.left_s < _LEAST_LEFT * plan.budget_s:
+            return
+
+
+def hopeless_count(probe: Probe, slo: Slo) -> int:
+    """So many requests over the limit end a probe early.
+
+    A confirmation ends when it cannot pass any more. A short probe also has to tell by how much a rate misses, so it
+    goes on until three times the allowed share is over.
+    """
+    if probe.phase == "confirm":
+        return max(most_over(probe.requests, slo.allowed_share) + 1, _FEWEST_OVER)
+    return math.ceil(3 * slo.allowed_share * probe.requests) + _FEWEST_OVER
+
+
+def _attempt(state: _State, low: float) -> tuple[float, float]:
+    """Seconds of the next confirmation, and how sure of passing it should be.
+
+    While there is time for a second attempt after it, it may dare; the last one should succeed.
+    """
+    allowed = min(slo.allowed_share for slo in state.plan.slos)
+    fallback_s = _FALLBACK_FACTOR * required_requests(1 - allowed, 0) / low
+    reserve_s = max(fallback_s, (1 - _FIRST_SHARE) * state.left_s)
+    if state.left_s - reserve_s > fallback_s:
+        return state.left_s - reserve_s, _LIKELY
+    return state.left_s, _SURE
+
+
+def likely_to_pass(
+    points: Sequence[Point], slos: Sequence[Slo], seconds: float, fallback_per_s: float, *, likely: float
+) -> float:
+    """The highest rate at which a probe of `seconds` passes with the probability `likely`, by the estimated curve.
+
+    A probe cannot pass right at the capacity: the fewer its requests, the further below it must stay.
+    """
+    fitted = estimate(points, slos)
+    if fitted is None:
+        return fallback_per_s
+    rate_per_s = fitted.rate_per_s
+    while rate_per_s > fitted.rate_per_s / 4:
+        factor = _dependence_near(points, fitted.slo, rate_per_s)
+        if _chance_to_pass(fitted, rate_per_s, rate_per_s * seconds / factor) >= likely:
+            return rate_per_s
+        rate_per_s *= 0.99
+    return min(fallback_per_s, fitted.rate_per_s) / 2
+
+
+def _chance_to_pass(fitted: Estimate, rate_per_s: float, independent: float) -> float:
+    """Averaged over where the capacity may really be."""
+    allowed = fitted.slo.allowed_share
+    most = most_over(independent, allowed)
+    if most < 0:
+        return 0.0
+    shares = fitted.shares_over(rate_per_s)
+    return sum(at_most(most, independent, share) for share in shares) / len(shares)
+
+
+def _dependence_near(points: Sequence[Point], slo: Slo, rate_per_s: float) -> float:
+    """What probes near the rate showed; the longer ones know better, for short ones cannot see long runs."""
+    near = [
+        (count.dependence, float(count.requests) ** 2)
+        for point in points
+        for count in point.slos
+        if count.slo == str(slo) and abs(math.log(point.rate_per_s / rate_per_s)) < _NEARBY and not point.stopped
+    ]
+    if not near:
+        return 1.0
+    total = sum(weight for _, weight in near)
+    return _UNSEEN * math.exp(sum(math.log(factor) * weight for factor, weight in near) / total)

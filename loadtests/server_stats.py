@@ -1,0 +1,116 @@
+"""The server's own account of a probe: Triton's statistics extension, read before and after and subtracted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """One model during one probe; the times are means per request, the batch is a mean per execution."""
+
+    model: str
+    requests: int
+    failed: int
+    queue_ms: float
+    compute_input_ms: float
+    compute_infer_ms: float
+    compute_output_ms: float
+    executions: int
+    mean_batch: float
+    cache_hits: int
+    batch_sizes: Mapping[str, int]
+    """Executions per batch size (keys are text, as in JSON)."""
+
+    @property
+    def compute_ms(self) -> float:
+        return self.compute_input_ms + self.compute_infer_ms + self.compute_output_ms
+
+
+@dataclass(frozen=True)
+class ServerStats:
+    """All of a pipeline: one step for a plain model, one per composing model for an ensemble."""
+
+    steps: tuple[StepStats, ...]
+
+    @property
+    def queue_ms(self) -> float:
+        """Time a request waited, summed over the steps."""
+        return sum(step.queue_ms for step in self.steps)
+
+    @property
+    def compute_ms(self) -> float:
+        """Time a request was worked on, summed over the steps."""
+        return sum(step.compute_ms for step in self.steps)
+
+    @property
+    def slowest(self) -> StepStats:
+        """The step that works longest per request."""
+        return max(self.steps, key=lambda step: step.compute_ms)
+
+    @property
+    def mean_batch(self) -> float:
+        """Of the slowest step, which is the one that batching matters for."""
+        return self.slowest.mean_batch
+
+
+def composing_models(config: Any, config_of: Any) -> list[str]:
+    """The models that do the work for `config` (a ModelConfig): its ensemble steps, nested ones resolved, in order.
+
+    `config_of(name)` fetches another model's configuration.
+    """
+    steps = [step.model_name for step in config.ensemble_scheduling.step]
+    if not steps:
+        return [config.name]
+    found: list[str] = []
+    for name in steps:
+        found += [inner for inner in composing_models(config_of(name), config_of) if inner not in found]
+    return found
+
+
+def difference(before: Sequence[Any], after: Sequence[Any]) -> ServerStats | None:
+    """What happened between two snapshots (lists of ModelStatistics, one list entry per model and version)."""
+    earlier = {(stats.name, stats.version): stats for stats in before}
+    steps: list[StepStats] = []
+    for now in after:
+        then = earlier.get((now.name, now.version))
+        step = _step(then, now) if then is not None else None
+        if step is not None:
+            steps.append(step)
+    return ServerStats(tuple(steps)) if steps else None
+
+
+def _step(then: Any, now: Any) -> StepStats | None:
+    requests = now.inference_stats.success.count - then.inference_stats.success.count
+    failed = now.inference_stats.fail.count - then.inference_stats.fail.count
+    if requests <= 0 and failed <= 0:
+        return None  # another version that served nothing
+
+    def mean_ms(name: str) -> float:
+        new, old = getattr(now.inference_stats, name), getattr(then.inference_stats, name)
+        return (new.ns - old.ns) / _NS_PER_MS / (new.count - old.count) if new.count > old.count else 0.0
+
+    executions = now.execution_count - then.execution_count
+    inferences = now.inference_count - then.inference_count
+    earlier_batches = {batch.batch_size: batch.compute_infer.count for batch in then.batch_stats}
+    batches = {
+        str(batch.batch_size): batch.compute_infer.count - earlier_batches.get(batch.batch_size, 0)
+        for batch in now.batch_stats
+    }
+    return StepStats(
+        model=now.name,
+        requests=requests,
+        failed=failed,
+        queue_ms=mean_ms("queue"),
+        compute_input_ms=mean_ms("compute_input"),
+        compute_infer_ms=mean_ms("compute_infer"),
+        compute_output_ms=mean_ms("compute_output"),
+        executions=executions,
+        mean_batch=inferences / executions if executions else 0.0,
+        cache_hits=now.inference_stats.cache_hit.count - then.inference_stats.cache_hit.count,
+        batch_sizes={size: count for size, count in batches.items() if count},
+    )

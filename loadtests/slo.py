@@ -1,0 +1,77 @@
+"""What is promised: a latency percentile with its limit, or a bound on the share of failed requests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loadtests.errors import BadRequestError
+
+_FORM = "the accepted form is p99=50ms (any percentile; us, ms or s) or errors=0.1%"
+_LATENCY = re.compile(r"p(?P<percent>\d{1,2}(?:\.\d+)?)\s*=\s*(?P<limit>\d+(?:\.\d+)?)\s*(?P<unit>us|ms|s)")
+_ERRORS = re.compile(r"errors\s*=\s*(?P<percent>\d+(?:\.\d+)?)\s*%")
+_MS_PER_UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+@dataclass(frozen=True)
+class Slo:
+    """At most `allowed_share` of the requests may be slower than `limit_ms`; without a limit, may fail.
+
+    A failed or unanswered request also counts as slower than any limit.
+    """
+
+    allowed_share: float
+    limit_ms: float | None
+
+    @classmethod
+    def parse(cls, text: str) -> Slo:
+        """`p99=50ms`, `p99.9=800us`, `p50=1.5s` or `errors=0.1%`; raises BadRequestError quoting anything else."""
+        if latency := _LATENCY.fullmatch(text.strip()):
+            percent = float(latency["percent"])
+            limit_ms = float(latency["limit"]) * _MS_PER_UNIT[latency["unit"]]
+            if percent <= 0 or limit_ms <= 0:
+                raise BadRequestError(f"SLO {text!r} must have a percentile and a limit above zero; {_FORM}")
+            return cls(allowed_share=round(1 - percent / 100, 12), limit_ms=limit_ms)
+        if errors := _ERRORS.fullmatch(text.strip()):
+            share = float(errors["percent"]) / 100
+            if not 0 < share < 1:
+                raise BadRequestError(f"SLO {text!r} must allow between 0 and 100 % errors, both excluded; {_FORM}")
+            return cls(allowed_share=share, limit_ms=None)
+        raise BadRequestError(f"SLO {text!r} is not understood; {_FORM}")
+
+    @property
+    def percentile(self) -> float:
+        """0.99 for a p99."""
+        return round(1 - self.allowed_share, 12)
+
+    @property
+    def metric(self) -> str:
+        """`p99`, `p99.9` or `errors`."""
+        return "errors" if self.limit_ms is None else f"p{self.percentile * 100:.10g}"
+
+    def __str__(self) -> str:
+        if self.limit_ms is None:
+            return f"errors={self.allowed_share * 100:.10g}%"
+        return f"{self.metric}={format_ms(self.limit_ms)}"
+
+
+def format_ms(duration_ms: float) -> str:
+    """A duration in the unit a person would choose: `800us`, `50ms`, `1.5s`."""
+    if duration_ms < 1:
+        return f"{duration_ms * 1e3:.10g}us"
+    return f"{duration_ms / 1e3:.10g}s" if duration_ms >= 1e3 else f"{duration_ms:.10g}ms"
+
+
+def tightest_limit_ms(slos: Sequence[Slo]) -> float:
+    """The smallest latency limit; BadRequestError when no SLO limits the latency."""
+    limits = [slo.limit_ms for slo in slos if slo.limit_ms is not None]
+    if not limits:
+        raise BadRequestError(f"no latency limit among the SLOs {[str(slo) for slo in slos]}; add one: {_FORM}")
+    return min(limits)
+
+
+def loosest_limit_ms(slos: Sequence[Slo]) -> float:
+    """The largest latency limit; BadRequestError when no SLO limits the latency."""
+    tightest_limit_ms(slos)
+    return max(slo.limit_ms for slo in slos if slo.limit_ms is not None)

@@ -1,0 +1,148 @@
+"""The folder of raw results, written while measuring; every report is derived from it and can be made again.
+
+<folder>/<model>/run.json          what was asked: SLOs, settings, seed, manifest, hardware, server
+<folder>/<model>/points.jsonl      one line per point, as soon as it is measured
+<folder>/<model>/raw/probe-003.npz intended, sent and done times and the status of every request of a probe
+<folder>/<model>/capacity.json     the result, when the search ended
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtests.errors import BadRequestError, ResultsError
+from loadtests.point import Point
+from loadtests.record import Record
+from loadtests.result import CapacityResult, summarise
+from loadtests.slo import Slo
+
+FORMAT = 1
+_RUN, _POINTS, _RAW, _CAPACITY = "run.json", "points.jsonl", "raw", "capacity.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `run.json` holds."""
+
+    model: str
+    server: str
+    slos: tuple[Slo, ...]
+    seed: int
+    settings: Mapping[str, Any]
+    manifest: Mapping[str, Any] | None
+    hardware: Mapping[str, Any]
+    started_at: str
+    """ISO 8601 with offset."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "model": self.model,
+            "server": self.server,
+            "slos": [str(slo) for slo in self.slos],
+            "seed": self.seed,
+            "settings": dict(self.settings),
+            "manifest": dict(self.manifest) if self.manifest is not None else None,
+            "hardware": dict(self.hardware),
+            "started_at": self.started_at,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Run:
+        fields = {key: value for key, value in document.items() if key != "format"}
+        fields["slos"] = tuple(Slo.parse(text) for text in document["slos"])
+        return cls(**fields)
+
+
+class Store:
+    """Writes one run; an earlier run of the same model in the same folder is replaced."""
+
+    def __init__(self, folder: Path, run: Run) -> None:
+        self.folder = folder / run.model
+        self._run = run
+        try:
+            (self.folder / _RAW).mkdir(parents=True, exist_ok=True)
+            for stale in [self.folder / _POINTS, self.folder / _CAPACITY, *(self.folder / _RAW).glob("probe-*.npz")]:
+                stale.unlink(missing_ok=True)
+            _write_json(self.folder / _RUN, run.to_json())
+        except OSError as error:
+            raise BadRequestError(f"cannot write results to {self.folder}: {error.strerror}") from error
+
+    def save_record(self, number: int, record: Record) -> str:
+        """Returns the file's name relative to the run's folder."""
+        name = f"{_RAW}/probe-{number:03d}.npz"
+        record.save(self.folder / name)
+        return name
+
+    def add(self, point: Point) -> None:
+        with (self.folder / _POINTS).open("a") as file:
+            file.write(json.dumps(point.to_json()) + "\n")
+
+    def finish(self, result: CapacityResult) -> None:
+        _write_json(self.folder / _CAPACITY, result.to_json())
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A run read back, with the result recomputed from its points."""
+
+    folder: Path
+    run: Run
+    result: CapacityResult
+
+    def record(self, point: Point) -> Record:
+        return Record.load(self.folder / point.raw)
+
+
+def read_runs(folder: Path) -> list[Stored]:
+    """All runs in a results folder (or in one run's folder), oldest first; ResultsError when there is none."""
+    if not folder.is_dir():
+        raise ResultsError(f"{folder} is not a folder; give the folder that a capacity search wrote")
+    files = sorted([*folder.glob(_RUN), *folder.glob(f"*/{_RUN}")])
+    if not files:
+        raise ResultsError(f"{folder} holds no capacity results ({_RUN}); give the folder that a search wrote")
+    return sorted((_read(file.parent) for file in files), key=lambda stored: stored.run.started_at)
+
+
+def _read(folder: Path) -> Stored:
+    path = folder / _RUN
+    try:
+        document = json.loads(path.read_text())
+        if document.get("format") != FORMAT:
+            raise ResultsError(f"{path} has format {document.get('format')}; this version of Fathom reads {FORMAT}")
+        run = Run.from_json(document)
+        path = folder / _POINTS
+        lines = path.read_text().splitlines() if path.exists() else []
+        points = [Point.from_json(json.loads(line)) for line in lines]
+        path = folder / _CAPACITY
+        ended = json.loads(path.read_text()) if path.exists() else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResultsError(f"cannot read {path}: {error}") from error
+    partial = ""
+    if ended is None:
+        partial = "the search did not end"
+    elif ended["partial"]:
+        partial = str(ended["reason"]).partition("; ")[0]
+    result = summarise(
+        points,
+        run.slos,
+        model=run.model,
+        server=run.server,
+        base_seed=run.seed,
+        partial=partial,
+        manifest=run.manifest,
+        hardware=run.hardware,
+        settings=run.settings,
+        folder=str(folder),
+    )
+    return Stored(folder, run, result)
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    scratch = path.with_suffix(".part")
+    scratch.write_text(json.dumps(document, indent=2) + "\n")
+    scratch.replace(path)

@@ -1,0 +1,131 @@
+"""The server under test as the load test talks to it beside the load: checks, metadata, one request, statistics."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+from loadtests.errors import BadRequestError, TargetError, TargetLostError
+from loadtests.server_stats import composing_models
+
+_CONNECT_S = 5.0
+_ASK_S = 30.0
+
+
+class Target:
+    """One model of one KServe-v2 server at "host:port". Errors name the server and what to do."""
+
+    def __init__(self, server: str, model: str) -> None:
+        host, _, port = server.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise BadRequestError(f"server {server!r} is not an address; give HOST:PORT of its gRPC endpoint")
+        import grpc
+        from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+        self.server = server
+        self.model = model
+        self._grpc = grpc
+        self._pb: Any = service_pb2
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self._channel = grpc.insecure_channel(server, options=options)
+        self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._steps: list[str] = []
+        self._has_statistics = True
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channel.close()
+
+    def check(self) -> None:
+        """Raises TargetError unless the server answers and has the model ready."""
+        try:
+            ready = self._stub.ServerReady(self._pb.ServerReadyRequest(), timeout=_CONNECT_S).ready
+        except self._grpc.RpcError as error:
+            raise TargetError(
+                f"no inference server answers at {self.server} ({_reason(error)}); start one (fathom serve) "
+                "or give the host and port of its gRPC endpoint"
+            ) from None
+        try:
+            model_ready = self._stub.ModelReady(self._pb.ModelReadyRequest(name=self.model), timeout=_ASK_S).ready
+        except self._grpc.RpcError as error:
+            raise TargetError(f"{self.server} cannot say whether {self.model} is ready: {_reason(error)}") from None
+        if not model_ready:
+            raise TargetError(self._why_not_ready(ready))
+
+    def _why_not_ready(self, server_ready: bool) -> str:
+        try:
+            index = self._stub.RepositoryIndex(self._pb.RepositoryIndexRequest(), timeout=_ASK_S).models
+        except self._grpc.RpcError:
+            return f"model {self.model} is not ready at {self.server}; load it and try again"
+        for model in index:
+            if model.name == self.model:
+                why = model.reason or model.state.lower() or "not loaded"
+                return f"model {self.model} is not ready at {self.server} ({why}); load it and try again"
+        known = ", ".join(sorted({model.name for model in index})) or "none"
+        return f"{self.server} has no model {self.model}; it has: {known}"
+
+    def metadata(self) -> Any:
+        """The model's ModelMetadataResponse."""
+        return self._ask("ModelMetadata", self._pb.ModelMetadataRequest(name=self.model))
+
+    def config(self, model: str = "") -> Any:
+        """A ModelConfig; an empty one where the server does not offer the extension."""
+        try:
+            return self._stub.ModelConfig(self._pb.ModelConfigRequest(name=model or self.model), timeout=_ASK_S).config
+        except self._grpc.RpcError:
+            from tritonclient.grpc import model_config_pb2
+
+            return model_config_pb2.ModelConfig(name=model or self.model)
+
+    def infer(self, payload: bytes, timeout_s: float) -> float:
+        """The latency in ms of one request; TargetError with the server's reason when it refuses."""
+        request = self._pb.ModelInferRequest.FromString(payload)
+        begin_s = time.monotonic()
+        try:
+            self._stub.ModelInfer(request, timeout=timeout_s)
+        except self._grpc.RpcError as error:
+            raise TargetError(f"{self.model} refuses the warm-up request: {_reason(error)}") from None
+        return (time.monotonic() - begin_s) * 1e3
+
+    def statistics(self) -> list[Any]:
+        """A snapshot for `server_stats.difference`; empty where the server has no statistics extension."""
+        if not self._has_statistics:
+            return []
+        if not self._steps:
+            self._steps = composing_models(self.config(), self.config)
+        try:
+            found: list[Any] = []
+            for step in self._steps:
+                request = self._pb.ModelStatisticsRequest(name=step)
+                found += self._stub.ModelStatistics(request, timeout=_ASK_S).model_stats
+        except self._grpc.RpcError as error:
+            if error.code() == self._grpc.StatusCode.UNAVAILABLE:
+                raise TargetLostError(f"{self.server} does not answer any more: {_reason(error)}") from None
+            self._has_statistics = False
+            return []
+        return found
+
+    def server_name(self) -> str:
+        """Name and version of the server, such as `triton 2.51.0`; empty where it does not say."""
+        try:
+            told = self._stub.ServerMetadata(self._pb.ServerMetadataRequest(), timeout=_ASK_S)
+        except self._grpc.RpcError:
+            return ""
+        return f"{told.name} {told.version}".strip()
+
+    def _ask(self, method: str, request: Any) -> Any:
+        try:
+            return getattr(self._stub, method)(request, timeout=_ASK_S)
+        except self._grpc.RpcError as error:
+            raise TargetError(f"{self.server} refuses {method} for {self.model}: {_reason(error)}") from None
+
+
+def _reason(error: Any) -> str:
+    """The server's words, or the status where it has none."""
+    details = (error.details() or "").strip().splitlines()
+    return details[0] if details else str(error.code().name)
