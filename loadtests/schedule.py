@@ -72,7 +72,8 @@ def sine(low_per_s: float, high_per_s: float, duration_s: float, *, seed: int, p
     """A day and its night: Poisson arrivals between the low rate (at the start) and the high one."""
 
     def rate_at(at_s: NDArray[np.float64]) -> NDArray[np.float64]:
-        return low_per_s + (high_per_s - low_per_s) * (1 - np.cos(2 * np.pi * at_s / period_s)) / 2
+        wave: Offsets = (1 - np.cos(2 * np.pi * at_s / period_s)) / 2
+        return low_per_s + (high_per_s - low_per_s) * wave
 
     return varying(rate_at, duration_s, seed=seed)
 
