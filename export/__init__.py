@@ -1,1 +1,1 @@
-"""From a trained model to an artefact in the model repository: recipe, ONNX, contract, accuracy gate, manifest, publish."""
+"""From a trained model to an artefact in the model repository: recipe, ONNX, contract, gate, manifest, publish."""

@@ -26,9 +26,14 @@ class Config:
 
     @property
     def label(self) -> str:
-        """The file as messages name it: `mobilenet_v2/config.pbtxt`, `mobilenet_v2/configs/cpu.pbtxt`."""
-        depth = 3 if self.path.parent.name == "configs" else 2
-        return "/".join(self.path.parts[-depth:])
+        """The file as messages name it."""
+        return label(self.path)
+
+
+def label(path: Path) -> str:
+    """A configuration file as messages name it: `mobilenet_v2/config.pbtxt`, `mobilenet_v2/configs/cpu.pbtxt`."""
+    depth = 3 if path.parent.name == "configs" else 2
+    return "/".join(path.parts[-depth:])
 
 
 def parse(text: str) -> Any:
@@ -43,8 +48,8 @@ def parse(text: str) -> Any:
         return text_format.Parse(text, model_config_pb2.ModelConfig())
     except text_format.ParseError as error:
         line, column = error.GetLine(), error.GetColumn()
-        reason = re.sub(r"^\d+:\d+ : ", "", str(error).strip())
-        reason = reason.split(": ", 1)[1] if reason.startswith("'") and ": " in reason else reason
+        # The text is "LINE:COLUMN : 'the line': reason", with the quoted line left out for some.
+        reason = re.sub(r"^(\d+:\d+ : )?('.*': )?", "", str(error).strip(), flags=re.DOTALL)
         where = f"line {line}, column {column}: " if line is not None else ""
         raise ConfigError(f"{where}{_in_words(reason)}", line, column) from None
 
@@ -60,7 +65,7 @@ def load(path: Path) -> Config:
     try:
         return Config(path, text, parse(text))
     except ConfigError as error:
-        raise ConfigError(f"{path.parent.name}/{path.name}: {error}", error.line, error.column) from None
+        raise ConfigError(f"{label(path)}: {error}", error.line, error.column) from None
 
 
 def config_paths(model_folder: Path) -> list[Path]:
@@ -69,6 +74,9 @@ def config_paths(model_folder: Path) -> list[Path]:
 
 
 def _in_words(reason: str) -> str:
-    """Protobuf's reason, with its unknown-field message in plainer words."""
-    match = re.match(r'Message type "inference\.(\w+)" has no field named "([^"]+)"', reason)
-    return f"unknown field '{match[2]}' (Triton's {match[1]} has no such field)" if match else reason.rstrip(".")
+    """Protobuf's reason, its commonest ones in plainer words."""
+    if match := re.match(r'Message type "inference\.([\w.]+)" has no field named "([^"]+)"', reason):
+        return f"unknown field '{match[2]}' (Triton's {match[1]} has no such field)"
+    if match := re.match(r'Enum type "inference\.([\w.]+)" has no value named (\w+)', reason):
+        return f"unknown value {match[2]} (Triton's {match[1]} has no such value)"
+    return reason.rstrip(".")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -74,7 +75,7 @@ class Reference:
     def read(path: Path) -> Reference:
         """Read a reference. Raises RecipeError when the file is missing or is not one."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 parts: dict[str, dict[str, Array]] = {"input": {}, "truth": {}, "output": {}}
                 for key in file.files:
                     if "/" in key:
@@ -83,7 +84,7 @@ class Reference:
                 mask = str(file["mask"]) or None
         except FileNotFoundError:
             raise RecipeError(f"{path} is missing: run `fathom export {path.parent.parent.name}`") from None
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, OSError, BadZipFile) as error:
             raise RecipeError(
                 f"{path} cannot be read ({error}): run `fathom export {path.parent.parent.name} --force`"
             ) from error

@@ -138,11 +138,11 @@ def _swap(change: Change, new: Path) -> None:
             _carry_edits(change, old=new)
             _flush(folder.parent)
             return
-        # Inside the model folder: its own files one by one, then the version folder at once.
+        # Inside the model folder: the version folder at once, then the other files one by one.
+        _exchange(new / VERSION, folder / VERSION)
         for path in change.files:
             if not path.startswith(f"{VERSION}/"):
                 (new / path).replace(folder / path)
-        _exchange(new / VERSION, folder / VERSION)
         _flush(folder)
     except OSError as error:
         raise PublishError(f"{folder} could not be replaced ({error.strerror}): nothing in it was changed") from error

@@ -1,0 +1,230 @@
+"""Lint rules for what lies beside a configuration: artefacts, labels, manifests, companions, named configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from export import contract, recipes, signature
+from export.errors import ContractError, ExportError
+from export.finding import Finding, Findings, Subject
+from export.manifest import FILE as MANIFEST
+from export.manifest import Manifest
+from export.signature import Signature
+
+DEFAULT_FILES = {
+    "onnxruntime": "model.onnx",
+    "onnxruntime_onnx": "model.onnx",
+    "tensorrt": "model.plan",
+    "tensorrt_plan": "model.plan",
+    "python": "model.py",
+}
+
+
+def check(subject: Subject) -> Findings:
+    """All rules about one configuration and the files it names."""
+    yield from _artefact(subject)
+    yield from _labels(subject)
+
+
+def check_folder(folder: Path, subjects: Sequence[Subject]) -> Findings:
+    """All rules about a model folder as a whole: versions, manifest, graph, companions, agreement of configurations."""
+    if not _versions(folder):
+        yield Finding(
+            "error", folder.name, "", "there is no version folder, so Triton serves nothing", "make one: the folder `1`"
+        )
+    try:
+        manifest = Manifest.read(folder)
+    except ExportError as error:
+        yield Finding("error", f"{folder.name}/{MANIFEST}", "", _first_part(error), _export(_main_model(folder.name)))
+        manifest = None
+    if manifest is not None:
+        for sentence in manifest.changed_files(folder):
+            name = sentence.split(" ", 1)[0]
+            yield Finding(
+                "error",
+                f"{folder.name}/{name}",
+                "",
+                sentence.split(" ", 1)[1],
+                _export(manifest.of or folder.name, force=True),
+            )
+    yield from _graph(folder, subjects, manifest)
+    yield from _companion(folder, manifest)
+    yield from _agreement(subjects)
+
+
+def _artefact(subject: Subject) -> Findings:
+    message = subject.message
+    backend = message.backend or message.platform
+    if backend not in DEFAULT_FILES or not _versions(subject.folder):
+        return
+    version = _versions(subject.folder)[-1]
+    names = list(message.cc_model_filenames.values()) or [message.default_model_filename or DEFAULT_FILES[backend]]
+    for name in names:
+        if (version / name).is_file():
+            continue
+        field = "default_model_filename" if message.default_model_filename else ""
+        text = f"{version.name}/{name} is missing"
+        if subject.variant is not None:
+            # An engine for hardware that this machine does not have.
+            yield subject.warning(
+                field, f"{text}: this configuration cannot be served here", "build it where it is served"
+            )
+        elif backend == "python":
+            yield subject.error(field, text, "write the python model there")
+        else:
+            yield subject.error(field, text, _export(subject.folder.name))
+
+
+def _labels(subject: Subject) -> Findings:
+    for index, output in enumerate(subject.message.output):
+        if not output.label_filename:
+            continue
+        path, field = subject.folder / output.label_filename, f"output[{index}].label_filename"
+        if not path.is_file():
+            yield subject.error(field, f"{output.label_filename} is missing", _export(subject.folder.name))
+            continue
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if -1 not in output.dims and lines != prod(output.dims):
+            yield subject.error(
+                field,
+                f"{output.label_filename} has {lines} lines, output '{output.name}' has dims {list(output.dims)}",
+                "write one label a line for each number of the output",
+            )
+
+
+def _graph(folder: Path, subjects: Sequence[Subject], manifest: Manifest | None) -> Findings:
+    """Every configuration against the graph it serves, by the manifest's signature or by reading the file."""
+    for subject in subjects:
+        if not contract.serves_onnx(subject.message) or not _versions(folder):
+            continue
+        name = subject.message.default_model_filename or contract.ONNX_FILE
+        path = _versions(folder)[-1] / name
+        if not path.is_file():
+            continue
+        if manifest is None:
+            yield subject.warning(
+                "", f"{path.parent.name}/{name} has no manifest: where it comes from is not known", _export(folder.name)
+            )
+        try:
+            graph = _signature(path, path.stat().st_mtime_ns)
+        except ContractError as error:
+            yield Finding(
+                "error", f"{folder.name}/{path.parent.name}/{name}", "", str(error), _export(folder.name, force=True)
+            )
+            continue
+        for breach in contract.mismatches(subject.config, graph, name):
+            yield subject.error(breach.field, breach.message, breach.remedy)
+
+
+@cache
+def _signature(path: Path, modified_ns: int) -> Signature:
+    """Read once for all configurations of a model; `modified_ns` makes a changed file another one."""
+    del modified_ns
+    return signature.from_onnx(path)[0]
+
+
+def _companion(folder: Path, manifest: Manifest | None) -> Findings:
+    """A python model whose files come from another model's export must have them, and of the same weights."""
+    main = _main_model(folder.name)
+    if main == folder.name:
+        return
+    place = f"{folder.name}/{MANIFEST}"
+    if manifest is None:
+        if not (folder / MANIFEST).exists():
+            yield Finding("error", place, "", f"the files that come with {main} are missing", _export(main))
+        return
+    try:
+        of = Manifest.read(folder.parent / main)
+    except ExportError:
+        return
+    if of is not None and of.source_sha256 != manifest.source_sha256:
+        yield Finding(
+            "error",
+            place,
+            "source.sha256",
+            f"its files are of other weights ({manifest.source_sha256[:12]}...) than those of {main} "
+            f"({of.source_sha256[:12]}...)",
+            _export(main, force=True),
+        )
+
+
+def _agreement(subjects: Sequence[Subject]) -> Findings:
+    """A named configuration may tune, but a client must not be able to tell the difference.
+
+    Names, types, dims, labels and decoupling must be those of config.pbtxt. max_batch_size may differ, since a client
+    reads it from the server, but not between batching and none, which changes the shapes on the wire.
+    """
+    main = next((subject for subject in subjects if subject.variant is None), None)
+    if main is None:
+        return
+    for subject in subjects:
+        if subject.variant is None:
+            continue
+        for kind in ("input", "output"):
+            yield from _same_tensors(subject, main, kind)
+        batched, expected = subject.message.max_batch_size > 0, main.message.max_batch_size > 0
+        if batched != expected:
+            yield subject.error(
+                "max_batch_size",
+                f"max_batch_size is {subject.message.max_batch_size}, config.pbtxt has {main.message.max_batch_size}: "
+                "one batches and the other does not",
+                "batch in both or in none",
+            )
+        if subject.message.model_transaction_policy.decoupled != main.message.model_transaction_policy.decoupled:
+            yield subject.error("model_transaction_policy.decoupled", "config.pbtxt has the other", "write what it has")
+
+
+def _same_tensors(subject: Subject, main: Subject, kind: str) -> Findings:
+    expected = {tensor.name: tensor for tensor in getattr(main.message, kind)}
+    written = {tensor.name: (index, tensor) for index, tensor in enumerate(getattr(subject.message, kind))}
+    for name in expected.keys() - written.keys():
+        yield subject.error(kind, f"{kind} '{name}' of config.pbtxt is missing", f"add {kind} '{name}'")
+    for name, (index, tensor) in written.items():
+        field = f"{kind}[{index}]"
+        if name not in expected:
+            yield subject.error(f"{field}.name", f"config.pbtxt has no {kind} '{name}'", f"remove {kind} '{name}'")
+            continue
+        for part, label in (("data_type", "data_type"), ("dims", "dims"), ("label_filename", "label_filename")):
+            have, want = _plain(tensor, part), _plain(expected[name], part)
+            if have != want:
+                yield subject.error(
+                    f"{field}.{part}", f"{label} of '{name}' is {have}, config.pbtxt has {want}", "write what it has"
+                )
+
+
+def _plain(tensor: Any, part: str) -> Any:
+    from tritonclient.grpc import model_config_pb2
+
+    if part == "data_type":
+        return model_config_pb2.DataType.Name(tensor.data_type)
+    value = getattr(tensor, part, "")
+    return list(value) if part == "dims" else value
+
+
+def _versions(folder: Path) -> list[Path]:
+    """The version folders that Triton would see, lowest first."""
+    numbered = [path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal() and path.name[0] != "0"]
+    return sorted(numbered, key=lambda path: int(path.name))
+
+
+def _main_model(name: str) -> str:
+    """The model whose export provides a companion's files; the name itself for any other model."""
+    for known in recipes.NAMES:
+        pipeline = recipes.find(known).pipeline
+        if pipeline is not None and name in pipeline.companions:
+            return known
+    return name
+
+
+def _export(name: str, *, force: bool = False) -> str:
+    if name not in recipes.NAMES:
+        return "put the model's file there"
+    return f"run `fathom export {name}{' --force' if force else ''}`"
+
+
+def _first_part(error: Exception) -> str:
+    return str(error).split(": run `")[0]

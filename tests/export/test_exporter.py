@@ -1,0 +1,295 @@
+"""The export of one model, from the recipe to the repository."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scale_model import SCALE_CONFIG, Scale, replace, tree
+
+from export import onnx_file
+from export.errors import AccuracyError, ConfigError, ContractError, ExportError
+from export.exporter import export_model
+from export.lint import lint
+from export.manifest import Manifest
+from export.measure import Reference
+from export.publish import SCRATCH
+
+SEED = 20_261_123
+
+
+def test_an_export_publishes_artefact_reference_labels_and_manifest(repository: Path, scale: Scale) -> None:
+    steps: list[tuple[str, int, int]] = []
+
+    result = export_model(scale, repository, on_progress=lambda *step: steps.append(step))
+
+    folder = repository / "scale"
+    assert (result.recipe, result.folder, result.skipped) == ("scale", folder, False)
+    assert set(result.manifest.files) == {"1/model.onnx", "1/reference.npz", "labels.txt"}
+    assert result.manifest == Manifest.read(folder)
+    assert result.manifest.changed_files(folder) == []
+    assert result.manifest.stations is not None
+    assert result.manifest.stations["source"].accuracy == result.manifest.stations["onnx"].accuracy == {"hit_rate": 1.0}
+    assert result.manifest.stations["onnx"].parity is not None
+    x = np.ones((2, 3), np.float32)
+    assert (onnx_file.session(folder / "1" / "model.onnx")({"x": x})["y"] == 2 * x).all()
+    assert (Reference.read(folder / "1" / "reference.npz").outputs["y"] == scale.evaluation().inputs["x"] * 2).all()
+    assert [finding for finding in lint(repository) if finding.severity == "error"] == []
+    assert [step for step, done, total in steps if done == total] == [
+        *(
+            "check what is there",
+            "load the trained model",
+            "convert to ONNX",
+            "measure source",
+            "measure onnx",
+            "publish",
+        )
+    ]
+
+
+def test_nothing_changed_means_nothing_done(repository: Path, scale: Scale) -> None:
+    first = export_model(scale, repository)
+    before = tree(repository)
+
+    second = export_model(scale, repository)
+
+    assert second.skipped
+    assert second.manifest == first.manifest
+    assert tree(repository) == before
+    assert not export_model(scale, repository, force=True).skipped
+
+
+REASONS = [
+    (lambda folder, scale: scale.weights.write_text("2.0"), "the weights changed"),
+    (lambda folder, scale: (folder / "1" / "model.onnx").write_bytes(b"damaged"), "the artefact was damaged"),
+    (lambda folder, scale: (folder / "1" / "manifest.json").write_text("{"), "the manifest was damaged"),
+    (lambda folder, scale: (folder / "labels.txt").unlink(), "a published file is gone"),
+]
+
+
+@pytest.mark.parametrize(("change", "why"), REASONS, ids=[row[-1] for row in REASONS])
+def test_what_makes_it_build_again(repository: Path, scale: Scale, change, why: str) -> None:
+    export_model(scale, repository)
+    change(repository / "scale", scale)
+
+    again = export_model(scale, repository)
+
+    assert not again.skipped
+    assert again.manifest.changed_files(repository / "scale") == []
+    assert export_model(scale, repository).skipped
+
+
+def test_tuning_config_pbtxt_is_no_reason_to_build_but_breaking_it_is_said(repository: Path, scale: Scale) -> None:
+    export_model(scale, repository)
+    config = repository / "scale" / "config.pbtxt"
+    replace(config, "count: 1", "count: 4")
+    assert export_model(scale, repository).skipped
+
+    replace(config, '"x"\n    data_type: TYPE_FP32\n    dims: [ 3 ]', '"x"\n    data_type: TYPE_FP32\n    dims: [ 5 ]')
+    with pytest.raises(ContractError, match=r"input 'x' has dims \[5\], the graph's are \[3\]"):
+        export_model(scale, repository)
+
+
+def test_files_of_an_earlier_export_do_not_stay(repository: Path, scale: Scale) -> None:
+    export_model(scale, repository)
+    folder = repository / "scale"
+    (folder / "1" / "notes.txt").write_text("mine")
+    record = Manifest.read(folder)
+    assert record is not None
+    stale = folder / "1" / "model.plan"
+    stale.write_text("an engine of the old weights")
+    replace(
+        folder / "1" / "manifest.json",
+        '"files": {\n    "1/model.onnx"',
+        f'"files": {{\n    {plan(stale)},\n    "1/model.onnx"',
+    )
+
+    export_model(scale, repository, force=True)
+
+    assert not stale.exists()
+    assert (folder / "1" / "notes.txt").read_text() == "mine"
+
+
+def plan(path: Path) -> str:
+    return f'"1/{path.name}": {{"sha256": "{"0" * 64}", "bytes": {path.stat().st_size}}}'
+
+
+def failing_load(scale: Scale) -> None:
+    def load(weights: object) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    scale.load = load  # type: ignore[assignment,method-assign]
+
+
+def worse_graph(scale: Scale) -> None:
+    scale.onnx_gain = 2.5
+
+
+def other_input(scale: Scale) -> None:
+    scale.input = "z"
+
+
+def other_width(scale: Scale) -> None:
+    scale.shape = ("n", 4)
+
+
+def fixed_batch(scale: Scale) -> None:
+    scale.shape = (10, 3)
+
+
+FAILURES = [
+    (
+        failing_load,
+        ExportError,
+        "needs the package 'torch': pip install 'fathom-serving[export]'",
+        "a package is missing",
+    ),
+    (worse_graph, AccuracyError, "hit_rate is 0.1 at the onnx station against 1 at the source", "the graph is worse"),
+    (
+        other_input,
+        ContractError,
+        "scale/config.pbtxt:8: input 'x' is not in the graph, whose inputs are ['z']",
+        "a name",
+    ),
+    (other_width, ContractError, "input 'x' has dims [3], the graph's are [4] without the batch axis", "a size"),
+    (fixed_batch, ContractError, "the first axis of input 'x' is 10 in the graph, not dynamic", "a fixed batch"),
+]
+
+
+@pytest.mark.parametrize(("damage", "error", "words", "why"), FAILURES, ids=[row[-1] for row in FAILURES])
+def test_a_failed_export_leaves_the_repository_as_it_was(
+    repository: Path, scale: Scale, damage, error: type[ExportError], words: str, why: str
+) -> None:
+    before = tree(repository)
+    damage(scale)
+
+    with pytest.raises(error) as caught:
+        export_model(scale, repository)
+
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert tree(repository) == before
+    assert not (repository.parent / SCRATCH).exists()
+
+
+def test_a_model_without_a_config_is_refused(tmp_path: Path, scale: Scale) -> None:
+    with pytest.raises(ConfigError, match=r"scale/config\.pbtxt is missing"):
+        export_model(scale, tmp_path)
+
+
+def test_named_configurations_keep_the_contract_too(repository: Path, scale: Scale) -> None:
+    (repository / "scale" / "configs").mkdir()
+    named = repository / "scale" / "configs" / "cpu.pbtxt"
+    named.write_text(
+        SCALE_CONFIG.replace("TYPE_FP32\n    dims: [ 3 ]\n  }\n]\noutput", "TYPE_INT8\n    dims: [ 3 ]\n  }\n]\noutput")
+    )
+
+    with pytest.raises(ContractError, match=r"^scale/configs/cpu\.pbtxt:9: input 'x' has data_type TYPE_INT8"):
+        export_model(scale, repository)
+
+
+def test_other_weights_rewrite_the_dims_and_labels_and_bundled_ones_put_them_back(
+    repository: Path, scale: Scale
+) -> None:
+    (repository / "scale" / "configs").mkdir()
+    (repository / "scale" / "configs" / "cpu.pbtxt").write_text(SCALE_CONFIG.replace("count: 1", "count: 2"))
+    before = tree(repository / "scale")
+    scale.shape = ("n", 5)
+
+    result = export_model(scale, repository, weights="somewhere")
+
+    assert result.notes[:2] == (
+        "scale/config.pbtxt: input[0].dims [3] -> [5]",
+        "scale/config.pbtxt: output[0].dims [3] -> [5]",
+    )
+    assert "scale/configs/cpu.pbtxt: input[0].dims [3] -> [5]" in result.notes
+    assert result.notes[-1].startswith("scale/labels.txt: 5 labels of ")
+    assert (repository / "scale" / "labels.txt").read_text() == "".join(f"label {index}\n" for index in range(5))
+    assert (repository / "scale" / "config.pbtxt").read_text() == SCALE_CONFIG.replace("[ 3 ]", "[ 5 ]")
+    assert [finding for finding in lint(repository, ["scale"]) if finding.severity == "error"] == []
+
+    scale.shape = ("n", 3)
+    with pytest.raises(ContractError, match="the last export was of other weights: --weights bundled rewrites"):
+        export_model(scale, repository)
+    export_model(scale, repository, weights="bundled")
+
+    after = tree(repository / "scale")
+    assert {name: after[name] for name in before if name.endswith((".pbtxt", ".txt"))} == {
+        name: content for name, content in before.items() if name.endswith((".pbtxt", ".txt"))
+    }
+
+
+def test_the_bundled_models_are_skipped_in_under_three_seconds_without_torch(exported: Path) -> None:
+    program = f"""
+import sys, time
+began = time.monotonic()
+from pathlib import Path
+from export import recipes
+from export.exporter import export_model
+results = [export_model(recipes.find(name), Path({str(exported)!r})) for name in recipes.NAMES]
+print(all(result.skipped for result in results), {{"torch", "onnx", "sklearn"}} & set(sys.modules), time.monotonic() - began < 3)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (done.stdout, done.stderr) == ("True set() True\n", "")
+
+
+def test_the_bundled_models_lint_clean(exported: Path) -> None:
+    assert lint(exported) == []
+
+
+def test_a_build_is_reproducible_and_silent(exported: Path) -> None:
+    """The same sources give the same bytes, and converters keep quiet on both streams."""
+    before = Manifest.read(exported / "mobilenet_v2")
+    assert before is not None
+    program = f"""
+from pathlib import Path
+from export import recipes
+from export.exporter import export_model
+export_model(recipes.find("mobilenet_v2"), Path({str(exported)!r}), force=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    after = Manifest.read(exported / "mobilenet_v2")
+    assert after is not None
+    assert after.created != before.created
+    assert after.files == before.files
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments_leaves_the_repository_whole(exported: Path) -> None:
+    program = f"""
+from pathlib import Path
+from export import recipes
+from export.exporter import export_model
+export_model(recipes.find("rain_forecast"), Path({str(exported)!r}), force=True)
+"""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", program], check=True)
+    whole_s = time.monotonic() - began
+    moments = random.Random(SEED)
+    killed, seen = 0, set()
+    for _ in range(8):
+        with subprocess.Popen([sys.executable, "-c", program]) as exporting:
+            time.sleep(moments.uniform(0.1, 1.0) * whole_s)
+            exporting.send_signal(signal.SIGKILL)
+        killed += exporting.returncode == -signal.SIGKILL
+        record = Manifest.read(exported / "rain_forecast")
+        assert record is not None
+        seen.add(record.created)
+        assert lint(exported, ["rain_forecast"]) == []
+    assert killed >= 4, "the kills came too late to interrupt anything"
+
+    done = subprocess.run([sys.executable, "-c", program], check=False)
+
+    assert done.returncode == 0
+    assert lint(exported, ["rain_forecast"]) == []
+    assert not (exported.parent / SCRATCH).exists()
+    assert not list(exported.glob(f"*/{SCRATCH}"))

@@ -1,0 +1,106 @@
+"""Manifests: what they record and how they are read again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace as with_fields
+from pathlib import Path
+
+import pytest
+from scale_model import Scale
+
+from export import manifest
+from export.errors import RecipeError
+from export.manifest import FILE, Manifest
+from export.measure import Measurement, Parity
+
+
+def test_a_manifest_comes_back_as_it_was_written(repository: Path, tmp_path: Path) -> None:
+    written = Manifest.read(repository / "scale")
+    assert written is not None
+    full = with_fields(
+        written,
+        versions={"opset": 17},
+        packages={"onnx": "1"},
+        stations={"onnx": Measurement({"a": 0.5}, Parity(1.0, 2.0, 0.5))},
+        build_seconds=1.5,
+    )
+    (tmp_path / "again" / "1").mkdir(parents=True)
+
+    full.write(tmp_path / "again" / FILE)
+
+    assert Manifest.read(tmp_path / "again") == full
+    assert Manifest.read(tmp_path) is None
+
+
+CHANGES = [
+    (lambda path: path.unlink(), "1/model.onnx is missing", "a file was removed"),
+    (lambda path: path.write_bytes(path.read_bytes() + b"x"), "1/model.onnx has ", "a file grew"),
+    (lambda path: flip(path), "1/model.onnx was changed: SHA-256 ", "one byte changed"),
+]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("change", "words", "why"), CHANGES, ids=[row[-1] for row in CHANGES])
+def test_a_changed_file_is_named(repository: Path, change, words: str, why: str) -> None:
+    record = Manifest.read(repository / "scale")
+    assert record is not None
+    assert record.changed_files(repository / "scale") == []
+
+    change(repository / "scale" / "1" / "model.onnx")
+
+    (sentence,) = record.changed_files(repository / "scale")
+    assert sentence.startswith(words)
+
+
+UNREADABLE = [
+    ("{", "cannot be read", "cut off"),
+    ("[]", "is not a manifest", "something else"),
+    ('{"format": 1}', "is not a manifest", "fields are missing"),
+    ('{"format": 99}', "has format 99, this version reads 1", "from a later version"),
+]
+
+
+@pytest.mark.parametrize(("text", "words", "why"), UNREADABLE, ids=[row[-1] for row in UNREADABLE])
+def test_a_manifest_that_cannot_be_understood(repository: Path, text: str, words: str, why: str) -> None:
+    (repository / "scale" / FILE).write_text(text)
+
+    with pytest.raises(RecipeError) as caught:
+        Manifest.read(repository / "scale")
+
+    assert words in str(caught.value)
+    assert "run `fathom export scale --force`" in str(caught.value)
+
+
+def test_the_fingerprint_follows_what_determines_the_build(scale: Scale, monkeypatch: pytest.MonkeyPatch) -> None:
+    def now() -> str:
+        return manifest.fingerprint(scale, manifest.source_record(scale, scale.resolve(None)))
+
+    first = now()
+    assert now() == first
+
+    scale.weights.write_text("3")
+    other_weights = now()
+    monkeypatch.setattr(manifest.metadata, "version", lambda name: "0.0.1")
+    other_packages = now()
+    monkeypatch.setattr(Scale, "name", "other")
+    other_name = now()
+
+    assert len({first, other_weights, other_packages, other_name}) == 4
+
+
+def test_no_path_of_this_machine_is_recorded(exported_repository: Path) -> None:
+    manifests = sorted(exported_repository.glob("*/1/manifest.json"))
+    assert {path.parts[-3] for path in manifests} == {
+        *("image_preprocess", "minilm", "mobilenet_v2", "rain_forecast", "text_tokenizer")
+    }
+    for path in manifests:
+        text = path.read_text()
+        assert str(Path.home()) not in text
+        assert str(Path(__file__).parents[2]) not in text
+        assert json.loads(text)["source"]["sha256"]

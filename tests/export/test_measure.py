@@ -1,0 +1,134 @@
+"""Accuracy and parity of stations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scale_model import Scale
+
+from export.errors import AccuracyError, ExportError, RecipeError
+from export.measure import Measurement, Parity, Reference, answers, gate, measure, parity
+from export.recipe import Evaluation
+
+ROWS = {"y": np.array([[3.0, 4.0], [0.0, 2.0]], np.float32)}
+
+PARITIES = [
+    ([[3.0, 4.0], [0.0, 2.0]], Parity(0.0, 0.0, 1.0), "the same"),
+    ([[3.0, 4.5], [0.0, 2.0]], Parity(0.5, 0.125, 27 / (5 * np.hypot(3, 4.5))), "one number off"),
+    ([[-3.0, -4.0], [0.0, 2.0]], Parity(8.0, 2.0, -1.0), "a row turned round"),
+    ([[3.0, 4.0], [0.0, 0.0]], Parity(2.0, 0.5, 0.0), "a row lost"),
+]
+
+
+@pytest.mark.parametrize(("given", "expected", "why"), PARITIES, ids=[row[-1] for row in PARITIES])
+def test_parity(given: list[list[float]], expected: Parity, why: str) -> None:
+    found = parity({"y": np.array(given)}, ROWS)
+
+    assert found.max_abs == pytest.approx(expected.max_abs)
+    assert found.max_relative == pytest.approx(expected.max_relative)
+    assert found.min_cosine == pytest.approx(expected.min_cosine)
+
+
+def test_the_cosine_of_single_numbers_is_that_of_the_column() -> None:
+    one = parity({"p": np.array([[0.1], [0.9]])}, {"p": np.array([[0.9], [0.1]])})
+
+    assert one.min_cosine == pytest.approx(0.18 / 0.82)
+
+
+UNCOMPARABLE = [
+    ({"z": ROWS["y"]}, "output 'y' is missing", "an output is missing"),
+    ({"y": ROWS["y"][:1]}, r"shape \(1, 2\), the source's has \(2, 2\)", "a row is missing"),
+    ({"y": ROWS["y"] * np.nan}, "holds NaN", "a NaN is never close to anything"),
+]
+
+
+@pytest.mark.parametrize(("given", "words", "why"), UNCOMPARABLE, ids=[row[-1] for row in UNCOMPARABLE])
+def test_outputs_that_cannot_be_compared(given: dict[str, np.ndarray], words: str, why: str) -> None:
+    with pytest.raises(ExportError, match=words):
+        parity(given, ROWS)
+
+
+def test_a_station_that_answers_another_number_of_rows_is_an_error() -> None:
+    with pytest.raises(ExportError, match="output 'y' has 1 rows for a batch of 2"):
+        answers(lambda arrays: {"y": arrays["x"][:1]}, Evaluation({"x": np.zeros((2, 1))}))
+
+
+def test_a_reference_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "m" / "1" / "reference.npz"
+    path.parent.mkdir(parents=True)
+    written = Reference(Evaluation({"x": np.arange(6).reshape(3, 2)}, {"truth": np.array([1, 2])}, mask="x"), ROWS)
+
+    written.write(path)
+    again = Reference.read(path)
+
+    assert again.evaluation.mask == "x"
+    for before, after in (
+        (written.evaluation.inputs, again.evaluation.inputs),
+        (written.evaluation.truth, again.evaluation.truth),
+        (written.outputs, again.outputs),
+    ):
+        assert before.keys() == after.keys()
+        assert all((before[name] == after[name]).all() and before[name].dtype == after[name].dtype for name in before)
+
+
+def test_a_missing_and_a_broken_reference_say_what_to_run(tmp_path: Path) -> None:
+    path = tmp_path / "scale" / "1" / "reference.npz"
+    with pytest.raises(RecipeError, match="is missing: run `fathom export scale`"):
+        Reference.read(path)
+
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(RecipeError, match=r"cannot be read .*: run `fathom export scale --force`"):
+        Reference.read(path)
+
+
+def test_a_station_is_judged_by_truth_and_by_distance(scale: Scale) -> None:
+    evaluation = scale.evaluation()
+    reference = Reference(evaluation, {"y": evaluation.inputs["x"] * 2})
+
+    found = measure(scale, lambda arrays: {"y": np.where(arrays["x"] == 0, 0.5, arrays["x"] * 2)}, reference, batch=3)
+
+    assert found.accuracy == {"hit_rate": 0.9}
+    assert found.parity is not None
+    assert found.parity.max_abs == 0.5
+    assert Measurement.from_json(found.to_json()) == found
+
+
+def test_a_recipe_without_a_pipeline_cannot_be_measured_through_one(scale: Scale) -> None:
+    reference = Reference(scale.evaluation(), {"y": scale.evaluation().inputs["x"]})
+
+    with pytest.raises(RecipeError, match="'scale' has no pipeline"):
+        measure(scale, lambda arrays: dict(arrays), reference, through_pipeline=True)
+
+
+GATES = [
+    (0.9, Parity(0, 0, 1), None, "a loss within the tolerance passes"),
+    (
+        0.89,
+        Parity(0, 0, 1),
+        "hit_rate is 0.89 at the onnx station against 1 at the source, a loss of 0.11 where 0.1",
+        "accuracy",
+    ),
+    (1.0, Parity(1e-3, 0, 1), "outputs differ by up to 0.001 from the source's, where 1e-06", "distance"),
+    (
+        1.0,
+        Parity(0, 0, 0.9),
+        "smallest cosine of the onnx station's outputs with the source's is 0.900000",
+        "direction",
+    ),
+    (float("nan"), Parity(0, 0, 1), "hit_rate is nan", "a NaN never passes"),
+]
+
+
+@pytest.mark.parametrize(("rate", "distance", "words", "why"), GATES, ids=[row[-1] for row in GATES])
+def test_the_gate(scale: Scale, rate: float, distance: Parity, words: str | None, why: str) -> None:
+    source, measured = Measurement({"hit_rate": 1.0}), Measurement({"hit_rate": rate}, distance)
+
+    if words is None:
+        gate(scale, "onnx", source, measured)
+        return
+    with pytest.raises(AccuracyError) as caught:
+        gate(scale, "onnx", source, measured)
+    assert words in str(caught.value)

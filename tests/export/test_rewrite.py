@@ -1,0 +1,66 @@
+"""Editing dims for another model's graph."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import pytest
+from scale_model import replace
+
+from export import config, contract
+from export.errors import ContractError
+from export.rewrite import rewrite_dims
+from export.signature import Signature, TensorSpec
+
+
+def graph(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Signature:
+    return Signature((TensorSpec("x", "TYPE_FP32", inputs),), (TensorSpec("y", "TYPE_FP32", outputs),))
+
+
+def test_only_the_numbers_change(repository: Path) -> None:
+    path = repository / "scale" / "config.pbtxt"
+    before = config.load(path)
+    wanted = graph((-1, 224), (-1, 1001))
+
+    text, notes = rewrite_dims(before, wanted)
+
+    changed = [line for line in difflib.ndiff(before.text.splitlines(), text.splitlines()) if line[0] in "+-"]
+    assert [line.split("dims: ")[1].split("]")[0] + "]" for line in changed] == [
+        *("[ 3 ]", "[ 224 ]"),
+        *("[ 3 ]", "[ 1001 ]"),
+        *("[ 3 ]", "[ 224 ]"),
+    ]
+    assert notes == [
+        "scale/config.pbtxt: input[0].dims [3] -> [224]",
+        "scale/config.pbtxt: output[0].dims [3] -> [1001]",
+        'scale/config.pbtxt: model_warmup[0].inputs["x"].value.dims [3] -> [224]',
+    ]
+    path.write_text(text)
+    contract.check(config.load(path), wanted)
+
+
+def test_nothing_changes_where_it_fits(repository: Path) -> None:
+    before = config.load(repository / "scale" / "config.pbtxt")
+
+    assert rewrite_dims(before, graph((-1, 3), (-1, 3))) == (before.text, [])
+
+
+def test_another_number_of_dims(repository: Path) -> None:
+    path = repository / "scale" / "config.pbtxt"
+
+    text, _ = rewrite_dims(config.load(path), graph((-1, 2, 5, 3), (-1, 3)))
+
+    assert text.count("dims: [ 2, 5, 3 ]") == 2  # the input and its warm-up
+    path.write_text(text)
+    contract.check(config.load(path), graph((-1, 2, 5, 3), (-1, 3)))
+
+
+def test_what_cannot_be_rewritten_is_said(repository: Path) -> None:
+    path = repository / "scale" / "config.pbtxt"
+    with pytest.raises(ContractError, match="the warm-up of 'x' has dims"):
+        rewrite_dims(config.load(path), graph((-1, -1, 3), (-1, 3)))
+
+    replace(path, "dims: [ 3 ]\n    label_filename", "dims: 3\n    label_filename")
+    with pytest.raises(ContractError, match="write them as one list"):
+        rewrite_dims(config.load(path), graph((-1, 3), (-1, 3, 1)))
