@@ -1,0 +1,106 @@
+"""Served images/s at saturation against a bare two-process ONNX Runtime loop on the same cores.
+
+The client's share of the cores is inside the served figure: nothing is subtracted. Besides the bundled 128 x 128 model,
+the same weights are exported for 224 x 224 pictures, the size of ImageNet models.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clients import Client, codec
+from export import recipes
+from export.exporter import export_model
+from export.models.mobilenet_v2 import DIGITS_WEIGHTS, digits_config
+from fathom.bench import bare, closed_loop
+from fathom.bench.row import Row, from_repetitions
+from fathom.options import default_config_name
+from server import TritonServer
+
+BARE_BATCHES = (1, 4, 8)
+WANTED = ">= 0.9"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to ask: images per request, and how many requests are in flight."""
+
+    size: int
+    batch: int
+    in_flight: int
+
+    @property
+    def name(self) -> str:
+        """For the table."""
+        images = "1 image" if self.batch == 1 else f"{self.batch} images"
+        return f"served / bare, mobilenet_v2 {self.size}x{self.size}, {images} a request"
+
+
+CASES = (Case(224, 8, 4), Case(224, 1, 16), Case(128, 8, 6), Case(128, 1, 24))
+
+
+def measure(repository: Path, *, repetitions: int = 5, seconds: float = 2.0) -> list[Row]:
+    """A row per case; bare and served take turns within each repetition."""
+    ratios: dict[Case, list[float]] = {case: [] for case in CASES}
+    details: dict[Case, str] = {}
+    with ExitStack() as stack:
+        folders = {128: repository, 224: stack.enter_context(_at_size(repository, 224))}
+        servers = {
+            size: stack.enter_context(_only_mobilenet(folder, default_config_name(folder)))
+            for size, folder in folders.items()
+        }
+        requests = {case: _request(servers[case.size].grpc_url, case) for case in CASES}
+        for _ in range(repetitions):
+            for size, folder in folders.items():
+                model = folder / "mobilenet_v2" / "1" / "model.onnx"
+                best = max(bare.measure(model, batch=batch, seconds=seconds / 2) for batch in BARE_BATCHES)
+                for case in (case for case in CASES if case.size == size):
+                    url = servers[size].grpc_url
+                    found = closed_loop.drive(url, requests[case], in_flight=case.in_flight, seconds=seconds)
+                    images_per_s = found["rate_per_s"] * case.batch
+                    ratios[case].append(images_per_s / best)
+                    details[case] = (
+                        f"{images_per_s:.0f} of {best:.0f} images/s in the last repetition, "
+                        f"{found['cpu_us']:.0f} us client CPU a request"
+                    )
+    return [from_repetitions(case.name, ratios[case], unit="x", wanted=WANTED, detail=details[case]) for case in CASES]
+
+
+@contextmanager
+def _at_size(repository: Path, size: int) -> Iterator[Path]:
+    """A repository with the bundled weights exported for pictures of another size, by `--weights` as anyone would."""
+    from safetensors.torch import load_file
+    from transformers import MobileNetV2ForImageClassification
+
+    with tempfile.TemporaryDirectory() as folder:
+        weights, copy = Path(folder, "weights"), Path(folder, "model_repository")
+        settings = digits_config()
+        settings.image_size = size
+        model = MobileNetV2ForImageClassification(settings)
+        model.load_state_dict(load_file(DIGITS_WEIGHTS))
+        model.save_pretrained(weights)
+        shutil.copytree(repository, copy)
+        export_model(recipes.find("mobilenet_v2"), copy, weights=str(weights))
+        yield copy
+
+
+@contextmanager
+def _only_mobilenet(repository: Path, config_name: str | None) -> Iterator[TritonServer]:
+    """A server of nothing else, so that no other model's processes share the cores."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(repository / "mobilenet_v2", Path(folder, "mobilenet_v2"))
+        with TritonServer(folder, config_name=config_name, stop_timeout_s=0) as server:
+            yield server
+
+
+def _request(url: str, case: Case) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (case.batch, case.size, case.size, 3), dtype=np.uint8)
+    with Client(url) as client:
+        return codec.encode(client.model("mobilenet_v2").spec, {"pixels": pixels})

@@ -1,0 +1,124 @@
+"""The command line: exit statuses, one-line errors, JSON on stdout."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from export.models import digits
+from fathom import cli
+
+
+def fathom(*arguments: object, capsys: pytest.CaptureFixture) -> tuple[int, str, str]:
+    """Run the command in this process: (status, stdout, stderr)."""
+    status = cli.main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def digit(tmp_path_factory):
+    data, truth = digits.held_out_png(0)
+    path = tmp_path_factory.mktemp("digit") / "digit.png"
+    path.write_bytes(data)
+    return path, truth
+
+
+def test_a_picture_of_a_seven_is_a_seven(served, digit, capsys):
+    path, truth = digit
+    status, out, _ = fathom("infer", "image_classifier", f"image=@{path}", "--server", served.grpc_url, capsys=capsys)
+    assert status == 0
+    assert out.startswith(f"this is a {truth} (") or out.startswith(f"this is an {truth} (")
+    assert out.count("\n") == 1
+
+
+def test_infer_as_json_is_one_document(served, digit, capsys):
+    path, truth = digit
+    status, out, _ = fathom(
+        "infer",
+        "image_classifier",
+        f"image=@{path}",
+        f"image=@{path}",
+        "--server",
+        served.grpc_url,
+        "--json",
+        capsys=capsys,
+    )
+    document = json.loads(out)
+    assert status == 0
+    assert [entry[0]["label"] for entry in document["labels"]] == [str(truth)] * 2
+    assert document["latency_ms"] > 0
+
+
+def test_texts_and_numbers_are_answered(served, capsys):
+    status, out, _ = fathom(
+        "infer", "text_embedding", "text=play some jazz", "--server", served.grpc_url, capsys=capsys
+    )
+    assert status == 0
+    assert "384" in out
+    readings = ["temperature_c=9", "humidity_pct=97", "pressure_hpa=996", "wind_speed_m_s=8", "cloud_cover_pct=100"]
+    status, out, _ = fathom("infer", "rain_forecast", *readings, "--server", served.grpc_url, capsys=capsys)
+    assert status == 0
+    assert "%" in out
+
+
+MISTAKES = {
+    "an unknown model offers the known ones": (
+        ["infer", "image_clasifier", "image=@x"],
+        ["no model 'image_clasifier'", "image_classifier"],
+    ),
+    "an unknown input offers the known ones": (
+        ["infer", "text_embedding", "txt=hi"],
+        ["no input 'txt'", "text (BYTES"],
+    ),
+    "an input without a value": (["infer", "text_embedding", "text"], ["'text' is no input", "text=value"]),
+    "a missing input": (["infer", "rain_forecast", "temperature_c=9"], ["'humidity_pct'", "missing"]),
+    "a missing file": (["infer", "image_classifier", "image=@nowhere.png"], ["cannot read 'nowhere.png'"]),
+    "a file that is not an image": (["infer", "image_classifier", "image=@{here}"], ["not an image file"]),
+    "a word for a number": (["infer", "rain_forecast", "temperature_c=warm"], ["'warm' is neither a number"]),
+    "empty text": (["infer", "text_embedding", "text="], ["text 0 is empty"]),
+    "an unknown recipe": (["export", "resnet"], ["no recipe 'resnet'", "minilm, mobilenet_v2, rain_forecast"]),
+    "weights for several models": (["export", "--weights", "x"], ["--weights is for one model"]),
+    "an unreadable SLO": (["capacity", "rain_forecast", "--slo", "fast"], ["'fast'", "p99=50ms"]),
+    "a report folder that is none": (["report", "nowhere"], ["nowhere"]),
+    "an unknown configuration name": (["serve", "--config-name", "h9000"], ["named 'h9000'"]),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_status_2(case, served, exported_repository, capsys):
+    arguments, words = MISTAKES[case]
+    arguments = [argument.format(here=__file__) for argument in arguments]
+    if arguments[0] in ("infer", "capacity"):
+        arguments += ["--server", served.grpc_url]
+    if arguments[0] in ("export", "serve"):
+        arguments += ["--model-repository", str(exported_repository)]
+    status, out, err = fathom(*arguments, capsys=capsys)
+    assert status == 2
+    assert out == ""
+    assert err.startswith(f"fathom {arguments[0]}: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in words), err
+
+
+def test_no_server_at_the_named_address_is_one_line(capsys):
+    status, _, err = fathom("infer", "m", "x=1", "--server", "127.0.0.1:9", "--timeout", "3", capsys=capsys)
+    assert status == 2
+    assert "cannot reach 127.0.0.1:9" in err
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_subcommand_explains_itself(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "fathom.cli", command, "--help"], capture_output=True, text=True, check=True
+    )
+    assert f"fathom {command}" in done.stdout
+    assert done.stderr == ""
+
+
+def test_export_of_what_is_there_changes_nothing(exported_repository, capsys):
+    status, out, _ = fathom("export", "--model-repository", exported_repository, "--json", capsys=capsys)
+    models = json.loads(out)["models"]
+    assert status == 0
+    assert [model["unchanged"] for model in models] == [True] * 3

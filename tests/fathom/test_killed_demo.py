@@ -1,0 +1,87 @@
+"""SIGKILL of the demo at random moments leaves no server, no shared memory and no half-published model.
+
+FATHOM_TEST_KILLS sets how many moments are tried.
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from export.lint import lint
+from export.manifest import Manifest
+
+KILLS = int(os.environ.get("FATHOM_TEST_KILLS", "4"))
+MODELS = ("minilm", "mobilenet_v2", "rain_forecast", "image_preprocess", "text_tokenizer")
+
+
+def processes_of(repository: Path) -> list[str]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if str(repository) in command and "pytest" not in command:
+            found.append(command[:120])
+    return found
+
+
+def wait_until_gone(repository: Path, pid: int, timeout_s: float = 10.0) -> list[str]:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        left = processes_of(repository) + [str(path) for path in Path("/dev/shm").glob(f"fathom-*-{pid}-*")]
+        if not left:
+            return []
+        time.sleep(0.1)
+    return left
+
+
+def state(repository: Path) -> dict[str, str]:
+    """Model -> "nothing", "whole", or what is wrong with it."""
+    found = {}
+    for name in MODELS:
+        manifest = Manifest.read(repository / name)
+        if manifest is None:
+            built = [p.name for p in (repository / name / "1").iterdir() if p.suffix in (".onnx", ".npz", ".json")]
+            found[name] = "nothing" if not built else f"files without a manifest: {built}"
+        else:
+            found[name] = "whole" if not manifest.changed_files(repository / name) else "changed"
+    return found
+
+
+@pytest.mark.parametrize("kill", range(KILLS))
+def test_a_killed_demo_leaves_nothing_half_done(kill, exported_repository, tmp_path):
+    rng = random.Random(f"kill {kill}")
+    repository = tmp_path / "model_repository"
+    shutil.copytree(exported_repository, repository)
+    if kill % 2 == 0:  # let rain_forecast be built anew, so that the kill may fall into an export
+        shutil.rmtree(repository / "rain_forecast" / "1")
+        (repository / "rain_forecast" / "1").mkdir()
+    command = [sys.executable, "-m", "fathom.cli", "demo", "--model-repository", str(repository), "--budget", "5"]
+    demo = subprocess.Popen([*command, "--results", str(tmp_path / "results")], stderr=subprocess.DEVNULL)
+    time.sleep(rng.uniform(0.5, 18.0))
+    demo.kill()
+    demo.wait()
+    assert wait_until_gone(repository, demo.pid) == []
+    found = state(repository)
+    assert set(found.values()) <= {"nothing", "whole"}, found
+    assert found["minilm"] == found["mobilenet_v2"] == "whole"
+
+
+def test_the_export_after_a_kill_repairs_the_repository(exported_repository, tmp_path):
+    repository = tmp_path / "model_repository"
+    shutil.copytree(exported_repository, repository)
+    command = [sys.executable, "-m", "fathom.cli", "export", "rain_forecast", "--force", "--json"]
+    command += ["--model-repository", str(repository)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as export:
+        time.sleep(2.5)
+        export.kill()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["models"][0]["unchanged"] is False
+    assert [finding for finding in lint(repository) if finding.severity == "error"] == []
+    assert not list(tmp_path.rglob("*scratch*/*/*"))
