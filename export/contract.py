@@ -69,7 +69,7 @@ def _missing_inputs(message: Any, signature: Signature) -> Iterator[Mismatch]:
         if spec.name not in written:
             yield Mismatch(
                 "input",
-                f"the graph needs input '{spec.name}' ({spec.data_type} {list(spec.dims)}), here are {sorted(written)}",
+                f"the graph needs input '{spec.name}' ({spec.data_type} {list(spec.dims)}), which is not in the file",
                 f"add input '{spec.name}'",
             )
 

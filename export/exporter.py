@@ -64,7 +64,7 @@ def export_model(
     source = manifest.source_record(recipe, found)
     print_of_build = manifest.fingerprint(recipe, source)
     with hold(model_repository, on_progress=on_progress):
-        present = None if force else _intact(recipe, folder, print_of_build)
+        present = None if force else _intact(recipe, folder, print_of_build, found.explicit)
         on_progress("check what is there", 1, 1)
         if present is not None:
             return ExportResult(recipe.name, folder, present, True, time.monotonic() - began)
@@ -88,10 +88,10 @@ def export_model(
     return ExportResult(recipe.name, folder, made, False, time.monotonic() - began, built.notes)
 
 
-def _intact(recipe: Recipe, folder: Path, fingerprint: str) -> Manifest | None:
+def _intact(recipe: Recipe, folder: Path, fingerprint: str, may_rewrite: bool) -> Manifest | None:
     """The manifest of what is published, if it is what this build would make, whole, and still fits config.pbtxt.
 
-    Raises ContractError when only config.pbtxt has changed, and no longer fits.
+    Raises ContractError when only config.pbtxt has changed and no longer fits, unless it may be rewritten.
     """
     try:
         present = Manifest.read(folder)
@@ -114,7 +114,12 @@ def _intact(recipe: Recipe, folder: Path, fingerprint: str) -> Manifest | None:
         if companion.changed_files(folder.parent / name):
             return None
     for path in configs.config_paths(folder):
-        contract.check(configs.load(path), present.signature)
+        try:
+            contract.check(configs.load(path), present.signature)
+        except ContractError:
+            if may_rewrite:
+                return None
+            raise
     return present
 
 
@@ -207,9 +212,8 @@ def _changes(made: Manifest, folder: Path, built: _Built, room: Path) -> list[Ch
         companion = folder.parent / name
         if not (companion / "config.pbtxt").is_file():
             raise ConfigError(f"{companion}/config.pbtxt is missing: {made.model} is served through {name}")
-        record = Manifest(
-            name, made.created, manifest.file_records(files), made.fingerprint, made.source, of=made.model
-        )
+        source = {key: value for key, value in made.source.items() if key != "files"}
+        record = Manifest(name, made.created, manifest.file_records(files), made.fingerprint, source, of=made.model)
         own = room / "assets" / name / manifest.FILE
         record.write(own)
         changes.append(Change(companion, {**files, manifest.FILE: own}, _published_before(companion)))

@@ -121,8 +121,10 @@ def _batch_input(subject: Subject, field: str, batch_input: Any) -> Findings:
 
 
 def _batch_twice(subject: Subject) -> Findings:
-    """Without the graph to compare with: dims that all begin with an open axis are most likely [batch, ...]."""
+    """Without a graph to compare with, dims that all begin with an open axis are most likely [batch, ...]."""
     message = subject.message
+    if (subject.folder / "1" / (message.default_model_filename or "model.onnx")).is_file():
+        return
     tensors = [(f"{kind}[{index}]", tensor) for kind in ("input", "output") for index, tensor in _each(message, kind)]
     if message.max_batch_size == 0 or not tensors or subject.is_ensemble:
         return

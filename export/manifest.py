@@ -155,6 +155,7 @@ def fingerprint(recipe: Recipe, source: Mapping[str, Any], precision: str = "fp3
         "recipe": recipe.name,
         "precision": precision,
         "source": source["sha256"],
+        "custom_weights": source["custom_weights"],
         "code": {path.name: file_sha256(path) for path in code},
         "packages": package_versions(recipe),
     }

@@ -26,7 +26,7 @@ _INDEX = re.compile(r"^(?P<name>[^\[]+)(?P<index>\[(?:\d+|\".*\")\])?$")
 
 @dataclass(frozen=True)
 class Place:
-    """A field: where its name begins (line and column from 1) and the span of its value in the text."""
+    """A field: line and column (from 1) of its name, or of the value in a list, and the span of its value."""
 
     line: int
     column: int
@@ -85,11 +85,12 @@ class Places:
                 self._fail(f"a field name was expected, not {name.text!r}", name)
             if self._peek() == ":":
                 self._next()
+            in_list = self._peek() == "["
             for value_start, value_end in self._values(prefix, name.text, seen):
                 if name.text == "key":
                     key = self.text[value_start:value_end].strip("\"'")
                 path = f"{prefix}{name.text}[{seen[name.text]}]"
-                line, column = self._position(name.start)
+                line, column = self._position(value_start if in_list else name.start)
                 self._by_path[path] = Place(line, column, value_start, value_end)
                 seen[name.text] += 1
         if key and prefix:

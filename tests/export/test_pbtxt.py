@@ -23,12 +23,12 @@ PLACES = [
     ("name", 2, 1, '"m"', "a scalar"),
     ("max_batch_size", 2, 12, "8", "a second field on a line"),
     ("input[0].name", 4, 5, '"a"', "a field of a message in a list"),
-    ("input[1]", 3, 1, '{ name: "b" dims: 3 dims: -1 }', "a message spans its braces"),
-    ("input[0].dims[1]", 4, 15, "2", "a number in a list"),
+    ("input[1]", 5, 3, '{ name: "b" dims: 3 dims: -1 }', "a message spans its braces"),
+    ("input[0].dims[1]", 4, 26, "2", "a number in a list"),
     ("input[1].dims[1]", 5, 23, "-1", "a number of a field written twice"),
-    ("dynamic_batching.preferred_batch_size[1]", 7, 20, "8", "angle brackets, and a list over two lines"),
+    ("dynamic_batching.preferred_batch_size[1]", 8, 4, "8", "angle brackets, and a list over two lines"),
     ('parameters["execution_mode"].value.string_value', 9, 45, '"0" "1"', "a map entry by key, a value of two strings"),
-    ("input.dims", 4, 15, "1", "a path without indices means the first"),
+    ("input.dims", 4, 23, "1", "a path without indices means the first"),
 ]
 
 

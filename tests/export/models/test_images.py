@@ -11,6 +11,7 @@ from PIL import Image
 from export.errors import RecipeError
 from export.models.images import Preprocessor
 
+CROP = {"do_center_crop": True}
 SHAPES = [
     ({"size": {"height": 20, "width": 30}}, (20, 30, 3), "straight to a size"),
     (
