@@ -11,8 +11,8 @@ _CALM_QUEUE = 0.15
 
 def deciding_point(result: CapacityResult) -> Point | None:
     """The certified probe; without one, the busiest that held with the server's figures."""
-    if result.certified_point is not None:
-        return result.certified_point
+    if result.certificate is not None:
+        return result.certificate.points[0]
     held = [point for point in result.points if point.passes and point.verdict != "invalid"]
     return max(held, key=lambda point: point.rate_per_s, default=None)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests import payloads as made_payloads
+from loadtests.attempt import hopeless_count
 from loadtests.errors import BadRequestError, SloUnreachableError, TargetError, TargetLostError
 from loadtests.hardware import CpuMeter, describe_hardware
 from loadtests.job import Limits, TransportName
@@ -22,7 +23,7 @@ from loadtests.judging import make_point
 from loadtests.point import Point, Probe
 from loadtests.result import CapacityResult, summarise
 from loadtests.schedule import payload_choices, poisson
-from loadtests.search import Plan, hopeless_count, search
+from loadtests.search import Plan, search
 from loadtests.server_stats import difference
 from loadtests.slo import Slo, format_ms, loosest_limit_ms, tightest_limit_ms
 from loadtests.store import Run, Store

@@ -23,7 +23,7 @@ from loadtests.slo import Slo
 Floats = NDArray[np.float64]
 
 _CROSSINGS, _SLOPES = 800, 48
-_SLOPE_MEDIAN, _SLOPE_SPREAD = 12.0, 0.9
+_SLOPE_MEDIAN, _SLOPE_SPREAD = 9.0, 0.9
 """d log-odds / d ln rate: about 5 for a nearly idle M/M/1 limit, 60 for one at 95 % load."""
 _REACH = 0.45
 """Points further than this in ln(rate) from the crossing do not count."""

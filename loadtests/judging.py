@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from loadtests.backlog import judge_backlog
+from loadtests.certify import LOOK_CONFIDENCE
 from loadtests.job import Outcome
 from loadtests.point import Point, Probe, SloCount, StepPoint
 from loadtests.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Record, percentile
 from loadtests.server_stats import ServerStats, StepStats
 from loadtests.slo import Slo, format_ms, loosest_limit_ms, tightest_limit_ms
-from loadtests.verdict import SloJudgement, Verdict, judge, judge_counts
+from loadtests.verdict import CONFIDENCE, SloJudgement, Verdict, judge, judge_counts
 
 LEAST_COMPLETED = 0.99
 DEFAULT_ERROR_SHARE = 0.001
@@ -44,7 +45,8 @@ def make_point(
     lags_ms = record.send_lags_ms()
     errors = count_errors(known, outcome)
     shown_ms = _at_least_ms(known, latencies_ms, outcome.wall_s)
-    judgements = [judge(slo, latencies_ms) for slo in slos]
+    confidence = LOOK_CONFIDENCE if probe.phase == "confirm" else CONFIDENCE
+    judgements = [judge(slo, latencies_ms, confidence=confidence) for slo in slos]
     verdict, reason = _verdict(known, outcome, judgements, slos, sum(errors.values()))
     passes = _leans_to_pass(record, judgements, verdict) and not outcome.stopped
     if spoiled := spoiled_by_generator(lags_ms, outcome, slos):

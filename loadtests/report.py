@@ -34,6 +34,7 @@ class Section:
     stored: Stored
     result: CapacityResult
     points: list[Point]
+    certified: tuple[Point, ...]
     explanation: str
     bottleneck: str
     pictures: dict[str, plots.Picture]
@@ -82,6 +83,7 @@ def _section(stored: Stored) -> Section:
         stored=stored,
         result=result,
         points=sorted(result.points, key=lambda point: point.rate_per_s),
+        certified=result.certificate.points if result.certificate else (),
         explanation=_explain(result),
         bottleneck=describe_bottleneck(decided) if decided else "",
         pictures={name: picture for name, picture in pictures.items() if picture is not None},
@@ -112,7 +114,7 @@ def _explain(result: CapacityResult) -> str:
     """What the two numbers mean here, and what more time would buy."""
     certified, estimated = result.capacity_per_s, result.capacity_estimate_per_s
     slo = ", ".join(str(slo) for slo in result.slos)
-    best = result.certified_point
+    best = result.certificate
     if certified is None or best is None:
         least = max(required_requests(slo.percentile, 0) for slo in result.slos)
         tail = f" The best estimate is {estimated:.4g}/s." if estimated else ""

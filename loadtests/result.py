@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loadtests.certify import Certificate, certificates
 from loadtests.estimate import Estimate, estimate
 from loadtests.point import Point
 from loadtests.slo import Slo
@@ -39,9 +40,9 @@ class CapacityResult:
     folder: str | None
 
     @property
-    def certified_point(self) -> Point | None:
-        """The confirmation that the certified rate rests on."""
-        return best_confirmed(self.points)
+    def certificate(self) -> Certificate | None:
+        """What the certified rate rests on."""
+        return next(iter(certificates(self.points)), None)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -79,7 +80,7 @@ def summarise(
     folder: str | None = None,
 ) -> CapacityResult:
     """The result that these points support. `partial` says why the search ended early, empty when it did not."""
-    confirmed = best_confirmed(points)
+    confirmed = next(iter(certificates(points)), None)
     fitted = estimate(points, slos)
     verdict, reason = _verdict(points, confirmed, fitted)
     return CapacityResult(
@@ -101,15 +102,9 @@ def summarise(
     )
 
 
-def best_confirmed(points: Sequence[Point]) -> Point | None:
-    """The confirmation with the highest rate that passed."""
-    passed = [point for point in points if point.phase == "confirm" and point.verdict == "pass"]
-    return max(passed, key=lambda point: point.rate_per_s, default=None)
-
-
-def _verdict(points: Sequence[Point], confirmed: Point | None, fitted: Estimate | None) -> tuple[Verdict, str]:
+def _verdict(points: Sequence[Point], confirmed: Certificate | None, fitted: Estimate | None) -> tuple[Verdict, str]:
     if confirmed is not None:
-        return "pass", f"at {confirmed.rate_per_s:.4g}/s, {confirmed.reason}"
+        return "pass", f"at {confirmed.rate_per_s:.4g}/s, {confirmed.describe()}"
     if not points:
         return "undecided", "nothing was measured"
     last = points[-1]

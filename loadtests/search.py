@@ -12,30 +12,31 @@ rate to try follows from all points so far: the highest at which a probe of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, field
 
+from loadtests.attempt import likely_to_pass
+from loadtests.certify import is_certified, missing_requests
 from loadtests.errors import BadRequestError
-from loadtests.estimate import Estimate, estimate
 from loadtests.point import Phase, Point, Probe
 from loadtests.schedule import probe_seed
 from loadtests.slo import Slo, loosest_limit_ms
-from loadtests.verdict import CONFIDENCE, at_most, judge_counts, most_over, required_requests
+from loadtests.verdict import CONFIDENCE, judge_counts, required_requests
 
 _EXPLORE_SHARE = 0.4
 _QUICK_SHARE = 0.06
 _QUICK_S = 1.0
+_LONGER = 3
 _FEWEST_REQUESTS = 60
 _MOST_SPOILED = 2
 _NEAR = 1.5
 """Bisection never gives up on a wider gap between a rate that held and one that did not."""
-_FIRST_SHARE = 0.55
-_FALLBACK_FACTOR = 3.0
-"""A last attempt wants this many times the fewest requests that can pass, at the rate that bisection found."""
-_FEWEST_OVER = 4
-_LIKELY, _SURE = 0.7, 0.9
+_FIRST_SHARE, _LATER_SHARE = 0.4, 0.7
+"""Of the time left: what the first look at the first rate takes, and at each later one."""
+_SURE, _LIKELY = 0.9, 0.7
+_ROOM = 1.25
+"""A continuation gets this many times the requests that seem to be missing."""
 _LEAST_LEFT = 0.05
-_NEARBY, _UNSEEN = 0.35, 1.2
 _LEAST_RATE_PER_S = 0.05
 
 
@@ -78,9 +79,6 @@ class _State:
         requests = max(round(rate_per_s * seconds), _FEWEST_REQUESTS)
         return Probe(number, phase, rate_per_s, requests, probe_seed(self.plan.seed, number))
 
-    def best_passed(self) -> float | None:
-        return max((point.rate_per_s for point in self.points if point.passes), default=None)
-
 
 def search(plan: Plan) -> Searching:
     """Yields probes until the answer is confirmed or the budget is spent; see the module's first lines."""
@@ -120,6 +118,8 @@ def _double(state: _State) -> Generator[Probe, Point, tuple[float | None, float 
     rate_per_s = min(plan.start_per_s, plan.max_per_s)
     while state.left_s > 0 and rate_per_s >= _LEAST_RATE_PER_S:
         point = yield from _fire(state, "double", rate_per_s, seconds)
+        if point.verdict == "undecided" and not point.passes:  # falling behind, or a few over: a longer look tells
+            point = yield from _fire(state, "double", rate_per_s, _LONGER * seconds)
         if _holds(point):
             low = rate_per_s
             if high is not None or rate_per_s >= plan.max_per_s:
@@ -174,86 +174,30 @@ def _together(first: Point, second: Point) -> tuple[bool, bool]:
 
 
 def _confirm(state: _State, low: float) -> Searching:
-    """Long probes: down after one that does not pass, up after one that does, while time allows."""
+    """First a rate that should pass, then, with the time that is left, one that dares; down after each failure.
+
+    A confirmation that ends undecided is continued once where the time left can decide it (see `certify`).
+    """
     plan = state.plan
-    certified, ceiling = 0.0, plan.max_per_s
-    while state.left_s > 0:
-        seconds, likely = _attempt(state, low)
-        wanted_per_s = likely_to_pass(state.points, plan.slos, seconds, low, likely=likely)
+    certified, ceiling, tried = 0.0, plan.max_per_s, False
+    # What cannot pass even when clean is not worth its time, except as the one look that everybody gets.
+    fewest = max(required_requests(slo.percentile, 0) for slo in plan.slos)
+    while state.left_s > 0 and certified < plan.max_per_s:
+        likely = _LIKELY if certified else _SURE
+        share = _LATER_SHARE if certified or ceiling < plan.max_per_s else _FIRST_SHARE
+        wanted_per_s = likely_to_pass(state.points, plan.slos, state.left_s, low, likely=likely)
         rate_per_s = min(wanted_per_s, ceiling)
-        if rate_per_s <= certified * (1 + plan.tolerance) or rate_per_s < _LEAST_RATE_PER_S:
+        if rate_per_s <= certified * (1 + plan.tolerance) or (tried and rate_per_s * state.left_s < fewest):
             return
-        point = yield from _fire(state, "confirm", rate_per_s, seconds)
-        if point.verdict == "pass":
+        tried = True
+        yield from _fire(state, "confirm", rate_per_s, share * state.left_s)
+        missing = missing_requests(state.points, rate_per_s)
+        if missing and missing <= state.left_s * rate_per_s:
+            seconds = min(_ROOM * missing / rate_per_s, state.left_s)
+            yield from _fire(state, "confirm", rate_per_s, seconds)
+        if is_certified(state.points, rate_per_s):
             certified = max(certified, rate_per_s)
         else:
             ceiling = min(ceiling, rate_per_s / (1 + plan.tolerance))
-        if certified >= plan.max_per_s or state.left_s < _LEAST_LEFT * plan.budget_s:
+        if state.left_s < _LEAST_LEFT * plan.budget_s:
             return
-
-
-def hopeless_count(probe: Probe, slo: Slo) -> int:
-    """So many requests over the limit end a probe early.
-
-    A confirmation ends when it cannot pass any more. A short probe also has to tell by how much a rate misses, so it
-    goes on until three times the allowed share is over.
-    """
-    if probe.phase == "confirm":
-        return max(most_over(probe.requests, slo.allowed_share) + 1, _FEWEST_OVER)
-    return math.ceil(3 * slo.allowed_share * probe.requests) + _FEWEST_OVER
-
-
-def _attempt(state: _State, low: float) -> tuple[float, float]:
-    """Seconds of the next confirmation, and how sure of passing it should be.
-
-    While there is time for a second attempt after it, it may dare; the last one should succeed.
-    """
-    allowed = min(slo.allowed_share for slo in state.plan.slos)
-    fallback_s = _FALLBACK_FACTOR * required_requests(1 - allowed, 0) / low
-    reserve_s = max(fallback_s, (1 - _FIRST_SHARE) * state.left_s)
-    if state.left_s - reserve_s > fallback_s:
-        return state.left_s - reserve_s, _LIKELY
-    return state.left_s, _SURE
-
-
-def likely_to_pass(
-    points: Sequence[Point], slos: Sequence[Slo], seconds: float, fallback_per_s: float, *, likely: float
-) -> float:
-    """The highest rate at which a probe of `seconds` passes with the probability `likely`, by the estimated curve.
-
-    A probe cannot pass right at the capacity: the fewer its requests, the further below it must stay.
-    """
-    fitted = estimate(points, slos)
-    if fitted is None:
-        return fallback_per_s
-    rate_per_s = fitted.rate_per_s
-    while rate_per_s > fitted.rate_per_s / 4:
-        factor = _dependence_near(points, fitted.slo, rate_per_s)
-        if _chance_to_pass(fitted, rate_per_s, rate_per_s * seconds / factor) >= likely:
-            return rate_per_s
-        rate_per_s *= 0.99
-    return min(fallback_per_s, fitted.rate_per_s) / 2
-
-
-def _chance_to_pass(fitted: Estimate, rate_per_s: float, independent: float) -> float:
-    """Averaged over where the capacity may really be."""
-    allowed = fitted.slo.allowed_share
-    most = most_over(independent, allowed)
-    if most < 0:
-        return 0.0
-    shares = fitted.shares_over(rate_per_s)
-    return sum(at_most(most, independent, share) for share in shares) / len(shares)
-
-
-def _dependence_near(points: Sequence[Point], slo: Slo, rate_per_s: float) -> float:
-    """What probes near the rate showed; the longer ones know better, for short ones cannot see long runs."""
-    near = [
-        (count.dependence, float(count.requests) ** 2)
-        for point in points
-        for count in point.slos
-        if count.slo == str(slo) and abs(math.log(point.rate_per_s / rate_per_s)) < _NEARBY and not point.stopped
-    ]
-    if not near:
-        return 1.0
-    total = sum(weight for _, weight in near)
-    return _UNSEEN * math.exp(sum(math.log(factor) * weight for factor, weight in near) / total)

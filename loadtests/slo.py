@@ -50,6 +50,11 @@ class Slo:
         """`p99`, `p99.9` or `errors`."""
         return "errors" if self.limit_ms is None else f"p{self.percentile * 100:.10g}"
 
+    @property
+    def late(self) -> str:
+        """What a request did that breaks it: `over 50ms` or `failed`."""
+        return "failed" if self.limit_ms is None else f"over {format_ms(self.limit_ms)}"
+
     def __str__(self) -> str:
         if self.limit_ms is None:
             return f"errors={self.allowed_share * 100:.10g}%"

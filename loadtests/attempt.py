@@ -1,0 +1,80 @@
+"""Which rate a confirmation should try, and when it may end early: foresight from the points measured so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from loadtests.certify import LOOK_CONFIDENCE
+from loadtests.estimate import Estimate, estimate
+from loadtests.point import Point, Probe
+from loadtests.slo import Slo
+from loadtests.verdict import at_most, most_over
+
+_FEWEST_OVER = 4
+_CONTINUED = 2.5
+"""A confirmation may be continued to this many times its requests."""
+_CAUTIOUS = 0.7
+"""Of the rate that held in short probes: what to try when no rate can be expected to pass in the time there is."""
+_NEARBY, _UNSEEN = 0.35, 1.4
+"""How near in ln(rate) a probe must be to tell of another's dependence, and what short probes miss of it."""
+
+
+def hopeless_count(probe: Probe, slo: Slo) -> int:
+    """So many requests over the limit end a probe early.
+
+    A confirmation ends when it cannot pass any more. A short probe also has to tell by how much a rate misses, so it
+    goes on until three times the allowed share is over.
+    """
+    if probe.phase == "confirm":
+        most = most_over(probe.requests * _CONTINUED, slo.allowed_share, LOOK_CONFIDENCE)
+        return max(most + 1, _FEWEST_OVER)
+    return math.ceil(3 * slo.allowed_share * probe.requests) + _FEWEST_OVER
+
+
+def likely_to_pass(
+    points: Sequence[Point], slos: Sequence[Slo], seconds: float, fallback_per_s: float, *, likely: float
+) -> float:
+    """The highest rate at which a probe of `seconds` passes with the probability `likely`, by the estimated curve.
+
+    A probe cannot pass right at the capacity: the fewer its requests, the further below it must stay. When no rate is
+    that likely, the likeliest one.
+    """
+    fitted = estimate(points, slos)
+    if fitted is None:
+        return fallback_per_s
+    best_per_s, best = _CAUTIOUS * min(fallback_per_s, fitted.rate_per_s), 0.0
+    rate_per_s = fitted.rate_per_s
+    while rate_per_s > fitted.rate_per_s / 4:
+        factor = dependence_near(points, fitted.slo, rate_per_s)
+        chance = _chance_to_pass(fitted, rate_per_s, rate_per_s * seconds / factor)
+        if chance >= likely:
+            return rate_per_s
+        if chance > best:
+            best_per_s, best = rate_per_s, chance
+        rate_per_s *= 0.99
+    return best_per_s
+
+
+def _chance_to_pass(fitted: Estimate, rate_per_s: float, independent: float) -> float:
+    """Averaged over where the capacity may really be."""
+    allowed = fitted.slo.allowed_share
+    most = most_over(independent, allowed, LOOK_CONFIDENCE)
+    if most < 0:
+        return 0.0
+    shares = fitted.shares_over(rate_per_s)
+    return sum(at_most(most, independent, share) for share in shares) / len(shares)
+
+
+def dependence_near(points: Sequence[Point], slo: Slo, rate_per_s: float) -> float:
+    """What probes near the rate showed; the longer ones know better, for short ones cannot see long runs."""
+    near = [
+        (count.dependence, float(count.requests) ** 2)
+        for point in points
+        for count in point.slos
+        if count.slo == str(slo) and abs(math.log(point.rate_per_s / rate_per_s)) < _NEARBY and not point.stopped
+    ]
+    if not near:
+        return 1.0
+    total = sum(weight for _, weight in near)
+    return _UNSEEN * math.exp(sum(math.log(factor) * weight for factor, weight in near) / total)

@@ -1,0 +1,102 @@
+"""Which rates are certified: the probes of a confirmation, judged together.
+
+A confirmation is one probe, or two with different seeds when the first ends undecided. Whoever may look twice may err
+twice, so each look is taken at 99.5 %: together they certify a rate that does not hold at most one time in a hundred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loadtests.point import Point, SloCount
+from loadtests.slo import Slo
+from loadtests.verdict import CONFIDENCE, judge_counts, requests_to_pass
+
+LOOKS = 2
+LOOK_CONFIDENCE = 1 - (1 - CONFIDENCE) / LOOKS
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A rate that passed, and the probes it rests on."""
+
+    rate_per_s: float
+    points: tuple[Point, ...]
+
+    @property
+    def requests(self) -> int:
+        return sum(point.requests for point in self.points)
+
+    def describe(self) -> str:
+        """What was seen: how many over each limit."""
+        parts = []
+        for slo, counts in _by_slo(self.points):
+            over, requests = sum(count.over for count in counts), sum(count.requests for count in counts)
+            parts.append(f"{over:,} of {requests:,} {slo.late} ({over / requests * 100:.2f} %)")
+        return ", ".join(parts)
+
+
+def certificates(points: Sequence[Point]) -> list[Certificate]:
+    """Of all rates that are certified, highest first."""
+    rates = {point.rate_per_s for point in points if point.phase == "confirm"}
+    found = (_certificate(points, rate_per_s) for rate_per_s in sorted(rates, reverse=True))
+    return [certificate for certificate in found if certificate is not None]
+
+
+def is_certified(points: Sequence[Point], rate_per_s: float) -> bool:
+    return _certificate(points, rate_per_s) is not None
+
+
+def missing_requests(points: Sequence[Point], rate_per_s: float) -> int:
+    """About how many more would certify the rate if the share over the limit stays; 0 when none can or need be."""
+    looks = _looks(points, rate_per_s)
+    if len(looks) >= LOOKS or not _in_order(looks) or _passes(looks):
+        return 0
+    missing = 0
+    for slo, counts in _by_slo(looks):
+        requests, over = (sum(values) for values in zip(*((c.requests, c.over) for c in counts), strict=True))
+        factor = requests / sum(count.requests / count.dependence for count in counts)
+        needed = requests_to_pass(requests, over, slo.allowed_share, factor, LOOK_CONFIDENCE)
+        if needed is None:
+            return 0
+        missing = max(missing, needed - requests)
+    return missing
+
+
+def _certificate(points: Sequence[Point], rate_per_s: float) -> Certificate | None:
+    looks = _looks(points, rate_per_s)
+    if looks and _in_order(looks[:1]) and _passes(looks[:1]):
+        return Certificate(rate_per_s, looks[:1])
+    if len(looks) == LOOKS and _in_order(looks) and _passes(looks):
+        return Certificate(rate_per_s, looks)
+    return None
+
+
+def _looks(points: Sequence[Point], rate_per_s: float) -> tuple[Point, ...]:
+    """The confirmations at a rate that the generator did not spoil; what it spoiled is no look at the server."""
+    at_rate = (point for point in points if point.phase == "confirm" and point.rate_per_s == rate_per_s)
+    return tuple(point for point in at_rate if point.verdict != "invalid")[:LOOKS]
+
+
+def _in_order(looks: Sequence[Point]) -> bool:
+    """Nothing but the number of requests stands against any of them."""
+    return all(point.passes and not point.stopped for point in looks)
+
+
+def _passes(looks: Sequence[Point]) -> bool:
+    if len(looks) == 1:
+        return looks[0].verdict == "pass"
+    for slo, counts in _by_slo(looks):
+        requests = sum(count.requests / count.dependence for count in counts)
+        over = sum(count.over / count.dependence for count in counts)
+        if judge_counts(requests, over, slo.allowed_share, confidence=LOOK_CONFIDENCE) != "pass":
+            return False
+    return True
+
+
+def _by_slo(looks: Sequence[Point]) -> list[tuple[Slo, list[SloCount]]]:
+    return [
+        (Slo.parse(first.slo), [count for point in looks for count in point.slos if count.slo == first.slo])
+        for first in looks[0].slos
+    ]
