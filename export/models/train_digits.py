@@ -39,7 +39,7 @@ def augment(pixels: Any, size: int) -> Any:
     def uniform(low: float, high: float, *shape: int) -> Any:
         return torch.rand(count, *(shape or (1, 1, 1))) * (high - low) + low
 
-    scale, aspect = uniform(0.6, 1.12), torch.exp(uniform(-0.2, 0.35))
+    scale, aspect = uniform(0.6, 1.12), torch.exp(uniform(-0.18, 0.18))
     angle, shear = uniform(-0.26, 0.26), uniform(-0.2, 0.2)
     cos, sin = torch.cos(angle), torch.sin(angle)
     rows = [
@@ -54,7 +54,7 @@ def augment(pixels: Any, size: int) -> Any:
     mode = "bicubic" if torch.rand(()) < 0.5 else "bilinear"
     grid = functional.affine_grid(theta, [count, 1, resolution, resolution], align_corners=False)
     ink = functional.grid_sample(pixels, grid, mode=mode, align_corners=False).clamp(0, 1)
-    sharp = torch.sigmoid(uniform(5, 30) * (ink - uniform(0.22, 0.55)))
+    sharp = torch.sigmoid(uniform(5, 30) * (ink - uniform(0.25, 0.5)))
     ink = torch.where((torch.rand(count) < 0.5).reshape(count, 1, 1, 1) & ~plain.reshape(count, 1, 1, 1), sharp, ink)
     ink = functional.interpolate(ink, size=(size, size), mode="bilinear", align_corners=False)
     # Levels of dark and light, a tint on each channel, and which of the two is the paper.

@@ -21,8 +21,8 @@ from export.models import digits
 from export.models.images import Preprocessor
 from export.models.mobilenet_v2 import DIGITS_PREPROCESSOR, DIGITS_WEIGHTS, MobileNetV2
 
-SEVEN = ((18, 20), (80, 20), (42, 85))
-ONE = ((40, 32), (52, 15), (52, 85))
+TWO = ((25, 30), (45, 15), (70, 25), (70, 45), (25, 85), (78, 85))
+FIVE = ((72, 15), (32, 15), (30, 45), (60, 45), (72, 62), (60, 82), (27, 82))
 
 
 def test_the_committed_weights_are_small_and_good(exported_repository: Path) -> None:
@@ -57,7 +57,7 @@ def test_the_evaluation_is_what_the_pipeline_makes_of_the_png() -> None:
 
 
 @pytest.mark.parametrize("size", [28, 64, 500], ids=lambda size: f"{size} pixels")
-@pytest.mark.parametrize(("strokes", "digit"), [(SEVEN, 7), (ONE, 1)], ids=["seven", "one"])
+@pytest.mark.parametrize(("strokes", "digit"), [(TWO, 2), (FIVE, 5)], ids=["two", "five"])
 @pytest.mark.parametrize("paper", ["white", "black"])
 def test_a_drawn_digit_of_any_size_on_any_paper_is_named(
     exported_repository: Path, strokes: tuple[tuple[int, int], ...], digit: int, paper: str, size: int
@@ -148,11 +148,6 @@ def test_other_weights_are_exported_at_their_own_size_with_their_own_labels(
     assert through.accuracy == {"top1_agreement": 1.0}
     assert through.parity is not None
     assert through.parity.max_abs < 1e-4
-
-    back = export_model(recipe, exported, weights="bundled")
-    assert "mobilenet_v2/config.pbtxt: input[0].dims [96, 96, 3] -> [128, 128, 3]" in back.notes
-    assert back.manifest.stations is not None
-    assert back.manifest.stations["onnx"].accuracy["top1_accuracy"] >= 0.985
 
 
 def no_weights(folder: Path) -> None:
