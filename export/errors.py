@@ -5,6 +5,8 @@ ExportError
 ├── ConfigError     a config.pbtxt that does not parse
 ├── ContractError   the ONNX graph and config.pbtxt disagree
 ├── AccuracyError   a station's figures fell below the recipe's tolerance
+├── EngineError     TensorRT did not build an engine, or built one that answers otherwise
+│   └── EngineUnavailableError   there is no TensorRT builder or no GPU here
 └── PublishError    the model repository cannot be written, or another export holds it
 """
 
@@ -38,3 +40,11 @@ class AccuracyError(ExportError):
 
 class PublishError(ExportError):
     """The model repository could not be changed."""
+
+
+class EngineError(ExportError):
+    """An engine could not be built, or its answers are not those of the ONNX model; the ONNX model stands."""
+
+
+class EngineUnavailableError(EngineError):
+    """This machine has no TensorRT builder or no GPU."""

@@ -1,0 +1,82 @@
+"""Plan headers, Triton releases, and what is said when they do not meet."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from export import plan
+from export.errors import EngineError
+
+
+def header(version: tuple[int, int, int, int], tag: int = plan.TAG, serialization: int = 0) -> bytes:
+    return struct.pack("<II16x4B", tag, serialization, *version) + b"engine"
+
+
+def test_the_header_gives_the_tensorrt_version(tmp_path: Path) -> None:
+    path = tmp_path / "model.plan"
+    path.write_bytes(header((10, 16, 1, 11)))
+    assert path.read_bytes()[:4] == b"ftrt"
+    assert plan.read_header(path) == plan.PlanHeader(0, (10, 16, 1, 11))
+
+
+def test_another_layout_is_not_guessed_at(tmp_path: Path) -> None:
+    path = tmp_path / "model.plan"
+    path.write_bytes(header((10, 16, 1, 11), serialization=1))
+    assert plan.read_header(path) == plan.PlanHeader(1, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        pytest.param(None, "cannot be read", id="no file"),
+        pytest.param(header((10, 0, 0, 1))[:20], "has 20 bytes", id="cut short"),
+        pytest.param(b"\x08\x0a" + bytes(60), "does not begin with TensorRT's tag", id="an ONNX file"),
+    ],
+)
+def test_what_is_no_plan_is_refused(tmp_path: Path, content: bytes | None, says: str) -> None:
+    path = tmp_path / "model.plan"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(EngineError, match=says):
+        plan.read_header(path)
+
+
+@pytest.mark.parametrize(
+    ("built", "tag", "compatible", "says"),
+    [
+        pytest.param((10, 16, 1, 11), "26.05-py3", False, None, id="the same version"),
+        pytest.param((10, 15, 1, 29), "26.02", False, None, id="the same as far as the release's is known"),
+        pytest.param((10, 16, 1, 11), "26.06", False, "Triton 26.06 has TensorRT 11.0.0", id="newer server"),
+        pytest.param((10, 16, 1, 11), "26.06", True, None, id="newer server, version compatible"),
+        pytest.param((11, 0, 0, 114), "26.05", True, "does not run in an older", id="older server, compatible"),
+        pytest.param((11, 4, 0, 106), "26.09", False, None, id="a release whose version is not known"),
+        pytest.param((11, 4, 0, 106), "99.01", False, None, id="a release not in the table"),
+    ],
+)
+def test_whether_a_release_can_run_a_plan(built: tuple[int, ...], tag: str, compatible: bool, says: str | None) -> None:
+    sentence = plan.obstacle(built, tag, version_compatible=compatible)
+    assert (sentence is None) if says is None else (says in (sentence or ""))
+
+
+@pytest.mark.parametrize(
+    ("compose", "environment", "tag"),
+    [
+        ("image: nvcr.io/nvidia/tritonserver:26.05-py3\n", None, "26.05-py3"),
+        ("image: nvcr.io/nvidia/tritonserver:${TRITON_TAG:-26.05-py3}\n", None, "26.05-py3"),
+        ("image: nvcr.io/nvidia/tritonserver:${TRITON_TAG:-26.05-py3}\n", "TRITON_TAG=26.06-py3\n", "26.06-py3"),
+        ("image: nvcr.io/nvidia/tritonserver:$TAG\n", "# which\nexport TAG='26.02'\n", "26.02"),
+        ("# image: nvcr.io/nvidia/tritonserver:26.05-py3\nimage: haproxy:3.0\n", None, None),
+        (None, None, None),
+    ],
+)
+def test_the_tag_is_read_from_compose(
+    tmp_path: Path, compose: str | None, environment: str | None, tag: str | None
+) -> None:
+    if compose is not None:
+        (tmp_path / "docker-compose.yml").write_text(compose)
+    if environment is not None:
+        (tmp_path / ".env").write_text(environment)
+    assert plan.configured_tag(tmp_path) == tag

@@ -1,0 +1,95 @@
+"""Optimization profiles from config.pbtxt: batch, open axes, several profiles, and what is refused by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from export.config import parse
+from export.errors import EngineError
+from export.profiles import Axes, AxisRange, Shapes, profiles
+
+IMAGE = 'max_batch_size: 32 input [ { name: "pixels" data_type: TYPE_UINT8 dims: [ 8, 8, 3 ] } ] '
+TEXT = """
+max_batch_size: 16
+input [
+  { name: "ids" data_type: TYPE_INT64 dims: [ -1 ] },
+  { name: "mask" data_type: TYPE_INT64 dims: [ -1 ] }
+]
+"""
+LENGTH = (AxisRange(1, 32, 256),)
+TOKENS: Axes = {"ids": {1: LENGTH}, "mask": {1: LENGTH}}
+
+
+@pytest.mark.parametrize(
+    ("more", "tuned", "optimum"),
+    [
+        pytest.param("", None, 32, id="nothing said: the largest batch"),
+        pytest.param("dynamic_batching { preferred_batch_size: [ 4, 8 ] }", None, 8, id="the largest preferred"),
+        pytest.param("dynamic_batching { preferred_batch_size: [ 4, 8 ] }", 16, 16, id="a tuned batch wins"),
+    ],
+)
+def test_the_batch_axis(more: str, tuned: int | None, optimum: int) -> None:
+    (profile,) = profiles(parse(IMAGE + more), {}, tuned_batch=tuned)
+    assert profile.shapes == {"pixels": Shapes((1, 8, 8, 3), (optimum, 8, 8, 3), (32, 8, 8, 3))}
+
+
+def test_open_axes_come_from_the_recipe() -> None:
+    (profile,) = profiles(parse(TEXT), TOKENS)
+    assert profile.shapes == dict.fromkeys(("ids", "mask"), Shapes((1, 1), (16, 32), (16, 256)))
+
+
+def test_without_a_batch_axis_every_axis_is_the_graph_s() -> None:
+    config = parse('input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 4 ] } ]')
+    (profile,) = profiles(config, {"x": {0: (AxisRange(2, 3, 5),)}})
+    assert profile.shapes == {"x": Shapes((2, 4), (3, 4), (5, 4))}
+
+
+def test_a_reshape_is_what_the_graph_sees() -> None:
+    config = parse('max_batch_size: 4 input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] reshape { shape: [ ] } } ]')
+    (profile,) = profiles(config, {})
+    assert profile.shapes == {"x": Shapes((1,), (4,), (4,))}
+
+
+def test_several_profiles_where_the_instances_list_them() -> None:
+    listed = 'dynamic_batching { preferred_batch_size: [ 1, 16 ] } instance_group [ { profile: [ "0", "1" ] } ]'
+    axes: Axes = {
+        "ids": {1: (AxisRange(1, 16, 64), AxisRange(1, 128, 256))},
+        "mask": {1: (AxisRange(1, 16, 64), AxisRange(1, 128, 256))},
+    }
+    small, large = profiles(parse(TEXT + listed), axes)
+    assert small.shapes["ids"] == Shapes((1, 1), (1, 16), (16, 64))
+    assert large.shapes["ids"] == Shapes((1, 1), (16, 128), (16, 256))
+    assert small.to_json()["mask"] == {"minimum": (1, 1), "optimum": (1, 16), "maximum": (16, 64)}
+
+
+@pytest.mark.parametrize(
+    ("text", "axes", "says"),
+    [
+        pytest.param(TEXT, {"ids": {1: LENGTH}}, r"axis 1 of input 'mask' is open .* no range", id="no range"),
+        pytest.param(TEXT, {**TOKENS, "id": {1: LENGTH}}, r"names the input 'id', .* \['ids', 'mask'\]", id="no input"),
+        pytest.param(TEXT, {**TOKENS, "ids": {0: LENGTH}}, "batch comes from max_batch_size", id="a batch range"),
+        pytest.param(TEXT, {**TOKENS, "ids": {1: LENGTH * 2}}, "2 ranges for 1 profiles", id="too many ranges"),
+        pytest.param(
+            IMAGE + 'instance_group [ { profile: "1" } ] dynamic_batching { preferred_batch_size: [ 1, 2, 4 ] }',
+            {},
+            "2 profiles, preferred_batch_size has 3",
+            id="preferred sizes for another number of profiles",
+        ),
+        pytest.param(IMAGE + 'instance_group [ { profile: "a" } ]', {}, "profile 'a'", id="no index"),
+        pytest.param(IMAGE.replace("UINT8", "STRING"), {}, "'pixels' is TYPE_STRING", id="a type TensorRT lacks"),
+        pytest.param(IMAGE.replace("dims", "is_shape_tensor: true dims"), {}, "shape tensor", id="a shape tensor"),
+    ],
+)
+def test_refusals_name_the_tensor(text: str, axes: Axes, says: str) -> None:
+    with pytest.raises(EngineError, match=says):
+        profiles(parse(text), axes)
+
+
+def test_a_tuned_batch_that_is_never_served_is_refused() -> None:
+    with pytest.raises(EngineError, match="tuned batch is 64, max_batch_size is 32"):
+        profiles(parse(IMAGE), {}, tuned_batch=64)
+
+
+def test_a_range_out_of_order_is_refused() -> None:
+    with pytest.raises(EngineError, match="min 8, opt 4, max 16"):
+        AxisRange(8, 4, 16)
