@@ -20,9 +20,8 @@ from typing import Any
 from loadtests.firing import Firing
 from loadtests.http2 import Http2Transport
 from loadtests.job import Job, read_payloads, read_schedule, write_record
+from loadtests.priority import go_first
 from loadtests.transport import GrpcTransport, OnDone, Transport
-
-_NICENESS = -10
 
 
 class Generator:
@@ -77,20 +76,6 @@ class Generator:
         return json.loads(line) if line else None
 
 
-def _go_first() -> None:
-    """Real-time priority where that is allowed, else a better nice value, else nothing.
-
-    A late send spoils the measurement, and on a machine shared with a busy server the scheduler delays an ordinary
-    process by milliseconds: p99 send lag on two busy cores was 5-13 ms as usual, 4-7 ms at nice -10 and 0.2 ms here.
-    The generator needs little time and sleeps between sends, so the server loses nothing by it.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # no permission; not Linux
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-        return
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
-
-
 def _say(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
 
@@ -105,7 +90,7 @@ async def _serve() -> None:
 def main() -> None:
     # Ctrl-C reaches the whole process group; the parent decides what it means and tells us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _go_first()
+    go_first()
     try:
         import uvloop
     except ImportError:  # works on every platform, a little slower

@@ -114,7 +114,7 @@ def judge(slo: Slo, latencies_ms: NDArray[np.float64], *, confidence: float = CO
     # An answer exactly at the limit is in time; a failure (infinite) is over every limit.
     late = (latencies_ms > limit_ms) | np.isinf(latencies_ms)
     over = int(late.sum())
-    factor = dependence(latencies_ms, slo.allowed_share, late)
+    factor = _inefficiency(late) if slo.limit_ms is None else dependence(latencies_ms, slo.allowed_share, late)
     verdict = judge_counts(requests, over, slo.allowed_share, dependence=factor, confidence=confidence)
     needed = None
     if verdict == "undecided" and (not requests or over / requests < slo.allowed_share):
@@ -126,9 +126,9 @@ def dependence(latencies_ms: NDArray[np.float64], allowed_share: float, late: ND
     """How many requests in a row tell as much as one: 1 + 2 * sum of the autocorrelation of being among the slowest.
 
     The slowest are the requests over the limit and, because those are too few to learn from when the SLO is kept, the
-    slowest 5 x `allowed_share` (the slowest 5 % for a p99); the larger of both figures counts. The sum ends at the
-    first lag whose autocorrelation is within the noise of independent requests (2 / sqrt(n)), so independent requests
-    give 1.
+    slowest 5 x `allowed_share` (the slowest 5 % for a p99); the larger of both figures counts. The sum ends
+    where the autocorrelation does; when neighbours are already within the noise of independent requests (2 / sqrt(n)),
+    the answer is 1.
     """
     if len(latencies_ms) < 2:
         return 1.0
@@ -141,15 +141,17 @@ def dependence(latencies_ms: NDArray[np.float64], allowed_share: float, late: ND
 
 def _inefficiency(marks: NDArray[np.bool_]) -> float:
     count = len(marks)
-    centred = marks - marks.mean()
-    variance = float(np.mean(centred**2))
+    centred = marks - (marks.mean() if count else 0.0)
+    variance = float(np.mean(centred**2)) if count else 0.0
     if variance == 0:
         return 1.0
     size = 1 << (2 * count - 1).bit_length()
     spectrum = np.fft.rfft(centred, size)
     correlation = np.fft.irfft(spectrum * np.conj(spectrum), size)[: count // 2 + 1] / (count * variance)
-    noise = correlation < 2 / math.sqrt(count)
-    end = int(np.argmax(noise)) if noise.any() else len(correlation)
+    if len(correlation) < 2 or correlation[1] < 2 / math.sqrt(count):
+        return 1.0
+    ended = correlation < 0
+    end = int(np.argmax(ended)) if ended.any() else len(correlation)
     return max(1.0, 1.0 + 2.0 * float(correlation[1:end].sum()))
 
 

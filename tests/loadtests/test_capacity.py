@@ -1,0 +1,157 @@
+"""The whole search against the reference queue: what it finds, what it keeps, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+
+import pytest
+from queueing import md1_capacity_per_s
+
+from loadtests import CapacityRequest, Slo, find, write_report
+from loadtests.errors import BadRequestError, SloUnreachableError, TargetError
+from loadtests.store import read_runs
+
+P99 = Slo.parse("p99=30ms")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """One search of an M/D/1 queue with 2 ms of service, and its folder."""
+    from conftest import QueueProcess
+
+    queue = QueueProcess("--service-ms", "2")
+    folder = tmp_path_factory.mktemp("results")
+    seen = []
+    try:
+        request = CapacityRequest(queue.address, "queue", [P99], budget_s=12, folder=folder, manifest={"made": "here"})
+        return find(request, on_point=seen.append), seen, folder
+    finally:
+        queue.stop()
+
+
+def test_finds_the_neighbourhood_of_the_capacity(found):
+    result, _, _ = found
+    capacity_per_s = md1_capacity_per_s(0.002, 0.03, 0.99)
+    assert result.capacity_estimate_per_s == pytest.approx(capacity_per_s, rel=0.35)
+    assert result.capacity_per_s is None or result.capacity_per_s < capacity_per_s
+    assert not result.partial
+
+
+def test_json_has_the_keys_that_others_rely_on(found):
+    result, seen, _ = found
+    document = json.loads(json.dumps(result.to_json()))
+    assert {
+        "capacity_per_s", "capacity_estimate_per_s", "capacity_estimate_interval_per_s", "verdict", "slo", "model",
+        "seeds", "manifest", "hardware", "partial", "points",
+    } <= set(document)  # fmt: skip
+    assert document["slo"] == "p99=30ms"
+    assert document["manifest"] == {"made": "here"}
+    assert len(document["points"]) == len(seen) == len(document["seeds"]) - 1
+    for point in document["points"]:
+        assert {
+            "rate_per_s", "achieved_per_s", "p50_ms", "p99_ms", "verdict", "reason", "send_lag_p99_ms", "requests",
+            "errors", "seed", "cpu_per_request_us", "queue_ms", "compute_ms", "mean_batch", "steps",
+        } <= set(point)  # fmt: skip
+        assert point["queue_ms"] is None  # this server has no statistics extension
+
+
+def test_raw_results_give_the_same_answer_again(found):
+    result, _, folder = found
+    (stored,) = read_runs(folder)
+    assert stored.result.to_json() == result.to_json()
+    record = stored.record(result.points[0])
+    assert len(record) == result.points[0].scheduled
+
+
+def test_report_is_made_from_the_folder_alone(found):
+    _, _, folder = found
+    path = write_report(folder)
+    text = path.read_text()
+    assert text.count("<svg") >= 4
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text
+    assert (folder / "queue" / "points.csv").read_text().count("\n") == len(found[1]) + 1
+    assert (folder / "queue" / "latency.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("options", "model", "slo", "error", "message"),
+    [
+        ([], "other", P99, TargetError, "unknown model|not ready|no model"),
+        (["--not-ready"], "queue", P99, TargetError, "not ready"),
+        (["--refuse", "input x has no rows"], "queue", P99, TargetError, "input x has no rows"),
+        (["--service-ms", "40"], "queue", P99, SloUnreachableError, r"p99=30ms is missed by 1\d(\.\d)? ms"),
+    ],
+)
+def test_checks_before_it_measures(start_queue, options, model, slo, error, message):
+    address = start_queue(*options).address
+    with pytest.raises(error, match=message) as raised:
+        find(CapacityRequest(address, model, [slo]))
+    assert "\n" not in str(raised.value)
+
+
+def test_nobody_listens():
+    with pytest.raises(TargetError, match=r"no inference server answers at 127\.0\.0\.1:9"):
+        find(CapacityRequest("127.0.0.1:9", "queue", [P99]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"server": "localhost"},
+        {"server": "localhost:grpc"},
+        {"slos": []},
+        {"slos": [Slo.parse("errors=1%")]},
+        {"payloads": []},
+        {"max_per_s": 0.0},
+        {"start_per_s": -1.0},
+        {"budget_s": 0.0},
+        {"tolerance": 2.0},
+        {"timeout_s": 0.0},
+    ],
+)
+def test_refuses_impossible_requests(start_queue, change):
+    address = start_queue().address if set(change) & {"budget_s", "tolerance"} else "127.0.0.1:9"
+    with pytest.raises(BadRequestError):
+        find(CapacityRequest(**{"server": address, "model": "queue", "slos": [P99], **change}))
+
+
+def test_a_server_that_dies_leaves_the_points_so_far(start_queue, tmp_path):
+    queue = start_queue("--service-ms", "2")
+    seen = []
+
+    def watch(point):
+        seen.append(point)
+        if len(seen) == 2:
+            threading.Timer(0.5, queue.process.kill).start()
+
+    result = find(CapacityRequest(queue.address, "queue", [P99], budget_s=30, folder=tmp_path), on_point=watch)
+    assert result.partial
+    assert len(result.points) >= 2
+    assert "went away" in result.reason or "cannot be reached" in result.reason or "not answer" in result.reason
+    assert read_runs(tmp_path)[0].result.partial
+    assert "partial" in write_report(tmp_path).read_text()
+
+
+def test_ctrl_c_keeps_what_was_measured(start_queue, tmp_path):
+    queue = start_queue("--service-ms", "2")
+
+    def watch(point):
+        if point.number == 1:
+            threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    result = find(CapacityRequest(queue.address, "queue", [P99], budget_s=30, folder=tmp_path), on_point=watch)
+    assert result.partial
+    assert result.reason.startswith("interrupted")
+    assert len(result.points) >= 2
+
+
+def test_a_bounded_queue_fails_by_its_errors(start_queue):
+    queue = start_queue("--service-ms", "5", "--bound", "2")
+    result = find(CapacityRequest(queue.address, "queue", [Slo.parse("p99=200ms")], budget_s=8))
+    worst = max(result.points, key=lambda point: point.rate_per_s)
+    assert worst.verdict == "fail"
+    assert "UNAVAILABLE: Exceeds maximum queue size" in worst.error_messages

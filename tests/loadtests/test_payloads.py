@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from tritonclient.grpc import model_config_pb2, service_pb2
+
+from loadtests.errors import BadRequestError
+from loadtests.payloads import from_metadata
+
+
+def metadata(*tensors):
+    inputs = [
+        service_pb2.ModelMetadataResponse.TensorMetadata(name=name, datatype=datatype, shape=shape)
+        for name, datatype, shape in tensors
+    ]
+    return service_pb2.ModelMetadataResponse(name="model", inputs=inputs)
+
+
+def made(*tensors, max_batch_size=8, seed=0, count=3):
+    config = model_config_pb2.ModelConfig(max_batch_size=max_batch_size)
+    payloads = from_metadata(metadata(*tensors), config, seed=seed, count=count)
+    return [service_pb2.ModelInferRequest.FromString(payload) for payload in payloads]
+
+
+def test_free_dimensions_are_filled_and_the_batch_is_one():
+    (request, *_) = made(("x", "FP32", [-1, 4, -1]))
+    assert list(request.inputs[0].shape) == [1, 4, 16]
+    values = np.frombuffer(request.raw_input_contents[0], np.float32)
+    assert len(values) == 64
+    assert 0 <= values.min() < values.max() <= 1
+
+
+def test_without_batching_every_free_dimension_is_filled():
+    assert list(made(("x", "FP32", [-1]), max_batch_size=0)[0].inputs[0].shape) == [16]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "bytes_each", "largest"),
+    [("UINT8", 1, 255), ("INT8", 1, 127), ("INT64", 8, 1), ("BOOL", 1, 1), ("FP16", 2, None), ("BF16", 2, None)],
+)
+def test_types_have_their_size_and_a_sensible_range(datatype, bytes_each, largest):
+    (request, *_) = made(("x", datatype, [-1, 100]))
+    content = request.raw_input_contents[0]
+    assert len(content) == 100 * bytes_each
+    if largest is not None:
+        dtype = {"UINT8": "u1", "INT8": "i1", "INT64": "i8", "BOOL": "u1"}[datatype]
+        assert 0 <= np.frombuffer(content, dtype).max() <= largest
+
+
+def test_text_is_length_prefixed_words():
+    (request, *_) = made(("text", "BYTES", [-1, 2]))
+    content = request.raw_input_contents[0]
+    length = int.from_bytes(content[:4], "little")
+    assert content[4 : 4 + length].decode().replace(" ", "").isalpha()
+
+
+def test_the_seed_decides():
+    tensor = ("x", "FP32", [-1, 4])
+    assert made(tensor)[0] == made(tensor)[0]
+    assert made(tensor)[0] != made(tensor)[1]
+    assert made(tensor)[0] != made(tensor, seed=1)[0]
+
+
+def test_unknown_types_are_named():
+    with pytest.raises(BadRequestError, match="input x has type COMPLEX64"):
+        made(("x", "COMPLEX64", [4]))

@@ -1,0 +1,168 @@
+import math
+
+import numpy as np
+import pytest
+from queueing import md1_capacity_per_s, mm1_capacity_per_s
+from simulated import run_search, simulate
+
+from loadtests.certify import certificates, is_certified, missing_requests
+from loadtests.errors import BadRequestError
+from loadtests.estimate import estimate
+from loadtests.point import Probe
+from loadtests.search import Plan, search
+from loadtests.slo import Slo
+
+P99 = Slo.parse("p99=20ms")
+RUNS = 25
+
+
+@pytest.fixture(scope="module")
+def searches():
+    """Searches of an M/D/1 queue with 1 ms of service: 886 requests/s keep a p99 of 20 ms."""
+    return [run_search(P99, 0.001, budget_s=60, seed=seed) for seed in range(RUNS)]
+
+
+CAPACITY_PER_S = md1_capacity_per_s(0.001, 0.02, 0.99)
+
+
+def test_certified_rate_stays_below_the_capacity_and_not_far(searches):
+    rates = [certificates(points)[0].rate_per_s / CAPACITY_PER_S for points in searches]
+    assert max(rates) <= 1.0
+    assert np.median(rates) > 0.78
+    assert min(rates) > 0.6
+
+
+def test_estimate_is_near_the_capacity_and_its_interval_holds_it(searches):
+    found = [estimate(points, [P99]) for points in searches]
+    assert np.median([fitted.rate_per_s for fitted in found]) == pytest.approx(CAPACITY_PER_S, rel=0.06)
+    held = [fitted.low_per_s <= CAPACITY_PER_S <= fitted.high_per_s for fitted in found]
+    assert np.mean(held) >= 0.9
+
+
+def test_exponential_service_is_certified_too():
+    limit = Slo.parse("p99=50ms")
+    capacity = mm1_capacity_per_s(0.005, 0.05, 0.99)
+    rates = []
+    for seed in range(10):
+        certified = certificates(run_search(limit, 0.005, budget_s=240, seed=seed, exponential=True))
+        rates.append(certified[0].rate_per_s / capacity if certified else 0.0)
+    assert max(rates) <= 1.0
+    assert np.median(rates) > 0.5
+
+
+def test_budget_is_kept(searches):
+    for points in searches:
+        assert sum(point.took_s for point in points) < 60 * 1.1
+
+
+def test_phases_come_in_order_with_seeds_of_their_own(searches):
+    for points in searches:
+        phases = [point.phase for point in points]
+        assert phases == sorted(phases, key=["double", "bisect", "confirm"].index)
+        assert len({point.seed for point in points}) == len(points)
+        assert [point.number for point in points] == list(range(len(points)))
+
+
+def test_same_seed_same_search(searches):
+    again = run_search(P99, 0.001, budget_s=60, seed=3)
+    assert [(p.rate_per_s, p.requests, p.verdict) for p in again] == [
+        (p.rate_per_s, p.requests, p.verdict) for p in searches[3]
+    ]
+
+
+def test_halves_when_the_first_rate_is_too_high():
+    rates = [point.rate_per_s for point in drive(Plan((P99,), 8000.0, 0, budget_s=30), lambda rate: rate < 900)]
+    assert rates[:5] == [8000, 4000, 2000, 1000, 500]
+
+
+def test_gives_up_when_nothing_passes():
+    points = drive(Plan((P99,), 100.0, 0, budget_s=20), lambda rate: False)
+    assert not certificates(points)
+    assert estimate(points, [P99]) is None
+    assert len(points) < 20
+
+
+def test_never_exceeds_the_maximum_and_confirms_there():
+    points = drive(Plan((P99,), 100.0, 0, budget_s=60, max_per_s=700), lambda rate: True)
+    assert max(point.rate_per_s for point in points) == 700
+    assert certificates(points)[0].rate_per_s == 700
+
+
+def test_a_spoiled_probe_is_repeated_once_with_a_fresh_seed():
+    plan = Plan((P99,), 100.0, 0, budget_s=60)
+    searching = search(plan)
+    first = next(searching)
+    point = simulate(first, P99, 0.0001, None)
+    second = searching.send(replace(point, verdict="invalid", took_s=1.0))
+    assert second.rate_per_s == first.rate_per_s
+    assert second.seed != first.seed
+
+
+@pytest.mark.parametrize(
+    "change", [{"tolerance": 0}, {"tolerance": 1}, {"budget_s": 0}, {"start_per_s": 0}, {"max_per_s": -1}]
+)
+def test_refuses_impossible_plans(change):
+    with pytest.raises(BadRequestError):
+        Plan(**{"slos": (P99,), "start_per_s": 1.0, "seed": 0, **change})
+
+
+def confirmation(rate, requests, over, *, number=0, dependence=1.0):
+    """A point of the confirming phase with the given counts, judged by itself."""
+    point = simulate(Probe(number, "confirm", rate, requests, number), P99, 1e-6, None)
+    verdict = "pass" if over == 0 and requests / dependence >= 528 else "undecided"
+    counts = replace(point.slos[0], over=over, requests=requests, dependence=dependence)
+    return replace(point, verdict=verdict, passes=over <= requests / 100, slos=(counts,), requests=requests)
+
+
+def test_each_look_is_taken_at_a_higher_confidence():
+    at_99 = simulate(Probe(0, "confirm", 100.0, 500, 1), P99, 1e-6, None)
+    assert at_99.verdict == "undecided"
+    assert simulate(Probe(0, "confirm", 100.0, 528, 1), P99, 1e-6, None).verdict == "pass"
+    assert simulate(Probe(0, "bisect", 100.0, 459, 1), P99, 1e-6, None).verdict == "pass"
+
+
+def test_two_looks_at_one_rate_are_judged_together():
+    first, second = confirmation(100.0, 400, 0), confirmation(100.0, 400, 0, number=1)
+    assert 100 <= missing_requests([first], 100.0) <= 160
+    assert not is_certified([first], 100.0)
+    assert is_certified([first, second], 100.0)
+    assert certificates([first, second])[0].requests == 800
+    assert missing_requests([first, second], 100.0) == 0
+
+
+def test_dependent_requests_certify_less():
+    looks = [confirmation(100.0, 400, 0, number=number, dependence=2.0) for number in range(2)]
+    assert not is_certified(looks, 100.0)
+
+
+def test_looks_at_other_rates_and_failed_ones_certify_nothing():
+    assert not is_certified([confirmation(100.0, 400, 0), confirmation(101.0, 400, 0, number=1)], 100.0)
+    failed = replace(confirmation(100.0, 400, 0), passes=False, verdict="fail")
+    assert not is_certified([failed, confirmation(100.0, 600, 0, number=1)], 100.0)
+
+
+def test_a_spoiled_look_is_no_look():
+    spoiled = replace(confirmation(100.0, 600, 0), verdict="invalid")
+    assert not is_certified([spoiled], 100.0)
+    assert is_certified([spoiled, confirmation(100.0, 600, 0, number=1)], 100.0)
+
+
+def replace(value, **changes):
+    import dataclasses
+
+    return dataclasses.replace(value, **changes)
+
+
+def drive(plan, holds):
+    """The points of a search against a server that holds a rate or is hopeless at it."""
+    searching = search(plan)
+    points = []
+    try:
+        probe = next(searching)
+        while True:
+            service_s = 1e-6 if holds(probe.rate_per_s) else 3 / probe.rate_per_s
+            points.append(simulate(probe, plan.slos[0], service_s, None))
+            assert math.isfinite(points[-1].took_s)
+            probe = searching.send(points[-1])
+    except StopIteration:
+        return points

@@ -1,0 +1,70 @@
+import pytest
+from tritonclient.grpc import model_config_pb2
+from tritonclient.grpc.service_pb2 import ModelStatistics
+
+from loadtests.server_stats import composing_models, difference
+
+
+def statistics(name="model", *, requests, queue_ms, infer_ms, executions, inferences=None, batches=()):
+    stats = ModelStatistics(name=name, version="1", execution_count=executions, inference_count=inferences or requests)
+    stats.inference_stats.success.count = requests
+    for field, mean_ms in (
+        ("queue", queue_ms),
+        ("compute_infer", infer_ms),
+        ("compute_input", 1),
+        ("compute_output", 2),
+    ):
+        duration = getattr(stats.inference_stats, field)
+        duration.count, duration.ns = requests, int(requests * mean_ms * 1e6)
+    for size, count in batches:
+        stats.batch_stats.add(batch_size=size).compute_infer.count = count
+    return stats
+
+
+def test_difference_of_two_snapshots_is_what_the_window_saw():
+    before = statistics(requests=100, queue_ms=50, infer_ms=50, executions=100, batches=[(1, 100)])
+    after = statistics(requests=400, queue_ms=20, infer_ms=20, executions=200, batches=[(1, 150), (4, 50)])
+    stats = difference([before], [after])
+    assert stats is not None
+    (step,) = stats.steps
+    assert step.requests == 300
+    assert step.queue_ms == pytest.approx((400 * 20 - 100 * 50) / 300)
+    assert step.mean_batch == 3.0
+    assert stats.compute_ms == pytest.approx(step.compute_infer_ms + 3)
+    assert dict(step.batch_sizes) == {"1": 50, "4": 50}
+
+
+def test_a_pipeline_adds_up_and_the_slowest_step_gives_the_batch():
+    empty = [statistics(name, requests=1, queue_ms=0, infer_ms=0, executions=1) for name in ("pre", "model")]
+    after = [
+        statistics("pre", requests=101, queue_ms=1, infer_ms=2, executions=101),
+        statistics("model", requests=101, queue_ms=3, infer_ms=9, executions=26),
+    ]
+    stats = difference(empty, after)
+    assert stats is not None
+    assert [step.model for step in stats.steps] == ["pre", "model"]
+    assert stats.queue_ms == pytest.approx(4, rel=0.02)
+    assert stats.slowest.model == "model"
+    assert stats.mean_batch == 4.0
+
+
+def test_no_statistics_no_figures():
+    assert difference([], []) is None
+    same = statistics(requests=5, queue_ms=1, infer_ms=1, executions=5)
+    assert difference([same], [same]) is None
+
+
+def test_composing_models_are_resolved_through_nested_pipelines():
+    def pipeline(name, *steps):
+        config = model_config_pb2.ModelConfig(name=name)
+        for step in steps:
+            config.ensemble_scheduling.step.add(model_name=step)
+        return config
+
+    known = {
+        "outer": pipeline("outer", "pre", "inner", "pre"),
+        "inner": pipeline("inner", "model", "post"),
+        **{name: pipeline(name) for name in ("pre", "model", "post")},
+    }
+    assert composing_models(known["outer"], known.__getitem__) == ["pre", "model", "post"]
+    assert composing_models(known["pre"], known.__getitem__) == ["pre"]

@@ -1,0 +1,41 @@
+import pytest
+
+from loadtests.errors import BadRequestError
+from loadtests.slo import Slo, loosest_limit_ms, tightest_limit_ms
+
+
+@pytest.mark.parametrize(
+    ("text", "share", "limit_ms", "shown"),
+    [
+        ("p99=50ms", 0.01, 50.0, "p99=50ms"),
+        ("p99.9=800us", 0.001, 0.8, "p99.9=800us"),
+        ("p50=1.5s", 0.5, 1500.0, "p50=1.5s"),
+        (" p90 = 2.5 ms ", 0.1, 2.5, "p90=2.5ms"),
+        ("errors=0.1%", 0.001, None, "errors=0.1%"),
+    ],
+)
+def test_parses_what_people_write_and_writes_it_back(text, share, limit_ms, shown):
+    slo = Slo.parse(text)
+    assert slo.allowed_share == pytest.approx(share)
+    assert slo.limit_ms == limit_ms
+    assert str(slo) == shown
+    assert Slo.parse(str(slo)) == slo
+
+
+@pytest.mark.parametrize(
+    "text", ["", "p99", "p99=50", "p99=50 minutes", "99=50ms", "p100=5ms", "p0=5ms", "p99=0ms", "p99=-5ms",
+             "errors=1", "errors=0%", "errors=100%", "p99<50ms"]
+)  # fmt: skip
+def test_quotes_what_it_does_not_understand_and_shows_the_form(text):
+    with pytest.raises(BadRequestError) as error:
+        Slo.parse(text)
+    assert repr(text) in str(error.value)
+    assert "p99=50ms" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_limits_of_several():
+    slos = [Slo.parse(text) for text in ("p99=50ms", "p50=10ms", "errors=0.1%")]
+    assert (tightest_limit_ms(slos), loosest_limit_ms(slos)) == (10.0, 50.0)
+    with pytest.raises(BadRequestError, match="no latency limit"):
+        tightest_limit_ms(slos[2:])

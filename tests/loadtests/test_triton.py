@@ -1,0 +1,95 @@
+"""The load test against a real Triton."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from loadtests import CapacityRequest, Slo, find
+from loadtests.errors import TargetError
+from loadtests.job import Limits
+from loadtests.payloads import from_metadata
+from loadtests.record import percentile
+from loadtests.schedule import payload_choices, poisson
+from loadtests.server_stats import difference
+from loadtests.target import Target
+from loadtests.worker import Worker, WorkerTarget
+
+
+@pytest.mark.parametrize("transport", ["http2", "grpc"])
+@pytest.mark.parametrize("model", ["double", "echo", "mixed"])
+def test_inputs_made_from_metadata_are_accepted(small_server, model, transport):
+    with Target(small_server.grpc_url, model) as target:
+        target.check()
+        payloads = from_metadata(target.metadata(), target.config(), seed=0, count=5)
+    schedule = poisson(200, seed=1, count=100)
+    with Worker(WorkerTarget(small_server.grpc_url, payloads, transport=transport)) as worker:
+        record, outcome = worker.fire(schedule, payload_choices(100, 5, seed=1), Limits(1000))
+    assert record.ok.all(), outcome.messages
+
+
+def test_both_transports_measure_the_same(small_server):
+    payloads = double_payloads(small_server)
+    medians = []
+    for transport in ("grpc", "http2"):
+        schedule = poisson(100, seed=2, count=200)
+        with Worker(WorkerTarget(small_server.grpc_url, payloads, transport=transport)) as worker:
+            record, _ = worker.fire(schedule, payload_choices(200, len(payloads), seed=2), Limits(1000))
+        medians.append(percentile(record.latencies_ms(), 0.5))
+    assert medians[1] < medians[0] + 1.0
+
+
+def test_statistics_cover_exactly_the_probe(small_server):
+    payloads = double_payloads(small_server)
+    with (
+        Target(small_server.grpc_url, "double") as target,
+        Worker(WorkerTarget(small_server.grpc_url, payloads)) as worker,
+    ):
+        before = []
+        schedule = poisson(300, seed=3, count=250)
+        worker.fire(
+            schedule,
+            payload_choices(250, len(payloads), seed=3),
+            Limits(1000),
+            on_ready=lambda: before.extend(target.statistics()),
+        )
+        stats = difference(before, target.statistics())
+    assert stats is not None
+    assert stats.steps[0].requests == 250
+    assert stats.mean_batch >= 1
+    assert sum(int(size) * count for size, count in stats.steps[0].batch_sizes.items()) == 250
+
+
+def test_finds_a_capacity_with_the_servers_figures(small_server, tmp_path):
+    result = find(
+        CapacityRequest(small_server.grpc_url, "double", [Slo.parse("p99=100ms")], budget_s=8, max_per_s=400.0,
+                        folder=tmp_path)
+    )  # fmt: skip
+    assert result.capacity_per_s in (400.0, None)  # None where neighbours disturb: 8 s certify only a calm server
+    assert max(point.rate_per_s for point in result.points) == 400.0
+    assert all(point.queue_ms is not None and point.compute_ms > 0 for point in result.points)
+    assert all(point.steps[0].model == "double" for point in result.points)
+    assert result.settings["server_name"].startswith("triton")
+
+
+def test_an_unknown_model_is_told_with_what_there_is(small_server):
+    with pytest.raises(TargetError, match=r"has no model nothing; it has: double, echo, mixed, slow"):
+        find(CapacityRequest(small_server.grpc_url, "nothing", [Slo.parse("p99=50ms")]))
+
+
+def test_a_full_queue_is_a_failure_with_its_reason(small_server):
+    """`slow` takes one request at a time and lets two wait."""
+    from tritonclient.grpc import service_pb2 as pb
+
+    tensor = pb.ModelInferRequest.InferInputTensor(name="seconds", datatype="FP32", shape=[1, 1])
+    request = pb.ModelInferRequest(model_name="slow", inputs=[tensor], raw_input_contents=[np.float32(0.05).tobytes()])
+    schedule = poisson(100, seed=4, count=60)
+    with Worker(WorkerTarget(small_server.grpc_url, [request.SerializeToString()])) as worker:
+        record, outcome = worker.fire(schedule, payload_choices(60, 1, seed=4), Limits(1000))
+    assert (record.status == 14).sum() > 20
+    assert "Exceeds maximum queue size" in outcome.messages["14"]
+
+
+def double_payloads(server) -> list[bytes]:
+    with Target(server.grpc_url, "double") as target:
+        return from_metadata(target.metadata(), target.config(), seed=0, count=4)

@@ -1,0 +1,164 @@
+"""One generator process: what it records, when it stops, and that it never outlives its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from loadtests.errors import GeneratorError, TargetLostError
+from loadtests.job import Limits, read_payloads, write_payloads
+from loadtests.record import DEADLINE_EXCEEDED, NOT_SENT, UNANSWERED, UNAVAILABLE, percentile
+from loadtests.schedule import constant, payload_choices, poisson
+from loadtests.worker import Worker, WorkerTarget
+
+ROOMY = Limits(max_outstanding=10_000)
+
+
+def request(model: str = "queue") -> bytes:
+    from tritonclient.grpc import service_pb2 as pb
+
+    tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 4])
+    return pb.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[bytes(16)]).SerializeToString()
+
+
+def fire(address, schedule, limits=ROOMY, *, transport="http2", timeout_s=10.0, **fire_options):
+    with Worker(WorkerTarget(address, [request()] * 3, timeout_s=timeout_s, transport=transport)) as worker:
+        return worker.fire(schedule, payload_choices(len(schedule), 3, seed=0), limits, **fire_options)
+
+
+@pytest.mark.parametrize("transport", ["http2", "grpc"])
+def test_records_every_request_against_its_intended_time(start_queue, transport):
+    schedule = poisson(200, seed=1, count=400)
+    record, outcome = fire(start_queue("--service-ms", "1").address, schedule, transport=transport)
+    assert np.array_equal(record.intended_s, schedule)
+    assert record.ok.all()
+    assert np.all(record.sent_s >= record.intended_s)
+    assert np.all(record.done_s >= record.sent_s + 0.001)
+    assert outcome.stopped == ""
+    assert 0 < outcome.cpu_s < outcome.wall_s
+    assert outcome.wall_s == pytest.approx(schedule[-1], abs=0.5)
+
+
+def test_on_ready_runs_before_the_first_request(start_queue):
+    ready_at = []
+    _, outcome = fire(
+        start_queue("--service-ms", "1").address, constant(100, count=10), on_ready=lambda: ready_at.append(time.time())
+    )
+    assert ready_at[0] <= outcome.started_unix_s
+
+
+def test_stops_when_the_backlog_shows_that_the_rate_does_not_hold(start_queue):
+    record, outcome = fire(
+        start_queue("--service-ms", "20").address, constant(500, duration_s=20), Limits(max_outstanding=100)
+    )
+    assert outcome.stopped == "backlog"
+    assert outcome.wall_s < 2
+    assert (record.status == UNANSWERED).sum() == pytest.approx(100, abs=5)
+    assert (record.status == NOT_SENT).sum() > 5000
+
+
+def test_stops_when_the_slo_is_out_of_reach(start_queue):
+    limits = Limits(max_outstanding=10_000, hopeless=((10.0, 7),))
+    record, outcome = fire(start_queue("--service-ms", "20").address, constant(30, duration_s=20), limits)
+    assert outcome.stopped == "hopeless"
+    assert record.ok.sum() == pytest.approx(7, abs=1)
+
+
+def test_gives_up_at_the_deadline(start_queue):
+    record, outcome = fire(start_queue("--service-ms", "1500").address, constant(10, count=2), timeout_s=0.3)
+    assert set(record.status.tolist()) <= {DEADLINE_EXCEEDED, 1}
+    assert outcome.wall_s < 1.2
+    assert outcome.messages
+
+
+def test_a_server_that_goes_away(start_queue):
+    queue = start_queue("--service-ms", "1")
+    threading.Timer(1.0, queue.process.kill).start()
+    record, outcome = fire(queue.address, constant(100, duration_s=30))
+    assert outcome.stopped == "connection lost"
+    assert outcome.wall_s < 3
+    assert 50 < record.ok.sum() < 200
+    assert (record.status == NOT_SENT).sum() > 2000
+
+
+def test_nobody_listens():
+    with pytest.raises(TargetLostError, match=r"127\.0\.0\.1:9"):
+        fire("127.0.0.1:9", constant(10, count=2), timeout_s=1)
+
+
+def test_server_errors_are_counted_with_their_message(start_queue):
+    record, outcome = fire(start_queue("--service-ms", "5", "--bound", "1").address, constant(1000, count=200))
+    rejected = record.status == UNAVAILABLE
+    assert rejected.sum() > 100
+    assert outcome.messages[str(UNAVAILABLE)] == "Exceeds maximum queue size"
+
+
+def test_ctrl_c_stops_the_firing(start_queue):
+    queue = start_queue("--service-ms", "1")
+    with Worker(WorkerTarget(queue.address, [request()])) as worker:
+        threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
+        schedule = constant(100, duration_s=30)
+        began_s = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            worker.fire(schedule, payload_choices(len(schedule), 1, seed=0), ROOMY)
+        assert time.monotonic() - began_s < 5
+        record, _ = worker.fire(constant(100, count=20), payload_choices(20, 1, seed=0), ROOMY)
+        assert record.ok.all()
+
+
+def test_a_generator_that_dies_is_an_error(start_queue):
+    queue = start_queue("--service-ms", "1")
+    with Worker(WorkerTarget(queue.address, [request()])) as worker:
+        assert worker._process is not None
+        threading.Timer(0.5, worker._process.kill).start()
+        with pytest.raises(GeneratorError, match="ended unexpectedly"):
+            worker.fire(constant(10, duration_s=30), payload_choices(300, 1, seed=0), ROOMY)
+
+
+def test_the_generator_dies_with_a_killed_parent(start_queue, tmp_path):
+    queue = start_queue("--service-ms", "1")
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import sys\n"
+        "from loadtests.job import Limits\n"
+        "from loadtests.schedule import constant, payload_choices\n"
+        "from loadtests.worker import Worker, WorkerTarget\n"
+        f"with Worker(WorkerTarget('{queue.address}', [b'x'])) as worker:\n"
+        "    print(worker._process.pid, flush=True)\n"
+        "    worker.fire(constant(50, duration_s=60), payload_choices(3000, 1, seed=0), Limits(10000))\n"
+    )
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        time.sleep(1)
+        parent.kill()
+    until_s = time.monotonic() + 5
+    while time.monotonic() < until_s and alive(child):
+        time.sleep(0.05)
+    assert not alive(child)
+
+
+def test_send_lag_is_small_at_a_modest_rate(start_queue):
+    record, _ = fire(start_queue("--service-ms", "0.1").address, poisson(500, seed=2, count=1500))
+    assert percentile(record.send_lags_ms(), 0.5) < 1.0
+
+
+def test_payload_file_keeps_every_byte(tmp_path):
+    payloads = [b"", b"\0" * 70_000, bytes(range(256))]
+    write_payloads(tmp_path / "payloads.bin", payloads)
+    assert read_payloads(tmp_path / "payloads.bin") == payloads
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,54 @@
+"""What queueing theory says about a single first-come-first-served server, to hold measurements against."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def sojourn_s(arrivals_s: np.ndarray, service_s: np.ndarray) -> np.ndarray:
+    """Exact time in the system of each request: departure i = max(arrival i, departure i-1) + service i."""
+    total = np.cumsum(service_s)
+    return total + np.maximum.accumulate(arrivals_s - (total - service_s)) - arrivals_s
+
+
+def mm1_percentile_s(rate_per_s: float, service_s: float, share: float) -> float:
+    """M/M/1: the time in the system is exponential with rate 1/service - arrival rate."""
+    return -math.log(1 - share) / (1 / service_s - rate_per_s)
+
+
+def mm1_capacity_per_s(service_s: float, limit_s: float, share: float) -> float:
+    """The arrival rate at which `share` of the requests take at most the limit."""
+    return 1 / service_s + math.log(1 - share) / limit_s
+
+
+def md1_wait_at_most(wait_s: float, rate_per_s: float, service_s: float) -> float:
+    """M/D/1: P[waiting time <= t] (Erlang 1909); the alternating sum is exact enough for t up to about 20 services."""
+    load = rate_per_s * service_s
+    terms = (
+        (rate_per_s * (k * service_s - wait_s)) ** k
+        / math.factorial(k)
+        * math.exp(rate_per_s * (wait_s - k * service_s))
+        for k in range(int(wait_s / service_s) + 1)
+    )
+    return (1 - load) * sum(terms)
+
+
+def md1_percentile_s(rate_per_s: float, service_s: float, share: float) -> float:
+    """The time in the system that `share` of the requests do not exceed."""
+    low, high = 0.0, 20 * service_s
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if md1_wait_at_most(middle, rate_per_s, service_s) >= share else (middle, high)
+    return high + service_s
+
+
+def md1_capacity_per_s(service_s: float, limit_s: float, share: float) -> float:
+    """The arrival rate at which `share` of the requests take at most the limit."""
+    low, high = 0.0, 1 / service_s
+    for _ in range(60):
+        middle = (low + high) / 2
+        within = md1_wait_at_most(limit_s - service_s, middle, service_s) >= share
+        low, high = (middle, high) if within else (low, middle)
+    return low
