@@ -37,6 +37,7 @@ _BACKLOG_S = 1.5
 _FEWEST_OUTSTANDING, _MOST_OUTSTANDING = 64, 20_000
 _MOST_OUTSTANDING_BYTES = 512 << 20
 _SETTLE_S = 15.0
+_LISTEN_S = 0.4
 
 OnPoint = Callable[[Point], None]
 
@@ -87,6 +88,7 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None) -> CapacityR
         target.check()
         pool = list(request.payloads or _make_payloads(target, request.seed))
         unloaded_ms = _unloaded_ms(target, pool, request)
+        busy_before_share = _busy_share()
         plan = Plan(
             slos=tuple(request.slos),
             start_per_s=request.start_per_s or _START_SHARE * 1e3 / unloaded_ms,
@@ -95,7 +97,7 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None) -> CapacityR
             tolerance=request.tolerance,
             max_per_s=request.max_per_s or math.inf,
         )
-        run = _describe(request, plan, pool, unloaded_ms, target.server_name())
+        run = _describe(request, plan, pool, unloaded_ms, busy_before_share, target.server_name())
         store = Store(request.folder, run) if request.folder is not None else None
         points: list[Point] = []
         partial = _measure(request, target, pool, plan, store, unloaded_ms, points, on_point)
@@ -231,7 +233,21 @@ def _timeout_s(request: CapacityRequest) -> float:
     return max(request.timeout_s, 4 * loosest_limit_ms(request.slos) / 1e3)
 
 
-def _describe(request: CapacityRequest, plan: Plan, pool: Sequence[bytes], unloaded_ms: float, server_name: str) -> Run:
+def _busy_share() -> float | None:
+    """How busy this machine is with other things."""
+    meter = CpuMeter()
+    time.sleep(_LISTEN_S)
+    return meter.read()
+
+
+def _describe(
+    request: CapacityRequest,
+    plan: Plan,
+    pool: Sequence[bytes],
+    unloaded_ms: float,
+    busy_before_share: float | None,
+    server_name: str,
+) -> Run:
     settings = {
         "budget_s": plan.budget_s,
         "tolerance": plan.tolerance,
@@ -246,6 +262,7 @@ def _describe(request: CapacityRequest, plan: Plan, pool: Sequence[bytes], unloa
         "payload_bytes_mean": sum(map(len, pool)) / len(pool),
         "payload_source": "given" if request.payloads is not None else "made from the server's metadata",
         "unloaded_ms": unloaded_ms,
+        "busy_before_share": busy_before_share,
         "server_name": server_name,
     }
     return Run(

@@ -74,11 +74,13 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
                 axes.axhline(slo.limit_ms, color=SLO, linewidth=1.4, dashes=(5, 3), zorder=1)
                 label = f"{slo.metric} limit {format_ms(slo.limit_ms)}"
                 axes.annotate(
-                    label, (0, slo.limit_ms), (4, 4), xycoords=("axes fraction", "data"),
-                    textcoords="offset points", color=SLO, fontsize=10,
+                    label, (1, slo.limit_ms), (-2, 4), xycoords=("axes fraction", "data"),
+                    textcoords="offset points", color=SLO, fontsize=10, ha="right",
                 )  # fmt: skip
-        for values, colour in (([p.p50_ms for p in points], P50), ([p.p99_ms for p in points], P99)):
-            axes.plot(rates, values, color=colour, linewidth=1.5, zorder=2, solid_joinstyle="round")
+        whole = [point for point in points if not point.stopped]  # what a stopped probe reached is no percentile
+        for name, colour in (("p50_ms", P50), ("p99_ms", P99)):
+            values = [getattr(point, name) for point in whole]
+            axes.plot([p.rate_per_s for p in whole], values, color=colour, linewidth=1.5, zorder=2)
         axes.plot(rates, [p.p50_ms for p in points], "o", color=P50, markersize=3.5, zorder=3, linestyle="none")
         for point in points:
             colour, marker = VERDICTS[point.verdict]
@@ -267,8 +269,8 @@ def _style(salt: str) -> Iterator[None]:
 
 
 def _label(axes: Any, x: str, y: str) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set_xlabel(x, labelpad=6)
+    axes.set_ylabel(y, labelpad=9)  # the page's font is wider than the one the layout was computed with
 
 
 def _pad_log(axes: Any) -> None:

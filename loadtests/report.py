@@ -20,6 +20,7 @@ from loadtests.verdict import required_requests
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 _MOST_CURVES = 4
+_CALM_SHARE = 0.1
 _COLUMNS = (
     "number", "phase", "rate_per_s", "achieved_per_s", "verdict", "requests", "errors", "p50_ms", "p90_ms", "p99_ms",
     "p999_ms", "max_ms", "mean_ms", "queue_ms", "compute_ms", "mean_batch", "send_lag_p50_ms", "send_lag_p99_ms",
@@ -36,6 +37,7 @@ class Section:
     points: list[Point]
     certified: tuple[Point, ...]
     explanation: str
+    warning: str
     bottleneck: str
     pictures: dict[str, plots.Picture]
     step_models: list[str]
@@ -85,6 +87,7 @@ def _section(stored: Stored) -> Section:
         points=sorted(result.points, key=lambda point: point.rate_per_s),
         certified=result.certificate.points if result.certificate else (),
         explanation=_explain(result),
+        warning=_warn(result),
         bottleneck=describe_bottleneck(decided) if decided else "",
         pictures={name: picture for name, picture in pictures.items() if picture is not None},
         step_models=plots.step_models(result),
@@ -139,6 +142,17 @@ def _explain(result: CapacityResult) -> str:
             "requests cannot prove a rate right at the edge; a longer budget moves it closer."
         )
     return text
+
+
+def _warn(result: CapacityResult) -> str:
+    """What the reader must know before trusting the figures."""
+    busy = result.settings.get("busy_before_share")
+    if busy is None or busy <= _CALM_SHARE:
+        return ""
+    return (
+        f"This machine's CPUs were {busy * 100:.0f} % busy before the test began. Where server or generator run on it, "
+        "they shared it with something else, and a quiet machine would hold more."
+    )
 
 
 def _repeat(stored: Stored) -> str:
