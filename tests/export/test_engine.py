@@ -1,0 +1,300 @@
+"""The engine build against a recording double of TensorRT whose surface is that of the real 10.16 and 11.4 bindings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorrt_bindings
+import tensorrt_double
+from tensorrt_double import Recording, Tensor
+
+from export import engine, engine_cache, engine_library, gpu
+from export.engine_options import EngineOptions
+from export.errors import EngineError, EngineUnavailableError
+from export.profiles import Profile, Shapes
+
+PROFILE = Profile({"x": Shapes((1, 3), (4, 3), (8, 3))})
+INPUTS = (Tensor(name="x", shape=(-1, 3)), Tensor(name="fixed", shape=(2, 2)))
+Answers = dict[str, Callable[..., Any]]
+
+
+@pytest.fixture(params=tensorrt_bindings.VERSIONS)
+def surface(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return tensorrt_bindings.surface(request.param)
+
+
+def double(surface: dict[str, Any], answers: Answers | None = None) -> tuple[Any, Recording]:
+    """A TensorRT that takes any ONNX file with `INPUTS` and builds the plan b"plan"."""
+    network: Answers = {
+        "INetworkDefinition.num_inputs": lambda network: len(INPUTS),
+        "INetworkDefinition.get_input": lambda network, index: INPUTS[index],
+        "Builder.build_serialized_network": lambda builder, network, config: b"plan",
+        "ITimingCache.serialize": lambda cache: b"measured",
+    }
+    return tensorrt_double.make(surface, network | (answers or {}))
+
+
+def test_the_whole_build(surface: dict[str, Any], tmp_path: Path) -> None:
+    trt, recording = double(surface)
+    options = EngineOptions(
+        workspace_gb=2.5,
+        builder_optimization_level=4,
+        tiling="moderate",
+        max_aux_streams=0,
+        hardware_compatibility="ampere-plus",
+        version_compatible=True,
+        tf32=False,
+    )
+    built = engine.build(trt, tmp_path / "model.onnx", tmp_path / "model.plan", [PROFILE], options)
+    assert (tmp_path / "model.plan").read_bytes() == b"plan"
+    assert built.plan_bytes == 4
+    strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    assert recording.of("Builder.create_network") == [(strongly_typed,)]
+    assert recording.of("OnnxParser.parse_from_file") == [(str(tmp_path / "model.onnx"),)]
+    assert recording.of("IOptimizationProfile.set_shape") == [("x", (1, 3), (4, 3), (8, 3))]
+    assert recording.of("IBuilderConfig.set_memory_pool_limit") == [(trt.MemoryPoolType.WORKSPACE, 2_500_000_000)]
+    assert recording.of("IBuilderConfig.builder_optimization_level =") == [4]
+    assert recording.of("IBuilderConfig.tiling_optimization_level =") == [trt.TilingOptimizationLevel.MODERATE]
+    assert recording.of("IBuilderConfig.max_aux_streams =") == [0]
+    assert recording.of("IBuilderConfig.hardware_compatibility_level =") == [trt.HardwareCompatibilityLevel.AMPERE_PLUS]
+    assert recording.of("IBuilderConfig.profiling_verbosity =") == [trt.ProfilingVerbosity.DETAILED]
+    assert recording.of("IBuilderConfig.set_flag") == [(trt.BuilderFlag.VERSION_COMPATIBLE,)]
+    assert recording.of("IBuilderConfig.clear_flag") == [(trt.BuilderFlag.TF32,)]
+    (watcher,) = recording.of("IBuilderConfig.progress_monitor =")
+    assert isinstance(watcher, trt.IProgressMonitor)
+
+
+def test_defaults_are_left_to_tensorrt(surface: dict[str, Any], tmp_path: Path) -> None:
+    trt, recording = double(surface)
+    engine.build(trt, tmp_path / "model.onnx", tmp_path / "model.plan", [PROFILE], EngineOptions())
+    written = {event for event, _ in recording.events if event.endswith(" =") or "flag" in event or "limit" in event}
+    assert written == {
+        "IBuilderConfig.profiling_verbosity =",
+        "IBuilderConfig.hardware_compatibility_level =",
+        "IBuilderConfig.progress_monitor =",
+    }
+
+
+def test_several_profiles_are_added_in_order(surface: dict[str, Any], tmp_path: Path) -> None:
+    trt, recording = double(surface)
+    second = Profile({"x": Shapes((1, 3), (8, 3), (8, 3))})
+    engine.build(trt, tmp_path / "model.onnx", tmp_path / "model.plan", [PROFILE, second], EngineOptions())
+    assert [shapes[2] for shapes in recording.of("IOptimizationProfile.set_shape")] == [(4, 3), (8, 3)]
+    assert len(recording.of("IBuilderConfig.add_optimization_profile")) == 2
+
+
+def test_parser_errors_name_node_and_operator(surface: dict[str, Any], tmp_path: Path) -> None:
+    trt, _ = double(
+        surface,
+        {
+            "OnnxParser.parse_from_file": lambda parser, path: False,
+            "OnnxParser.num_errors": lambda parser: 5,
+            "ParserError.node_name": lambda error: "tree",
+            "ParserError.node_operator": lambda error: "TreeEnsemble",
+            "ParserError.desc": lambda error: "no importer\n registered",
+        },
+    )
+    with pytest.raises(EngineError) as caught:
+        engine.build(trt, tmp_path / "model.onnx", tmp_path / "model.plan", [PROFILE], EngineOptions())
+    message = str(caught.value)
+    assert message.startswith(f"TensorRT {surface['version']} cannot take model.onnx: ")
+    assert message.count("node 'tree' (TreeEnsemble): no importer registered") == 3
+    assert message.endswith("and 2 more")
+    assert not (tmp_path / "model.plan").exists()
+
+
+def test_a_failed_build_says_what_tensorrt_logged(surface: dict[str, Any], tmp_path: Path) -> None:
+    logs: list[Any] = []
+
+    def fail(builder: Any, network: Any, config: Any) -> None:
+        severity = trt.ILogger.Severity
+        logs[0].log(severity.INFO, "chatter")
+        logs[0].log(severity.ERROR, "could not find any implementation\nfor node conv")
+
+    trt, _ = double(surface, {"Builder.build_serialized_network": fail})
+    original = trt.Builder.__init__
+
+    def keep(this: Any, log: Any) -> None:
+        logs.append(log)
+        original(this, log)
+
+    trt.Builder.__init__ = keep
+    with pytest.raises(EngineError, match=r"built no engine from model.onnx: could not find .* for node conv: give"):
+        engine.build(trt, tmp_path / "model.onnx", tmp_path / "model.plan", [PROFILE], EngineOptions())
+    assert not (tmp_path / "model.plan").exists()
+
+
+def test_no_builder_is_unavailable(surface: dict[str, Any], tmp_path: Path) -> None:
+    trt, _ = double(surface)
+
+    def no_builder(this: Any, log: Any) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    trt.Builder.__init__ = no_builder
+    with pytest.raises(EngineUnavailableError, match="gave no builder"):
+        engine.build(trt, tmp_path / "model.onnx", tmp_path / "model.plan", [PROFILE], EngineOptions())
+
+
+@pytest.mark.parametrize(
+    ("answers", "profile", "says"),
+    [
+        pytest.param({}, Profile({}), "profile 0 has nothing for it", id="an input without shapes"),
+        pytest.param({}, Profile({"x": Shapes((1,), (1,), (1,))}), r"profile 0 has \[1\]", id="another rank"),
+        pytest.param(
+            {"IBuilderConfig.add_optimization_profile": lambda config, profile: -1},
+            PROFILE,
+            "refused profile 0",
+            id="refused when added",
+        ),
+        pytest.param({"IOptimizationProfile.__bool__": lambda made: False}, PROFILE, "refused profile 0", id="invalid"),
+    ],
+)
+def test_profiles_that_do_not_fit(
+    surface: dict[str, Any], tmp_path: Path, answers: Answers, profile: Profile, says: str
+) -> None:
+    trt, _ = double(surface, answers)
+    with pytest.raises(EngineError, match=says):
+        engine.build(trt, tmp_path / "model.onnx", tmp_path / "model.plan", [profile], EngineOptions())
+
+
+def test_progress_comes_from_the_monitor(surface: dict[str, Any], tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+
+    def slowly(builder: Any, network: Any, config: Any) -> bytes:
+        watcher = config.progress_monitor
+        watcher.phase_start("Building", None, 4)
+        assert watcher.step_complete("Building", 1)
+        watcher.phase_start("Timing", "Building", 100)
+        wait_until(lambda: any("Timing" in step for step, _, _ in seen))
+        watcher.phase_finish("Timing")
+        watcher.phase_finish("Building")
+        return b"plan"
+
+    trt, _ = double(surface, {"Builder.build_serialized_network": slowly})
+
+    def on_progress(step: str, done: int, total: int) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        seen.append((step, done, total))
+
+    engine.build(
+        trt, tmp_path / "model.onnx", tmp_path / "model.plan", [PROFILE], EngineOptions(), on_progress=on_progress
+    )
+    assert ("build the engine: Timing", 2, 4) in seen
+
+
+def test_ctrl_c_stops_the_build_at_its_next_step(surface: dict[str, Any], tmp_path: Path) -> None:
+    steps: list[bool] = []
+
+    def endless(builder: Any, network: Any, config: Any) -> None:
+        config.progress_monitor.phase_start("Building", None, 1000)
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_until(lambda: not config.progress_monitor.step_complete("Building", 1))
+        steps.append(config.progress_monitor.step_complete("Building", 2))
+
+    trt, _ = double(surface, {"Builder.build_serialized_network": endless})
+    with pytest.raises(KeyboardInterrupt):
+        engine.build(trt, tmp_path / "model.onnx", tmp_path / "model.plan", [PROFILE], EngineOptions())
+    assert steps == [False]
+    assert not (tmp_path / "model.plan").exists()
+
+
+def test_the_timing_cache_is_kept_per_gpu_and_version(surface: dict[str, Any], tmp_path: Path) -> None:
+    card = gpu.Gpu("NVIDIA A100-SXM4-80GB", "8.0", "580.65")
+    path = engine_cache.path_for(tmp_path / "model_repository", card, surface["version"])
+    assert path == tmp_path / ".fathom-cache" / f"timing-a100-sxm4-80gb-sm80-tensorrt-{surface['version']}.cache"
+    for expected in (b"", b"measured"):
+        trt, recording = double(surface)
+        engine.build(
+            trt, tmp_path / "model.onnx", tmp_path / "model.plan", [PROFILE], EngineOptions(), timing_cache=path
+        )
+        assert recording.of("IBuilderConfig.create_timing_cache") == [(expected,)]
+        assert path.read_bytes() == b"measured"
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_a_timing_cache_that_does_not_fit_is_replaced(surface: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "timing.cache"
+    path.write_bytes(b"of another build")
+    taken = iter([False, True])
+    trt, recording = double(surface, {"IBuilderConfig.set_timing_cache": lambda config, cache, ignore: next(taken)})
+    engine.build(trt, tmp_path / "model.onnx", tmp_path / "model.plan", [PROFILE], EngineOptions(), timing_cache=path)
+    assert recording.of("IBuilderConfig.create_timing_cache") == [(b"of another build",), (b"",)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"workspace_gb": 0.0}, "workspace of 0 GB"),
+        ({"builder_optimization_level": 6}, "level is 6: name one in 0 to 5"),
+        ({"max_aux_streams": -1}, "-1 auxiliary streams"),
+        ({"hardware_compatibility": "hopper"}, "'hopper' is not known: name one of none, ampere-plus"),
+        ({"tiling": "much"}, "tiling 'much'"),
+    ],
+)
+def test_options_out_of_range_are_refused(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(EngineError, match=says):
+        EngineOptions(**arguments)
+
+
+@pytest.mark.parametrize(("version", "ok"), [("10.12.0.36", False), ("10.13.2.6", True), ("11.4.0.106.post1", True)])
+def test_the_oldest_tensorrt(version: str, ok: bool) -> None:
+    if ok:
+        engine_library.check_version(version)
+    else:
+        with pytest.raises(EngineUnavailableError, match=r"TensorRT 10.12.0.36 is installed, 10.13 or newer"):
+            engine_library.check_version(version)
+
+
+def test_without_a_gpu_tensorrt_is_not_even_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "find", lambda: None)
+    monkeypatch.setattr(engine_library.importlib, "import_module", pytest.fail)
+    with pytest.raises(EngineUnavailableError, match="no NVIDIA GPU was found"):
+        engine_library.load()
+
+
+def test_a_gpu_without_tensorrt_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "find", lambda: gpu.Gpu("NVIDIA H200", "9.0", "580.65"))
+    with pytest.raises(EngineUnavailableError, match=r"TensorRT cannot be imported .*nvidia/tensorrt:"):
+        engine_library.load()
+
+
+def test_the_double_has_no_name_that_the_real_module_has_not(surface: dict[str, Any]) -> None:
+    trt, _ = double(surface)
+    builder = trt.Builder(trt.Logger())
+    config = builder.create_builder_config()
+    with pytest.raises(AttributeError):
+        _ = builder.max_workspace_size
+    with pytest.raises(AttributeError):
+        config.max_workspace_size = 1
+    with pytest.raises(TypeError):
+        config.set_flag("FP16")
+    with pytest.raises(TypeError):
+        builder.create_network(explicit=1)
+    with pytest.raises(AttributeError, match=r"IBuilderConfig\.set_flags"):
+        tensorrt_double.make(surface, {"IBuilderConfig.set_flags": lambda config: None})
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("NVIDIA H200, 9.0, 580.65.06\nNVIDIA H200, 9.0, 580.65.06\n", gpu.Gpu("NVIDIA H200", "9.0", "580.65.06")),
+        ("No devices were found\n", None),
+        ("", None),
+    ],
+)
+def test_what_nvidia_smi_says(answer: str, found: gpu.Gpu | None) -> None:
+    assert gpu.parse(answer) == found
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
