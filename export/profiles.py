@@ -53,6 +53,14 @@ class Profile:
 
     shapes: Mapping[str, Shapes]
 
+    def takes(self, given: Mapping[str, Sequence[int]]) -> bool:
+        """Whether whole shapes by input, those named at least, lie between the smallest and the largest."""
+        for name, shape in given.items():
+            low, high = self.shapes[name].minimum, self.shapes[name].maximum
+            if len(shape) != len(low) or not all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True)):
+                return False
+        return True
+
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary, for the engine's record and `--json`."""
         return {name: asdict(shapes) for name, shapes in self.shapes.items()}

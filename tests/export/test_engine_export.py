@@ -1,0 +1,257 @@
+"""An engine from published ONNX to published plan: judged, recorded, served by its own configuration, or not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from pathlib import Path
+from typing import Any
+
+import engine_machine
+import numpy as np
+import pytest
+import tensorrt_bindings
+from scale_model import Scale, replace, tree
+
+from export import config as configs
+from export import cuda, engine_export, engine_record, engine_runtime, gpu, onnx_file
+from export.engine_export import export_engine
+from export.engine_options import EngineOptions
+from export.errors import AccuracyError, EngineError, EngineUnavailableError
+from export.lint import lint
+from export.manifest import file_sha256
+
+H200 = gpu.Gpu("NVIDIA H200", "9.0", "580.65.06")
+L4 = gpu.Gpu("NVIDIA L4", "8.9", "580.65.06")
+NEW = {"1/model.plan", "1/model.plan.json", "1/model.plan.layers.json", "configs/h200.pbtxt"}
+
+
+@pytest.fixture(params=tensorrt_bindings.VERSIONS)
+def surface(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return tensorrt_bindings.surface(request.param)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return engine_machine.compile_driver(tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.fixture
+def machine(driver: Path, repository: Path, scale: Scale, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The small repository as exported, on a machine with an H200."""
+    monkeypatch.setattr(cuda, "LIBRARY", str(driver))
+    monkeypatch.setattr(gpu, "find", lambda: H200)
+    engine_machine.write_reference(scale, repository / "scale")
+    return repository
+
+
+def test_an_engine_is_built_judged_and_published(surface: dict[str, Any], machine: Path, scale: Scale) -> None:
+    folder, before = machine / "scale", tree(machine / "scale")
+    trt, _ = engine_machine.tensorrt(surface)
+    steps: list[str] = []
+
+    result = export_engine(
+        scale, machine, trt, EngineOptions(workspace_gb=4), on_progress=lambda step, done, total: steps.append(step)
+    )
+
+    after = tree(folder)
+    assert set(after) - set(before) == NEW
+    assert {name: after[name] for name in before} == before
+    assert after["1/model.plan"] == engine_machine.plan_bytes(surface["version"])
+    assert json.loads(after["1/model.plan.layers.json"]) == {"Layers": ["JSON"]}
+    record = engine_record.read(folder / "1" / "model.plan")
+    assert record == result.record
+    assert record is not None
+    assert (record.tensorrt, record.gpu, record.onnx_sha256) == (
+        surface["version"],
+        H200,
+        file_sha256(folder / "1/model.onnx"),
+    )
+    assert record.options["workspace_gb"] == 4
+    assert record.profiles == [{"x": {"minimum": [1, 3], "optimum": [8, 3], "maximum": [8, 3]}}]
+    assert record.accuracy == {"hit_rate": 1.0}
+    assert record.parity.max_abs == 0.0
+    assert record.batch1_ms > 0
+    assert set(record.files) == NEW - {"1/model.plan.json"}
+    assert record.changed_files(folder) == []
+    assert "measure engine, profile 0" in steps
+    assert (machine.parent / ".fathom-cache").is_dir()
+    assert [finding for finding in lint(machine) if finding.severity == "error"] == []
+
+
+def test_the_configuration_selects_the_plan_and_keeps_the_contract(
+    surface: dict[str, Any], machine: Path, scale: Scale
+) -> None:
+    trt, _ = engine_machine.tensorrt(surface)
+    export_engine(scale, machine, trt, EngineOptions())
+    text = (machine / "scale" / "configs" / "h200.pbtxt").read_text()
+    message, main = configs.parse(text), configs.load(machine / "scale" / "config.pbtxt").message
+    assert text.startswith("# Made by `fathom export --engine` from config.pbtxt, for NVIDIA H200")
+    assert (message.backend, message.default_model_filename) == ("tensorrt", "model.plan")
+    assert (message.input, message.output, message.max_batch_size) == (main.input, main.output, main.max_batch_size)
+    assert message.dynamic_batching == main.dynamic_batching
+    assert message.optimization.cuda.graphs
+    assert message.optimization.cuda.busy_wait_events  # the double answers within microseconds
+
+
+def test_nothing_changed_is_left_alone(surface: dict[str, Any], machine: Path, scale: Scale) -> None:
+    trt, recording = engine_machine.tensorrt(surface)
+    export_engine(scale, machine, trt, EngineOptions())
+    first = len(recording.of("Builder.build_serialized_network"))
+    assert export_engine(scale, machine, trt, EngineOptions()).skipped
+    assert len(recording.of("Builder.build_serialized_network")) == first == 1
+    assert not export_engine(scale, machine, trt, EngineOptions(), force=True).skipped
+    assert not export_engine(scale, machine, trt, EngineOptions(builder_optimization_level=5)).skipped
+    path = machine / "scale" / "1" / "model.plan"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert not export_engine(scale, machine, trt, EngineOptions(builder_optimization_level=5)).skipped
+
+
+@pytest.mark.parametrize("gain", [2.001, 3.0])
+def test_a_wrong_engine_is_not_published(surface: dict[str, Any], machine: Path, scale: Scale, gain: float) -> None:
+    before = tree(machine)
+    trt, _ = engine_machine.tensorrt(surface, gain=gain)
+    with pytest.raises(AccuracyError, match=r"hit_rate is \S+ in the engine against 1 in ONNX Runtime, a loss of"):
+        export_engine(scale, machine, trt, EngineOptions())
+    assert tree(machine) == before
+
+
+def test_an_engine_that_answers_nan_is_not_published(surface: dict[str, Any], machine: Path, scale: Scale) -> None:
+    trt, _ = engine_machine.tensorrt(surface, gain=float("nan"))
+    with pytest.raises(EngineError, match="scale: the engine's output 'y' holds NaN or infinity; no engine"):
+        export_engine(scale, machine, trt, EngineOptions())
+    assert not (machine / "scale" / "1" / "model.plan").exists()
+
+
+def test_parity_alone_can_refuse_an_engine(surface: dict[str, Any], machine: Path, scale: Scale) -> None:
+    trt, _ = engine_machine.tensorrt(surface, gain=2.1)
+    scale.score = lambda *args: {"hit_rate": 1.0}  # type: ignore[method-assign]
+    with pytest.raises(AccuracyError, match=r"differ from ONNX Runtime's by up to 0.05 of the largest value"):
+        export_engine(scale, machine, trt, EngineOptions())
+
+
+def test_every_profile_is_judged(surface: dict[str, Any], machine: Path, scale: Scale) -> None:
+    config = machine / "scale" / "config.pbtxt"
+    replace(config, "count: 1 kind: KIND_CPU", 'count: 1 kind: KIND_CPU profile: [ "0", "1" ]')
+    trt, recording = engine_machine.tensorrt(surface)
+    record = export_engine(scale, machine, trt, EngineOptions()).record
+    assert [profile["x"]["optimum"][0] for profile in record.profiles] == [4, 8]
+    assert [index for index, _ in recording.of("IExecutionContext.set_optimization_profile_async")] == [1]
+    message = configs.parse((machine / "scale/configs/h200.pbtxt").read_text())
+    assert list(message.instance_group[0].profile) == ["0", "1"]
+
+
+def test_two_compute_capabilities_share_a_repository(
+    surface: dict[str, Any], machine: Path, scale: Scale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt, _ = engine_machine.tensorrt(surface)
+    export_engine(scale, machine, trt, EngineOptions())
+    monkeypatch.setattr(gpu, "find", lambda: L4)
+    record = export_engine(scale, machine, trt, EngineOptions()).record
+    assert record.plan == "model.sm89.plan"
+    message = configs.parse((machine / "scale/configs/l4.pbtxt").read_text())
+    assert dict(message.cc_model_filenames) == {"9.0": "model.plan", "8.9": "model.sm89.plan"}
+    assert [each.plan for each in engine_record.records(machine / "scale")] == ["model.plan", "model.sm89.plan"]
+    assert engine_record.published(machine / "scale") >= {"1/model.plan", "1/model.sm89.plan", "1/model.plan.json"}
+
+
+def test_a_configuration_changed_by_hand_is_kept(surface: dict[str, Any], machine: Path, scale: Scale) -> None:
+    trt, _ = engine_machine.tensorrt(surface)
+    export_engine(scale, machine, trt, EngineOptions())
+    path = machine / "scale" / "configs" / "h200.pbtxt"
+    path.write_text(path.read_text() + "# tuned\n")
+    result = export_engine(scale, machine, trt, EngineOptions(), force=True)
+    assert path.read_text().endswith("# tuned\n")
+    assert len(result.notes) == 1
+    assert result.notes[0].startswith("scale/configs/h200.pbtxt was written or changed by hand")
+
+
+def test_all_gpu_memory_is_given_back(surface: dict[str, Any], machine: Path, scale: Scale, driver: Path) -> None:
+    live = ctypes.CDLL(str(driver)).live_buffers
+    before = live()
+    trt, _ = engine_machine.tensorrt(surface, gain=3.0)
+    with pytest.raises(AccuracyError):
+        export_engine(scale, machine, trt, EngineOptions())
+    assert live() == before
+
+
+def test_without_the_onnx_model_or_a_gpu(
+    surface: dict[str, Any], machine: Path, scale: Scale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt, _ = engine_machine.tensorrt(surface)
+    (machine / "scale" / "1" / "model.onnx").unlink()
+    with pytest.raises(EngineError, match=r"scale/1/model\.onnx is missing: run `fathom export scale`"):
+        export_engine(scale, machine, trt, EngineOptions())
+    monkeypatch.setattr(gpu, "find", lambda: None)
+    with pytest.raises(EngineUnavailableError, match="no NVIDIA GPU"):
+        export_engine(scale, machine, trt, EngineOptions())
+
+
+def test_a_station_answers_like_onnx_runtime(surface: dict[str, Any], machine: Path) -> None:
+    trt, recording = engine_machine.tensorrt(surface)
+    device = cuda.Device()
+    path = machine / "scale" / "1" / "model.plan"
+    path.write_bytes(b"plan")
+    engine = engine_runtime.open_plan(trt, path, version_compatible=True)
+    station = engine_runtime.EngineStation(trt, engine, device, profile=1)
+    x = np.arange(12, dtype=np.float64).reshape(4, 3)[::-1]
+    expected = onnx_file.session(machine / "scale" / "1" / "model.onnx")({"x": x.astype(np.float32)})
+    assert np.array_equal(station({"x": x})["y"], expected["y"])
+    assert recording.of("Runtime.engine_host_code_allowed =") == [True]
+    assert recording.of("IExecutionContext.set_optimization_profile_async") == [(1, device.stream)]
+    with pytest.raises(EngineError, match=r"needs the inputs \['x'\]"):
+        station({"z": x})
+    device.close()
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ({"IExecutionContext.set_input_shape": lambda *args: False}, r"'x' of shape \[4, 3\] is outside"),
+        ({"IExecutionContext.infer_shapes": lambda *args: ["y"]}, "depend on the data"),
+        ({"IExecutionContext.execute_async_v3": lambda *args: False}, "could not run the engine"),
+        ({"ICudaEngine.create_execution_context": lambda *args: None}, "gave no execution context"),
+        ({"Runtime.deserialize_cuda_engine": lambda *args: None}, "does not load model.plan"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_a_sentence(
+    surface: dict[str, Any], machine: Path, answers: dict[str, Any], says: str
+) -> None:
+    trt, _ = engine_machine.tensorrt(surface, answers=answers)
+    path = machine / "scale" / "1" / "model.plan"
+    path.write_bytes(b"plan")
+    device = cuda.Device()
+
+    def ask() -> None:
+        station = engine_runtime.EngineStation(trt, engine_runtime.open_plan(trt, path), device)
+        station({"x": np.zeros((4, 3), np.float32)})
+
+    with pytest.raises(EngineError, match=says):
+        ask()
+    device.close()
+
+
+def test_the_driver_s_errors_are_sentences(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "LIBRARY", str(driver))
+    device = cuda.Device()
+    with pytest.raises(EngineError, match="cuMemAlloc_v2 failed with CUresult 2"):
+        device.buffer("x", 1 << 30)
+    device.close()
+    monkeypatch.setattr(cuda, "LIBRARY", "libcuda-absent.so.1")
+    with pytest.raises(EngineUnavailableError, match="CUDA driver cannot be loaded"):
+        cuda.Device()
+
+
+def test_a_broken_record_is_named(machine: Path) -> None:
+    path = machine / "scale" / "1" / "model.plan"
+    path.write_bytes(b"plan")
+    assert engine_record.read(path) is None
+    for content, says in (("{", "cannot be read"), ('{"format": 9}', "another format"), ('{"format": 1}', "not an")):
+        path.with_name("model.plan.json").write_text(content)
+        with pytest.raises(EngineError, match=says):
+            engine_record.read(path)
+        assert engine_record.records(machine / "scale") == []
+
+
+def test_the_name_of_a_plan() -> None:
+    assert engine_export.plan_name(H200, [], "0" * 64) == "model.plan"
