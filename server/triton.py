@@ -201,7 +201,7 @@ class TritonServer:
         reason = log.find_reason(text)
         if reason is None:
             own = (self._require_run_dir() / "supervisor.log").read_text(errors="replace").strip().splitlines()
-            reason = own[-1] if own else f"its log of {len(text.splitlines())} lines gives no reason"
+            reason = own[-1] if own else "its log gives no reason; `fathom check` may name it"
         return f"{event}: {reason}"
 
     def _end_process(self, *, drain_s: float) -> None:

@@ -1,6 +1,7 @@
-"""A closed loop at saturation: N requests in flight over grpc.aio, pre-built; run as its own process.
+"""A closed loop at saturation: N pre-built requests in flight, each answer followed by the next; its own process.
 
-`python -m fathom.bench.closed_loop URL IN_FLIGHT SECONDS < request` prints requests/s and CPU microseconds per request.
+`python -m fathom.bench.closed_loop TRANSPORT URL IN_FLIGHT SECONDS < request` prints requests/s and CPU microseconds a
+request. `http2` is the load generator's own transport, `grpc` the loop over grpc.aio that one would write without it.
 """
 
 from __future__ import annotations
@@ -14,37 +15,86 @@ import time
 import uvloop
 
 from clients.client import CHANNEL_OPTIONS, INFER_METHOD
+from loadtests.http2 import Http2Transport
 
 
-def drive(url: str, request: bytes, *, in_flight: int, seconds: float) -> dict[str, float]:
+def drive(url: str, request: bytes, *, in_flight: int, seconds: float, transport: str = "http2") -> dict[str, float]:
     """Run the loop in a process of its own; returns `rate_per_s` and `cpu_us` per request."""
-    command = [sys.executable, "-m", "fathom.bench.closed_loop", url, str(in_flight), str(seconds)]
+    command = [sys.executable, "-m", "fathom.bench.closed_loop", transport, url, str(in_flight), str(seconds)]
     done = subprocess.run(command, input=request, capture_output=True, check=True)
     result: dict[str, float] = json.loads(done.stdout)
     return result
 
 
-async def _loop(url: str, request: bytes, in_flight: int, seconds: float) -> dict[str, float]:
+class _Meter:
+    """Requests and CPU between the end of warming up and the end of the time."""
+
+    def __init__(self, in_flight: int, seconds: float) -> None:
+        self._warming = in_flight
+        self._seconds = seconds
+        self._count = 0
+        self._start = self._cpu = 0.0
+
+    def answered(self) -> bool:
+        """Count an answer; false when the time is over."""
+        if self._warming > 0:
+            self._warming -= 1
+            self._start, self._cpu = time.perf_counter(), time.process_time()
+            return True
+        self._count += 1
+        return time.perf_counter() - self._start < self._seconds
+
+    def result(self) -> dict[str, float]:
+        elapsed, cpu_s = time.perf_counter() - self._start, time.process_time() - self._cpu
+        return {"rate_per_s": self._count / elapsed, "cpu_us": cpu_s / self._count * 1e6}
+
+
+async def _over_grpc(url: str, request: bytes, in_flight: int, meter: _Meter) -> None:
     import grpc.aio
 
     async with grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS) as channel:
         infer = channel.unary_unary(INFER_METHOD)
-        await asyncio.gather(*(infer(request) for _ in range(in_flight)))
-        count = 0
-        start, cpu = time.perf_counter(), time.process_time()
-        end = start + seconds
 
         async def keep_asking() -> None:
-            nonlocal count
-            while time.perf_counter() < end:
+            await infer(request)
+            while meter.answered():
                 await infer(request)
-                count += 1
 
         await asyncio.gather(*(keep_asking() for _ in range(in_flight)))
-        elapsed = time.perf_counter() - start
-        return {"rate_per_s": count / elapsed, "cpu_us": (time.process_time() - cpu) / count * 1e6}
+
+
+async def _over_http2(url: str, request: bytes, in_flight: int, meter: _Meter) -> None:
+    over = asyncio.Event()
+    sent = 0
+
+    def ask() -> None:
+        nonlocal sent
+        transport.send(sent, 0)
+        sent += 1
+        transport.flush()
+
+    def done(index: int, at: float, status: int, message: str) -> None:
+        if status != 0:
+            raise RuntimeError(f"request {index} failed with status {status}: {message}")
+        if meter.answered():
+            ask()
+        else:
+            over.set()
+
+    transport = Http2Transport(url, [request], done, channels=2, timeout_s=60)
+    await transport.open()
+    for _ in range(in_flight):
+        ask()
+    await over.wait()
+    await transport.close()
+
+
+async def _loop(transport: str, url: str, request: bytes, in_flight: int, seconds: float) -> dict[str, float]:
+    meter = _Meter(in_flight, seconds)
+    await {"grpc": _over_grpc, "http2": _over_http2}[transport](url, request, in_flight, meter)
+    return meter.result()
 
 
 if __name__ == "__main__":
-    result = uvloop.run(_loop(sys.argv[1], sys.stdin.buffer.read(), int(sys.argv[2]), float(sys.argv[3])))
-    print(json.dumps(result))
+    transport, url, in_flight, seconds = sys.argv[1:]
+    print(json.dumps(uvloop.run(_loop(transport, url, sys.stdin.buffer.read(), int(in_flight), float(seconds)))))

@@ -43,7 +43,9 @@ def measure(repository: Path, *, repetitions: int = 5, seconds: float = 2.0) -> 
         with Worker(WorkerTarget(server.grpc_url, [request])) as worker:
             for repetition in range(repetitions):
                 usual = tritonclient_loop.drive(server.grpc_url, in_flight=IN_FLIGHT, seconds=seconds)
-                prebuilt = closed_loop.drive(server.grpc_url, request, in_flight=IN_FLIGHT, seconds=seconds)
+                prebuilt = closed_loop.drive(
+                    server.grpc_url, request, in_flight=IN_FLIGHT, seconds=seconds, transport="grpc"
+                )
                 own_us = _fire(worker, usual["rate_per_s"], seconds, repetition).cpu_us
                 against_tritonclient.append(usual["cpu_us"] / own_us)
                 against_prebuilt.append(prebuilt["cpu_us"] / own_us)

@@ -1,4 +1,4 @@
-"""Lint the model repository: configurations, artefacts and manifests; exit status 1 on an error."""
+"""Lint the model repository: configurations, artefacts, engines and manifests; exit status 1 on an error."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from fathom.output import err, out, print_json
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom check`."""
     command.add_argument("models", nargs="*", metavar="MODEL", help="models to check (default: all)")
+    command.add_argument(
+        "--triton-tag",
+        metavar="TAG",
+        help="the Triton release that engines must run in, such as 26.05-py3 (default: that of docker-compose.yml "
+        "beside the model repository, if there is one)",
+    )
     options.add_repository(command)
     options.add_json(command)
 
@@ -21,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Check and print what was found."""
     from export.lint import lint
 
-    findings = lint(arguments.model_repository, arguments.models or None)
+    findings = lint(arguments.model_repository, arguments.models or None, triton_tag=arguments.triton_tag)
     errors = [finding for finding in findings if finding.severity == "error"]
     if arguments.json:
         print_json({"ok": not errors, "findings": [finding.to_json() for finding in findings]})

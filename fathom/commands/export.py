@@ -1,6 +1,6 @@
-"""Export models into the model repository: ONNX, accuracy at every station, manifest.
+"""Export models into the model repository: ONNX, precision, accuracy at every station, manifest.
 
-A model whose source has not changed is left alone; --force builds it again.
+A model whose source and precision have not changed is left alone; --force builds it again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from export import recipes
 from export.exporter import ExportResult, export_model
+from export.precision import FP32, PRECISIONS, rule
 from fathom import options
 from fathom.errors import UsageError
 from fathom.figures import cell
@@ -26,6 +27,20 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="a Hugging Face id or a local folder instead of the weights that come with the recipe "
         "(`bundled` for those again); rewrites the dims of config.pbtxt where they differ",
     )
+    command.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=FP32,
+        help="of the weights and the arithmetic; inputs and outputs stay as they are, and the export fails if accuracy "
+        "falls by more than the recipe allows (default: %(default)s; `fathom precision` compares them)",
+    )
+    command.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="NODE_OR_OP",
+        help="keep this node, or every node of this operator type, in FP32 (repeatable)",
+    )
     command.add_argument("--force", action="store_true", help="build again even if nothing changed")
     options.add_repository(command)
     options.add_json(command)
@@ -36,15 +51,29 @@ def run(arguments: argparse.Namespace) -> int:
     names = arguments.models or list(recipes.NAMES)
     if arguments.weights and len(names) != 1:
         raise UsageError("--weights is for one model: name it, as in `fathom export mobilenet_v2 --weights DIR`")
+    if arguments.exclude and (len(names) != 1 or arguments.precision == FP32):
+        raise UsageError(
+            "--exclude is for one model at a reduced precision, as in "
+            "`fathom export minilm --precision int8 --exclude Gather`"
+        )
     chosen = [recipes.find(name) for name in names]
+    for recipe in chosen if arguments.models else ():
+        rule(recipe, arguments.precision)
     results = []
     with Steps() as steps:
         for recipe in chosen:
+            if arguments.precision != FP32 and arguments.precision not in recipe.reduced:
+                err.print(
+                    f"[yellow]note[/yellow] {recipe.name} is left as it is: {recipe.why_not_reduced}", soft_wrap=True
+                )
+                continue
             with steps.step(f"export {recipe.name}") as step:
                 result = export_model(
                     recipe,
                     arguments.model_repository,
                     weights=arguments.weights,
+                    precision=arguments.precision,
+                    excluded=arguments.exclude,
                     force=arguments.force,
                     on_progress=step.update,
                 )
@@ -65,6 +94,7 @@ def as_json(result: ExportResult) -> dict[str, object]:
     return {
         "model": result.recipe,
         "folder": str(result.folder),
+        "precision": result.manifest.precision,
         "unchanged": result.skipped,
         "seconds": round(result.seconds, 2),
         "notes": list(result.notes),
@@ -73,7 +103,9 @@ def as_json(result: ExportResult) -> dict[str, object]:
 
 
 def _table(results: list[ExportResult]) -> Table:
-    table = Table("model", "figure", "source", "onnx", "parity (max abs)", "size", box=None, pad_edge=False)
+    table = Table(
+        "model", "precision", "figure", "source", "onnx", "parity (max abs)", "size", box=None, pad_edge=False
+    )
     for result in results:
         stations = result.manifest.stations or {}
         size_mb = sum(file.bytes for name, file in result.manifest.files.items() if ".onnx" in name) / 1e6
@@ -81,6 +113,7 @@ def _table(results: list[ExportResult]) -> Table:
         for row, figure in enumerate(recipes.find(result.recipe).figures):
             table.add_row(
                 result.recipe if row == 0 else "",
+                result.manifest.precision if row == 0 else "",
                 figure.name,
                 cell(stations["source"].accuracy.get(figure.name)),
                 cell(stations["onnx"].accuracy.get(figure.name)),
