@@ -21,9 +21,12 @@ RULES = (lint_model.check, lint_scheduling.check, lint_parameters.check, lint_ar
 """What is said of one configuration file by itself and its own folder."""
 
 
-def lint(model_repository: Path, models: Sequence[str] | None = None) -> list[Finding]:
+def lint(
+    model_repository: Path, models: Sequence[str] | None = None, *, triton_tag: str | None = None
+) -> list[Finding]:
     """Every finding about the models (all by default), errors first within a file.
 
+    `triton_tag` is the Triton release that engines must run in, by default that of docker-compose.yml.
     Raises ConfigError when the repository or a named model does not exist.
     """
     present = _model_names(model_repository)
@@ -41,7 +44,7 @@ def lint(model_repository: Path, models: Sequence[str] | None = None) -> list[Fi
         for subject in subjects[name]:
             for rule in RULES:
                 findings += rule(subject)
-        findings += lint_artefacts.check_folder(model_repository / name, subjects[name])
+        findings += lint_artefacts.check_folder(model_repository / name, subjects[name], triton_tag)
     findings += lint_ensemble.check(subjects, chosen)
     unique = list(dict.fromkeys(findings))
     return sorted(unique, key=lambda finding: (finding.file, finding.severity, finding.line or 0))

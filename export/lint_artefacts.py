@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from export import contract, recipes, signature
+from export import contract, lint_engine, recipes, signature
 from export.errors import ContractError, ExportError
 from export.finding import Finding, Findings, Subject
 from export.manifest import FILE as MANIFEST
@@ -30,8 +30,9 @@ def check(subject: Subject) -> Findings:
     yield from _labels(subject)
 
 
-def check_folder(folder: Path, subjects: Sequence[Subject]) -> Findings:
-    """All rules about a model folder as a whole: versions, manifest, graph, companions, agreement of configurations."""
+def check_folder(folder: Path, subjects: Sequence[Subject], triton_tag: str | None = None) -> Findings:
+    """All rules about a model folder as a whole: versions, manifest, graph, engines, companions, agreement of
+    configurations."""
     if not _versions(folder):
         yield Finding(
             "error", folder.name, "", "there is no version folder, so Triton serves nothing", "make one: the folder `1`"
@@ -52,6 +53,7 @@ def check_folder(folder: Path, subjects: Sequence[Subject]) -> Findings:
                 _export(manifest.of or folder.name, force=True),
             )
     yield from _graph(folder, subjects, manifest)
+    yield from lint_engine.check_folder(folder, triton_tag)
     yield from _companion(folder, manifest)
     yield from _agreement(subjects)
 
