@@ -1,19 +1,22 @@
-"""Export: trained model -> ONNX -> contract -> accuracy gate -> manifest -> model repository."""
+"""Export: trained model -> ONNX -> precision -> contract -> accuracy gate -> manifest -> model repository."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from export import config as configs
-from export import contract, manifest, onnx_file, rewrite, signature
+from export import contract, engine_record, manifest, rewrite, signature
+from export.convert import Conversion, load
 from export.errors import ConfigError, ContractError, ExportError
 from export.manifest import Manifest
-from export.measure import Measurement, Reference, answers, gate, measure
-from export.publish import Change, hold, publish, scratch
-from export.recipe import Progress, Recipe, Source, Weights, no_progress
+from export.measure import Measurement
+from export.precision import FP32, rule
+from export.publish import VERSION, Change, hold, publish, scratch
+from export.recipe import Progress, Recipe, Weights, no_progress
 
 ARTEFACT, REFERENCE, LABELS = "1/model.onnx", "1/reference.npz", "labels.txt"
 
@@ -39,6 +42,7 @@ class _Built:
     signature: signature.Signature
     versions: Mapping[str, int]
     stations: Mapping[str, Measurement]
+    reduction: Mapping[str, Any] | None
     notes: tuple[str, ...]
 
 
@@ -47,35 +51,41 @@ def export_model(
     model_repository: Path,
     *,
     weights: str | None = None,
+    precision: str = FP32,
+    excluded: Sequence[str] = (),
     force: bool = False,
     on_progress: Progress = no_progress,
 ) -> ExportResult:
     """Export one model into the repository, or find that nothing changed since it was.
 
     `weights` is a hub id or a local folder, "bundled" for the recipe's own (and then config.pbtxt may be rewritten
-    back), or None. `on_progress(step, done, total)` is called along the way. Raises ExportError, and then the
+    back), or None. `precision` is one of `export.precision.PRECISIONS`; `excluded` are nodes or operator types that
+    stay in FP32. `on_progress(step, done, total)` is called along the way. Raises ExportError, and then the
     repository is as it was.
     """
     began = time.monotonic()
+    rule(recipe, precision)
     folder = model_repository / recipe.name
     configs.load(folder / "config.pbtxt")
     found = recipe.resolve(weights)
     on_progress("check what is there", 0, 1)
     source = manifest.source_record(recipe, found)
-    print_of_build = manifest.fingerprint(recipe, source)
+    print_of_build = manifest.fingerprint(recipe, source, precision, excluded)
     with hold(model_repository, on_progress=on_progress):
         present = None if force else _intact(recipe, folder, print_of_build, found.explicit)
         on_progress("check what is there", 1, 1)
         if present is not None:
             return ExportResult(recipe.name, folder, present, True, time.monotonic() - began)
         with scratch(folder) as room:
-            built = _build(recipe, found, folder, room, on_progress)
+            built = _build(recipe, found, folder, room, precision, excluded, on_progress)
             made = Manifest(
                 model=recipe.name,
                 created=manifest.now(),
                 files=manifest.file_records({name: built.files[name] for name in built.files if _is_artefact(name)}),
                 fingerprint=print_of_build,
                 source=source,
+                precision=precision,
+                reduction=built.reduction,
                 versions=built.versions,
                 packages=manifest.package_versions(recipe),
                 signature=built.signature,
@@ -123,56 +133,47 @@ def _intact(recipe: Recipe, folder: Path, fingerprint: str, may_rewrite: bool) -
     return present
 
 
-def _build(recipe: Recipe, weights: Weights, folder: Path, room: Path, on_progress: Progress) -> _Built:
-    """Every file of the export in `room`, with the gate passed."""
-    on_progress("load the trained model", 0, 1)
-    try:
-        with onnx_file.quiet():
-            source = recipe.load(weights)
-    except ImportError as error:
-        raise ExportError(
-            f"exporting {recipe.name} needs the package '{error.name}': pip install 'fathom-serving[export]'"
-        ) from error
-    on_progress("load the trained model", 1, 1)
-    (room / "1").mkdir()
-    artefact = room / ARTEFACT
-    on_progress("convert to ONNX", 0, 1)
-    try:
-        source.write_onnx(artefact)
-    except ExportError:
-        raise
-    except Exception as error:  # torch's and skl2onnx's converters raise many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ExportError(f"{recipe.name} could not be converted to ONNX ({type(error).__name__}: {reason})") from error
-    on_progress("convert to ONNX", 1, 1)
-    shape, versions = signature.from_onnx(artefact)
-    files = {ARTEFACT: artefact}
-    rewritten, notes = _fit_configs(folder, shape, weights, room)
-    files |= rewritten
+def _build(
+    recipe: Recipe,
+    weights: Weights,
+    folder: Path,
+    room: Path,
+    precision: str,
+    excluded: Sequence[str],
+    on_progress: Progress,
+) -> _Built:
+    """Every file of the export in `room`, with the contract kept and the gate passed."""
+    source = load(recipe, weights, on_progress)
+    (room / VERSION).mkdir()
+    conversion = Conversion(recipe, source, room, on_progress)
+    shape, versions = signature.from_onnx(conversion.full_path)
+    files, notes = _fit_configs(folder, shape, weights, room)
+    full = conversion.full
+    conversion.passes(full, FP32)
+    stations = {"source": conversion.at_source, "onnx": full.measured}
+    judged = full
+    if precision != FP32:
+        judged = conversion.reduced(precision, excluded)
+        conversion.passes(judged, precision)
+        stations = {"source": conversion.at_source, "onnx_fp32": full.measured, "onnx": judged.measured}
+        _check_same(shape, signature.from_onnx(judged.path)[0], precision)
+    files[ARTEFACT] = judged.path
     if source.labels and _labels_named(folder):
         files[LABELS] = room / LABELS
         files[LABELS].write_text("\n".join(source.labels) + "\n", encoding="utf-8")
         kept = folder / LABELS
         if weights.custom and not (kept.is_file() and kept.read_bytes() == files[LABELS].read_bytes()):
             notes = (*notes, f"{recipe.name}/{LABELS}: {len(source.labels)} labels of {weights.description}")
-    stations, reference = _measure(recipe, source, artefact, on_progress)
     files[REFERENCE] = room / REFERENCE
-    reference.write(files[REFERENCE])
+    conversion.reference.write(files[REFERENCE])
     assets = {name: _write_assets(room / "assets" / name, each) for name, each in source.assets.items()}
-    return _Built(files, assets, shape, versions, stations, notes)
+    return _Built(files, assets, shape, versions, stations, judged.reduction, notes)
 
 
-def _measure(
-    recipe: Recipe, source: Source, artefact: Path, on_progress: Progress
-) -> tuple[dict[str, Measurement], Reference]:
-    """The figures at the source and at the ONNX station, with the second held to the first."""
-    outputs = answers(source.predict, source.evaluation, on_progress=on_progress, step="measure source")
-    reference = Reference(source.evaluation, outputs)
-    at_source = Measurement(recipe.score(outputs, source.evaluation, outputs))
-    session = onnx_file.session(artefact)
-    at_onnx = measure(recipe, session, reference, on_progress=on_progress, station="onnx")
-    gate(recipe, "onnx", at_source, at_onnx)
-    return {"source": at_source, "onnx": at_onnx}, reference
+def _check_same(full: signature.Signature, reduced: signature.Signature, precision: str) -> None:
+    """A reduced graph takes and gives what the FP32 one does, so that one config.pbtxt serves both."""
+    if reduced != full:
+        raise ContractError(f"the graph at {precision} takes and gives {reduced}, the FP32 one {full}: report this")
 
 
 def _fit_configs(
@@ -207,7 +208,8 @@ def _changes(made: Manifest, folder: Path, built: _Built, room: Path) -> list[Ch
     """The main folder and its companions, each with its manifest, and without what an earlier export left."""
     path = room / manifest.FILE
     made.write(path)
-    changes = [Change(folder, {**built.files, manifest.FILE: path}, _published_before(folder))]
+    stale = _published_before(folder) | engine_record.published(folder)  # an engine is of the ONNX file it came from
+    changes = [Change(folder, {**built.files, manifest.FILE: path}, stale)]
     for name, files in built.assets.items():
         companion = folder.parent / name
         if not (companion / "config.pbtxt").is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -14,6 +14,8 @@ from typing import Any
 
 from export.errors import RecipeError
 from export.measure import Measurement
+from export.precision import FP32
+from export.precision import code as precision_code
 from export.recipe import Recipe, Weights
 from export.signature import Signature
 
@@ -37,6 +39,7 @@ class Manifest:
 
     `files` maps paths in the model folder to their records. `of` is set for a companion: the main model's name and
     the hash of its weights, by which a mismatched pair is known. `stations` and `signature` are set for a model.
+    `reduction` says how the graph was brought to a precision below FP32, and how far it is from the FP32 graph.
     """
 
     model: str
@@ -45,7 +48,8 @@ class Manifest:
     fingerprint: str
     source: Mapping[str, Any]
     of: str | None = None
-    precision: str = "fp32"
+    precision: str = FP32
+    reduction: Mapping[str, Any] | None = None
     versions: Mapping[str, int] | None = None
     packages: Mapping[str, str] | None = None
     signature: Signature | None = None
@@ -73,6 +77,7 @@ class Manifest:
         return {
             **record,
             "precision": self.precision,
+            "reduction": dict(self.reduction) if self.reduction is not None else None,
             "versions": dict(self.versions or {}),
             "packages": dict(self.packages or {}),
             "signature": self.signature.to_json() if self.signature else None,
@@ -109,7 +114,8 @@ class Manifest:
                 fingerprint=record["fingerprint"],
                 source=record["source"],
                 of=record.get("companion_of"),
-                precision=record.get("precision", "fp32"),
+                precision=record.get("precision", FP32),
+                reduction=record.get("reduction"),
                 versions=record.get("versions"),
                 packages=record.get("packages"),
                 signature=Signature.from_json(signature) if signature else None,
@@ -145,15 +151,19 @@ def source_record(recipe: Recipe, weights: Weights) -> dict[str, Any]:
     }
 
 
-def fingerprint(recipe: Recipe, source: Mapping[str, Any], precision: str = "fp32") -> str:
-    """A hash of all that determines the build: format, recipe and its code, weights, precision, package versions."""
+def fingerprint(recipe: Recipe, source: Mapping[str, Any], precision: str = FP32, excluded: Sequence[str] = ()) -> str:
+    """A hash of all that determines the build: format, recipe and its code, weights, precision, package versions.
+
+    `excluded` are the nodes and operator types that a person kept out of a reduced precision.
+    """
     from export import onnx_file
 
-    code = [*recipe.code(), Path(onnx_file.__file__)]
+    code = [*recipe.code(), Path(onnx_file.__file__), *precision_code(precision)]
     parts = {
         "format": FORMAT,
         "recipe": recipe.name,
         "precision": precision,
+        "excluded": sorted(set(excluded)),
         "source": source["sha256"],
         "custom_weights": source["custom_weights"],
         "code": {path.name: file_sha256(path) for path in code},

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from export.errors import AccuracyError, ExportError, RecipeError
-from export.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, no_progress
+from export.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, Reduced, no_progress
 
 Outputs = dict[str, Array]
 
@@ -164,17 +164,23 @@ def measure(
     return Measurement(figures, parity(outputs, reference.outputs))
 
 
-def gate(recipe: Recipe, station: str, source: Measurement, measured: Measurement) -> None:
-    """Raise AccuracyError, with the figures, if a station fell below the recipe's tolerance of the source."""
+def gate(
+    recipe: Recipe, station: str, source: Measurement, measured: Measurement, reduced: Reduced | None = None
+) -> None:
+    """Raise AccuracyError, with the figures, if a station fell below the recipe's tolerance of the source.
+
+    `reduced` holds a station of a reduced precision to that precision's tolerances.
+    """
     for name, value in source.accuracy.items():
         figure = recipe.figure(name)
+        tolerated = reduced.losses.get(name, figure.tolerance) if reduced else figure.tolerance
         loss = figure.loss(value, measured.accuracy[name])
-        if not loss <= figure.tolerance:
+        if not loss <= tolerated:
             raise AccuracyError(
                 f"{recipe.name}: {name} is {measured.accuracy[name]:.6g} at the {station} station against {value:.6g} "
-                f"at the source, a loss of {loss:.3g} where {figure.tolerance:.3g} is tolerated; nothing was published"
+                f"at the source, a loss of {loss:.3g} where {tolerated:.3g} is tolerated; nothing was published"
             )
-    distance, tolerance = measured.parity, recipe.tolerance
+    distance, tolerance = measured.parity, (reduced or recipe).tolerance
     if distance is None:
         return
     if not distance.max_abs <= tolerance.max_abs:

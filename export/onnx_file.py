@@ -66,8 +66,8 @@ def strip(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def session(path: Path, *, threads: int = 0) -> Predict:
-    """The ONNX file as a station, in ONNX Runtime on the CPU; `threads` 0 takes the machine's cores.
+def session(model: Path | bytes, *, threads: int = 0) -> Predict:
+    """An ONNX file, or the bytes of one, as a station in ONNX Runtime on the CPU; `threads` 0 takes all cores.
 
     Raises ExportError when ONNX Runtime does not load it.
     """
@@ -77,9 +77,11 @@ def session(path: Path, *, threads: int = 0) -> Predict:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        running = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        given = model if isinstance(model, bytes) else str(model)
+        running = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise ExportError(f"ONNX Runtime cannot load {path.name}: {error}") from error
+        name = "the graph" if isinstance(model, bytes) else model.name
+        raise ExportError(f"ONNX Runtime cannot load {name}: {error}") from error
     names = [output.name for output in running.get_outputs()]
 
     def predict(arrays: Arrays) -> dict[str, Array]:

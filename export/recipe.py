@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import RecipeError
+from export.profiles import Axes
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -50,6 +51,20 @@ class Tolerance:
 
     max_abs: float
     min_cosine: float
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """What a recipe allows one reduced precision to cost.
+
+    `tolerance` is the distance of its outputs from the source's, `losses` how much of a figure, by name, may be lost
+    (the figure's own tolerance where it is not named). `keep_float` are nodes that stay in FP32, by name; those that
+    a graph of other weights does not have are passed over.
+    """
+
+    tolerance: Tolerance
+    losses: Mapping[str, float] = field(default_factory=dict)
+    keep_float: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +117,7 @@ class Source:
     """A loaded model: the source station, how it becomes ONNX, and what it is judged on.
 
     `assets` are the files of companion models in the repository, as {model: {path in its folder: content}}.
+    `calibration` gives the rows that INT8 finds its ranges on, none of which is in `evaluation`.
     """
 
     predict: Predict
@@ -109,6 +125,7 @@ class Source:
     evaluation: Evaluation
     labels: tuple[str, ...] = ()
     assets: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    calibration: Callable[[], Evaluation] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +153,12 @@ class Recipe(ABC):
     """Files beside the recipe's module that determine the build, with the module itself."""
     packages: ClassVar[tuple[str, ...]] = ()
     """Distributions whose versions determine the build, beside those of every export."""
+    axis_ranges: ClassVar[Axes] = {}
+    """What an engine is built for on every open axis but the batch: {input: {axis: (AxisRange(min, opt, max),)}}."""
+    reduced: ClassVar[Mapping[str, Reduced]] = {}
+    """The precisions other than fp32 that the model can be exported at, each with what it may cost."""
+    why_not_reduced: ClassVar[str] = "its recipe names no tolerance for one"
+    """The reason that a person is given for a precision that is not among them."""
 
     @abstractmethod
     def resolve(self, weights: str | None) -> Weights:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 HELD_OUT = 450
+CALIBRATION = 200
 PICTURE_SIZE = 80
 LABELS = tuple(str(digit) for digit in range(10))
 
@@ -60,6 +61,12 @@ def held_out_pictures() -> tuple[list[Image.Image], Array]:
     _, held_out = split()
     pictures = [picture(pixels, inverted=index % 2 == 1) for index, pixels in enumerate(held_out.pixels)]
     return pictures, held_out.digit
+
+
+def calibration_pictures() -> list[Image.Image]:
+    """CALIBRATION digits that were trained on as pictures, every second one inverted."""
+    training, _ = split()
+    return [picture(pixels, inverted=index % 2 == 1) for index, pixels in enumerate(training.pixels[:CALIBRATION])]
 
 
 def png(image: Image.Image) -> bytes:

@@ -33,6 +33,7 @@ class RainForecast(Recipe):
     )
     tolerance = Tolerance(max_abs=1e-5, min_cosine=0.999999)
     packages: ClassVar[tuple[str, ...]] = ("scikit-learn", "skl2onnx")
+    why_not_reduced = "trees compare and add, and ONNX has them in floating point of 32 bits or more only"
 
     def resolve(self, weights: str | None) -> Weights:
         if weights not in (None, BUNDLED):

@@ -79,6 +79,14 @@ MISTAKES = {
     "a word for a number": (["infer", "rain_forecast", "temperature_c=warm"], ["'warm' is neither a number"]),
     "empty text": (["infer", "text_embedding", "text="], ["text 0 is empty"]),
     "an unknown recipe": (["export", "resnet"], ["no recipe 'resnet'", "minilm, mobilenet_v2, rain_forecast"]),
+    "a precision the model cannot have": (
+        ["export", "rain_forecast", "--precision", "int8"],
+        ["rain_forecast cannot be exported at int8: trees"],
+    ),
+    "an exclusion at full precision": (
+        ["export", "minilm", "--exclude", "Gather"],
+        ["--exclude is for one model at a reduced precision"],
+    ),
     "weights for several models": (["export", "--weights", "x"], ["--weights is for one model"]),
     "an unreadable SLO": (["capacity", "rain_forecast", "--slo", "fast"], ["'fast'", "p99=50ms"]),
     "a report folder that is none": (["report", "nowhere"], ["nowhere"]),

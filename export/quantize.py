@@ -1,0 +1,170 @@
+"""INT8: explicit QuantizeLinear and DequantizeLinear nodes, with ranges found on calibration data.
+
+Weights are INT8 with one scale per channel, activations UINT8: the pair that x86 processors with VNNI multiply
+natively. What is quantised is chosen by what measured faster (docs/precision.md):
+
+- MatMul and Gemm with constant weights, their results left in FP32, and tables that a Gather looks rows up in;
+- convolutions, and the additions, clips and pools between them, so that a chain of them stays in INT8;
+- not a convolution over a picture's few channels: it is cheap, the most sensitive, and keeps what stands before it
+  in the fast layout;
+- nothing else: normalisation, softmax and the products of two activations stay in FP32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from export import onnx_file
+from export.errors import ExportError
+from export.precision import kept_float
+from export.recipe import Arrays, Evaluation, Progress, Reduced, no_progress
+
+METHOD = "onnxruntime static quantization, QDQ"
+FEW_CHANNELS = 4
+BATCH = 8
+_PRODUCTS = ("MatMul", "Gemm")
+_BETWEEN_CONVOLUTIONS = ("Add", "Clip", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool")
+_FLOAT_RESULT = (*_PRODUCTS, "Gather")
+
+
+class Quantization:
+    """One FP32 graph with the ranges of its tensors and the nodes to quantise.
+
+    Raises ExportError when nothing in the graph can be quantised.
+    """
+
+    def __init__(
+        self,
+        full: Path,
+        calibration: Evaluation,
+        rule: Reduced,
+        excluded: Sequence[str],
+        room: Path,
+        on_progress: Progress = no_progress,
+    ) -> None:
+        import onnx
+
+        self.full = full
+        model = onnx.load(str(full))
+        self.kept = kept_float(model, rule.keep_float, excluded)
+        names = chosen_nodes(model, self.kept)
+        if not names:
+            raise ExportError("nothing in the graph can be quantised: it has no convolution or product with weights")
+        self.nodes = {node.name: str(node.op_type) for node in model.graph.node if node.name in names}
+        """The nodes to quantise, with their operator types."""
+        del model
+        with onnx_file.quiet():
+            types = sorted(set(self.nodes.values()))
+            self._ranges = _ranges(full, types, calibration, room / "calibration.onnx", on_progress)
+        self._calibration = {
+            "method": "min-max",
+            "rows": len(calibration),
+            "sha256": _sha256(calibration.inputs),
+        }
+
+    def write(self, target: Path, nodes: Sequence[str] | None = None) -> None:
+        """Write the graph with these nodes quantised (None: all that are to be)."""
+        import onnx
+
+        with onnx_file.quiet():
+            from onnxruntime.quantization import QuantType
+            from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+            from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
+
+            quantizer = QDQQuantizer(
+                load_model_with_shape_infer(self.full),
+                True,  # per channel
+                False,  # all 8 bits: only processors without VNNI need them reduced to 7
+                QuantType.QInt8,
+                QuantType.QUInt8,
+                self._ranges,
+                list(self.nodes) if nodes is None else list(nodes),
+                [],
+                sorted(set(self.nodes.values())),
+                {"OpTypesToExcludeOutputQuantization": list(_FLOAT_RESULT)},
+            )
+            quantizer.quantize_model()
+            quantizer.model.topological_sort()
+            onnx.save(quantizer.model.model, str(target))
+            del quantizer
+        onnx_file.strip(target)
+
+    def record(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        types = list(self.nodes.values())
+        return {
+            "method": METHOD,
+            "weights": "int8 per channel",
+            "activations": "uint8",
+            "calibration": self._calibration,
+            "quantised": {kind: types.count(kind) for kind in sorted(set(types))},
+            "kept_float": sorted(self.kept),
+        }
+
+
+def chosen_nodes(model: Any, kept: Collection[str]) -> list[str]:
+    """The names of the nodes to quantise, in the order of the graph; none of `kept`."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    floats = {tensor.name for tensor in model.graph.initializer if tensor.data_type == 1}
+    in_chain: set[str] = set()  # results of quantised convolutions and of what stands between them
+    chosen = []
+    for node in model.graph.node:
+        if node.name in kept or not node.name:
+            continue
+        if node.op_type == "Conv" and node.input[1] in floats:
+            groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+            take = shapes[node.input[1]][1] * groups > FEW_CHANNELS
+        elif node.op_type in _BETWEEN_CONVOLUTIONS:
+            take = all(name in in_chain or name in shapes or not name for name in node.input)
+        elif node.op_type == "Gather":
+            take = node.input[0] in floats and len(shapes[node.input[0]]) == 2
+        else:
+            take = node.op_type in _PRODUCTS and node.input[1] in floats
+        if take:
+            chosen.append(node.name)
+        if take and node.op_type not in _FLOAT_RESULT:
+            in_chain.update(node.output)
+    return chosen
+
+
+def _ranges(full: Path, types: list[str], calibration: Evaluation, room: Path, on_progress: Progress) -> Any:
+    """The smallest and largest value of every tensor around nodes of these types over the calibration rows."""
+    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+
+    calibrator = create_calibrator(full, types, str(room), CalibrationMethod.MinMax)
+    calibrator.collect_data(_reader(_with_progress(calibration, on_progress)))
+    found = calibrator.compute_data()
+    room.unlink()
+    return found
+
+
+def _with_progress(calibration: Evaluation, on_progress: Progress) -> Iterator[dict[str, Any]]:
+    done, total = 0, len(calibration)
+    on_progress("calibrate", done, total)
+    for batch in calibration.batches(BATCH):
+        yield batch
+        done = min(done + BATCH, total)
+        on_progress("calibrate", done, total)
+
+
+def _reader(batches: Iterator[dict[str, Any]]) -> Any:
+    """The batches as ONNX Runtime reads them; a class made here because its base needs onnxruntime."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, Any] | None:
+            return next(batches, None)
+
+    return Reader()
+
+
+def _sha256(arrays: Arrays) -> str:
+    """One hash over named arrays, their types and shapes."""
+    digest = hashlib.sha256()
+    for name, values in sorted(arrays.items()):
+        digest.update(f"{name} {values.dtype} {values.shape}\n".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,53 @@
+"""Precisions that recipes offer, and what stays in FP32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from product_model import Product, weights, write_product
+from scale_model import Scale
+
+from export import recipes
+from export.errors import RecipeError
+from export.precision import FP32, PRECISIONS, code, kept_float, rule
+
+
+def test_fp32_needs_no_leave_and_others_are_the_recipes() -> None:
+    assert rule(Product(), FP32) is None
+    assert rule(Product(), "int8") == Product.reduced["int8"]
+
+
+def test_a_precision_that_is_not_offered_says_why(scale: Scale) -> None:
+    with pytest.raises(RecipeError, match="scale cannot be exported at int8: its recipe names no tolerance for one"):
+        rule(scale, "int8")
+    with pytest.raises(RecipeError, match=r"rain_forecast cannot be exported at fp16: trees .* 32 bits or more"):
+        rule(recipes.find("rain_forecast"), "fp16")
+
+
+def test_the_code_that_reduces_exists() -> None:
+    assert {precision: len(code(precision)) for precision in PRECISIONS} == {"fp32": 0, "fp16": 2, "int8": 2}
+    assert all(path.is_file() for precision in PRECISIONS for path in code(precision))
+
+
+KEPT = [
+    ((), (), set(), "nothing is kept"),
+    (("second", "of_other_weights"), (), {"second"}, "the recipe's, where the graph has them"),
+    ((), ("third",), {"third"}, "a person's node"),
+    (("first",), ("MatMul",), {"first", "second", "third"}, "a person's operator type"),
+]
+
+
+@pytest.mark.parametrize(("keep", "excluded", "expected", "why"), KEPT, ids=[row[-1] for row in KEPT])
+def test_kept_float(tmp_path: Path, keep, excluded, expected: set[str], why: str) -> None:
+    write_product(tmp_path / "m.onnx", weights())
+
+    assert kept_float(onnx.load(tmp_path / "m.onnx"), keep, excluded) == expected
+
+
+def test_excluding_what_is_not_there_offers_what_is(tmp_path: Path) -> None:
+    write_product(tmp_path / "m.onnx", weights())
+
+    with pytest.raises(RecipeError, match="--exclude secund: the graph has no such node or operator type; near it are"):
+        kept_float(onnx.load(tmp_path / "m.onnx"), (), ("secund",))
