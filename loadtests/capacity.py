@@ -37,6 +37,7 @@ _BACKLOG_S = 1.5
 _FEWEST_OUTSTANDING, _MOST_OUTSTANDING = 64, 20_000
 _MOST_OUTSTANDING_BYTES = 512 << 20
 _SETTLE_S = 15.0
+_COOLDOWN_S = 1.0
 _LISTEN_S = 0.4
 
 OnPoint = Callable[[Point], None]
@@ -162,8 +163,10 @@ def _fire(
     worker: Worker, target: Target, pool: Sequence[bytes], plan: Plan, probe: Probe, store: Store | None
 ) -> Point:
     began_s = time.monotonic()
-    intended_s = poisson(probe.rate_per_s, seed=probe.seed, count=probe.requests)
-    choices = payload_choices(probe.requests, len(pool), seed=probe.seed)
+    limits = _limits(probe, plan.slos, pool)
+    count = probe.requests + limits.cooldown
+    intended_s = poisson(probe.rate_per_s, seed=probe.seed, count=count)
+    choices = payload_choices(count, len(pool), seed=probe.seed)
     before: list[Any] = []
     meter = CpuMeter()
 
@@ -172,7 +175,7 @@ def _fire(
         before = target.statistics()
         meter.read()
 
-    record, outcome = worker.fire(intended_s, choices, _limits(probe, plan.slos, pool), on_ready=ready)
+    record, outcome = worker.fire(intended_s, choices, limits, on_ready=ready)
     host_cpu_share = meter.read()
     after: list[Any] = [] if outcome.stopped == "connection lost" else target.statistics()
     raw = store.save_record(probe.number, record) if store is not None else ""
@@ -194,7 +197,8 @@ def _limits(probe: Probe, slos: Sequence[Slo], pool: Sequence[bytes]) -> Limits:
     outstanding = max(_FEWEST_OUTSTANDING, math.ceil(probe.rate_per_s * span_s))
     by_memory = max(_FEWEST_OUTSTANDING, _MOST_OUTSTANDING_BYTES // max(max(map(len, pool)), 1))
     hopeless = tuple((slo.limit_ms, hopeless_count(probe, slo)) for slo in slos if slo.limit_ms is not None)
-    return Limits(min(outstanding, by_memory, _MOST_OUTSTANDING), hopeless)
+    cooldown = math.ceil(probe.rate_per_s * (_COOLDOWN_S + loosest_limit_ms(slos) / 1e3))
+    return Limits(min(outstanding, by_memory, _MOST_OUTSTANDING), hopeless, cooldown)
 
 
 def _make_payloads(target: Target, seed: int) -> list[bytes]:

@@ -39,6 +39,8 @@ class Firing:
         self._choices: list[int] = choices.tolist()
         self._intended_s = intended_s
         self._limits = limits
+        self._measured = len(self._offsets) - limits.cooldown
+        self._measured_answered = 0
         self._timeout_s = timeout_s
         self._sent = [float("nan")] * len(self._offsets)
         self._done = [float("nan")] * len(self._offsets)
@@ -119,6 +121,9 @@ class Firing:
         self._done[index] = when_s
         self._status[index] = status
         self._answered += 1
+        if index >= self._measured:
+            return
+        self._measured_answered += 1
         if status != OK:
             self._messages.setdefault(str(status), message[:500])
         for number, (limit_s, count) in enumerate(self._hopeless):
@@ -127,8 +132,16 @@ class Firing:
                 if self._over[number] >= count and not self._stopped:
                     self._stopped = "hopeless"
                     asyncio.get_running_loop().call_soon(self.stop, "hopeless")
-        if self._answered == len(self._offsets):
-            self._finish()
+        if self._measured_answered == self._measured:
+            self._end_cooldown()
+
+    def _end_cooldown(self) -> None:
+        """Give up on the requests that only kept the load up."""
+        for index in range(max(self._oldest, self._measured), self._next):
+            if self._status[index] == _PENDING:
+                self._transport.cancel(index)
+        self._transport.flush()
+        self._finish()
 
     def _sweep(self, now_s: float) -> None:
         """Gives up on requests past their deadline (the server was told the same deadline)."""
@@ -152,7 +165,13 @@ class Firing:
         status[self._next :] = NOT_SENT
         answered = (status == OK) | (status <= 16) | (status == EMPTY_RESPONSE)
         done_s = np.where(answered, np.asarray(self._done) - self._start_s, np.nan)
-        return Record(self._intended_s, np.asarray(self._sent) - self._start_s, done_s, status.astype(np.uint8))
+        measured = slice(self._measured)
+        return Record(
+            self._intended_s[measured],
+            (np.asarray(self._sent) - self._start_s)[measured],
+            done_s[measured],
+            status.astype(np.uint8)[measured],
+        )
 
 
 def _cpu_s() -> float:

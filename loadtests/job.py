@@ -32,6 +32,10 @@ class Limits:
     """More unanswered requests than this mean that the rate does not hold."""
     hopeless: tuple[tuple[float, int], ...] = ()
     """Pairs (latency limit in ms, count): so many requests over the limit, and the SLO is out of reach."""
+    cooldown: int = 0
+    """So many requests at the end of the schedule only keep the load up until all others are answered. They are not
+    recorded: a server whose arrivals stop treats its last requests unlike all before (Triton's batcher may leave them
+    for half a second)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Job:
     def from_json(cls, document: dict[str, Any]) -> Job:
         limits = document["limits"]
         hopeless = tuple((float(limit_ms), int(count)) for limit_ms, count in limits["hopeless"])
-        return cls(**{**document, "limits": Limits(limits["max_outstanding"], hopeless)})
+        return cls(**{**document, "limits": Limits(limits["max_outstanding"], hopeless, limits["cooldown"])})
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,10 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def read_record(folder: Path) -> Record:
+    """What was measured: the schedule without its cooldown."""
     try:
         intended_s = np.load(folder / "schedule.npy")
-        return Record(intended_s, *(np.load(folder / f"{name}.npy") for name in ("sent", "done", "status")))
+        sent_s, done_s, status = (np.load(folder / f"{name}.npy") for name in ("sent", "done", "status"))
+        return Record(intended_s[: len(sent_s)], sent_s, done_s, status)
     except (OSError, ValueError) as error:
         raise GeneratorError(f"the generator left no readable results in {folder}: {error}") from error

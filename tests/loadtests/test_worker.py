@@ -162,3 +162,12 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_the_cooldown_keeps_the_load_up_and_is_not_recorded(start_queue):
+    limits = Limits(max_outstanding=1000, cooldown=40)
+    record, outcome = fire(start_queue("--service-ms", "30").address, constant(20, count=60), limits)
+    assert len(record) == 20
+    assert record.ok.all()
+    assert outcome.stopped == ""
+    assert outcome.wall_s < 1.5  # ends with the twentieth answer, at about 1 s, not with the schedule, at 3 s
