@@ -11,13 +11,14 @@ from loadtests.point import Point, Probe
 from loadtests.slo import Slo
 from loadtests.verdict import at_most, most_over
 
-_FEWEST_OVER = 4
+_FEWEST_OVER, _CLUSTER = 4, 8
+"""Never give up on fewer; a single slow moment may make that many late in the continuation of a confirmation."""
 _CONTINUED = 2.5
 """A confirmation may be continued to this many times its requests."""
 _CAUTIOUS = 0.7
 """Of the rate that held in short probes: what to try when no rate can be expected to pass in the time there is."""
-_NEARBY, _UNSEEN = 0.35, 1.4
-"""How near in ln(rate) a probe must be to tell of another's dependence, and what short probes miss of it."""
+_NEARBY, _GROWTH, _UNSEEN = 0.7, 3.0, 1.4
+"""How near in ln(rate) a probe must be to tell of another's dependence, how that grows, and what probes miss of it."""
 
 
 def hopeless_count(probe: Probe, slo: Slo) -> int:
@@ -28,7 +29,7 @@ def hopeless_count(probe: Probe, slo: Slo) -> int:
     """
     if probe.phase == "confirm":
         most = most_over(probe.requests * _CONTINUED, slo.allowed_share, LOOK_CONFIDENCE)
-        return max(most + 1, _FEWEST_OVER)
+        return max(most + 1, math.ceil(2 * slo.allowed_share * probe.requests) + _CLUSTER)
     return math.ceil(3 * slo.allowed_share * probe.requests) + _FEWEST_OVER
 
 
@@ -67,14 +68,20 @@ def _chance_to_pass(fitted: Estimate, rate_per_s: float, independent: float) -> 
 
 
 def dependence_near(points: Sequence[Point], slo: Slo, rate_per_s: float) -> float:
-    """What probes near the rate showed; the longer ones know better, for short ones cannot see long runs."""
-    near = [
-        (count.dependence, float(count.requests) ** 2)
-        for point in points
-        for count in point.slos
-        if count.slo == str(slo) and abs(math.log(point.rate_per_s / rate_per_s)) < _NEARBY and not point.stopped
-    ]
-    if not near:
-        return 1.0
-    total = sum(weight for _, weight in near)
-    return _UNSEEN * math.exp(sum(math.log(factor) * weight for factor, weight in near) / total)
+    """What to expect of `verdict.dependence` at a rate, from the probes around it.
+
+    Slow requests come in longer runs the nearer a server is to its limit; in queues with and without randomness in the
+    service, the runs grow at least with the third power of the rate. Longer probes count more, for short ones cannot
+    see long runs.
+    """
+    expected, total = 0.0, 0.0
+    for point in points:
+        distance = math.log(rate_per_s / point.rate_per_s)
+        if point.stopped or abs(distance) > _NEARBY:
+            continue
+        for count in point.slos:
+            if count.slo == str(slo):
+                weight = float(count.requests) ** 2
+                expected += weight * max(math.log(count.dependence) + _GROWTH * distance, 0.0)
+                total += weight
+    return _UNSEEN * math.exp(expected / total) if total else _UNSEEN

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from loadtests.errors import ResultsError
 from loadtests.verdict import Verdict
 
-Phase = Literal["double", "bisect", "confirm"]
+Phase = Literal["double", "bisect", "confirm", "refine"]
 
 
 @dataclass(frozen=True)

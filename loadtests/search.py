@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from loadtests.attempt import likely_to_pass
 from loadtests.certify import is_certified, missing_requests
 from loadtests.errors import BadRequestError
+from loadtests.estimate import estimate
 from loadtests.point import Phase, Point, Probe
 from loadtests.schedule import probe_seed
 from loadtests.slo import Slo, loosest_limit_ms
@@ -33,9 +34,10 @@ _NEAR = 1.5
 """Bisection never gives up on a wider gap between a rate that held and one that did not."""
 _FIRST_SHARE, _LATER_SHARE = 0.4, 0.7
 """Of the time left: what the first look at the first rate takes, and at each later one."""
-_SURE, _LIKELY = 0.9, 0.7
-_ROOM = 1.25
-"""A continuation gets this many times the requests that seem to be missing."""
+_SURE, _LIKELY = 0.9, 0.6
+_ROOM, _LEAST_ROOM = 1.5, 0.15
+"""A continuation gets this many times the requests that seem to be missing, and at least this share of the time."""
+_REFINE_SHARE = 0.5
 _LEAST_LEFT = 0.05
 _LEAST_RATE_PER_S = 0.05
 
@@ -174,30 +176,37 @@ def _together(first: Point, second: Point) -> tuple[bool, bool]:
 
 
 def _confirm(state: _State, low: float) -> Searching:
-    """First a rate that should pass, then, with the time that is left, one that dares; down after each failure.
-
-    A confirmation that ends undecided is continued once where the time left can decide it (see `certify`).
-    """
+    """First a rate that should pass; down after each failure; after a success up, as far as the time left can carry."""
     plan = state.plan
     certified, ceiling, tried = 0.0, plan.max_per_s, False
     # What cannot pass even when clean is not worth its time, except as the one look that everybody gets.
     fewest = max(required_requests(slo.percentile, 0) for slo in plan.slos)
-    while state.left_s > 0 and certified < plan.max_per_s:
+    while state.left_s > _LEAST_LEFT * plan.budget_s and certified < plan.max_per_s:
         likely = _LIKELY if certified else _SURE
-        share = _LATER_SHARE if certified or ceiling < plan.max_per_s else _FIRST_SHARE
         wanted_per_s = likely_to_pass(state.points, plan.slos, state.left_s, low, likely=likely)
         rate_per_s = min(wanted_per_s, ceiling)
-        if rate_per_s <= certified * (1 + plan.tolerance) or (tried and rate_per_s * state.left_s < fewest):
+        if tried and rate_per_s * state.left_s < fewest:
             return
+        if rate_per_s <= certified * (1 + plan.tolerance):
+            if not (yield from _refine(state)):
+                return
+            continue
+        yield from _fire(state, "confirm", rate_per_s, (_LATER_SHARE if tried else _FIRST_SHARE) * state.left_s)
         tried = True
-        yield from _fire(state, "confirm", rate_per_s, share * state.left_s)
         missing = missing_requests(state.points, rate_per_s)
         if missing and missing <= state.left_s * rate_per_s:
-            seconds = min(_ROOM * missing / rate_per_s, state.left_s)
+            seconds = min(max(_ROOM * missing / rate_per_s, _LEAST_ROOM * state.left_s), state.left_s)
             yield from _fire(state, "confirm", rate_per_s, seconds)
         if is_certified(state.points, rate_per_s):
             certified = max(certified, rate_per_s)
         else:
             ceiling = min(ceiling, rate_per_s / (1 + plan.tolerance))
-        if state.left_s < _LEAST_LEFT * plan.budget_s:
-            return
+
+
+def _refine(state: _State) -> Generator[Probe, Point, bool]:
+    """Where no higher rate is likely to pass, a probe at the estimated capacity sharpens the estimate instead."""
+    fitted = estimate(state.points, state.plan.slos)
+    if fitted is None:
+        return False
+    yield from _fire(state, "refine", min(fitted.rate_per_s, state.plan.max_per_s), _REFINE_SHARE * state.left_s)
+    return True

@@ -57,7 +57,7 @@ def test_budget_is_kept(searches):
 
 def test_phases_come_in_order_with_seeds_of_their_own(searches):
     for points in searches:
-        phases = [point.phase for point in points]
+        phases = [point.phase for point in points if point.phase != "refine"]
         assert phases == sorted(phases, key=["double", "bisect", "confirm"].index)
         assert len({point.seed for point in points}) == len(points)
         assert [point.number for point in points] == list(range(len(points)))
