@@ -65,7 +65,7 @@ def test_finds_a_capacity_with_the_servers_figures(small_server, tmp_path):
         CapacityRequest(small_server.grpc_url, "double", [Slo.parse("p99=100ms")], budget_s=8, max_per_s=400.0,
                         folder=tmp_path)
     )  # fmt: skip
-    assert result.capacity_per_s in (400.0, None)  # None where neighbours disturb: 8 s certify only a calm server
+    assert result.capacity_per_s is None or 100 < result.capacity_per_s <= 400  # None beside noisy neighbours
     assert max(point.rate_per_s for point in result.points) == 400.0
     assert all(point.queue_ms is not None and point.compute_ms > 0 for point in result.points)
     assert all(point.steps[0].model == "double" for point in result.points)
