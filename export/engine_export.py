@@ -61,7 +61,7 @@ def export_engine(
         onnx = folder / ONNX
         if not onnx.is_file():
             raise EngineError(f"{recipe.name}/{ONNX} is missing: run `fathom export {recipe.name}`")
-        wanted = profiles(config.message, getattr(recipe, "axis_ranges", {}), tuned_batch=options.tuned_batch)
+        wanted = profiles(config.message, recipe.axis_ranges, tuned_batch=options.tuned_batch)
         draft = EngineRecord(
             plan=PLAN,
             onnx_sha256=manifest.file_sha256(onnx),

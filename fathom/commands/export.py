@@ -1,4 +1,4 @@
-"""Export models into the model repository: ONNX, precision, accuracy at every station, manifest.
+"""Export models into the model repository: ONNX, precision, engine, accuracy at every station, manifest.
 
 A model whose source and precision have not changed is left alone; --force builds it again.
 """
@@ -12,7 +12,7 @@ from rich.table import Table
 from export import recipes
 from export.exporter import ExportResult, export_model
 from export.precision import FP32, PRECISIONS, rule
-from fathom import options
+from fathom import engines, options
 from fathom.errors import UsageError
 from fathom.figures import cell
 from fathom.output import Steps, err, out, print_json
@@ -42,6 +42,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="keep this node, or every node of this operator type, in FP32 (repeatable)",
     )
     command.add_argument("--force", action="store_true", help="build again even if nothing changed")
+    engines.add_arguments(command)
     options.add_repository(command)
     options.add_json(command)
 
@@ -60,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     for recipe in chosen if arguments.models else ():
         rule(recipe, arguments.precision)
     results = []
+    builder = engines.find(arguments)
     with Steps() as steps:
         for recipe in chosen:
             if arguments.precision != FP32 and arguments.precision not in recipe.reduced:
@@ -79,13 +81,15 @@ def run(arguments: argparse.Namespace) -> int:
                 )
                 step.update("unchanged" if result.skipped else f"{result.seconds:.1f} s")
             results.append(result)
+            builder.export(recipe, arguments.model_repository, steps, force=arguments.force)
     for result in results:
         for note in result.notes:
             err.print(f"[yellow]note[/yellow] {note}", markup=True)
     if arguments.json:
-        print_json({"models": [as_json(result) for result in results]})
+        print_json({"models": [{**as_json(result), "engine": builder.to_json(result.recipe)} for result in results]})
     else:
         out.print(_table(results))
+    builder.finish()
     return 0
 
 

@@ -67,8 +67,8 @@ AMPERE = EngineOptions(hardware_compatibility="ampere-plus").to_json()
             None,
             "26.06-py3",
             "error scale/1/model.plan: cannot run: it was built with TensorRT 10.16.1.11, Triton 26.06-py3 has "
-            "TensorRT 11.0.0: an engine runs only in the version that built it; build it in nvcr.io/nvidia/tensorrt:26.06-py3, "
-            "or serve with the release that it was built for",
+            "TensorRT 11.0.0: an engine runs only in the version that built it; build it in "
+            "nvcr.io/nvidia/tensorrt:26.06-py3, or serve with the release that it was built for",
             id="a newer release",
         ),
         pytest.param("10.16.1.11", COMPATIBLE, "26.06", "warning scale/1/model.plan: is version compatible", id="VC"),

@@ -1,0 +1,125 @@
+"""TensorRT engines on the command line: the options of `fathom export`, and what happens where they cannot be built."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from export import engine_library
+from export.engine_export import EngineResult, export_engine
+from export.engine_options import HARDWARE_COMPATIBILITY, TILING, EngineOptions
+from export.errors import EngineError, EngineUnavailableError
+from export.recipe import Recipe
+from fathom.errors import UsageError
+from fathom.output import Steps, err
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """`--engine`, `--no-engine`, and how an engine is built."""
+    group = command.add_argument_group("TensorRT engine")
+    group.add_argument(
+        "--engine",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="build one for this machine's GPU, or fail (default: build where TensorRT and a GPU are there)",
+    )
+    group.add_argument("--workspace-gb", type=float, metavar="GB", help="limit of scratch memory (default: the GPU's)")
+    group.add_argument(
+        "--builder-optimization-level",
+        type=int,
+        choices=range(6),
+        metavar="0..5",
+        help="how long to search for fast kernels (TensorRT's default: 3)",
+    )
+    group.add_argument("--tiling", choices=TILING, help="search for kernels that keep data in the L2 cache")
+    group.add_argument("--max-aux-streams", type=int, metavar="N", help="streams beside the main one (0: least memory)")
+    group.add_argument("--tuned-batch", type=int, metavar="N", help="the batch to be fastest at (default: see docs)")
+    group.add_argument(
+        "--hardware-compatibility",
+        choices=HARDWARE_COMPATIBILITY,
+        default="none",
+        help="which other GPUs may run it, at some cost in speed (default: %(default)s)",
+    )
+    group.add_argument("--version-compatible", action="store_true", help="newer TensorRT versions may run it")
+    group.add_argument("--no-tf32", action="store_true", help="keep all mantissa bits of FP32 products")
+
+
+@dataclass
+class Engines:
+    """The engines of one `fathom export`. `trt` is None where none is built."""
+
+    trt: Any | None
+    explicit: bool
+    options: EngineOptions
+    built: dict[str, EngineResult] = field(default_factory=dict)
+    failures: list[EngineError] = field(default_factory=list)
+
+    def export(self, recipe: Recipe, model_repository: Path, steps: Steps, *, force: bool) -> None:
+        """Build the engine of one exported model. A failure is kept: the other models still get theirs."""
+        if self.trt is None:
+            return
+        with steps.step(f"engine {recipe.name}") as step:
+            try:
+                result = export_engine(
+                    recipe, model_repository, self.trt, self.options, force=force, on_progress=step.update
+                )
+            except EngineError as error:
+                self.failures.append(error)
+                step.update("none")
+                return
+            self.built[recipe.name] = result
+            state = "unchanged" if result.skipped else f"{result.seconds:.1f} s"
+            step.update(f"{state}, {result.record.batch1_ms:.2f} ms at batch 1 on {result.record.gpu.name}")
+
+    def finish(self) -> None:
+        """Say what could not be built. Raises the first failure where engines were asked for."""
+        for result in self.built.values():
+            for line in result.notes:
+                note(line)
+        for failure in self.failures[1:] if self.explicit else self.failures:
+            note(f"no engine: {failure}")
+        if self.explicit and self.failures:
+            raise self.failures[0]
+
+    def to_json(self, model: str) -> dict[str, Any] | None:
+        """One model's engine for `--json`, None where there is none."""
+        result = self.built.get(model)
+        return {**result.record.to_json(), "unchanged": result.skipped} if result else None
+
+
+def find(arguments: argparse.Namespace) -> Engines:
+    """TensorRT where it can build here; a line on stderr where it cannot.
+
+    Raises EngineUnavailableError where `--engine` asked for it, UsageError for options out of range.
+    """
+    try:
+        options = EngineOptions(
+            workspace_gb=arguments.workspace_gb,
+            builder_optimization_level=arguments.builder_optimization_level,
+            tiling=arguments.tiling,
+            max_aux_streams=arguments.max_aux_streams,
+            hardware_compatibility=arguments.hardware_compatibility,
+            version_compatible=arguments.version_compatible,
+            tf32=not arguments.no_tf32,
+            tuned_batch=arguments.tuned_batch,
+        )
+    except EngineError as error:
+        raise UsageError(str(error)) from None
+    explicit = bool(arguments.engine)
+    if arguments.engine is False:
+        return Engines(None, explicit, options)
+    try:
+        return Engines(engine_library.load(), explicit, options)
+    except EngineUnavailableError as error:
+        if explicit:
+            raise
+        note(f"only ONNX is exported: {error}")
+        return Engines(None, explicit, options)
+
+
+def note(line: str) -> None:
+    """One line for a person, on stderr."""
+    err.print("[yellow]note[/yellow]", end=" ")
+    err.print(line, markup=False, soft_wrap=True)
