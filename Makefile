@@ -2,13 +2,16 @@
 PYTHON ?= $(shell for p in python3 python3.11 python3.12; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 PIP_INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test test-slow bench lint format clean
 
 demo: .venv/serving  ## export, serve, ask, measure, report: the main job end to end
 	.venv/bin/fathom demo
 
-test: .venv/development  ## every test, against a real Triton
+test: .venv/development  ## all tests but the slow and the GPU ones, against a real Triton
 	.venv/bin/pytest
+
+test-slow: .venv/development  ## the measurements against queueing theory, 10 minutes on a quiet machine
+	.venv/bin/pytest -m slow
 
 bench: .venv/development  ## the ratios of docs/benchmarks.md, into results/bench.json
 	.venv/bin/python -m fathom.bench
@@ -20,7 +23,7 @@ format: .venv/development
 	.venv/bin/ruff check --fix . && .venv/bin/ruff format .
 
 clean:  ## what was built and measured; the environment stays
-	rm -rf results .fathom-scratch model_repository/*/1/model.onnx* model_repository/*/1/*.json model_repository/*/1/*.npz
+	rm -rf results .fathom-scratch model_repository/*/1/model.onnx* model_repository/*/1/*.plan model_repository/*/1/*.json model_repository/*/1/*.npz
 
 .venv/serving: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: name one with make PYTHON=/path/to/python3.11"; exit 1; }

@@ -24,7 +24,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--slo", default="p99=100ms", metavar="pNN=LIMIT", help="what the capacities must hold (default: %(default)s)"
     )
     command.add_argument(
-        "--budget", type=float, default=30.0, metavar="S", help="seconds per capacity search (default: %(default)g)"
+        "--budget", type=float, default=50.0, metavar="S", help="seconds per capacity search (default: %(default)g)"
     )
     options.add_json(command)
 

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
+from queue_process import QueueProcess
 
-SERVER = Path(__file__).with_name("queue_server.py")
-StartQueue = Callable[..., "QueueProcess"]
-
-
-class QueueProcess:
-    """A running `queue_server.py`."""
-
-    def __init__(self, *options: str) -> None:
-        self.process = subprocess.Popen([sys.executable, str(SERVER), *options], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.address = f"127.0.0.1:{self.process.stdout.readline().strip()}"
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+StartQueue = Callable[..., QueueProcess]
 
 
 @pytest.fixture

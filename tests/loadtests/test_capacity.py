@@ -20,7 +20,7 @@ P99 = Slo.parse("p99=30ms")
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """One search of an M/D/1 queue with 2 ms of service, and its folder."""
-    from conftest import QueueProcess
+    from queue_process import QueueProcess
 
     queue = QueueProcess("--service-ms", "2")
     folder = tmp_path_factory.mktemp("results")

@@ -1,0 +1,24 @@
+"""The reference queue of the load tests, as a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SERVER = Path(__file__).parents[1] / "loadtests" / "queue_server.py"
+
+
+class QueueProcess:
+    """A running `queue_server.py`."""
+
+    def __init__(self, *options: str) -> None:
+        self.process = subprocess.Popen([sys.executable, str(SERVER), *options], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.address = f"127.0.0.1:{self.process.stdout.readline().strip()}"
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
