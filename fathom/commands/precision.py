@@ -1,0 +1,82 @@
+"""Compare a model's precisions: size, parity, accuracy and speed, side by side; nothing is published.
+
+Every precision is converted in a scratch folder, judged on the same evaluation as an export, and timed in ONNX Runtime
+on one thread of this CPU. `x fp32` is how many times as fast as FP32 it is, at batch 1 and at batch 16. Exit status 1
+when a precision that the recipe offers fails its gate.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.table import Table
+
+from export import recipes
+from export.compare import PrecisionRow, compare
+from fathom import options
+from fathom.errors import UsageError
+from fathom.figures import cell
+from fathom.output import Steps, err, out, print_json
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `fathom precision`."""
+    command.add_argument("models", nargs="*", metavar="MODEL", help=f"one of {', '.join(recipes.NAMES)} (default: all)")
+    command.add_argument("--weights", metavar="SOURCE", help="as for `fathom export`")
+    options.add_json(command)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert, judge and time each model at each precision."""
+    names = arguments.models or list(recipes.NAMES)
+    if arguments.weights and len(names) != 1:
+        raise UsageError("--weights is for one model: name it, as in `fathom precision minilm --weights DIR`")
+    chosen = [recipes.find(name) for name in names]
+    rows: list[PrecisionRow] = []
+    with Steps() as steps:
+        for recipe in chosen:
+            with steps.step(f"compare {recipe.name}") as step:
+                rows += compare(recipe, weights=arguments.weights, on_progress=step.update)
+                step.update("done")
+    if arguments.json:
+        print_json({"precisions": [row.to_json() for row in rows]})
+    else:
+        out.print(table(rows))
+    for row in rows:
+        if row.passed is not True:
+            err.print(f"[yellow]note[/yellow] {row.model} at {row.precision}: {row.gate}", soft_wrap=True)
+    return 1 if any(row.passed is False for row in rows) else 0
+
+
+def table(rows: list[PrecisionRow]) -> Table:
+    """The comparison for a person; parity is the distance from the trained source."""
+    heads = ("model", "precision", "size", "max abs", "relative", "min cosine", "accuracy", "batch 1", "batch 16")
+    made = Table(*heads, "x fp32", "gate", box=None, pad_edge=False)
+    full = {row.model: row for row in rows if row.precision == "fp32"}
+    for row in rows:
+        name = row.model if row.precision == "fp32" else ""
+        if row.measured is None or row.measured.parity is None or row.speed is None or row.bytes is None:
+            made.add_row(name, row.precision, *("-" for _ in range(8)), "not offered")
+            continue
+        parity, speed, base = row.measured.parity, row.speed, full[row.model].speed
+        gains = [base.latency_ms[batch] / speed.latency_ms[batch] for batch in (1, 16)] if base else []
+        figures = recipes.find(row.model).figures
+        accuracy = [
+            f"{each.name} {cell(row.measured.accuracy[each.name])}"
+            for each in figures
+            if each.name in row.measured.accuracy
+        ]
+        made.add_row(
+            name,
+            row.precision,
+            f"{row.bytes / 1e6:.2f} MB",
+            f"{parity.max_abs:.1e}",
+            f"{parity.max_relative:.1e}",
+            f"{parity.min_cosine:.5f}",
+            "\n".join(accuracy),
+            f"{speed.latency_ms[1]:.2f} ms",
+            f"{speed.rows_per_s(16):.0f}/s",
+            " ".join(f"{gain:.2f}" for gain in gains),
+            "passed" if row.passed else "failed",
+        )
+    return made
