@@ -45,8 +45,8 @@ def layers_json(trt: Any, engine: trt.ICudaEngine) -> str:
 class EngineStation:
     """An engine with one optimization profile as a `Predict`: named arrays in, named arrays out.
 
-    Raises EngineError for an input that is missing, a shape outside the profile, or outputs whose shape depends on
-    the data.
+    Raises EngineError for a tensor type that numpy lacks, an input that is missing, a shape outside the profile, or
+    outputs whose shape depends on the data.
     """
 
     def __init__(self, trt: Any, engine: trt.ICudaEngine, device: Device, profile: int = 0) -> None:
@@ -57,7 +57,13 @@ class EngineStation:
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
             is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-            (self._inputs if is_input else self._outputs)[name] = trt.nptype(engine.get_tensor_dtype(name))
+            kind = engine.get_tensor_dtype(name)
+            try:
+                (self._inputs if is_input else self._outputs)[name] = trt.nptype(kind)
+            except TypeError:  # BF16 and FP8 have no numpy type
+                raise EngineError(
+                    f"tensor '{name}' is {kind}, which numpy has no type for: keep inputs and outputs in FP32 or FP16"
+                ) from None
 
     def __call__(self, arrays: Arrays) -> dict[str, Array]:
         context: trt.IExecutionContext = self._context

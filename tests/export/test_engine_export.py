@@ -204,9 +204,14 @@ def test_a_station_answers_like_onnx_runtime(surface: dict[str, Any], machine: P
     device.close()
 
 
+def no_numpy_type(kind: Any) -> None:
+    raise TypeError("Could not resolve TensorRT datatype to an equivalent numpy datatype.")
+
+
 @pytest.mark.parametrize(
     ("answers", "says"),
     [
+        ({"nptype": no_numpy_type}, "tensor 'x' is .*, which numpy has no type for"),
         ({"IExecutionContext.set_input_shape": lambda *args: False}, r"'x' of shape \[4, 3\] is outside"),
         ({"IExecutionContext.infer_shapes": lambda *args: ["y"]}, "depend on the data"),
         ({"IExecutionContext.execute_async_v3": lambda *args: False}, "could not run the engine"),
