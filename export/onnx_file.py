@@ -44,6 +44,7 @@ def write_torch(
             verbose=False,
         )
         program.save(str(path), external_data=False)
+        del program  # it holds the weights once more
     strip(path)
 
 

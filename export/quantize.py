@@ -24,7 +24,9 @@ from export.recipe import Arrays, Evaluation, Progress, Reduced, no_progress
 
 METHOD = "onnxruntime static quantization, QDQ"
 FEW_CHANNELS = 4
-BATCH = 8
+BATCH = 2
+"""Few rows at a time: ONNX Runtime keeps every tensor that is watched until it is reduced."""
+
 _PRODUCTS = ("MatMul", "Gemm")
 _BETWEEN_CONVOLUTIONS = ("Add", "Clip", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool")
 _FLOAT_RESULT = (*_PRODUCTS, "Gather")
