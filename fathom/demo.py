@@ -123,7 +123,8 @@ def _use(
                 )
                 found = find(request, on_point=show)
                 done.capacities[name] = found
-                step.update(f"{found.capacity_per_s or 0:.0f} requests/s certified")
+                certified = found.capacity_per_s
+                step.update("no rate certified" if certified is None else f"{certified:.0f} requests/s certified")
 
 
 def ask(client: Client, digit: Path) -> dict[str, str]:

@@ -24,6 +24,7 @@ from loadtests.slo import Slo
 Verdict = Literal["pass", "fail", "undecided", "invalid"]
 CONFIDENCE = 0.99
 _MOST_REQUESTS = 1 << 40
+_NEAR_LIMIT = 0.4
 _RUNS = 1.5
 
 
@@ -114,7 +115,7 @@ def judge(slo: Slo, latencies_ms: NDArray[np.float64], *, confidence: float = CO
     # An answer exactly at the limit is in time; a failure (infinite) is over every limit.
     late = (latencies_ms > limit_ms) | np.isinf(latencies_ms)
     over = int(late.sum())
-    factor = _inefficiency(late) if slo.limit_ms is None else dependence(latencies_ms, slo.allowed_share, late)
+    factor = _inefficiency(late) if slo.limit_ms is None else dependence(latencies_ms, slo, late)
     verdict = judge_counts(requests, over, slo.allowed_share, dependence=factor, confidence=confidence)
     needed = None
     if verdict == "undecided" and (not requests or over / requests < slo.allowed_share):
@@ -122,21 +123,26 @@ def judge(slo: Slo, latencies_ms: NDArray[np.float64], *, confidence: float = CO
     return SloJudgement(slo, verdict, requests, over, factor, needed)
 
 
-def dependence(latencies_ms: NDArray[np.float64], allowed_share: float, late: NDArray[np.bool_]) -> float:
+def dependence(latencies_ms: NDArray[np.float64], slo: Slo, late: NDArray[np.bool_]) -> float:
     """How many requests in a row tell as much as one: 1 + 2 * sum of the autocorrelation of being among the slowest.
 
     The slowest are the requests over the limit and, because those are too few to learn from when the SLO is kept, the
     slowest 5 x `allowed_share` (the slowest 5 % for a p99); the larger of both figures counts. The sum ends
     where the autocorrelation does; when neighbours are already within the noise of independent requests (2 / sqrt(n)),
     the answer is 1.
+
+    It is 1, too, for those of the slowest that stay below 40 % of the limit: a server that is at its limit with 1 % of its
+    requests has far more than 1 % above that, so what happens further down is no sign of how late ones cluster.
     """
     if len(latencies_ms) < 2:
         return 1.0
     ordered = np.sort(latencies_ms)
-    slowest_share = min(5 * allowed_share, 0.5)
+    slowest_share = min(5 * slo.allowed_share, 0.5)
     level = ordered[min(int(len(ordered) * (1 - slowest_share)), len(ordered) - 1)]
+    if slo.limit_ms is not None:
+        level = max(level, _NEAR_LIMIT * slo.limit_ms)
     slowest = latencies_ms > level if np.isfinite(level) else np.isinf(latencies_ms)
-    return max(_inefficiency(slowest), _inefficiency(late) if late.mean() >= allowed_share else 1.0)
+    return max(_inefficiency(slowest), _inefficiency(late) if late.mean() >= slo.allowed_share else 1.0)
 
 
 def _inefficiency(marks: NDArray[np.bool_]) -> float:

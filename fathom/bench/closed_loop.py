@@ -89,12 +89,12 @@ async def _over_http2(url: str, request: bytes, in_flight: int, meter: _Meter) -
     await transport.close()
 
 
-async def _loop(transport: str, url: str, request: bytes, in_flight: int, seconds: float) -> dict[str, float]:
+async def _loop(kind: str, url: str, request: bytes, in_flight: int, seconds: float) -> dict[str, float]:
     meter = _Meter(in_flight, seconds)
-    await {"grpc": _over_grpc, "http2": _over_http2}[transport](url, request, in_flight, meter)
+    await {"grpc": _over_grpc, "http2": _over_http2}[kind](url, request, in_flight, meter)
     return meter.result()
 
 
 if __name__ == "__main__":
-    transport, url, in_flight, seconds = sys.argv[1:]
-    print(json.dumps(uvloop.run(_loop(transport, url, sys.stdin.buffer.read(), int(in_flight), float(seconds)))))
+    kind, url, in_flight, seconds = sys.argv[1:]
+    print(json.dumps(uvloop.run(_loop(kind, url, sys.stdin.buffer.read(), int(in_flight), float(seconds)))))

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from export import recipes
 from fathom import demo, options
+from fathom.commands import capacity
 from fathom.figures import cell
 from fathom.output import out, print_json
 from loadtests.slo import Slo
@@ -36,11 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(done.to_json())
     else:
-        _summary(done, slo)
+        _summary(done)
     return 0
 
 
-def _summary(done: demo.DemoResult, slo: Slo) -> None:
+def _summary(done: demo.DemoResult) -> None:
     out.print()
     for answer in done.answers.values():
         out.print(f"  {answer}", markup=False)
@@ -52,10 +53,9 @@ def _summary(done: demo.DemoResult, slo: Slo) -> None:
             table.add_row(name if row == 0 else "", figure, *values)
     out.print(table)
     out.print()
-    for name, result in done.capacities.items():
-        low, high = result.capacity_estimate_interval_per_s or (None, None)
-        estimate = f", estimated {result.capacity_estimate_per_s:.0f} ({low:.0f} to {high:.0f})" if low else ""
-        out.print(f"  {name} holds {result.capacity_per_s or 0:.0f} requests/s under {slo}{estimate}")
+    for result in done.capacities.values():
+        for line in capacity.summary(result):
+            out.print(f"  {line}", markup=False)
     out.print()
     out.print(f"  report   {done.report}")
     out.print(f"  digit    {done.digit}")
