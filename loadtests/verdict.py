@@ -131,8 +131,8 @@ def dependence(latencies_ms: NDArray[np.float64], slo: Slo, late: NDArray[np.boo
     where the autocorrelation does; when neighbours are already within the noise of independent requests (2 / sqrt(n)),
     the answer is 1.
 
-    It is 1, too, for those of the slowest that stay below 40 % of the limit: a server that is at its limit with 1 % of its
-    requests has far more than 1 % above that, so what happens further down is no sign of how late ones cluster.
+    It is 1, too, for those of the slowest that stay below 40 % of the limit: a server that is at its limit with 1 % of
+    its requests has far more than 1 % above that, so what happens further down is no sign of how late ones cluster.
     """
     if len(latencies_ms) < 2:
         return 1.0
