@@ -1,7 +1,8 @@
 """A closed loop at saturation: N pre-built requests in flight, each answer followed by the next; its own process.
 
 `python -m fathom.bench.closed_loop TRANSPORT URL IN_FLIGHT SECONDS < request` prints requests/s and CPU microseconds a
-request. `http2` is the load generator's own transport, `grpc` the loop over grpc.aio that one would write without it.
+request. `http2` is the load generator's own transport, `grpc` the loop over grpc.aio that one would write without it,
+and `tritonclient` the one that tritonclient's documentation leads to.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import uvloop
 
 from clients.client import CHANNEL_OPTIONS, INFER_METHOD
+from clients.datatypes import NUMPY_TYPE
 from loadtests.http2 import Http2Transport
 
 
@@ -63,6 +66,25 @@ async def _over_grpc(url: str, request: bytes, in_flight: int, meter: _Meter) ->
         await asyncio.gather(*(keep_asking() for _ in range(in_flight)))
 
 
+async def _over_tritonclient(url: str, request: bytes, in_flight: int, meter: _Meter) -> None:
+    import tritonclient.grpc.aio as triton
+    from tritonclient.grpc import service_pb2
+
+    message = service_pb2.ModelInferRequest.FromString(request)
+    inputs = []
+    for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True):
+        inputs.append(triton.InferInput(tensor.name, list(tensor.shape), tensor.datatype))
+        inputs[-1].set_data_from_numpy(np.frombuffer(raw, NUMPY_TYPE[tensor.datatype]).reshape(tensor.shape))
+    async with triton.InferenceServerClient(url) as client:
+
+        async def keep_asking() -> None:
+            await client.infer(message.model_name, inputs)
+            while meter.answered():
+                await client.infer(message.model_name, inputs)
+
+        await asyncio.gather(*(keep_asking() for _ in range(in_flight)))
+
+
 async def _over_http2(url: str, request: bytes, in_flight: int, meter: _Meter) -> None:
     over = asyncio.Event()
     sent = 0
@@ -91,7 +113,9 @@ async def _over_http2(url: str, request: bytes, in_flight: int, meter: _Meter) -
 
 async def _loop(kind: str, url: str, request: bytes, in_flight: int, seconds: float) -> dict[str, float]:
     meter = _Meter(in_flight, seconds)
-    await {"grpc": _over_grpc, "http2": _over_http2}[kind](url, request, in_flight, meter)
+    await {"grpc": _over_grpc, "http2": _over_http2, "tritonclient": _over_tritonclient}[kind](
+        url, request, in_flight, meter
+    )
     return meter.result()
 
 

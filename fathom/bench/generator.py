@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from clients import Client, codec
-from fathom.bench import closed_loop, tritonclient_loop
+from fathom.bench import closed_loop
 from fathom.bench.row import Row, from_repetitions
 from loadtests.job import Limits
 from loadtests.record import percentile
@@ -42,9 +42,11 @@ def measure(repository: Path, *, repetitions: int = 5, seconds: float = 2.0) -> 
             request = codec.encode(spec, {name: [1.0] for name in spec.inputs})
         with Worker(WorkerTarget(server.grpc_url, [request])) as worker:
             for repetition in range(repetitions):
-                usual = tritonclient_loop.drive(server.grpc_url, in_flight=IN_FLIGHT, seconds=seconds)
-                prebuilt = closed_loop.drive(
-                    server.grpc_url, request, in_flight=IN_FLIGHT, seconds=seconds, transport="grpc"
+                usual, prebuilt = (
+                    closed_loop.drive(
+                        server.grpc_url, request, in_flight=IN_FLIGHT, seconds=seconds, transport=transport
+                    )
+                    for transport in ("tritonclient", "grpc")
                 )
                 own_us = _fire(worker, usual["rate_per_s"], seconds, repetition).cpu_us
                 against_tritonclient.append(usual["cpu_us"] / own_us)
