@@ -71,6 +71,10 @@ class Outcome:
     started_unix_s: float
     messages: dict[str, str] = field(default_factory=dict)
     """The server's first message per status that is not OK."""
+    workers: tuple[tuple[float, float], ...] = ()
+    """CPU and wall seconds of each of several generators, in the order of `Record.worker`; empty for a single one."""
+    lost: str = ""
+    """How a generator ended in the middle of the probe, which makes it worthless; empty when none did."""
 
 
 def write_payloads(path: Path, payloads: Sequence[bytes]) -> None:

@@ -14,15 +14,12 @@ from loadtests.job import Outcome
 from loadtests.point import Point, Probe, SloCount, StepPoint
 from loadtests.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Record, percentile
 from loadtests.server_stats import ServerStats, StepStats
-from loadtests.slo import Slo, format_ms, loosest_limit_ms, tightest_limit_ms
+from loadtests.share import LATE_MS, shares, spoiled
+from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.verdict import CONFIDENCE, SloJudgement, Verdict, judge, judge_counts
 
 LEAST_COMPLETED = 0.99
 DEFAULT_ERROR_SHARE = 0.001
-LAG_SHARE_OF_LIMIT = 0.1
-SATURATED = 0.9
-LATE_MS = 1.0
-_FEWEST_LATE = 4
 _NAMES = {EMPTY_RESPONSE: "EMPTY_RESPONSE"}
 
 
@@ -49,8 +46,10 @@ def make_point(
     judgements = [judge(slo, latencies_ms, confidence=confidence) for slo in slos]
     verdict, reason = _verdict(known, outcome, judgements, slos, sum(errors.values()))
     passes = _leans_to_pass(record, judgements, verdict) and not outcome.stopped
-    if spoiled := spoiled_by_generator(lags_ms, outcome, slos):
-        verdict, reason = "invalid", spoiled
+    if why := spoiled(record, outcome, slos):
+        verdict, reason = "invalid", why
+        passes = passes or bool(outcome.lost)  # a generator that died says nothing against the rate
+    generators = shares(record, outcome)
     finite = shown_ms[np.isfinite(shown_ms)]
     attempted = len(latencies_ms)
     return Point(
@@ -73,7 +72,7 @@ def make_point(
         max_ms=_finite(float(shown_ms.max())) if attempted else None,
         mean_ms=float(finite.mean()) if len(finite) else None,
         slos=tuple(
-            SloCount(str(found.slo), found.verdict, found.over, found.requests, found.dependence)
+            SloCount(str(found.slo), found.verdict, found.over, found.requests, found.dependence, found.over_by_part)
             for found in judgements
         ),
         seed=probe.seed,
@@ -82,7 +81,7 @@ def make_point(
         send_lag_max_ms=float(lags_ms.max()) if len(lags_ms) else 0.0,
         late_share=float(np.mean(lags_ms > LATE_MS)) if len(lags_ms) else 0.0,
         cpu_per_request_us=outcome.cpu_s / attempted * 1e6 if attempted else 0.0,
-        generator_cpu_share=outcome.cpu_s / outcome.wall_s if outcome.wall_s > 0 else 0.0,
+        generator_cpu_share=max(share.cpu_share for share in generators),
         stopped=outcome.stopped,
         duration_s=outcome.wall_s,
         took_s=took_s,
@@ -93,24 +92,8 @@ def make_point(
         mean_batch=server.mean_batch if server else None,
         steps=tuple(_step_point(step) for step in server.steps) if server else (),
         raw=raw,
+        workers=generators,
     )
-
-
-def spoiled_by_generator(lags_ms: Floats, outcome: Outcome, slos: Sequence[Slo]) -> str:
-    """Why the generator itself makes the probe worthless, and what to do; empty when it does not."""
-    allowed_ms = LAG_SHARE_OF_LIMIT * tightest_limit_ms(slos)
-    lag_ms = percentile(lags_ms, 0.99) if len(lags_ms) else 0.0
-    share = outcome.cpu_s / outcome.wall_s if outcome.wall_s > 0 else 0.0
-    remedy = "lower the rate, give the generator a core of its own, or run it on another machine"
-    if share > SATURATED:
-        return f"the generator used {share * 100:.0f} % of a core, so it measured itself; {remedy}"
-    # In a probe of a few dozen requests the p99 is the largest value, and a single hiccup spoils nothing.
-    if lag_ms > allowed_ms and int((lags_ms > allowed_ms).sum()) >= _FEWEST_LATE:
-        return (
-            f"the generator sent late (p99 {lag_ms:.2f} ms, more than {LAG_SHARE_OF_LIMIT:.0%} of the "
-            f"{format_ms(tightest_limit_ms(slos))} limit); {remedy}"
-        )
-    return ""
 
 
 def count_errors(record: Record, outcome: Outcome) -> dict[str, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from loadtests.errors import ResultsError
+from loadtests.share import Share
 from loadtests.verdict import Verdict
 
 Phase = Literal["double", "bisect", "confirm", "refine"]
@@ -33,6 +34,8 @@ class SloCount:
     over: int
     requests: int
     dependence: float
+    over_by_part: tuple[int, ...] = ()
+    """`over` in each of equally long parts of the probe, in the order of the schedule."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class Point:
     steps: tuple[StepPoint, ...]
     raw: str
     """File of the raw record, relative to the results folder."""
+    workers: tuple[Share, ...] = ()
+    """One entry per generator."""
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -106,8 +111,11 @@ class Point:
     def from_json(cls, document: Mapping[str, Any]) -> Point:
         try:
             fields = dict(document)
-            fields["slos"] = tuple(SloCount(**entry) for entry in fields["slos"])
+            fields["slos"] = tuple(
+                SloCount(**{**entry, "over_by_part": tuple(entry.get("over_by_part", ()))}) for entry in fields["slos"]
+            )
             fields["steps"] = tuple(StepPoint(**entry) for entry in fields["steps"])
+            fields["workers"] = tuple(Share(**entry) for entry in fields.get("workers", ()))
             return cls(**fields)
         except (TypeError, KeyError) as error:
             raise ResultsError(f"not a point of this version of Fathom: {error}") from error

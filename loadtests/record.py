@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ DEADLINE_EXCEEDED, UNAVAILABLE = 4, 14
 EMPTY_RESPONSE, UNANSWERED, NOT_SENT = 100, 101, 102
 """Statuses of our own beside the gRPC codes 0..16: OK without a body; no answer in time; given up before sending."""
 
+_COLUMNS = ("intended_s", "sent_s", "done_s", "status", "model", "worker")
+
 LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS = 1, 3_600_000_000, 3
 
 
@@ -30,6 +32,15 @@ class Record:
     sent_s: Floats
     done_s: Floats
     status: NDArray[np.uint8]
+    model: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    """Which model of a mix each request asked; all 0 where there is only one."""
+    worker: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    """Which generator sent each request; all 0 where there is only one."""
+
+    def __post_init__(self) -> None:
+        for name in ("model", "worker"):
+            if len(getattr(self, name)) != len(self.intended_s):
+                object.__setattr__(self, name, np.zeros(len(self.intended_s), np.uint8))
 
     def __len__(self) -> int:
         return len(self.intended_s)
@@ -65,21 +76,22 @@ class Record:
 
         The younger ones are left out altogether, for among them only the quick ones have been answered.
         """
-        known = self.intended_s <= max(stop_s - limit_s, 0.0)
-        return Record(self.intended_s[known], self.sent_s[known], self.done_s[known], self.status[known])
+        return self.where(self.intended_s <= max(stop_s - limit_s, 0.0))
+
+    def where(self, chosen: NDArray[Any]) -> Record:
+        """Only the requests of a mask, or all in the order of an index."""
+        return Record(*(getattr(self, name)[chosen] for name in _COLUMNS))
 
     def save(self, path: Path) -> None:
         """One compressed file; microsecond columns are exact to 0.1 us up to hours."""
-        np.savez_compressed(
-            path, intended_s=self.intended_s, sent_s=self.sent_s, done_s=self.done_s, status=self.status
-        )
+        np.savez_compressed(path, **{name: getattr(self, name) for name in _COLUMNS})
 
     @classmethod
     def load(cls, path: Path) -> Record:
         try:
             with np.load(path, allow_pickle=False) as columns:
-                return cls(*(columns[name] for name in ("intended_s", "sent_s", "done_s", "status")))
-        except (OSError, ValueError, KeyError) as error:
+                return cls(**{name: columns[name] for name in _COLUMNS if name in columns})
+        except (OSError, ValueError, TypeError) as error:
             raise ResultsError(f"cannot read the raw results {path}: {error}") from error
 
     @classmethod
@@ -87,14 +99,8 @@ class Record:
         """The probes of several generators that started together, ordered by intended time."""
         if len(records) == 1:
             return records[0]
-        intended_s = np.concatenate([record.intended_s for record in records])
-        order = np.argsort(intended_s, kind="stable")
-        return cls(
-            intended_s[order],
-            np.concatenate([record.sent_s for record in records])[order],
-            np.concatenate([record.done_s for record in records])[order],
-            np.concatenate([record.status for record in records])[order],
-        )
+        together = cls(*(np.concatenate([getattr(record, name) for record in records]) for name in _COLUMNS))
+        return together.where(np.argsort(together.intended_s, kind="stable"))
 
 
 def percentile(values: Floats, share: float) -> float:
