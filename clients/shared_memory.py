@@ -42,6 +42,7 @@ class Region(Protocol):
 
     name: str
     byte_size: int
+    kind: str  # "System" or "Cuda", as in the names of the server's methods
 
     def write(self, offset: int, data: Any) -> None:
         """Copy a buffer of bytes in."""
@@ -56,11 +57,13 @@ class Region(Protocol):
         """The server has mapped it."""
 
     def discard(self) -> None:
-        """Give this process's side back; what the server has mapped stays until it is unregistered."""
+        """Give this process's side back, once the server has unregistered the region or is gone."""
 
 
 class SystemRegion:
     """One POSIX shared-memory object of `byte_size` bytes, reserved when it is made."""
+
+    kind = "System"
 
     def __init__(self, byte_size: int) -> None:
         self.name = new_name()
@@ -116,7 +119,7 @@ class Pool:
         self._owner = os.getpid()
         self._idle: dict[int, deque[Region]] = {}
         self._lent: set[Region] = set()
-        self._to_unregister: deque[str] = deque()
+        self._retired: deque[Region] = deque()
         sweep()
 
     def lend(self, byte_size: int) -> tuple[Region, bool] | None:
@@ -127,12 +130,12 @@ class Pool:
         size = size_class(byte_size)
         with self._lock:
             if self._owner != os.getpid():  # forked: the regions are the parent's
-                self._owner, self._idle, self._lent, self._to_unregister = os.getpid(), {}, set(), deque()
+                self._owner, self._idle, self._lent, self._retired = os.getpid(), {}, set(), deque()
             if waiting := self._idle.get(size):
                 region = waiting.pop()
                 self._lent.add(region)
                 return region, False
-            if len(self._to_unregister) >= MOST_RETIRED:
+            if len(self._retired) >= MOST_RETIRED:
                 return None
             region = self._make(size)
             self._lent.add(region)
@@ -145,7 +148,7 @@ class Pool:
                 return  # the pool was closed meanwhile
             self._lent.remove(region)
             if sum(map(len, self._idle.values())) >= MOST_IDLE:
-                self._discard(next(waiting for waiting in self._idle.values() if waiting).popleft())
+                self._retired.append(next(waiting for waiting in self._idle.values() if waiting).popleft())
             self._idle.setdefault(region.byte_size, deque()).append(region)
 
     def retire(self, region: Region) -> None:
@@ -153,40 +156,35 @@ class Pool:
         with self._lock:
             if region in self._lent:
                 self._lent.remove(region)
-                self._discard(region)
+                self._retired.append(region)
 
     def retire_idle(self) -> None:
         """Never use the waiting regions again: the server has restarted and knows none of them."""
         with self._lock:
-            self._discard(*(region for waiting in self._idle.values() for region in waiting))
+            self._retired.extend(region for waiting in self._idle.values() for region in waiting)
             self._idle.clear()
 
-    def to_unregister(self) -> list[str]:
-        """Names to unregister at the server, each handed out once; `still_in_use` takes one back."""
+    def retired(self) -> list[Region]:
+        """Regions to unregister at the server and then to discard, each handed out once."""
         with self._lock:
-            names = list(self._to_unregister)
-            self._to_unregister.clear()
-            return names
+            regions = list(self._retired)
+            self._retired.clear()
+            return regions
 
-    def still_in_use(self, name: str) -> None:
-        """The server refused to unregister a region because a request is still using it."""
+    def still_in_use(self, region: Region) -> None:
+        """The server did not unregister a retired region, because a request is still using it."""
         with self._lock:
-            self._to_unregister.append(name)
+            self._retired.append(region)
 
-    def close(self) -> list[str]:
-        """Give everything back; returns the names to unregister at the server."""
+    def close(self) -> list[Region]:
+        """All regions, to unregister and discard; a call that is still running loses its own."""
+        self.retire_idle()
         with self._lock:
-            if self._owner != os.getpid():
-                return []
-            self._discard(*self._lent, *(region for waiting in self._idle.values() for region in waiting))
+            self._retired.extend(self._lent)
             self._lent.clear()
-            self._idle.clear()
-        return self.to_unregister()
-
-    def _discard(self, *regions: Region) -> None:
-        for region in regions:
-            region.discard()
-            self._to_unregister.append(region.name)
+            if self._owner != os.getpid():
+                self._retired.clear()
+        return self.retired()
 
 
 def size_class(byte_size: int) -> int:
