@@ -1,5 +1,6 @@
 """Thin gRPC clients for a KServe-v2 inference server."""
 
+from clients.async_client import AsyncClient, AsyncModel
 from clients.client import Client, Model
 from clients.codec import Classification
 from clients.errors import (
@@ -12,19 +13,25 @@ from clients.errors import (
     ServerError,
     Unreachable,
 )
+from clients.options import TLS, InsecureConnectionWarning, Retries
 from clients.spec import ModelSpec, TensorSpec
 
 __all__ = [
+    "TLS",
+    "AsyncClient",
+    "AsyncModel",
     "Classification",
     "Client",
     "DeadlineExceeded",
     "InferenceError",
+    "InsecureConnectionWarning",
     "InvalidInput",
     "Model",
     "ModelNotFound",
     "ModelNotReady",
     "ModelSpec",
     "Overloaded",
+    "Retries",
     "ServerError",
     "TensorSpec",
     "Unreachable",

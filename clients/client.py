@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import threading
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
-import numpy as np
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from clients import codec, errors
 from clients.codec import Classification
+from clients.connection import Abandon, Connection, Pause, Send, Steps
 from clients.datatypes import Array
-from clients.spec import ModelSpec
+from clients.model import BoundModel
+from clients.options import CHANNEL_OPTIONS, DEFAULT_TIMEOUT_S, Headers
+from clients.servers import INFER_METHOD, Cut
 
-DEFAULT_TIMEOUT_S = 30.0
-INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
-# Triton's answers may be larger than gRPC's 4 MB default; -1 lifts the limit on this side.
-CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+__all__ = ["CHANNEL_OPTIONS", "DEFAULT_TIMEOUT_S", "INFER_METHOD", "Client", "Model"]
+T = TypeVar("T")
 
 
-class Client:
-    """A connection to one KServe-v2 server. Thread-safe; make one per process and keep it.
-
-    `endpoint` is `host:port`. Every call has a deadline: `timeout_s` here is the default of all of them.
-    """
-
-    def __init__(self, endpoint: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self.endpoint = endpoint
-        self.timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        # Requests and answers stay bytes here: the codec reads and writes them with fewer copies than protobuf does.
-        self._infer: Callable[..., bytes] = self._channel.unary_unary(INFER_METHOD)
+class Client(Connection):
+    __doc__ = (Connection.__doc__ or "") + "\n    Thread-safe; make one per process and keep it."
+    _grpc = grpc
 
     def __enter__(self) -> Client:
         return self
@@ -45,75 +35,84 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; calls in flight are cancelled."""
-        self._channel.close()
+        if self._closed.is_set():
+            return
+        if self.pool is not None:
+            self.run(self.pool.close(self))
+        self._closed.set()
+        if self._rotation is not None:
+            for server in self._rotation.servers:
+                server.channel.close()
 
     def is_ready(self) -> bool:
-        """Whether the server can be reached and all its models are ready."""
-        try:
-            ready = self._call(self._stub.ServerReady, service_pb2.ServerReadyRequest(), model="")
-        except errors.InferenceError:
-            return False
-        return bool(ready.ready)
+        """Whether a server can be reached and all its models are ready."""
+        return self.run(self.ready())
 
     def models(self) -> list[str]:
         """Names of the models that are ready, sorted."""
-        index = self._call(self._stub.RepositoryIndex, service_pb2.RepositoryIndexRequest(ready=True), model="")
-        return sorted({model.name for model in index.models})
+        return self.run(self.index())
 
     def model(self, name: str, *, version: str = "") -> Model:
-        """A model of this server; its metadata and configuration are fetched here, once.
+        """A model of the server; its metadata and configuration are fetched here, once.
 
         Raises ModelNotFound (naming the models there are), ModelNotReady, Unreachable or DeadlineExceeded.
         """
+        return Model(self, self.run(self.signature(name, version)))
+
+    def run(self, steps: Steps[T]) -> T:
+        """Drive `steps` to their end."""
         try:
-            request = service_pb2.ModelMetadataRequest(name=name, version=version)
-            metadata = self._call(self._stub.ModelMetadata, request, model=name)
-        except errors.ModelNotFound as error:
-            raise self._not_found(name, version, error) from error
-        return Model(self, ModelSpec.from_server(metadata, self._config(name, version), version))
+            step = next(steps)
+            while True:
+                failure: grpc.RpcError | None = None
+                try:
+                    answer = self._do(step)
+                except grpc.RpcError as error:
+                    failure = error
+                step = steps.send(answer) if failure is None else steps.throw(failure)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            steps.close()
 
-    def _config(self, name: str, version: str) -> service_pb2.ModelConfigResponse | None:
-        try:
-            request = service_pb2.ModelConfigRequest(name=name, version=version)
-            return self._call(self._stub.ModelConfig, request, model=name)
-        except errors.ServerError as error:
-            if error.status == grpc.StatusCode.UNIMPLEMENTED.name:
-                return None  # a KServe-v2 server without the model configuration extension
-            raise
+    def _do(self, step: Send | Pause | Abandon) -> Any:
+        if type(step) is Send:
+            server, method, request, timeout_s, metadata = step
+            channel = server.channel
+            try:
+                # A blocking call, not .future(): that costs twice the CPU. Ctrl-C cancels it all the same.
+                return server.method(method)(request, timeout=timeout_s, metadata=metadata)
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.CANCELLED and channel is not server.channel:
+                    raise Cut from None
+                raise
+            except ValueError:  # gRPC's word for a channel that was closed between choosing and calling
+                if self._closed.is_set():
+                    raise
+                raise Cut from None
+        if isinstance(step, Pause):
+            return self._closed.wait(step.seconds)
+        channel = step.server.channel  # type: ignore[union-attr]
+        step.server.connect()  # type: ignore[union-attr]
+        return channel.close()  # the only way to cancel blocking calls of other threads
 
-    def _not_found(self, name: str, version: str, error: errors.ModelNotFound) -> errors.InferenceError:
-        try:
-            known = self.models()
-        except errors.InferenceError:
-            return error
-        what = f"version {version} of '{name}'" if name in known else f"model '{name}'"
-        return errors.ModelNotFound(
-            f"{self.endpoint} has no {what}: it serves {', '.join(known) or 'no model'}",
-            model=name,
-            endpoint=self.endpoint,
-            status=error.status,
-        )
+    def _start_probing(self) -> None:
+        threading.Thread(target=self._probe_for_ever, name="fathom-health", daemon=True).start()
 
-    def _call(self, method: Callable[..., Any], request: Any, *, model: str, timeout_s: float | None = None) -> Any:
-        timeout_s = self.timeout_s if timeout_s is None else timeout_s
-        try:
-            return method(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise errors.from_rpc(error, model=model, endpoint=self.endpoint, timeout_s=timeout_s) from None
+    def _probe_for_ever(self) -> None:
+        with contextlib.suppress(ValueError):  # the channels were closed
+            self.run(self.probing())
 
 
-class Model:
+class Model(BoundModel):
     """One model of a server, called like a function from named arrays to named arrays."""
 
-    def __init__(self, client: Client, spec: ModelSpec) -> None:
-        self.client = client
-        self.spec = spec
+    client: Client
 
-    def __repr__(self) -> str:
-        inputs = ", ".join(
-            f"{t.name}: {t.datatype} {t.shape_text(self.spec.batched)}" for t in self.spec.inputs.values()
-        )
-        return f"Model({self.spec.name!r} at {self.client.endpoint}, {inputs})"
+    def __init__(self, client: Client, spec: Any) -> None:
+        super().__init__(client, spec)
+        self.client = client
 
     def __call__(
         self,
@@ -123,23 +122,36 @@ class Model:
         outputs: Sequence[str] | None = None,
         timeout_s: float | None = None,
         request_id: str = "",
+        headers: Headers | None = None,
         **named: Any,
     ) -> dict[str, Array]:
         """Infer. Inputs are arrays or lists with the batch axis in front, by keyword or as one mapping.
 
-        Returns every output, or those named in `outputs`; numeric arrays are read-only views. Raises InvalidInput
-        before sending where it can, else one of the errors in `clients.errors`.
+        Returns every output, or those named in `outputs`; numeric arrays are read-only views. `headers` are for this
+        request alone, such as W3C `traceparent`. Raises InvalidInput before sending where it can, else one of the
+        errors in `clients.errors`.
         """
-        request = codec.encode(self.spec, {**(inputs or {}), **named}, outputs=outputs, request_id=request_id)
-        return codec.decode(self.spec, self._send(request, timeout_s))
+        return self.client.run(
+            self._infer(
+                {**inputs, **named} if inputs else named,
+                outputs=outputs,
+                timeout_s=timeout_s,
+                request_id=request_id,
+                headers=headers,
+            )
+        )
 
-    def one(self, inputs: Mapping[str, Any] | None = None, /, **named: Any) -> dict[str, Array]:
+    def one(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        timeout_s: float | None = None,
+        headers: Headers | None = None,
+        **named: Any,
+    ) -> dict[str, Array]:
         """Infer one sample without a batch axis: it is added to the inputs and taken off the outputs."""
-        sample = {**(inputs or {}), **named}
-        if not self.spec.batched:
-            return self(sample)
-        batch = {name: value[None] if isinstance(value, np.ndarray) else [value] for name, value in sample.items()}
-        return {name: array[0] for name, array in self(batch).items()}
+        return self.client.run(self._one({**(inputs or {}), **named}, timeout_s=timeout_s, headers=headers))
 
     def classify(
         self,
@@ -149,22 +161,13 @@ class Model:
         top: int = 5,
         output: str | None = None,
         timeout_s: float | None = None,
+        headers: Headers | None = None,
         **named: Any,
     ) -> list[list[Classification]]:
         """The `top` labels of a classifier per batch entry, best first; the server reads its own label file.
 
         `output` names the scores to rank; it may be left out where the model has one output.
         """
-        if output is None:
-            if len(self.spec.outputs) != 1:
-                raise errors.InvalidInput(
-                    f"'{self.spec.name}' has several outputs: name one of {', '.join(self.spec.outputs)} as output",
-                    model=self.spec.name,
-                )
-            (output,) = self.spec.outputs
-        request = codec.encode(self.spec, {**(inputs or {}), **named}, outputs=[output], classes=top)
-        return codec.decode_classes(codec.decode(self.spec, self._send(request, timeout_s))[output])
-
-    def _send(self, request: bytes, timeout_s: float | None) -> bytes:
-        answer: bytes = self.client._call(self.client._infer, request, model=self.spec.name, timeout_s=timeout_s)
-        return answer
+        return self.client.run(
+            self._classify({**(inputs or {}), **named}, top, output, timeout_s=timeout_s, headers=headers)
+        )

@@ -15,13 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from clients.datatypes import NUMPY_TYPE, Array, describe
-from clients.errors import InvalidInput, ServerError
-from clients.spec import ModelSpec, TensorSpec
+from clients.datatypes import NUMPY_TYPE, Array
+from clients.errors import ServerError
+from clients.inputs import check_inputs, check_outputs
+from clients.spec import ModelSpec
+
+__all__ = ["Classification", "Region", "check_inputs", "decode", "decode_classes", "encode", "write"]
 
 _RAW_INPUT_TAG = b"\x3a"  # field 7 of ModelInferRequest, length-delimited
-_RAW_OUTPUT_FIELD = 6  # of ModelInferResponse
+_ID_FIELD, _RAW_OUTPUT_FIELD = 3, 6  # of ModelInferResponse
 _LENGTH_DELIMITED = 2
+_HEADS_KEPT = 1024
+Parameters = Mapping[str, bool | int | float | str]
 
 
 class Classification(NamedTuple):
@@ -30,6 +35,14 @@ class Classification(NamedTuple):
     label: str
     value: float
     class_index: int
+
+
+class Region(NamedTuple):
+    """Where an input's bytes lie instead of in the request: a shared-memory region that the server has registered."""
+
+    name: str
+    byte_size: int
+    offset: int = 0
 
 
 def encode(
@@ -45,16 +58,46 @@ def encode(
     `outputs` selects outputs (all by default); `classes` asks for the top k labels of each instead of the tensor.
     Raises InvalidInput, naming the tensor and the expected shape and type, before anything is sent.
     """
-    arrays = check_inputs(spec, inputs)
+    return write(spec, check_inputs(spec, inputs), outputs=outputs, request_id=request_id, classes=classes)
+
+
+def write(
+    spec: ModelSpec,
+    arrays: Mapping[str, Array],
+    *,
+    outputs: Sequence[str] | None = None,
+    request_id: str = "",
+    classes: int = 0,
+    parameters: Parameters | None = None,
+    regions: Mapping[str, Region] | None = None,
+) -> bytes:
+    """The same for arrays that `check_inputs` returned. The bytes of inputs named in `regions` stay where they are."""
     if outputs is not None:
-        _check_outputs(spec, outputs)
-    shapes = tuple((name, array.shape) for name, array in arrays.items())
-    parts: list[Any] = [_head(_Identity(spec), shapes, tuple(outputs) if outputs is not None else None, classes)]
-    if request_id:
-        parts.append(service_pb2.ModelInferRequest(id=request_id).SerializeToString())
+        check_outputs(spec, outputs)
+        outputs = tuple(outputs)
+    placed = tuple(regions.items()) if regions else ()
+    key = (*[(name, array.shape) for name, array in arrays.items()], outputs, classes, placed)
+    head = spec.heads.get(key)
+    if head is None:
+        if len(spec.heads) >= _HEADS_KEPT:
+            spec.heads.clear()
+        head = spec.heads[key] = _head(spec, arrays, outputs, classes, regions or {})
+    parts: list[Any] = [head]
+    if request_id or parameters:
+        parts.append(_extra(request_id, parameters or {}))
     for name, array in arrays.items():
-        raw = pack_bytes(array) if spec.inputs[name].datatype == "BYTES" else array.reshape(-1).view(np.uint8)
-        parts += (_RAW_INPUT_TAG, _varint(len(raw)), raw)
+        if regions and name in regions:
+            continue
+        raw: Any
+        if spec.inputs[name].datatype == "BYTES":
+            raw, size = (packed := pack_bytes(array)), len(packed)
+        else:
+            # The join below reads any buffer; those without a format of their own (bfloat16) go as plain bytes.
+            raw, size = (
+                array if array.dtype.kind in "iufb" and array.ndim else array.reshape(-1).view(np.uint8),
+                array.nbytes,
+            )
+        parts += (_RAW_INPUT_TAG, _varint(size), raw)
     return b"".join(parts)
 
 
@@ -90,23 +133,6 @@ def decode_classes(answers: Array) -> list[list[Classification]]:
     return [[parse(text) for text in row] for row in np.atleast_2d(answers)]
 
 
-def check_inputs(spec: ModelSpec, inputs: Mapping[str, Any]) -> dict[str, Array]:
-    """`inputs` as C-contiguous arrays of the model's types and shapes. Raises InvalidInput."""
-    for name in inputs:
-        if name not in spec.inputs:
-            known = ", ".join(f"'{known}'" for known in spec.inputs)
-            raise _invalid(spec, f"'{spec.name}' has no input '{name}': it takes {known}")
-    arrays: dict[str, Array] = {}
-    for name, tensor in spec.inputs.items():
-        if name in inputs:
-            arrays[name] = _fit(spec, tensor, inputs[name])
-        elif not tensor.optional:
-            raise _invalid(spec, f"input '{name}' of '{spec.name}' is missing: {_wanted(spec, tensor)}")
-    if spec.batched:
-        _check_batch(spec, arrays)
-    return arrays
-
-
 def pack_bytes(array: Array) -> bytes:
     """BYTES elements in row-major order, each behind its length as a 4-byte little-endian integer."""
     parts: list[bytes] = []
@@ -129,120 +155,37 @@ def unpack_bytes(raw: memoryview) -> Array:
     return array
 
 
-def _fit(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
-    array = (
-        _as_bytes_array(spec, tensor, value) if tensor.datatype == "BYTES" else _as_number_array(spec, tensor, value)
-    )
-    rank = len(tensor.dims) + spec.batched
-    if spec.batched and tensor.dims == (1,) and array.ndim == 1:
-        array = array.reshape(-1, 1)  # a list of N texts or numbers is a batch of N
-    own = array.shape[1:] if spec.batched else array.shape
-    if array.ndim != rank or any(want not in (-1, have) for want, have in zip(tensor.dims, own, strict=True)):
-        raise _invalid(
-            spec, f"input '{tensor.name}' of '{spec.name}' has shape {list(array.shape)}: {_wanted(spec, tensor)}"
-        )
-    return array
-
-
-def _as_number_array(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
-    wanted = NUMPY_TYPE[tensor.datatype]
-    if not isinstance(value, np.ndarray):
-        try:
-            given = np.asarray(value)
-            # Python numbers have no width of their own: a list of ints may become FP32, a list of floats not INT64.
-            value = given.astype(wanted) if _converts(given, wanted) else given
-        except (ValueError, TypeError, OverflowError) as error:
-            raise _invalid(spec, f"input '{tensor.name}' is no array ({error}): {_wanted(spec, tensor)}") from error
-    if value.dtype != wanted:
-        if value.dtype.newbyteorder("=") != wanted:
-            raise _invalid(
-                spec, f"input '{tensor.name}' of '{spec.name}' is {describe(value)}: {_wanted(spec, tensor)}"
-            )
-        value = value.astype(wanted)
-    return np.ascontiguousarray(value) if value.ndim else value
-
-
-def _converts(given: Array, wanted: np.dtype[Any]) -> bool:
-    """Whether numbers written in Python may become `wanted` without losing more than float rounding."""
-    if given.dtype.kind in "iub" and wanted.kind in "iu":
-        return np.array_equal(given, given.astype(wanted))
-    return given.dtype.kind in "iufb" and (wanted.kind in "fV" or np.can_cast(given.dtype, wanted, "same_kind"))
-
-
-def _as_bytes_array(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
-    if isinstance(value, str | bytes):
-        value = [value]
-    array = value if isinstance(value, np.ndarray) else _object_array(value)
-    if array.dtype.kind in "SU":
-        array = array.astype(object)
-    if array.dtype.kind != "O" or not all(isinstance(item, str | bytes | bytearray) for item in array.ravel()):
-        kind = describe(array) if array.dtype.kind != "O" else "a list with other things than str and bytes in it"
-        raise _invalid(spec, f"input '{tensor.name}' of '{spec.name}' is {kind}: {_wanted(spec, tensor)}")
-    return array
-
-
-def _object_array(value: Any) -> Array:
-    # np.array would cut trailing NUL bytes off, so nested lists are filled into an object array.
-    array = np.array(value, dtype=object)
-    return array if array.ndim else array.reshape(1)
-
-
-def _check_batch(spec: ModelSpec, arrays: Mapping[str, Array]) -> None:
-    sizes = {name: array.shape[0] for name, array in arrays.items()}
-    if len(set(sizes.values())) > 1:
-        text = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
-        raise _invalid(spec, f"the inputs of '{spec.name}' differ in their batch size: {text}")
-    name, size = next(iter(sizes.items()))
-    if size == 0:
-        raise _invalid(spec, f"input '{name}' of '{spec.name}' is an empty batch: {_wanted(spec, spec.inputs[name])}")
-    if size > spec.max_batch_size:
-        raise _invalid(
-            spec,
-            f"input '{name}' is a batch of {size}, but '{spec.name}' takes {spec.max_batch_size} at most: split it",
-        )
-
-
-def _check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:
-    for name in outputs:
-        if name not in spec.outputs:
-            raise _invalid(spec, f"'{spec.name}' has no output '{name}': it gives {', '.join(spec.outputs)}")
-
-
-def _wanted(spec: ModelSpec, tensor: TensorSpec) -> str:
-    return f"expected {tensor.datatype} {tensor.shape_text(spec.batched)}"
-
-
-def _invalid(spec: ModelSpec, message: str) -> InvalidInput:
-    return InvalidInput(message, model=spec.name)
-
-
-class _Identity:
-    """Lets a spec, whose mappings are not hashable, be a cache key by identity."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self.spec = spec
-
-    def __hash__(self) -> int:
-        return id(self.spec)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and other.spec is self.spec
-
-
-@functools.lru_cache(maxsize=1024)
 def _head(
-    identity: _Identity, shapes: tuple[tuple[str, tuple[int, ...]], ...], outputs: tuple[str, ...] | None, classes: int
+    spec: ModelSpec,
+    arrays: Mapping[str, Array],
+    outputs: Sequence[str] | None,
+    classes: int,
+    regions: Mapping[str, Region],
 ) -> bytes:
-    spec = identity.spec
     request = service_pb2.ModelInferRequest(model_name=spec.name, model_version=spec.version)
-    for name, shape in shapes:
-        request.inputs.add(name=name, datatype=spec.inputs[name].datatype, shape=shape)
+    for name, array in arrays.items():
+        tensor = request.inputs.add(name=name, datatype=spec.inputs[name].datatype, shape=array.shape)
+        if name in regions:
+            tensor.parameters["shared_memory_region"].string_param = regions[name].name
+            tensor.parameters["shared_memory_byte_size"].int64_param = regions[name].byte_size
+            if regions[name].offset:
+                tensor.parameters["shared_memory_offset"].int64_param = regions[name].offset
     for name in outputs if outputs is not None else spec.outputs if classes else ():
         output = request.outputs.add(name=name)
         if classes:
             output.parameters["classification"].int64_param = classes
     head: bytes = request.SerializeToString()
     return head
+
+
+def _extra(request_id: str, parameters: Parameters) -> bytes:
+    """What differs from request to request of one shape."""
+    request = service_pb2.ModelInferRequest(id=request_id)
+    for name, value in parameters.items():
+        kind = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}[type(value)]
+        setattr(request.parameters[name], kind, value)
+    extra: bytes = request.SerializeToString()
+    return extra
 
 
 @functools.lru_cache(maxsize=1024)
@@ -266,7 +209,7 @@ def _split_response(response: bytes) -> tuple[bytes, list[memoryview]]:
         at += length
         if tag >> 3 == _RAW_OUTPUT_FIELD:
             raw.append(view[at - length : at])
-        else:
+        elif tag >> 3 != _ID_FIELD:  # the id differs from answer to answer, and the head is a cache key
             head.append(view[start:at])
     return b"".join(head), raw
 

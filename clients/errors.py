@@ -60,6 +60,11 @@ class ServerError(InferenceError):
 _QUEUE_WORDS = ("Exceeds maximum queue size", "Request timeout expired")
 
 
+def is_connection_failure(error: grpc.RpcError) -> bool:
+    """Whether there is no server behind the connection, or no connection."""
+    return _classify(error.code(), error.details() or "", "", "", None)[0] is Unreachable
+
+
 def from_rpc(error: grpc.RpcError, *, model: str, endpoint: str, timeout_s: float | None) -> InferenceError:
     """The error of this package for a failed RPC, worded for the person who reads it."""
     status = error.code()

@@ -39,6 +39,7 @@ class ModelSpec:
     decoupled: bool = False
     sequence: bool = False
     steps: tuple[str, ...] = field(default=())
+    heads: dict[object, bytes] = field(default_factory=dict, repr=False, compare=False)  # the codec's cache
 
     @property
     def batched(self) -> bool:

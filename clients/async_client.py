@@ -1,0 +1,160 @@
+"""The asyncio client: `embed = await client.model("text_embedding"); await embed(text=["play some jazz"])`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc.aio
+
+from clients.codec import Classification
+from clients.connection import Abandon, Connection, Pause, Send, Steps
+from clients.datatypes import Array
+from clients.model import BoundModel
+from clients.options import Headers
+from clients.servers import Cut
+
+T = TypeVar("T")
+
+
+class AsyncClient(Connection):
+    __doc__ = (Connection.__doc__ or "") + "\n    For one event loop; make one and keep it."
+    _grpc = grpc.aio
+    _prober: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight are cancelled."""
+        if self._closed.is_set():
+            return
+        if self.pool is not None:
+            await self.run(self.pool.close(self))
+        self._closed.set()
+        if self._prober is not None:
+            self._prober.cancel()
+        if self._rotation is not None:
+            for server in self._rotation.servers:
+                await server.channel.close()
+
+    async def is_ready(self) -> bool:
+        """Whether a server can be reached and all its models are ready."""
+        return await self.run(self.ready())
+
+    async def models(self) -> list[str]:
+        """Names of the models that are ready, sorted."""
+        return await self.run(self.index())
+
+    async def model(self, name: str, *, version: str = "") -> AsyncModel:
+        """A model of the server; its metadata and configuration are fetched here, once.
+
+        Raises ModelNotFound (naming the models there are), ModelNotReady, Unreachable or DeadlineExceeded.
+        """
+        return AsyncModel(self, await self.run(self.signature(name, version)))
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Drive `steps` to their end."""
+        try:
+            step = next(steps)
+            while True:
+                failure: grpc.RpcError | None = None
+                try:
+                    answer = await self._do(step)
+                except grpc.RpcError as error:
+                    failure = error
+                step = steps.send(answer) if failure is None else steps.throw(failure)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            steps.close()
+
+    async def _do(self, step: Send | Pause | Abandon) -> Any:
+        if type(step) is Send:
+            server, method, request, timeout_s, metadata = step
+            call = server.method(method)(request, timeout=timeout_s, metadata=metadata)
+            server.calls.add(call)
+            try:
+                return await call
+            except asyncio.CancelledError:
+                if call in server.calls:
+                    raise  # the caller's own cancellation, which gRPC has passed on to the server
+                raise Cut from None
+            finally:
+                server.calls.discard(call)
+        if isinstance(step, Pause):
+            return await asyncio.sleep(step.seconds)
+        calls = list(step.server.calls)  # type: ignore[union-attr]
+        step.server.calls.clear()  # type: ignore[union-attr]
+        return [call.cancel() for call in calls]
+
+    def _start_probing(self) -> None:
+        self._prober = asyncio.get_running_loop().create_task(self.run(self.probing()), name="fathom-health")
+
+
+class AsyncModel(BoundModel):
+    """One model of a server; every method of `Model`, awaited."""
+
+    client: AsyncClient
+
+    def __init__(self, client: AsyncClient, spec: Any) -> None:
+        super().__init__(client, spec)
+        self.client = client
+
+    async def __call__(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float | None = None,
+        request_id: str = "",
+        headers: Headers | None = None,
+        **named: Any,
+    ) -> dict[str, Array]:
+        """See `Model.__call__`. Cancelling the task cancels the request on the server too."""
+        return await self.client.run(
+            self._infer(
+                {**inputs, **named} if inputs else named,
+                outputs=outputs,
+                timeout_s=timeout_s,
+                request_id=request_id,
+                headers=headers,
+            )
+        )
+
+    async def one(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        timeout_s: float | None = None,
+        headers: Headers | None = None,
+        **named: Any,
+    ) -> dict[str, Array]:
+        """See `Model.one`."""
+        return await self.client.run(self._one({**(inputs or {}), **named}, timeout_s=timeout_s, headers=headers))
+
+    async def classify(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        top: int = 5,
+        output: str | None = None,
+        timeout_s: float | None = None,
+        headers: Headers | None = None,
+        **named: Any,
+    ) -> list[list[Classification]]:
+        """See `Model.classify`."""
+        return await self.client.run(
+            self._classify({**(inputs or {}), **named}, top, output, timeout_s=timeout_s, headers=headers)
+        )

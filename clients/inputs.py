@@ -1,0 +1,117 @@
+"""Named arrays or lists held to a model's signature, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from clients.datatypes import NUMPY_TYPE, Array, describe
+from clients.errors import InvalidInput
+from clients.spec import ModelSpec, TensorSpec
+
+
+def check_inputs(spec: ModelSpec, inputs: Mapping[str, Any]) -> dict[str, Array]:
+    """`inputs` as C-contiguous arrays of the model's types and shapes. Raises InvalidInput."""
+    for name in inputs:
+        if name not in spec.inputs:
+            known = ", ".join(f"'{known}'" for known in spec.inputs)
+            raise _invalid(spec, f"'{spec.name}' has no input '{name}': it takes {known}")
+    arrays: dict[str, Array] = {}
+    for name, tensor in spec.inputs.items():
+        if name in inputs:
+            arrays[name] = _fit(spec, tensor, inputs[name])
+        elif not tensor.optional:
+            raise _invalid(spec, f"input '{name}' of '{spec.name}' is missing: {_wanted(spec, tensor)}")
+    if spec.batched:
+        _check_batch(spec, arrays)
+    return arrays
+
+
+def _fit(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
+    array = (
+        _as_bytes_array(spec, tensor, value) if tensor.datatype == "BYTES" else _as_number_array(spec, tensor, value)
+    )
+    rank = len(tensor.dims) + spec.batched
+    if spec.batched and tensor.dims == (1,) and array.ndim == 1:
+        array = array.reshape(-1, 1)  # a list of N texts or numbers is a batch of N
+    own = array.shape[1:] if spec.batched else array.shape
+    if array.ndim != rank or any(want not in (-1, have) for want, have in zip(tensor.dims, own, strict=True)):
+        raise _invalid(
+            spec, f"input '{tensor.name}' of '{spec.name}' has shape {list(array.shape)}: {_wanted(spec, tensor)}"
+        )
+    return array
+
+
+def _as_number_array(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
+    wanted = NUMPY_TYPE[tensor.datatype]
+    if not isinstance(value, np.ndarray):
+        try:
+            given = np.asarray(value)
+            # Python numbers have no width of their own: a list of ints may become FP32, a list of floats not INT64.
+            value = given.astype(wanted) if _converts(given, wanted) else given
+        except (ValueError, TypeError, OverflowError) as error:
+            raise _invalid(spec, f"input '{tensor.name}' is no array ({error}): {_wanted(spec, tensor)}") from error
+    if value.dtype != wanted:
+        if value.dtype.newbyteorder("=") != wanted:
+            raise _invalid(
+                spec, f"input '{tensor.name}' of '{spec.name}' is {describe(value)}: {_wanted(spec, tensor)}"
+            )
+        value = value.astype(wanted)
+    return np.ascontiguousarray(value) if value.ndim else value
+
+
+def _converts(given: Array, wanted: np.dtype[Any]) -> bool:
+    """Whether numbers written in Python may become `wanted` without losing more than float rounding."""
+    if given.dtype.kind in "iub" and wanted.kind in "iu":
+        return np.array_equal(given, given.astype(wanted))
+    return given.dtype.kind in "iufb" and (wanted.kind in "fV" or np.can_cast(given.dtype, wanted, "same_kind"))
+
+
+def _as_bytes_array(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
+    if isinstance(value, str | bytes):
+        value = [value]
+    array = value if isinstance(value, np.ndarray) else _object_array(value)
+    if array.dtype.kind in "SU":
+        array = array.astype(object)
+    if array.dtype.kind != "O" or not all(isinstance(item, str | bytes | bytearray) for item in array.ravel()):
+        kind = describe(array) if array.dtype.kind != "O" else "a list with other things than str and bytes in it"
+        raise _invalid(spec, f"input '{tensor.name}' of '{spec.name}' is {kind}: {_wanted(spec, tensor)}")
+    return array
+
+
+def _object_array(value: Any) -> Array:
+    # np.array would cut trailing NUL bytes off, so nested lists are filled into an object array.
+    array = np.array(value, dtype=object)
+    return array if array.ndim else array.reshape(1)
+
+
+def _check_batch(spec: ModelSpec, arrays: Mapping[str, Array]) -> None:
+    sizes = {name: array.shape[0] for name, array in arrays.items()}
+    if len(set(sizes.values())) > 1:
+        text = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
+        raise _invalid(spec, f"the inputs of '{spec.name}' differ in their batch size: {text}")
+    name, size = next(iter(sizes.items()))
+    if size == 0:
+        raise _invalid(spec, f"input '{name}' of '{spec.name}' is an empty batch: {_wanted(spec, spec.inputs[name])}")
+    if size > spec.max_batch_size:
+        raise _invalid(
+            spec,
+            f"input '{name}' is a batch of {size}, but '{spec.name}' takes {spec.max_batch_size} at most: split it",
+        )
+
+
+def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:
+    """Raise InvalidInput for an output that the model does not have."""
+    for name in outputs:
+        if name not in spec.outputs:
+            raise _invalid(spec, f"'{spec.name}' has no output '{name}': it gives {', '.join(spec.outputs)}")
+
+
+def _wanted(spec: ModelSpec, tensor: TensorSpec) -> str:
+    return f"expected {tensor.datatype} {tensor.shape_text(spec.batched)}"
+
+
+def _invalid(spec: ModelSpec, message: str) -> InvalidInput:
+    return InvalidInput(message, model=spec.name)

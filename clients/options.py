@@ -1,0 +1,124 @@
+"""How a client connects: deadlines, headers, TLS, retries. Frozen, and the same for both transports."""
+
+from __future__ import annotations
+
+import ipaddress
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+Headers = Mapping[str, str]
+DEFAULT_TIMEOUT_S = 30.0
+# -1 lifts gRPC's 4 MB limit. A connection that broke is tried again within a second, so that a restarted server is
+# used again soon. Keepalive stays off: Triton counts pings closer than 300 s as abuse and hangs up on the third.
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
+    ("grpc.enable_retries", 0),
+)
+ROUND_ROBIN = ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')
+
+
+class InsecureConnectionWarning(UserWarning):
+    """Requests travel in plain text to another machine."""
+
+
+@dataclass(frozen=True)
+class TLS:
+    """Encrypt the connection. All are PEM files.
+
+    `ca` is what the server's certificate is checked against (gRPC's built-in authorities if left out); `cert` and `key`
+    are this client's own for mutual TLS; `server_name` is the name in the certificate where it is not the address's.
+    """
+
+    ca: str | Path | None = None
+    cert: str | Path | None = None
+    key: str | Path | None = None
+    server_name: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("mutual TLS needs both: TLS(cert=FILE, key=FILE)")
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files. Raises OSError."""
+        ca, cert, key = (None if file is None else Path(file).read_bytes() for file in (self.ca, self.cert, self.key))
+        return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
+
+
+@dataclass(frozen=True)
+class Retries:
+    """When a request is sent again: its connection broke, or could not be made to a server that was there before.
+
+    Retries of requests that may have reached a server come out of a budget: `reserve` of them, and one more for every
+    1 / `extra_load` requests. Pauses are random between 0 and a bound that doubles from `first_pause_s` to
+    `longest_pause_s`. `overloaded` retries refusals by a full queue too. `Retries(reserve=0)` retries nothing that may
+    have run.
+    """
+
+    extra_load: float = 0.1
+    reserve: int = 100
+    first_pause_s: float = 0.05
+    longest_pause_s: float = 1.0
+    overloaded: bool = False
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every call of a client shares; `headers` may be a function, called for each request."""
+
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    headers: Headers | Callable[[], Headers] = field(default_factory=dict)
+    tls: TLS | None = None
+    retries: Retries = Retries()
+    shared_memory: str | None = None
+
+    def open(self, module: Any, address: str, credentials: grpc.ChannelCredentials | None) -> Any:
+        """A channel of `grpc` or `grpc.aio`. A target with a scheme (`dns:///`, `ipv4:`) is balanced by gRPC itself."""
+        options: tuple[tuple[str, Any], ...] = CHANNEL_OPTIONS
+        if is_balanced(address):
+            options += (ROUND_ROBIN,)
+        if self.tls is None or credentials is None:
+            return module.insecure_channel(address, options=options)
+        if self.tls.server_name:
+            options += (("grpc.ssl_target_name_override", self.tls.server_name),)
+        return module.secure_channel(address, credentials, options=options)
+
+
+def is_balanced(address: str) -> bool:
+    """Whether gRPC's name resolution makes several servers of `address`."""
+    return address.startswith(("dns:", "ipv4:", "ipv6:", "xds:"))
+
+
+def warn_if_insecure(addresses: tuple[str, ...], stacklevel: int) -> None:
+    """Warn of plain text to other machines."""
+    far = [address for address in addresses if not _is_loopback(address)]
+    if far:
+        warnings.warn(
+            f"requests to {', '.join(far)} travel unencrypted: pass tls=clients.TLS(ca='ca.pem') and start Triton with "
+            "--grpc-use-ssl=1 --grpc-server-cert=FILE --grpc-server-key=FILE, or filter InsecureConnectionWarning",
+            InsecureConnectionWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    if address.startswith(("unix:", "unix-abstract:")):
+        return True
+    if address.startswith(("ipv4:", "ipv6:")):
+        return all(map(_is_loopback, address[5:].split(",")))
+    host = address.rpartition("/")[2].rpartition(":")[0].strip("[]") or address
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

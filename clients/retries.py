@@ -1,0 +1,50 @@
+"""Which failed requests are sent again, how often and how soon."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+from clients.errors import InferenceError, Overloaded, Unreachable
+from clients.options import Retries
+
+_NEVER_SENT = ("failed to connect to all addresses", "connections to all backends failing", "DNS resolution failed")
+
+
+class Budget:
+    """Tokens for retries: each request earns a fraction of one, each retry spends one."""
+
+    def __init__(self, retries: Retries) -> None:
+        self._retries = retries
+        self._tokens = float(retries.reserve)
+        self._lock = threading.Lock()
+        self.spent = 0
+
+    def earn(self) -> None:
+        """Count a request."""
+        with self._lock:
+            self._tokens = min(self._tokens + self._retries.extra_load, float(self._retries.reserve))
+
+    def spend(self) -> bool:
+        """Take a token; false when there is none."""
+        with self._lock:
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+            self.spent += 1
+            return True
+
+
+def is_retryable(error: InferenceError, retries: Retries) -> bool:
+    """Whether a request may be sent again after `error`, by kind alone."""
+    return isinstance(error, Unreachable) or (retries.overloaded and isinstance(error, Overloaded))
+
+
+def may_have_run(error: InferenceError) -> bool:
+    """Whether the request may have reached a server, so that sending it again can be extra load."""
+    return not any(words in str(error) for words in _NEVER_SENT)
+
+
+def pause_s(retries: Retries, failures: int) -> float:
+    """Seconds before the next try after `failures` (1, 2, ...): random, so that clients do not come back in step."""
+    return random.uniform(0, min(retries.first_pause_s * 2.0 ** min(failures - 1, 20), retries.longest_pause_s))

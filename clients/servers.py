@@ -1,0 +1,75 @@
+"""The servers of one client, taken in turn, and which of them are up."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2_grpc
+
+INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
+STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
+PROBE_EVERY_S = 1.0
+PROBE_TIMEOUT_S = 1.0
+PROBES_MISSED = 2
+
+
+class Server:
+    """One address and the channel to it; `open` makes the channel."""
+
+    def __init__(self, address: str, open_channel: Callable[[str], Any]) -> None:
+        self.address = address
+        self._open = open_channel
+        self.up = True
+        self.missed = 0  # health probes in a row without an answer
+        self.answered_s = 0.0  # when it last answered anything, on the monotonic clock
+        self.calls: set[Any] = set()  # in flight; kept by the transport that can cancel only one by one
+        self.connect()
+
+    def connect(self) -> None:
+        """Open a new channel."""
+        self.channel = self._open(self.address)
+        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+        # Requests and answers stay bytes here: the codec reads and writes them with fewer copies than protobuf does.
+        self.infer = self.channel.unary_unary(INFER_METHOD)
+        self.stream = self.channel.unary_stream(STREAM_METHOD)
+
+    def method(self, name: str) -> Callable[..., Any]:
+        """The callable of a gRPC method, such as `ModelMetadata`."""
+        call: Callable[..., Any] = self.infer if name == "ModelInfer" else getattr(self.stub, name)
+        return call
+
+
+class Rotation:
+    """Servers in turn. Those that are down are passed over unless all are."""
+
+    def __init__(self, servers: Sequence[Server]) -> None:
+        self.servers = tuple(servers)
+        self._turn = itertools.count()
+        self._in_turn = self.servers
+
+    def pick(self) -> Server:
+        """The next server."""
+        servers = self._in_turn
+        return servers[next(self._turn) % len(servers)]
+
+    def mark(self, server: Server, *, up: bool) -> None:
+        """Take a server out of the rotation, or in again."""
+        server.up = up
+        self._in_turn = tuple(server for server in self.servers if server.up) or self.servers
+
+    def has_other(self, server: Server) -> bool:
+        """Whether another server is up."""
+        return any(other.up for other in self.servers if other is not server)
+
+
+class Cut(grpc.RpcError):  # type: ignore[misc]
+    """A call that this client gave up because its server answers nothing at all."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return f"the server answers nothing, not even {PROBES_MISSED} health checks"
