@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+# Groups of the gRPC and HTTP protocol that change the server or reach into its memory; inference needs none of them.
+ADMIN_PROTOCOLS = ("shared-memory", "model-repository", "trace", "logging")
+# gRPC clients send it as the metadata `triton-grpc-protocol-admin-token`, HTTP clients as the header `admin-token`.
+ADMIN_HEADER = "admin-token"
+# Flags that are younger than the embedded server (2.51): sent only to a container.
+CONTAINER_ONLY_FLAGS = ("--http-max-input-size", "--allow-client-shm")
+HTTP_MAX_INPUT_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -10,7 +18,8 @@ class TritonOptions:
     """What a Triton server is started with; the names are those of its own flags.
 
     An address and three ports say where it listens. `config_name` selects `configs/<name>.pbtxt` in every model folder
-    that has one. `exit_timeout_s` bounds the wait for requests in flight when the server is asked to stop.
+    that has one. `exit_timeout_s` bounds the wait for requests in flight when the server is asked to stop. With an
+    `admin_token`, the protocols of ADMIN_PROTOCOLS are refused to callers that do not send it.
     """
 
     model_repository: str
@@ -22,6 +31,7 @@ class TritonOptions:
     exit_timeout_s: int = 30
     backend_directory: str | None = None
     shm_prefix: str | None = None
+    admin_token: str | None = field(default=None, repr=False)
     extra: tuple[str, ...] = ()
 
 
@@ -44,4 +54,41 @@ def triton_command(options: TritonOptions, *, binary: str = "tritonserver") -> l
         command.append(f"--backend-directory={options.backend_directory}")
     if options.shm_prefix:
         command.append(f"--backend-config=python,shm-region-prefix-name={options.shm_prefix}")
+    if options.admin_token:
+        restriction = f"{','.join(ADMIN_PROTOCOLS)}:{ADMIN_HEADER}={options.admin_token}"
+        command += [f"--grpc-restricted-protocol={restriction}", f"--http-restricted-api={restriction}"]
     return [*command, *options.extra]
+
+
+def container_options(
+    *,
+    config_name: str,
+    admin_token: str,
+    exit_timeout_s: int,
+    trace_url: str,
+    trace_level: str = "OFF",
+    trace_rate: int = 100,
+) -> TritonOptions:
+    """The official container as docker-compose.yml and the Kubernetes manifests start it.
+
+    It listens on every address of its own network namespace. Traces of every `trace_rate`-th request go to `trace_url`
+    (OTLP over HTTP) when `trace_level` is TIMESTAMPS. Shared memory of clients stays refused and a request over HTTP
+    bounded, whatever a later release has as its default.
+    """
+    return TritonOptions(
+        model_repository="/models",
+        address="0.0.0.0",
+        config_name=config_name,
+        exit_timeout_s=exit_timeout_s,
+        admin_token=admin_token,
+        extra=(
+            "--log-format=ISO8601",
+            "--trace-config=mode=opentelemetry",
+            f"--trace-config=level={trace_level}",
+            f"--trace-config=rate={trace_rate}",
+            f"--trace-config=opentelemetry,url={trace_url}",
+            "--trace-config=opentelemetry,resource=service.name=triton",
+            f"--http-max-input-size={HTTP_MAX_INPUT_BYTES}",
+            "--allow-client-shm=false",
+        ),
+    )
