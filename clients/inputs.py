@@ -48,11 +48,17 @@ def _as_number_array(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
     wanted = NUMPY_TYPE[tensor.datatype]
     if not isinstance(value, np.ndarray):
         try:
-            given = np.asarray(value)
-            # Python numbers have no width of their own: a list of ints may become FP32, a list of floats not INT64.
-            value = given.astype(wanted) if _converts(given, wanted) else given
-        except (ValueError, TypeError, OverflowError) as error:
+            given = _numbers(value, wanted)
+        except Exception as error:  # whatever the object's own conversion raises
             raise _invalid(spec, f"input '{tensor.name}' is no array ({error}): {_wanted(spec, tensor)}") from error
+        # Python numbers have no width of their own: a list of ints may become FP32, a list of floats not INT64.
+        if isinstance(value, list | tuple | int | float | np.generic) and _converts(given, wanted):
+            with np.errstate(over="ignore"):
+                value = given.astype(wanted)
+            if wanted.kind in "fV" and np.any(np.isinf(value) & np.isfinite(given)):
+                raise _invalid(spec, f"input '{tensor.name}' has a number too large: {_wanted(spec, tensor)}")
+        else:
+            value = given
     if value.dtype != wanted:
         if value.dtype.newbyteorder("=") != wanted:
             raise _invalid(
@@ -60,6 +66,16 @@ def _as_number_array(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
             )
         value = value.astype(wanted)
     return np.ascontiguousarray(value) if value.ndim else value
+
+
+def _numbers(value: Any, wanted: np.dtype[Any]) -> Array:
+    """numpy's reading of numbers; whole ones on both sides of 2**63, of which it makes floats, stay whole."""
+    given = np.asarray(value)
+    if given.dtype.kind == "f" and wanted == np.uint64 and isinstance(value, list | tuple):
+        whole = np.array(value, dtype=object)
+        if all(isinstance(item, int | np.integer) for item in whole.flat):
+            return whole.astype(np.uint64)
+    return given
 
 
 def _converts(given: Array, wanted: np.dtype[Any]) -> bool:
@@ -88,6 +104,8 @@ def _object_array(value: Any) -> Array:
 
 
 def _check_batch(spec: ModelSpec, arrays: Mapping[str, Array]) -> None:
+    if not arrays:
+        raise _invalid(spec, f"no input was given: '{spec.name}' takes {', '.join(map(repr, spec.inputs))}")
     sizes = {name: array.shape[0] for name, array in arrays.items()}
     if len(set(sizes.values())) > 1:
         text = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
