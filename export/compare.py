@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def typical(evaluation: Evaluation, batch: int) -> dict[str, Array]:
         order = np.argsort(evaluation.inputs[evaluation.mask].astype(bool).sum(axis=1), kind="stable")
     middle = max(0, (len(order) - batch) // 2)
     rows = np.resize(order[middle : middle + batch], batch)
-    chosen = Evaluation({name: values[rows] for name, values in evaluation.inputs.items()}, mask=evaluation.mask)
+    chosen = replace(evaluation, inputs={name: values[rows] for name, values in evaluation.inputs.items()})
     return next(chosen.batches(batch))
 
 

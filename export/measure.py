@@ -67,7 +67,9 @@ class Reference:
         arrays = {f"input/{name}": values for name, values in self.evaluation.inputs.items()}
         arrays |= {f"truth/{name}": values for name, values in self.evaluation.truth.items()}
         arrays |= {f"output/{name}": values for name, values in self.outputs.items()}
+        arrays = {key: values.astype(np.str_) if values.dtype == object else values for key, values in arrays.items()}
         arrays["mask"] = np.array(self.evaluation.mask or "")
+        arrays["batched"] = np.array(self.evaluation.batched)
         with path.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
@@ -82,13 +84,14 @@ class Reference:
                         part, name = key.split("/", 1)
                         parts[part][name] = file[key]
                 mask = str(file["mask"]) or None
+                batched = bool(file["batched"]) if "batched" in file.files else True
         except FileNotFoundError:
             raise RecipeError(f"{path} is missing: run `fathom export {path.parent.parent.name}`") from None
         except (ValueError, KeyError, OSError, BadZipFile) as error:
             raise RecipeError(
                 f"{path} cannot be read ({error}): run `fathom export {path.parent.parent.name} --force`"
             ) from error
-        return Reference(Evaluation(parts["input"], parts["truth"], mask), parts["output"])
+        return Reference(Evaluation(parts["input"], parts["truth"], mask, batched), parts["output"])
 
 
 def answers(
@@ -101,35 +104,39 @@ def answers(
 ) -> Outputs:
     """The station's outputs for every row of the evaluation, at most `batch` rows at a time.
 
-    Raises ExportError when the station answers with another number of rows than it was asked.
+    A model without a batch axis is asked row by row, and its answers are stacked (laid end to end where their shapes
+    differ). Raises ExportError when the station answers with another number of rows than it was asked.
     """
     parts: dict[str, list[Array]] = {}
     total, done = len(evaluation), 0
     on_progress(step, 0, total)
     for inputs in evaluation.batches(batch):
-        rows = len(next(iter(inputs.values())))
+        rows = len(next(iter(inputs.values()))) if evaluation.batched else 1
         for name, values in predict(inputs).items():
-            if len(values) != rows:
+            if evaluation.batched and len(values) != rows:
                 raise ExportError(f"output '{name}' has {len(values)} rows for a batch of {rows}")
             parts.setdefault(name, []).append(np.asarray(values))
         done += rows
         on_progress(step, done, total)
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    return {name: _joined(values, evaluation.batched) for name, values in parts.items()}
 
 
 def parity(outputs: Arrays, source: Arrays) -> Parity:
     """How far `outputs` are from the source's, over every output that the source has.
 
+    A text that differs counts as 1, one that is the same as 0.
     Raises ExportError when an output is missing or shaped differently, or when either side holds NaN or infinity.
     """
     worst_abs, worst_relative, worst_cosine = 0.0, 0.0, 1.0
     for name, wanted in source.items():
         if name not in outputs:
             raise ExportError(f"output '{name}' is missing: the station gives {sorted(outputs)}")
-        given = np.asarray(outputs[name], np.float64)
+        given = np.asarray(outputs[name])
         if given.shape != wanted.shape:
             raise ExportError(f"output '{name}' has shape {given.shape}, the source's has {wanted.shape}")
-        expected = wanted.astype(np.float64)
+        given, expected = _numbers(given, np.asarray(wanted))
+        if given.size == 0:
+            continue
         if not (np.isfinite(given).all() and np.isfinite(expected).all()):
             raise ExportError(f"output '{name}' holds NaN or infinity")
         difference = float(np.abs(given - expected).max())
@@ -193,6 +200,27 @@ def gate(
             f"{recipe.name}: the smallest cosine of the {station} station's outputs with the source's is "
             f"{distance.min_cosine:.6f}, where {tolerance.min_cosine:.6f} is required; nothing was published"
         )
+
+
+def _joined(values: list[Array], batched: bool) -> Array:
+    if batched:
+        return np.concatenate(values)
+    if len({value.shape for value in values}) == 1:
+        return np.stack(values)
+    return np.concatenate([value.ravel() for value in values])
+
+
+def _numbers(given: Array, wanted: Array) -> tuple[Array, Array]:
+    """Both as FP64; of texts, whether each is the same (1) or not (0), against ones."""
+    if wanted.dtype.kind not in "OUS":
+        return given.astype(np.float64), wanted.astype(np.float64)
+    same = np.array([text(one) == text(other) for one, other in zip(given.ravel(), wanted.ravel(), strict=True)], bool)
+    return same.astype(np.float64).reshape(wanted.shape), np.ones(wanted.shape)
+
+
+def text(value: Any) -> str:
+    """A text as a server (bytes) or ONNX Runtime (str) gives it."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _cosines(given: Array, expected: Array) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -73,18 +73,26 @@ class Evaluation:
 
     `inputs` are named arrays of equal first axis. `truth` is what the answers are judged against and is never sent;
     its arrays may have any length (the answer per query, say). `mask` names the input whose non-zero columns are the
-    used part of ragged rows: a batch is cut to its longest row.
+    used part of ragged rows: a batch is cut to its longest row. Where `batched` is False the model has no batch axis:
+    each row is one request, whole, and is asked alone.
     """
 
     inputs: Arrays
     truth: Arrays = field(default_factory=dict)
     mask: str | None = None
+    batched: bool = True
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
-        """The rows in order, `size` at a time (the last batch may be smaller), each cut to its longest row."""
+        """The rows in order, `size` at a time (the last batch may be smaller), each cut to its longest row.
+
+        Of a model without a batch axis one row after the other, without the axis of the rows.
+        """
+        if not self.batched:
+            yield from ({name: values[row] for name, values in self.inputs.items()} for row in range(len(self)))
+            return
         for start in range(0, len(self), size):
             batch = {name: values[start : start + size] for name, values in self.inputs.items()}
             if self.mask is not None:
@@ -202,7 +210,7 @@ class Recipe(ABC):
         """`batch` rows of real input, named as the model names them: the evaluation's, repeated if they run out."""
         evaluation = self.evaluation()
         rows = np.arange(batch) % len(evaluation)
-        chosen = Evaluation({name: values[rows] for name, values in evaluation.inputs.items()}, mask=evaluation.mask)
+        chosen = replace(evaluation, inputs={name: values[rows] for name, values in evaluation.inputs.items()})
         return next(chosen.batches(batch))
 
     def code(self) -> tuple[Path, ...]:
