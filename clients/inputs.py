@@ -73,7 +73,7 @@ def _numbers(value: Any, wanted: np.dtype[Any]) -> Array:
     given = np.asarray(value)
     if given.dtype.kind == "f" and wanted == np.uint64 and isinstance(value, list | tuple):
         whole = np.array(value, dtype=object)
-        if all(isinstance(item, int | np.integer) for item in whole.flat):
+        if all(isinstance(item, int | np.integer) and 0 <= item < 2**64 for item in whole.flat):
             return whole.astype(np.uint64)
     return given
 
