@@ -17,6 +17,7 @@ from typing import Any
 from loadtests import payloads as made_payloads
 from loadtests.attempt import hopeless_count
 from loadtests.errors import BadRequestError, SloUnreachableError, TargetError, TargetLostError
+from loadtests.fleet import Fleet, Generators
 from loadtests.hardware import CpuMeter, describe_hardware
 from loadtests.job import Limits, TransportName
 from loadtests.judging import make_point
@@ -28,7 +29,7 @@ from loadtests.server_stats import difference
 from loadtests.slo import Slo, format_ms, loosest_limit_ms, tightest_limit_ms
 from loadtests.store import Run, Store
 from loadtests.target import Target
-from loadtests.worker import Worker, WorkerTarget
+from loadtests.worker import WorkerTarget
 
 _WARM_REQUESTS = 5
 _UNLOADED_REQUESTS = 15
@@ -65,6 +66,9 @@ class CapacityRequest:
     """Where raw results go, in a folder named after the model; none are kept without it."""
     manifest: Mapping[str, Any] | None = None
     channels: int = 2
+    """Connections of each generator."""
+    workers: int = 1
+    """Generator processes that share each probe's schedule."""
     transport: TransportName = "http2"
 
     def __post_init__(self) -> None:
@@ -133,10 +137,10 @@ def _measure(
     fires_at = WorkerTarget(request.server, pool, _timeout_s(request), request.channels, request.transport)
     searching = search(plan)
     try:
-        with Worker(fires_at) as worker:
+        with Fleet(fires_at, request.workers) as generators:
             probe = next(searching)
             while True:
-                point = _fire(worker, target, pool, plan, probe, store)
+                point = _fire(generators, target, pool, plan, probe, store)
                 points.append(point)
                 if store is not None:
                     store.add(point)
@@ -160,7 +164,7 @@ def _measure(
 
 
 def _fire(
-    worker: Worker, target: Target, pool: Sequence[bytes], plan: Plan, probe: Probe, store: Store | None
+    generators: Generators, target: Target, pool: Sequence[bytes], plan: Plan, probe: Probe, store: Store | None
 ) -> Point:
     began_s = time.monotonic()
     limits = _limits(probe, plan.slos, pool)
@@ -175,7 +179,7 @@ def _fire(
         before = target.statistics()
         meter.read()
 
-    record, outcome = worker.fire(intended_s, choices, limits, on_ready=ready)
+    record, outcome = generators.fire(intended_s, choices, limits, seed=probe.seed, on_ready=ready)
     host_cpu_share = meter.read()
     after: list[Any] = [] if outcome.stopped == "connection lost" else target.statistics()
     raw = store.save_record(probe.number, record) if store is not None else ""
@@ -260,6 +264,7 @@ def _describe(
         "max_per_s": request.max_per_s,
         "timeout_s": _timeout_s(request),
         "channels": request.channels,
+        "workers": request.workers,
         "transport": request.transport,
         "arrivals": "poisson",
         "payloads": len(pool),

@@ -60,8 +60,8 @@ class Firing:
         """Opens the connections; raises OSError."""
         await self._transport.open()
 
-    async def run(self) -> tuple[Record, Outcome]:
-        """Fires until every request is answered or given up."""
+    async def run(self, start_s: float | None = None) -> tuple[Record, Outcome]:
+        """Fires until every request is answered or given up; the schedule begins at `start_s` (time.monotonic())."""
         alarm = Alarm(asyncio.get_running_loop(), self._wake)
         self._alarm = alarm
         gc.collect()
@@ -69,8 +69,8 @@ class Firing:
         gc.disable()
         try:
             cpu_before_s = _cpu_s()
-            started_unix_s = time.time() + _HEAD_START_S
-            self._start_s = time.monotonic() + _HEAD_START_S
+            self._start_s = start_s or time.monotonic() + _HEAD_START_S
+            started_unix_s = time.time() + self._start_s - time.monotonic()
             self._offsets = [offset_s + self._start_s for offset_s in self._offsets]
             alarm.set(self._offsets[0] if self._offsets else 0)
             await self._finished

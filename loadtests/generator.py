@@ -1,7 +1,8 @@
 """The generator's own process: reads jobs from stdin, fires them, and writes what happened.
 
 Run as `python -m loadtests.generator`; the other end is `loadtests.worker`. Per job, one JSON line each:
-job -> `{"state": "ready"}` -> `{"go": true}` -> `{"state": "done", ...}` or `{"state": "error", "message": ...}`.
+job -> `{"state": "ready"}` -> `{"go": true, "at_s": null}` -> `{"state": "done", ...}`, or
+`{"state": "error", "message": ...}` in place of an answer.
 `{"stop": true}` ends a running job early. The process ends when its stdin does, so it cannot outlive its parent.
 """
 
@@ -58,7 +59,7 @@ class Generator:
         if command is None or not command.get("go"):
             return
         listening = asyncio.ensure_future(self._stop_when_asked(firing))
-        record, outcome = await firing.run()
+        record, outcome = await firing.run(command.get("at_s"))
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listening

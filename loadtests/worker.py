@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,29 +45,33 @@ class Worker:
 
     def __enter__(self) -> Worker:
         write_payloads(self._payloads, self._target.payloads)
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+        self._scratch.cleanup()
+
+    @property
+    def pid(self) -> int:
+        """Of the generator process."""
+        return self._running.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Starts the process, or another one where the first has ended."""
+        self._end()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "loadtests.generator"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process is not None:
-            with contextlib.suppress(OSError):  # flushing into a process that is gone
-                if self._process.stdin is not None:
-                    self._process.stdin.close()
-            try:
-                self._process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            if self._process.stdout is not None:
-                self._process.stdout.close()
-        self._scratch.cleanup()
 
     def fire(
         self,
@@ -80,6 +85,21 @@ class Worker:
 
         Ctrl-C stops the firing and then raises KeyboardInterrupt. TargetLostError: no connection.
         """
+        self.prepare(intended_s, choices, limits)
+        self.wait_ready()
+        on_ready()
+        self.go()
+        try:
+            return self.result()
+        except KeyboardInterrupt:
+            self.stop()
+            self.result()
+            raise
+
+    # What `fire` is made of, for those who drive several at once. All raise GeneratorError when the process has ended.
+
+    def prepare(self, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits) -> None:
+        """Hands the schedule over; the generator starts to connect."""
         write_schedule(self._folder, intended_s, choices)
         job = Job(
             self._target.server,
@@ -91,33 +111,63 @@ class Worker:
             self._target.transport,
         )
         self._tell(job.to_json())
+
+    def wait_ready(self) -> None:
+        """TargetLostError: no connection."""
         self._expect("ready")
-        on_ready()
-        self._tell('{"go": true}')
-        try:
-            done = self._expect("done")
-        except KeyboardInterrupt:
-            self._tell('{"stop": true}')
-            self._expect("done")
-            raise
-        # A stop that crosses a finished job is harmless: the generator ignores it between jobs.
+
+    def go(self, at_s: float | None = None) -> None:
+        """The schedule begins at an instant of `time.monotonic()`, by default as soon as possible."""
+        self._tell(json.dumps({"go": True, "at_s": at_s}))
+
+    def stop(self) -> None:
+        """Ends a firing early; a stop that crosses a finished job is ignored."""
+        self._tell('{"stop": true}')
+
+    def result(self) -> tuple[Record, Outcome]:
+        """Waits until the firing is over."""
+        done = self._expect("done")
         return read_record(self._folder), Outcome(**done)
 
-    def _tell(self, line: str) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
+    def fileno(self) -> int:
+        """Readable when the generator has something to say, or has ended; for `select`."""
+        assert self._running.stdout is not None
+        return self._running.stdout.fileno()
+
+    @property
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            raise GeneratorError("the generator was never started")
+        return self._process
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        with contextlib.suppress(OSError):  # flushing into a process that is gone
+            if self._process.stdin is not None:
+                self._process.stdin.close()
         try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process = None
+
+    def _tell(self, line: str) -> None:
+        assert self._running.stdin is not None
+        try:
+            self._running.stdin.write(line + "\n")
+            self._running.stdin.flush()
         except OSError as error:
-            raise GeneratorError(f"the generator process ended unexpectedly: {error}") from error
+            raise GeneratorError(f"the generator process {self._ending()}") from error
 
     def _expect(self, state: str) -> dict[str, Any]:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        assert self._running.stdout is not None
+        line = self._running.stdout.readline()
         if not line:
-            raise GeneratorError(f"the generator process ended unexpectedly (exit code {self._process.wait()})")
+            raise GeneratorError(f"the generator process {self._ending()}")
         answer: dict[str, Any] = json.loads(line)
         said = answer.pop("state")
         if said == "error":
@@ -125,3 +175,8 @@ class Worker:
         if said != state:
             raise GeneratorError(f"the generator said {said!r} where {state!r} was due")
         return answer
+
+    def _ending(self) -> str:
+        code = self._running.wait()
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return f"ended unexpectedly ({how})"

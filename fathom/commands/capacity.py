@@ -57,6 +57,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--max-rate", type=float, metavar="RATE", help="never ask for more requests/s than this")
     command.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="generator processes that share the load (default: 1)"
+    )
+    command.add_argument(
         "--report", type=Path, metavar="DIR", help="where raw results and report go (default: results/)"
     )
     options.add_repository(command)
@@ -83,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             payloads=pool,
             start_per_s=arguments.start,
             max_per_s=arguments.max_rate,
+            workers=arguments.workers,
             folder=folder,
             manifest=manifest_of(arguments.model, repository),
         )

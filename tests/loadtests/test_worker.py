@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from queue_process import request
 
 from loadtests.errors import GeneratorError, TargetLostError
 from loadtests.job import Limits, read_payloads, write_payloads
@@ -19,13 +20,6 @@ from loadtests.schedule import constant, payload_choices, poisson
 from loadtests.worker import Worker, WorkerTarget
 
 ROOMY = Limits(max_outstanding=10_000)
-
-
-def request(model: str = "queue") -> bytes:
-    from tritonclient.grpc import service_pb2 as pb
-
-    tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 4])
-    return pb.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[bytes(16)]).SerializeToString()
 
 
 def fire(address, schedule, limits=ROOMY, *, transport="http2", timeout_s=10.0, **fire_options):
@@ -116,8 +110,7 @@ def test_ctrl_c_stops_the_firing(start_queue):
 def test_a_generator_that_dies_is_an_error(start_queue):
     queue = start_queue("--service-ms", "1")
     with Worker(WorkerTarget(queue.address, [request()])) as worker:
-        assert worker._process is not None
-        threading.Timer(0.5, worker._process.kill).start()
+        threading.Timer(0.5, os.kill, (worker.pid, signal.SIGKILL)).start()
         with pytest.raises(GeneratorError, match="ended unexpectedly"):
             worker.fire(constant(10, duration_s=30), payload_choices(300, 1, seed=0), ROOMY)
 
@@ -131,7 +124,7 @@ def test_the_generator_dies_with_a_killed_parent(start_queue, tmp_path):
         "from loadtests.schedule import constant, payload_choices\n"
         "from loadtests.worker import Worker, WorkerTarget\n"
         f"with Worker(WorkerTarget('{queue.address}', [b'x'])) as worker:\n"
-        "    print(worker._process.pid, flush=True)\n"
+        "    print(worker.pid, flush=True)\n"
         "    worker.fire(constant(50, duration_s=60), payload_choices(3000, 1, seed=0), Limits(10000))\n"
     )
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:

@@ -22,3 +22,11 @@ class QueueProcess:
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+
+def request(model: str = "queue") -> bytes:
+    """An encoded request of the queue's shape."""
+    from tritonclient.grpc import service_pb2 as pb
+
+    tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 4])
+    return pb.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[bytes(16)]).SerializeToString()

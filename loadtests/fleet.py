@@ -1,0 +1,138 @@
+"""Several generator processes on this machine that fire one schedule together.
+
+A generator that dies spoils the probe it died in and nothing else: the others stop, the probe is invalid, and the next
+one finds a fresh process in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.errors import GeneratorError
+from loadtests.job import Limits, Outcome
+from loadtests.record import Record
+from loadtests.split import Part, merge, split
+from loadtests.worker import Worker, WorkerTarget
+
+_HEAD_START_S = 0.03
+OnReady = Callable[[], None]
+
+
+class Generators(Protocol):
+    """What a capacity search fires with: one process, several, or the workers of a Locust master."""
+
+    def __enter__(self) -> Generators: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def fire(
+        self,
+        intended_s: NDArray[np.float64],
+        choices: NDArray[np.int32],
+        limits: Limits,
+        *,
+        seed: int,
+        on_ready: OnReady,
+    ) -> tuple[Record, Outcome]:
+        """Fires one schedule, split by the seed; see `Worker.fire`."""
+
+
+class Fleet:
+    """A context manager around `count` workers."""
+
+    def __init__(self, target: WorkerTarget, count: int = 1) -> None:
+        split(np.zeros(0), np.zeros(0, np.int32), Limits(1), count, seed=0)  # refuses an impossible count
+        self.workers = [Worker(target) for _ in range(count)]
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Fleet:
+        for worker in self.workers:
+            self._stack.enter_context(worker)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def fire(
+        self,
+        intended_s: NDArray[np.float64],
+        choices: NDArray[np.int32],
+        limits: Limits,
+        *,
+        seed: int = 0,
+        on_ready: OnReady = lambda: None,
+    ) -> tuple[Record, Outcome]:
+        """One schedule, fired by all; Ctrl-C stops them all and then raises KeyboardInterrupt.
+
+        TargetLostError: no connection. GeneratorError: a generator cannot even be started.
+        """
+        parts = split(intended_s, choices, limits, len(self.workers), seed=seed)
+        for worker, part in zip(self.workers, parts, strict=True):
+            _hand_over(worker, part, restart=not worker.alive)
+        for worker, part in zip(self.workers, parts, strict=True):
+            try:
+                worker.wait_ready()
+            except GeneratorError:  # it died before it had fired anything, so nothing is spoiled
+                _hand_over(worker, part, restart=True)
+                worker.wait_ready()
+        on_ready()
+        start_s = time.monotonic() + _HEAD_START_S
+        lost: dict[int, str] = {}
+        for number, worker in enumerate(self.workers):
+            with _noting(lost, number):
+                worker.go(start_s)
+        found: dict[int, tuple[Record, Outcome]] = {}
+        try:
+            self._collect(found, lost)
+        except KeyboardInterrupt:
+            self._stop(range(len(self.workers)))
+            self._collect(found, lost)
+            raise
+        return merge([found.get(number, (part.unsent(), _NOTHING)) for number, part in enumerate(parts)], lost=lost)
+
+    def _collect(self, found: dict[int, tuple[Record, Outcome]], lost: dict[int, str]) -> None:
+        """Waits for all; the first that stops early, or dies, stops the others."""
+        waiting = {w: number for number, w in enumerate(self.workers) if number not in lost and number not in found}
+        while waiting:
+            readable, _, _ = select.select(list(waiting), [], [])
+            for worker in readable:
+                number = waiting.pop(worker)
+                with _noting(lost, number):
+                    found[number] = worker.result()
+                if number in lost or found[number][1].stopped:
+                    self._stop(waiting.values())
+
+    def _stop(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            with contextlib.suppress(GeneratorError):
+                self.workers[number].stop()
+
+
+_NOTHING = Outcome(wall_s=0.0, cpu_s=0.0, stopped="", started_unix_s=0.0)
+
+
+def _hand_over(worker: Worker, part: Part, *, restart: bool) -> None:
+    if restart:
+        worker.start()
+    worker.prepare(part.intended_s, part.choices, part.limits)
+
+
+@contextlib.contextmanager
+def _noting(lost: dict[int, str], number: int) -> Iterator[None]:
+    """A generator that has ended is written down instead of raised."""
+    try:
+        yield
+    except GeneratorError as error:
+        lost[number] = str(error).removeprefix("the generator process ")
