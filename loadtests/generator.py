@@ -3,7 +3,11 @@
 Run as `python -m loadtests.generator`; the other end is `loadtests.worker`. Per job, one JSON line each:
 job -> `{"state": "ready"}` -> `{"go": true, "at_s": null}` -> `{"state": "done", ...}`, or
 `{"state": "error", "message": ...}` in place of an answer.
-`{"stop": true}` ends a running job early. The process ends when its stdin does, so it cannot outlive its parent.
+`{"stop": true}` ends a running job early.
+
+A command `{"stream": {...}}` starts firing without an end instead (the other end is `loadtests.live`):
+`{"state": "ready"}`, then `{"rate": 200}` as often as wanted, a `{"state": "batch", ...}` every moment, and after
+`{"stop": true}` the last batch and `{"state": "done"}`. The process ends when its stdin does, so it cannot outlive its parent.
 """
 
 from __future__ import annotations
@@ -18,10 +22,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from loadtests.batch import Batch
 from loadtests.firing import Firing
 from loadtests.http2 import Http2Transport
 from loadtests.job import Job, read_payloads, read_schedule, write_record
 from loadtests.priority import go_first
+from loadtests.stream import Stream
 from loadtests.transport import GrpcTransport, OnDone, Transport
 
 
@@ -35,11 +41,13 @@ class Generator:
 
     async def serve(self) -> None:
         while (command := await self._read()) is not None:
-            if "server" in command:
-                try:
+            try:
+                if "server" in command:
                     await self._fire(Job.from_json(command))
-                except OSError as error:
-                    _say(state="error", message=str(error))
+                elif "stream" in command:
+                    await self._stream(command["stream"])
+            except OSError as error:
+                _say(state="error", message=str(error))
 
     async def _fire(self, job: Job) -> None:
         folder = Path(job.folder)
@@ -65,6 +73,38 @@ class Generator:
             await listening
         write_record(folder, record)
         _say(state="done", **asdict(outcome))
+
+    async def _stream(self, wanted: dict[str, Any]) -> None:
+        payloads = read_payloads(Path(wanted["payloads"]))
+        server, timeout_s = wanted["server"], wanted["timeout_s"]
+
+        def make_transport(on_done: OnDone) -> Transport:
+            return Http2Transport(server, payloads, on_done, channels=wanted["channels"], timeout_s=timeout_s)
+
+        def hand_over(batch: Batch) -> None:
+            _say(state="batch", **batch.pack())
+
+        stream = Stream(
+            len(payloads),
+            make_transport,
+            hand_over,
+            seed=wanted["seed"],
+            arrivals=wanted["arrivals"],
+            timeout_s=timeout_s,
+        )
+        await stream.open()
+        running = asyncio.ensure_future(stream.run())
+        await asyncio.sleep(0)
+        _say(state="ready")
+        while (command := await self._read()) is not None:
+            if "rate" in command:
+                stream.set_rate(command["rate"])
+            elif "stop" in command:
+                stream.finish()
+                await running
+                _say(state="done")
+                return
+        os._exit(0)
 
     async def _stop_when_asked(self, firing: Firing) -> None:
         command = await self._read()

@@ -1,0 +1,191 @@
+"""Fires without an end at a rate that may change at any time: the generator behind Locust's front.
+
+Arrivals are Poisson (or a metronome) and never wait for answers. A Poisson process has no memory, so when the rate
+changes the next arrival is simply drawn anew. What was answered is handed over every quarter of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+import resource
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from loadtests.batch import Batch, unanswered
+from loadtests.record import DEADLINE_EXCEEDED, OK, UNANSWERED, Record
+from loadtests.timer import Alarm
+from loadtests.transport import OnDone, Transport
+
+Arrivals = Literal["poisson", "constant"]
+BATCH_S = 0.25
+_SWEEP_S = 0.05
+_LONGEST_BATCH = 256
+_RECONNECT_S = 0.5
+_NEVER = float("inf")
+
+
+class Stream:
+    """Unlike `firing.Firing`, which fires one schedule that is known beforehand."""
+
+    def __init__(
+        self,
+        payloads: int,
+        make_transport: Callable[[OnDone], Transport],
+        on_batch: Callable[[Batch], None],
+        *,
+        seed: int,
+        arrivals: Arrivals = "poisson",
+        timeout_s: float = 10.0,
+        max_outstanding: int = 20_000,
+    ) -> None:
+        self._make_transport = make_transport
+        self._transport = make_transport(self._on_done)
+        self._on_batch = on_batch
+        self._random = random.Random(seed)
+        self._payloads = payloads
+        self._poisson = arrivals == "poisson"
+        self._timeout_s = timeout_s
+        self._max_outstanding = max_outstanding
+        self._rate_per_s = 0.0
+        self._next_s = _NEVER
+        self._since_s = time.monotonic()
+        self._pending: dict[int, list[float]] = {}  # index -> intended and sent time, oldest first
+        self._count = 0
+        self._ended: list[tuple[float, float, float, int]] = []
+        self._messages: dict[str, str] = {}
+        self._measured_until_s = _NEVER
+        self._finished = asyncio.Event()
+
+    async def open(self) -> None:
+        """Connects; raises OSError."""
+        await self._transport.open()
+
+    def set_rate(self, rate_per_s: float) -> None:
+        """From now on; 0 pauses."""
+        self._hand_over()
+        self._rate_per_s = rate_per_s
+        self._since_s = time.monotonic()
+        self._next_s = self._since_s + self._gap_s() if rate_per_s > 0 else _NEVER
+        self._alarm.set(min(self._next_s, self._since_s + _SWEEP_S))
+
+    def finish(self) -> None:
+        """Measures no new requests; the load goes on until those before are answered."""
+        self._measured_until_s = min(self._measured_until_s, time.monotonic())
+
+    async def run(self) -> None:
+        """Until `finish`, and the answers that were still due then."""
+        loop = asyncio.get_running_loop()
+        self._unix_s = time.time() - time.monotonic()
+        self._handed_s, self._handed_cpu_s = time.monotonic(), _cpu_s()
+        self._alarm = Alarm(loop, self._wake)
+        self._alarm.set(time.monotonic())
+        gc.collect()
+        gc.freeze()
+        keeping = asyncio.ensure_future(self._keep_connected())
+        handing = asyncio.ensure_future(self._keep_handing_over())
+        try:
+            await self._finished.wait()
+        finally:
+            keeping.cancel()
+            handing.cancel()
+            self._alarm.close()
+            await self._transport.close()
+        self._hand_over()
+
+    # Hot path: called once per wake-up and once per answer.
+
+    def _wake(self) -> None:
+        now_s = time.monotonic()
+        batch: list[list[float]] = []
+        while self._next_s <= now_s and len(batch) < _LONGEST_BATCH:
+            intended_s = self._next_s
+            self._next_s += self._gap_s()
+            index = self._count
+            self._count += 1
+            if len(self._pending) >= self._max_outstanding:
+                self._end(intended_s, now_s, now_s, UNANSWERED, "not sent: too many requests are unanswered")
+                continue
+            times = [intended_s, now_s]
+            self._pending[index] = times
+            batch.append(times)
+            self._transport.send(index, self._random.randrange(self._payloads))
+        if batch:
+            self._transport.flush()
+            sent_s = time.monotonic()
+            for times in batch:
+                times[1] = sent_s
+        self._sweep(now_s)
+        self._alarm.set(min(self._next_s, now_s + _SWEEP_S))
+
+    def _on_done(self, index: int, when_s: float, status: int, message: str) -> None:
+        times = self._pending.pop(index, None)
+        if times is not None:
+            self._end(times[0], times[1], when_s, status, message)
+
+    def _end(self, intended_s: float, sent_s: float, done_s: float, status: int, message: str) -> None:
+        if intended_s <= self._measured_until_s:
+            self._ended.append((intended_s, sent_s, done_s, status))
+            if status != OK:
+                self._messages.setdefault(str(status), message[:500])
+
+    def _sweep(self, now_s: float) -> None:
+        """Gives up on requests past their deadline, and ends when nothing measured is due any more."""
+        while self._pending:
+            index = next(iter(self._pending))
+            if now_s - self._pending[index][1] <= self._timeout_s:
+                break
+            self._transport.cancel(index)
+            self._on_done(index, now_s, DEADLINE_EXCEEDED, f"no answer within {self._timeout_s:g} s")
+        if self._measured_until_s < now_s:
+            oldest = next(iter(self._pending.values()), None)
+            if oldest is None or oldest[0] > self._measured_until_s:
+                self._finished.set()
+
+    def _gap_s(self) -> float:
+        return self._random.expovariate(self._rate_per_s) if self._poisson else 1 / self._rate_per_s
+
+    def _hand_over(self) -> None:
+        now_s, cpu_s = time.monotonic(), _cpu_s()
+        rows = np.asarray(sorted(self._ended), np.float64).reshape(-1, 4)
+        times = rows[:, :3].T + self._unix_s
+        measured = [times[0] for times in self._pending.values() if times[0] <= self._measured_until_s]
+        batch = Batch(
+            record=Record(times[0], times[1], times[2], rows[:, 3].astype(np.uint8)),
+            waiting=unanswered(np.asarray(measured, np.float64) + self._unix_s),
+            rate_per_s=self._rate_per_s,
+            since_s=self._since_s + self._unix_s,
+            at_s=now_s + self._unix_s,
+            cpu_s=cpu_s - self._handed_cpu_s,
+            wall_s=now_s - self._handed_s,
+            messages=dict(self._messages),
+        )
+        self._ended = []
+        self._handed_s, self._handed_cpu_s = now_s, cpu_s
+        self._on_batch(batch)
+
+    async def _keep_handing_over(self) -> None:
+        while True:
+            await asyncio.sleep(BATCH_S)
+            self._hand_over()
+
+    async def _keep_connected(self) -> None:
+        """A server that was restarted gets its requests again."""
+        while True:
+            await asyncio.sleep(_RECONNECT_S)
+            if self._transport.lost:
+                fresh = self._make_transport(self._on_done)
+                with contextlib.suppress(OSError):
+                    await fresh.open()
+                    before, self._transport = self._transport, fresh
+                    await before.close()
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

@@ -1,0 +1,138 @@
+"""The endless generator: its rate, its changes of rate, its last answers, and the window that judges them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from queue_process import request
+
+from loadtests import Slo
+from loadtests.batch import Batch, unanswered
+from loadtests.errors import TargetLostError
+from loadtests.live import LiveGenerator
+from loadtests.record import Record
+from loadtests.window import Window
+from loadtests.worker import WorkerTarget
+
+P99 = Slo.parse("p99=30ms")
+
+
+def batch(rate_per_s=100.0, since_s=1000.0, at_s=1010.0, latency_s=0.01, count=900, waiting=(), statuses=0) -> Batch:
+    intended_s = since_s + np.arange(count) / 100
+    record = Record(intended_s, intended_s, intended_s + latency_s, np.full(count, statuses, np.uint8))
+    return Batch(record, unanswered(waiting), rate_per_s, since_s, at_s, 0.5, 10.0, {"14": "full"} if statuses else {})
+
+
+def until(condition, seconds=10.0):
+    until_s = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until_s, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_a_batch_survives_the_wire():
+    sent = batch(waiting=[1009.5], statuses=14)
+    came = Batch.unpack(sent.pack())
+    assert came.pack() == sent.pack()
+    assert np.array_equal(came.record.done_s, sent.record.done_s)
+    assert came.messages == {"14": "full"}
+
+
+def test_fires_at_the_rate_asked_for_and_drains(start_queue):
+    batches: list[Batch] = []
+    target = WorkerTarget(start_queue("--service-ms", "100").address, [request()] * 2)
+    live = LiveGenerator(target, batches.append, seed=1, arrivals="constant")
+    live.start()
+    live.set_rate(9)
+    until(lambda: sum(len(one.record) for one in batches) >= 9)
+    live.set_rate(5)
+    since_s = time.time()
+    until(lambda: batches[-1].rate_per_s == 5)
+    live.finish()
+    record = Record.merge([one.record for one in batches])
+    assert record.ok.all()
+    assert not len(batches[-1].waiting)  # the last answers were waited for
+    assert np.diff(record.intended_s[record.intended_s < since_s]).mean() == pytest.approx(1 / 9, rel=0.05)
+    assert np.all(record.latencies_ms() >= 99)
+
+
+def test_nobody_listens():
+    with pytest.raises(TargetLostError, match=r"127\.0\.0\.1:9 cannot be reached"):
+        LiveGenerator(WorkerTarget("127.0.0.1:9", [request()]), lambda one: None).start()
+
+
+def test_a_generator_that_is_killed_is_told(start_queue):
+    told: list[str] = []
+    target = WorkerTarget(start_queue("--service-ms", "1").address, [request()])
+    live = LiveGenerator(target, lambda one: None, on_lost=told.append)
+    live.start()
+    os.kill(live.pid, signal.SIGKILL)
+    until(lambda: told)
+    live.finish()
+
+
+def test_a_server_that_dies_fails_the_requests_and_may_come_back(start_queue):
+    queue = start_queue("--service-ms", "1")
+    batches: list[Batch] = []
+    live = LiveGenerator(WorkerTarget(queue.address, [request()]), batches.append)
+    live.start()
+    live.set_rate(100)
+    until(lambda: sum(int(one.record.ok.sum()) for one in batches) > 20)
+    queue.process.kill()
+    until(lambda: len(batches[-1].record) and not batches[-1].record.ok.any())
+    live.finish()
+    assert "closed the connection" in next(iter(batches[-1].messages.values()))
+
+
+@pytest.mark.parametrize(
+    ("made", "verdict", "why"),
+    [
+        (batch(), "pass", "all of 900 are quick"),
+        (batch(latency_s=0.05), "fail", "all are too slow"),
+        (batch(statuses=14), "fail", "all failed"),
+        (batch(count=50), "undecided", "50 requests prove nothing about a p99"),
+        (batch(count=600, waiting=1009 + np.arange(60) / 100), "fail", "60 have waited for longer than the limit"),
+    ],
+)
+def test_the_window_judges_what_is_known(made, verdict, why):
+    window = Window()
+    window.add(made)
+    point = window.point([P99])
+    assert point is not None
+    assert point.verdict == verdict, why
+
+
+def test_a_change_of_rate_empties_the_window():
+    window = Window()
+    window.add(batch(latency_s=0.05))
+    window.add(batch(rate_per_s=50.0, since_s=2000.0, at_s=2010.0))
+    point = window.point([P99])
+    assert (point.rate_per_s, point.requests, point.verdict) == (50.0, 900, "pass")
+
+
+def test_the_youngest_are_left_out():
+    window = Window()
+    window.add(batch(at_s=1005.0))
+    assert window.point([P99]).requests == 498
+
+
+def test_two_generators_are_pooled_and_named():
+    window = Window()
+    window.add(batch(), "a")
+    window.add(batch(latency_s=0.02), "b")
+    point = window.point([P99])
+    assert point.requests == 1800
+    assert point.p50_ms == pytest.approx(10)
+    assert point.p99_ms == pytest.approx(20)
+    assert [share.requests for share in point.workers] == [900, 900]
+    assert window.names == ["a", "b"]
+    window.forget("b")
+    assert window.point([P99]).requests == 900
+
+
+def test_nothing_is_known_at_first():
+    assert Window().point([P99]) is None
