@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from export import config as configs
-from export import contract, engine_record, manifest, rewrite, signature
+from export import contract, engine_record, manifest, onnx_data, rewrite, signature
 from export.convert import Conversion, load
 from export.errors import ConfigError, ContractError, ExportError
 from export.manifest import Manifest
@@ -158,6 +158,7 @@ def _build(
         stations = {"source": conversion.at_source, "onnx_fp32": full.measured, "onnx": judged.measured}
         _check_same(shape, signature.from_onnx(judged.path)[0], precision)
     files[ARTEFACT] = judged.path
+    files |= {f"{VERSION}/{name}": path for name, path in onnx_data.files(judged.path).items()}
     if source.labels and _labels_named(folder):
         files[LABELS] = room / LABELS
         files[LABELS].write_text("\n".join(source.labels) + "\n", encoding="utf-8")

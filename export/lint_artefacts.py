@@ -13,6 +13,7 @@ from export.errors import ContractError, ExportError
 from export.finding import Finding, Findings, Subject
 from export.manifest import FILE as MANIFEST
 from export.manifest import Manifest
+from export.recipe_file import FILE as RECIPE
 from export.signature import Signature
 
 DEFAULT_FILES = {
@@ -40,7 +41,13 @@ def check_folder(folder: Path, subjects: Sequence[Subject], triton_tag: str | No
     try:
         manifest = Manifest.read(folder)
     except ExportError as error:
-        yield Finding("error", f"{folder.name}/{MANIFEST}", "", _first_part(error), _export(_main_model(folder.name)))
+        yield Finding(
+            "error",
+            f"{folder.name}/{MANIFEST}",
+            "",
+            _first_part(error),
+            _export(_main_model(folder.name), folder=folder),
+        )
         manifest = None
     if manifest is not None:
         for sentence in manifest.changed_files(folder):
@@ -50,7 +57,7 @@ def check_folder(folder: Path, subjects: Sequence[Subject], triton_tag: str | No
                 f"{folder.name}/{name}",
                 "",
                 sentence.split(" ", 1)[1],
-                _export(manifest.of or folder.name, force=True),
+                _export(manifest.of or folder.name, force=True, folder=folder),
             )
     yield from _graph(folder, subjects, manifest)
     yield from lint_engine.check_folder(folder, triton_tag)
@@ -78,7 +85,7 @@ def _artefact(subject: Subject) -> Findings:
         elif backend == "python":
             yield subject.error(field, text, "write the python model there")
         else:
-            yield subject.error(field, text, _export(subject.folder.name))
+            yield subject.error(field, text, _export(subject.folder.name, folder=subject.folder))
 
 
 def _labels(subject: Subject) -> Findings:
@@ -109,13 +116,19 @@ def _graph(folder: Path, subjects: Sequence[Subject], manifest: Manifest | None)
             continue
         if manifest is None:
             yield subject.warning(
-                "", f"{path.parent.name}/{name} has no manifest: where it comes from is not known", _export(folder.name)
+                "",
+                f"{path.parent.name}/{name} has no manifest: where it comes from is not known",
+                _export(folder.name, folder=folder),
             )
         try:
             graph = _signature(path, path.stat().st_mtime_ns)
         except ContractError as error:
             yield Finding(
-                "error", f"{folder.name}/{path.parent.name}/{name}", "", str(error), _export(folder.name, force=True)
+                "error",
+                f"{folder.name}/{path.parent.name}/{name}",
+                "",
+                str(error),
+                _export(folder.name, force=True, folder=folder),
             )
             continue
         for breach in contract.mismatches(subject.config, graph, name):
@@ -222,8 +235,8 @@ def _main_model(name: str) -> str:
     return name
 
 
-def _export(name: str, *, force: bool = False) -> str:
-    if name not in recipes.NAMES:
+def _export(name: str, *, force: bool = False, folder: Path | None = None) -> str:
+    if name not in recipes.NAMES and not (folder is not None and (folder / RECIPE).is_file()):
         return "put the model's file there"
     return f"run `fathom export {name}{' --force' if force else ''}`"
 

@@ -1,8 +1,9 @@
-"""The recipes by name."""
+"""The recipes by name: those that come with Fathom, and those that `fathom add` put into a model repository."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 
 from export.errors import RecipeError
 from export.recipe import Recipe
@@ -13,10 +14,14 @@ _CLASSES = {
     "rain_forecast": ("export.models.rain_forecast", "RainForecast"),
 }
 NAMES = tuple(_CLASSES)
+"""The bundled ones."""
 
 
-def find(name: str) -> Recipe:
-    """The recipe of that name, which may also be the name of its pipeline. Raises RecipeError naming the known ones."""
+def find(name: str, model_repository: Path | None = None) -> Recipe:
+    """The recipe of that name, which may also be the name of its pipeline, or that of a model added to the repository.
+
+    Raises RecipeError naming the known ones.
+    """
     if name in _CLASSES:
         module, cls = _CLASSES[name]
         recipe: Recipe = getattr(import_module(module), cls)()
@@ -25,4 +30,24 @@ def find(name: str) -> Recipe:
         recipe = find(known)
         if recipe.pipeline is not None and name == recipe.pipeline.name:
             return recipe
-    raise RecipeError(f"there is no recipe '{name}': the known ones are {', '.join(NAMES)}")
+    if model_repository is not None:
+        from export import added
+
+        found = added.find(model_repository / name)
+        if found is not None:
+            return found
+    known_names = ", ".join(NAMES if model_repository is None else names(model_repository))
+    raise RecipeError(f"there is no recipe '{name}': the known ones are {known_names}")
+
+
+def names(model_repository: Path) -> tuple[str, ...]:
+    """The bundled recipes, then those of the models added to the repository."""
+    from export import added
+
+    return (*NAMES, *added.names(model_repository))
+
+
+def reserved() -> tuple[str, ...]:
+    """Names that an added model cannot have: those of the bundled models, their pipelines and companions."""
+    pipelines = [recipe.pipeline for recipe in map(find, NAMES) if recipe.pipeline is not None]
+    return (*NAMES, *(name for each in pipelines for name in (each.name, *each.companions)))

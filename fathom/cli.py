@@ -14,7 +14,7 @@ from types import FrameType
 from clients import InferenceError
 from export.errors import ExportError
 from fathom import __version__
-from fathom.commands import capacity, check, demo, export, infer, precision, report, serve
+from fathom.commands import add, capacity, check, demo, export, infer, precision, report, serve
 from fathom.errors import UsageError
 from loadtests.errors import LoadTestError
 from server import TritonServerError
@@ -22,6 +22,7 @@ from server import TritonServerError
 COMMANDS = {
     "demo": demo,
     "export": export,
+    "add": add,
     "precision": precision,
     "check": check,
     "serve": serve,

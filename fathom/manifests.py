@@ -13,7 +13,7 @@ from export.manifest import Manifest
 def manifest_of(model: str, repository: Path) -> dict[str, Any] | None:
     """What a report names as measured, where this machine has it; None for a model without a recipe here."""
     try:
-        manifest = Manifest.read(repository / recipes.find(model).name)
+        manifest = Manifest.read(repository / recipes.find(model, repository).name)
     except ExportError:
         return None
     return manifest.to_json() if manifest else None

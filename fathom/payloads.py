@@ -9,7 +9,7 @@ from clients import Client, InvalidInput, codec
 from export import recipes
 from export.errors import RecipeError
 from export.measure import Reference
-from export.recipe import Evaluation
+from export.recipe import Array, Evaluation
 
 POOL_SIZE = 64
 
@@ -17,7 +17,7 @@ POOL_SIZE = 64
 def from_recipe(client: Client, model: str, repository: Path) -> list[bytes] | None:
     """Up to POOL_SIZE single-sample requests of real input, or None for a model that no recipe's data fits."""
     try:
-        recipe = recipes.find(model)
+        recipe = recipes.find(model, repository)
         if recipe.pipeline is not None and model == recipe.pipeline.name:
             evaluation = Evaluation(recipe.pipeline.requests())
         else:
@@ -26,6 +26,12 @@ def from_recipe(client: Client, model: str, repository: Path) -> list[bytes] | N
         return [codec.encode(spec, row) for row in itertools.islice(evaluation.batches(1), POOL_SIZE)]
     except (RecipeError, InvalidInput):
         return None  # no recipe, not exported here, or another model of the same name
+
+
+def example(model: str, repository: Path) -> dict[str, Array]:
+    """The first request that the model was exported with. Raises RecipeError where it was not exported here."""
+    evaluation = reference(model, repository).evaluation
+    return next(evaluation.batches(1))
 
 
 def reference(model: str, repository: Path) -> Reference:

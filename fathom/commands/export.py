@@ -6,12 +6,14 @@ A model whose source and precision have not changed is left alone; --force build
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
 from export import recipes
 from export.exporter import ExportResult, export_model
 from export.precision import FP32, PRECISIONS, rule
+from export.recipe import Recipe
 from fathom import engines, options
 from fathom.errors import UsageError
 from fathom.figures import cell
@@ -20,7 +22,12 @@ from fathom.output import Steps, err, out, print_json
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom export`."""
-    command.add_argument("models", nargs="*", metavar="MODEL", help=f"one of {', '.join(recipes.NAMES)} (default: all)")
+    command.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help=f"{', '.join(recipes.NAMES)}, or one that `fathom add` brought (default: all)",
+    )
     command.add_argument(
         "--weights",
         metavar="SOURCE",
@@ -49,7 +56,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export each model and show what it earned."""
-    names = arguments.models or list(recipes.NAMES)
+    repository = arguments.model_repository
+    names = arguments.models or list(recipes.names(repository))
     if arguments.weights and len(names) != 1:
         raise UsageError("--weights is for one model: name it, as in `fathom export mobilenet_v2 --weights DIR`")
     if arguments.exclude and (len(names) != 1 or arguments.precision == FP32):
@@ -57,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
             "--exclude is for one model at a reduced precision, as in "
             "`fathom export minilm --precision int8 --exclude Gather`"
         )
-    chosen = [recipes.find(name) for name in names]
+    chosen = [recipes.find(name, repository) for name in names]
     for recipe in chosen if arguments.models else ():
         rule(recipe, arguments.precision)
     results = []
@@ -88,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"models": [{**as_json(result), "engine": builder.to_json(result.recipe)} for result in results]})
     else:
-        out.print(_table(results))
+        out.print(table(results, {recipe.name: recipe for recipe in chosen}))
     builder.finish()
     return 0
 
@@ -106,16 +114,15 @@ def as_json(result: ExportResult) -> dict[str, object]:
     }
 
 
-def _table(results: list[ExportResult]) -> Table:
-    table = Table(
-        "model", "precision", "figure", "source", "onnx", "parity (max abs)", "size", box=None, pad_edge=False
-    )
+def table(results: Sequence[ExportResult], chosen: Mapping[str, Recipe]) -> Table:
+    """The exports for a person, a row for each figure of their recipes."""
+    made = Table("model", "precision", "figure", "source", "onnx", "parity (max abs)", "size", box=None, pad_edge=False)
     for result in results:
         stations = result.manifest.stations or {}
         size_mb = sum(file.bytes for name, file in result.manifest.files.items() if ".onnx" in name) / 1e6
         parity = stations["onnx"].parity
-        for row, figure in enumerate(recipes.find(result.recipe).figures):
-            table.add_row(
+        for row, figure in enumerate(chosen[result.recipe].figures):
+            made.add_row(
                 result.recipe if row == 0 else "",
                 result.manifest.precision if row == 0 else "",
                 figure.name,
@@ -124,4 +131,4 @@ def _table(results: list[ExportResult]) -> Table:
                 f"{parity.max_abs:.1e}" if row == 0 and parity else "",
                 f"{size_mb:.1f} MB" if row == 0 else "",
             )
-    return table
+    return made

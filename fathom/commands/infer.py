@@ -14,7 +14,8 @@ import time
 from typing import Any
 
 from clients import Client
-from fathom import answers, inputs, options
+from fathom import answers, inputs, options, payloads
+from fathom.errors import UsageError
 from fathom.output import out, print_json
 from fathom.servers import connect
 
@@ -23,6 +24,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom infer`."""
     command.add_argument("model", metavar="MODEL", help="a model or pipeline of the server")
     command.add_argument("inputs", nargs="*", metavar="name=value", help="an input; name=@file reads a file")
+    command.add_argument(
+        "--example", action="store_true", help="ask the first example request that the model was exported with"
+    )
     command.add_argument(
         "--server",
         metavar="HOST:PORT",
@@ -36,12 +40,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask and print."""
+    if arguments.example and arguments.inputs:
+        raise UsageError(f"--example asks its own inputs: leave out {arguments.inputs[0]}")
     with (
         connect(arguments.server, arguments.model_repository) as server,
         Client(server, timeout_s=arguments.timeout) as client,
     ):
         model = client.model(arguments.model)
-        arrays = inputs.parse(model.spec, arguments.inputs)
+        arrays = (
+            payloads.example(arguments.model, arguments.model_repository)
+            if arguments.example
+            else inputs.parse(model.spec, arguments.inputs)
+        )
         labelled = answers.labelled_output(client, model)
         start = time.perf_counter()
         result: dict[str, Any]

@@ -1,0 +1,177 @@
+"""Bring a model: inspect it, draft its config.pbtxt and recipe.toml, export it by the ordinary stations, publish all.
+
+The new model folder is built and verified in a scratch folder and appears in the repository by one rename, so a
+failure or a kill at any moment leaves the repository as it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from export import added, draft, prepare, recipe_file, recipes, refusals, signature
+from export.brought import ONNX, SKLEARN, Brought, bring
+from export.errors import ContractError, PublishError
+from export.exporter import ExportResult, export_model
+from export.plan import configured_tag
+from export.publish import hold, scratch
+from export.recipe import Progress, no_progress
+from export.recipe_file import EXAMPLE, FILE, NONE, InputRule, RecipeFile
+
+MAX_BATCH_SIZE = 8
+Verify = Callable[[added.Added, Path], None]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person asked for.
+
+    `source` is a path, a hub id or `package.module:function`. `dims` sizes open axes, by symbol or `input:axis`;
+    `example` is an .npz file of real requests. `max_batch_size` 0 is for no batching.
+    """
+
+    kind: str
+    source: str
+    dims: Mapping[str, int] = field(default_factory=dict)
+    example: Path | None = None
+    max_batch_size: int = MAX_BATCH_SIZE
+    triton_tag: str | None = None
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What was added: the export, what a person should know, and the time that one request took in ONNX Runtime."""
+
+    exported: ExportResult
+    recipe: added.Added
+    notes: tuple[str, ...]
+    max_batch_size: int
+    latency_ms: float
+
+
+def add(
+    name: str,
+    wish: Wish,
+    model_repository: Path,
+    *,
+    verify: Verify | None = None,
+    on_progress: Progress = no_progress,
+) -> Addition:
+    """Add a model to the repository.
+
+    `verify(recipe, staged_repository)` is called before the model appears, with a repository that holds it alone, and
+    raises to refuse it. Raises ExportError, and then the repository is as it was.
+    """
+    refusals.model_name(name, model_repository, recipes.reserved())
+    folder = model_repository / name
+    with hold(model_repository, on_progress=on_progress), scratch(_anchor(folder)) as room:
+        on_progress("inspect", 0, 1)
+        brought = _loaded(wish)
+        raw = brought.raw(room)
+        _check(raw, wish, model_repository)
+        plan = prepare.plan(brought, raw, room, wish.dims, batching=wish.max_batch_size > 0)
+        on_progress("inspect", 1, 1)
+        staged = room / "model_repository"
+        recipe = _draft(staged / name, folder, wish, brought, plan, room)
+        exported = export_model(recipe, staged, on_progress=on_progress)
+        latency_ms = _latency_ms(staged / name / "1" / "model.onnx", recipe)
+        if verify is not None:
+            verify(recipe, staged)
+        refusals.model_name(name, model_repository, recipes.reserved())  # it may have appeared meanwhile
+        try:
+            (staged / name).rename(folder)
+        except OSError as error:
+            raise PublishError(f"{folder} could not be made ({error.strerror}): nothing was changed") from error
+    published = added.find(folder)
+    assert published is not None
+    limit = 0 if plan.batch == NONE else wish.max_batch_size
+    return Addition(replace(exported, folder=folder), published, plan.notes, limit, latency_ms)
+
+
+def _loaded(wish: Wish) -> Brought:
+    """The source, with the example that a person gave in place of its own."""
+    example = added.read_example(wish.example) if wish.example is not None else None
+    brought = bring(wish.kind, wish.source, Path.cwd())
+    return replace(brought, example=example) if example is not None else brought
+
+
+def _check(raw: Path, wish: Wish, model_repository: Path) -> None:
+    """Refuse what the deployed Triton would, and sizes for axes that the graph does not have."""
+    model = refusals.onnx_file(raw)
+    tag = wish.triton_tag or configured_tag(model_repository.resolve().parent)
+    refusals.graph(model, raw, tag)
+    if unknown := prepare.unknown_dims(model, wish.dims):
+        raise ContractError(unknown)
+
+
+def _draft(staged: Path, folder: Path, wish: Wish, brought: Brought, plan: prepare.Plan, room: Path) -> added.Added:
+    """Write config.pbtxt, recipe.toml and the example into the staged model folder; returns its recipe."""
+    (staged / "1").mkdir(parents=True)
+    repository = folder.parent
+    local = wish.kind == ONNX or Path(wish.source).is_dir()
+    made_up = brought.example is None
+    file = RecipeFile(
+        kind=wish.kind,
+        source=recipe_file.relative(Path(wish.source), folder, repository) if local else wish.source,
+        home=recipe_file.relative(Path.cwd(), folder, repository),
+        batch=plan.batch,
+        widened=plan.widened,
+        tolerance=plan.tolerance,
+        rows=len(next(iter(plan.example.values()))),
+        seed=prepare.SEED,
+        inputs=plan.rules if made_up else None,
+        axes=plan.axes,
+    )
+    (staged / FILE).write_text(file.text(folder.name), encoding="utf-8")
+    if not made_up:
+        with (staged / EXAMPLE).open("wb") as target:
+            np.savez_compressed(target, **{name: np.asarray(rows) for name, rows in plan.example.items()})
+    recipe = added.find(staged, base=folder, brought=brought)
+    assert recipe is not None
+    graph = room / "served.onnx"
+    prepare.write(brought.raw(room), plan.batch, plan.widened, plan.example, graph)
+    served, _ = signature.from_onnx(graph)
+    rules = plan.rules if made_up else _rules_of(plan)
+    drafted = draft.Draft(
+        name=folder.name,
+        summary=brought.description,
+        signature=served,
+        rules=rules,
+        max_batch_size=0 if plan.batch == NONE else wish.max_batch_size,
+        cpu_only=wish.kind == SKLEARN,
+    )
+    (staged / "config.pbtxt").write_text(drafted.text(), encoding="utf-8")
+    return recipe
+
+
+def _rules_of(plan: prepare.Plan) -> dict[str, InputRule]:
+    """The shapes of the example's requests, for the warm-up."""
+    return {
+        name: InputRule(rule.data_type, tuple(plan.example[name].shape[1:]), rule.values)
+        for name, rule in plan.rules.items()
+    }
+
+
+def _latency_ms(path: Path, recipe: added.Added) -> float:
+    """The fastest of three single requests on one thread of ONNX Runtime."""
+    from export.onnx_file import session
+
+    station, request = session(path, threads=1), recipe.example()
+    taken = []
+    for _ in range(4):
+        began = time.perf_counter()
+        station(request)
+        taken.append(time.perf_counter() - began)
+    return 1000 * min(taken[1:])
+
+
+def _anchor(folder: Path) -> Path:
+    """A model folder on the mount that the new one will be on: an existing one, since scratch may lie inside it."""
+    if not folder.parent.is_dir():
+        return folder
+    present = sorted(path for path in folder.parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return present[0] if present else folder

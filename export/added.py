@@ -1,0 +1,199 @@
+"""The recipe of a model that `fathom add` brought: recipe.toml beside its config.pbtxt, as an ordinary recipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+from zipfile import BadZipFile
+
+import numpy as np
+
+from export import brought as sources
+from export import prepare, values
+from export.brought import HF, KINDS, ONNX, SKLEARN, TORCH, Brought
+from export.errors import RecipeError
+from export.measure import text
+from export.precision import FP16
+from export.recipe import Array, Arrays, Evaluation, Figure, Predict, Recipe, Reduced, Source, Tolerance, Weights
+from export.recipe_file import EXAMPLE, FILE, NONE, RecipeFile, read
+
+SHOWN_NUMBERS = 6
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    ONNX: (),
+    TORCH: ("torch",),
+    HF: ("torch", "transformers"),
+    SKLEARN: ("scikit-learn", "skl2onnx"),
+}
+HALF_PRECISION = Reduced(Tolerance(max_abs=0.0, min_cosine=0.999), losses={"matching_rows": 1.0})
+
+
+class Added(Recipe):
+    """A recipe that recipe.toml describes. The classes of the single models are made from it by `find`."""
+
+    figures = (
+        Figure("matching_rows", "fraction of example requests answered as the source answers them", tolerance=0.0),
+    )
+    why_not_reduced = "its example is made up, and ranges must be found on real requests"
+    folder: ClassVar[Path]
+    file: ClassVar[RecipeFile]
+    brought: Brought | None = None
+    """The loaded source, where `fathom add` has it at hand."""
+
+    def resolve(self, weights: str | None) -> Weights:
+        """The source that recipe.toml names, or another of its kind."""
+        source = self.source if weights is None else weights
+        found = sources.files(self.file.kind, source, self.home)
+        words = f"{self.file.kind} source '{self.file.source if weights is None else weights}'"
+        return Weights(words, found, Path(source), custom=weights is not None, explicit=weights is not None)
+
+    def load(self, weights: Weights) -> Source:
+        source = str(weights.folder) if weights.custom else self.source
+        loaded = self.brought or sources.bring(self.file.kind, source, self.home)
+        batched = self.file.batch != NONE
+        evaluation = self.evaluation()
+
+        def write_onnx(path: Path) -> None:
+            prepare.write(loaded.raw(path.parent), self.file.batch, self.file.widened, evaluation.inputs, path)
+
+        predict = prepare.widening(loaded.predict, self.file.widened, batched)
+        return Source(_row_by_row(predict) if batched else predict, write_onnx, evaluation)
+
+    def evaluation(self) -> Evaluation:
+        """The requests of example.npz, or made-up ones, the same each time."""
+        return Evaluation(self._requests(), batched=self.file.batch != NONE)
+
+    def score(self, outputs: Arrays, evaluation: Evaluation, source: Arrays | None = None) -> dict[str, float]:
+        """The fraction of rows whose every output is the source's: texts and whole numbers equal, others as close as
+        recipe.toml's tolerance."""
+        if source is None:
+            return {}
+        rows = [_matching(outputs[name], wanted, self.tolerance.max_abs) for name, wanted in source.items()]
+        if len({len(each) for each in rows}) != 1:
+            return {"matching_rows": float(all(each.all() for each in rows))}
+        return {"matching_rows": float(np.logical_and.reduce(rows).mean())}
+
+    def interpret(self, outputs: Arrays, labels: Sequence[str] = ()) -> list[str]:
+        """Each output in short: name, type, shape and first numbers."""
+        return [_in_short(name, np.asarray(array)) for name, array in outputs.items()]
+
+    def code(self) -> tuple[Path, ...]:
+        """recipe.toml, the example, and this package's files that write the graph."""
+        here = Path(__file__).parent
+        own = [here / name for name in ("added.py", "prepare.py", "graph_edit.py", f"source_{self.file.kind}.py")]
+        example = self.folder / EXAMPLE
+        return (self.folder / FILE, *((example,) if self.file.inputs is None else ()), *own)
+
+    @property
+    def home(self) -> Path:
+        """The folder that the source's module is imported from."""
+        return Path(os.path.normpath(self.base / self.file.home))
+
+    @property
+    def base(self) -> Path:
+        """The folder that recipe.toml's paths are relative to."""
+        return self.folder
+
+    @property
+    def source(self) -> str:
+        """The source with its path made absolute, where it is one."""
+        given = self.file.source
+        if self.file.kind == ONNX or (self.file.kind == HF and given.startswith((".", "/", "~"))):
+            return os.path.normpath(self.base / Path(given).expanduser())
+        return given
+
+    def _requests(self) -> dict[str, Array]:
+        if self.file.inputs is None:
+            return read_example(self.folder / EXAMPLE)
+        wanted = {name: (rule.data_type, rule.shape, rule.values) for name, rule in self.file.inputs.items()}
+        return values.rows(wanted, self.file.rows, self.file.seed)
+
+
+def find(folder: Path, *, base: Path | None = None, brought: Brought | None = None) -> Added | None:
+    """The recipe of a model folder, or None where it has no recipe.toml.
+
+    `base` is the folder that its paths are relative to, where that is not yet where it lies. Raises RecipeError for a
+    recipe.toml that cannot be understood.
+    """
+    if not (folder / FILE).is_file():
+        return None
+    file = read(folder)
+    assert file.kind in KINDS
+    half = HALF_PRECISION.tolerance
+    parts: dict[str, Any] = {
+        "name": folder.name,
+        "summary": f"added from {file.source}",
+        "tolerance": file.tolerance,
+        "packages": PACKAGES[file.kind],
+        "axis_ranges": {name: {axis: (each,) for axis, each in axes.items()} for name, axes in file.axes.items()},
+        "reduced": {
+            FP16: Reduced(Tolerance(20 * file.tolerance.max_abs, half.min_cosine), losses=HALF_PRECISION.losses)
+        },
+        "folder": folder,
+        "file": file,
+        "brought": brought,
+        "__module__": __name__,
+    }
+    if base is not None:
+        parts["base"] = base
+    made: Added = type("Added", (Added,), parts)()
+    return made
+
+
+def names(model_repository: Path) -> list[str]:
+    """The added models of a repository."""
+    return sorted(path.parent.name for path in model_repository.glob(f"*/{FILE}"))
+
+
+def read_example(path: Path) -> dict[str, Array]:
+    """Named arrays of equal first axis from an .npz file without pickles. Raises RecipeError for what is none."""
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise RecipeError(f"there is no file {path}: write one with numpy.savez(path, **{{input: rows}})") from None
+    except (ValueError, OSError, AttributeError, TypeError, BadZipFile) as error:
+        raise RecipeError(
+            f"{path.name} is no .npz file of plain arrays ({str(error).splitlines()[0]}): write it with "
+            "numpy.savez(path, **{input: rows}), texts as numpy.str_"
+        ) from None
+    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if not lengths or len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise RecipeError(f"the arrays of {path.name} differ in their number of rows or have none: {lengths}")
+    return arrays
+
+
+def _row_by_row(predict: Predict) -> Predict:
+    """The source asked one row at a time: what a batch of the served graph must equal."""
+
+    def each(arrays: Arrays) -> dict[str, Array]:
+        count = len(next(iter(arrays.values())))
+        rows = [predict({name: values[row : row + 1] for name, values in arrays.items()}) for row in range(count)]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    return each
+
+
+def _matching(given: Array, wanted: Array, limit: float) -> Array:
+    """Per row, whether two outputs agree."""
+    given, wanted = np.asarray(given), np.asarray(wanted)
+    if given.shape != wanted.shape:
+        return np.zeros(len(wanted), bool)
+    flat, expected = given.reshape(len(given), -1), wanted.reshape(len(wanted), -1)
+    if expected.dtype.kind in "OUS":
+        same = [[text(a) == text(b) for a, b in zip(*pair, strict=True)] for pair in zip(flat, expected, strict=True)]
+        return np.asarray(np.array(same, bool).all(axis=1))
+    if expected.dtype.kind == "f":
+        distance: Array = np.abs(flat.astype(np.float64) - expected.astype(np.float64))
+        return np.asarray((distance <= limit).all(axis=1))
+    return np.asarray((flat == expected).all(axis=1))
+
+
+def _in_short(name: str, array: Array) -> str:
+    flat = array.ravel()
+    if array.dtype.kind in "OUS":
+        kind, head = "BYTES", ", ".join(repr(text(item)) for item in flat[:SHOWN_NUMBERS])
+    else:
+        kind, head = str(array.dtype), ", ".join(f"{number:.4g}" for number in flat[:SHOWN_NUMBERS])
+    return f"{name}: {kind} {list(array.shape)} = {head}{', ...' if flat.size > SHOWN_NUMBERS else ''}"

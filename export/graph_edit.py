@@ -1,0 +1,235 @@
+"""Edits that let Triton serve somebody's ONNX graph: a batch axis that is open, no weights among the inputs, an axis
+for every tensor. The operators stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from export.refusals import nodes
+
+BATCH = "batch"
+LEAST_IR = 4
+"""Before IR version 4 a weight had to be listed as an input, too."""
+
+Shape = tuple[int | str | None, ...]
+"""A declared shape: a size, a symbol, or None for an axis that has neither."""
+
+
+def inputs(model: Any) -> list[Any]:
+    """The graph's inputs without the weights that are listed among them."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
+
+
+def shape(value: Any) -> Shape | None:
+    """What a graph declares of a tensor's shape; None where not even the rank is known."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(
+        int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param or None
+        for dim in tensor.shape.dim
+    )
+
+
+def set_shape(value: Any, sizes: Sequence[int | str | None]) -> None:
+    """Declare a tensor's shape."""
+    declared = value.type.tensor_type.shape
+    del declared.dim[:]
+    declared.SetInParent()
+    for size in sizes:
+        dim = declared.dim.add()
+        if isinstance(size, int):
+            dim.dim_value = size
+        elif size:
+            dim.dim_param = size
+
+
+def drop_weight_inputs(model: Any) -> int:
+    """Make constants of the weights that are listed as inputs, too; returns how many there were."""
+    kept = inputs(model)
+    dropped = len(model.graph.input) - len(kept)
+    if dropped:
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+        model.ir_version = max(model.ir_version, LEAST_IR)
+    return dropped
+
+
+def open_batch(model: Any) -> None:
+    """Open the first axis of every input, which is 1, and let the reshapes on the way keep it.
+
+    A graph that was exported for one row names that one in its reshapes: [1, 512] becomes [0, 512], where 0 stands for
+    the axis as it comes. Other operators may hold on to the one row; whether it worked is for a run to show.
+    """
+    from onnx import helper
+
+    known = _sizes(model)
+    constants = _constants(model)
+    flowing = {value.name for value in inputs(model)}
+    for node in model.graph.node:
+        if not flowing & set(node.input):
+            continue
+        flowing.update(node.output)
+        if node.op_type != "Reshape" or node.input[1] not in constants:
+            continue
+        target = list(constants[node.input[1]])
+        if not target or target[0] != 1:
+            continue
+        copies = not any(attribute.name == "allowzero" and attribute.i for attribute in node.attribute)
+        if known.get(node.input[0], ())[:1] == (1,) and copies:
+            target[0] = 0
+        elif -1 not in target:
+            target[0] = -1
+        else:
+            continue
+        name = _unused(model, f"{node.output[0]}_shape")
+        model.graph.initializer.append(helper.make_tensor(name, 7, [len(target)], target))
+        node.input[1] = name
+        model.ir_version = max(model.ir_version, LEAST_IR)
+    del model.graph.value_info[:]
+    for value in (*inputs(model), *model.graph.output):
+        sizes = shape(value)
+        if sizes:
+            set_shape(value, (BATCH, *sizes[1:]))
+
+
+def name_batch(model: Any) -> None:
+    """Call the first axis of every input and output the same, so that tools see one batch."""
+    for value in (*inputs(model), *model.graph.output):
+        sizes = shape(value)
+        if sizes:
+            set_shape(value, (BATCH, *sizes[1:]))
+
+
+def widen(model: Any, names: Collection[str], batched: bool) -> None:
+    """Give tensors that have no axis of their own one of size 1: [batch] becomes [batch, 1], a scalar [1]."""
+    from onnx import helper
+
+    sizes: list[int | str] = [BATCH, 1] if batched else [1]
+    target = [-1, 1] if batched else [1]
+    flat = [-1]
+    before: list[Any] = []
+    behind: list[Any] = []
+    for value in model.graph.input:
+        if value.name in names:
+            inner, constant = _unused(model, f"{value.name}_flat"), _unused(model, f"{value.name}_shape")
+            _rename(model.graph, value.name, inner)
+            model.graph.initializer.append(helper.make_tensor(constant, 7, [len(flat)], flat))
+            before.append(helper.make_node("Reshape", [value.name, constant], [inner], name=inner))
+            set_shape(value, sizes)
+    for value in model.graph.output:
+        if value.name in names:
+            inner, constant = _unused(model, f"{value.name}_flat"), _unused(model, f"{value.name}_shape")
+            _rename(model.graph, value.name, inner)
+            model.graph.initializer.append(helper.make_tensor(constant, 7, [len(target)], target))
+            behind.append(helper.make_node("Reshape", [inner, constant], [value.name], name=inner))
+            set_shape(value, sizes)
+    if before or behind:
+        ordered = [*before, *model.graph.node, *behind]
+        del model.graph.node[:]
+        model.graph.node.extend(ordered)
+        model.ir_version = max(model.ir_version, LEAST_IR)
+
+
+def rename_outputs(model: Any, names: Mapping[str, str]) -> None:
+    """Give outputs other names; an inner value that has a new name already gets another one."""
+    taken = {name for node in nodes(model.graph) for name in (*node.output, *node.input)}
+    taken |= {tensor.name for tensor in model.graph.initializer}
+    for old, new in names.items():
+        if old == new:
+            continue
+        if new in taken:
+            aside = _unused(model, f"{new}_inner")
+            _rename(model.graph, new, aside)
+            for tensor in model.graph.initializer:
+                if tensor.name == new:
+                    tensor.name = aside
+        _rename(model.graph, old, new)
+        for value in model.graph.output:
+            if value.name == old:
+                value.name = new
+    del model.graph.value_info[:]
+
+
+def taps(model: Any, count: int) -> list[str]:
+    """Names of up to `count` inner FP32 values of one row that depend on the inputs, spread over the graph."""
+    floats = _sizes(model, floats_only=True)
+    flowing = {value.name for value in inputs(model)}
+    found = []
+    for node in model.graph.node:
+        if flowing & set(node.input):
+            flowing.update(node.output)
+            found += [name for name in node.output if floats.get(name, ())[:1] == (1,)]
+    outputs = {value.name for value in model.graph.output}
+    found = [name for name in found if name not in outputs]
+    step = max(1, -(-len(found) // count))
+    return found[::step]
+
+
+def tap(model: Any, names: Iterable[str]) -> None:
+    """Add inner FP32 values to the outputs."""
+    from onnx import helper
+
+    model.graph.output.extend(helper.make_tensor_value_info(name, 1, None) for name in names)
+
+
+def _sizes(model: Any, *, floats_only: bool = False) -> dict[str, tuple[int | str | None, ...]]:
+    """The shapes of inner values, as far as shape inference finds them."""
+    import onnx
+
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except Exception:  # the checker's and the converter's kinds; the caller then knows less
+        inferred = model
+    values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
+    return {
+        value.name: shape(value) or () for value in values if not floats_only or value.type.tensor_type.elem_type == 1
+    }
+
+
+def inferred_shapes(model: Any) -> dict[str, Shape]:
+    """The shapes of the outputs, as far as they are declared or shape inference finds them."""
+    found = _sizes(model)
+    return {value.name: found.get(value.name, ()) for value in model.graph.output}
+
+
+def _constants(model: Any) -> dict[str, list[int]]:
+    """Small integer tensors by name: initializers and Constant nodes."""
+    from onnx import numpy_helper
+
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            found[node.output[0]] = node.attribute[0].t
+    return {
+        name: [int(number) for number in numpy_helper.to_array(tensor).ravel()]
+        for name, tensor in found.items()
+        if tensor.data_type == 7 and len(tensor.dims) == 1 and tensor.data_location != tensor.EXTERNAL
+    }
+
+
+def _unused(model: Any, wish: str) -> str:
+    taken = {name for node in nodes(model.graph) for name in (*node.output, *node.input)}
+    taken |= {tensor.name for tensor in model.graph.initializer} | {value.name for value in model.graph.input}
+    name, number = wish, 1
+    while name in taken:
+        number += 1
+        name = f"{wish}_{number}"
+    return name
+
+
+def _rename(graph: Any, old: str, new: str) -> None:
+    """Rename a value wherever nodes make or use it, in inner graphs too; the graph's own lists stay."""
+    for node in nodes(graph):
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == old:
+                    names[index] = new
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+                for value in inner.output:
+                    if value.name == old:
+                        value.name = new

@@ -1,0 +1,77 @@
+"""Tensors of an ONNX model that lie in files beside it (external data): where they are, and how they move along."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from export.errors import ContractError
+
+SUFFIX = ".data"
+
+
+def tensors(graph: Any) -> Iterator[Any]:
+    """Every tensor of a graph and of the graphs inside its nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("g"):
+                yield from tensors(attribute.g)
+            for inner in attribute.graphs:
+                yield from tensors(inner)
+
+
+def locations(model: Any) -> list[str]:
+    """The files that hold external tensors, as the model names them, in order and without repetition."""
+    found: dict[str, None] = {}
+    for tensor in tensors(model.graph):
+        if tensor.data_location == tensor.EXTERNAL:
+            found.update({entry.value: None for entry in tensor.external_data if entry.key == "location"})
+    return list(found)
+
+
+def check(model: Any, path: Path) -> None:
+    """Raise ContractError for an external file that is missing or lies outside the model's own folder."""
+    home = path.parent.resolve()
+    for location in locations(model):
+        target = (home / location).resolve()
+        if not target.is_relative_to(home):
+            raise ContractError(
+                f"{path.name} keeps tensors in '{location}', outside its own folder, where a model must not reach: "
+                "put the file beside the model and save the model again with that location"
+            )
+        if not target.is_file():
+            raise ContractError(
+                f"{path.name} keeps tensors in '{location}', which is not beside it: copy that file along with the "
+                "model"
+            )
+
+
+def files(path: Path) -> dict[str, Path]:
+    """The files beside an ONNX file that hold its tensors, by the names the model gives them."""
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    return {location: path.parent / location for location in locations(model)}
+
+
+def save(model: Any, path: Path, home: Path) -> None:
+    """Write a model whose external files lie in `home`; they are copied beside it, to model.onnx.data."""
+    import onnx
+
+    names = {location: f"model.onnx{SUFFIX}{index or ''}" for index, location in enumerate(locations(model))}
+    for location, name in names.items():
+        target = path.parent / name
+        if target.exists():
+            continue  # copied for an earlier edit of the same graph
+        shutil.copyfile(home / location, target)  # never linked: the source may be written again
+    for tensor in tensors(model.graph):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = names.get(entry.value, entry.value)
+    onnx.save(model, str(path))

@@ -1,0 +1,213 @@
+"""A torch module as a function of somebody's made it, and its ONNX file."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export import user_code
+from export.brought import Brought
+from export.errors import ExportError, RecipeError
+from export.graph_edit import BATCH, rename_outputs
+from export.recipe import Array, Arrays
+
+Axes = Mapping[str, Mapping[int, str]]
+WANTED = (
+    "return (module, example), where example is a tensor, a tuple of tensors or {input: tensor}, each with the batch "
+    "axis in front"
+)
+
+
+def load(source: str, home: Path) -> Brought:
+    """Call the function and take what it returns: (module, example) or (module, example, {input: {axis: symbol}}).
+
+    The third value opens further axes, such as {"input_ids": {1: "tokens"}}; the first is opened in any case.
+    """
+    import torch
+
+    made = user_code.call(source, home, "--torch")
+    module, example, axes = (*made, {})[:3] if isinstance(made, tuple) and len(made) in (2, 3) else (made, None, {})
+    if not isinstance(module, torch.nn.Module):
+        raise RecipeError(f"{source} returned a {type(module).__name__}, not a torch module: {WANTED}")
+    if example is None:
+        example = getattr(module, "example_input_array", None)  # Lightning's name for it
+    if example is None:
+        raise RecipeError(f"{source} returned a module without an example of its input: {WANTED}")
+    notes = ("the module was in training mode: it is exported in evaluation mode",) if module.training else ()
+    traced = Traced(module.eval(), _named(module, example, source), axes, call=_by_name)
+    return traced.brought(f"torch module of '{source}'", notes=notes)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A torch module with named example tensors (the batch in front) and the axes that may vary beside the batch."""
+
+    module: Any
+    example: Mapping[str, Any]
+    axes: Axes
+    call: Any
+
+    def brought(
+        self,
+        description: str,
+        *,
+        notes: tuple[str, ...] = (),
+        sizes: Mapping[str, int] | None = None,
+        longest: Mapping[str, int] | None = None,
+        made_up: bool = False,
+    ) -> Brought:
+        """As a source. With `made_up` the example tensors only have the right shapes, and are not asked."""
+        example = {name: _array(name, tensor) for name, tensor in self.example.items()}
+        chosen = None if made_up else example
+        return Brought(description, self.predict, self.raw, chosen, sizes or {}, longest or {}, notes)
+
+    def predict(self, arrays: Arrays) -> dict[str, Array]:
+        """The module's outputs by name."""
+        import torch
+
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in self.example}
+        with torch.inference_mode():
+            return {name: tensor.numpy() for name, tensor in named_outputs(self.call(self.module, tensors)).items()}
+
+    def raw(self, room: Path) -> Path:
+        """The ONNX file, with the batch axis open where torch can trace it so, else of one row."""
+        import torch
+
+        path = room / "raw.onnx"
+        row = {name: tensor[:1] for name, tensor in self.example.items()}
+        with torch.inference_mode():
+            names = list(named_outputs(self.call(self.module, row)))
+        try:
+            pair = {name: torch.cat([tensor, tensor]) for name, tensor in row.items()}  # torch takes 1 for a constant
+            self._export(path, pair, {name: {0: BATCH, **self.axes.get(name, {})} for name in row}, names)
+        except Exception as error:  # torch.export's kinds; a second try tells whether the batch was the trouble
+            if any(self.axes.values()):
+                raise _failed(error) from error
+            try:
+                self._export(path, row, {}, names)
+            except Exception as again:
+                raise _failed(again) from again
+        return path
+
+    def _export(self, path: Path, tensors: Mapping[str, Any], axes: Axes, names: Sequence[str]) -> None:
+        import onnx
+        import torch
+
+        from export.onnx_file import OPSET, quiet
+
+        symbols = {symbol: torch.export.Dim(symbol) for each in axes.values() for symbol in each.values()}
+        shapes = [{axis: symbols[symbol] for axis, symbol in axes.get(name, {}).items()} for name in tensors]
+        plain = [f"fathom_output_{index}" for index in range(len(names))]
+        with quiet():
+            program = torch.onnx.export(
+                _adapter(self.module, list(tensors), self.call),
+                tuple(tensors.values()),
+                input_names=list(tensors),
+                output_names=plain,
+                dynamic_shapes=(tuple(shapes),),
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+            large = sum(tensor.numel() * tensor.element_size() for tensor in self.module.state_dict().values()) > 1.5e9
+            program.save(str(path), external_data=large)
+        model = onnx.load(str(path), load_external_data=False)
+        for holder in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
+            del holder.metadata_props[:]  # stack traces with this machine's paths
+            holder.doc_string = ""
+        rename_outputs(model, dict(zip(plain, names, strict=True)))
+        onnx.save(model, str(path))
+
+
+def named_outputs(given: Any) -> dict[str, Any]:
+    """The tensors of what a module returned, by name: a mapping's keys, a named tuple's fields, or `output`.
+
+    What is no tensor (hidden states, caches) is left out. Raises RecipeError where nothing is left.
+    """
+    import torch
+
+    if isinstance(given, torch.Tensor):
+        return {"output": given}
+    if isinstance(given, Mapping):
+        named = dict(given.items())
+    elif hasattr(given, "_asdict"):
+        named = given._asdict()
+    elif isinstance(given, tuple | list):
+        named = {"output": given[0]} if len(given) == 1 else {f"output_{i}": each for i, each in enumerate(given)}
+    else:
+        named = {}
+    tensors = {str(name): value for name, value in named.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise RecipeError(
+            f"the module returned a {type(given).__name__} without tensors: let forward() return a tensor, a tuple or "
+            "a dictionary of tensors"
+        )
+    return tensors
+
+
+def _by_name(module: Any, tensors: Mapping[str, Any]) -> Any:
+    return module(**tensors)
+
+
+def _adapter(module: Any, names: Sequence[str], call: Any) -> Any:
+    """The module with its inputs in a row and its outputs in a tuple; made here because its base needs torch."""
+    import torch
+
+    class Adapter(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *tensors: Any) -> Any:
+            return tuple(named_outputs(call(self.module, dict(zip(names, tensors, strict=True)))).values())
+
+    return Adapter().eval()
+
+
+def _named(module: Any, example: Any, source: str) -> dict[str, Any]:
+    """The example tensors by the name of the argument of forward() that takes them."""
+    import torch
+
+    if isinstance(example, Mapping):
+        named = {str(name): value for name, value in example.items()}
+    else:
+        values = list(example) if isinstance(example, tuple | list) else [example]
+        parameters = list(inspect.signature(module.forward).parameters)
+        if len(values) > len(parameters):
+            raise RecipeError(
+                f"{source} returned {len(values)} example tensors, forward() takes {len(parameters)}: {WANTED}"
+            )
+        named = dict(zip(parameters, values, strict=False))
+    for name, value in named.items():
+        if not isinstance(value, torch.Tensor) or value.ndim == 0:
+            kind = "a scalar" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+            raise RecipeError(f"{source} returned {kind} as the example of '{name}': {WANTED}")
+    lengths = {len(value) for value in named.values()}
+    if len(lengths) != 1 or 0 in lengths:
+        shapes = ", ".join(f"'{name}' {list(value.shape)}" for name, value in named.items())
+        raise RecipeError(f"{source} returned examples whose first axes differ or are empty ({shapes}): {WANTED}")
+    return named
+
+
+def _array(name: str, tensor: Any) -> Array:
+    try:
+        return np.asarray(tensor.detach().cpu().numpy())
+    except TypeError:
+        raise RecipeError(
+            f"the example of '{name}' is {tensor.dtype}, which numpy has no type for: let the module take float32 and "
+            "cast inside"
+        ) from None
+
+
+def _failed(error: Exception) -> ExportError:
+    reason = next((line for line in str(error).strip().splitlines() if line.strip()), type(error).__name__)
+    return ExportError(
+        f"torch could not trace the module for ONNX ({type(error).__name__}: {reason.strip()}): export it to ONNX "
+        "yourself and add the file with --onnx"
+    )

@@ -1,0 +1,240 @@
+"""Bring your own model: inspect it, draft its configuration and recipe, export it, and see that Triton serves it.
+
+  fathom add my_model --onnx model.onnx
+  fathom add my_model --torch package.module:function      returns (module, example)
+  fathom add my_model --hf DIR                             what save_pretrained() wrote, or a hub id
+  fathom add my_model --sklearn package.module:function    returns (estimator, example)
+
+The model appears in the repository only after ONNX Runtime and Triton have answered like the source. A failure or
+Ctrl-C leaves nothing behind. docs/adding-your-model.md says more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from clients import Client
+from export import recipes
+from export.add import MAX_BATCH_SIZE, Addition, Wish, add
+from export.added import Added
+from export.measure import Measurement, gate
+from export.recipe import Array
+from export.recipe_file import FILE
+from fathom import engines, options, stations
+from fathom.commands.export import as_json
+from fathom.errors import UsageError
+from fathom.figures import cell
+from fathom.output import Steps, out, print_json
+from server import EnvironmentNotFitError, TritonServer
+
+LITERAL_NUMBERS = 4
+"""Inputs of at most so many numbers are written out in the command that is shown; others come from the example."""
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `fathom add`."""
+    command.add_argument("name", metavar="NAME", help="the model's name: a new folder of the model repository")
+    sources = command.add_mutually_exclusive_group(required=True)
+    sources.add_argument("--onnx", metavar="FILE", help="an ONNX file; external data lies beside it")
+    sources.add_argument(
+        "--torch", metavar="MODULE:FUNCTION", help="a function that returns (torch module, example input)"
+    )
+    sources.add_argument("--hf", metavar="ID_OR_DIR", help="a transformers model: a local folder, or an id of the hub")
+    sources.add_argument(
+        "--sklearn", metavar="MODULE:FUNCTION", help="a function that returns (fitted estimator, example rows)"
+    )
+    command.add_argument(
+        "--dim",
+        action="append",
+        default=[],
+        metavar="NAME=SIZE",
+        help="how long an open axis is in the example, by its symbol or as INPUT:AXIS (repeatable)",
+    )
+    command.add_argument(
+        "--example",
+        type=Path,
+        metavar="FILE.npz",
+        help="real requests, one row each, by input (default: the function's, else made up from the graph)",
+    )
+    command.add_argument(
+        "--max-batch-size",
+        type=int,
+        default=MAX_BATCH_SIZE,
+        metavar="N",
+        help="rows that share one run where the model batches; 0 for no batching (default: %(default)s)",
+    )
+    command.add_argument(
+        "--triton-tag",
+        metavar="TAG",
+        help="the Triton release that must load it, such as 26.05-py3 (default: that of docker-compose.yml beside the "
+        "model repository, if there is one)",
+    )
+    command.add_argument(
+        "--no-serve",
+        action="store_true",
+        help="do not start a Triton to see that it serves the model before it is added",
+    )
+    options.add_repository(command)
+    options.add_json(command)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Add the model, show what it earned and how to go on."""
+    kind, source = next(
+        (kind, given) for kind in ("onnx", "torch", "hf", "sklearn") if (given := getattr(arguments, kind)) is not None
+    )
+    if arguments.max_batch_size < 0:
+        raise UsageError(f"--max-batch-size {arguments.max_batch_size}: give 0 for no batching, or the largest batch")
+    wish = Wish(
+        kind,
+        source,
+        dims=dict(map(_dim, arguments.dim)),
+        example=arguments.example,
+        max_batch_size=arguments.max_batch_size,
+        triton_tag=arguments.triton_tag,
+    )
+    served: dict[str, Measurement] = {}
+
+    def verify(recipe: Added, staged: Path) -> None:
+        step.update("serve")
+        served.update(measure_served(recipe, staged))
+
+    with Steps() as steps, steps.step(f"add {arguments.name}") as step:
+        added = add(
+            arguments.name,
+            wish,
+            arguments.model_repository,
+            verify=None if arguments.no_serve else verify,
+            on_progress=step.update,
+        )
+        step.update(f"{added.exported.seconds:.1f} s")
+    for line in added.notes:
+        engines.note(line)
+    commands = next_commands(added, arguments.model_repository)
+    if arguments.json:
+        print_json({**_as_json(added, served), "commands": commands})
+        return 0
+    out.print(table(added, served))
+    missing = unexported(arguments.model_repository)
+    if missing:
+        engines.note(f"{', '.join(missing)} of this repository cannot be served yet: run `fathom export` first")
+    for words, line in zip(("serve", "call", "measure"), commands, strict=True):
+        out.print(f"{words.ljust(8)} {line}", markup=False)
+    return 0
+
+
+def measure_served(recipe: Added, staged: Path) -> dict[str, Measurement]:
+    """The station `served`: the staged model in a Triton of its own, held to the recipe's tolerance.
+
+    Where this machine cannot run the embedded Triton, a note says so and nothing is measured.
+    """
+    try:
+        with TritonServer(staged, stop_timeout_s=0) as server, Client(server.grpc_url, timeout_s=60.0) as client:
+            measured = stations.measure_served(recipe, client, staged)
+    except EnvironmentNotFitError as error:
+        engines.note(f"not served here: {error}")
+        return {}
+    before = stations.measured_at_export(recipe, staged)
+    for station, measurement in measured.items():
+        gate(recipe, station, before["source"], measurement)
+    return measured
+
+
+def next_commands(added: Addition, model_repository: Path) -> list[str]:
+    """Three commands to copy: serve, call, measure."""
+    name = added.recipe.name
+    where = ""
+    if model_repository.resolve() != options.default_repository().resolve():
+        where = f" --model-repository {shlex.quote(str(model_repository))}"
+    limit_ms = _round_up(max(50.0, 10 * added.latency_ms))
+    return [
+        f"fathom serve{where}",
+        f"fathom infer {name} {_inputs(added.recipe)}{where}",
+        f"fathom capacity {name} --slo p99={limit_ms:g}ms{where}",
+    ]
+
+
+def unexported(model_repository: Path) -> list[str]:
+    """The other models whose ONNX file is not built yet, so that no server starts with this repository."""
+    return [
+        name
+        for name in recipes.names(model_repository)
+        if (model_repository / name / "config.pbtxt").is_file()
+        and not (model_repository / name / "1" / "model.onnx").is_file()
+    ]
+
+
+def table(added: Addition, served: Mapping[str, Measurement]) -> Table:
+    """Every station for a person."""
+    made = Table(
+        "model", "batch", "station", "matching rows", "parity (max abs)", "min cosine", box=None, pad_edge=False
+    )
+    stations_of = {**(added.exported.manifest.stations or {}), **served}
+    for row, (station, measured) in enumerate(stations_of.items()):
+        parity = measured.parity
+        made.add_row(
+            added.recipe.name if row == 0 else "",
+            (f"1 to {added.max_batch_size}" if added.max_batch_size else "none") if row == 0 else "",
+            station,
+            cell(measured.accuracy.get("matching_rows")),
+            f"{parity.max_abs:.1e}" if parity else "",
+            f"{parity.min_cosine:.6f}" if parity else "",
+        )
+    return made
+
+
+def _as_json(added: Addition, served: Mapping[str, Measurement]) -> dict[str, object]:
+    return {
+        **as_json(added.exported),
+        "recipe": str(added.exported.folder / FILE),
+        "max_batch_size": added.max_batch_size,
+        "notes": list(added.notes),
+        "latency_ms": round(added.latency_ms, 3),
+        "served": {station: measured.to_json() for station, measured in served.items()},
+    }
+
+
+def _dim(text: str) -> tuple[str, int]:
+    name, equals, size = text.rpartition("=")
+    if not equals or not name or not size.isdecimal() or int(size) < 1:
+        raise UsageError(f"--dim {text}: write the axis and its size, as in tokens=32 or pixels:2=224")
+    return name, int(size)
+
+
+def _inputs(recipe: Added) -> str:
+    """The first example request as arguments, where it is short enough to write out, else --example."""
+    evaluation = recipe.evaluation()
+    request = {name: rows[0] for name, rows in evaluation.inputs.items()}
+    if any("=" in name or not _short(row) for name, row in request.items()):
+        return "--example"
+    return " ".join(shlex.quote(f"{name}={_literal(row)}") for name, row in request.items())
+
+
+def _short(row: Array) -> bool:
+    if row.dtype.kind == "U":
+        return row.shape == (1,) and not str(row[0]).startswith("@")
+    return row.size <= LITERAL_NUMBERS
+
+
+def _literal(row: Array) -> str:
+    if row.dtype.kind == "U":
+        return str(row[0])
+    plain: Any = row.tolist()
+    return json.dumps(plain[0] if row.shape == (1,) else plain).replace(" ", "")
+
+
+def _round_up(number: float) -> float:
+    """To the next of 1, 2, 5 times a power of ten."""
+    power = 1.0
+    while True:
+        for step in (1, 2, 5):
+            if step * power >= number:
+                return step * power
+        power *= 10
