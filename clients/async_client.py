@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 import grpc.aio
 
+from clients import bulk, codec
 from clients.codec import Classification
 from clients.connection import Abandon, Connection, Pause, Send, Steps
 from clients.datatypes import Array
-from clients.model import BoundModel
+from clients.errors import InferenceError
+from clients.model import BoundModel, OpenStream
 from clients.options import Headers
+from clients.sequence import AsyncSequence
 from clients.servers import Cut
 
 T = TypeVar("T")
@@ -158,3 +161,48 @@ class AsyncModel(BoundModel):
         return await self.client.run(
             self._classify({**(inputs or {}), **named}, top, output, timeout_s=timeout_s, headers=headers)
         )
+
+    def map(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        in_flight: int = 64,
+        errors: bulk.Errors = "raise",
+        progress: bool = False,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[dict[str, Array] | InferenceError]:
+        """See `Model.map`; `items` may be an asynchronous iterable too, and the answers are one."""
+        return bulk.in_order_async(
+            self, items, in_flight=in_flight, errors=errors, progress=progress, outputs=outputs, timeout_s=timeout_s
+        )
+
+    def stream(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float | None = None,
+        request_id: str = "",
+        headers: Headers | None = None,
+        **named: Any,
+    ) -> AsyncIterator[dict[str, Array]]:
+        """`async for part in model.stream(...)`; see `Model.stream`."""
+        return self._parts(self._open_stream({**(inputs or {}), **named}, outputs, timeout_s, request_id, headers))
+
+    def sequence(self, *, sequence_id: int = 0, headers: Headers | None = None) -> AsyncSequence:
+        """Requests that belong together, for a stateful model; see `clients.sequence.Sequence`."""
+        return AsyncSequence(self, sequence_id, headers)
+
+    async def _parts(self, stream: OpenStream) -> AsyncIterator[dict[str, Array]]:
+        try:
+            async for message in stream.call:
+                yield codec.decode_part(self.spec, message)
+        except grpc.RpcError as error:
+            failure = self._stream_error(stream, error)
+        else:
+            return
+        finally:
+            stream.call.cancel()
+        raise failure

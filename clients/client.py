@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 import grpc
 
+from clients import bulk, codec
 from clients.codec import Classification
 from clients.connection import Abandon, Connection, Pause, Send, Steps
 from clients.datatypes import Array
-from clients.model import BoundModel
+from clients.errors import InferenceError
+from clients.model import BoundModel, OpenStream
 from clients.options import CHANNEL_OPTIONS, DEFAULT_TIMEOUT_S, Headers
+from clients.sequence import Sequence as RequestSequence
 from clients.servers import INFER_METHOD, Cut
 
 __all__ = ["CHANNEL_OPTIONS", "DEFAULT_TIMEOUT_S", "INFER_METHOD", "Client", "Model"]
@@ -171,3 +174,56 @@ class Model(BoundModel):
         return self.client.run(
             self._classify({**(inputs or {}), **named}, top, output, timeout_s=timeout_s, headers=headers)
         )
+
+    def map(
+        self,
+        items: Iterable[Any],
+        *,
+        in_flight: int = 64,
+        errors: bulk.Errors = "raise",
+        progress: bool = False,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[dict[str, Array] | InferenceError]:
+        """Infer every item, `in_flight` at a time, and yield the answers in the order of the items.
+
+        An item is a mapping of named inputs, or the value of the only input. However long `items` is, at most twice
+        `in_flight` of them are held. With errors="return" an item that fails gives its error instead of an answer; with
+        "raise" the first such error ends the loop. Leaving the loop cancels what is in flight. `progress` shows a bar.
+        """
+        return bulk.in_order(
+            self, items, in_flight=in_flight, errors=errors, progress=progress, outputs=outputs, timeout_s=timeout_s
+        )
+
+    def stream(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float | None = None,
+        request_id: str = "",
+        headers: Headers | None = None,
+        **named: Any,
+    ) -> Iterator[dict[str, Array]]:
+        """The answers of a decoupled model, each as soon as it is there; leaving the loop cancels the rest.
+
+        `timeout_s` is for the whole stream. Nothing is retried. Raises what `Model.__call__` raises.
+        """
+        return self._parts(self._open_stream({**(inputs or {}), **named}, outputs, timeout_s, request_id, headers))
+
+    def sequence(self, *, sequence_id: int = 0, headers: Headers | None = None) -> RequestSequence:
+        """Requests that belong together, for a stateful model; see `clients.sequence.Sequence`."""
+        return RequestSequence(self, sequence_id, headers)
+
+    def _parts(self, stream: OpenStream) -> Iterator[dict[str, Array]]:
+        try:
+            for message in stream.call:
+                yield codec.decode_part(self.spec, message)
+        except grpc.RpcError as error:
+            failure = self._stream_error(stream, error)
+        else:
+            return
+        finally:
+            stream.call.cancel()
+        raise failure

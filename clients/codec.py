@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2
 
 from clients.datatypes import NUMPY_TYPE, Array
@@ -20,7 +21,17 @@ from clients.errors import ServerError
 from clients.inputs import check_inputs, check_outputs
 from clients.spec import ModelSpec
 
-__all__ = ["Classification", "Region", "check_inputs", "decode", "decode_classes", "encode", "write"]
+__all__ = [
+    "Classification",
+    "Placement",
+    "Region",
+    "check_inputs",
+    "check_outputs",
+    "decode",
+    "decode_classes",
+    "encode",
+    "write",
+]
 
 _RAW_INPUT_TAG = b"\x3a"  # field 7 of ModelInferRequest, length-delimited
 _ID_FIELD, _RAW_OUTPUT_FIELD = 3, 6  # of ModelInferResponse
@@ -38,11 +49,26 @@ class Classification(NamedTuple):
 
 
 class Region(NamedTuple):
-    """Where an input's bytes lie instead of in the request: a shared-memory region that the server has registered."""
+    """Where a tensor's bytes lie instead of in the message: in shared memory that the server has registered."""
 
     name: str
     byte_size: int
     offset: int = 0
+
+
+class Placement(Protocol):
+    """The tensors of one request that travel through shared memory."""
+
+    @property
+    def inputs(self) -> Mapping[str, Region]:
+        """Where the server reads inputs."""
+
+    @property
+    def outputs(self) -> Mapping[str, Region]:
+        """Where the server writes outputs."""
+
+    def read(self, output: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+        """An output that the server has written."""
 
 
 def encode(
@@ -69,24 +95,25 @@ def write(
     request_id: str = "",
     classes: int = 0,
     parameters: Parameters | None = None,
-    regions: Mapping[str, Region] | None = None,
+    placed: Placement | None = None,
 ) -> bytes:
-    """The same for arrays that `check_inputs` returned. The bytes of inputs named in `regions` stay where they are."""
+    """The same for arrays that `check_inputs` returned. The bytes of inputs that are `placed` stay where they are."""
     if outputs is not None:
         check_outputs(spec, outputs)
         outputs = tuple(outputs)
-    placed = tuple(regions.items()) if regions else ()
-    key = (*[(name, array.shape) for name, array in arrays.items()], outputs, classes, placed)
+    key: tuple[Any, ...] = (*[(name, array.shape) for name, array in arrays.items()], outputs, classes)
+    if placed is not None:
+        key += (*placed.inputs.items(), None, *placed.outputs.items())
     head = spec.heads.get(key)
     if head is None:
         if len(spec.heads) >= _HEADS_KEPT:
             spec.heads.clear()
-        head = spec.heads[key] = _head(spec, arrays, outputs, classes, regions or {})
+        head = spec.heads[key] = _head(spec, arrays, outputs, classes, placed)
     parts: list[Any] = [head]
     if request_id or parameters:
         parts.append(_extra(request_id, parameters or {}))
     for name, array in arrays.items():
-        if regions and name in regions:
+        if placed is not None and name in placed.inputs:
             continue
         raw: Any
         if spec.inputs[name].datatype == "BYTES":
@@ -101,26 +128,43 @@ def write(
     return b"".join(parts)
 
 
-def decode(spec: ModelSpec, response: bytes) -> dict[str, Array]:
-    """Named arrays from a serialised ModelInferResponse; numeric ones are read-only views into `response`."""
-    head, raw = _split_response(response)
+def decode(spec: ModelSpec, response: bytes, placed: Placement | None = None) -> dict[str, Array]:
+    """Named arrays from a serialised ModelInferResponse; numeric ones are read-only views into `response`.
+
+    Outputs that are `placed` are read from there. Raises ServerError for an answer that makes no sense.
+    """
     outputs: dict[str, Array] = {}
-    for index, (name, datatype, shape) in enumerate(_parse_head(head)):
-        if index >= len(raw):
-            raise ServerError(f"the answer of '{spec.name}' carries no data for output '{name}'", model=spec.name)
-        if datatype == "BYTES":
-            array = unpack_bytes(raw[index])
-        else:
-            array = np.frombuffer(raw[index], dtype=NUMPY_TYPE[datatype])
-        try:
-            outputs[name] = array.reshape(shape)
-        except ValueError:
-            raise ServerError(
-                f"output '{name}' of '{spec.name}' is announced as {datatype} {list(shape)} but carries "
-                f"{len(raw[index])} bytes: the server's python backend may run with numpy 2",
-                model=spec.name,
-            ) from None
+    try:
+        head, raw = _split_response(response)
+        for index, (name, datatype, shape) in enumerate(_parse_head(head)):
+            if placed is not None and name in placed.outputs:
+                outputs[name] = placed.read(name, NUMPY_TYPE[datatype], shape)
+                continue
+            if index >= len(raw):
+                raise ServerError(f"the answer of '{spec.name}' carries no data for output '{name}'", model=spec.name)
+            if datatype == "BYTES":
+                array = unpack_bytes(raw[index])
+            else:
+                array = np.frombuffer(raw[index], dtype=NUMPY_TYPE[datatype])
+            try:
+                outputs[name] = array.reshape(shape)
+            except ValueError:
+                raise ServerError(
+                    f"output '{name}' of '{spec.name}' is announced as {datatype} {list(shape)} but carries "
+                    f"{len(raw[index])} bytes: the server's python backend may run with numpy 2",
+                    model=spec.name,
+                ) from None
+    except (ValueError, LookupError, DecodeError) as error:
+        raise ServerError(f"the answer of '{spec.name}' is no ModelInferResponse: {error}", model=spec.name) from error
     return outputs
+
+
+def decode_part(spec: ModelSpec, message: bytes) -> dict[str, Array]:
+    """Named arrays from one message of a stream. Raises ServerError for one that carries an error."""
+    part = service_pb2.ModelStreamInferResponse.FromString(message)
+    if part.error_message:
+        raise ServerError(f"'{spec.name}' failed: {part.error_message}", model=spec.name)
+    return decode(spec, part.infer_response.SerializeToString())
 
 
 def decode_classes(answers: Array) -> list[list[Classification]]:
@@ -148,6 +192,8 @@ def unpack_bytes(raw: memoryview) -> Array:
     at = 0
     while at < len(raw):
         end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
+        if end > len(raw):
+            raise ValueError(f"a BYTES element ends at byte {end} of {len(raw)}")
         items.append(bytes(raw[at + 4 : end]))
         at = end
     array = np.empty(len(items), dtype=object)
@@ -160,22 +206,29 @@ def _head(
     arrays: Mapping[str, Array],
     outputs: Sequence[str] | None,
     classes: int,
-    regions: Mapping[str, Region],
+    placed: Placement | None,
 ) -> bytes:
     request = service_pb2.ModelInferRequest(model_name=spec.name, model_version=spec.version)
     for name, array in arrays.items():
         tensor = request.inputs.add(name=name, datatype=spec.inputs[name].datatype, shape=array.shape)
-        if name in regions:
-            tensor.parameters["shared_memory_region"].string_param = regions[name].name
-            tensor.parameters["shared_memory_byte_size"].int64_param = regions[name].byte_size
-            if regions[name].offset:
-                tensor.parameters["shared_memory_offset"].int64_param = regions[name].offset
-    for name in outputs if outputs is not None else spec.outputs if classes else ():
+        if placed is not None and name in placed.inputs:
+            _refer(tensor.parameters, placed.inputs[name])
+    elsewhere = placed.outputs if placed is not None else {}
+    for name in outputs if outputs is not None else spec.outputs if classes or elsewhere else ():
         output = request.outputs.add(name=name)
         if classes:
             output.parameters["classification"].int64_param = classes
+        if name in elsewhere:
+            _refer(output.parameters, elsewhere[name])
     head: bytes = request.SerializeToString()
     return head
+
+
+def _refer(parameters: Any, region: Region) -> None:
+    parameters["shared_memory_region"].string_param = region.name
+    parameters["shared_memory_byte_size"].int64_param = region.byte_size
+    if region.offset:
+        parameters["shared_memory_offset"].int64_param = region.offset
 
 
 def _extra(request_id: str, parameters: Parameters) -> bytes:
@@ -207,6 +260,8 @@ def _split_response(response: bytes) -> tuple[bytes, list[memoryview]]:
             raise ServerError(f"the answer is no ModelInferResponse: field tag {tag} at byte {start}")
         length, at = _read_varint(view, at)
         at += length
+        if at > end:
+            raise ValueError(f"a field ends at byte {at} of {end}")
         if tag >> 3 == _RAW_OUTPUT_FIELD:
             raw.append(view[at - length : at])
         elif tag >> 3 != _ID_FIELD:  # the id differs from answer to answer, and the head is a cache key

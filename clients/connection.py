@@ -15,7 +15,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from clients import errors
-from clients.options import DEFAULT_TIMEOUT_S, TLS, Headers, Options, Retries, warn_if_insecure
+from clients.options import DEFAULT_TIMEOUT_S, TLS, Headers, Options, Retries, is_balanced, warn_if_insecure
 from clients.regions import RegionPool
 from clients.retries import Budget, is_retryable, may_have_run, pause_s
 from clients.servers import PROBE_EVERY_S, PROBE_TIMEOUT_S, PROBES_MISSED, Rotation, Server
@@ -83,7 +83,9 @@ class Connection:
         self._rotation: Rotation | None = None
         self._opening = threading.Lock()
         self._closed = threading.Event()
-        self.pool: RegionPool | None = None  # shared memory, see clients.regions.RegionPool
+        if shared_memory is not None and (len(addresses) > 1 or is_balanced(addresses[0])):
+            raise ValueError("shared memory is for one server on this machine: name it, or leave shared_memory out")
+        self.pool = RegionPool(shared_memory) if shared_memory is not None else None
         self._reached = False  # whether any server ever answered
 
     @property
@@ -104,6 +106,10 @@ class Connection:
 
     def _open_channel(self, address: str) -> Any:
         return self.options.open(self._grpc, address, self._credentials)
+
+    def open_unbalanced(self, address: str) -> Any:
+        """A channel that keeps to one server even where a name stands for several."""
+        return self.options.open(self._grpc, address, self._credentials, balance=False)
 
     def _start_probing(self) -> None:
         raise NotImplementedError

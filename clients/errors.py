@@ -83,7 +83,7 @@ def _classify(
         return ModelNotFound, f"{endpoint} has no model '{model}': {details}"
     if status is code.DEADLINE_EXCEEDED:
         return DeadlineExceeded, (
-            f"no answer from '{model}' at {endpoint} within {timeout_s:g} s: raise timeout_s, or send less"
+            f"no answer from '{model}' at {endpoint} within {round(timeout_s or 0, 2):g} s: raise timeout_s"
         )
     if status is code.UNAVAILABLE:
         if any(words in details for words in _QUEUE_WORDS):

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import grpc
 import numpy as np
 
 from clients import codec, errors
 from clients.codec import Classification
 from clients.connection import Connection, Steps
 from clients.datatypes import Array
+from clients.inputs import invalid
 from clients.options import Headers
+from clients.regions import RegionPool, forgot_regions
+from clients.retries import may_have_run
+from clients.servers import Server
 from clients.spec import ModelSpec
+
+STATUS_ON_STREAMS = ("triton_grpc_error", "true")  # a failure ends the stream with a gRPC status instead of a text
+Outputs = dict[str, Array]
+
+
+class OpenStream(NamedTuple):
+    """A streaming call and what its errors have to name."""
+
+    server: Server
+    call: Any
+    timeout_s: float
 
 
 class BoundModel:
@@ -40,22 +56,102 @@ class BoundModel:
         request_id: str = "",
         headers: Headers | None = None,
         parameters: Mapping[str, Any] | None = None,
+        server: Server | None = None,
     ) -> Steps[dict[str, Array]]:
-        spec, pool = self.spec, self.connection.pool
-        arrays = codec.check_inputs(spec, inputs)
-        with contextlib.ExitStack() as lent:
-            regions = None
-            if pool is not None:
-                regions = yield from pool.lend(self.connection, arrays)
-                lent.callback(pool.take_back, regions)
-            request = codec.write(
-                spec, arrays, outputs=outputs, request_id=request_id, classes=classes, parameters=parameters,
-                regions=regions,
-            )  # fmt: skip
-            answer = yield from self.connection.call(
-                "ModelInfer", request, model=spec.name, timeout_s=timeout_s, headers=headers, retry=self._retry
-            )
-        return codec.decode(spec, answer)
+        if self.spec.decoupled:
+            raise invalid(self.spec, f"'{self.spec.name}' gives any number of answers: ask it with stream()")
+        if self.spec.sequence and parameters is None:
+            raise invalid(self.spec, f"'{self.spec.name}' keeps state: ask it with `with model.sequence() as ask: ...`")
+        arrays = codec.check_inputs(self.spec, inputs)
+        pool = self.connection.pool
+        if pool is not None:
+            if outputs is not None:
+                codec.check_outputs(self.spec, outputs)
+            wanted = () if classes else self.spec.outputs if outputs is None else outputs
+            deadline_s = time.monotonic() + (self.connection.timeout_s if timeout_s is None else timeout_s)
+
+            def ask(placed: codec.Placement) -> Steps[Outputs]:
+                request = codec.write(
+                    self.spec, arrays, outputs=outputs, request_id=request_id, classes=classes, parameters=parameters,
+                    placed=placed,
+                )  # fmt: skip
+                left_s = max(deadline_s - time.monotonic(), 0.0)
+                answer = yield from self.connection.call(
+                    "ModelInfer",
+                    request,
+                    model=self.spec.name,
+                    timeout_s=left_s,
+                    headers=headers,
+                    retry=False,
+                    server=server,
+                )
+                return codec.decode(self.spec, answer, placed)
+
+            shared = yield from self._infer_shared(pool, arrays, wanted, ask)
+            if shared is not None:
+                return shared
+            timeout_s = max(deadline_s - time.monotonic(), 0.0)
+        request = codec.write(
+            self.spec, arrays, outputs=outputs, request_id=request_id, classes=classes, parameters=parameters
+        )
+        answer = yield from self.connection.call(
+            "ModelInfer",
+            request,
+            model=self.spec.name,
+            timeout_s=timeout_s,
+            headers=headers,
+            retry=self._retry,
+            server=server,
+        )
+        return codec.decode(self.spec, answer)
+
+    def _infer_shared(
+        self,
+        pool: RegionPool,
+        arrays: Mapping[str, Array],
+        outputs: Iterable[str],
+        ask: Callable[[codec.Placement], Steps[Outputs]],
+    ) -> Steps[Outputs | None]:
+        """The answer by way of shared memory; None where the message has to carry everything."""
+        for _ in range(2):  # again where the server was restarted and knows no region
+            lent = yield from pool.lend(self.connection, self.spec, arrays, outputs)
+            if lent is None:
+                return None
+            end: BaseException | None = None
+            try:
+                return (yield from ask(lent))
+            except errors.ModelNotFound as error:
+                if not forgot_regions(error):
+                    raise
+                pool.forget(lent)
+            except errors.Unreachable as error:
+                end = error
+                if not self._retry or (may_have_run(error) and not self.connection.budget.spend()):
+                    raise
+                return None
+            except BaseException as error:
+                end = error
+                raise
+            finally:
+                pool.take_back(lent, end)
+        return None
+
+    def _open_stream(
+        self,
+        inputs: Mapping[str, Any],
+        outputs: Sequence[str] | None,
+        timeout_s: float | None,
+        request_id: str,
+        headers: Headers | None,
+    ) -> OpenStream:
+        request = codec.encode(self.spec, inputs, outputs=outputs, request_id=request_id)
+        server = self.connection.rotation().pick()
+        timeout_s = self.connection.timeout_s if timeout_s is None else timeout_s
+        metadata = (*(self.connection.metadata(headers) or ()), STATUS_ON_STREAMS)
+        return OpenStream(server, server.stream(request, timeout=timeout_s, metadata=metadata), timeout_s)
+
+    def _stream_error(self, stream: OpenStream, error: grpc.RpcError) -> errors.InferenceError:
+        return errors.from_rpc(error, model=self.spec.name, endpoint=stream.server.address, timeout_s=stream.timeout_s)
 
     def _one(self, sample: Mapping[str, Any], **options: Any) -> Steps[dict[str, Array]]:
         if not self.spec.batched:

@@ -1,34 +1,218 @@
-"""Where shared memory joins a call: what a pool of regions has to offer."""
+"""Shared memory in a call: which tensors go through it, and what the server has to be told. Without I/O, as steps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from clients.codec import Region
-from clients.datatypes import Array
+import numpy as np
+from tritonclient.grpc import service_pb2
+
+from clients import codec, errors
+from clients.datatypes import NUMPY_TYPE, Array
+from clients.shared_memory import ALIGNMENT, Pool, Region, SharedMemoryUnavailable, SystemRegion, dead_names
+from clients.spec import ModelSpec
 
 if TYPE_CHECKING:
     from clients.connection import Connection, Steps
 
+# Tensors of fewer bytes travel in the message: docs/shared-memory.md has the measurement.
+WORTH_BYTES = 64 * 1024
+UNREGISTER_TIMEOUT_S = 2.0
+# The server has answered by itself, so it is done with the region; after any other end it may still write to it.
+_SERVERS_OWN = (
+    errors.InvalidInput, errors.ModelNotFound, errors.ModelNotReady, errors.Overloaded, errors.ServerError,
+)  # fmt: skip
+Offset = int
+ByteSize = int
 
-class RegionPool(Protocol):
-    """The regions of one client, where it was asked for them (`Client(..., shared_memory="system")`).
 
-    Its methods that call the server are steps, so that one pool serves both transports.
-    """
+class Lent:
+    """The region of one call, and where its tensors lie in it; a `codec.Placement`."""
 
-    def lend(self, connection: Connection, arrays: Mapping[str, Array]) -> Steps[dict[str, Region]]:
-        """Copy the arrays that are worth it into regions that the server knows; returns the region of each of them.
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self.inputs: dict[str, codec.Region] = {}
+        self.outputs: dict[str, codec.Region] = {}
 
-        New regions are made known by `yield from connection.call("SystemSharedMemoryRegister", request)`.
+    def read(self, output: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+        """A copy of an output that the server has written. Raises ValueError for one that cannot be there."""
+        place = self.outputs[output]
+        if dtype.itemsize * math.prod(shape) > place.byte_size:
+            raise ValueError(f"output '{output}' is larger than the {place.byte_size} bytes set aside for it")
+        return self.region.read(place.offset, dtype, shape)
+
+
+class RegionPool:
+    """The shared memory of one client (`shared_memory="system"` or `"cuda"`), and the server's knowledge of it."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._pool = Pool(_maker(kind))
+        self._swept = False
+
+    def lend(
+        self, connection: Connection, spec: ModelSpec, arrays: Mapping[str, Array], outputs: Iterable[str]
+    ) -> Steps[Lent | None]:
+        """Copy the arrays that are worth it into a region that the server knows, and set room for outputs aside.
+
+        None where nothing is, or no region can be had now: then the message carries everything. Raises
+        SharedMemoryUnavailable where the server or this machine will not share memory at all.
         """
-        ...
+        raws = {name: _raw(array) for name, array in arrays.items() if _is_worth_it(array)}
+        sizes = {name: size for name in outputs if (size := output_size(spec, name, arrays)) >= max(WORTH_BYTES, 1)}
+        if not raws and not sizes:
+            return None
+        offsets = _lay_out([*(len(raw) for raw in raws.values()), *sizes.values()])
+        lent = self._pool.lend(offsets[-1])
+        if lent is None:
+            return None
+        region, new = lent
+        placed = Lent(region)
+        try:
+            if new and not (yield from self._register(connection, region)):
+                self._pool.retire(region)
+                return None
+            place = iter(offsets)
+            for name, raw in raws.items():
+                placed.inputs[name] = codec.Region(region.name, len(raw), next(place))
+                region.write(placed.inputs[name].offset, raw)
+            for name, size in sizes.items():
+                placed.outputs[name] = codec.Region(region.name, size, next(place))
+        except BaseException:
+            self._pool.retire(region)
+            raise
+        return placed
 
-    def take_back(self, regions: Mapping[str, Region]) -> None:
-        """The request with these regions is over, however it ended."""
-        ...
+    def take_back(self, lent: Lent, end: BaseException | None) -> None:
+        """The call is over: answered, or ended by `end`."""
+        if end is None or (isinstance(end, _SERVERS_OWN) and end.status != "CANCELLED"):
+            self._pool.give_back(lent.region)
+        else:
+            self._pool.retire(lent.region)
+
+    def forget(self, lent: Lent) -> None:
+        """The server has restarted: it knows no region any more."""
+        self._pool.retire(lent.region)
+        self._pool.retire_idle()
 
     def close(self, connection: Connection) -> Steps[None]:
-        """Unregister and remove every region; called when the client closes."""
-        ...
+        """Unregister every region by its name and give the memory back."""
+        regions = self._pool.close()
+        try:
+            yield from self._unregister(connection, regions)
+        finally:
+            for region in regions:
+                region.discard()
+
+    def _register(self, connection: Connection, region: Region) -> Steps[bool]:
+        """Whether the server knows the region now. Lets go of retired ones, and once of those of dead processes."""
+        if not self._swept:
+            self._swept = True
+            yield from self._sweep(connection, region.kind)
+        yield from self._unregister(connection, self._pool.retired())
+        try:
+            yield from connection.call(
+                f"{region.kind}SharedMemoryRegister", region.registration(), retry=False
+            )  # fmt: skip
+        except errors.InferenceError as error:
+            if (reason := _refusal(error, connection.endpoint)) is not None:
+                raise SharedMemoryUnavailable(reason, endpoint=connection.endpoint, status=error.status) from error
+            return False
+        region.registered()
+        return True
+
+    def _unregister(self, connection: Connection, regions: Iterable[Region]) -> Steps[None]:
+        gone = False
+        for region in regions:
+            if not gone:
+                request = getattr(service_pb2, f"{region.kind}SharedMemoryUnregisterRequest")(name=region.name)
+                try:
+                    yield from connection.call(
+                        f"{region.kind}SharedMemoryUnregister", request, retry=False, timeout_s=UNREGISTER_TIMEOUT_S
+                    )
+                except errors.InferenceError as error:
+                    if "currently in use" in str(error):
+                        self._pool.still_in_use(region)
+                        continue
+                    gone = not isinstance(error, _SERVERS_OWN)
+            region.discard()
+
+    def _sweep(self, connection: Connection, kind: str) -> Steps[None]:
+        """Let the server unmap what killed processes of this machine had registered."""
+        status = getattr(service_pb2, f"{kind}SharedMemoryStatusRequest")()
+        try:
+            known = yield from connection.call(f"{kind}SharedMemoryStatus", status, retry=False)
+            for name in dead_names(known.regions):
+                request = getattr(service_pb2, f"{kind}SharedMemoryUnregisterRequest")(name=name)
+                yield from connection.call(f"{kind}SharedMemoryUnregister", request, retry=False)
+        except errors.InferenceError:
+            pass  # the registration that follows says what is wrong
+
+
+def forgot_regions(error: errors.InferenceError) -> bool:
+    """Whether the server does not know the region of a request: it was started after the registration."""
+    return "Unable to find shared memory region" in str(error)
+
+
+def output_size(spec: ModelSpec, name: str, arrays: Mapping[str, Array]) -> int:
+    """Bytes of an output before it is computed; 0 where the model leaves that open."""
+    tensor = spec.outputs[name]
+    if tensor.datatype == "BYTES" or min(tensor.dims, default=0) < 0:
+        return 0
+    batch = next(iter(arrays.values())).shape[0] if spec.batched and arrays else 1
+    return batch * math.prod(tensor.dims) * NUMPY_TYPE[tensor.datatype].itemsize
+
+
+def _lay_out(sizes: Iterable[ByteSize]) -> list[Offset]:
+    """Where each of the tensors begins, and the size of all."""
+    offsets = [0]
+    for size in sizes:
+        offsets.append(offsets[-1] + -(-size // ALIGNMENT) * ALIGNMENT)
+    return offsets
+
+
+def _is_worth_it(array: Array) -> bool:
+    if array.dtype.kind == "O":
+        return sum(map(len, array.flat)) + 4 * array.size >= WORTH_BYTES
+    return array.nbytes >= WORTH_BYTES
+
+
+def _raw(array: Array) -> Any:
+    return codec.pack_bytes(array) if array.dtype.kind == "O" else array.reshape(-1).view(np.uint8)
+
+
+def _refusal(error: errors.InferenceError, endpoint: str) -> str | None:
+    """Why a server will never take a region, and what to do; None for what another try may mend."""
+    said = str(error)
+    if "allow-client-shm" in said or "shared memory is disabled" in said:
+        return (
+            f"{endpoint} has shared memory switched off, the default since Triton 26.04: start it with "
+            "--allow-client-shm=true, or leave shared_memory out"
+        )
+    if "protocol is restricted" in said:
+        header = said.partition("expecting header '")[2].partition("'")[0] or "triton-grpc-protocol-..."
+        return (
+            f"{endpoint} restricts shared memory (--grpc-restricted-protocol=shared-memory:...): pass "
+            f"headers={{'{header}': ...}}, or leave shared_memory out"
+        )
+    if "Unable to open shared memory region" in said:
+        return (
+            f"{endpoint} does not see this process's /dev/shm: run both on one machine, containers with a common "
+            "--ipc, or leave shared_memory out"
+        )
+    if error.status == "UNIMPLEMENTED":
+        return f"{endpoint} has no shared-memory extension: leave shared_memory out"
+    return f"{endpoint} refused to share memory: {said}" if isinstance(error, _SERVERS_OWN) else None
+
+
+def _maker(kind: str) -> Callable[[int], Region]:
+    if kind == "system":
+        return SystemRegion
+    if kind != "cuda":
+        raise ValueError(f"shared_memory is '{kind}': choose 'system' or 'cuda'")
+    from clients.cuda_memory import CudaRegion
+
+    CudaRegion(1).discard()  # says at once where there is no GPU
+    return CudaRegion

@@ -16,7 +16,7 @@ import secrets
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -113,7 +113,7 @@ class Pool:
     call was given up: the server may then still read or write it, so it is not used again.
     """
 
-    def __init__(self, make: type[SystemRegion] | Any = SystemRegion) -> None:
+    def __init__(self, make: Callable[[int], Region] = SystemRegion) -> None:
         self._make = make
         self._lock = threading.Lock()
         self._owner = os.getpid()
