@@ -1,9 +1,9 @@
 """Run tritonserver so that stopping it loses no request: `entrypoint.py [--port N] [--drain S] -- tritonserver ...`.
 
-On SIGTERM a bare Triton answers what still arrives with NOT_FOUND "unknown model", and its readiness gives no warning. Here
-the load balancer is told first: a TCP port answers HAProxy's agent check with `ready`, and from SIGTERM on with `drain`.
-After the drain time, in which new requests go elsewhere, SIGTERM reaches Triton, which then finishes what it has. When no
-balancer has asked lately there is nobody to tell, and nothing is waited for. A second SIGTERM ends the wait.
+On SIGTERM a bare Triton answers what still arrives with NOT_FOUND "unknown model", and its readiness gives no warning.
+Here the load balancer is told first: a TCP port answers HAProxy's agent check with `ready`, and from SIGTERM on with
+`drain`. After the drain time, in which new requests go elsewhere, SIGTERM reaches Triton, which then finishes what it
+has. When no balancer has asked lately there is nobody to tell and nothing is waited for. A second SIGTERM ends it.
 
 Standard library only: this file runs as the entry point of the container.
 """

@@ -1,0 +1,165 @@
+"""Two real Tritons behind a real HAProxy with TLS: what a client sees when one of them is killed, stopped or hangs."""
+
+from __future__ import annotations
+
+import collections
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+from balancer import Fleet
+from debian import needs
+from replica import Replica
+
+from clients import TLS, Client, InferenceError, Retries
+
+pytestmark = needs("haproxy", "haproxy")
+CONCURRENCY = 16
+DETECTION_S = 3.5  # a check starts at most 1 s after the hang, and two of 1 s each time out, 0.25 s apart
+NO_RETRIES = Retries(reserve=0)
+LONG_RUN = 20_000
+REQUESTS = [1_500, pytest.param(LONG_RUN, marks=pytest.mark.slow)]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What clients saw of one fault."""
+
+    fault: str
+    retries: bool
+    requests: int
+    errors: dict[str, int]
+    retried: int
+    longest_s: float
+    out_of_use_s: float  # from the fault until the balancer sent the server nothing more
+    back_in_use_s: float  # from ready again until the balancer used it again
+    answered: dict[str, int]
+
+    def row(self) -> str:
+        errors = ", ".join(f"{count} {kind}" for kind, count in self.errors.items()) or "0"
+        shares = " / ".join(str(count) for _, count in sorted(self.answered.items()))
+        return (
+            f"| {self.fault} | {'yes' if self.retries else 'no'} | {self.requests:,} | {errors} | {self.retried} | "
+            f"{self.longest_s:.2f} s | {self.out_of_use_s:.2f} s | {self.back_in_use_s:.2f} s | {shares} |"
+        )
+
+
+def kill(replica: Replica) -> None:
+    os.kill(replica.pid, signal.SIGKILL)
+
+
+def drain(replica: Replica) -> None:
+    replica.terminate()
+
+
+def hang(replica: Replica) -> None:
+    os.kill(replica.pid, signal.SIGSTOP)
+
+
+def fire(client: Client, requests: int, fault: Callable[[], None]) -> tuple[dict[str, int], float]:
+    """Send `requests`, CONCURRENCY at a time, with `fault` after a third; errors by kind, longest call in seconds."""
+    model = client.model("double")
+    errors: collections.Counter[str] = collections.Counter()
+    third = threading.Semaphore(0)
+
+    def ask(number: int) -> float:
+        start = time.monotonic()
+        try:
+            answer = model(x=[[number, 1.0]], timeout_s=20.0)
+            assert answer["y"].tolist() == [[2.0 * number, 2.0]]
+        except InferenceError as error:
+            errors[type(error).__name__] += 1
+        finally:
+            if number == requests // 3:
+                third.release()
+        return time.monotonic() - start
+
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        futures = [pool.submit(ask, number) for number in range(requests)]
+        assert third.acquire(timeout=120)
+        fault()
+        longest = max(future.result() for future in futures)
+    return dict(errors), longest
+
+
+def meet(fleet: Fleet, fault: Callable[[Replica], None], requests: int, retries: Retries) -> Figures:
+    """One fault of triton-a under load; where there is time, its return too."""
+    victim, balancer = fleet.replicas[0], fleet.balancer
+    before = balancer.answered()
+    out_of_use: list[float] = []
+
+    def strike() -> None:
+        fault(victim)
+        start = time.monotonic()
+        while balancer.states()[victim.name] == "UP":
+            time.sleep(0.02)
+        out_of_use.append(time.monotonic() - start)
+
+    with Client(balancer.address, tls=TLS(ca=balancer.ca), retries=retries) as client:
+        errors, longest = fire(client, requests, lambda: threading.Thread(target=strike).start())
+        retried = client.budget.spent
+    balancer_saw = {name: count - before[name] for name, count in balancer.answered().items()}
+    deadline = time.monotonic() + 10
+    while not out_of_use and time.monotonic() < deadline:
+        time.sleep(0.02)
+    back = float("nan")
+    if fault is hang:
+        os.kill(victim.pid, signal.SIGCONT)
+    elif fault is drain:
+        assert victim.wait() == 0
+    if fault is not hang and requests >= LONG_RUN:
+        victim.kill()
+        victim.start()
+    if victim.is_ready():
+        back = balancer.await_state(victim.name, "UP")
+    return Figures(
+        fault.__name__, retries is not NO_RETRIES, requests, errors, retried, longest, out_of_use[0], back, balancer_saw
+    )
+
+
+@pytest.mark.parametrize("requests", REQUESTS)
+def test_a_hanging_triton_holds_requests_no_longer_than_the_health_check(
+    healthy: Fleet, requests: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = meet(healthy, hang, requests, Retries())
+    with capsys.disabled():
+        print("\n" + seen.row())
+    assert seen.errors == {}
+    assert seen.longest_s < DETECTION_S + 1
+
+
+@pytest.mark.parametrize("requests", REQUESTS)
+def test_a_stopped_triton_costs_clients_nothing_even_without_retries(
+    healthy: Fleet, requests: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = meet(healthy, drain, requests, NO_RETRIES)
+    with capsys.disabled():
+        print("\n" + seen.row())
+    assert seen.errors == {}
+
+
+@pytest.mark.parametrize("requests", REQUESTS)
+def test_a_killed_triton_costs_clients_nothing(
+    healthy: Fleet, requests: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = meet(healthy, kill, requests, Retries())
+    with capsys.disabled():
+        print("\n" + seen.row())
+    assert seen.errors == {}
+    assert seen.longest_s < DETECTION_S
+
+
+def test_requests_of_one_connection_are_spread_over_both_servers(healthy: Fleet) -> None:
+    balancer = healthy.balancer
+    before = balancer.answered()
+    with Client(balancer.address, tls=TLS(ca=balancer.ca)) as client:
+        double = client.model("double")
+        for number in range(100):
+            double(x=[[number, 0.0]])
+    shares = {name: count - before[name] for name, count in balancer.answered().items()}
+    assert all(40 <= share <= 62 for share in shares.values()), shares

@@ -1,0 +1,136 @@
+"""A real HAProxy that runs deploy/haproxy/haproxy.cfg in front of replicas, with certificates made here."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from replica import LOOPBACK, ROOT, Replica
+
+from server.ports import free_ports
+
+TOKEN = "a-token-of-the-tests"
+CONFIG = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
+
+
+def make_certificate(folder: Path, name: str = "server") -> Path:
+    """A certificate of the folder's own authority (ca.crt); returns the PEM file with key and certificate."""
+    folder.mkdir(parents=True, exist_ok=True)
+    authority = [folder / "ca.crt", folder / "ca.key"]
+    if not authority[0].exists():
+        _openssl("-subj", "/CN=an authority of the tests", "-out", authority[0], "-keyout", authority[1])
+    certificate, key, both = (folder / f"{name}.{suffix}" for suffix in ("crt", "key", "pem"))
+    issued_by = ("-CA", authority[0], "-CAkey", authority[1])
+    names = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
+    _openssl("-subj", f"/CN={name}", "-out", certificate, "-keyout", key, *issued_by, *names)
+    both.write_text(certificate.read_text() + key.read_text())
+    return both
+
+
+def _openssl(*options: str | Path) -> None:
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    subprocess.run(["openssl", "req", "-x509", "-days", "2", *key, *options], check=True, capture_output=True)
+
+
+class Balancer:
+    """HAProxy in master-worker mode, as its container runs it."""
+
+    def __init__(self, replicas: Sequence[Replica], folder: Path, **environment: str) -> None:
+        self.port, self.metrics_port = free_ports(LOOPBACK, 2)
+        self.folder = folder
+        self.certificate = make_certificate(folder)
+        first, second = replicas
+        self._environment = {
+            "LISTEN": f"{LOOPBACK}:{self.port}",
+            "METRICS_LISTEN": f"{LOOPBACK}:{self.metrics_port}",
+            "CERTIFICATE": str(self.certificate),
+            "CLIENT_CA": str(self.certificate),
+            "TRITON_A": first.grpc_url,
+            "TRITON_B": second.grpc_url,
+            "HEALTH_PORT_A": str(first.http_port),
+            "HEALTH_PORT_B": str(second.http_port),
+            "AGENT_PORT_A": str(first.agent_port),
+            "AGENT_PORT_B": str(second.agent_port),
+            **environment,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"localhost:{self.port}"
+
+    @property
+    def ca(self) -> Path:
+        return self.folder / "ca.crt"
+
+    def start(self) -> None:
+        with (self.folder / "haproxy.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["haproxy", "-W", "-db", "-f", str(CONFIG)],
+                env=os.environ | self._environment,
+                stdout=log,
+                stderr=log,
+                preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL) and None,
+            )
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self.metrics()
+                return
+            except OSError:
+                assert self._process.poll() is None, (self.folder / "haproxy.log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    def reload(self) -> None:
+        """What `docker kill -s HUP` does: new workers with the configuration and certificates as they are now."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+
+    def metrics(self) -> str:
+        return str(urllib.request.urlopen(f"http://{LOOPBACK}:{self.metrics_port}/metrics", timeout=2).read(), "utf-8")
+
+    def states(self) -> dict[str, str]:
+        """The state of each server: UP, DOWN, DRAIN, ..."""
+        found = re.findall(
+            r'^haproxy_server_status\{proxy="triton",server="([\w-]+)",state="(\w+)"\} 1', self.metrics(), re.M
+        )
+        return dict(found)
+
+    def await_state(self, server: str, state: str, timeout_s: float = 15.0) -> float:
+        """Wait for it; returns the seconds it took."""
+        start = time.monotonic()
+        while self.states().get(server) != state:
+            assert time.monotonic() < start + timeout_s, f"{server} is {self.states().get(server)}, not {state}"
+            time.sleep(0.05)
+        return time.monotonic() - start
+
+    def answered(self) -> dict[str, int]:
+        """Answers of each server so far."""
+        found = re.findall(
+            r'^haproxy_server_http_responses_total\{proxy="triton",server="([\w-]+)",code="2xx"\} (\d+)',
+            self.metrics(),
+            re.M,
+        )
+        return {server: int(count) for server, count in found}
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Two replicas and what balances them."""
+
+    replicas: tuple[Replica, Replica]
+    balancer: Balancer
