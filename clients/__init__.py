@@ -14,6 +14,7 @@ from clients.errors import (
     Unreachable,
 )
 from clients.options import TLS, InsecureConnectionWarning, Retries
+from clients.shared_memory import SharedMemoryUnavailable
 from clients.spec import ModelSpec, TensorSpec
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Overloaded",
     "Retries",
     "ServerError",
+    "SharedMemoryUnavailable",
     "TensorSpec",
     "Unreachable",
 ]

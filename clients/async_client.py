@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
-from clients import bulk, codec
+from clients import bulk
 from clients.codec import Classification
 from clients.connection import Abandon, Connection, Pause, Send, Steps
 from clients.datatypes import Array
@@ -198,7 +198,7 @@ class AsyncModel(BoundModel):
     async def _parts(self, stream: OpenStream) -> AsyncIterator[dict[str, Array]]:
         try:
             async for message in stream.call:
-                yield codec.decode_part(self.spec, message)
+                yield self._part(stream, message)
         except grpc.RpcError as error:
             failure = self._stream_error(stream, error)
         else:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from clients import bulk, codec
+from clients import bulk
 from clients.codec import Classification
 from clients.connection import Abandon, Connection, Pause, Send, Steps
 from clients.datatypes import Array
@@ -219,7 +219,7 @@ class Model(BoundModel):
     def _parts(self, stream: OpenStream) -> Iterator[dict[str, Array]]:
         try:
             for message in stream.call:
-                yield codec.decode_part(self.spec, message)
+                yield self._part(stream, message)
         except grpc.RpcError as error:
             failure = self._stream_error(stream, error)
         else:

@@ -159,12 +159,12 @@ def decode(spec: ModelSpec, response: bytes, placed: Placement | None = None) ->
     return outputs
 
 
-def decode_part(spec: ModelSpec, message: bytes) -> dict[str, Array]:
-    """Named arrays from one message of a stream. Raises ServerError for one that carries an error."""
+def decode_part(spec: ModelSpec, message: bytes) -> tuple[str, dict[str, Array]]:
+    """The failure ("" for none) and the named arrays in one message of a stream."""
     part = service_pb2.ModelStreamInferResponse.FromString(message)
     if part.error_message:
-        raise ServerError(f"'{spec.name}' failed: {part.error_message}", model=spec.name)
-    return decode(spec, part.infer_response.SerializeToString())
+        return part.error_message, {}
+    return "", decode(spec, part.infer_response.SerializeToString())
 
 
 def decode_classes(answers: Array) -> list[list[Classification]]:

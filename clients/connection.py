@@ -170,7 +170,8 @@ class Connection:
             self._reached = self._reached or not isinstance(error, errors.DeadlineExceeded)
         elif len(rotation.servers) > 1:
             rotation.mark(server, up=False)
-        if not is_retryable(error, self.options.retries):
+        moved = isinstance(error, errors.ModelNotReady) and rotation.has_other(server)  # draining, or not loaded there
+        if not is_retryable(error, self.options.retries) and not (moved and failures < len(rotation.servers)):
             return None
         if not self._reached and failures >= len(rotation.servers):
             return None  # none of them has ever answered: more likely a wrong address than a restart

@@ -58,6 +58,7 @@ class ServerError(InferenceError):
 
 
 _QUEUE_WORDS = ("Exceeds maximum queue size", "Request timeout expired")
+_UNLOADED_WORDS = ("unknown model", "not ready", "has no available versions")
 
 
 def is_connection_failure(error: grpc.RpcError) -> bool:
@@ -73,22 +74,38 @@ def from_rpc(error: grpc.RpcError, *, model: str, endpoint: str, timeout_s: floa
     return kind(message, model=model, endpoint=endpoint, status=status.name)
 
 
+def from_text(text: str, *, model: str, endpoint: str) -> InferenceError:
+    """The error for a failure inside a stream, of which Triton gives the text alone."""
+    busy = any(words in text for words in _QUEUE_WORDS)
+    kind, message = _classify(
+        grpc.StatusCode.UNAVAILABLE if busy else grpc.StatusCode.UNKNOWN, text, model, endpoint, None
+    )
+    return kind(message, model=model, endpoint=endpoint)
+
+
 def _classify(
     status: grpc.StatusCode, details: str, model: str, endpoint: str, timeout_s: float | None
 ) -> tuple[type[InferenceError], str]:
     code = grpc.StatusCode
+    at = f"'{model}' at {endpoint}" if model else endpoint
     if status is code.INVALID_ARGUMENT:
-        return InvalidInput, f"'{model}' refused the request: {details}"
-    if status is code.NOT_FOUND:
+        return InvalidInput, f"{at} refused the request: {details}"
+    if status is code.NOT_FOUND and "has no available versions" not in details:
         return ModelNotFound, f"{endpoint} has no model '{model}': {details}"
     if status is code.DEADLINE_EXCEEDED:
-        return DeadlineExceeded, (
-            f"no answer from '{model}' at {endpoint} within {round(timeout_s or 0, 2):g} s: raise timeout_s"
-        )
-    if status is code.UNAVAILABLE:
-        if any(words in details for words in _QUEUE_WORDS):
-            return Overloaded, f"'{model}' at {endpoint} is overloaded ({details}): send fewer requests at a time"
-        if "unknown model" in details or "not ready" in details:
-            return ModelNotReady, f"'{model}' at {endpoint} is not ready: {details}"
+        within = f"{timeout_s:.3g}" if timeout_s is not None else "?"
+        return DeadlineExceeded, f"no answer from {at} within {within} s: raise timeout_s, or send less at a time"
+    if status is code.RESOURCE_EXHAUSTED or (status is code.UNAVAILABLE and any(w in details for w in _QUEUE_WORDS)):
+        return Overloaded, f"{at} is overloaded ({details}): send fewer requests at a time, or add servers"
+    if "protocol is restricted" in details:
+        header = details.partition("expecting header '")[2].partition("'")[0] or "triton-grpc-protocol-..."
+        return ServerError, f"{at} wants a key for this: pass headers={{'{header}': KEY}} ({details})"
+    if status in (code.UNAVAILABLE, code.NOT_FOUND):
+        if any(words in details for words in _UNLOADED_WORDS):
+            return ModelNotReady, f"{at} is not ready: {details}; load it, or wait until it is loaded"
         return Unreachable, f"cannot reach {endpoint}: {details}; is the server running there?"
-    return ServerError, f"'{model}' at {endpoint} failed ({status.name}): {details}"
+    if status in (code.UNAUTHENTICATED, code.PERMISSION_DENIED):
+        return ServerError, f"{at} refused access ({status.name}): {details}; pass headers={{'authorization': TOKEN}}"
+    if status is code.CANCELLED:
+        return ServerError, f"the request to {at} was cancelled: the client was closed, or the server gave it up"
+    return ServerError, f"{at} failed ({status.name}): {details}"

@@ -17,13 +17,13 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, Any]) -> dict[str, Array]
     for name in inputs:
         if name not in spec.inputs:
             known = ", ".join(f"'{known}'" for known in spec.inputs)
-            raise _invalid(spec, f"'{spec.name}' has no input '{name}': it takes {known}")
+            raise invalid(spec, f"'{spec.name}' has no input '{name}': it takes {known}")
     arrays: dict[str, Array] = {}
     for name, tensor in spec.inputs.items():
         if name in inputs:
             arrays[name] = _fit(spec, tensor, inputs[name])
         elif not tensor.optional:
-            raise _invalid(spec, f"input '{name}' of '{spec.name}' is missing: {_wanted(spec, tensor)}")
+            raise invalid(spec, f"input '{name}' of '{spec.name}' is missing: {_wanted(spec, tensor)}")
     if spec.batched:
         _check_batch(spec, arrays)
     return arrays
@@ -38,7 +38,7 @@ def _fit(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
         array = array.reshape(-1, 1)  # a list of N texts or numbers is a batch of N
     own = array.shape[1:] if spec.batched else array.shape
     if array.ndim != rank or any(want not in (-1, have) for want, have in zip(tensor.dims, own, strict=True)):
-        raise _invalid(
+        raise invalid(
             spec, f"input '{tensor.name}' of '{spec.name}' has shape {list(array.shape)}: {_wanted(spec, tensor)}"
         )
     return array
@@ -50,20 +50,18 @@ def _as_number_array(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
         try:
             given = _numbers(value, wanted)
         except Exception as error:  # whatever the object's own conversion raises
-            raise _invalid(spec, f"input '{tensor.name}' is no array ({error}): {_wanted(spec, tensor)}") from error
+            raise invalid(spec, f"input '{tensor.name}' is no array ({error}): {_wanted(spec, tensor)}") from error
         # Python numbers have no width of their own: a list of ints may become FP32, a list of floats not INT64.
         if isinstance(value, list | tuple | int | float | np.generic) and _converts(given, wanted):
             with np.errstate(over="ignore"):
                 value = given.astype(wanted)
             if wanted.kind in "fV" and np.any(np.isinf(value) & np.isfinite(given)):
-                raise _invalid(spec, f"input '{tensor.name}' has a number too large: {_wanted(spec, tensor)}")
+                raise invalid(spec, f"input '{tensor.name}' has a number too large: {_wanted(spec, tensor)}")
         else:
             value = given
     if value.dtype != wanted:
         if value.dtype.newbyteorder("=") != wanted:
-            raise _invalid(
-                spec, f"input '{tensor.name}' of '{spec.name}' is {describe(value)}: {_wanted(spec, tensor)}"
-            )
+            raise invalid(spec, f"input '{tensor.name}' of '{spec.name}' is {describe(value)}: {_wanted(spec, tensor)}")
         value = value.astype(wanted)
     return np.ascontiguousarray(value) if value.ndim else value
 
@@ -93,7 +91,7 @@ def _as_bytes_array(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
         array = array.astype(object)
     if array.dtype.kind != "O" or not all(isinstance(item, str | bytes | bytearray) for item in array.ravel()):
         kind = describe(array) if array.dtype.kind != "O" else "a list with other things than str and bytes in it"
-        raise _invalid(spec, f"input '{tensor.name}' of '{spec.name}' is {kind}: {_wanted(spec, tensor)}")
+        raise invalid(spec, f"input '{tensor.name}' of '{spec.name}' is {kind}: {_wanted(spec, tensor)}")
     return array
 
 
@@ -105,16 +103,16 @@ def _object_array(value: Any) -> Array:
 
 def _check_batch(spec: ModelSpec, arrays: Mapping[str, Array]) -> None:
     if not arrays:
-        raise _invalid(spec, f"no input was given: '{spec.name}' takes {', '.join(map(repr, spec.inputs))}")
+        raise invalid(spec, f"no input was given: '{spec.name}' takes {', '.join(map(repr, spec.inputs))}")
     sizes = {name: array.shape[0] for name, array in arrays.items()}
     if len(set(sizes.values())) > 1:
         text = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
-        raise _invalid(spec, f"the inputs of '{spec.name}' differ in their batch size: {text}")
+        raise invalid(spec, f"the inputs of '{spec.name}' differ in their batch size: {text}")
     name, size = next(iter(sizes.items()))
     if size == 0:
-        raise _invalid(spec, f"input '{name}' of '{spec.name}' is an empty batch: {_wanted(spec, spec.inputs[name])}")
+        raise invalid(spec, f"input '{name}' of '{spec.name}' is an empty batch: {_wanted(spec, spec.inputs[name])}")
     if size > spec.max_batch_size:
-        raise _invalid(
+        raise invalid(
             spec,
             f"input '{name}' is a batch of {size}, but '{spec.name}' takes {spec.max_batch_size} at most: split it",
         )
@@ -124,12 +122,13 @@ def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:
     """Raise InvalidInput for an output that the model does not have."""
     for name in outputs:
         if name not in spec.outputs:
-            raise _invalid(spec, f"'{spec.name}' has no output '{name}': it gives {', '.join(spec.outputs)}")
+            raise invalid(spec, f"'{spec.name}' has no output '{name}': it gives {', '.join(spec.outputs)}")
 
 
 def _wanted(spec: ModelSpec, tensor: TensorSpec) -> str:
     return f"expected {tensor.datatype} {tensor.shape_text(spec.batched)}"
 
 
-def _invalid(spec: ModelSpec, message: str) -> InvalidInput:
+def invalid(spec: ModelSpec, message: str) -> InvalidInput:
+    """The error for a request that does not fit `spec`."""
     return InvalidInput(message, model=spec.name)

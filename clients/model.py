@@ -20,7 +20,6 @@ from clients.retries import may_have_run
 from clients.servers import Server
 from clients.spec import ModelSpec
 
-STATUS_ON_STREAMS = ("triton_grpc_error", "true")  # a failure ends the stream with a gRPC status instead of a text
 Outputs = dict[str, Array]
 
 
@@ -147,8 +146,15 @@ class BoundModel:
         request = codec.encode(self.spec, inputs, outputs=outputs, request_id=request_id)
         server = self.connection.rotation().pick()
         timeout_s = self.connection.timeout_s if timeout_s is None else timeout_s
-        metadata = (*(self.connection.metadata(headers) or ()), STATUS_ON_STREAMS)
+        # Not with the header triton_grpc_error, though it would give failures a status: Triton 2.51 dies of the first.
+        metadata = self.connection.metadata(headers)
         return OpenStream(server, server.stream(request, timeout=timeout_s, metadata=metadata), timeout_s)
+
+    def _part(self, stream: OpenStream, message: bytes) -> Outputs:
+        failure, part = codec.decode_part(self.spec, message)
+        if failure:
+            raise errors.from_text(failure, model=self.spec.name, endpoint=stream.server.address)
+        return part
 
     def _stream_error(self, stream: OpenStream, error: grpc.RpcError) -> errors.InferenceError:
         return errors.from_rpc(error, model=self.spec.name, endpoint=stream.server.address, timeout_s=stream.timeout_s)

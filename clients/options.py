@@ -81,10 +81,12 @@ class Options:
     retries: Retries = Retries()
     shared_memory: str | None = None
 
-    def open(self, module: Any, address: str, credentials: grpc.ChannelCredentials | None) -> Any:
+    def open(
+        self, module: Any, address: str, credentials: grpc.ChannelCredentials | None, *, balance: bool = True
+    ) -> Any:
         """A channel of `grpc` or `grpc.aio`. A target with a scheme (`dns:///`, `ipv4:`) is balanced by gRPC itself."""
         options: tuple[tuple[str, Any], ...] = CHANNEL_OPTIONS
-        if is_balanced(address):
+        if balance and is_balanced(address):
             options += (ROUND_ROBIN,)
         if self.tls is None or credentials is None:
             return module.insecure_channel(address, options=options)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Tensors of fewer bytes travel in the message: docs/shared-memory.md has the measurement.
 WORTH_BYTES = 64 * 1024
 UNREGISTER_TIMEOUT_S = 2.0
+CLOSING_PAUSES_S = (0.005, 0.02, 0.1, 0.0)
 # The server has answered by itself, so it is done with the region; after any other end it may still write to it.
 _SERVERS_OWN = (
     errors.InvalidInput, errors.ModelNotFound, errors.ModelNotReady, errors.Overloaded, errors.ServerError,
@@ -101,7 +102,12 @@ class RegionPool:
         """Unregister every region by its name and give the memory back."""
         regions = self._pool.close()
         try:
-            yield from self._unregister(connection, regions)
+            for pause_s in CLOSING_PAUSES_S:
+                yield from self._unregister(connection, regions)
+                if not (waiting := self._pool.retired()):
+                    break
+                regions = waiting
+                yield from _pause(pause_s)  # a request is released a moment after its answer
         finally:
             for region in regions:
                 region.discard()
@@ -149,6 +155,12 @@ class RegionPool:
                 yield from connection.call(f"{kind}SharedMemoryUnregister", request, retry=False)
         except errors.InferenceError:
             pass  # the registration that follows says what is wrong
+
+
+def _pause(seconds: float) -> Steps[None]:
+    from clients.connection import Pause
+
+    yield Pause(seconds)
 
 
 def forgot_regions(error: errors.InferenceError) -> bool:

@@ -1,0 +1,137 @@
+"""Small models of Triton's python backend for tests: one that streams, one that remembers, one that is slow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+COUNTER_CONFIG = """
+backend: "python"
+max_batch_size: 0
+input [
+  { name: "count" data_type: TYPE_INT32 dims: [ 1 ] },
+  { name: "pause_s" data_type: TYPE_FP32 dims: [ 1 ] }
+]
+output [ { name: "number" data_type: TYPE_INT32 dims: [ 1 ] } ]
+model_transaction_policy { decoupled: true }
+"""
+
+COUNTER = """
+import time
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            sender = request.get_response_sender()
+            count = int(pb_utils.get_input_tensor_by_name(request, "count").as_numpy()[0])
+            pause_s = float(pb_utils.get_input_tensor_by_name(request, "pause_s").as_numpy()[0])
+            for number in range(abs(count)):
+                if sender.is_cancelled():
+                    break
+                tensor = pb_utils.Tensor("number", np.array([number], np.int32))
+                sender.send(pb_utils.InferenceResponse([tensor]))
+                time.sleep(pause_s)
+            if count < 0:
+                sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError("the count ran out")))
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
+
+TOTAL_CONFIG = """
+backend: "python"
+max_batch_size: 4
+input [ { name: "x" data_type: TYPE_INT32 dims: [ 1 ] } ]
+output [ { name: "total" data_type: TYPE_INT32 dims: [ 1 ] } ]
+sequence_batching {
+  max_sequence_idle_microseconds: 60000000
+  oldest { max_candidate_sequences: 4 }
+  control_input [
+    { name: "START" control [ { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } ] },
+    { name: "END" control [ { kind: CONTROL_SEQUENCE_END int32_false_true: [ 0, 1 ] } ] },
+    { name: "CORRID" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } ] }
+  ]
+}
+instance_group [ { kind: KIND_CPU count: 1 } ]
+"""
+
+TOTAL = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+def value(request, name):
+    return int(pb_utils.get_input_tensor_by_name(request, name).as_numpy().ravel()[0])
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.totals = {}
+
+    def execute(self, requests):
+        responses = []
+        for request in requests:
+            sequence = value(request, "CORRID")
+            if value(request, "START"):
+                self.totals[sequence] = 0
+            self.totals[sequence] += value(request, "x")
+            total = np.array([[self.totals[sequence]]], np.int32)
+            if value(request, "END"):
+                del self.totals[sequence]
+            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("total", total)]))
+        return responses
+"""
+
+NAP_CONFIG = """
+backend: "python"
+max_batch_size: 1
+input [ { name: "seconds" data_type: TYPE_FP32 dims: [ 1 ] } ]
+output [ { name: "slept" data_type: TYPE_FP32 dims: [ 1 ] } ]
+dynamic_batching { default_queue_policy { max_queue_size: 4 default_timeout_microseconds: 300000 } }
+"""
+
+NAP = """
+import time
+
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        responses = []
+        for request in requests:
+            seconds = pb_utils.get_input_tensor_by_name(request, "seconds").as_numpy()
+            end = time.monotonic() + float(seconds[0, 0])
+            while time.monotonic() < end and not request.is_cancelled():
+                time.sleep(0.01)
+            if request.is_cancelled():
+                error = pb_utils.TritonError("cancelled", pb_utils.TritonError.CANCELLED)
+                responses.append(pb_utils.InferenceResponse(error=error))
+            else:
+                responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("slept", seconds)]))
+        return responses
+"""
+
+
+def write_python(folder: Path, config: str, model: str) -> Path:
+    """A folder with a python model; returns it."""
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(config)
+    (folder / "1" / "model.py").write_text(model)
+    return folder
+
+
+def write_counter(repository: Path) -> None:
+    """`counter`, decoupled: answers `count` (INT32 [1]) numbers from 0, `pause_s` apart; below 0 an error comes last."""
+    write_python(repository / "counter", COUNTER_CONFIG, COUNTER)
+
+
+def write_total(repository: Path) -> None:
+    """`total`, stateful: the sum of `x` (INT32 [n, 1]) over one sequence."""
+    write_python(repository / "total", TOTAL_CONFIG, TOTAL)
+
+
+def write_nap(repository: Path) -> None:
+    """`nap` sleeps, one request at a time, and wakes when its request is cancelled; a queue of 4 waits 0.3 s at most."""
+    write_python(repository / "nap", NAP_CONFIG, NAP)
