@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import inspect
 import math
+import os
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +30,7 @@ CLOSING_PAUSES_S = (0.005, 0.02, 0.1, 0.0)
 _SERVERS_OWN = (
     errors.InvalidInput, errors.ModelNotFound, errors.ModelNotReady, errors.Overloaded, errors.ServerError,
 )  # fmt: skip
+_users: weakref.WeakSet[Connection] = weakref.WeakSet()
 Offset = int
 ByteSize = int
 
@@ -98,6 +104,10 @@ class RegionPool:
         self._pool.retire(lent.region)
         self._pool.retire_idle()
 
+    def is_own(self) -> bool:
+        """Whether this process made the regions, and not one that it was forked from."""
+        return self._pool.owner == os.getpid()
+
     def close(self, connection: Connection) -> Steps[None]:
         """Unregister every region by its name and give the memory back."""
         regions = self._pool.close()
@@ -127,6 +137,7 @@ class RegionPool:
                 raise SharedMemoryUnavailable(reason, endpoint=connection.endpoint, status=error.status) from error
             return False
         region.registered()
+        _users.add(connection)
         return True
 
     def _unregister(self, connection: Connection, regions: Iterable[Region]) -> Steps[None]:
@@ -155,6 +166,16 @@ class RegionPool:
                 yield from connection.call(f"{kind}SharedMemoryUnregister", request, retry=False)
         except errors.InferenceError:
             pass  # the registration that follows says what is wrong
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    """Unregister what clients that nobody closed have registered; those of asyncio have no loop any more."""
+    for connection in list(_users):
+        run = getattr(connection, "run", None)
+        if connection.pool is not None and connection.pool.is_own() and not inspect.iscoroutinefunction(run):
+            with contextlib.suppress(Exception):
+                connection.run(connection.pool.close(connection))  # type: ignore[attr-defined]
 
 
 def _pause(seconds: float) -> Steps[None]:

@@ -116,7 +116,7 @@ class Pool:
     def __init__(self, make: Callable[[int], Region] = SystemRegion) -> None:
         self._make = make
         self._lock = threading.Lock()
-        self._owner = os.getpid()
+        self.owner = os.getpid()
         self._idle: dict[int, deque[Region]] = {}
         self._lent: set[Region] = set()
         self._retired: deque[Region] = deque()
@@ -129,8 +129,8 @@ class Pool:
         """
         size = size_class(byte_size)
         with self._lock:
-            if self._owner != os.getpid():  # forked: the regions are the parent's
-                self._owner, self._idle, self._lent, self._retired = os.getpid(), {}, set(), deque()
+            if self.owner != os.getpid():  # forked: the regions are the parent's
+                self.owner, self._idle, self._lent, self._retired = os.getpid(), {}, set(), deque()
             if waiting := self._idle.get(size):
                 region = waiting.pop()
                 self._lent.add(region)
@@ -182,7 +182,7 @@ class Pool:
         with self._lock:
             self._retired.extend(self._lent)
             self._lent.clear()
-            if self._owner != os.getpid():
+            if self.owner != os.getpid():
                 self._retired.clear()
         return self.retired()
 

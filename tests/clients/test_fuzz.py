@@ -149,7 +149,7 @@ def flat(value):
     """The leaves of nested lists and arrays, in order."""
     if isinstance(value, np.ndarray):
         return list(value.astype(object).ravel())
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | range | memoryview):
         return [leaf for item in value for leaf in flat(item)]
     return [value]
 

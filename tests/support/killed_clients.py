@@ -1,0 +1,60 @@
+"""Fork clients that use shared memory, and kill each at a random moment: `python killed_clients.py URL COUNT SEED`.
+
+Prints how many answers each had had when it was killed. This process never opens a connection itself, so that its forks
+can; they share its imports, which makes a client cost a few milliseconds.
+"""
+
+import json
+import mmap
+import os
+import random
+import signal
+import struct
+import sys
+import time
+
+import numpy as np
+
+from clients import Client
+
+AT_A_TIME = 8
+LONGEST_LIFE_S = 0.25
+
+
+def live(url: str, answered: mmap.mmap, slot: int) -> None:
+    """Ask for ever, in two sizes, counting the answers."""
+    client = Client(url, shared_memory="system")
+    model = client.model("large")
+    arrays = [np.full((batch, 65_536), slot, np.float32) for batch in (1, 2)]
+    count = 0
+    while True:
+        assert model(x=arrays[count % 2])["y"][0, 0] == slot
+        count += 1
+        struct.pack_into("i", answered, 4 * slot, count)
+
+
+def main(url: str, count: int, seed: int) -> None:
+    rng = random.Random(seed)
+    answered = mmap.mmap(-1, 4 * count)
+    deaths: dict[int, float] = {}
+    slot = 0
+    while slot < count or deaths:
+        while slot < count and len(deaths) < AT_A_TIME:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    live(url, answered, slot)
+                finally:
+                    os._exit(1)
+            deaths[pid] = time.monotonic() + rng.uniform(0, LONGEST_LIFE_S)
+            slot += 1
+        for pid in [pid for pid, at_s in deaths.items() if at_s <= time.monotonic()]:
+            del deaths[pid]
+            os.kill(pid, signal.SIGKILL)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL, "a client ended by itself"
+        time.sleep(0.002)
+    print(json.dumps(struct.unpack(f"{count}i", answered)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
