@@ -1,0 +1,72 @@
+"""Ties the front to Locust's life: options, statistics, panel, the words at the end and the exit status."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import locust.runners
+from grpc.experimental import gevent as grpc_gevent
+
+from loadtests import locust_options, locust_stats
+from loadtests.locust_front import Front
+from loadtests.locust_panel import Panel
+from loadtests.point import Point
+from loadtests.slo import Slo
+
+_REPORT_INTERVAL_S = 1.0
+_RAMP_PER_S = 100.0
+
+
+def install(events: Any) -> None:
+    """Called once, when the locustfile is imported."""
+    grpc_gevent.init_gevent()
+    locust_stats.install()
+    locust.runners.WORKER_REPORT_INTERVAL = _REPORT_INTERVAL_S
+    logging.getLogger("locust.runners").addFilter(_not_about_spawn_rates)
+    events.init_command_line_parser.add_listener(locust_options.add_arguments)
+    events.init.add_listener(_attach)
+
+
+def _attach(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
+    options = environment.parsed_options
+    if environment.host:
+        environment.host = locust_options.with_scheme(environment.host)
+    if options is not None and options.spawn_rate is None:
+        # Users cost nothing here, so nobody needs to wait for them.
+        options.spawn_rate = max(options.num_users or 0, _RAMP_PER_S) if options.headless else _RAMP_PER_S
+    front = Front(environment)
+    if web_ui is not None:
+        Panel(front).attach(web_ui)
+    if not isinstance(runner, locust.runners.WorkerRunner):
+        environment.events.quitting.add_listener(lambda **_: _conclude(front))
+
+
+def _conclude(front: Front) -> None:
+    """Says what held and sets the exit status: 0 when the SLOs held, 1 when not or not certainly, 2 for a problem."""
+    environment = front.environment
+    if front.problem or not environment.parsed_options.headless:
+        return
+    point = front.point()
+    environment.process_exit_code = 0 if point is not None and point.verdict == "pass" else 1
+    for line in summary(point, front.wanted.slos if front.wanted else ()):
+        print(line, file=sys.stderr)
+
+
+def summary(point: Point | None, slos: tuple[Slo, ...]) -> list[str]:
+    """What the last rate came to, for a person."""
+    if point is None:
+        return ["no request was answered"]
+    names = {"p50": point.p50_ms, "p90": point.p90_ms, "p99": point.p99_ms, "p99.9": point.p999_ms}
+    latencies = ", ".join(f"{name} {value:.3f} ms" for name, value in names.items() if value is not None)
+    worst = max(point.workers, key=lambda share: share.send_lag_p99_ms)
+    return [
+        f"{point.requests} requests at {point.rate_per_s:.4g}/s (answered {point.achieved_per_s:.4g}/s): {latencies}",
+        f"{len(point.workers)} generator(s), worst send lag p99 {worst.send_lag_p99_ms:.3f} ms",
+        f"{', '.join(map(str, slos))}: {point.verdict}, {point.reason}",
+    ]
+
+
+def _not_about_spawn_rates(record: logging.LogRecord) -> bool:
+    return "spawn rate is very high" not in record.getMessage()
