@@ -1,0 +1,59 @@
+"""What a client tells Prometheus of its requests: one histogram, from which rates, errors and percentiles follow.
+
+Triton's own metrics have no latency distribution, and none could see the network or a refused connection.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from clients.errors import InferenceError
+
+NAME = "fathom_client_request_duration_seconds"
+# 0.5 ms to 10 s in steps of 1.3 to 2, with the round numbers that objectives use.
+BUCKETS_S = (
+    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
+    *(0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0),
+)
+
+
+class Metrics:
+    """The histogram, in `registry` (prometheus_client's own by default). Make one per process.
+
+    Its labels are `model` and `status`: OK, or the name of the error's class. Raises ImportError with what to install
+    where prometheus-client is missing.
+    """
+
+    def __init__(self, registry: Any = None) -> None:
+        try:
+            import prometheus_client
+        except ImportError:
+            raise ImportError("client metrics need prometheus-client: pip install 'fathom-serving[metrics]'") from None
+        registry = prometheus_client.REGISTRY if registry is None else registry
+        self._histogram = prometheus_client.Histogram(
+            NAME,
+            "From the call to its answer or error, retries included.",
+            ("model", "status"),
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+
+    def observe(self, model: str, status: str, seconds: float) -> None:
+        """Count one request."""
+        self._histogram.labels(model, status).observe(seconds)
+
+    @contextmanager
+    def timed(self, model: str) -> Iterator[None]:
+        """Count the request made within, by its time and the error it ends with."""
+        start = time.perf_counter()
+        status = "OK"
+        try:
+            yield
+        except BaseException as error:
+            status = type(error).__name__ if isinstance(error, InferenceError) else "Cancelled"
+            raise
+        finally:
+            self.observe(model, status, time.perf_counter() - start)
