@@ -76,7 +76,7 @@ def add(
         plan = prepare.plan(brought, raw, room, wish.dims, batching=wish.max_batch_size > 0)
         on_progress("inspect", 1, 1)
         staged = room / "model_repository"
-        recipe = _draft(staged / name, folder, wish, brought, plan, room)
+        recipe = _draft(staged / name, folder, wish, brought, plan, raw, room)
         exported = export_model(recipe, staged, on_progress=on_progress)
         latency_ms = _latency_ms(staged / name / "1" / "model.onnx", recipe)
         if verify is not None:
@@ -108,7 +108,9 @@ def _check(raw: Path, wish: Wish, model_repository: Path) -> None:
         raise ContractError(unknown)
 
 
-def _draft(staged: Path, folder: Path, wish: Wish, brought: Brought, plan: prepare.Plan, room: Path) -> added.Added:
+def _draft(
+    staged: Path, folder: Path, wish: Wish, brought: Brought, plan: prepare.Plan, raw: Path, room: Path
+) -> added.Added:
     """Write config.pbtxt, recipe.toml and the example into the staged model folder; returns its recipe."""
     (staged / "1").mkdir(parents=True)
     repository = folder.parent
@@ -130,10 +132,10 @@ def _draft(staged: Path, folder: Path, wish: Wish, brought: Brought, plan: prepa
     if not made_up:
         with (staged / EXAMPLE).open("wb") as target:
             np.savez_compressed(target, **{name: np.asarray(rows) for name, rows in plan.example.items()})
-    recipe = added.find(staged, base=folder, brought=brought)
-    assert recipe is not None
     graph = room / "served.onnx"
-    prepare.write(brought.raw(room), plan.batch, plan.widened, plan.example, graph)
+    prepare.write(raw, plan.batch, plan.widened, plan.example, graph)
+    recipe = added.find(staged, base=folder, brought=brought, written=graph)
+    assert recipe is not None
     served, _ = signature.from_onnx(graph)
     rules = plan.rules if made_up else _rules_of(plan)
     drafted = draft.Draft(

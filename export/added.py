@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from export import brought as sources
-from export import prepare, values
+from export import onnx_data, prepare, values
 from export.brought import HF, KINDS, ONNX, SKLEARN, TORCH, Brought
 from export.errors import RecipeError
 from export.measure import text
@@ -40,6 +40,8 @@ class Added(Recipe):
     file: ClassVar[RecipeFile]
     brought: Brought | None = None
     """The loaded source, where `fathom add` has it at hand."""
+    written: Path | None = None
+    """The graph as it is served, where `fathom add` has written it already."""
 
     def resolve(self, weights: str | None) -> Weights:
         """The source that recipe.toml names, or another of its kind."""
@@ -55,6 +57,9 @@ class Added(Recipe):
         evaluation = self.evaluation()
 
         def write_onnx(path: Path) -> None:
+            if self.written is not None:
+                onnx_data.copy(self.written, path)
+                return
             prepare.write(loaded.raw(path.parent), self.file.batch, self.file.widened, evaluation.inputs, path)
 
         predict = prepare.widening(loaded.predict, self.file.widened, batched)
@@ -110,11 +115,13 @@ class Added(Recipe):
         return values.rows(wanted, self.file.rows, self.file.seed)
 
 
-def find(folder: Path, *, base: Path | None = None, brought: Brought | None = None) -> Added | None:
+def find(
+    folder: Path, *, base: Path | None = None, brought: Brought | None = None, written: Path | None = None
+) -> Added | None:
     """The recipe of a model folder, or None where it has no recipe.toml.
 
-    `base` is the folder that its paths are relative to, where that is not yet where it lies. Raises RecipeError for a
-    recipe.toml that cannot be understood.
+    `base` is the folder that its paths are relative to, where that is not yet where it lies; `brought` and `written`
+    are what its first export need not make again. Raises RecipeError for a recipe.toml that cannot be understood.
     """
     if not (folder / FILE).is_file():
         return None
@@ -133,6 +140,7 @@ def find(folder: Path, *, base: Path | None = None, brought: Brought | None = No
         "folder": folder,
         "file": file,
         "brought": brought,
+        "written": written,
         "__module__": __name__,
     }
     if base is not None:

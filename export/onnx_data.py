@@ -60,6 +60,14 @@ def files(path: Path) -> dict[str, Path]:
     return {location: path.parent / location for location in locations(model)}
 
 
+def copy(path: Path, target: Path) -> None:
+    """Copy an ONNX file, and the files that hold its tensors, to where `target` lies."""
+    shutil.copyfile(path, target)
+    for location, data in files(path).items():
+        if not (target.parent / location).exists():
+            shutil.copyfile(data, target.parent / location)
+
+
 def save(model: Any, path: Path, home: Path) -> None:
     """Write a model whose external files lie in `home`; they are copied beside it, to model.onnx.data."""
     import onnx

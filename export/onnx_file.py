@@ -76,7 +76,7 @@ def session(model: Path | bytes, *, threads: int = 0) -> Predict:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is in the exception
     try:
         given = model if isinstance(model, bytes) else str(model)
         running = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])

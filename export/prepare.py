@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ def plan(brought: Brought, raw: Path, room: Path, dims: Mapping[str, int], *, ba
             notes += [_BATCHED[candidate], *trial.notes]
         else:
             candidate, why_not = NONE, failure
+            trial.no_batch = f", and no batch: {failure}"
     if candidate == NONE:
         notes.append(f"{why_not}: max_batch_size is 0, and each request is answered alone")
     return trial.result(candidate, notes)
@@ -87,6 +89,7 @@ class Trial:
         self.room = room
         self.dims = dims
         self.notes: list[str] = []
+        self.no_batch = ""
 
     def batches(self, candidate: str) -> str | None:
         """Why rows cannot be asked together, as a sentence; None where their answers are those of each row alone."""
@@ -236,9 +239,9 @@ class Trial:
             sizes = np.asarray(self.brought.example[name]).shape
             if axis < len(sizes):
                 return int(sizes[axis])
-        batch = " and no batch axis" if axis == 0 and candidate == NONE else ""
+        batch = self.no_batch if axis == 0 and candidate == NONE else ""
         raise ContractError(
-            f"axis {axis} of input '{name}' is open{batch}: say how long it is in an example request, with "
+            f"axis {axis} of input '{name}' is open{batch}; say how long it is in an example request, with "
             f"--dim {key}=16"
         )
 
@@ -398,5 +401,7 @@ def _constant(rows: Array) -> bool:
 
 
 def _reason(error: Exception) -> str:
+    if match := re.search(r"running (\w+) node\. Name:'([^']*)'", str(error)):
+        return f"at the operator {match[1]}{f' {match[2]}' if match[2] else ''}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300]

@@ -12,6 +12,7 @@ from export import refusals
 from export.brought import Brought
 from export.errors import RecipeError
 from export.models import weights as weight_files
+from export.onnx_file import quiet
 from export.recipe import Weights
 from export.source_torch import Traced
 
@@ -46,9 +47,10 @@ def load(source: str, home: Path) -> Brought:
     folder = weights.folder
     assert folder is not None
     cls = _architecture(folder)
-    network, report = cls.from_pretrained(
-        folder, use_safetensors=True, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
-    )
+    with quiet():
+        network, report = cls.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         raise RecipeError(

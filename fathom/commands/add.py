@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from clients import Client
@@ -226,7 +227,10 @@ def _short(row: Array) -> bool:
 def _literal(row: Array) -> str:
     if row.dtype.kind == "U":
         return str(row[0])
-    plain: Any = row.tolist()
+    digits = {2: 4, 4: 7}.get(row.dtype.itemsize, 16)
+    plain: Any = [float(f"{number:.{digits}g}") for number in row.ravel()] if row.dtype.kind == "f" else row.tolist()
+    if row.dtype.kind == "f":
+        plain = np.array(plain).reshape(row.shape).tolist()
     return json.dumps(plain[0] if row.shape == (1,) else plain).replace(" ", "")
 
 

@@ -1,0 +1,358 @@
+"""`add`: what is decided about a graph, what is drafted, and that nothing is half there."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from brought_models import I64, F, matrix, node, write
+from onnx import TensorProto
+
+from export import config as configs
+from export import recipes
+from export.add import Wish, add
+from export.errors import ExportError
+from export.exporter import export_model
+from export.lint import lint
+from export.manifest import Manifest
+from export.measure import Reference
+
+DENSE = [node("MatMul", ["x", "w"], ["y"])]
+WEIGHTS = {"w": matrix(3, 2)}
+
+
+@pytest.fixture
+def repository(tmp_path):
+    made = tmp_path / "model_repository"
+    made.mkdir()
+    return made
+
+
+def bring(repository: Path, path: Path, **wish):
+    """Add an ONNX file as `mine`; returns the addition and the parsed config.pbtxt."""
+    made = add("mine", Wish("onnx", str(path), **wish), repository)
+    return made, configs.load(repository / "mine" / "config.pbtxt").message
+
+
+def dims(message):
+    return {tensor.name: list(tensor.dims) for tensor in (*message.input, *message.output)}
+
+
+def said(made, words):
+    return [note for note in made.notes if words in note]
+
+
+def test_an_open_batch_is_kept_and_the_draft_lints_clean(repository, tmp_path):
+    path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["rows", 3])], [("y", F, ["rows", 2])], WEIGHTS)
+    made, message = bring(repository, path)
+    assert message.max_batch_size == made.max_batch_size == 8
+    assert dims(message) == {"x": [3], "y": [2]}
+    assert message.dynamic_batching.default_queue_policy.max_queue_size == 256
+    assert [sample.batch_size for sample in message.model_warmup] == [1, 8]
+    assert lint(repository) == []
+
+
+def test_the_same_export_again_does_nothing_and_by_force_gives_the_same_bytes(repository, tmp_path):
+    path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["rows", 3])], [("y", F, ["rows", 2])], WEIGHTS)
+    bring(repository, path)
+    before = Manifest.read(repository / "mine")
+    assert export_model(recipes.find("mine", repository), repository).skipped
+    again = export_model(recipes.find("mine", repository), repository, force=True)
+    assert before is not None
+    assert not again.skipped
+    assert again.manifest.files == before.files
+
+
+def test_a_changed_source_is_exported_again_and_a_missing_one_is_named(repository, tmp_path):
+    shapes = [("x", F, ["rows", 3])], [("y", F, ["rows", 2])]
+    path = write(tmp_path / "m.onnx", DENSE, *shapes, WEIGHTS)
+    bring(repository, path)
+    write(path, DENSE, *shapes, {"w": matrix(3, 2, seed=1)})
+    assert not export_model(recipes.find("mine", repository), repository).skipped
+    path.rename(tmp_path / "moved.onnx")
+    with pytest.raises(ExportError, match=r"m\.onnx is missing: put it back, or name another with --weights"):
+        export_model(recipes.find("mine", repository), repository)
+    moved = export_model(recipes.find("mine", repository), repository, weights=str(tmp_path / "moved.onnx"))
+    assert not moved.skipped
+
+
+def test_weights_listed_as_inputs_become_constants(repository, tmp_path):
+    shapes = [("x", F, ["rows", 3])], [("y", F, ["rows", 2])]
+    path = write(tmp_path / "m.onnx", DENSE, *shapes, WEIGHTS, opset=9, ir_version=3, weights_as_inputs=True)
+    made, message = bring(repository, path)
+    assert [tensor.name for tensor in message.input] == ["x"]
+    assert said(made, "1 weights were listed as inputs")
+    assert len(onnx.load(str(repository / "mine" / "1" / "model.onnx")).graph.input) == 1
+
+
+def test_a_batch_fixed_at_one_is_opened_through_its_reshapes(repository, tmp_path):
+    nodes = [
+        node("Reshape", ["x", "flat"], ["a"]),
+        node("MatMul", ["a", "w"], ["b"]),
+        node("Reshape", ["b", "split"], ["y"]),
+    ]
+    weights = {"flat": np.array([1, 6]), "split": np.array([1, 2, -1]), "w": matrix(6, 4)}
+    path = write(tmp_path / "m.onnx", nodes, [("x", F, [1, 2, 3])], [("y", F, [1, 2, 2])], weights)
+    made, message = bring(repository, path)
+    assert message.max_batch_size == 8
+    assert dims(message) == {"x": [2, 3], "y": [2, 2]}
+    assert said(made, "was fixed at 1 and is open now")
+    assert made.exported.manifest.stations["onnx"].parity.max_abs < 1e-5
+
+
+NOT_A_BATCH = {
+    "rows that look at one another": (
+        [node("Softmax", ["x"], ["y"], axis=0)],
+        [("x", F, ["n", 3])],
+        [("y", F, ["n", 3])],
+        {"n": 5},
+        "--dim fixes the first axis of 'x'",
+    ),
+    "a sum over the first axis": (
+        [node("ReduceSum", ["x"], ["y"], keepdims=0)],
+        [("x", F, [1, 3])],
+        [("y", F, None)],
+        {},
+        "no batch axis",
+    ),
+    "a row that is squeezed away": (
+        [node("Reshape", ["x", "flat"], ["y"])],
+        [("x", F, [1, 3])],
+        [("y", F, [3])],
+        {},
+        "fail in ONNX Runtime (at the operator Reshape)",
+    ),
+    "an expansion that holds on to one row": (
+        [node("Expand", ["x", "two"], ["a"]), node("Split", ["a"], ["y", "z"], axis=0)],
+        [("x", F, [1, 3])],
+        [("y", F, [1, 3])],
+        {},
+        "fail in ONNX Runtime",
+    ),
+    "a batch fixed at four": (
+        [node("Relu", ["x"], ["y"])],
+        [("x", F, [4, 3])],
+        [("y", F, [4, 3])],
+        {},
+        "no open batch ('x' 4)",
+    ),
+    "one input of one row and one of four": (
+        [node("Add", ["x", "z"], ["y"])],
+        [("x", F, [4, 3]), ("z", F, [1, 3])],
+        [("y", F, [4, 3])],
+        {},
+        "no open batch ('x' 4, 'z' 1)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("nodes", "inputs", "outputs", "sizes", "why"), NOT_A_BATCH.values(), ids=NOT_A_BATCH.keys())
+def test_what_is_no_batch_is_served_whole(nodes, inputs, outputs, sizes, why, repository, tmp_path):
+    constants = {"flat": np.array([3]), "two": np.array([2, 3])}
+    used = {name for each in nodes for name in each.input}
+    weights = {name: array for name, array in constants.items() if name in used}
+    path = write(tmp_path / "m.onnx", nodes, inputs, outputs, weights, opset=13)
+    made, message = bring(repository, path, dims=sizes)
+    assert message.max_batch_size == made.max_batch_size == 0
+    assert said(made, why), made.notes
+    assert said(made, "max_batch_size is 0")
+    assert [finding for finding in lint(repository) if finding.severity == "error"] == []
+
+
+def test_a_first_axis_that_is_no_batch_wants_a_size(repository, tmp_path):
+    nodes = [node("Softmax", ["x"], ["y"], axis=0)]
+    path = write(tmp_path / "m.onnx", nodes, [("x", F, ["steps", 3])], [("y", F, ["steps", 3])])
+    with pytest.raises(ExportError, match=r"axis 0 of input 'x' is open, and no batch: rows together are answered"):
+        bring(repository, path)
+    _, message = bring(repository, path, dims={"steps": 5})
+    assert (message.max_batch_size, dims(message)) == (0, {"x": [-1, 3], "y": [-1, 3]})
+
+
+def test_batching_can_be_declined(repository, tmp_path):
+    path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["rows", 3])], [("y", F, ["rows", 2])], WEIGHTS)
+    _, message = bring(repository, path, max_batch_size=0, dims={"rows": 5})
+    assert (message.max_batch_size, dims(message)) == (0, {"x": [-1, 3], "y": [-1, 2]})
+    assert Reference.read(repository / "mine" / "1" / "reference.npz").evaluation.inputs["x"].shape[1:] == (5, 3)
+
+
+def test_tensors_with_the_batch_alone_get_an_axis_of_one(repository, tmp_path):
+    nodes = [node("Mul", ["x", "x"], ["y"]), node("Greater", ["y", "x"], ["z"])]
+    outputs = [("y", F, ["n"]), ("z", TensorProto.BOOL, ["n"])]
+    path = write(tmp_path / "m.onnx", nodes, [("x", F, ["n"])], outputs)
+    made, message = bring(repository, path)
+    assert dims(message) == {"x": [1], "y": [1], "z": [1]}
+    assert said(made, "'x', 'y', 'z': no axis beside the batch")
+
+
+def test_outputs_without_shapes_get_those_of_a_run(repository, tmp_path):
+    nodes = [node("MatMul", ["x", "w"], ["y"]), node("ReduceMax", ["x"], ["top"], keepdims=0)]
+    path = write(tmp_path / "m.onnx", nodes, [("x", F, [2, 3])], [("y", F, None), ("top", F, None)], WEIGHTS, opset=13)
+    _, message = bring(repository, path)
+    assert dims(message) == {"x": [2, 3], "y": [2, 2], "top": [1]}
+
+
+def test_an_open_length_is_sized_by_its_symbol_and_stays_open(repository, tmp_path):
+    path = write(
+        tmp_path / "m.onnx",
+        [node("Add", ["x", "z"], ["y"])],
+        [("x", F, ["n", "steps"]), ("z", F, ["n", "steps"])],
+        [("y", F, ["n", "steps"])],
+    )
+    made, message = bring(repository, path, dims={"steps": 6})
+    assert dims(message) == {"x": [-1], "z": [-1], "y": [-1]}
+    assert made.recipe.example(2)["z"].shape == (2, 6)
+    ((lengths,),) = made.recipe.axis_ranges["x"].values()
+    assert (lengths.minimum, lengths.optimum, lengths.maximum) == (1, 6, 24)
+
+
+def test_token_ids_stay_inside_the_table_they_index(repository, tmp_path):
+    nodes = [node("Cast", ["ids"], ["wide"], to=I64), node("Gather", ["table", "wide"], ["y"])]
+    path = write(
+        tmp_path / "m.onnx",
+        nodes,
+        [("ids", TensorProto.INT32, ["n", 40])],
+        [("y", F, ["n", 40, 2])],
+        {"table": matrix(11, 2)},
+    )
+    made, _ = bring(repository, path)
+    ids = made.recipe.evaluation().inputs["ids"]
+    assert (ids.dtype, ids.min(), ids.max()) == (np.int32, 0, 10)
+
+
+@pytest.mark.parametrize(
+    "kind", [TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BOOL, TensorProto.UINT8, TensorProto.STRING]
+)
+def test_every_type_that_numpy_has_is_taken(kind, repository, tmp_path):
+    path = write(
+        tmp_path / "m.onnx",
+        [node("Identity", ["a/b:0"], ["c d"])],
+        [("a/b:0", kind, ["n", 3])],
+        [("c d", kind, ["n", 3])],
+    )
+    made, message = bring(repository, path)
+    assert message.input[0].name == "a/b:0"
+    assert made.exported.manifest.stations["onnx"].accuracy == {"matching_rows": 1.0}
+    assert bool(said(made, "float64, which TensorRT has no tensors for")) == (kind == TensorProto.DOUBLE)
+
+
+def test_control_flow_is_taken(repository, tmp_path):
+    branches = {
+        name: onnx.helper.make_graph(
+            [node(operator, ["x"], [f"{name}_out"])],
+            name,
+            [],
+            [onnx.helper.make_tensor_value_info(f"{name}_out", F, None)],
+        )
+        for name, operator in (("then_branch", "Relu"), ("else_branch", "Neg"))
+    }
+    nodes = [node("ReduceSum", ["x"], ["sum"], keepdims=0), node("Greater", ["sum", "zero"], ["positive"])]
+    nodes.append(onnx.helper.make_node("If", ["positive"], ["y"], **branches))
+    path = write(
+        tmp_path / "m.onnx",
+        nodes,
+        [("x", F, ["n", 3])],
+        [("y", F, ["n", 3])],
+        {"zero": np.array(0, np.float32)},
+        opset=13,
+    )
+    _, message = bring(repository, path, dims={"n": 2})  # one branch for all rows: no batch
+    assert message.max_batch_size == 0
+
+
+def test_random_answers_are_said_and_allowed_for(repository, tmp_path):
+    nodes = [node("RandomNormalLike", ["x"], ["noise"]), node("Add", ["x", "noise"], ["y"])]
+    path = write(tmp_path / "m.onnx", nodes, [("x", F, [4, 3])], [("y", F, [4, 3])])
+    made, _ = bring(repository, path)
+    assert said(made, "answers the same question differently (RandomNormalLike)")
+
+
+def test_external_data_comes_along(repository, tmp_path):
+    path = write(tmp_path / "from" / "m.onnx", DENSE, [("x", F, ["n", 3])], [("y", F, ["n", 2])], WEIGHTS)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    bring(repository, path)
+    assert sorted(file.name for file in (repository / "mine" / "1").iterdir()) == [
+        "manifest.json",
+        "model.onnx",
+        "model.onnx.data",
+        "reference.npz",
+    ]
+    manifest = Manifest.read(repository / "mine")
+    assert manifest is not None
+    assert "1/model.onnx.data" in manifest.files
+    assert export_model(recipes.find("mine", repository), repository).skipped
+    (path.parent / "weights.bin").write_bytes(matrix(3, 2, seed=4).tobytes())
+    assert not export_model(recipes.find("mine", repository), repository).skipped
+    assert (repository / "mine" / "1" / "model.onnx.data").read_bytes() == matrix(3, 2, seed=4).tobytes()
+    assert lint(repository) == []
+
+
+def test_real_requests_take_the_place_of_made_up_ones(repository, tmp_path):
+    path = write(tmp_path / "m.onnx", [node("Log", ["x"], ["y"])], [("x", F, ["n", 3])], [("y", F, ["n", 3])])
+    rows = np.arange(1, 16, dtype=np.float32).reshape(5, 3)
+    np.savez(tmp_path / "rows.npz", x=rows)
+    made, _ = bring(repository, path, example=tmp_path / "rows.npz")
+    np.testing.assert_array_equal(made.recipe.evaluation().inputs["x"], rows)
+    assert "file = " in (repository / "mine" / "recipe.toml").read_text()
+
+
+def test_it_is_exported_in_half_precision(repository, tmp_path):
+    path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["n", 3])], [("y", F, ["n", 2])], WEIGHTS)
+    bring(repository, path)
+    made = export_model(recipes.find("mine", repository), repository, precision="fp16")
+    assert made.manifest.precision == "fp16"
+    with pytest.raises(ExportError, match="its example is made up"):
+        export_model(recipes.find("mine", repository), repository, precision="int8")
+
+
+def test_what_the_server_refuses_is_not_added(repository, tmp_path):
+    path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["n", 3])], [("y", F, ["n", 2])], WEIGHTS)
+
+    def verify(recipe, staged):
+        assert lint(staged) == []
+        raise ExportError("Triton says no")
+
+    with pytest.raises(ExportError, match="Triton says no"):
+        add("mine", Wish("onnx", str(path)), repository, verify=verify)
+    assert sorted(tmp_path.iterdir()) == sorted([repository, path])
+    assert list(repository.iterdir()) == []
+
+
+def test_a_recipe_that_was_spoiled_is_named(repository, tmp_path):
+    path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["n", 3])], [("y", F, ["n", 2])], WEIGHTS)
+    bring(repository, path)
+    recipe = repository / "mine" / "recipe.toml"
+    text = recipe.read_text()
+    for broken, words in (
+        (text.replace('kind = "onnx"', 'kind = "magic"'), "'magic' is none of onnx"),
+        (text.replace("max_abs", "max"), "lacks the key 'max_abs'"),
+        ("[", "cannot be read"),
+    ):
+        recipe.write_text(broken)
+        with pytest.raises(ExportError, match=words):
+            recipes.find("mine", repository)
+
+
+STAGES = ("inspect", "convert to ONNX", "measure onnx", "publish", "verify")
+
+
+def test_sigkill_at_every_stage_leaves_the_repository_as_it_was(repository, tmp_path):
+    path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["n", 3])], [("y", F, ["n", 2])], WEIGHTS)
+    program = """
+import os, signal, sys
+from pathlib import Path
+from export.add import Wish, add
+stage, source, repository = sys.argv[1:]
+def die(step, *_):
+    if step == stage:
+        os.kill(os.getpid(), signal.SIGKILL)
+add("mine", Wish("onnx", source), Path(repository), on_progress=die, verify=lambda *_: die("verify"))
+"""
+    for stage in STAGES:
+        done = subprocess.run([sys.executable, "-c", program, stage, str(path), str(repository)], check=False)
+        assert done.returncode == -signal.SIGKILL, stage
+        assert list(repository.iterdir()) == [], stage
+    bring(repository, path)
+    assert sorted(tmp_path.iterdir()) == sorted([repository, path])
