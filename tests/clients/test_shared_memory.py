@@ -42,11 +42,7 @@ def repository(tmp_path_factory):
         f'input [ {{ name: "x" data_type: TYPE_FP32 {dims} }} ] output [ {{ name: "y" data_type: TYPE_FP32 {dims} }} ]'
     )
     write_identity(repository / "open", {"a": ("FP32", [-1, -1]), "b": ("INT32", [3]), "text": ("BYTES", [-1])})
-    slow = write_identity(repository / "slow", {"x": ("FP32", [65_536])}, max_batch_size=4)
-    code = (slow / "1" / "model.py").read_text()
-    code = code.replace("        return pb_utils.Tensor(", "        sleep(tensor)\n        return pb_utils.Tensor(")
-    code += "\n\ndef sleep(tensor):\n    import time\n\n    time.sleep(float(tensor.as_numpy()[0, 0]))\n"
-    (slow / "1" / "model.py").write_text(code)
+    write_identity(repository / "slow", {"x": ("FP32", [65_536])}, max_batch_size=4, sleeps=True)
     return repository
 
 
