@@ -29,7 +29,7 @@ from loadtests.server_stats import difference
 from loadtests.slo import Slo, format_ms, loosest_limit_ms, tightest_limit_ms
 from loadtests.store import Run, Store
 from loadtests.target import Target
-from loadtests.worker import WorkerTarget
+from loadtests.worker import Worker, WorkerTarget
 
 _WARM_REQUESTS = 5
 _UNLOADED_REQUESTS = 15
@@ -69,6 +69,8 @@ class CapacityRequest:
     """Connections of each generator."""
     workers: int = 1
     """Generator processes that share each probe's schedule."""
+    locust_master: str | None = None
+    """"[host:]port" where a Locust master listens for that many workers, which then are the generators."""
     transport: TransportName = "http2"
 
     def __post_init__(self) -> None:
@@ -137,7 +139,7 @@ def _measure(
     fires_at = WorkerTarget(request.server, pool, _timeout_s(request), request.channels, request.transport)
     searching = search(plan)
     try:
-        with Fleet(fires_at, request.workers) as generators:
+        with _generators(request, fires_at) as generators:
             probe = next(searching)
             while True:
                 point = _fire(generators, target, pool, plan, probe, store)
@@ -161,6 +163,16 @@ def _measure(
         if not points:
             raise
         return str(error)
+
+
+def _generators(request: CapacityRequest, target: WorkerTarget) -> Generators:
+    if request.locust_master is None:
+        return Fleet(target, request.workers)
+    host, _, port = request.locust_master.rpartition(":")
+    if not port.isdigit():
+        raise BadRequestError(f"Locust master {request.locust_master!r} is not [HOST:]PORT")
+    options = (host or "127.0.0.1", port, str(request.workers))
+    return Worker(target, module="loadtests.locust_master", options=options)
 
 
 def _fire(
@@ -265,6 +277,7 @@ def _describe(
         "timeout_s": _timeout_s(request),
         "channels": request.channels,
         "workers": request.workers,
+        "locust_master": request.locust_master,
         "transport": request.transport,
         "arrivals": "poisson",
         "payloads": len(pool),

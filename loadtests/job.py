@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +37,11 @@ class Limits:
     recorded: a server whose arrivals stop treats its last requests unlike all before (Triton's batcher may leave them
     for half a second)."""
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Limits:
+        hopeless = tuple((float(limit_ms), int(count)) for limit_ms, count in document["hopeless"])
+        return cls(document["max_outstanding"], hopeless, document["cooldown"])
+
 
 @dataclass(frozen=True)
 class Job:
@@ -49,15 +54,15 @@ class Job:
     timeout_s: float = 10.0
     channels: int = 2
     transport: TransportName = "http2"
+    seed: int = 0
+    """Who splits the schedule among several generators does it by this."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Job:
-        limits = document["limits"]
-        hopeless = tuple((float(limit_ms), int(count)) for limit_ms, count in limits["hopeless"])
-        return cls(**{**document, "limits": Limits(limits["max_outstanding"], hopeless, limits["cooldown"])})
+        return cls(**{**document, "limits": Limits.from_json(document["limits"])})
 
 
 @dataclass(frozen=True)
@@ -109,13 +114,16 @@ def write_record(folder: Path, record: Record) -> None:
     np.save(folder / "sent.npy", record.sent_s)
     np.save(folder / "done.npy", record.done_s)
     np.save(folder / "status.npy", record.status)
+    np.save(folder / "worker.npy", record.worker)
 
 
 def read_record(folder: Path) -> Record:
     """What was measured: the schedule without its cooldown."""
     try:
         intended_s = np.load(folder / "schedule.npy")
-        sent_s, done_s, status = (np.load(folder / f"{name}.npy") for name in ("sent", "done", "status"))
-        return Record(intended_s[: len(sent_s)], sent_s, done_s, status)
+        sent_s, done_s, status, worker = (
+            np.load(folder / f"{name}.npy") for name in ("sent", "done", "status", "worker")
+        )
+        return Record(intended_s[: len(sent_s)], sent_s, done_s, status, worker=worker)
     except (OSError, ValueError) as error:
         raise GeneratorError(f"the generator left no readable results in {folder}: {error}") from error

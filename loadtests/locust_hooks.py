@@ -11,6 +11,7 @@ from grpc.experimental import gevent as grpc_gevent
 
 from loadtests import locust_options, locust_stats
 from loadtests.locust_front import Front
+from loadtests.locust_jobs import Jobs
 from loadtests.locust_panel import Panel
 from loadtests.point import Point
 from loadtests.slo import Slo
@@ -39,7 +40,9 @@ def _attach(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
     front = Front(environment)
     if web_ui is not None:
         Panel(front).attach(web_ui)
-    if not isinstance(runner, locust.runners.WorkerRunner):
+    if isinstance(runner, locust.runners.WorkerRunner):
+        Jobs(environment)
+    else:
         environment.events.quitting.add_listener(lambda **_: _conclude(front))
 
 

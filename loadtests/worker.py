@@ -36,8 +36,11 @@ class WorkerTarget:
 class Worker:
     """A context manager around `python -m loadtests.generator`."""
 
-    def __init__(self, target: WorkerTarget) -> None:
+    def __init__(
+        self, target: WorkerTarget, *, module: str = "loadtests.generator", options: Sequence[str] = ()
+    ) -> None:
         self._target = target
+        self._command = [sys.executable, "-m", module, *options]
         self._scratch = tempfile.TemporaryDirectory(prefix="fathom-generator-")
         self._folder = Path(self._scratch.name)
         self._payloads = self._folder / "payloads.bin"
@@ -66,12 +69,7 @@ class Worker:
     def start(self) -> None:
         """Starts the process, or another one where the first has ended."""
         self._end()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "loadtests.generator"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def fire(
         self,
@@ -79,13 +77,14 @@ class Worker:
         choices: NDArray[np.int32],
         limits: Limits,
         *,
+        seed: int = 0,
         on_ready: Callable[[], None] = lambda: None,
     ) -> tuple[Record, Outcome]:
         """Fires one schedule. `on_ready` runs when the connections stand, just before the first request.
 
         Ctrl-C stops the firing and then raises KeyboardInterrupt. TargetLostError: no connection.
         """
-        self.prepare(intended_s, choices, limits)
+        self.prepare(intended_s, choices, limits, seed=seed)
         self.wait_ready()
         on_ready()
         self.go()
@@ -98,7 +97,9 @@ class Worker:
 
     # What `fire` is made of, for those who drive several at once. All raise GeneratorError when the process has ended.
 
-    def prepare(self, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits) -> None:
+    def prepare(
+        self, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits, *, seed: int = 0
+    ) -> None:
         """Hands the schedule over; the generator starts to connect."""
         write_schedule(self._folder, intended_s, choices)
         job = Job(
@@ -109,6 +110,7 @@ class Worker:
             self._target.timeout_s,
             self._target.channels,
             self._target.transport,
+            seed,
         )
         self._tell(job.to_json())
 
@@ -170,6 +172,8 @@ class Worker:
             raise GeneratorError(f"the generator process {self._ending()}")
         answer: dict[str, Any] = json.loads(line)
         said = answer.pop("state")
+        if said == "error" and answer.get("kind") == "generator":
+            raise GeneratorError(answer["message"])
         if said == "error":
             raise TargetLostError(f"{self._target.server} cannot be reached: {answer['message']}")
         if said != state:

@@ -60,6 +60,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--workers", type=int, default=1, metavar="N", help="generator processes that share the load (default: 1)"
     )
     command.add_argument(
+        "--locust-master",
+        metavar="[HOST:]PORT",
+        help="listen there for --workers Locust workers (locust -f loadtests/locustfile.py --worker), "
+        "which then are the generators",
+    )
+    command.add_argument(
         "--report", type=Path, metavar="DIR", help="where raw results and report go (default: results/)"
     )
     options.add_repository(command)
@@ -87,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
             start_per_s=arguments.start,
             max_per_s=arguments.max_rate,
             workers=arguments.workers,
+            locust_master=arguments.locust_master,
             folder=folder,
             manifest=manifest_of(arguments.model, repository),
         )
