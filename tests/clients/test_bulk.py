@@ -109,7 +109,7 @@ def test_leaving_the_loop_cancels_what_is_in_flight(way, server):
     sleeps = [0.0, *[0.3] * 40]
     assert collect(way, server, ([[s]] for s in sleeps), in_flight=32, stop_after=1) == [0.0]
     gc.collect()
-    assert time.monotonic() - start < 0.5, "leaving waited for the answers"
+    assert time.monotonic() - start < 1.5, "leaving waited for the answers"
     deadline = time.monotonic() + 5
     while canceled(server) - before < 8 and time.monotonic() < deadline:
         time.sleep(0.05)
