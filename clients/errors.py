@@ -19,11 +19,14 @@ class InferenceError(Exception):
     """Base of all errors of this package.
 
     `model` and `endpoint` say where it happened (empty where that is not known), `status` is the gRPC status name, or
-    "" for a request that never left.
+    "" for a request that never left, and `details` is what gRPC or the server said in its own words.
     """
 
-    def __init__(self, message: str, *, model: str = "", endpoint: str = "", status: str = "") -> None:
+    def __init__(
+        self, message: str, *, model: str = "", endpoint: str = "", status: str = "", details: str = ""
+    ) -> None:
         super().__init__(message)
+        self.details = details
         self.model = model
         self.endpoint = endpoint
         self.status = status
@@ -71,7 +74,7 @@ def from_rpc(error: grpc.RpcError, *, model: str, endpoint: str, timeout_s: floa
     status = error.code()
     details = (error.details() or "").strip()
     kind, message = _classify(status, details, model, endpoint, timeout_s)
-    return kind(message, model=model, endpoint=endpoint, status=status.name)
+    return kind(message, model=model, endpoint=endpoint, status=status.name, details=details)
 
 
 def from_text(text: str, *, model: str, endpoint: str) -> InferenceError:
@@ -80,7 +83,7 @@ def from_text(text: str, *, model: str, endpoint: str) -> InferenceError:
     kind, message = _classify(
         grpc.StatusCode.UNAVAILABLE if busy else grpc.StatusCode.UNKNOWN, text, model, endpoint, None
     )
-    return kind(message, model=model, endpoint=endpoint)
+    return kind(message, model=model, endpoint=endpoint, details=text)
 
 
 def _classify(
@@ -103,9 +106,17 @@ def _classify(
     if status in (code.UNAVAILABLE, code.NOT_FOUND):
         if any(words in details for words in _UNLOADED_WORDS):
             return ModelNotReady, f"{at} is not ready: {details}; load it, or wait until it is loaded"
-        return Unreachable, f"cannot reach {endpoint}: {details}; is the server running there?"
+        return Unreachable, f"cannot reach {endpoint}: {_in_short(details)}; is the server running there?"
     if status in (code.UNAUTHENTICATED, code.PERMISSION_DENIED):
         return ServerError, f"{at} refused access ({status.name}): {details}; pass headers={{'authorization': TOKEN}}"
     if status is code.CANCELLED:
         return ServerError, f"the request to {at} was cancelled: the client was closed, or the server gave it up"
     return ServerError, f"{at} failed ({status.name}): {details}"
+
+
+def _in_short(details: str) -> str:
+    """gRPC's account of a failed connection without its repetitions; `InferenceError.details` keeps all of it."""
+    for words in ("Connection refused", "Connection reset", "No route to host", "Network is unreachable"):
+        if words in details:
+            return words.lower()
+    return details.removeprefix("failed to connect to all addresses; last error: ")

@@ -150,7 +150,7 @@ class RegionPool:
                         f"{region.kind}SharedMemoryUnregister", request, retry=False, timeout_s=UNREGISTER_TIMEOUT_S
                     )
                 except errors.InferenceError as error:
-                    if "currently in use" in str(error):
+                    if "currently in use" in error.details:
                         self._pool.still_in_use(region)
                         continue
                     gone = not isinstance(error, _SERVERS_OWN)
@@ -186,7 +186,7 @@ def _pause(seconds: float) -> Steps[None]:
 
 def forgot_regions(error: errors.InferenceError) -> bool:
     """Whether the server does not know the region of a request: it was started after the registration."""
-    return "Unable to find shared memory region" in str(error)
+    return "Unable to find shared memory region" in error.details
 
 
 def output_size(spec: ModelSpec, name: str, arrays: Mapping[str, Array]) -> int:
@@ -218,7 +218,7 @@ def _raw(array: Array) -> Any:
 
 def _refusal(error: errors.InferenceError, endpoint: str) -> str | None:
     """Why a server will never take a region, and what to do; None for what another try may mend."""
-    said = str(error)
+    said = error.details or str(error)
     if "allow-client-shm" in said or "shared memory is disabled" in said:
         return (
             f"{endpoint} has shared memory switched off, the default since Triton 26.04: start it with "

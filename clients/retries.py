@@ -18,7 +18,8 @@ class Budget:
         self._retries = retries
         self._tokens = float(retries.reserve)
         self._lock = threading.Lock()
-        self.spent = 0
+        self.spent = 0  # retries of requests that may have run
+        self.retried = 0  # all retries
 
     def earn(self) -> None:
         """Count a request."""
@@ -42,7 +43,7 @@ def is_retryable(error: InferenceError, retries: Retries) -> bool:
 
 def may_have_run(error: InferenceError) -> bool:
     """Whether the request may have reached a server, so that sending it again can be extra load."""
-    return not any(words in str(error) for words in _NEVER_SENT)
+    return not any(words in error.details for words in _NEVER_SENT)
 
 
 def pause_s(retries: Retries, failures: int) -> float:

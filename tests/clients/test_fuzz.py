@@ -250,7 +250,7 @@ def spoil(rng, case, tensors, batch):
 
 
 def wrong_rank(rng, case, tensor, array, datatype, dims, batch):
-    case.inputs[tensor] = array[None] if rng.random() < 0.5 or array.ndim < 2 else array.sum(0, array.dtype)
+    case.inputs[tensor] = array[None] if rng.random() < 0.5 or array.ndim < 2 else np.zeros(array.shape[1:], array.dtype)
     one_axis = batch and dims == [1] and np.ndim(case.inputs[tensor]) == 1  # a list of N is a batch of N
     case.valid = None if one_axis else False
 
