@@ -106,8 +106,8 @@ def test_an_iterable_that_fails_ends_the_loop_after_what_it_gave(way, server):
 @pytest.mark.parametrize("way", WAYS)
 def test_leaving_the_loop_cancels_what_is_in_flight(way, server):
     before, start = canceled(server), time.monotonic()
-    sleeps = [0.0, *[0.3] * 40]
-    assert collect(way, server, ([[s]] for s in sleeps), in_flight=32, stop_after=1) == [0.0]
+    sleeps = [0.2, *[0.3] * 40]  # the first leaves time for the others to reach the server
+    assert collect(way, server, ([[s]] for s in sleeps), in_flight=32, stop_after=1) == [0.2]
     gc.collect()
     assert time.monotonic() - start < 1.5, "leaving waited for the answers"
     deadline = time.monotonic() + 5
