@@ -1,8 +1,8 @@
 """Write the rules that depend on the models: `python -m deploy.prometheus.objectives [RESULT.json ...] [--check]`.
 
-rules/objectives.yml follows from objectives.toml; rules/capacity.yml from the results of `fathom capacity` that are named
-(`results/.../capacity.json`), and is left as it is where none is. With --check nothing is written and the exit status is
-1 where a file differs. A mistake is one line and exit status 2.
+rules/objectives.yml follows from objectives.toml; rules/capacity.yml from the results of `fathom capacity` that are
+named (`results/.../capacity.json`), and is left as it is where none is. With --check nothing is written and the exit
+status is 1 where a file differs. A mistake is one line and exit status 2.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def capacity_rules(results: Iterable[Path]) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     """Write or check the two files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("results", nargs="*", type=Path, metavar="RESULT.json", help="results of fathom capacity --json")
+    parser.add_argument(
+        "results", nargs="*", type=Path, metavar="RESULT.json", help="results of fathom capacity --json"
+    )
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where objectives.toml and rules/ are")
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 where a file differs")
     options = parser.parse_args(arguments)

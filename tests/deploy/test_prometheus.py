@@ -1,0 +1,207 @@
+"""A real Prometheus scrapes two real Tritons and their HAProxy under load; every query and alert is asked of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import prometheus_client
+import pytest
+import yaml
+from balancer import Fleet
+from debian import needs
+from replica import ROOT
+from watcher import SOURCE, Prometheus, Recording
+
+from clients import TLS, Client
+from clients.metrics import Metrics
+from deploy.grafana import dashboards
+from deploy.prometheus import objectives
+
+RULES = sorted((SOURCE / "rules").glob("*.yml"))
+ALERTS = [
+    rule for group in yaml.safe_load((SOURCE / "rules" / "alerts.yml").read_text())["groups"] for rule in group["rules"]
+]
+DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
+PANELS = [
+    pytest.param(target["expr"], id=f"{path.stem}-{panel['title']}-{target['refId']}")
+    for path in DASHBOARDS
+    for panel in json.loads(path.read_text())["panels"]
+    for target in panel["targets"]
+]
+LOAD_S = 5.0
+THREADS = 4
+CERTIFIED = 2500.0
+
+
+@pytest.fixture(scope="module")
+def prometheus(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Prometheus after some seconds of load, with an objective and a certified capacity for `double`."""
+    folder = tmp_path_factory.mktemp("watch")
+    result = folder / "capacity.json"
+    result.write_text(
+        json.dumps({"model": "double", "capacity_per_s": CERTIFIED, "slo": "p99=20ms", "verdict": "pass"})
+    )
+    watcher = Prometheus(folder / "prometheus")
+    (watcher.folder / "objectives.toml").write_text('[slo]\ndouble = "p99=20ms"\n')
+    assert objectives.main(["--folder", str(watcher.folder), str(result)]) == 0
+    watcher.hurry()
+    for replica in fleet.replicas:
+        if not replica.is_ready():
+            replica.kill()
+            replica.start()
+    gpu = Recording(Path(__file__).with_name("gpu_metrics.txt"))
+    registry = prometheus_client.CollectorRegistry()
+    exporter, thread = prometheus_client.start_http_server(0, "127.0.0.1", registry)
+    watcher.watch("triton", *(f"127.0.0.1:{replica.metrics_port}" for replica in fleet.replicas))
+    watcher.watch("haproxy", f"127.0.0.1:{fleet.balancer.metrics_port}")
+    watcher.watch("clients", f"127.0.0.1:{exporter.server_address[1]}", gpu.address)
+    try:
+        watcher.start()
+        load(fleet, Metrics(registry))
+        time.sleep(2.5)  # a scrape and an evaluation more
+        yield watcher
+    finally:
+        watcher.close()
+        gpu.close()
+        exporter.shutdown()
+        exporter.server_close()
+        thread.join()
+
+
+def load(fleet: Fleet, metrics: Metrics) -> None:
+    """Requests through the balancer for LOAD_S seconds, counted as clients count them."""
+    with Client(fleet.balancer.address, tls=TLS(ca=fleet.balancer.ca)) as client:
+        double = client.model("double")
+        end = time.monotonic() + LOAD_S
+
+        def ask(_: int) -> None:
+            while time.monotonic() < end:
+                with metrics.timed("double"):
+                    double(x=[[1.0, 2.0]])
+                time.sleep(0.005)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(ask, range(THREADS)))
+
+
+@needs("prometheus", "prometheus")
+@needs("haproxy", "haproxy")
+@pytest.mark.parametrize("expression", PANELS)
+def test_no_query_of_a_panel_is_empty_or_erroneous(prometheus: Prometheus, expression: str) -> None:
+    asked = expression.replace("$__rate_interval", "5s").replace("$model", ".*")
+    assert "$" not in asked
+    samples = prometheus.query(asked)
+    assert samples
+    assert any(sample["value"][1] != "NaN" for sample in samples), samples
+
+
+@needs("prometheus", "prometheus")
+@needs("haproxy", "haproxy")
+@pytest.mark.parametrize("alert", [pytest.param(alert, id=alert["alert"]) for alert in ALERTS])
+def test_every_alert_reads_series_that_exist(prometheus: Prometheus, alert: dict[str, object]) -> None:
+    expression = str(alert["expr"])
+    prometheus.query(expression)
+    bare = re.sub(r"\{.*?\}|\[.*?\]|\b(on|by|group_left|group_right)\b\s*\([^)]*\)", "", expression)
+    words = set(re.findall(r"[a-z_][a-z0-9_:]*[_:][a-z0-9_:]*|\bup\b", bare)) - {"max_over_time"}
+    assert words
+    for metric in words:
+        assert prometheus.query(metric), f"{alert['alert']} reads {metric}, which nothing exports"
+
+
+@needs("prometheus", "prometheus")
+@needs("haproxy", "haproxy")
+def test_rules_and_scrapes_are_healthy(prometheus: Prometheus) -> None:
+    rules = [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"]]
+    assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
+    firing = [rule["name"] for rule in rules if rule.get("state") == "firing"]
+    assert firing == []
+    down = [target["scrapeUrl"] for target in prometheus.api("targets")["activeTargets"] if target["health"] != "up"]
+    assert [url for url in down if "localhost:9090" not in url] == []
+
+
+@needs("prometheus", "prometheus")
+@needs("haproxy", "haproxy")
+def test_recorded_figures_agree_with_the_load(prometheus: Prometheus) -> None:
+    def value(expression: str) -> float:
+        (sample,) = prometheus.query(expression)
+        return float(sample["value"][1])
+
+    clients = value('sum(fathom_client_request_duration_seconds_count{model="double"})')
+    assert value('sum(nv_inference_request_success{model="double"})') >= clients > 300
+    saturation = value('model:triton_saturation:ratio{model="double"}')
+    assert saturation == pytest.approx(
+        value('model:triton_answered:rate5m{model="double"}') / (CERTIFIED * value("triton:up:count")), rel=0.2
+    )
+    assert 0 < value('model:triton_queue_seconds:mean_rate5m{model="double"}') < 0.1
+    assert value('model:triton_batch:mean_rate5m{model="double"}') >= 1
+
+
+@needs("promtool", "prometheus")
+def test_promtool_accepts_the_configuration() -> None:
+    checked = promtool("check", "config", str(SOURCE / "prometheus.yml"))
+    assert f"{len(RULES)} rule files found" in checked
+    promtool("check", "rules", *map(str, RULES))
+
+
+@needs("promtool", "prometheus")
+def test_every_alert_fires_and_keeps_silent_as_its_tests_say() -> None:
+    files = sorted((SOURCE / "tests").glob("*.yml"))
+    assert promtool("test", "rules", *map(str, files)).count("SUCCESS") == len(files)
+    cases = [
+        case for path in files for test in yaml.safe_load(path.read_text())["tests"] for case in test["alert_rule_test"]
+    ]
+    for alert in ALERTS:
+        outcomes = {bool(case["exp_alerts"]) for case in cases if case["alertname"] == alert["alert"]}
+        assert outcomes == {True, False}, f"{alert['alert']} needs a case that fires and one that does not"
+
+
+def test_every_alert_has_a_runbook_section() -> None:
+    headings = re.findall(r"^#+ (\w+)$", (ROOT / "docs" / "operations.md").read_text(), re.M)
+    for alert in ALERTS:
+        assert alert["annotations"]["runbook"] == f"docs/operations.md#{alert['alert'].lower()}"
+        assert alert["alert"] in headings
+        assert alert["labels"]["severity"] in ("page", "ticket")
+
+
+@pytest.mark.parametrize("module", [objectives, dashboards], ids=lambda module: module.__name__)
+def test_generated_files_are_what_their_source_makes(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert module.main(["--check"]) == 0, capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('[slo]\nm = "p99=17ms"\n', "the bound of m (p99=17ms) is no bucket of the client histogram"),
+        ('[slo]\nm = "errors=1%"\n', "is no bucket"),
+        ('[slo]\nm = "quick"\n', "SLO 'quick' is not understood"),
+        ("[slo\n", "objectives: "),
+    ],
+)
+def test_an_objective_that_cannot_be_watched_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, why: str
+) -> None:
+    (tmp_path / "objectives.toml").write_text(text)
+    assert objectives.main(["--folder", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert why in said
+    assert said.count("\n") == 1
+
+
+def test_a_result_that_certifies_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = tmp_path / "capacity.json"
+    result.write_text(json.dumps({"model": "m", "capacity_per_s": None, "slo": "p99=20ms", "verdict": "undecided"}))
+    assert objectives.main(["--check", str(result)]) == 2
+    assert "certifies no rate for m" in capsys.readouterr().err
+
+
+def promtool(*arguments: str) -> str:
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
