@@ -6,7 +6,6 @@ failure or a kill at any moment leaves the repository as it was.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,7 +43,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Addition:
-    """What was added: the export, what a person should know, and the time that one request took in ONNX Runtime."""
+    """What was added: the export, what a person should know, and the time that one request took the source."""
 
     exported: ExportResult
     recipe: added.Added
@@ -78,7 +77,6 @@ def add(
         staged = room / "model_repository"
         recipe = _draft(staged / name, folder, wish, brought, plan, raw, room)
         exported = export_model(recipe, staged, on_progress=on_progress)
-        latency_ms = _latency_ms(staged / name / "1" / "model.onnx", recipe)
         if verify is not None:
             verify(recipe, staged)
         refusals.model_name(name, model_repository, recipes.reserved())  # it may have appeared meanwhile
@@ -89,7 +87,7 @@ def add(
     published = added.find(folder)
     assert published is not None
     limit = 0 if plan.batch == NONE else wish.max_batch_size
-    return Addition(replace(exported, folder=folder), published, plan.notes, limit, latency_ms)
+    return Addition(replace(exported, folder=folder), published, plan.notes, limit, plan.latency_ms)
 
 
 def _loaded(wish: Wish) -> Brought:
@@ -156,19 +154,6 @@ def _rules_of(plan: prepare.Plan) -> dict[str, InputRule]:
         name: InputRule(rule.data_type, tuple(plan.example[name].shape[1:]), rule.values)
         for name, rule in plan.rules.items()
     }
-
-
-def _latency_ms(path: Path, recipe: added.Added) -> float:
-    """The fastest of three single requests on one thread of ONNX Runtime."""
-    from export.onnx_file import session
-
-    station, request = session(path, threads=1), recipe.example()
-    taken = []
-    for _ in range(4):
-        began = time.perf_counter()
-        station(request)
-        taken.append(time.perf_counter() - began)
-    return 1000 * min(taken[1:])
 
 
 def _anchor(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,8 @@ RELATIVE_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Plan:
-    """How a graph is served: see `export.recipe_file`. `example` are requests stacked on a first axis."""
+    """How a graph is served: see `export.recipe_file`. `example` are requests stacked on a first axis;
+    `latency_ms` is what one takes the source at best."""
 
     batch: str
     widened: tuple[str, ...]
@@ -44,6 +46,7 @@ class Plan:
     axes: Mapping[str, Mapping[int, AxisRange]]
     tolerance: Tolerance
     notes: tuple[str, ...]
+    latency_ms: float
 
 
 def plan(brought: Brought, raw: Path, room: Path, dims: Mapping[str, int], *, batching: bool = True) -> Plan:
@@ -90,6 +93,7 @@ class Trial:
         self.dims = dims
         self.notes: list[str] = []
         self.no_batch = ""
+        self.latency_ms = math.inf
 
     def batches(self, candidate: str) -> str | None:
         """Why rows cannot be asked together, as a sentence; None where their answers are those of each row alone."""
@@ -169,7 +173,8 @@ class Trial:
         stacked = {
             name: rows.reshape(len(rows), 1) if name in widened and batched else rows for name, rows in example.items()
         }
-        return Plan(candidate, widened, shaped, stacked, self._axes(candidate), tolerance, tuple(notes))
+        axes = self._axes(candidate)
+        return Plan(candidate, widened, shaped, stacked, axes, tolerance, tuple(notes), self.latency_ms)
 
     def rules(self, candidate: str) -> dict[str, InputRule]:
         """How each input is made up, the batch axis left out. Raises ContractError for an axis without a size."""
@@ -210,6 +215,7 @@ class Trial:
         return path
 
     def _ask(self, request: Arrays) -> dict[str, Array]:
+        began = time.perf_counter()
         try:
             answer = self.brought.predict(request)
         except ExportError:
@@ -220,6 +226,7 @@ class Trial:
                 f"the source does not answer {kind} ({_reason(error)}): give it real requests with --example FILE.npz, "
                 "or other sizes with --dim"
             ) from error
+        self.latency_ms = min(self.latency_ms, 1000 * (time.perf_counter() - began))
         arrays = {name: np.asarray(array) for name, array in answer.items()}
         for name, array in arrays.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -87,6 +87,7 @@ class _Tabular:
                 model = convert_sklearn(
                     self.estimator,
                     initial_types=[(name, _onnx_type(values)) for name, values in self.columns.items()],
+                    name="estimator",  # else one by chance
                     options=options,
                     target_opset={"": OPSET, "ai.onnx.ml": 3},
                 )
