@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from loadtests.certify import LOOK_CONFIDENCE
 from loadtests.estimate import Estimate, estimate
+from loadtests.evidence import dependence_near
 from loadtests.point import Point, Probe
 from loadtests.slo import Slo
 from loadtests.verdict import at_most, most_over
@@ -17,8 +18,8 @@ _CONTINUED = 2.5
 """A confirmation may be continued to this many times its requests."""
 _CAUTIOUS = 0.7
 """Of the rate that held in short probes: what to try when no rate can be expected to pass in the time there is."""
-_NEARBY, _GROWTH, _UNSEEN = 0.7, 3.0, 1.4
-"""How near in ln(rate) a probe must be to tell of another's dependence, how that grows, and what probes miss of it."""
+_UNSEEN = 1.2
+"""What probes miss of the dependence, since they are shorter than the confirmation."""
 
 
 def hopeless_count(probe: Probe, slo: Slo) -> int:
@@ -47,7 +48,7 @@ def likely_to_pass(
     best_per_s, best = _CAUTIOUS * min(fallback_per_s, fitted.rate_per_s), 0.0
     rate_per_s = fitted.rate_per_s
     while rate_per_s > fitted.rate_per_s / 4:
-        factor = dependence_near(points, fitted.slo, rate_per_s)
+        factor = _UNSEEN * (dependence_near(points, fitted.slo, rate_per_s) or 1.0)
         chance = _chance_to_pass(fitted, rate_per_s, rate_per_s * seconds / factor)
         if chance >= likely:
             return rate_per_s
@@ -65,23 +66,3 @@ def _chance_to_pass(fitted: Estimate, rate_per_s: float, independent: float) -> 
         return 0.0
     shares = fitted.shares_over(rate_per_s)
     return sum(at_most(most, independent, share) for share in shares) / len(shares)
-
-
-def dependence_near(points: Sequence[Point], slo: Slo, rate_per_s: float) -> float:
-    """What to expect of `verdict.dependence` at a rate, from the probes around it.
-
-    Slow requests come in longer runs the nearer a server is to its limit; in queues with and without randomness in the
-    service, the runs grow at least with the third power of the rate. Longer probes count more, for short ones cannot
-    see long runs.
-    """
-    expected, total = 0.0, 0.0
-    for point in points:
-        distance = math.log(rate_per_s / point.rate_per_s)
-        if point.stopped or abs(distance) > _NEARBY:
-            continue
-        for count in point.slos:
-            if count.slo == str(slo):
-                weight = float(count.requests) ** 2
-                expected += weight * max(math.log(count.dependence) + _GROWTH * distance, 0.0)
-                total += weight
-    return _UNSEEN * math.exp(expected / total) if total else _UNSEEN

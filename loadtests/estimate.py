@@ -3,7 +3,7 @@
 Each point says how many of its requests were over the limit. Near the capacity the log-odds of being over grow in a
 straight line with the logarithm of the rate, so two numbers describe the curve: the rate where the share equals what
 the SLO allows, and how steep it is there. Both are given by Bayes' rule on a grid: the likelihood is binomial in
-independent requests (`verdict.dependence`), points far from the crossing weigh less (the line is only local), and the
+independent requests (`evidence.gather`), points far from the crossing weigh less (the line is only local), and the
 prior is flat in the crossing and wide in the steepness. Unlike a bootstrap this needs no luck when every point below
 the capacity is clean and every point above is hopeless, which is what a short search looks like.
 """
@@ -17,18 +17,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtests.evidence import Evidence, gather
 from loadtests.point import Point
 from loadtests.slo import Slo
 
 Floats = NDArray[np.float64]
 
-_CROSSINGS, _SLOPES = 800, 48
-_SLOPE_MEDIAN, _SLOPE_SPREAD = 9.0, 0.9
-"""d log-odds / d ln rate: about 5 for a nearly idle M/M/1 limit, 60 for one at 95 % load."""
+_CROSSINGS, _SLOPES = 320, 20
+_SLOPE_SPREAD = 0.8
+_FLATTEST, _STEEPEST = 5.0, 60.0
+_HALF = 0.1
+"""Jeffreys' prior for a share: half a late request more than were seen, or the median would be too high."""
 _REACH = 0.45
 """Points further than this in ln(rate) from the crossing do not count."""
-_MOST_EVIDENCE = 600.0
-"""Independent requests one point may count as: beyond that the machine's own drift decides, not the sample."""
 
 
 @dataclass(frozen=True)
@@ -60,54 +61,56 @@ def estimate(points: Sequence[Point], slos: Sequence[Slo]) -> Estimate | None:
 
 
 def _fit(points: Sequence[Point], slo: Slo) -> Estimate | None:
-    rates, requests, over = _evidence(points, slo)
-    if not len(rates):
-        return None
-    share = over / requests
-    above, below = share > slo.allowed_share, share <= slo.allowed_share
-    if not above.any() or not below.any():
+    evidence = gather(points, slo)
+    above = evidence.shares > slo.allowed_share
+    if not above.any() or above.all():
         return None
     # The first guess: between the highest rate that held and the lowest that did not.
-    centre = math.log(math.sqrt(float(rates[below].max()) * float(rates[above].min())))
+    rates = evidence.rates_per_s
+    centre = math.log(math.sqrt(float(rates[~above].max()) * float(rates[above].min())))
     for _ in range(3):
-        grid, posterior, slopes = _posterior(np.log(rates), requests, over, slo.allowed_share, centre)
+        grid, posterior, slope = _posterior(evidence, slo, centre)
         cumulative = np.cumsum(posterior)
         low, median, high = np.interp([0.025, 0.5, 0.975], cumulative, grid)
         centre = float(median)
     crossings = tuple(np.exp(np.interp(np.arange(0.05, 1, 0.1), cumulative, grid)).tolist())
-    return Estimate(math.exp(median), math.exp(low), math.exp(high), slopes, slo, crossings)
+    return Estimate(math.exp(median), math.exp(low), math.exp(high), slope, slo, crossings)
 
 
-def _evidence(points: Sequence[Point], slo: Slo) -> tuple[Floats, Floats, Floats]:
-    """Rates, independent requests and how many of them were over, of the points that can be believed."""
-    rows = []
-    for point in points:
-        counts = next((count for count in point.slos if count.slo == str(slo)), None)
-        # A spoiled point still shows that a rate is too high, never that it is low enough.
-        if counts is None or not counts.requests or (point.verdict == "invalid" and point.passes):
-            continue
-        effective = min(counts.requests / counts.dependence, _MOST_EVIDENCE)
-        rows.append((point.rate_per_s, effective, effective * counts.over / counts.requests))
-    table = np.asarray(rows, dtype=np.float64).reshape(-1, 3)
-    return table[:, 0], table[:, 1], table[:, 2]
-
-
-def _posterior(
-    log_rates: Floats, requests: Floats, over: Floats, allowed: float, centre: float
-) -> tuple[Floats, Floats, float]:
+def _posterior(evidence: Evidence, slo: Slo, centre: float) -> tuple[Floats, Floats, float]:
     """Crossings (ln rate), the probability of each, and the mean slope."""
     grid = np.linspace(centre - 1.2 * _REACH, centre + 1.2 * _REACH, _CROSSINGS)
-    slopes = _SLOPE_MEDIAN * np.exp(_SLOPE_SPREAD * np.linspace(-2.5, 2.5, _SLOPES))
-    weights = np.clip(1 - np.abs((log_rates - centre) / _REACH) ** 3, 0.02, None) ** 3
-    odds = _logit(allowed) + slopes[None, :, None] * (log_rates[None, None, :] - grid[:, None, None])
+    spread = _SLOPE_SPREAD * np.linspace(-2.5, 2.5, _SLOPES)
+    slopes = _likely_slope(slo, math.exp(centre)) * np.exp(spread)
+    distance = np.log(evidence.rates_per_s)
+    weights = np.clip(1 - np.abs((distance - centre) / _REACH) ** 3, 0.02, None) ** 3
+    odds = _logit(slo.allowed_share) + slopes[None, :, None] * (distance[None, None, :] - grid[:, None, None])
+    # A lower bound agrees with every larger share as well as with its own.
+    bound = np.where(evidence.at_least, _logits(evidence.shares), np.inf)
+    odds = np.minimum(odds, bound)
     # log(share) and log(1 - share) without overflow
     log_over, log_under = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
-    likelihood = (weights * (over * log_over + (requests - over) * log_under)).sum(axis=-1)
-    likelihood += -0.5 * (np.log(slopes / _SLOPE_MEDIAN) / _SLOPE_SPREAD)[None, :] ** 2
+    likelihood = (weights * (evidence.over * log_over + (evidence.requests - evidence.over) * log_under)).sum(axis=-1)
+    likelihood += -0.5 * ((spread / _SLOPE_SPREAD) ** 2)[None, :] - _HALF * slopes[None, :] * (grid[:, None] - centre)
     posterior = np.exp(likelihood - likelihood.max())
     posterior /= posterior.sum()
     return grid, posterior.sum(axis=1), float(posterior.sum(axis=0) @ slopes)
 
 
+def _likely_slope(slo: Slo, rate_per_s: float) -> float:
+    """What to expect of d log-odds / d ln(rate) before looking.
+
+    An M/M/1 queue is late with the probability exp(-(service rate - rate) * limit), whose slope is rate * limit: the
+    requests that arrive within the limit. An M/D/1 queue is twice as steep.
+    """
+    arrivals = rate_per_s * (slo.limit_ms or 0.0) / 1e3
+    return min(max(1.4 * arrivals, _FLATTEST), _STEEPEST)
+
+
 def _logit(share: float) -> float:
     return math.log(share / (1 - share))
+
+
+def _logits(shares: Floats) -> Floats:
+    inside = np.clip(shares, 1e-9, 1 - 1e-9)
+    return np.log(inside / (1 - inside))

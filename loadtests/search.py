@@ -24,7 +24,7 @@ from loadtests.schedule import probe_seed
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.verdict import CONFIDENCE, judge_counts, required_requests
 
-_EXPLORE_SHARE = 0.4
+_EXPLORE_SHARE = 0.33
 _QUICK_SHARE = 0.06
 _QUICK_S = 1.0
 _LONGER = 3
@@ -37,7 +37,8 @@ _FIRST_SHARE, _LATER_SHARE = 0.4, 0.7
 _SURE, _LIKELY = 0.9, 0.6
 _ROOM, _LEAST_ROOM = 1.5, 0.15
 """A continuation gets this many times the requests that seem to be missing, and at least this share of the time."""
-_REFINE_SHARE = 0.5
+_REFINE_SHARE = 0.7
+_LEAST_EDGE = 0.06
 _LEAST_LEFT = 0.05
 _LEAST_RATE_PER_S = 0.05
 
@@ -86,10 +87,13 @@ def search(plan: Plan) -> Searching:
     """Yields probes until the answer is confirmed or the budget is spent; see the module's first lines."""
     state = _State(plan)
     low, high = yield from _double(state)
+    if low is not None and high is not None:
+        low, high = yield from _look_again(state, low, high)
     if low is None:
         return  # nothing passes
     if high is not None:
         low = yield from _bisect(state, low, high)
+        yield from _see_the_edge(state)
     yield from _confirm(state, low)
 
 
@@ -132,6 +136,19 @@ def _double(state: _State) -> Generator[Probe, Point, tuple[float | None, float 
             if low is not None:
                 break
             rate_per_s /= 2
+    return low, high
+
+
+def _look_again(state: _State, low: float, high: float) -> Generator[Probe, Point, tuple[float, float]]:
+    """The same two rates, the lower one surer: a queue takes its time to fill, so a short probe of a rate slightly too
+    high may hold, and everything between it and the next one then fails."""
+    while not any(point.rate_per_s == low and point.verdict == "pass" for point in state.points):
+        if state.left_s <= (1 - _EXPLORE_SHARE) * state.plan.budget_s:
+            break
+        if _holds((yield from _fire(state, "double", low, _LONGER * _quick_s(state.plan)))):
+            break
+        held = [point.rate_per_s for point in state.points if point.rate_per_s < low and _holds(point)]
+        low, high = max(held, default=low / 2), low
     return low, high
 
 
@@ -201,6 +218,16 @@ def _confirm(state: _State, low: float) -> Searching:
             certified = max(certified, rate_per_s)
         else:
             ceiling = min(ceiling, rate_per_s / (1 + plan.tolerance))
+
+
+def _see_the_edge(state: _State) -> Searching:
+    """What bisection left of its time goes to the rate where it puts the capacity: which rate to confirm follows."""
+    plan = state.plan
+    while (seconds := state.left_s - (1 - _EXPLORE_SHARE) * plan.budget_s) > _LEAST_EDGE * plan.budget_s:
+        fitted = estimate(state.points, plan.slos)
+        if fitted is None:
+            return
+        yield from _fire(state, "refine", min(fitted.rate_per_s, plan.max_per_s), seconds)
 
 
 def _refine(state: _State) -> Generator[Probe, Point, bool]:

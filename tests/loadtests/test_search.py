@@ -26,17 +26,26 @@ CAPACITY_PER_S = md1_capacity_per_s(0.001, 0.02, 0.99)
 
 
 def test_certified_rate_stays_below_the_capacity_and_not_far(searches):
-    rates = [certificates(points)[0].rate_per_s / CAPACITY_PER_S for points in searches]
+    found = [next(iter(certificates(points)), None) for points in searches]
+    rates = [certificate.rate_per_s / CAPACITY_PER_S for certificate in found if certificate]
+    assert len(rates) >= RUNS - 1  # 60 s are few
     assert max(rates) <= 1.0
     assert np.median(rates) > 0.78
     assert min(rates) > 0.4  # a search that certified a safe rate may find no better in its 60 s
 
 
-def test_estimate_is_near_the_capacity_and_its_interval_holds_it(searches):
-    found = [estimate(points, [P99]) for points in searches]
-    assert np.median([fitted.rate_per_s for fitted in found]) == pytest.approx(CAPACITY_PER_S, rel=0.06)
-    held = [fitted.low_per_s <= CAPACITY_PER_S <= fitted.high_per_s for fitted in found]
-    assert np.mean(held) >= 0.9
+def test_a_rate_that_held_by_chance_is_looked_at_again():
+    """Above the capacity, a short probe ends before the queue is full: bisection from there would only see failures."""
+    service_s = 0.001
+    plan = Plan((P99,), 500.0, 0, budget_s=60)
+    searching = search(plan)
+    probe, rates = next(searching), []
+    while len(rates) < 4:
+        rates.append(probe.rate_per_s)
+        point = simulate(probe, P99, service_s, None)
+        lucky = probe.rate_per_s == 1000 and rates.count(1000) == 1
+        probe = searching.send(replace(point, verdict="undecided", passes=True, stopped="") if lucky else point)
+    assert rates == [500, 1000, 2000, 1000]
 
 
 def test_exponential_service_is_certified_too():

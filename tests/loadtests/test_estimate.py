@@ -1,0 +1,94 @@
+"""The estimate against queues whose capacity is known: simulated searches, so nothing but the statistics is tested."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+from queueing import md1_capacity_per_s, mm1_capacity_per_s
+from simulated import run_search, simulate
+
+from loadtests.estimate import estimate
+from loadtests.evidence import dependence_near, gather
+from loadtests.point import Probe
+from loadtests.slo import Slo
+
+P99 = Slo.parse("p99=20ms")
+SEARCHES = int(os.environ.get("FATHOM_SEARCHES", "100"))
+"""How many the slow test makes of each queue."""
+QUEUES = {
+    "M/D/1 p99, 886/s": (P99, 0.001, False, 60),
+    "M/M/1 p99, 770/s": (P99, 0.001, True, 60),
+    "M/D/1 p90, 379/s": (Slo.parse("p90=10ms"), 0.002, False, 60),
+    "M/M/1 p90, 385/s": (Slo.parse("p90=20ms"), 0.002, True, 60),
+    "M/D/1 p99, 193/s": (Slo.parse("p99=40ms"), 0.004, False, 120),
+    "M/M/1 p99, 108/s": (Slo.parse("p99=50ms"), 0.005, True, 180),
+}
+
+
+def errors_and_coverage(name: str, searches: int) -> tuple[np.ndarray, float]:
+    slo, service_s, exponential, budget_s = QUEUES[name]
+    formula = mm1_capacity_per_s if exponential else md1_capacity_per_s
+    capacity_per_s = formula(service_s, slo.limit_ms / 1e3, slo.percentile)
+    errors, held = [], []
+    for seed in range(searches):
+        found = estimate(run_search(slo, service_s, budget_s=budget_s, seed=seed, exponential=exponential), [slo])
+        assert found is not None
+        errors.append(found.rate_per_s / capacity_per_s - 1)
+        held.append(found.low_per_s <= capacity_per_s <= found.high_per_s)
+    return np.asarray(errors), float(np.mean(held))
+
+
+@pytest.mark.parametrize("name", list(QUEUES)[:4])
+def test_is_unbiased_and_its_interval_holds_the_capacity(name):
+    errors, held = errors_and_coverage(name, 12)
+    assert abs(np.mean(errors)) < 0.03, errors
+    assert held >= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(QUEUES))
+def test_is_unbiased_over_many_searches(name):
+    errors, held = errors_and_coverage(name, SEARCHES)
+    assert abs(np.mean(errors)) < 0.02
+    assert abs(np.median(errors)) < 0.02
+    assert held >= 0.92
+
+
+def test_a_probe_that_was_cut_short_is_a_lower_bound():
+    cut = simulate(Probe(0, "double", 1100.0, 5000, 1), P99, 0.001, None)
+    assert cut.stopped == "hopeless"
+    whole = simulate(Probe(1, "bisect", 700.0, 5000, 2), P99, 0.001, None)
+    evidence = gather([cut, whole], P99)
+    assert evidence.at_least.tolist() == [True, False]
+    assert evidence.over[0] >= 0.99  # one run of slow requests is at least one observation
+
+
+def test_a_lucky_probe_does_not_weigh_more():
+    """Both ran at the same rate: how far requests depend on one another there is told by both together."""
+    first, second = (simulate(Probe(n, "bisect", 850.0, 6000, n + 1), P99, 0.001, None) for n in range(2))
+    lucky = dataclasses.replace(first, slos=(dataclasses.replace(first.slos[0], over=0, dependence=1.0),))
+    together = dependence_near([lucky, second], P99, 850.0)
+    assert 1.0 < together < second.slos[0].dependence
+    evidence = gather([lucky, second], P99)
+    assert evidence.requests[0] == pytest.approx(evidence.requests[1], rel=0.02)
+
+
+def test_the_first_requests_of_a_probe_meet_an_empty_server():
+    point = simulate(Probe(0, "bisect", 850.0, 6000, 5), P99, 0.001, None)
+    count = point.slos[0]
+    assert sum(count.over_by_part) == count.over
+    early = dataclasses.replace(count, over=100, over_by_part=(100, *[0] * 19), dependence=3.0)
+    late = dataclasses.replace(count, over=100, over_by_part=(*[0] * 19, 100), dependence=3.0)
+    shares = [gather([dataclasses.replace(point, slos=(counts,))], P99).shares[0] for counts in (early, late)]
+    assert shares[0] == 0.0
+    assert shares[1] > 100 / 6000
+
+
+def test_points_without_parts_are_read_too():
+    """Results of earlier versions have none."""
+    point = simulate(Probe(0, "bisect", 850.0, 6000, 5), P99, 0.001, None)
+    old = dataclasses.replace(point.slos[0], over=60, over_by_part=())
+    assert gather([dataclasses.replace(point, slos=(old,))], P99).shares[0] == pytest.approx(0.01)
