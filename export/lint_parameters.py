@@ -22,8 +22,9 @@ ONNXRUNTIME = {
     "gpu_mem_limit",
     "arena_extend_strategy",
     "do_copy_in_default_stream",
+    "FORCE_CPU_ONLY_INPUT_TENSORS",
 }
-"""What Triton's ONNX Runtime backend reads (onnxruntime.cc)."""
+"""What Triton's ONNX Runtime backend reads (onnxruntime.cc), and Triton's own word to the embedded server's."""
 
 TENSORRT = {"execution_context_allocation_strategy", "enable_multi_device", "multi_device_gpus"}
 PYTHON = {"EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS"}

@@ -4,7 +4,7 @@ Loads any model folder with `backend: "onnxruntime"`, unchanged, in a server tha
 honours the official backend's options and refuses, by name, what it does not know: a typing error in config.pbtxt that
 the official backend would ignore becomes a failed load with a reason.
 
-Runs inside Triton's python stub, so it imports only numpy, onnxruntime and the stub's own module.
+Runs inside Triton's python stub, so it imports only numpy, onnxruntime, the stub's own module and its neighbour here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
+from fathom_device_io import DeviceIO
 
 TRITON_TYPE = {
     "tensor(bool)": "TYPE_BOOL",
@@ -51,6 +52,8 @@ SESSION_PARAMETERS = {
     "memory.enable_memory_arena_shrinkage",
 }
 CUDA_PARAMETERS = {"cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream"}
+# Triton's own parameter of python backends; with "no", tensors are handed over on the instance's device, both ways.
+DEVICE_TENSORS = "FORCE_CPU_ONLY_INPUT_TENSORS"
 CUDNN_SEARCH = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
 ARENA_EXTEND = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
 DEFAULT_MAX_BATCH_SIZE = 4  # what the official backend fills in for a model whose first axes are all dynamic
@@ -92,9 +95,12 @@ class TritonPythonModel:
         _require(path, self.name)
         parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
         on_gpu = args["model_instance_kind"] == "GPU"
+        device_id = int(args["model_instance_device_id"])
         try:
             options = session_options(config, parameters)
-            providers = execution_providers(config, parameters, on_gpu, int(args["model_instance_device_id"]))
+            providers = execution_providers(config, parameters, on_gpu, device_id)
+            if on_gpu and hasattr(ort, "preload_dlls"):
+                ort.preload_dlls()  # CUDA's libraries from the nvidia-* packages, which no search path names
             self.session = ort.InferenceSession(str(path), options, providers=providers)
         except pb_utils.TritonModelException:
             raise
@@ -102,11 +108,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(
                 f"ONNX Runtime {ort.__version__} cannot load '{path}': {error}"
             ) from error
-        if on_gpu and self.session.get_providers()[0] == "CPUExecutionProvider":
-            raise pb_utils.TritonModelException(
-                f"'{self.name}' asks for a GPU, but ONNX Runtime fell back to the CPU: install onnxruntime-gpu with "
-                "its CUDA libraries, or choose a configuration with KIND_CPU"
-            )
+        refuse_fallback(self.name, providers, self.session.get_providers())
         self.batched = config["max_batch_size"] > 0
         check_signature(config["input"], self.session.get_inputs(), self.batched, "input")
         check_signature(config["output"], self.session.get_outputs(), self.batched, "output")
@@ -114,6 +116,12 @@ class TritonPythonModel:
         self.outputs = [t["name"] for t in config["output"]]
         graph_types = {t.name: t.type for t in [*self.session.get_inputs(), *self.session.get_outputs()]}
         self.strings = {name for name, type_ in graph_types.items() if type_ == "tensor(string)"}
+        # Strings have no DLPack form.
+        self.device_io = None
+        if parameters.get(DEVICE_TENSORS) == "no" and not self.strings:
+            device = ("cuda", device_id) if on_gpu else ("cpu", 0)
+            self.device_io = DeviceIO(self.session, *device, self.inputs, self.outputs)
+            pb_utils.Logger.log_info(f"'{self.name}' takes and gives tensors on {device[0]}:{device[1]}")
         self.run_options = None
         shrink = parameters.get("memory.enable_memory_arena_shrinkage")
         if shrink:
@@ -144,6 +152,8 @@ class TritonPythonModel:
             return _failed(f"ONNX Runtime could not run '{self.name}': {error}", pb_utils.TritonError.INTERNAL)
 
     def _run(self, requests):
+        if self.device_io is not None and (self.batched or len(requests) == 1):
+            return [pb_utils.InferenceResponse(tensors) for tensors in self.device_io.run(requests, self.run_options)]
         feeds = [self._feed(request) for request in requests]
         if len(feeds) == 1:
             (feed,) = feeds
@@ -182,11 +192,11 @@ class TritonPythonModel:
 
 def session_options(config, parameters):
     """ONNX Runtime session options from config.pbtxt, named and valued as in the official backend."""
-    unknown = sorted(set(parameters) - SESSION_PARAMETERS - CUDA_PARAMETERS)
+    known = SESSION_PARAMETERS | CUDA_PARAMETERS | {DEVICE_TENSORS}
+    unknown = sorted(set(parameters) - known)
     if unknown:
-        known = ", ".join(sorted(SESSION_PARAMETERS | CUDA_PARAMETERS))
         raise pb_utils.TritonModelException(
-            f"unknown parameters key '{unknown[0]}': the onnxruntime backend knows {known}"
+            f"unknown parameters key '{unknown[0]}': the onnxruntime backend knows {', '.join(sorted(known))}"
         )
     options = _quiet_options()
     level = config.get("optimization", {}).get("graph", {}).get("level", 0)
@@ -234,6 +244,22 @@ def execution_providers(config, parameters, on_gpu, device_id):
         if key in parameters:
             cuda[key] = parameters[key]
     return [*providers, ("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
+
+
+def refuse_fallback(model, wanted, given):
+    """Refuse a session that lacks a provider it was made for: ONNX Runtime then runs on what is left, and only logs."""
+    names = [each if isinstance(each, str) else each[0] for each in wanted]
+    lacking = [name for name in names if name not in given]
+    if "CUDAExecutionProvider" in lacking:
+        raise pb_utils.TritonModelException(
+            f"'{model}' asks for a GPU, but ONNX Runtime fell back to the CPU: install onnxruntime-gpu with "
+            "its CUDA libraries, or choose a configuration with KIND_CPU"
+        )
+    if lacking:
+        raise pb_utils.TritonModelException(
+            f"'{model}' asks for {lacking[0]}, but ONNX Runtime fell back to {given[0]}: install its libraries, or "
+            "leave the accelerator out"
+        )
 
 
 def tensorrt_options(given):
