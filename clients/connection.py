@@ -161,6 +161,7 @@ class Connection:
             if may_have_run(error) and not self.budget.spend():
                 error.add_note("not sent again: the retry budget is spent, see clients.Retries")
                 raise error
+            self.budget.retried += 1
             yield Pause(pause)
             left_s = deadline_s - time.monotonic()
 
@@ -193,12 +194,10 @@ class Connection:
             server.missed += 1
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 # A machine that is merely busy answers something: only complete silence counts.
-                silent_s = time.monotonic() - server.answered_s
-                if server.missed < PROBES_MISSED or silent_s < PROBES_MISSED * PROBE_TIMEOUT_S:
-                    return
-                if server.up and rotation.has_other(server):
+                if time.monotonic() - server.answered_s >= PROBE_TIMEOUT_S and rotation.has_other(server):
                     rotation.mark(server, up=False)
-                    yield Abandon(server)
+                    if server.missed == PROBES_MISSED:
+                        yield Abandon(server)
             elif errors.is_connection_failure(error):
                 rotation.mark(server, up=False)
         else:

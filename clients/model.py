@@ -61,9 +61,9 @@ class BoundModel:
             raise invalid(self.spec, f"'{self.spec.name}' gives any number of answers: ask it with stream()")
         if self.spec.sequence and parameters is None:
             raise invalid(self.spec, f"'{self.spec.name}' keeps state: ask it with `with model.sequence() as ask: ...`")
-        arrays = codec.check_inputs(self.spec, inputs)
         pool = self.connection.pool
         if pool is not None:
+            arrays = codec.check_inputs(self.spec, inputs)
             if outputs is not None:
                 codec.check_outputs(self.spec, outputs)
             wanted = () if classes else self.spec.outputs if outputs is None else outputs
@@ -90,8 +90,8 @@ class BoundModel:
             if shared is not None:
                 return shared
             timeout_s = max(deadline_s - time.monotonic(), 0.0)
-        request = codec.write(
-            self.spec, arrays, outputs=outputs, request_id=request_id, classes=classes, parameters=parameters
+        request = codec.encode(
+            self.spec, inputs, outputs=outputs, request_id=request_id, classes=classes, parameters=parameters
         )
         answer = yield from self.connection.call(
             "ModelInfer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 
@@ -12,23 +13,26 @@ _NEVER_SENT = ("failed to connect to all addresses", "connections to all backend
 
 
 class Budget:
-    """Tokens for retries: each request earns a fraction of one, each retry spends one."""
+    """Tokens for retries: each request earns a fraction of one, each retry of what may have run spends one."""
 
     def __init__(self, retries: Retries) -> None:
         self._retries = retries
         self._tokens = float(retries.reserve)
         self._lock = threading.Lock()
+        self._requests = itertools.count()  # atomic, unlike +=
+        self._credited = self._looks = 0
+        self.earn = self._requests.__next__
         self.spent = 0  # retries of requests that may have run
         self.retried = 0  # all retries
-
-    def earn(self) -> None:
-        """Count a request."""
-        with self._lock:
-            self._tokens = min(self._tokens + self._retries.extra_load, float(self._retries.reserve))
 
     def spend(self) -> bool:
         """Take a token; false when there is none."""
         with self._lock:
+            requests = self.earn() - self._looks
+            self._looks += 1  # each look at the counter moves it
+            earned = (requests - self._credited) * self._retries.extra_load
+            self._tokens = min(self._tokens + earned, float(self._retries.reserve))
+            self._credited = requests
             if self._tokens < 1:
                 return False
             self._tokens -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tritonclient.grpc import service_pb2
 
@@ -39,7 +40,10 @@ class ModelSpec:
     decoupled: bool = False
     sequence: bool = False
     steps: tuple[str, ...] = field(default=())
-    heads: dict[object, bytes] = field(default_factory=dict, repr=False, compare=False)  # the codec's cache
+    # What the codec has learned from earlier requests and answers.
+    heads: dict[object, bytes] = field(default_factory=dict, repr=False, compare=False)
+    requests: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
+    answers: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def batched(self) -> bool:
