@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2
 
 from clients.datatypes import NUMPY_TYPE, Array
-from clients.errors import ServerError
+from clients.errors import InvalidInput, ServerError
 from clients.inputs import check_inputs, check_outputs
 from clients.spec import ModelSpec
 
@@ -147,7 +147,7 @@ def write(
             continue
         raw: Any
         if spec.inputs[name].datatype == "BYTES":
-            raw, size = (packed := pack_bytes(array)), len(packed)
+            raw, size = (packed := pack_texts(spec, name, array)), len(packed)
         else:
             # The join below reads any buffer; those without a format of their own (bfloat16) go as plain bytes.
             raw, size = (
@@ -244,6 +244,15 @@ def decode_classes(answers: Array) -> list[list[Classification]]:
         return Classification(label[0] if label else "", float(value), int(index))
 
     return [[parse(text) for text in row] for row in np.atleast_2d(answers)]
+
+
+def pack_texts(spec: ModelSpec, name: str, array: Array) -> bytes:
+    """An input's elements packed. Raises InvalidInput for text that UTF-8 cannot hold."""
+    try:
+        return pack_bytes(array)
+    except UnicodeEncodeError as error:
+        message = f"input '{name}' of '{spec.name}' holds text that is no Unicode ({error}): expected BYTES"
+        raise InvalidInput(message, model=spec.name) from None
 
 
 def pack_bytes(array: Array) -> bytes:

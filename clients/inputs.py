@@ -86,7 +86,10 @@ def _converts(given: Array, wanted: np.dtype[Any]) -> bool:
 def _as_bytes_array(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
     if isinstance(value, str | bytes):
         value = [value]
-    array = value if isinstance(value, np.ndarray) else _object_array(value)
+    try:
+        array = value if isinstance(value, np.ndarray) else _object_array(value)
+    except Exception as error:  # whatever the object's own conversion raises
+        raise invalid(spec, f"input '{tensor.name}' is no array ({error}): {_wanted(spec, tensor)}") from error
     if array.dtype.kind in "SU":
         array = array.astype(object)
     if array.dtype.kind != "O" or not all(isinstance(item, str | bytes | bytearray) for item in array.ravel()):
@@ -96,9 +99,18 @@ def _as_bytes_array(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
 
 
 def _object_array(value: Any) -> Array:
-    # np.array would cut trailing NUL bytes off, so nested lists are filled into an object array.
+    # np.array would cut trailing NUL bytes off, so nested lists are filled into an object array; it would also take a
+    # bytearray for a list of numbers.
     array = np.array(value, dtype=object)
+    if array.size and isinstance(array.flat[0], int):
+        array = np.array(_without_bytearrays(value), dtype=object)
     return array if array.ndim else array.reshape(1)
+
+
+def _without_bytearrays(value: Any) -> Any:
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_without_bytearrays(item) for item in value]
+    return bytes(value) if isinstance(value, bytearray) else value
 
 
 def _check_batch(spec: ModelSpec, arrays: Mapping[str, Array]) -> None:

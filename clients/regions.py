@@ -67,7 +67,7 @@ class RegionPool:
         None where nothing is, or no region can be had now: then the message carries everything. Raises
         SharedMemoryUnavailable where the server or this machine will not share memory at all.
         """
-        raws = {name: _raw(array) for name, array in arrays.items() if _is_worth_it(array)}
+        raws = {name: _raw(spec, name, array) for name, array in arrays.items() if _is_worth_it(array)}
         sizes = {name: size for name in outputs if (size := output_size(spec, name, arrays)) >= max(WORTH_BYTES, 1)}
         if not raws and not sizes:
             return None
@@ -212,8 +212,8 @@ def _is_worth_it(array: Array) -> bool:
     return array.nbytes >= WORTH_BYTES
 
 
-def _raw(array: Array) -> Any:
-    return codec.pack_bytes(array) if array.dtype.kind == "O" else array.reshape(-1).view(np.uint8)
+def _raw(spec: ModelSpec, name: str, array: Array) -> Any:
+    return codec.pack_texts(spec, name, array) if array.dtype.kind == "O" else array.reshape(-1).view(np.uint8)
 
 
 def _refusal(error: errors.InferenceError, endpoint: str) -> str | None:

@@ -250,8 +250,10 @@ def spoil(rng, case, tensors, batch):
 
 
 def wrong_rank(rng, case, tensor, array, datatype, dims, batch):
-    case.inputs[tensor] = array[None] if rng.random() < 0.5 or array.ndim < 2 else np.zeros(array.shape[1:], array.dtype)
+    fewer = np.zeros(array.shape[1:], array.dtype)
+    case.inputs[tensor] = array[None] if rng.random() < 0.5 or array.ndim < 2 else fewer
     one_axis = batch and dims == [1] and np.ndim(case.inputs[tensor]) == 1  # a list of N is a batch of N
+    case.expected[tensor] = case.inputs[tensor]
     case.valid = None if one_axis else False
 
 
