@@ -51,7 +51,7 @@ def is_certified(points: Sequence[Point], rate_per_s: float) -> bool:
 def missing_requests(points: Sequence[Point], rate_per_s: float) -> int:
     """About how many more would certify the rate if the share over the limit stays; 0 when none can or need be."""
     looks = _looks(points, rate_per_s)
-    if len(looks) >= LOOKS or not _in_order(looks) or _passes(looks):
+    if not looks or len(looks) >= LOOKS or not _in_order(looks) or _passes(looks):
         return 0
     missing = 0
     for slo, counts in _by_slo(looks):

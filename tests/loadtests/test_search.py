@@ -154,6 +154,7 @@ def test_a_spoiled_look_is_no_look():
     spoiled = replace(confirmation(100.0, 600, 0), verdict="invalid")
     assert not is_certified([spoiled], 100.0)
     assert is_certified([spoiled, confirmation(100.0, 600, 0, number=1)], 100.0)
+    assert missing_requests([spoiled, spoiled], 100.0) == 0
 
 
 def replace(value, **changes):
