@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,14 +36,15 @@ PANELS = [
     for panel in json.loads(path.read_text())["panels"]
     for target in panel["targets"]
 ]
-LOAD_S = 5.0
 THREADS = 4
+# Rates of five minutes and of what they are made from: everything else is there before.
+LAST_TO_COME = ("model:triton_saturation:ratio", "model:triton_batch:mean_rate5m", "1 + model:client_slow:ratio_rate3d")
 CERTIFIED = 2500.0
 
 
 @pytest.fixture(scope="module")
 def prometheus(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Prometheus after some seconds of load, with an objective and a certified capacity for `double`."""
+    """Prometheus after some seconds of a load that goes on, with an objective and a certified capacity for `double`."""
     folder = tmp_path_factory.mktemp("watch")
     result = folder / "capacity.json"
     result.write_text(
@@ -62,12 +64,20 @@ def prometheus(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     watcher.watch("triton", *(f"127.0.0.1:{replica.metrics_port}" for replica in fleet.replicas))
     watcher.watch("haproxy", f"127.0.0.1:{fleet.balancer.metrics_port}")
     watcher.watch("clients", f"127.0.0.1:{exporter.server_address[1]}", gpu.address)
+    done = threading.Event()
+    loading = threading.Thread(target=load, args=(fleet, Metrics(registry), done))
     try:
         watcher.start()
-        load(fleet, Metrics(registry))
-        time.sleep(2.5)  # a scrape and an evaluation more
+        loading.start()
+        deadline = time.monotonic() + 30
+        while not all(watcher.query(f"({metric}) > 0") for metric in LAST_TO_COME):
+            assert loading.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
         yield watcher
     finally:
+        done.set()
+        loading.join()
         watcher.close()
         gpu.close()
         exporter.shutdown()
@@ -75,17 +85,15 @@ def prometheus(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         thread.join()
 
 
-def load(fleet: Fleet, metrics: Metrics) -> None:
-    """Requests through the balancer for LOAD_S seconds, counted as clients count them."""
+def load(fleet: Fleet, metrics: Metrics, done: threading.Event) -> None:
+    """Requests through the balancer, counted as clients count them, until `done`."""
     with Client(fleet.balancer.address, tls=TLS(ca=fleet.balancer.ca)) as client:
         double = client.model("double")
-        end = time.monotonic() + LOAD_S
 
         def ask(_: int) -> None:
-            while time.monotonic() < end:
+            while not done.wait(0.01):
                 with metrics.timed("double"):
                     double(x=[[1.0, 2.0]])
-                time.sleep(0.005)
 
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(ask, range(THREADS)))
@@ -134,7 +142,10 @@ def test_recorded_figures_agree_with_the_load(prometheus: Prometheus) -> None:
         return float(sample["value"][1])
 
     clients = value('sum(fathom_client_request_duration_seconds_count{model="double"})')
-    assert value('sum(nv_inference_request_success{model="double"})') >= clients > 300
+    assert clients > 100
+    served = value('sum(increase(nv_inference_request_success{model="double"}[10s]))')
+    asked = value('sum(increase(fathom_client_request_duration_seconds_count{model="double"}[10s]))')
+    assert served == pytest.approx(asked, rel=0.5)  # scraped at different moments
     saturation = value('model:triton_saturation:ratio{model="double"}')
     assert saturation == pytest.approx(
         value('model:triton_answered:rate5m{model="double"}') / (CERTIFIED * value("triton:up:count")), rel=0.2
