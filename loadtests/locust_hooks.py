@@ -11,7 +11,7 @@ from grpc.experimental import gevent as grpc_gevent
 
 from loadtests import locust_options, locust_stats
 from loadtests.locust_front import Front
-from loadtests.locust_jobs import Jobs
+from loadtests.locust_jobs import Jobs, look_often
 from loadtests.locust_panel import Panel
 from loadtests.point import Point
 from loadtests.slo import Slo
@@ -24,6 +24,7 @@ def install(events: Any) -> None:
     """Called once, when the locustfile is imported."""
     grpc_gevent.init_gevent()
     locust_stats.install()
+    look_often()
     locust.runners.WORKER_REPORT_INTERVAL = _REPORT_INTERVAL_S
     logging.getLogger("locust.runners").addFilter(_not_about_spawn_rates)
     events.init_command_line_parser.add_listener(locust_options.add_arguments)

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import zmq.green
 
 from loadtests.errors import GeneratorError, TargetLostError
 from loadtests.job import Limits, Outcome
@@ -21,6 +22,15 @@ from loadtests.worker import Worker, WorkerTarget
 
 PAYLOADS, JOB, GO, STOP = "fathom_payloads", "fathom_job", "fathom_go", "fathom_stop"
 READY, REFUSED, DONE, LOST = "fathom_ready", "fathom_refused", "fathom_done", "fathom_lost"
+
+
+def look_often() -> None:
+    """Lets Locust's sockets look for messages every second.
+
+    zmq may miss an event under gevent, and then looks again only after 11.6 s: long enough for a Locust master to give
+    up on all of its workers.
+    """
+    zmq.green.Socket._gevent_bug_timeout = 1.0
 
 
 class Jobs:

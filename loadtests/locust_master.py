@@ -24,7 +24,7 @@ from loadtests.job import Job, Outcome, read_payloads, read_schedule, write_reco
 from loadtests.record import Record
 from loadtests.split import Part, merge, split
 
-_FIRST_WAIT_S, _LATER_WAIT_S = 120.0, 10.0
+_FIRST_WAIT_S, _LATER_WAIT_S = 120.0, 5.0
 _HEAD_START_S = 0.2
 _LOOK_S = 0.02
 _READY_S = 30.0
@@ -90,12 +90,10 @@ class LocustMaster:
 
     def _connected(self) -> list[str]:
         """As many workers as are wanted, or those that are there after a while."""
-        try:
-            with gevent.Timeout(self._wait_s):
-                while len(self._ready()) < self._wanted:
+        for wait_s, wanted in ((self._wait_s, self._wanted), (_LATER_WAIT_S, 1)):
+            with gevent.Timeout(wait_s, False):
+                while len(self._ready()) < wanted:
                     gevent.sleep(_LOOK_S)
-        except gevent.Timeout:
-            pass
         self._wait_s = _LATER_WAIT_S
         return self._ready()
 
@@ -164,6 +162,7 @@ def main() -> None:
     host, port, workers = sys.argv[1:]
     # Ctrl-C reaches the whole process group; the search decides what it means and tells us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    words.look_often()
     LocustMaster(host, int(port), int(workers)).serve()
 
 

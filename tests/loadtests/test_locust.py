@@ -1,0 +1,171 @@
+"""Locust as the front, as a person uses it: headless, distributed, and in the browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import Browser
+from locust_process import LocustProcess, children, free_port, kill
+from queue_process import request
+
+from loadtests import CapacityRequest, Slo, find
+from loadtests.job import Limits
+from loadtests.judging import make_point
+from loadtests.point import Probe
+from loadtests.record import histogram, percentile
+from loadtests.schedule import constant, payload_choices, poisson
+from loadtests.worker import Worker, WorkerTarget
+
+StartLocust = Callable[..., LocustProcess]
+P99 = Slo.parse("p99=100ms")
+ROOMY = Limits(max_outstanding=10_000)
+
+
+@pytest.fixture
+def start_locust(tmp_path: Path) -> Iterator[StartLocust]:
+    """Starts Locust with the given command line and ends it afterwards."""
+    started: list[LocustProcess] = []
+
+    def start(*options: str, **named: str) -> LocustProcess:
+        started.append(LocustProcess(tmp_path / f"locust-{len(started)}.log", *options, **named))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.stop()
+
+
+@pytest.mark.parametrize(
+    ("slo", "status", "verdict"), [("p90=100ms", 0, "pass"), ("p99=1ms", 1, "fail|undecided|invalid")]
+)
+def test_headless_ends_with_the_verdict(start_queue, start_locust, slo, status, verdict):
+    address = start_queue("--service-ms", "2").address
+    options = ("--headless", "-u", "60", "-t", "3s", "--host", address, "--model", "queue", "--only-summary")
+    process = start_locust(*options, "--slo", slo)
+    process.wait_for("All users spawned")
+    (generator,) = children(process.process.pid)
+    maps = Path(f"/proc/{generator}/maps").read_text()
+    assert "uvloop" in maps
+    assert "gevent" not in maps  # Locust's patches stay in Locust's process
+    code, said = process.wait()
+    assert re.search(rf"^{re.escape(slo)}: ({verdict}), ", said, re.MULTILINE), said
+    assert code == status
+    assert re.search(r"^\d+ requests at 60/s \(answered [\d.]+/s\): p50 \d+\.\d{3} ms", said, re.MULTILINE), said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "127.0.0.1:9"], "no model: give --model NAME"),
+        (["--host", "127.0.0.1:9", "--model", "m"], r"no inference server answers at 127\.0\.0\.1:9"),
+        (["--model", "m"], "no server: give --host HOST:PORT"),
+        (["--host", "127.0.0.1:9", "--model", "m", "--slo", "p99=fast"], "SLO 'p99=fast' is not understood"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(start_locust, options, message):
+    code, said = start_locust("--headless", "-u", "10", "-t", "20s", "--only-summary", *options).wait(15)
+    assert code == 2
+    (line,) = [line for line in said.splitlines() if "ERROR" in line]
+    assert re.search(message, line)
+    assert "Traceback" not in said
+
+
+@pytest.fixture
+def distributed(start_queue, start_locust) -> Iterator[tuple[Worker, list[LocustProcess]]]:
+    """A master with four workers, as a capacity search uses it, at a queue with 1 ms of service."""
+    port = str(free_port())
+    workers = [start_locust("--worker", "--master-port", port) for _ in range(4)]
+    target = WorkerTarget(start_queue("--service-ms", "1").address, [request()] * 3)
+    with Worker(target, module="loadtests.locust_master", options=("127.0.0.1", port, "4")) as master:
+        yield master, workers
+
+
+def test_one_master_and_four_workers(distributed):
+    """One schedule over four workers, percentiles of the pooled latencies; a worker that dies spoils its probe only."""
+    master, workers = distributed
+    schedule = poisson(400, seed=5, count=1200)
+    record, outcome = master.fire(schedule, payload_choices(1200, 3, seed=5), ROOMY, seed=5)
+    assert np.array_equal(record.intended_s, schedule)
+    assert record.ok.all()
+    assert np.bincount(record.worker, minlength=4).min() > 200
+    each = [record.where(record.worker == number).latencies_ms() for number in range(4)]
+    pooled = np.concatenate(each)
+    merged = histogram(each[0])
+    for one in each[1:]:
+        merged.add(histogram(one))
+    point = make_point(Probe(0, "double", 400.0, 1200, 5), record, outcome, [P99])
+    for share, shown_ms in ((0.5, point.p50_ms), (0.9, point.p90_ms), (0.99, point.p99_ms), (0.999, point.p999_ms)):
+        assert shown_ms == percentile(pooled, share)
+        assert merged.get_value_at_percentile(share * 100) / 1e3 == pytest.approx(shown_ms, rel=1e-3, abs=1e-3)
+    assert [share.name for share in point.workers] == ["1", "2", "3", "4"]
+
+    threads = [threading.Timer(0.5, kill, (workers[2].process.pid,))]
+    record, outcome = master.fire(
+        constant(100, duration_s=30), payload_choices(3000, 3, seed=6), ROOMY, seed=6, on_ready=threads[0].start
+    )
+    assert "went missing" in outcome.lost
+    assert outcome.wall_s < 15
+    assert make_point(Probe(1, "double", 100.0, 3000, 6), record, outcome, [P99]).verdict == "invalid"
+
+    record, outcome = master.fire(poisson(200, seed=7, count=200), payload_choices(200, 3, seed=7), ROOMY, seed=7)
+    assert record.ok.all()
+    assert not outcome.lost
+    assert set(record.worker.tolist()) == {0, 1, 2}
+
+
+@pytest.mark.slow
+def test_a_search_over_locust_workers(start_queue, start_locust):
+    port = str(free_port())
+    for _ in range(4):
+        start_locust("--worker", "--master-port", port)
+    address = start_queue("--service-ms", "2").address
+    result = find(CapacityRequest(address, "queue", [P99], budget_s=15, workers=4, locust_master=port))
+    assert not result.partial
+    assert result.capacity_estimate_per_s == pytest.approx(480, rel=0.2)
+    assert all(len(point.workers) == 4 for point in result.points)
+
+
+def ask(port: int, path: str, **form: str) -> dict:
+    data = urllib.parse.urlencode(form).encode() if form else None
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_the_web_page_steers_the_rate_and_shows_the_slos(start_queue, start_locust, tmp_path):
+    port = free_port()
+    address = start_queue("--service-ms", "2").address
+    process = start_locust("--host", address, "--web-host", "127.0.0.1", "--web-port", str(port), "--model", "queue")
+    process.wait_for("Starting web interface")
+    with Browser() as page:
+        time.sleep(0.5)
+        page.open(f"http://127.0.0.1:{port}/")
+        page.wait_for("document.body && document.body.innerText.includes('one user is one request a second')")
+        page.wait_for("document.querySelector('#fathom')?.innerText.includes('latencies run from')")
+        assert page.evaluate("document.querySelector('[name=model]').value") == "queue"
+        form = {"spawn_rate": "500", "host": f"grpc://{address}", "model": "queue", "slo": "p99=100ms, p50=20ms"}
+        assert ask(port, "/swarm", user_count="80", **form)["success"]
+        page.open(f"http://127.0.0.1:{port}/")
+        page.wait_for("/\\d+ of [\\d,]+ over/.test(document.querySelector('#fathom')?.innerText)")
+        page.wait_for("document.querySelector('#fathom').innerText.includes('p50=20ms')")
+        page.screenshot(tmp_path / "running.png")
+        assert ask(port, "/swarm", user_count="200", **form)["success"]
+        page.wait_for("document.querySelector('#fathom').innerText.includes('200.0')")
+    until_s = time.monotonic() + 15
+    while (status := ask(port, "/fathom/status"))["point"] is None or status["point"]["requests"] < 500:
+        assert time.monotonic() < until_s, status
+        time.sleep(0.2)
+    assert status["point"]["achieved_per_s"] == pytest.approx(200, rel=0.2)
+    ask(port, "/stop", stop="now")
+    row = ask(port, "/stats/requests")["stats"][-1]
+    assert row["num_requests"] >= status["point"]["requests"]
+    assert row["response_time_percentile_0.99"] != round(row["response_time_percentile_0.99"])  # no whole milliseconds
