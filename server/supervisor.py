@@ -26,7 +26,10 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
-    """Start the server, wait for its end or its owner's, clean up; returns the server's exit status."""
+    """Start the server, wait for its end or its owner's, clean up.
+
+    Returns the server's exit status: 128 and the signal's number, as a shell does, where a signal ended it.
+    """
     owner, run_dir, shm_prefix, command = int(arguments[0]), Path(arguments[1]), arguments[2], arguments[3:]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -54,7 +57,7 @@ def main(arguments: list[str]) -> int:
     remove_shared_memory(shm_prefix)
     if os.getppid() != owner:  # an owner that lives still wants to read the log
         shutil.rmtree(run_dir, ignore_errors=True)
-    return status
+    return status if status >= 0 else 128 - status
 
 
 def _wait(server: subprocess.Popen[bytes], owner: int) -> float | None:

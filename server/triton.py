@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -101,11 +102,13 @@ class TritonServer:
         return self._process is not None and self._process.poll() is None
 
     def death_reason(self) -> str:
-        """Why a server that ended by itself did so: what its log says, or its exit status."""
-        status = self._require_process().poll()
+        """Why a server that ended by itself did so: the signal that ended it, or what its log says, or its status."""
+        status = self._require_process().wait()
+        if status > 128:
+            name = next((s.name for s in signal.Signals if s == status - 128), f"signal {status - 128}")
+            return f"killed by {name}"
         text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
-        ended = f"killed by signal {-status}" if status and status < 0 else f"exit status {status}"
-        return log.find_reason(text) or ended
+        return log.find_reason(text) or f"exit status {status}"
 
     def start(self) -> TritonServer:
         """Start Triton and return when every model is loaded and warm."""

@@ -171,7 +171,7 @@ def test_a_server_that_dies_says_so(tmp_path):
     with TritonServer(tmp_path, stop_timeout_s=0) as server:
         os.kill(server.pid, signal.SIGKILL)
         assert wait_until(lambda: not server.is_alive())
-        with pytest.raises(ServerDiedError, match="ended by itself"):
+        with pytest.raises(ServerDiedError, match="ended by itself: killed by SIGKILL"):
             _ = server.pid
 
 
