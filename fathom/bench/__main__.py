@@ -11,13 +11,19 @@ from rich.table import Table
 
 from export import recipes
 from export.exporter import export_model
-from fathom.bench import generator, idle, served
+from fathom.bench import client, generator, idle, rates, served
 from fathom.bench.row import Row
 from fathom.options import default_repository
 from fathom.output import Steps, out
 from loadtests.hardware import describe_hardware
 
-BENCHMARKS = {"served": served.measure, "generator": generator.measure, "idle": idle.measure}
+BENCHMARKS = {
+    "served": served.measure,
+    "generator": generator.measure,
+    "rates": rates.measure,
+    "client": client.measure,
+    "idle": idle.measure,
+}
 
 
 def main() -> None:

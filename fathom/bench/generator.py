@@ -36,7 +36,7 @@ LEAST_ACHIEVED = 0.95
 def measure(repository: Path, *, repetitions: int = 5, seconds: float = 2.0) -> list[Row]:
     """CPU per request against tritonclient's aio loop and a pre-built grpc.aio loop; lag at half the maximum rate."""
     against_tritonclient, against_prebuilt, lags_ms = [], [], []
-    with _cached_rain_forecast(repository) as server:
+    with cached_rain_forecast(repository) as server:
         with Client(server.grpc_url) as client:
             spec = client.model("rain_forecast").spec
             request = codec.encode(spec, {name: [1.0] for name in spec.inputs})
@@ -111,7 +111,7 @@ def _maximum(worker: Worker, *, start_per_s: float, seconds: float) -> float:
 
 
 @contextmanager
-def _cached_rain_forecast(repository: Path) -> Iterator[TritonServer]:
+def cached_rain_forecast(repository: Path) -> Iterator[TritonServer]:
     """rain_forecast behind Triton's local response cache."""
     caches = find_installation().tritonserver.parents[1] / "caches"
     with tempfile.TemporaryDirectory() as folder:

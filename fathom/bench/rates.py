@@ -1,0 +1,89 @@
+"""What a load generator is for: requests per CPU-second, and the highest rate that still leaves on time.
+
+Three ways of asking a real Triton that answers from its response cache: the generator, tritonclient's aio client, and
+the gRPC user of Locust's documentation. They take turns within each repetition.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from clients import Client, codec
+from fathom.bench import paced
+from fathom.bench.generator import cached_rain_forecast
+from fathom.bench.row import Row, from_repetitions
+from loadtests.job import Limits
+from loadtests.record import percentile
+from loadtests.schedule import poisson
+from loadtests.worker import Worker, WorkerTarget
+
+GENERATOR, OTHERS = "generator", ("tritonclient", "locust")
+NAMES = {GENERATOR: "generator", "tritonclient": "tritonclient.aio loop", "locust": "Locust gRPC user"}
+ON_TIME_MS = (1.0, 5.0)
+LEAST_KEPT = 0.95
+START_PER_S = {GENERATOR: 1600.0, "tritonclient": 200.0, "locust": 100.0}
+STEP = math.sqrt(2)
+Run = Callable[[str, float], dict[str, float]]
+
+
+def measure(repository: Path, *, repetitions: int = 3, seconds: float = 1.5) -> list[Row]:
+    """Requests per CPU-second of each, the generator's as a ratio to the others, and the highest rate on time."""
+    per_cpu_s: dict[str, list[float]] = {kind: [] for kind in NAMES}
+    highest: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in NAMES}
+    with cached_rain_forecast(repository) as server:
+        with Client(server.grpc_url) as client:
+            spec = client.model("rain_forecast").spec
+            request = codec.encode(spec, {name: [1.0] for name in spec.inputs})
+        with Worker(WorkerTarget(server.grpc_url, [request])) as worker:
+
+            def run(kind: str, rate_per_s: float) -> dict[str, float]:
+                if kind == GENERATOR:
+                    return _fire(worker, rate_per_s, seconds)
+                return paced.drive(kind, server.grpc_url, request, rate_per_s=rate_per_s, seconds=seconds)
+
+            for _ in range(repetitions):
+                loops = {kind: run(kind, 0.0) for kind in OTHERS}
+                loops[GENERATOR] = run(GENERATOR, loops["tritonclient"]["rate_per_s"])
+                for kind, found in loops.items():
+                    per_cpu_s[kind].append(1e6 / found["cpu_us"])
+                for kind in NAMES:
+                    _climb(run, kind, highest[kind])
+    rows = [
+        from_repetitions(f"{NAMES[kind]}, requests per CPU-second", values, unit="/CPU-s")
+        for kind, values in per_cpu_s.items()
+    ]
+    for kind in OTHERS:
+        ratios = [own / other for own, other in zip(per_cpu_s[GENERATOR], per_cpu_s[kind], strict=True)]
+        rows.append(from_repetitions(f"generator / {NAMES[kind]}, requests per CPU-second", ratios, unit="x"))
+    for number, lag_ms in enumerate(ON_TIME_MS):
+        for kind, found in highest.items():
+            name = f"{NAMES[kind]}, highest rate with a send lag p99 <= {lag_ms:g} ms"
+            rows.append(from_repetitions(name, [rates[number] for rates in found], unit="/s"))
+    return rows
+
+
+def _climb(run: Run, kind: str, highest: list[tuple[float, ...]]) -> None:
+    """Appends the highest rate for each lag; 0 where even the lowest is sent late."""
+    rate_per_s = START_PER_S[kind]
+    found = [0.0] * len(ON_TIME_MS)
+    while True:
+        measured = run(kind, rate_per_s)
+        if measured["lag_p99_ms"] > max(ON_TIME_MS) or measured["rate_per_s"] < LEAST_KEPT * rate_per_s:
+            break
+        for number, lag_ms in enumerate(ON_TIME_MS):
+            if measured["lag_p99_ms"] <= lag_ms:
+                found[number] = rate_per_s
+        rate_per_s *= STEP
+    highest.append(tuple(found))
+
+
+def _fire(worker: Worker, rate_per_s: float, seconds: float) -> dict[str, float]:
+    offsets = poisson(rate_per_s, seed=0, duration_s=seconds)
+    record, outcome = worker.fire(offsets, np.zeros(len(offsets), np.int32), Limits(100_000))
+    lag_ms = percentile(record.send_lags_ms(), 0.99)
+    kept_per_s = 0.0 if outcome.stopped else record.achieved_per_s() * rate_per_s * seconds / len(offsets)
+    return {"rate_per_s": kept_per_s, "lag_p99_ms": lag_ms, "cpu_us": outcome.cpu_s / len(offsets) * 1e6}
