@@ -60,9 +60,9 @@ def measure(repository: Path, *, repetitions: int = 3, seconds: float = 1.5) -> 
         ratios = [own / other for own, other in zip(per_cpu_s[GENERATOR], per_cpu_s[kind], strict=True)]
         rows.append(from_repetitions(f"generator / {NAMES[kind]}, requests per CPU-second", ratios, unit="x"))
     for number, lag_ms in enumerate(ON_TIME_MS):
-        for kind, found in highest.items():
+        for kind, climbs in highest.items():
             name = f"{NAMES[kind]}, highest rate with a send lag p99 <= {lag_ms:g} ms"
-            rows.append(from_repetitions(name, [rates[number] for rates in found], unit="/s"))
+            rows.append(from_repetitions(name, [climb[number] for climb in climbs], unit="/s"))
     return rows
 
 
