@@ -31,6 +31,8 @@ class TritonServer:
     Ports left out are chosen free; everything listens on `address`, by default the loopback interface. `config_name`
     selects the `configs/<name>.pbtxt` of the models that have one. The server ends with this process, however it dies.
 
+    With an `admin_token`, callers without it are refused what changes the server (server.command.ADMIN_PROTOCOLS).
+
     `start` raises EnvironmentNotFitError or ServerStartError, whose message carries the reason from Triton's log.
     """
 
@@ -45,6 +47,7 @@ class TritonServer:
         metrics_port: int | None = None,
         ready_timeout_s: float = 120.0,
         stop_timeout_s: float = 30.0,
+        admin_token: str | None = None,
         extra: tuple[str, ...] = (),
     ) -> None:
         self.model_repository = Path(model_repository).resolve()
@@ -56,6 +59,7 @@ class TritonServer:
             address=address,
             config_name=config_name,
             exit_timeout_s=max(1, round(stop_timeout_s)),
+            admin_token=admin_token,
             extra=extra,
         )
         self._process: subprocess.Popen[bytes] | None = None

@@ -1,8 +1,13 @@
-"""Start a real Triton on this machine with the model repository and keep it until Ctrl-C."""
+"""Start a real Triton on this machine with the model repository and keep it until Ctrl-C.
+
+With FATHOM_ADMIN_TOKEN in the environment, loading models, shared memory, tracing and logging are refused to callers
+that do not send it (gRPC metadata triton-grpc-protocol-admin-token, HTTP header admin-token).
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 
 from fathom import options
@@ -37,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         grpc_port=arguments.grpc_port or None,
         http_port=arguments.http_port or None,
         metrics_port=arguments.metrics_port or None,
+        admin_token=os.environ.get("FATHOM_ADMIN_TOKEN"),
     )
     with err.status(f"starting Triton with {repository}"):
         server.start()
