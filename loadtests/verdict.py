@@ -134,7 +134,7 @@ def dependence(latencies_ms: NDArray[np.float64], slo: Slo, late: NDArray[np.boo
 
     The slowest are the requests over the limit and, because those may be too few to learn from when the SLO is kept,
     the slowest 2 and 5 x `allowed_share` (2 % and 5 % for a p99); the largest of the three figures counts. The sum ends
-    where the autocorrelation does; when neighbours are already within the noise of independent requests (2.5 / sqrt(n)),
+    where the autocorrelation does; when neighbours are already within the noise of independent ones (2.5 / sqrt(n)),
     the answer is 1. A sample of few independent requests knows its own dependence badly, and the lucky ones that seem
     to pass underrate it: hence the last factor, found by simulation.
 
