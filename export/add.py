@@ -18,7 +18,7 @@ from export.errors import ContractError, PublishError
 from export.exporter import ExportResult, export_model
 from export.plan import configured_tag
 from export.publish import hold, scratch
-from export.recipe import Progress, no_progress
+from export.recipe import Arrays, Progress, no_progress
 from export.recipe_file import EXAMPLE, FILE, NONE, InputRule, RecipeFile
 
 MAX_BATCH_SIZE = 8
@@ -142,6 +142,7 @@ def _draft(
         signature=served,
         rules=rules,
         max_batch_size=0 if plan.batch == NONE else wish.max_batch_size,
+        warmup_files=_warmup_files(staged / "warmup", plan.example),
         cpu_only=wish.kind == SKLEARN,
     )
     (staged / "config.pbtxt").write_text(drafted.text(), encoding="utf-8")
@@ -154,6 +155,27 @@ def _rules_of(plan: prepare.Plan) -> dict[str, InputRule]:
         name: InputRule(rule.data_type, tuple(plan.example[name].shape[1:]), rule.values)
         for name, rule in plan.rules.items()
     }
+
+
+def _warmup_files(folder: Path, example: Arrays) -> dict[str, str]:
+    """Write the first example request of inputs for which zero may be no value: texts, and whole numbers without it.
+
+    The bytes are those of a request: numbers as they are, texts each behind its length.
+    """
+    written = {}
+    for index, (name, rows) in enumerate(example.items()):
+        row = np.asarray(rows[0])
+        if row.dtype.kind == "U":
+            texts = [text.encode() for text in row.ravel().tolist()]
+            data = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+        elif row.dtype.kind in "iu" and not (rows == 0).any():
+            data = row.tobytes()
+        else:
+            continue
+        folder.mkdir(exist_ok=True)
+        written[name] = f"input_{index}"
+        (folder / written[name]).write_bytes(data)
+    return written
 
 
 def _anchor(folder: Path) -> Path:

@@ -16,13 +16,15 @@ INSTANCES, THREADS = 2, 1
 
 @dataclass(frozen=True)
 class Draft:
-    """What a draft is made of: `max_batch_size` is 0 for a model without a batch axis."""
+    """What a draft is made of: `max_batch_size` is 0 for a model without a batch axis; `warmup_files`
+    name the file of the warm-up folder for inputs that zeros may be no values of."""
 
     name: str
     summary: str
     signature: Signature
     rules: Mapping[str, InputRule]
     max_batch_size: int
+    warmup_files: Mapping[str, str]
     cpu_only: bool = False
 
     def text(self) -> str:
@@ -105,11 +107,13 @@ dynamic_batching {{
                 lines.append(f"    batch_size: {size}")
             lines += [self._warm(name, rule) for name, rule in self.rules.items()]
             samples.append("\n".join([*lines, "  }"]))
-        head = "# Ready only after these have run once. Zeros are in the range of every table and category.\n"
+        head = "# Ready only after these have run once.\n"
         return head + "model_warmup [\n" + ",\n".join(samples) + "\n]\n"
 
     def _warm(self, name: str, rule: InputRule) -> str:
         data = "random_data: true" if rule.values.kind == "normal" else "zero_data: true"
+        if name in self.warmup_files:
+            data = f"input_data_file: {quoted(self.warmup_files[name])}"
         value = f"{{ data_type: {rule.data_type} dims: {dims_text(rule.shape)} {data} }}"
         return f"    inputs {{ key: {quoted(name)} value {value} }}"
 

@@ -98,7 +98,7 @@ class Trial:
     def batches(self, candidate: str) -> str | None:
         """Why rows cannot be asked together, as a sentence; None where their answers are those of each row alone."""
         rules = self.rules(candidate)
-        example = self.example(rules, batched=True)
+        example = self.probes(rules)
         alone = [
             self._ask({name: rows[index : index + 1] for name, rows in example.items()}) for index in range(PROBED)
         ]
@@ -192,19 +192,46 @@ class Trial:
         return found
 
     def example(self, rules: Mapping[str, InputRule], *, batched: bool) -> dict[str, Array]:
-        """Requests on a first axis: the source's own, else made up; at least PROBED of them where rows make a batch."""
-        given = self.brought.example
-        if given is not None:
-            missing = [name for name in rules if name not in given]
-            if missing:
-                raise ContractError(f"the example has nothing for input '{missing[0]}': it has {', '.join(given)}")
-            arrays = {name: np.asarray(given[name]) for name in rules}
-            if batched:
-                count = max(PROBED, len(next(iter(arrays.values()))))
-                return {name: np.resize(rows, (count, *rows.shape[1:])) for name, rows in arrays.items()}
-            return {name: rows[None] for name, rows in arrays.items()}
-        wanted = {name: (rule.data_type, rule.shape, rule.values) for name, rule in rules.items()}
-        return values.rows(wanted, row_count(rules), SEED)
+        """Requests on a first axis: the source's own, else made up."""
+        if self.brought.example is None:
+            return values.rows(_wanted(rules), row_count(rules), SEED)
+        given = {name: self._given(name, rule.data_type) for name, rule in rules.items()}
+        if batched:
+            return given
+        return {name: rows[None] if rows.ndim == self._rank(name) else rows for name, rows in given.items()}
+
+    def probes(self, rules: Mapping[str, InputRule]) -> dict[str, Array]:
+        """PROBED rows that differ: the example's, filled up with made-up ones where it has fewer."""
+        example = self.example(rules, batched=True)
+        have = len(next(iter(example.values())))
+        if have >= PROBED:
+            return {name: rows[:PROBED] for name, rows in example.items()}
+        made_up = values.rows(_wanted(rules), PROBED - have, SEED)
+        filled = {name: np.concatenate([rows, made_up[name]]) for name, rows in example.items()}
+        try:
+            self.brought.predict({name: rows[-1:] for name, rows in filled.items()})
+        except Exception:  # made-up rows that the source does not take
+            self.notes.append(f"the example has {have} rows: with {PROBED} or more, batching could be judged on them")
+            return {name: np.resize(rows, (PROBED, *rows.shape[1:])) for name, rows in example.items()}
+        return filled
+
+    def _given(self, name: str, data_type: str) -> Array:
+        """The example of one input, of the graph's type. Raises ContractError where it cannot be."""
+        example = self.brought.example or {}
+        if name not in example:
+            raise ContractError(f"the example has nothing for input '{name}': it has {', '.join(example)}")
+        rows = np.asarray(example[name])
+        if data_type == "TYPE_STRING":
+            if rows.dtype.kind not in "US":
+                raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes texts: give numpy.str_")
+            return rows.astype(np.str_)
+        wanted = values.NUMPY[data_type]
+        if not np.can_cast(rows.dtype, wanted, "same_kind"):
+            raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes {wanted}: convert it")
+        return rows.astype(wanted)
+
+    def _rank(self, name: str) -> int:
+        return next(len(graph_edit.shape(value) or ()) for value in graph_edit.inputs(self.model) if value.name == name)
 
     def write(self, candidate: str, widened: tuple[str, ...], path: Path) -> Path:
         """The graph as it is served, without the outputs' shapes being held to a run."""
@@ -242,8 +269,9 @@ class Trial:
             for word in (f"{name}:{axis}", key):
                 if word in known:
                     return known[word]
-        if self.brought.example is not None:
-            sizes = np.asarray(self.brought.example[name]).shape
+        if name in (self.brought.example or {}):
+            sizes = np.asarray((self.brought.example or {})[name]).shape
+            sizes = sizes[1:] if len(sizes) > self._rank(name) else sizes  # requests of a model without a batch axis
             if axis < len(sizes):
                 return int(sizes[axis])
         batch = self.no_batch if axis == 0 and candidate == NONE else ""
@@ -318,6 +346,10 @@ def unknown_dims(model: Any, dims: Mapping[str, int]) -> str | None:
             known = ", ".join(dict.fromkeys(open_axes)) or "none"
             return f"--dim {name}={dims[name]}: no input has an open axis of that name (open are: {known})"
     return None
+
+
+def _wanted(rules: Mapping[str, InputRule]) -> dict[str, tuple[str, tuple[int, ...], values.Values]]:
+    return {name: (rule.data_type, rule.shape, rule.values) for name, rule in rules.items()}
 
 
 def row_count(rules: Mapping[str, InputRule]) -> int:

@@ -8,11 +8,13 @@ when a precision that the recipe offers fails its gate.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
 from export import recipes
 from export.compare import PrecisionRow, compare
+from export.recipe import Recipe
 from fathom import options
 from fathom.errors import UsageError
 from fathom.figures import cell
@@ -21,8 +23,11 @@ from fathom.output import Steps, err, out, print_json
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom precision`."""
-    command.add_argument("models", nargs="*", metavar="MODEL", help=f"one of {', '.join(recipes.NAMES)} (default: all)")
+    command.add_argument(
+        "models", nargs="*", metavar="MODEL", help=f"{', '.join(recipes.NAMES)} (default: all), or an added one"
+    )
     command.add_argument("--weights", metavar="SOURCE", help="as for `fathom export`")
+    options.add_repository(command)
     options.add_json(command)
 
 
@@ -31,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     names = arguments.models or list(recipes.NAMES)
     if arguments.weights and len(names) != 1:
         raise UsageError("--weights is for one model: name it, as in `fathom precision minilm --weights DIR`")
-    chosen = [recipes.find(name) for name in names]
+    chosen = [recipes.find(name, arguments.model_repository) for name in names]
     rows: list[PrecisionRow] = []
     with Steps() as steps:
         for recipe in chosen:
@@ -41,14 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"precisions": [row.to_json() for row in rows]})
     else:
-        out.print(table(rows))
+        out.print(table(rows, {recipe.name: recipe for recipe in chosen}))
     for row in rows:
         if row.passed is not True:
             err.print(f"[yellow]note[/yellow] {row.model} at {row.precision}: {row.gate}", soft_wrap=True)
     return 1 if any(row.passed is False for row in rows) else 0
 
 
-def table(rows: list[PrecisionRow]) -> Table:
+def table(rows: Sequence[PrecisionRow], chosen: Mapping[str, Recipe]) -> Table:
     """The comparison for a person; parity is the distance from the trained source."""
     heads = ("model", "precision", "size", "max abs", "relative", "min cosine", "accuracy", "batch 1", "batch 16")
     made = Table(*heads, "x fp32", "gate", box=None, pad_edge=False)
@@ -60,7 +65,7 @@ def table(rows: list[PrecisionRow]) -> Table:
             continue
         parity, speed, base = row.measured.parity, row.speed, full[row.model].speed
         gains = [base.latency_ms[batch] / speed.latency_ms[batch] for batch in (1, 16)] if base else []
-        figures = recipes.find(row.model).figures
+        figures = chosen[row.model].figures
         accuracy = [
             f"{each.name} {cell(row.measured.accuracy[each.name])}"
             for each in figures

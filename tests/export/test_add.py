@@ -1,10 +1,12 @@
 """`add`: what is decided about a graph, what is drafted, and that nothing is half there."""
 
+import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import onnx
 import pytest
@@ -19,6 +21,7 @@ from export.exporter import export_model
 from export.lint import lint
 from export.manifest import Manifest
 from export.measure import Reference
+from export.profiles import profiles
 
 DENSE = [node("MatMul", ["x", "w"], ["y"])]
 WEIGHTS = {"w": matrix(3, 2)}
@@ -338,7 +341,7 @@ def test_a_recipe_that_was_spoiled_is_named(repository, tmp_path):
 STAGES = ("inspect", "convert to ONNX", "measure onnx", "publish", "verify")
 
 
-def test_sigkill_at_every_stage_leaves_the_repository_as_it_was(repository, tmp_path):
+def test_sigkill_at_every_stage_leaves_the_repository_as_it_was(tmp_path):
     path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["n", 3])], [("y", F, ["n", 2])], WEIGHTS)
     program = """
 import os, signal, sys
@@ -350,9 +353,50 @@ def die(step, *_):
         os.kill(os.getpid(), signal.SIGKILL)
 add("mine", Wish("onnx", source), Path(repository), on_progress=die, verify=lambda *_: die("verify"))
 """
-    for stage in STAGES:
-        done = subprocess.run([sys.executable, "-c", program, stage, str(path), str(repository)], check=False)
-        assert done.returncode == -signal.SIGKILL, stage
-        assert list(repository.iterdir()) == [], stage
+    own = [tmp_path / str(index) / "model_repository" for index in range(len(STAGES))]
+    for each in own:
+        each.mkdir(parents=True)
+    adding = [
+        subprocess.Popen([sys.executable, "-c", program, stage, str(path), str(each)])
+        for stage, each in zip(STAGES, own, strict=True)
+    ]
+    assert [each.wait() for each in adding] == [-signal.SIGKILL] * len(STAGES)
+    for stage, each in zip(STAGES, own, strict=True):
+        assert list(each.iterdir()) == [], stage
+        bring(each, path)
+        assert list(each.parent.iterdir()) == [each], stage
+
+
+def test_one_example_row_is_filled_up_to_judge_batching(repository, tmp_path):
+    nodes = [node("Softmax", ["x"], ["y"], axis=0)]
+    path = write(tmp_path / "m.onnx", nodes, [("x", F, ["n", 3])], [("y", F, ["n", 3])])
+    np.savez(tmp_path / "rows.npz", x=matrix(1, 3))
+    _, message = bring(repository, path, example=tmp_path / "rows.npz")
+    assert message.max_batch_size == 0, "one row alone equals itself, whatever the graph does with two"
+
+
+def test_requests_of_a_model_without_a_batch_are_stacked_or_one(repository, tmp_path):
+    path = write(tmp_path / "m.onnx", [node("Softmax", ["x"], ["y"], axis=0)], [("x", F, [4, 2])], [("y", F, [4, 2])])
+    np.savez(tmp_path / "one.npz", x=matrix(4, 2).astype(np.float64))
+    np.savez(tmp_path / "five.npz", x=np.stack([matrix(4, 2, seed) for seed in range(5)]))
+    for name, rows in (("one", 1), ("five", 5)):
+        made = add(name, Wish("onnx", str(path), example=tmp_path / f"{name}.npz"), repository)
+        assert made.recipe.evaluation().inputs["x"].shape == (rows, 4, 2)
+    np.savez(tmp_path / "text.npz", x=np.array(["a"]))
+    with pytest.raises(ExportError, match="the example of 'x' is <U1, the input takes float32"):
+        add("text", Wish("onnx", str(path), example=tmp_path / "text.npz"), repository)
+
+
+def test_an_engine_gets_a_profile_for_what_was_added(repository, tmp_path):
+    nodes, shape = [node("Add", ["x", "z"], ["y"])], ["n", "steps"]
+    path = write(tmp_path / "m.onnx", nodes, [("x", F, shape), ("z", F, shape)], [("y", F, shape)])
+    made, message = bring(repository, path, dims={"steps": 6})
+    (profile,) = profiles(message, made.recipe.axis_ranges)
+    assert (profile.shapes["x"].minimum, profile.shapes["x"].maximum) == ((1, 1), (8, 24))
+
+
+def test_its_manifest_keeps_to_the_schema(repository, tmp_path):
+    path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["n", 3])], [("y", F, ["n", 2])], WEIGHTS)
     bring(repository, path)
-    assert sorted(tmp_path.iterdir()) == sorted([repository, path])
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "manifest.schema.json").read_text())
+    jsonschema.validate(json.loads((repository / "mine" / "1" / "manifest.json").read_text()), schema)

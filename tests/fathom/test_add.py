@@ -20,7 +20,7 @@ from server import TritonServer
 LIGHT = ("squeezenet", "shufflenet", "inception_v2")
 """Those whose constants are folded in a second or so; the rest of the folder is for the slow run."""
 
-SOURCES = ("churn", "line", "words", "encoder", "vision")
+SOURCES = ("churn", "strict", "line", "words", "encoder", "vision")
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,7 @@ def repository(project):
     made = project / "model_repository"
     wishes = {
         "churn": Wish("sklearn", "their_models:churn"),
+        "strict": Wish("sklearn", "their_models:strict"),
         "line": Wish("sklearn", "their_models:line"),
         "words": Wish("torch", "their_models:words"),
         "encoder": Wish("hf", str(project / "encoder")),

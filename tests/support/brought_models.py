@@ -76,6 +76,14 @@ def churn():
     return pipeline, {"plan": plan, "monthly_fee": fee, "months": months}
 
 
+def strict():
+    """Text that must be one of its categories, which an empty one is not."""
+    plan = np.array(["basic", "family", "business"] * 10)[:, None]
+    return Pipeline(
+        [("text", OneHotEncoder(sparse_output=False)), ("line", LinearRegression())]
+    ).fit(plan.astype(object), np.arange(30.0)), {"plan": plan.ravel()}
+
+
 def line():
     random = np.random.default_rng(0)
     table = random.normal(size=(100, 4))
