@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from clients import Classification, Client, Model
 from export import recipes
 from export.errors import RecipeError
+from fathom.errors import UsageError
 
 Outputs = Mapping[str, np.ndarray[Any, Any]]
 SHOWN_NUMBERS = 6
@@ -63,6 +65,39 @@ def as_json(outputs: Outputs) -> dict[str, Any]:
         }
         for name, array in outputs.items()
     }
+
+
+def shapes(outputs: Outputs) -> str:
+    """`y: float32 [1, 2], said: BYTES [1, 1]`."""
+    return ", ".join(
+        f"{name}: {'BYTES' if array.dtype == object else array.dtype} {list(array.shape)}"
+        for name, array in outputs.items()
+    )
+
+
+def write(path: Path, outputs: Outputs) -> None:
+    """One tensor to a .npy file, or any number to an .npz; bytes as fixed-length strings. Raises UsageError."""
+    arrays = {name: _writable(name, array) for name, array in outputs.items()}
+    if path.suffix == ".npy" and len(arrays) != 1:
+        raise UsageError(f"a .npy file holds one tensor, and there are {', '.join(arrays)}: name an .npz file")
+    try:
+        if path.suffix == ".npy":
+            np.save(path, next(iter(arrays.values())))
+        else:
+            np.savez(path, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def _writable(name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if array.dtype.kind == "V":  # bfloat16: .npy has no such type
+        return array.astype(np.float32)
+    if array.dtype != object:
+        return array
+    fixed = array.astype(np.bytes_)
+    if any(len(kept) != len(item) for kept, item in zip(fixed.flat, array.flat, strict=True)):
+        raise UsageError(f"output '{name}' has bytes that end in NUL, which .npy would drop: use --json")
+    return fixed
 
 
 def _article(entry: Classification) -> str:

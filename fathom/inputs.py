@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import numpy as np
 from clients import ModelSpec, TensorSpec
 from clients.datatypes import NUMPY_TYPE
 from fathom.errors import UsageError
+from fathom.images import SUFFIXES, as_pixels
+
+Array = np.ndarray[Any, Any]
 
 
-def parse(spec: ModelSpec, arguments: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+def parse(spec: ModelSpec, arguments: Sequence[str]) -> dict[str, Array]:
     """Arrays with the batch axis in front. A name given several times makes a batch.
 
-    Text inputs take the value as it is, or a file's bytes. Numeric ones take a number, a JSON list, or a .npy or .json
-    file. Raises UsageError naming the argument.
+    Text inputs take the value as it is, or a file's bytes. Numeric ones take a number, a JSON list, or a .npy, .json or
+    image file. `@-` is standard input, and `@@` a text's own @. Raises UsageError naming the argument.
     """
     given: dict[str, list[Any]] = {}
     for argument in arguments:
@@ -27,7 +31,7 @@ def parse(spec: ModelSpec, arguments: Sequence[str]) -> dict[str, np.ndarray[Any
             raise UsageError(f"'{argument}' is no input: write {name or 'name'}=value or {name or 'name'}=@file")
         if name not in spec.inputs:
             raise UsageError(f"'{spec.name}' has no input '{name}': it takes {signature(spec)}")
-        given.setdefault(name, []).append(_value(spec.inputs[name], value))
+        given.setdefault(name, []).append(_value(spec, spec.inputs[name], value))
     missing = [name for name, tensor in spec.inputs.items() if name not in given and not tensor.optional]
     if missing:
         raise UsageError(f"input '{missing[0]}' of '{spec.name}' is missing: it takes {signature(spec)}")
@@ -39,47 +43,79 @@ def signature(spec: ModelSpec) -> str:
     return ", ".join(f"{t.name} ({t.datatype} {t.shape_text(spec.batched)})" for t in spec.inputs.values())
 
 
-def _value(tensor: TensorSpec, text: str) -> Any:
-    if text.startswith("@"):
-        path = Path(text[1:])
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise UsageError(f"input '{tensor.name}': cannot read '{path}': {error.strerror}") from error
-        if tensor.datatype == "BYTES":
-            return data
-        if path.suffix == ".npy":
-            try:
-                return np.load(path, allow_pickle=False)
-            except ValueError as error:
-                raise UsageError(f"input '{tensor.name}': '{path}' is no .npy file: {error}") from error
-        text = data.decode(errors="replace")
+def _value(spec: ModelSpec, tensor: TensorSpec, text: str) -> Any:
+    """One argument's value: bytes of one text, or an array."""
+    if text.startswith("@") and not text.startswith("@@"):
+        return _from_file(spec, tensor, text[1:])
     if tensor.datatype == "BYTES":
-        return text.encode()
+        return text.removeprefix("@").encode() if text.startswith("@@") else text.encode()
+    return _from_json(tensor, text, f"'{_shorten(text)}'")
+
+
+def _from_file(spec: ModelSpec, tensor: TensorSpec, name: str) -> Any:
+    path = Path(name)
     try:
-        return np.asarray(json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"input '{tensor.name}' takes {tensor.datatype}: '{_shorten(text)}' is neither a number, a JSON list "
-            "nor a .npy file given as @file"
-        ) from error
-
-
-def _batch(spec: ModelSpec, tensor: TensorSpec, values: list[Any]) -> np.ndarray[Any, Any]:
+        data = sys.stdin.buffer.read() if name == "-" else path.read_bytes()
+    except OSError as error:
+        hint = "; write @@ for a text that begins with @" if tensor.datatype == "BYTES" else ""
+        raise UsageError(f"input '{tensor.name}': cannot read '{path}': {error.strerror}{hint}") from error
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        try:
+            array = np.load(path, allow_pickle=False)
+        except ValueError as error:
+            raise UsageError(f"input '{tensor.name}': '{path}' is no .npy file of numbers or texts: {error}") from error
+        return array.astype(object) if tensor.datatype == "BYTES" and array.dtype.kind in "SU" else array
+    if suffix == ".json":
+        return _from_json(tensor, data.decode(errors="replace"), f"'{path}'")
     if tensor.datatype == "BYTES":
-        array = np.empty(len(values), dtype=object)
-        array[:] = values
-        return array.reshape(-1, *tensor.dims[1:]) if tensor.dims == (1,) else array
+        return data.removesuffix(b"\n").removesuffix(b"\r") if suffix in (".txt", ".md") else data
+    if suffix in SUFFIXES:
+        return as_pixels(tensor, data, path)
+    return _from_json(tensor, data.decode(errors="replace"), f"'{path}'")
+
+
+def _from_json(tensor: TensorSpec, text: str, where: str) -> Any:
+    try:
+        value = json.loads(text)
+        if tensor.datatype != "BYTES":
+            return np.asarray(value)
+        if all(isinstance(item, str) for item in np.array(value, object).flat):
+            return np.vectorize(str.encode, otypes=[object])(np.array(value, object))
+    except (ValueError, TypeError) as error:
+        if tensor.datatype != "BYTES":
+            raise UsageError(
+                f"input '{tensor.name}' takes {tensor.datatype}: {where} is neither a number nor a JSON list, and no "
+                ".npy, .json or image file given as @file"
+            ) from error
+    raise UsageError(f"input '{tensor.name}' takes texts: {where} is no JSON text or list of texts")
+
+
+def _batch(spec: ModelSpec, tensor: TensorSpec, values: list[Any]) -> Array:
+    if tensor.datatype == "BYTES":
+        return _batch_of_texts(spec, tensor, values)
     rows = [_row(tensor, value) for value in values]
+    if len(rows) > 1 and not spec.batched:
+        raise UsageError(f"input '{tensor.name}' was given {len(rows)} times, but '{spec.name}' takes no batches")
     if not spec.batched or (len(rows) == 1 and rows[0].ndim > len(tensor.dims)):
         return rows[0]
     try:
         return np.stack(rows)
     except ValueError as error:
-        raise UsageError(f"the values of input '{tensor.name}' differ in shape: {error}") from error
+        shapes = " and ".join(sorted({str(list(row.shape)) for row in rows}))
+        raise UsageError(f"the values of input '{tensor.name}' differ in shape: {shapes}") from error
 
 
-def _row(tensor: TensorSpec, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _batch_of_texts(spec: ModelSpec, tensor: TensorSpec, values: list[Any]) -> Array:
+    if len(values) == 1 and isinstance(values[0], np.ndarray):
+        return values[0] if values[0].ndim else values[0].reshape(1)
+    texts = [text for value in values for text in (value.ravel() if isinstance(value, np.ndarray) else [value])]
+    array = np.empty(len(texts), dtype=object)
+    array[:] = texts
+    return array.reshape(-1, *tensor.dims[1:]) if tensor.dims == (1,) else array
+
+
+def _row(tensor: TensorSpec, value: Array) -> Array:
     if value.ndim == 0 and tensor.dims == (1,):
         value = value.reshape(1)
     wanted = NUMPY_TYPE[tensor.datatype]

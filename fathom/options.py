@@ -10,7 +10,7 @@ from pathlib import Path
 DEFAULT_SERVER = "localhost:8001"
 
 
-def add_repository(command: argparse.ArgumentParser) -> None:
+def add_repository(command: argparse._ActionsContainer) -> None:
     """`--model-repository`."""
     command.add_argument(
         "--model-repository",
@@ -22,7 +22,7 @@ def add_repository(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_json(command: argparse.ArgumentParser) -> None:
+def add_json(command: argparse._ActionsContainer) -> None:
     """`--json`."""
     command.add_argument("--json", action="store_true", help="print one JSON document; progress goes to stderr")
 

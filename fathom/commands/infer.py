@@ -3,20 +3,26 @@
   fathom infer image_classifier image=@digit.png
   fathom infer text_embedding text="play some jazz" text="put on some music"
   fathom infer rain_forecast temperature_c=12 humidity_pct=96 pressure_hpa=998 wind_speed_m_s=9 cloud_cover_pct=100
+  fathom infer mobilenet_v2 pixels=@digit.png --output probabilities.npy
+  fathom infer rain_forecast ... --repeat 1000 --concurrency 8
 
-An input given several times makes a batch. Numbers may be JSON lists, or files: name=@pixels.npy.
+An input given several times makes a batch. A value is text, a number or a JSON list; name=@file reads a .npy, .json,
+image or text file, and name=@- standard input. Write @@ for a text that begins with @.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from clients import Client
-from fathom import answers, inputs, options, payloads
+from clients import TLS, Client, InsecureConnectionWarning, Model
+from fathom import answers, inputs, latencies, options
 from fathom.errors import UsageError
-from fathom.output import out, print_json
+from fathom.output import err, out, print_json
 from fathom.servers import connect
 
 
@@ -24,49 +30,165 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom infer`."""
     command.add_argument("model", metavar="MODEL", help="a model or pipeline of the server")
     command.add_argument("inputs", nargs="*", metavar="name=value", help="an input; name=@file reads a file")
+    command.add_argument("--top", type=int, default=5, metavar="K", help="labels to ask a classifier for (default: 5)")
     command.add_argument(
-        "--example", action="store_true", help="ask the first example request that the model was exported with"
+        "--stream", action="store_true", help="print each part of the answer as it comes (for decoupled models)"
     )
-    command.add_argument(
+
+    where = command.add_argument_group("where and how to ask")
+    where.add_argument(
         "--server",
         metavar="HOST:PORT",
         help=f"gRPC endpoint (default: {options.DEFAULT_SERVER}, or a server started for this question)",
     )
-    options.add_repository(command)
-    command.add_argument("--timeout", type=float, default=30.0, metavar="S", help="deadline in seconds (default: 30)")
-    command.add_argument("--top", type=int, default=5, metavar="K", help="labels to ask a classifier for (default: 5)")
-    options.add_json(command)
+    options.add_repository(where)
+    where.add_argument("--timeout", type=float, default=30.0, metavar="S", help="deadline in seconds (default: 30)")
+    where.add_argument(
+        "--tls-ca", type=Path, metavar="FILE", help="encrypt, and check the server against this PEM file"
+    )
+    where.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="send this header; may be given several times",
+    )
+    memory = where.add_mutually_exclusive_group()
+    memory.add_argument(
+        "--shared-memory",
+        action="store_const",
+        const="system",
+        help="send large tensors through shared memory: for a server on this machine",
+    )
+    memory.add_argument(
+        "--cuda-shared-memory",
+        dest="shared_memory",
+        action="store_const",
+        const="cuda",
+        help="send large tensors through GPU memory: for a server on this machine's GPU",
+    )
+
+    result = command.add_argument_group("what to do with the answer")
+    options.add_json(result)
+    result.add_argument(
+        "--output", type=Path, metavar="FILE", help="write the tensors to FILE: .npy for one, .npz for all"
+    )
+
+    look = command.add_argument_group("a quick look at latency")
+    look.add_argument("--repeat", type=int, metavar="N", help="ask N times more, and show p50, p90, p99 and the rate")
+    look.add_argument("--concurrency", type=int, metavar="C", help="requests in flight with --repeat (default: 1)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask and print."""
-    if arguments.example and arguments.inputs:
-        raise UsageError(f"--example asks its own inputs: leave out {arguments.inputs[0]}")
-    with (
-        connect(arguments.server, arguments.model_repository) as server,
-        Client(server, timeout_s=arguments.timeout) as client,
-    ):
-        model = client.model(arguments.model)
-        arrays = (
-            payloads.example(arguments.model, arguments.model_repository)
-            if arguments.example
-            else inputs.parse(model.spec, arguments.inputs)
-        )
-        labelled = answers.labelled_output(client, model)
-        start = time.perf_counter()
-        result: dict[str, Any]
-        if labelled is not None:
-            classes = model.classify(arrays, top=arguments.top, output=labelled)
-            lines = [answers.ranked(entry) for entry in classes]
-            result = {"labels": [[{"label": c.label, "probability": c.value} for c in entry] for entry in classes]}
-        else:
-            outputs = model(arrays)
-            lines = answers.sentences(arguments.model, outputs)
-            result = {"outputs": answers.as_json(outputs)}
-        latency_ms = (time.perf_counter() - start) * 1e3
+    _check(arguments)
+    connection = _connection(arguments)
+    with connect(arguments.server, arguments.model_repository) as server, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", InsecureConnectionWarning)
+        with Client(server, **connection) as client:
+            for warning in said:
+                err.print(f"warning: {warning.message}", markup=False)
+            model = client.model(arguments.model)
+            arrays = inputs.parse(model.spec, arguments.inputs)
+            if arguments.stream:
+                return _stream(arguments, model, arrays)
+            if model.spec.decoupled:
+                raise UsageError(f"'{arguments.model}' answers in parts (decoupled): add --stream")
+            start = time.perf_counter()
+            lines, result = _ask(arguments, client, model, arrays)
+            result["latency_ms"] = round((time.perf_counter() - start) * 1e3, 3)
+        if not arguments.json:
+            _print(lines)
+        if arguments.repeat:
+            look = latencies.measure(
+                server,
+                arguments.model,
+                arrays,
+                requests=arguments.repeat,
+                concurrency=arguments.concurrency or 1,
+                **connection,
+            )
+            result["repeat"] = look.as_json()
+            if not arguments.json:
+                _print([look.sentence(), *_caveat(arguments)])
     if arguments.json:
-        print_json({"model": arguments.model, **result, "answers": lines, "latency_ms": round(latency_ms, 3)})
-    else:
-        for line in lines:
-            out.print(line, markup=False)
+        print_json({"model": arguments.model, **result, "answers": lines})
     return 0
+
+
+def _ask(
+    arguments: argparse.Namespace, client: Client, model: Model, arrays: Mapping[str, Any]
+) -> tuple[list[str], dict[str, Any]]:
+    """The answer as lines for a person, and as JSON."""
+    labelled = None if arguments.output else answers.labelled_output(client, model)
+    if labelled is not None:
+        classes = model.classify(arrays, top=arguments.top, output=labelled)
+        found = [[{"label": c.label, "probability": c.value} for c in entry] for entry in classes]
+        return [answers.ranked(entry) for entry in classes], {"labels": found}
+    outputs = model(arrays)
+    if arguments.output:
+        answers.write(arguments.output, outputs)
+        return [f"{arguments.output}: {answers.shapes(outputs)}"], {"output": str(arguments.output)}
+    return answers.sentences(arguments.model, outputs), {"outputs": answers.as_json(outputs)}
+
+
+def _stream(arguments: argparse.Namespace, model: Model, arrays: Mapping[str, Any]) -> int:
+    start = time.perf_counter()
+    parts: list[dict[str, Any]] = []
+    for outputs in model.stream(arrays, timeout_s=arguments.timeout):
+        at_ms = (time.perf_counter() - start) * 1e3
+        parts.append({"outputs": answers.as_json(outputs), "at_ms": round(at_ms, 3)})
+        if not arguments.json:
+            _print([f"{at_ms:8.1f} ms  {line}" for line in answers.sentences(arguments.model, outputs)])
+    if arguments.json:
+        print_json({"model": arguments.model, "parts": parts})
+    elif not parts:
+        err.print(f"'{arguments.model}' ended its stream without an answer", markup=False)
+    return 0
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        out.print(line, markup=False)
+
+
+def _caveat(arguments: argparse.Namespace) -> list[str]:
+    return [
+        "(a closed loop, which slows down with the server: no capacity. "
+        f"`fathom capacity {arguments.model} --slo p99=LIMIT` finds that)"
+    ]
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise UsageError for options that do not go together."""
+    for name in ("repeat", "concurrency", "top"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            raise UsageError(f"--{name} {getattr(arguments, name)} makes no sense: give 1 or more")
+    if arguments.timeout <= 0:
+        raise UsageError(f"--timeout {arguments.timeout:g} makes no sense: give the seconds to wait")
+    if arguments.concurrency is not None and arguments.repeat is None:
+        raise UsageError("--concurrency is for --repeat N: say how many requests")
+    if arguments.stream and (arguments.repeat or arguments.output):
+        raise UsageError("--stream prints what comes: leave --repeat and --output out")
+    if arguments.tls_ca is not None and arguments.server is None:
+        raise UsageError("--tls-ca needs --server HOST:PORT: a server started for this question speaks plain text")
+    if arguments.output is not None and arguments.output.suffix not in (".npy", ".npz"):
+        raise UsageError(f"--output '{arguments.output}': name a .npy file, or .npz for several tensors")
+
+
+def _connection(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How to reach the server: the options of Client and AsyncClient alike."""
+    headers = {}
+    for header in arguments.header:
+        name, equals, value = header.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--header '{header}' is no header: write NAME=VALUE")
+        headers[name] = value
+    if arguments.tls_ca is not None and not arguments.tls_ca.is_file():
+        raise UsageError(f"--tls-ca: there is no file '{arguments.tls_ca}'")
+    return {
+        "timeout_s": arguments.timeout,
+        "headers": headers,
+        "tls": TLS(ca=arguments.tls_ca) if arguments.tls_ca is not None else None,
+        "shared_memory": arguments.shared_memory,
+    }

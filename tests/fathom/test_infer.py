@@ -1,0 +1,194 @@
+"""`fathom infer`: what may be asked with which files and options, and what comes out."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from identity_models import write_identity
+from PIL import Image
+from python_models import write_counter
+
+from fathom import cli
+from server import TritonServer
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """`echo` (texts and numbers), `picture` (UINT8 pixels), `large` (300 kB) and `counter` (decoupled), behind TLS."""
+    folder = tmp_path_factory.mktemp("infer")
+    repository, key, cert = folder / "model_repository", folder / "key.pem", folder / "cert.pem"
+    write_identity(repository / "echo", {"text": ("BYTES", [1]), "n": ("FP32", [1])}, max_batch_size=8, optional=True)
+    write_identity(repository / "picture", {"pixels": ("UINT8", [4, 6, 3])}, max_batch_size=2)
+    write_identity(repository / "large", {"x": ("FP32", [-1])})
+    write_counter(repository)
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(cert)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    extra = ("--grpc-use-ssl=1", f"--grpc-server-cert={cert}", f"--grpc-server-key={key}")
+    with TritonServer(repository, stop_timeout_s=0, extra=extra) as server:
+        server.cert = cert
+        yield server
+
+
+@pytest.fixture
+def ask(server, tmp_path, monkeypatch, capsys):
+    """Run `fathom infer` in an empty folder: (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        options = ["--server", server.grpc_url, "--tls-ca", str(server.cert)]
+        status = cli.main(["infer", *map(str, arguments), *options])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def picture(width, height, colour=(10, 20, 30)):
+    data = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(data, "png")
+    return data.getvalue()
+
+
+GIVEN = {
+    "a text as it is": ("text=hello", None, "'hello'"),
+    "a text that begins with @": ("text=@@home", None, "'@home'"),
+    "a text file, without its last line end": ("text=@t.txt", b"two\nlines\n", r"'two\nlines'"),
+    "any other file, byte for byte": ("text=@t.bin", b"a\n", r"'a\n'"),
+    "a JSON list of texts is a batch": ("text=@t.json", b'["a", "b"]', "BYTES [2, 1] = 'a', 'b'"),
+    "a number": ("n=1.5", None, "[1, 1] = 1.5"),
+    "a JSON list is a batch": ("n=[[1], [2]]", None, "[2, 1] = 1, 2"),
+    "a JSON file": ("n=@n.json", b"[[1], [2], [3]]", "[3, 1] = 1, 2, 3"),
+    "numbers in a file without a suffix": ("n=@n", b"7", "[1, 1] = 7"),
+}
+
+
+@pytest.mark.parametrize("case", GIVEN)
+def test_what_may_be_given(case, ask, tmp_path):
+    argument, content, shown = GIVEN[case]
+    if content is not None:
+        (tmp_path / argument.partition("@")[2]).write_bytes(content)
+    status, out, err = ask("echo", argument)
+    assert (status, err) == (0, "")
+    assert shown in out
+
+
+def test_arrays_from_npy_files_and_back(ask, tmp_path):
+    array = np.arange(12, dtype=np.float32)
+    np.save(tmp_path / "x.npy", array)
+    np.save(tmp_path / "t.npy", np.array(["a", "naïve"]))
+    status, out, _ = ask("large", "x=@x.npy", "--output", "y.npy")
+    assert (status, out) == (0, "y.npy: x_out: float32 [12]\n")
+    assert np.array_equal(np.load(tmp_path / "y.npy"), array)
+    status, out, _ = ask("echo", "text=@t.npy", "n=[[1], [2]]", "--output", "all.npz")
+    assert (status, out) == (0, "all.npz: text_out: BYTES [2, 1], n_out: float32 [2, 1]\n")
+    with np.load(tmp_path / "all.npz") as saved:
+        assert saved["text_out"].ravel().tolist() == [b"a", "naïve".encode()]
+        assert saved["n_out"].tolist() == [[1], [2]]
+
+
+def test_standard_input(ask, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"piped")))
+    assert "'piped'" in ask("echo", "text=@-")[1]
+
+
+def test_pictures_become_pixels_of_the_models_size(ask, tmp_path):
+    (tmp_path / "right.png").write_bytes(picture(6, 4))
+    (tmp_path / "large.png").write_bytes(picture(60, 40))
+    status, out, err = ask("picture", "pixels=@right.png", "pixels=@large.png", "--json")
+    assert status == 0
+    assert err == "large.png is scaled from 60x40 to 6x4\n"
+    answer = json.loads(out)["outputs"]["pixels_out"]
+    assert answer["shape"] == [2, 4, 6, 3]
+    assert answer["data"][:3] == answer["data"][-3:] == [10, 20, 30]
+
+
+def test_parts_of_a_stream_are_shown_as_they_come(ask):
+    status, out, err = ask("counter", "count=[3]", "pause_s=[0.01]", "--stream")
+    assert (status, err) == (0, "")
+    assert [line.split("  ")[-1] for line in out.splitlines()] == [f"number: int32 [1] = {n}" for n in range(3)]
+    parts = json.loads(ask("counter", "count=[2]", "pause_s=[0.05]", "--stream", "--json")[1])["parts"]
+    assert [part["outputs"]["number"]["data"] for part in parts] == [[0], [1]]
+    assert parts[1]["at_ms"] - parts[0]["at_ms"] > 25
+
+
+def test_a_quick_look_at_latency_that_claims_no_capacity(ask):
+    status, out, _ = ask("echo", "n=1", "--repeat", "40", "--concurrency", "4")
+    answer, look, caveat = out.splitlines()
+    assert status == 0
+    assert answer == "n_out: float32 [1, 1] = 1"
+    assert look.startswith("40 requests, 4 at a time: p50 ")
+    assert all(word in look for word in ("p90", "p99", " ms", "/s"))
+    assert "no capacity" in caveat
+    assert "fathom capacity echo" in caveat
+    look = json.loads(ask("echo", "n=1", "--repeat", "9", "--json")[1])["repeat"]
+    assert (look["requests"], look["concurrency"], look["errors"], look["loop"]) == (9, 1, {}, "closed")
+    assert 0 < look["p50_ms"] <= look["p90_ms"] <= look["p99_ms"]
+
+
+def test_shared_memory_gives_the_same_answer(ask, tmp_path):
+    array = np.random.default_rng(0).normal(size=80_000).astype(np.float32)
+    np.save(tmp_path / "x.npy", array)
+    assert ask("large", "x=@x.npy", "--shared-memory", "--output", "y.npy", "--repeat", "5")[0] == 0
+    assert np.array_equal(np.load(tmp_path / "y.npy"), array)
+
+
+MISTAKES = {
+    "a decoupled model without --stream": (["counter", "count=[1]", "pause_s=[0]"], ["'counter'", "add --stream"]),
+    "a picture where only the author knows how": (["large", "x=@p.png"], ["FP32 [-1]", "p.png", ".npy"]),
+    "a picture that is none": (["picture", "pixels=@n.png"], ["'n.png' is not an image file"]),
+    "texts that are none": (["echo", "text=@n.json"], ["'text' takes texts", "n.json"]),
+    "values of several shapes": (["picture", f"pixels={[1]}", "pixels=[[1, 2]]"], ["differ in shape: [1, 2] and [1]"]),
+    "several values without a batch": (["large", "x=[1]", "x=[2]"], ["given 2 times", "takes no batches"]),
+    "a forgotten escape": (["echo", "text=@home"], ["cannot read 'home'", "write @@"]),
+    "an .npy of objects": (["large", "x=@o.npy"], ["'o.npy' is no .npy file of numbers or texts"]),
+    "several tensors for one .npy": (["echo", "n=1", "text=a", "--output", "y.npy"], ["one tensor", ".npz"]),
+    "a folder that is not there": (["echo", "n=1", "--output", "no/y.npy"], ["cannot write 'no/y.npy'"]),
+    "an unknown file type": (["echo", "n=1", "--output", "y.txt"], [".npy", ".npz"]),
+    "a header without a value": (["echo", "n=1", "--header", "token"], ["'token' is no header", "NAME=VALUE"]),
+    "no requests": (["echo", "n=1", "--repeat", "0"], ["--repeat 0"]),
+    "concurrency of nothing": (["echo", "n=1", "--concurrency", "3"], ["--repeat N"]),
+    "a stream of latencies": (["counter", "--stream", "--repeat", "3"], ["leave --repeat"]),
+    "no time": (["echo", "n=1", "--timeout", "0"], ["--timeout 0"]),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_status_2(case, ask, tmp_path):
+    (tmp_path / "p.png").write_bytes(picture(6, 4))
+    (tmp_path / "n.png").write_bytes(b"no picture")
+    (tmp_path / "n.json").write_text("[1, 2]")
+    np.save(tmp_path / "o.npy", np.array([None]), allow_pickle=True)
+    arguments, words = MISTAKES[case]
+    status, out, err = ask(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("fathom infer: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in words), err
+
+
+def test_without_tls_an_encrypted_server_is_one_line(server, capsys):
+    assert cli.main(["infer", "echo", "n=1", "--server", server.grpc_url, "--timeout", "5"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_tls_needs_a_named_server_and_a_file(server, capsys):
+    assert cli.main(["infer", "echo", "n=1", "--tls-ca", str(server.cert)]) == 2
+    assert "--tls-ca needs --server" in capsys.readouterr().err
+    assert cli.main(["infer", "echo", "n=1", "--server", server.grpc_url, "--tls-ca", "no.pem"]) == 2
+    assert "there is no file 'no.pem'" in capsys.readouterr().err
+
+
+def test_nobody_at_the_address_is_a_short_line(capsys):
+    assert cli.main(["infer", "m", "x=1", "--server", "127.0.0.1:9"]) == 2
+    said = "cannot reach 127.0.0.1:9: connection refused; is the server running there?"
+    assert capsys.readouterr().err == f"fathom infer: {said}\n"
