@@ -14,7 +14,7 @@ from types import FrameType
 from clients import InferenceError
 from export.errors import ExportError
 from fathom import __version__
-from fathom.commands import add, capacity, check, demo, export, infer, precision, report, serve
+from fathom.commands import add, capacity, check, demo, export, infer, plan, precision, report, serve
 from fathom.errors import UsageError
 from loadtests.errors import LoadTestError
 from server import TritonServerError
@@ -29,6 +29,7 @@ COMMANDS = {
     "infer": infer,
     "capacity": capacity,
     "report": report,
+    "plan": plan,
 }
 USER_ERRORS = (UsageError, ExportError, TritonServerError, InferenceError, LoadTestError)
 

@@ -1,0 +1,92 @@
+"""Say how many replicas hold a rate under the SLO, with their queue limits and cost, from a capacity measurement.
+
+fathom capacity rain_forecast --slo p99=20ms --report results
+fathom plan --rate 20000 --report results --cost-per-hour 4
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fathom import options
+from fathom.output import out, print_json
+from loadtests.errors import ResultsError
+from loadtests.plan import DEFAULT_HEADROOM, DEFAULT_SPARE, DeploymentPlan, make_plan
+from loadtests.slo import format_ms
+from loadtests.store import Stored, read_runs
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `fathom plan`."""
+    command.add_argument("--rate", type=float, required=True, metavar="RATE", help="requests/s at the busiest time")
+    command.add_argument(
+        "--report", type=Path, default=Path("results"), metavar="DIR", help="a folder that `fathom capacity` wrote"
+    )
+    command.add_argument("--model", metavar="MODEL", help="which one, where the folder holds several")
+    command.add_argument(
+        "--headroom",
+        type=float,
+        default=DEFAULT_HEADROOM,
+        metavar="SHARE",
+        help="share of the certified rate to leave free (default: %(default)g)",
+    )
+    command.add_argument(
+        "--spare", type=int, default=DEFAULT_SPARE, metavar="N", help="replicas that may be gone (default: %(default)s)"
+    )
+    command.add_argument("--cost-per-hour", type=float, metavar="COST", help="of one replica, in any currency")
+    options.add_json(command)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the plan."""
+    stored = choose(arguments.report, arguments.model)
+    plan = make_plan(
+        stored.result,
+        arguments.rate,
+        headroom=arguments.headroom,
+        spare=arguments.spare,
+        cost_per_hour=arguments.cost_per_hour,
+    )
+    if arguments.json:
+        print_json(plan.to_json())
+    else:
+        for line in describe(plan):
+            out.print(line)
+    return 0
+
+
+def choose(folder: Path, model: str | None) -> Stored:
+    """The run of this model; the only one when no model is named."""
+    runs = read_runs(folder)
+    if model is None and len(runs) > 1:
+        names = ", ".join(stored.run.model for stored in runs)
+        raise ResultsError(f"{folder} holds several models ({names}); choose one with --model")
+    for stored in runs:
+        if model in (None, stored.run.model):
+            return stored
+    names = ", ".join(stored.run.model for stored in runs)
+    raise ResultsError(f"{folder} has no results for {model}; it has: {names}")
+
+
+def describe(plan: DeploymentPlan) -> list[str]:
+    """The plan for a person."""
+    needed = plan.replicas - plan.spare
+    lines = [
+        f"{plan.replicas:,} replicas of {plan.model} hold {plan.rate_per_s:,g}/s under {plan.slo} "
+        f"({needed:,} + {plan.spare} spare, each certified for {plan.certified_per_s:.4g}/s)",
+        f"load per replica   {plan.load_per_s:.4g}/s with all of them{_p99(plan, plan.expected_p99_ms)}",
+        f"                   {plan.load_without_spare_per_s:.4g}/s without the spare"
+        + _p99(plan, plan.expected_p99_without_spare_ms),
+        f"queue limit        max_queue_size {plan.max_queue_size}, default_timeout_microseconds "
+        f"{plan.queue_timeout_us} (default_queue_policy of each replica)",
+    ]
+    if plan.cost_per_million is not None:
+        lines.append(f"cost               {plan.cost_per_million:,.4g} per million requests")
+    return [*lines, "assumed:", *(f"- {text}" for text in plan.assumptions)]
+
+
+def _p99(plan: DeploymentPlan, p99_ms: float | None) -> str:
+    if p99_ms is None:
+        return ", beyond what was measured"
+    return f", expected p99 {'at most ' if plan.p99_is_upper_bound else ''}{format_ms(float(f'{p99_ms:.3g}'))}"

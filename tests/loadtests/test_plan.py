@@ -1,0 +1,89 @@
+"""A plan is arithmetic on certified points: checked by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from simulated import simulate
+
+from loadtests.errors import BadRequestError, ResultsError
+from loadtests.plan import expected_p99_ms, latency_curve, make_plan, queue_policy
+from loadtests.point import Probe
+from loadtests.result import summarise
+from loadtests.slo import Slo
+
+SLO = Slo.parse("p99=50ms")
+
+
+def point(rate_per_s, p99_ms, phase="bisect", **changes):
+    made = simulate(Probe(0, phase, rate_per_s, 2000, 1), SLO, 1e-6, None)
+    return dataclasses.replace(made, p99_ms=p99_ms, **changes)
+
+
+def result(points, **settings):
+    return summarise(points, [SLO], model="m", server="s", base_seed=0, settings={"unloaded_ms": 10.0, **settings})
+
+
+MEASURED = result([point(100, 12.0), point(400, 20.0), point(800, 30.0, "confirm"), point(1000, 90.0)])
+
+
+def test_replicas_are_those_needed_with_headroom_and_the_spare():
+    plan = make_plan(MEASURED, 20_000, cost_per_hour=4.0)
+    assert plan.certified_per_s == 800
+    assert plan.replicas == 33  # 20000 / (800 x 0.8) = 31.25: 32, and one that may be gone
+    assert plan.load_without_spare_per_s == 625.0
+    assert plan.load_without_spare_per_s <= 0.8 * 800
+    assert plan.load_per_s == pytest.approx(20_000 / 33)
+    assert plan.expected_p99_ms == pytest.approx(20 + 10 * (20_000 / 33 - 400) / 400)
+    assert plan.cost_per_million == pytest.approx(33 * 4 / (20_000 * 3600) * 1e6)
+
+
+@pytest.mark.parametrize(
+    ("rate", "headroom", "spare", "replicas", "why"),
+    [
+        (800, 0.0, 0, 1, "exactly what one holds"),
+        (801, 0.0, 0, 2, "one request more"),
+        (640, 0.2, 1, 2, "headroom is kept by the ones that are left"),
+        (1, 0.5, 1, 2, "never fewer than one and the spare"),
+    ],
+)
+def test_edges(rate, headroom, spare, replicas, why):
+    assert make_plan(MEASURED, rate, headroom=headroom, spare=spare).replicas == replicas, why
+
+
+def test_who_waits_in_a_full_queue_still_keeps_the_slo():
+    size, timeout_us = queue_policy(MEASURED)
+    assert size == 32  # 800/s in the 40 ms that are left of the 50 ms
+    assert timeout_us == 40_000
+    assert queue_policy(result([point(800, 30.0, "confirm")], unloaded_ms=60.0)) == (1, 1)
+
+
+def test_the_p99_between_measured_points_never_falls_with_the_rate():
+    curve = latency_curve([point(100, 20.0), point(200, 12.0), point(300, 30.0), point(400, 99.0, stopped="hopeless")])
+    assert curve == [(100, 20.0), (200, 20.0), (300, 30.0)]
+    assert expected_p99_ms(curve, 250) == 25.0
+    assert expected_p99_ms(curve, 10) == 20.0
+    assert expected_p99_ms(curve, 301) is None
+    assert expected_p99_ms([], 10) is None
+    assert make_plan(MEASURED, 10).p99_is_upper_bound
+
+
+def test_assumptions_are_stated():
+    said = " ".join(make_plan(MEASURED, 5000).assumptions)
+    for word in ("certified at 99 %", "Poisson", "balancer", "may be gone", "payloads"):
+        assert word in said
+
+
+def test_promises_nothing_without_a_certificate():
+    with pytest.raises(ResultsError, match="no rate is certified for m"):
+        make_plan(result([point(100, 12.0)]), 1000)
+
+
+@pytest.mark.parametrize(
+    "change", [{"rate_per_s": 0}, {"rate_per_s": float("nan")}, {"headroom": 1.0}, {"headroom": -0.1}, {"spare": -1},
+               {"cost_per_hour": -1.0}, {"rate_per_s": 1e12}]
+)  # fmt: skip
+def test_refuses_impossible_numbers(change):
+    with pytest.raises(BadRequestError):
+        make_plan(MEASURED, **{"rate_per_s": 1000.0, **change})
