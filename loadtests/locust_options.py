@@ -16,7 +16,7 @@ from loadtests.worker import WorkerTarget
 
 DEFAULT_SLO = "p99=50ms"
 _FEWEST_TIMEOUT_S = 10.0
-_SCHEME = "grpc://"
+SCHEME = "grpc://"
 
 
 def add_arguments(parser: Any) -> None:
@@ -63,7 +63,7 @@ class Wanted:
             raise BadRequestError("no model: give --model NAME, as the server names it")
         slos = tuple(Slo.parse(text) for text in options.slo.replace(",", " ").split())
         loosest_limit_ms(slos)
-        server = with_scheme(environment.host).removeprefix(_SCHEME)
+        server = with_scheme(environment.host).removeprefix(SCHEME)
         return cls(server, options.model, slos, options.inputs, options.arrivals, int(options.seed))
 
     def target(self, worker_index: int = 0) -> WorkerTarget:
@@ -81,4 +81,4 @@ class Wanted:
 
 def with_scheme(host: str) -> str:
     """Locust's web form takes only hosts with one."""
-    return host if "://" in host else _SCHEME + host
+    return host if "://" in host else SCHEME + host

@@ -169,3 +169,45 @@ def test_the_web_page_steers_the_rate_and_shows_the_slos(start_queue, start_locu
     row = ask(port, "/stats/requests")["stats"][-1]
     assert row["num_requests"] >= status["point"]["requests"]
     assert row["response_time_percentile_0.99"] != round(row["response_time_percentile_0.99"])  # no whole milliseconds
+
+
+FLOW = """
+import locust
+from loadtests.triton_user import TritonUser
+
+class Session(TritonUser):
+    wait_time = locust.constant(0.1)
+
+    @locust.task
+    def twice(self):
+        doubled = self.ask("double", x=[[1.0, 2.0]], step="first")["y"]
+        assert self.ask("double", x=doubled, step="second")["y"].tolist() == [[4.0, 8.0]]
+
+    @locust.task
+    def fails(self):
+        self.ask("double", x=[[1.0, 2.0, 3.0]], step="broken")
+        raise AssertionError("a step that failed must end its task")
+"""
+
+
+def test_scripted_users_ask_one_thing_after_the_other(small_server, start_locust, tmp_path):
+    script, figures = tmp_path / "flow.py", tmp_path / "figures"
+    script.write_text(FLOW)
+    options = ("--headless", "-u", "5", "-r", "5", "-t", "2s", "--only-summary", "--json-file", str(figures))
+    _, said = start_locust(*options, "--host", small_server.grpc_url, locustfile=str(script)).wait()
+    assert "Traceback" not in said
+    assert "must end its task" not in said
+    steps = {entry["name"]: entry for entry in json.loads(figures.with_suffix(".json").read_text())}
+    assert steps["first"]["num_requests"] == pytest.approx(steps["second"]["num_requests"], abs=5) != 0
+    assert steps["first"]["num_failures"] == steps["second"]["num_failures"] == 0
+    assert steps["broken"]["num_failures"] == steps["broken"]["num_requests"] > 0
+    keys = [float(key) for key in steps["first"]["response_times"]]
+    assert any(key != round(key) for key in keys)  # to the microsecond here, too
+
+
+@pytest.mark.slow
+def test_the_example_flow_runs(served, start_locust):
+    options = ("--headless", "-u", "3", "-r", "3", "-t", "6s", "--only-summary", "--host", served.grpc_url)
+    code, said = start_locust(*options, locustfile="loadtests/example_flow.py").wait()
+    assert code == 0, said
+    assert re.search(r"ask +more like this +[1-9]", said)
