@@ -122,7 +122,12 @@ class MiniLM(Recipe):
         asset = tokenizer.to_str().encode() + b"\n"
         assets = {COMPANION: {"1/tokenizer.json": asset}}
         return Source(
-            predict, write_onnx, _evaluation(tokenizer), assets=assets, calibration=lambda: _calibration(tokenizer)
+            predict,
+            write_onnx,
+            _evaluation(tokenizer),
+            assets=assets,
+            calibration=lambda: _calibration(tokenizer),
+            module=module,
         )
 
     def evaluation(self) -> Evaluation:

@@ -111,7 +111,7 @@ class MobileNetV2(Recipe):
             first = answers(predict, evaluation)["probabilities"].argmax(axis=1)
             evaluation = Evaluation(evaluation.inputs, {"source_class": first})
         assets = {COMPANION: {"1/preprocessor_config.json": preprocessor.to_json()}}
-        return Source(predict, write_onnx, evaluation, labels, assets, lambda: _calibration(preprocessor))
+        return Source(predict, write_onnx, evaluation, labels, assets, lambda: _calibration(preprocessor), module)
 
     def evaluation(self) -> Evaluation:
         return _evaluation(DIGITS_PREPROCESSOR)
