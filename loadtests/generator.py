@@ -7,7 +7,9 @@ job -> `{"state": "ready"}` -> `{"go": true, "at_s": null}` -> `{"state": "done"
 
 A command `{"stream": {...}}` starts firing without an end instead (the other end is `loadtests.live`):
 `{"state": "ready"}`, then `{"rate": 200}` as often as wanted, a `{"state": "batch", ...}` every moment, and after
-`{"stop": true}` the last batch and `{"state": "done"}`. The process ends when its stdin does, so it cannot outlive its parent.
+`{"stop": true}` the last batch and `{"state": "done"}`.
+
+The process ends when its stdin does, so it cannot outlive its parent.
 """
 
 from __future__ import annotations
