@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from export import onnx_file
+from export import memory, onnx_file
 from export.blame import Cost, costs
 from export.errors import AccuracyError, ExportError
 from export.float16 import HalfPrecision
@@ -53,6 +53,9 @@ class Conversion:
         """The source's answers to its evaluation."""
         evaluation = self.source.evaluation
         outputs = answers(self.source.predict, evaluation, on_progress=self.on_progress, step="measure source")
+        # The trained model has done its part: its memory is for the next station.
+        self.source = replace(self.source, predict=_gone, write_onnx=_gone)
+        memory.release()
         return Reference(evaluation, outputs)
 
     @cached_property
@@ -140,7 +143,12 @@ class Conversion:
             raise ExportError(
                 f"{self.recipe.name} could not be converted to ONNX ({type(error).__name__}: {reason})"
             ) from error
+        memory.release()
         self.on_progress("convert to ONNX", 1, 1)
+
+
+def _gone(*arguments: Any) -> Any:
+    raise RuntimeError("the trained model was let go of after it was measured")
 
 
 def load(recipe: Recipe, weights: Any, on_progress: Progress = no_progress) -> Source:

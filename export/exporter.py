@@ -143,9 +143,8 @@ def _build(
     on_progress: Progress,
 ) -> _Built:
     """Every file of the export in `room`, with the contract kept and the gate passed."""
-    source = load(recipe, weights, on_progress)
     (room / VERSION).mkdir()
-    conversion = Conversion(recipe, source, room, on_progress)
+    conversion = Conversion(recipe, load(recipe, weights, on_progress), room, on_progress)
     shape, versions = signature.from_onnx(conversion.full_path)
     files, notes = _fit_configs(folder, shape, weights, room)
     full = conversion.full
@@ -159,6 +158,7 @@ def _build(
         _check_same(shape, signature.from_onnx(judged.path)[0], precision)
     files[ARTEFACT] = judged.path
     files |= {f"{VERSION}/{name}": path for name, path in onnx_data.files(judged.path).items()}
+    source = conversion.source
     if source.labels and _labels_named(folder):
         files[LABELS] = room / LABELS
         files[LABELS].write_text("\n".join(source.labels) + "\n", encoding="utf-8")

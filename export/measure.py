@@ -19,6 +19,9 @@ from export.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, 
 
 Outputs = dict[str, Array]
 
+CELLS = 512
+"""How many padded tokens a batch of ragged rows has at most: attention takes memory by the square of the length."""
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -102,7 +105,7 @@ def answers(
     on_progress: Progress = no_progress,
     step: str = "measure",
 ) -> Outputs:
-    """The station's outputs for every row of the evaluation, at most `batch` rows at a time.
+    """The station's outputs for every row of the evaluation, at most `batch` rows at a time, fewer of long ragged ones.
 
     A model without a batch axis is asked row by row, and its answers are stacked (laid end to end where their shapes
     differ). Raises ExportError when the station answers with another number of rows than it was asked.
@@ -110,7 +113,7 @@ def answers(
     parts: dict[str, list[Array]] = {}
     total, done = len(evaluation), 0
     on_progress(step, 0, total)
-    for inputs in evaluation.batches(batch):
+    for inputs in evaluation.batches(batch, CELLS):
         rows = len(next(iter(inputs.values()))) if evaluation.batched else 1
         for name, values in predict(inputs).items():
             if evaluation.batched and len(values) != rows:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from export import onnx_stream
 from export.errors import ContractError
 
 SUFFIX = ".data"
@@ -54,9 +55,7 @@ def check(model: Any, path: Path) -> None:
 
 def files(path: Path) -> dict[str, Path]:
     """The files beside an ONNX file that hold its tensors, by the names the model gives them."""
-    import onnx
-
-    model = onnx.load(str(path), load_external_data=False)
+    model = onnx_stream.read_without_weights(path)
     return {location: path.parent / location for location in locations(model)}
 
 

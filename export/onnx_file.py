@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from export import onnx_stream
 from export.errors import ExportError
 from export.recipe import Array, Arrays, Predict
 
@@ -27,10 +29,14 @@ def write_torch(
     `inputs` are example tensors by name, in the order of `forward`; `dynamic` names the axes that may vary, as
     {input: {axis: symbol}}. `output` is the name of the one output, which no inner value may have.
     """
+    import onnx
     import torch
 
     symbols = {symbol: torch.export.Dim(symbol) for axes in dynamic.values() for symbol in axes.values()}
     shapes = {name: {axis: symbols[symbol] for axis, symbol in dynamic.get(name, {}).items()} for name in inputs}
+    room = path.with_name(f"{path.name}.parts")
+    room.mkdir()
+    written = room / "graph.onnx"
     with quiet():
         program = torch.onnx.export(
             module,
@@ -40,12 +46,29 @@ def write_torch(
             dynamic_shapes=tuple(shapes.values()),
             opset_version=OPSET,
             dynamo=True,
-            external_data=False,
+            external_data=True,
             verbose=False,
         )
-        program.save(str(path), external_data=False)
-        del program  # it holds the weights once more
-    strip(path)
+        program.save(str(written), external_data=True)  # weight by weight, never the whole file in memory
+        forget_weights(program)
+        del program
+    model = onnx.load(str(written), load_external_data=False)
+    clean(model)
+    onnx.save(model, str(written))
+    onnx.checker.check_model(str(written))
+    onnx_stream.write(model, room, path)
+    shutil.rmtree(room)
+
+
+def forget_weights(program: Any) -> None:
+    """Take the weights out of a torch ONNXProgram that was saved and is needed no more.
+
+    torch 2.13 does not free the graphs of its exporter: fx nodes refer to each other where Python's garbage collector
+    does not look. What they hold, the weights among it, would stay until the process ends.
+    """
+    graph = program.model.graph
+    for value in (*graph.initializers.values(), *getattr(graph.inputs, "_ref_counter", ())):
+        value.const_value = None
 
 
 def strip(path: Path) -> None:
@@ -53,6 +76,14 @@ def strip(path: Path) -> None:
     import onnx
 
     model = onnx.load(str(path))
+    clean(model)
+    onnx.save(model, str(path))
+    del model
+    onnx.checker.check_model(str(path))
+
+
+def clean(model: Any) -> None:
+    """`strip` of a model in memory."""
     graph = model.graph
     for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         if hasattr(holder, "metadata_props"):
@@ -63,8 +94,6 @@ def strip(path: Path) -> None:
             del holder.metadata_props[:]
             holder.doc_string = ""
     model.ir_version = min(model.ir_version, IR_VERSION)
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
 
 
 def session(model: Path | bytes, *, threads: int = 0) -> Predict:

@@ -85,24 +85,36 @@ class Evaluation:
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
-    def batches(self, size: int) -> Iterator[dict[str, Array]]:
+    def batches(self, size: int, cells: int | None = None) -> Iterator[dict[str, Array]]:
         """The rows in order, `size` at a time (the last batch may be smaller), each cut to its longest row.
 
-        Of a model without a batch axis one row after the other, without the axis of the rows.
+        With `cells`, a batch of ragged rows takes fewer rows where these times the longest would exceed it. Of a model
+        without a batch axis one row after the other, without the axis of the rows.
         """
         if not self.batched:
             yield from ({name: values[row] for name, values in self.inputs.items()} for row in range(len(self)))
             return
-        for start in range(0, len(self), size):
-            batch = {name: values[start : start + size] for name, values in self.inputs.items()}
+        start = 0
+        while start < len(self):
+            rows = min(size, len(self) - start)
+            if self.mask is not None and cells is not None:
+                used = self._longest(start, start + rows)
+                rows = max(1, min(rows, cells // used))
+            batch = {name: values[start : start + rows] for name, values in self.inputs.items()}
             if self.mask is not None:
-                used = int(batch[self.mask].any(axis=0).nonzero()[0].max(initial=0)) + 1
+                used = self._longest(start, start + rows)
                 width = batch[self.mask].shape[1]
                 batch = {
                     name: np.ascontiguousarray(values[:, :used]) if values.shape[1:2] == (width,) else values
                     for name, values in batch.items()
                 }
             yield batch
+            start += rows
+
+    def _longest(self, start: int, stop: int) -> int:
+        """Columns in use by the longest of these ragged rows."""
+        assert self.mask is not None
+        return int(self.inputs[self.mask][start:stop].any(axis=0).nonzero()[0].max(initial=0)) + 1
 
 
 @dataclass(frozen=True)

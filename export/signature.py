@@ -62,11 +62,11 @@ def from_onnx(path: Path) -> tuple[Signature, dict[str, int]]:
 
     Raises ContractError for a tensor that Triton has no type for.
     """
-    import onnx
+    from export import onnx_stream
 
     try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's decode errors differ by implementation
+        model = onnx_stream.read_without_weights(path)
+    except (OSError, ValueError) as error:
         raise ContractError(f"{path} is not an ONNX file ({type(error).__name__}): export it again") from error
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
