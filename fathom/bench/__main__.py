@@ -11,7 +11,7 @@ from rich.table import Table
 
 from export import recipes
 from export.exporter import export_model
-from fathom.bench import client, generator, idle, rates, served
+from fathom.bench import bulk, client, generator, idle, rates, served, shared_memory
 from fathom.bench.row import Row
 from fathom.options import default_repository
 from fathom.output import Steps, out
@@ -22,6 +22,8 @@ BENCHMARKS = {
     "generator": generator.measure,
     "rates": rates.measure,
     "client": client.measure,
+    "bulk": bulk.measure,
+    "shared_memory": shared_memory.measure,
     "idle": idle.measure,
 }
 
