@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 import grpc
 
-from clients import bulk
+from clients import bulk, codec
 from clients.codec import Classification
-from clients.connection import Abandon, Connection, Pause, Send, Steps
+from clients.connection import Abandon, Begun, Connection, Pause, Send, Steps
 from clients.datatypes import Array
 from clients.errors import InferenceError
 from clients.model import BoundModel, OpenStream
 from clients.options import CHANNEL_OPTIONS, DEFAULT_TIMEOUT_S, Headers
 from clients.sequence import Sequence as RequestSequence
-from clients.servers import INFER_METHOD, Cut
+from clients.servers import INFER_METHOD, Cut, Server
 
 __all__ = ["CHANNEL_OPTIONS", "DEFAULT_TIMEOUT_S", "INFER_METHOD", "Client", "Model"]
 T = TypeVar("T")
@@ -62,6 +63,27 @@ class Client(Connection):
         """
         return Model(self, self.run(self.signature(name, version)))
 
+    def ask(self, request: bytes, model: str, timeout_s: float | None, headers: Headers | None, retry: bool) -> bytes:
+        """`run(call("ModelInfer", request, ...))`, with a shorter way to an answer at the first try."""
+        chosen = (self._rotation or self.rotation()).pick()
+        channel, started_s = chosen.channel, time.monotonic()
+        try:
+            answer: bytes = chosen.infer(
+                request, self.options.timeout_s if timeout_s is None else timeout_s, self.metadata(headers)
+            )
+        except (grpc.RpcError, ValueError) as error:
+            begun = Begun(chosen, started_s, self._failure(chosen, channel, error))
+        else:
+            self.budget.earn()
+            chosen.answered_s = started_s
+            self._reached = True
+            return answer
+        steps = self.call(
+            "ModelInfer", request, model=model, timeout_s=timeout_s, headers=headers, retry=retry, begun=begun
+        )
+        done: bytes = self.run(steps)
+        return done
+
     def run(self, steps: Steps[T]) -> T:
         """Drive `steps` to their end."""
         try:
@@ -86,19 +108,22 @@ class Client(Connection):
             try:
                 # A blocking call, not .future(): that costs twice the CPU. Ctrl-C cancels it all the same.
                 return server.method(method)(request, timeout=timeout_s, metadata=metadata)
-            except grpc.RpcError as error:
-                if error.code() is grpc.StatusCode.CANCELLED and channel is not server.channel:
-                    raise Cut from None
-                raise
-            except ValueError:  # gRPC's word for a channel that was closed between choosing and calling
-                if self._closed.is_set():
-                    raise
-                raise Cut from None
+            except (grpc.RpcError, ValueError) as error:
+                raise self._failure(server, channel, error) from None
         if isinstance(step, Pause):
             return self._closed.wait(step.seconds)
         channel = step.server.channel  # type: ignore[union-attr]
         step.server.connect()  # type: ignore[union-attr]
         return channel.close()  # the only way to cancel blocking calls of other threads
+
+    def _failure(self, server: Server, channel: Any, error: grpc.RpcError | ValueError) -> grpc.RpcError:
+        """`error` as gRPC's, or Cut for one that comes of giving `channel` up. Raises for a client that was closed."""
+        if isinstance(error, ValueError):  # gRPC's word for a channel that was closed between choosing and calling
+            if self._closed.is_set():
+                raise error
+            return Cut()
+        gave_up = error.code() is grpc.StatusCode.CANCELLED and channel is not server.channel
+        return Cut() if gave_up else error
 
     def _start_probing(self) -> None:
         threading.Thread(target=self._probe_for_ever, name="fathom-health", daemon=True).start()
@@ -134,9 +159,13 @@ class Model(BoundModel):
         request alone, such as W3C `traceparent`. Raises InvalidInput before sending where it can, else one of the
         errors in `clients.errors`.
         """
-        return self.client.run(
+        client, given = self.client, {**inputs, **named} if inputs else named
+        if client.pool is None and self._retry:
+            request = codec.encode(self.spec, given, outputs=outputs, request_id=request_id)
+            return codec.decode(self.spec, client.ask(request, self.spec.name, timeout_s, headers, retry=True))
+        return client.run(
             self._infer(
-                {**inputs, **named} if inputs else named,
+                given,
                 outputs=outputs,
                 timeout_s=timeout_s,
                 request_id=request_id,

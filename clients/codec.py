@@ -176,8 +176,12 @@ def decode(spec: ModelSpec, response: bytes, placed: Placement | None = None) ->
     Outputs that are `placed` are read from there. Raises ServerError for an answer that makes no sense.
     """
     layout = spec.answers.get(len(response)) if placed is None else None
-    if layout is not None and all(response.startswith(known, at) for at, known in layout.between):
-        return {name: np.ndarray(shape, dtype, response, at) for name, dtype, shape, at in layout.tensors}
+    if layout is not None:
+        for at, known in layout.between:
+            if not response.startswith(known, at):
+                break
+        else:
+            return {name: np.ndarray(shape, dtype, response, at) for name, dtype, shape, at in layout.tensors}
     outputs: dict[str, Array] = {}
     try:
         head, raw = _split_response(response)

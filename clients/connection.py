@@ -34,6 +34,14 @@ class Send(NamedTuple):
     metadata: tuple[tuple[str, str], ...] | None
 
 
+class Begun(NamedTuple):
+    """A try that a transport has made by itself, and how it failed."""
+
+    server: Server
+    started_s: float
+    failure: grpc.RpcError | None
+
+
 class Pause(NamedTuple):
     """Wait."""
 
@@ -131,28 +139,32 @@ class Connection:
         headers: Headers | None = None,
         retry: bool = True,
         server: Server | None = None,
+        begun: Begun | None = None,
     ) -> Steps[Any]:
         """Send a request until it is answered, refused for good, or its deadline passes.
 
-        `retry` is false for what must not run twice; `server` pins it to one. Raises one of `clients.errors`.
+        `retry` is false for what must not run twice; `server` pins it to one; `begun` is a first try that failed.
+        Raises one of `clients.errors`.
         """
         timeout_s = self.options.timeout_s if timeout_s is None else timeout_s
-        deadline_s = time.monotonic() + timeout_s
+        rotation = self._rotation or self.rotation()
+        chosen, started_s, failure = begun or Begun(server or rotation.pick(), time.monotonic(), None)
+        deadline_s = started_s + timeout_s
         left_s = timeout_s
         metadata = self.metadata(headers)
-        rotation = self._rotation or self.rotation()
         self.budget.earn()
         failures = 0
         while True:
-            chosen = server or rotation.pick()
-            try:
-                answer = yield Send(chosen, method, request, left_s, metadata)
-            except grpc.RpcError as rpc:
-                error = errors.from_rpc(rpc, model=model, endpoint=chosen.address, timeout_s=timeout_s)
-            else:
-                chosen.answered_s = time.monotonic()
-                self._reached = True
-                return answer
+            if failure is None:
+                try:
+                    answer = yield Send(chosen, method, request, left_s, metadata)
+                except grpc.RpcError as rpc:
+                    failure = rpc
+                else:
+                    chosen.answered_s = time.monotonic()
+                    self._reached = True
+                    return answer
+            error = errors.from_rpc(failure, model=model, endpoint=chosen.address, timeout_s=timeout_s)
             failures += 1
             pause = self._judge(rotation, chosen, error, failures)
             left_s = deadline_s - time.monotonic()
@@ -164,6 +176,7 @@ class Connection:
             self.budget.retried += 1
             yield Pause(pause)
             left_s = deadline_s - time.monotonic()
+            chosen, failure = server or rotation.pick(), None
 
     def _judge(self, rotation: Rotation, server: Server, error: errors.InferenceError, failures: int) -> float | None:
         """Seconds to wait before the next try, or None for an error that stands."""

@@ -45,6 +45,11 @@ class BoundModel:
         )
         return f"{type(self).__name__}({self.spec.name!r} at {self.connection.endpoint}, {inputs})"
 
+    def _wrong_way(self) -> errors.InvalidInput:
+        if self.spec.decoupled:
+            return invalid(self.spec, f"'{self.spec.name}' gives any number of answers: ask it with stream()")
+        return invalid(self.spec, f"'{self.spec.name}' keeps state: ask it with `with model.sequence() as ask: ...`")
+
     def _infer(
         self,
         inputs: Mapping[str, Any],
@@ -57,10 +62,8 @@ class BoundModel:
         parameters: Mapping[str, Any] | None = None,
         server: Server | None = None,
     ) -> Steps[dict[str, Array]]:
-        if self.spec.decoupled:
-            raise invalid(self.spec, f"'{self.spec.name}' gives any number of answers: ask it with stream()")
-        if self.spec.sequence and parameters is None:
-            raise invalid(self.spec, f"'{self.spec.name}' keeps state: ask it with `with model.sequence() as ask: ...`")
+        if not self._retry and parameters is None:
+            raise self._wrong_way()
         pool = self.connection.pool
         if pool is not None:
             arrays = codec.check_inputs(self.spec, inputs)
