@@ -14,31 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtests import payloads as made_payloads
-from loadtests.attempt import hopeless_count
 from loadtests.errors import BadRequestError, SloUnreachableError, TargetError, TargetLostError
 from loadtests.fleet import Fleet, Generators
 from loadtests.hardware import CpuMeter, describe_hardware
-from loadtests.job import Limits, TransportName
-from loadtests.judging import make_point
-from loadtests.point import Point, Probe
+from loadtests.job import TransportName
+from loadtests.point import Point
+from loadtests.probing import Prober
 from loadtests.result import CapacityResult, summarise
-from loadtests.schedule import payload_choices, poisson
 from loadtests.search import Plan, search
-from loadtests.server_stats import difference
 from loadtests.slo import Slo, format_ms, loosest_limit_ms, tightest_limit_ms
 from loadtests.store import Run, Store
-from loadtests.target import Target
+from loadtests.traffic import ModelShare, Traffic, scoped
 from loadtests.worker import Worker, WorkerTarget
 
 _WARM_REQUESTS = 5
 _UNLOADED_REQUESTS = 15
 _START_SHARE = 0.5
-_BACKLOG_S = 1.5
-_FEWEST_OUTSTANDING, _MOST_OUTSTANDING = 64, 20_000
-_MOST_OUTSTANDING_BYTES = 512 << 20
 _SETTLE_S = 15.0
-_COOLDOWN_S = 1.0
 _LISTEN_S = 0.4
 
 OnPoint = Callable[[Point], None]
@@ -62,6 +54,8 @@ class CapacityRequest:
     max_per_s: float | None = None
     timeout_s: float = 10.0
     """Deadline of each request, raised to four times the largest latency limit."""
+    mix: Sequence[ModelShare] = ()
+    """Several models asked at once, each with its weight and payloads; `model` is then only a name."""
     folder: Path | None = None
     """Where raw results go, in a folder named after the model; none are kept without it."""
     manifest: Mapping[str, Any] | None = None
@@ -73,12 +67,15 @@ class CapacityRequest:
     """"[host:]port" where a Locust master listens for that many workers, which then are the generators."""
     transport: TransportName = "http2"
 
+    @property
+    def shares(self) -> tuple[ModelShare, ...]:
+        """What is asked."""
+        return tuple(self.mix) or (ModelShare(self.model, 1.0, self.payloads),)
+
     def __post_init__(self) -> None:
         tightest_limit_ms(self.slos)
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise BadRequestError(f"timeout {self.timeout_s:g} s must be above zero")
-        if self.payloads is not None and not self.payloads:
-            raise BadRequestError("the payload pool is empty; give at least one encoded request")
         for name, rate_per_s in (("start", self.start_per_s), ("maximum", self.max_per_s)):
             if rate_per_s is not None and not (math.isfinite(rate_per_s) and rate_per_s > 0):
                 raise BadRequestError(f"{name} rate {rate_per_s:g}/s must be above zero")
@@ -91,23 +88,23 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None) -> CapacityR
     Raises TargetError (server, model or warm request) and SloUnreachableError before measuring, GeneratorError when
     our own process fails.
     """
-    with Target(request.server, request.model) as target:
-        target.check()
-        pool = list(request.payloads or _make_payloads(target, request.seed))
-        unloaded_ms = _unloaded_ms(target, pool, request)
+    with Traffic(request.server, request.shares, seed=request.seed) as traffic:
+        slos = scoped(request.slos, traffic.models)
+        traffic.check()
+        unloaded_ms = _unloaded_ms(traffic, slos, request)
         busy_before_share = _busy_share()
         plan = Plan(
-            slos=tuple(request.slos),
+            slos=slos,
             start_per_s=request.start_per_s or _START_SHARE * 1e3 / unloaded_ms,
             seed=request.seed,
             budget_s=request.budget_s,
             tolerance=request.tolerance,
             max_per_s=request.max_per_s or math.inf,
         )
-        run = _describe(request, plan, pool, unloaded_ms, busy_before_share, target.server_name())
+        run = _describe(request, plan, traffic, unloaded_ms, busy_before_share)
         store = Store(request.folder, run) if request.folder is not None else None
         points: list[Point] = []
-        partial = _measure(request, target, pool, plan, store, unloaded_ms, points, on_point)
+        partial = _measure(request, traffic, plan, store, unloaded_ms, points, on_point)
         result = summarise(
             points,
             plan.slos,
@@ -127,8 +124,7 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None) -> CapacityR
 
 def _measure(
     request: CapacityRequest,
-    target: Target,
-    pool: Sequence[bytes],
+    traffic: Traffic,
     plan: Plan,
     store: Store | None,
     unloaded_ms: float,
@@ -136,13 +132,13 @@ def _measure(
     on_point: OnPoint | None,
 ) -> str:
     """Fills `points`; returns why the search ended early, or nothing."""
-    fires_at = WorkerTarget(request.server, pool, _timeout_s(request), request.channels, request.transport)
     searching = search(plan)
     try:
-        with _generators(request, fires_at) as generators:
+        with start_generators(request, traffic.pool) as generators:
+            prober = Prober(generators, traffic, plan.slos, store)
             probe = next(searching)
             while True:
-                point = _fire(generators, target, pool, plan, probe, store)
+                point = prober.at_rate(probe)
                 points.append(point)
                 if store is not None:
                     store.add(point)
@@ -153,7 +149,7 @@ def _measure(
                 if point.stopped == "connection lost":
                     return f"the server went away at {probe.rate_per_s:.4g}/s"
                 if point.stopped:
-                    _settle(target, pool[0], unloaded_ms, request)
+                    _settle(traffic, unloaded_ms, request)
                 probe = searching.send(point)
     except StopIteration:
         return ""
@@ -165,7 +161,9 @@ def _measure(
         return str(error)
 
 
-def _generators(request: CapacityRequest, target: WorkerTarget) -> Generators:
+def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generators:
+    """What fires, to be entered: processes of this machine, or the workers of a Locust master."""
+    target = WorkerTarget(request.server, pool, _timeout_s(request), request.channels, request.transport)
     if request.locust_master is None:
         return Fleet(target, request.workers)
     host, _, port = request.locust_master.rpartition(":")
@@ -175,75 +173,38 @@ def _generators(request: CapacityRequest, target: WorkerTarget) -> Generators:
     return Worker(target, module="loadtests.locust_master", options=options)
 
 
-def _fire(
-    generators: Generators, target: Target, pool: Sequence[bytes], plan: Plan, probe: Probe, store: Store | None
-) -> Point:
-    began_s = time.monotonic()
-    limits = _limits(probe, plan.slos, pool)
-    count = probe.requests + limits.cooldown
-    intended_s = poisson(probe.rate_per_s, seed=probe.seed, count=count)
-    choices = payload_choices(count, len(pool), seed=probe.seed)
-    before: list[Any] = []
-    meter = CpuMeter()
+def _unloaded_ms(traffic: Traffic, slos: Sequence[Slo], request: CapacityRequest) -> float:
+    """The median latency of one request at a time, averaged over the mix, after a few requests to warm up.
 
-    def ready() -> None:
-        nonlocal before
-        before = target.statistics()
-        meter.read()
-
-    record, outcome = generators.fire(intended_s, choices, limits, seed=probe.seed, on_ready=ready)
-    host_cpu_share = meter.read()
-    after: list[Any] = [] if outcome.stopped == "connection lost" else target.statistics()
-    raw = store.save_record(probe.number, record) if store is not None else ""
-    return make_point(
-        probe,
-        record,
-        outcome,
-        plan.slos,
-        server=difference(before, after),
-        host_cpu_share=host_cpu_share,
-        took_s=time.monotonic() - began_s,
-        raw=raw,
-    )
+    SloUnreachableError: a model already misses an SLO without any load.
+    """
+    medians_ms = []
+    for target, pool in traffic.first_payloads:
+        for index in range(_WARM_REQUESTS):
+            target.infer(pool[index % len(pool)], _timeout_s(request))
+        measured = [target.infer(pool[index % len(pool)], _timeout_s(request)) for index in range(_UNLOADED_REQUESTS)]
+        median_ms = statistics.median(measured)
+        medians_ms.append(median_ms)
+        for slo in slos:
+            if slo.model != (target.model if len(traffic.models) > 1 else ""):
+                continue
+            # The median is at most any higher percentile, so this is never a false alarm.
+            if slo.limit_ms is not None and slo.percentile >= 0.5 and median_ms > slo.limit_ms:
+                raise SloUnreachableError(
+                    f"{target.model} takes {median_ms:.4g} ms without any load (median of {_UNLOADED_REQUESTS} "
+                    f"requests, one at a time): {slo} is missed by {median_ms - slo.limit_ms:.3g} ms at every rate; "
+                    f"allow more than {format_ms(math.ceil(median_ms))} or make the model faster"
+                )
+    return float(traffic.weights @ medians_ms)
 
 
-def _limits(probe: Probe, slos: Sequence[Slo], pool: Sequence[bytes]) -> Limits:
-    """Enough room for a stall of a second and a half beyond what the SLO tolerates, within the memory there is."""
-    span_s = _BACKLOG_S + 4 * loosest_limit_ms(slos) / 1e3
-    outstanding = max(_FEWEST_OUTSTANDING, math.ceil(probe.rate_per_s * span_s))
-    by_memory = max(_FEWEST_OUTSTANDING, _MOST_OUTSTANDING_BYTES // max(max(map(len, pool)), 1))
-    hopeless = tuple((slo.limit_ms, hopeless_count(probe, slo)) for slo in slos if slo.limit_ms is not None)
-    cooldown = math.ceil(probe.rate_per_s * (_COOLDOWN_S + loosest_limit_ms(slos) / 1e3))
-    return Limits(min(outstanding, by_memory, _MOST_OUTSTANDING), hopeless, cooldown)
-
-
-def _make_payloads(target: Target, seed: int) -> list[bytes]:
-    return made_payloads.from_metadata(target.metadata(), target.config(), seed=seed)
-
-
-def _unloaded_ms(target: Target, pool: Sequence[bytes], request: CapacityRequest) -> float:
-    """The median latency of one request at a time, after a few to warm up; refuses an SLO that it already misses."""
-    for index in range(_WARM_REQUESTS):
-        target.infer(pool[index % len(pool)], _timeout_s(request))
-    measured = [target.infer(pool[index % len(pool)], _timeout_s(request)) for index in range(_UNLOADED_REQUESTS)]
-    median_ms = statistics.median(measured)
-    for slo in request.slos:
-        # The median is at most any higher percentile, so this is never a false alarm.
-        if slo.limit_ms is not None and slo.percentile >= 0.5 and median_ms > slo.limit_ms:
-            raise SloUnreachableError(
-                f"{request.model} takes {median_ms:.4g} ms without any load (median of {_UNLOADED_REQUESTS} requests, "
-                f"one at a time): {slo} is missed by {median_ms - slo.limit_ms:.3g} ms at every rate; allow more than "
-                f"{format_ms(math.ceil(median_ms))} or make the model faster"
-            )
-    return median_ms
-
-
-def _settle(target: Target, payload: bytes, unloaded_ms: float, request: CapacityRequest) -> None:
+def _settle(traffic: Traffic, unloaded_ms: float, request: CapacityRequest) -> None:
     """Waits until what an early stop left at the server is worked off, so that it cannot spoil the next probe."""
     until_s = time.monotonic() + _SETTLE_S
     while time.monotonic() < until_s:
         try:
-            if target.infer(payload, _timeout_s(request)) < 2 * unloaded_ms + 2:
+            asked = [target.infer(pool[0], _timeout_s(request)) for target, pool in traffic.first_payloads]
+            if float(traffic.weights @ asked) < 2 * unloaded_ms + 2:
                 return
         except TargetError:
             time.sleep(0.2)  # a full queue refuses; a dead server shows at the next probe
@@ -263,11 +224,11 @@ def _busy_share() -> float | None:
 def _describe(
     request: CapacityRequest,
     plan: Plan,
-    pool: Sequence[bytes],
+    traffic: Traffic,
     unloaded_ms: float,
     busy_before_share: float | None,
-    server_name: str,
 ) -> Run:
+    pool = traffic.pool
     settings = {
         "budget_s": plan.budget_s,
         "tolerance": plan.tolerance,
@@ -282,10 +243,13 @@ def _describe(
         "arrivals": "poisson",
         "payloads": len(pool),
         "payload_bytes_mean": sum(map(len, pool)) / len(pool),
-        "payload_source": "given" if request.payloads is not None else "made from the server's metadata",
+        "payload_source": "given"
+        if all(share.payloads for share in request.shares)
+        else "made from the server's metadata",
+        "mix": {model: float(weight) for model, weight in zip(traffic.models, traffic.weights, strict=True)},
         "unloaded_ms": unloaded_ms,
         "busy_before_share": busy_before_share,
-        "server_name": server_name,
+        "server_name": traffic.targets[0].server_name(),
     }
     return Run(
         model=request.model,

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loadtests.backlog import judge_backlog
 from loadtests.certify import LOOK_CONFIDENCE
 from loadtests.job import Outcome
-from loadtests.point import Point, Probe, SloCount, StepPoint
+from loadtests.point import ModelPoint, Point, Probe, SloCount, StepPoint
 from loadtests.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Record, percentile
 from loadtests.server_stats import ServerStats, StepStats
 from loadtests.share import LATE_MS, shares, spoiled
@@ -33,6 +34,7 @@ def make_point(
     host_cpu_share: float | None = None,
     took_s: float = 0.0,
     raw: str = "",
+    models: Sequence[str] = (),
 ) -> Point:
     """The verdict is that of the strictest rule; an invalid probe keeps its figures but proves nothing."""
     known = record
@@ -43,7 +45,8 @@ def make_point(
     errors = count_errors(known, outcome)
     shown_ms = _at_least_ms(known, latencies_ms, outcome.wall_s)
     confidence = LOOK_CONFIDENCE if probe.phase == "confirm" else CONFIDENCE
-    judgements = [judge(slo, latencies_ms, confidence=confidence) for slo in slos]
+    of_model = known.model[known.attempted]
+    judgements = [judge(slo, latencies_ms[_asked(slo, models, of_model)], confidence=confidence) for slo in slos]
     verdict, reason = _verdict(known, outcome, judgements, slos, sum(errors.values()))
     passes = _leans_to_pass(record, judgements, verdict) and not outcome.stopped
     if why := spoiled(record, outcome, slos):
@@ -93,6 +96,11 @@ def make_point(
         steps=tuple(_step_point(step) for step in server.steps) if server else (),
         raw=raw,
         workers=generators,
+        models=tuple(
+            _model_point(name, shown_ms[of_model == number], known.where(known.model == number), judgements)
+            for number, name in enumerate(models)
+            if len(models) > 1
+        ),
     )
 
 
@@ -166,6 +174,24 @@ def _leans_to_pass(record: Record, judgements: Sequence[SloJudgement], verdict: 
         return verdict == "pass"
     within = all(found.over <= found.slo.allowed_share * found.requests for found in judgements)
     return within and not judge_backlog(record).growing
+
+
+def _asked(slo: Slo, models: Sequence[str], of_model: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The requests an SLO is for."""
+    return of_model == models.index(slo.model) if slo.model else np.ones(len(of_model), np.bool_)
+
+
+def _model_point(model: str, shown_ms: Floats, known: Record, judgements: Sequence[SloJudgement]) -> ModelPoint:
+    verdicts = {found.verdict for found in judgements if found.slo.model == model}
+    strictest: Sequence[Verdict] = ("fail", "undecided", "pass")
+    return ModelPoint(
+        model=model,
+        requests=len(shown_ms),
+        errors=int(((known.status != OK) & (known.status != NOT_SENT) & (known.status != UNANSWERED)).sum()),
+        p50_ms=_finite(percentile(shown_ms, 0.5)),
+        p99_ms=_finite(percentile(shown_ms, 0.99)),
+        verdict=next((verdict for verdict in strictest if verdict in verdicts), "undecided"),
+    )
 
 
 def _step_point(step: StepStats) -> StepPoint:

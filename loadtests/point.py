@@ -11,7 +11,7 @@ from loadtests.errors import ResultsError
 from loadtests.share import Share
 from loadtests.verdict import Verdict
 
-Phase = Literal["double", "bisect", "confirm", "refine"]
+Phase = Literal["double", "bisect", "confirm", "refine", "load"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,19 @@ class StepPoint:
     requests: int
     failed: int
     batch_sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ModelPoint:
+    """One model of a mix during a probe."""
+
+    model: str
+    requests: int
+    errors: int
+    p50_ms: float | None
+    p99_ms: float | None
+    verdict: Verdict
+    """The strictest of the SLOs that are for this model."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,8 @@ class Point:
     """File of the raw record, relative to the results folder."""
     workers: tuple[Share, ...] = ()
     """One entry per generator."""
+    models: tuple[ModelPoint, ...] = ()
+    """One entry per model of a mix; none where only one model is asked."""
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -115,6 +130,7 @@ class Point:
                 SloCount(**{**entry, "over_by_part": tuple(entry.get("over_by_part", ()))}) for entry in fields["slos"]
             )
             fields["steps"] = tuple(StepPoint(**entry) for entry in fields["steps"])
+            fields["models"] = tuple(ModelPoint(**entry) for entry in fields.get("models", ()))
             fields["workers"] = tuple(Share(**entry) for entry in fields.get("workers", ()))
             return cls(**fields)
         except (TypeError, KeyError) as error:

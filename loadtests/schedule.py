@@ -8,9 +8,7 @@ recorded seed alone repeats a probe.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,35 +89,6 @@ def varying(rate_at: RateAt, duration_s: float, *, seed: int) -> Offsets:
     total = int(rng.poisson(expected[-1]))
     offsets: Offsets = np.interp(np.sort(rng.uniform(0, expected[-1], total)), expected, grid_s)
     return offsets
-
-
-def replay(path: Path) -> Offsets:
-    """The offsets (seconds, first column) of a recorded CSV trace, shifted to start at zero; a header is skipped."""
-    offsets: list[float] = []
-    try:
-        with path.open(newline="") as file:
-            for number, row in enumerate(csv.reader(file), start=1):
-                if not row or not row[0].strip():
-                    continue
-                try:
-                    offset_s = float(row[0])
-                except ValueError:
-                    if number == 1:
-                        continue
-                    raise BadRequestError(
-                        f"{path} line {number}: {row[0]!r} is not an offset in seconds; write one number per line"
-                    ) from None
-                if not np.isfinite(offset_s) or (offsets and offset_s < offsets[-1]):
-                    raise BadRequestError(
-                        f"{path} line {number}: offset {row[0]} is before the one above it; sort the trace by time"
-                    )
-                offsets.append(offset_s)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRequestError(f"cannot read the trace {path}: {error}") from error
-    if not offsets:
-        raise BadRequestError(f"{path} holds no offsets; write one number of seconds per line")
-    trace: Offsets = np.asarray(offsets, dtype=np.float64) - offsets[0]
-    return trace
 
 
 def payload_choices(count: int, pool_size: int, *, seed: int) -> NDArray[np.int32]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from loadtests.errors import BadRequestError
 
 _FORM = "the accepted form is p99=50ms (any percentile; us, ms or s) or errors=0.1%"
-_LATENCY = re.compile(r"p(?P<percent>\d{1,2}(?:\.\d+)?)\s*=\s*(?P<limit>\d+(?:\.\d+)?)\s*(?P<unit>us|ms|s)")
-_ERRORS = re.compile(r"errors\s*=\s*(?P<percent>\d+(?:\.\d+)?)\s*%")
+_MODEL = r"(?:(?P<model>[^:=\s]+):)?"
+_LATENCY = re.compile(_MODEL + r"p(?P<percent>\d{1,2}(?:\.\d+)?)\s*=\s*(?P<limit>\d+(?:\.\d+)?)\s*(?P<unit>us|ms|s)")
+_ERRORS = re.compile(_MODEL + r"errors\s*=\s*(?P<percent>\d+(?:\.\d+)?)\s*%")
 _MS_PER_UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -23,21 +24,26 @@ class Slo:
 
     allowed_share: float
     limit_ms: float | None
+    model: str = ""
+    """The model of a mix whose requests are meant; empty for all."""
 
     @classmethod
     def parse(cls, text: str) -> Slo:
-        """`p99=50ms`, `p99.9=800us`, `p50=1.5s` or `errors=0.1%`; raises BadRequestError quoting anything else."""
+        """`p99=50ms`, `p99.9=800us`, `p50=1.5s` or `errors=0.1%`, for one model of a mix `name:p99=50ms`.
+
+        Raises BadRequestError quoting anything else.
+        """
         if latency := _LATENCY.fullmatch(text.strip()):
             percent = float(latency["percent"])
             limit_ms = float(latency["limit"]) * _MS_PER_UNIT[latency["unit"]]
             if percent <= 0 or limit_ms <= 0:
                 raise BadRequestError(f"SLO {text!r} must have a percentile and a limit above zero; {_FORM}")
-            return cls(allowed_share=round(1 - percent / 100, 12), limit_ms=limit_ms)
+            return cls(round(1 - percent / 100, 12), limit_ms, latency["model"] or "")
         if errors := _ERRORS.fullmatch(text.strip()):
             share = float(errors["percent"]) / 100
             if not 0 < share < 1:
                 raise BadRequestError(f"SLO {text!r} must allow between 0 and 100 % errors, both excluded; {_FORM}")
-            return cls(allowed_share=share, limit_ms=None)
+            return cls(share, None, errors["model"] or "")
         raise BadRequestError(f"SLO {text!r} is not understood; {_FORM}")
 
     @property
@@ -47,8 +53,9 @@ class Slo:
 
     @property
     def metric(self) -> str:
-        """`p99`, `p99.9` or `errors`."""
-        return "errors" if self.limit_ms is None else f"p{self.percentile * 100:.10g}"
+        """`p99`, `p99.9` or `errors`, for one model of a mix with its name."""
+        metric = "errors" if self.limit_ms is None else f"p{self.percentile * 100:.10g}"
+        return f"{self.model} {metric}".strip()
 
     @property
     def late(self) -> str:
@@ -56,9 +63,8 @@ class Slo:
         return "failed" if self.limit_ms is None else f"over {format_ms(self.limit_ms)}"
 
     def __str__(self) -> str:
-        if self.limit_ms is None:
-            return f"errors={self.allowed_share * 100:.10g}%"
-        return f"{self.metric}={format_ms(self.limit_ms)}"
+        bound = f"{self.allowed_share * 100:.10g}%" if self.limit_ms is None else format_ms(self.limit_ms)
+        return self.metric.replace(" ", ":") + f"={bound}"
 
 
 def format_ms(duration_ms: float) -> str:

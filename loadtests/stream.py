@@ -144,8 +144,12 @@ class Stream:
             self._on_done(index, now_s, DEADLINE_EXCEEDED, f"no answer within {self._timeout_s:g} s")
         if self._measured_until_s < now_s:
             oldest = next(iter(self._pending.values()), None)
-            if oldest is None or oldest[0] > self._measured_until_s:
+            if oldest is None:
                 self._finished.set()
+            elif oldest[0] > self._measured_until_s:
+                # Nothing measured is due any more. The rest is awaited too: Triton 2.51 can crash when many requests
+                # are cancelled (docs/server.md).
+                self._next_s = _NEVER
 
     def _gap_s(self) -> float:
         return self._random.expovariate(self._rate_per_s) if self._poisson else 1 / self._rate_per_s

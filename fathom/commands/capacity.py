@@ -5,6 +5,7 @@ confidence; it is conservative. The estimate, with its 95 % interval, comes from
 
   fathom capacity image_classifier --slo p99=50ms
   fathom capacity my_model --slo p99=20ms --slo errors=0.1% --server triton.example:8001
+  fathom capacity image_classifier=0.7 text_embedding=0.3 --slo p99=50ms --slo text_embedding:p50=10ms
 
 Exit status 1 when no rate could be certified.
 """
@@ -12,6 +13,8 @@ Exit status 1 when no rate could be certified.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.live import Live
@@ -26,13 +29,19 @@ from loadtests.capacity import CapacityRequest, find
 from loadtests.point import Point
 from loadtests.result import CapacityResult
 from loadtests.slo import Slo
+from loadtests.traffic import ModelShare, name_of
 
 COLOURS = {"pass": "green", "fail": "red", "invalid": "magenta"}
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom capacity`."""
-    command.add_argument("model", metavar="MODEL", help="a model or pipeline of the server")
+    command.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL[=WEIGHT]",
+        help="a model or pipeline of the server; several are asked at once, by weight",
+    )
     command.add_argument(
         "--slo",
         action="append",
@@ -77,25 +86,24 @@ def run(arguments: argparse.Namespace) -> int:
     from loadtests import report
 
     slos = tuple(Slo.parse(text) for text in arguments.slo)
+    shares = [ModelShare.parse(text) for text in arguments.models]
     folder = arguments.report or Path("results")
     repository = arguments.model_repository
     with connect(arguments.server, repository) as server:
-        with Client(server) as client:
-            pool = payloads.from_recipe(client, arguments.model, repository)
         request = CapacityRequest(
             server=server,
-            model=arguments.model,
+            model=name_of(shares),
             slos=slos,
+            mix=traffic(server, shares, repository),
             budget_s=arguments.budget,
             tolerance=arguments.tolerance,
             seed=arguments.seed,
-            payloads=pool,
             start_per_s=arguments.start,
             max_per_s=arguments.max_rate,
             workers=arguments.workers,
             locust_master=arguments.locust_master,
             folder=folder,
-            manifest=manifest_of(arguments.model, repository),
+            manifest=manifest_of(shares[0].model, repository) if len(shares) == 1 else None,
         )
         table = points_table()
         with Live(table, console=err, refresh_per_second=4, transient=arguments.json):
@@ -108,6 +116,12 @@ def run(arguments: argparse.Namespace) -> int:
             out.print(line)
         out.print(f"report  {path}")
     return 0 if result.verdict == "pass" else 1
+
+
+def traffic(server: str, shares: Sequence[ModelShare], repository: Path) -> list[ModelShare]:
+    """The models with the inputs of their recipes, where there are any."""
+    with Client(server) as client:
+        return [replace(share, payloads=payloads.from_recipe(client, share.model, repository)) for share in shares]
 
 
 def points_table() -> Table:

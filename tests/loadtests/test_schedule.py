@@ -45,33 +45,6 @@ def test_varying_rates_put_their_requests_where_the_rate_is(offsets, early_share
     assert np.all(np.diff(offsets) >= 0)
 
 
-def test_replay_shifts_to_zero_and_skips_a_header(tmp_path):
-    trace = tmp_path / "trace.csv"
-    trace.write_text("offset_s,model\n5.0,a\n5.5,b\n\n7.25,a\n")
-    assert schedule.replay(trace).tolist() == [0.0, 0.5, 2.25]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("0.5\nnonsense\n", "line 2: 'nonsense' is not an offset"),
-        ("0.5\n0.4\n", "line 2: offset 0.4 is before the one above it"),
-        ("0.5\nnan\n", "line 2"),
-        ("offset\n", "holds no offsets"),
-    ],
-)
-def test_replay_names_the_broken_line(tmp_path, content, message):
-    trace = tmp_path / "trace.csv"
-    trace.write_text(content)
-    with pytest.raises(BadRequestError, match=message):
-        schedule.replay(trace)
-
-
-def test_replay_of_a_missing_file(tmp_path):
-    with pytest.raises(BadRequestError, match="cannot read the trace"):
-        schedule.replay(tmp_path / "none.csv")
-
-
 def test_probe_seeds_follow_from_the_base_seed_and_differ():
     seeds = [schedule.probe_seed(0, number) for number in range(100)]
     assert seeds == [schedule.probe_seed(0, number) for number in range(100)]

@@ -1,0 +1,94 @@
+"""Fire one schedule at a model, or at several at once, and judge it: a rate, a shape, or a recorded trace.
+
+  fathom load rain_forecast --schedule poisson:200 --duration 30 --slo p99=20ms
+  fathom load image_classifier=0.7 text_embedding=0.3 --schedule ramp:20-200 --slo p99=50ms
+  fathom load image_classifier text_embedding --trace trace.csv --slo p99=50ms
+
+Exit status 1 when the SLOs did not hold, or too few requests were sent to be sure.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.table import Table
+
+from fathom import options
+from fathom.commands.capacity import COLOURS, point_row, points_table, traffic
+from fathom.output import err, out, print_json
+from fathom.servers import connect
+from loadtests.capacity import CapacityRequest
+from loadtests.load import load
+from loadtests.point import Point
+from loadtests.shape import FORMS, parse_shape
+from loadtests.slo import Slo
+from loadtests.trace import read_trace
+from loadtests.traffic import ModelShare, name_of
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `fathom load`."""
+    command.add_argument("models", nargs="+", metavar="MODEL[=WEIGHT]", help="what is asked; several are mixed")
+    command.add_argument(
+        "--slo", action="append", required=True, metavar="pNN=LIMIT", help="what must hold; may be given several times"
+    )
+    when = command.add_mutually_exclusive_group()
+    when.add_argument(
+        "--schedule", default="poisson:10", metavar="SHAPE", help=f"one of {', '.join(FORMS)} (default: %(default)s)"
+    )
+    when.add_argument(
+        "--trace", type=Path, metavar="FILE", help="a CSV of offsets in seconds, optionally with model and payload"
+    )
+    command.add_argument("--duration", type=float, default=30.0, metavar="S", help="of the schedule (default: 30)")
+    command.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        help=f"gRPC endpoint (default: {options.DEFAULT_SERVER}, or one started for this)",
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of arrivals and inputs (default: 0)")
+    command.add_argument("--workers", type=int, default=1, metavar="N", help="generator processes (default: 1)")
+    options.add_repository(command)
+    options.add_json(command)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fire, judge, print."""
+    slos = tuple(Slo.parse(text) for text in arguments.slo)
+    shares = [ModelShare.parse(text) for text in arguments.models]
+    plan = read_trace(arguments.trace) if arguments.trace else parse_shape(arguments.schedule, arguments.duration)
+    with connect(arguments.server, arguments.model_repository) as server:
+        request = CapacityRequest(
+            server=server,
+            model=name_of(shares),
+            slos=slos,
+            mix=traffic(server, shares, arguments.model_repository),
+            seed=arguments.seed,
+            workers=arguments.workers,
+        )
+        with err.status(f"firing for {plan.duration_s:.4g} s"):
+            point = load(request, plan)
+    if arguments.json:
+        print_json({"model": request.model, "server": server, **point.to_json()})
+    else:
+        table = points_table()
+        table.add_row(*point_row(point))
+        out.print(table)
+        if point.models:
+            out.print(models_table(point))
+        out.print(f"{', '.join(arguments.slo)}: {point.verdict}, {point.reason}", markup=False)
+    return 0 if point.verdict == "pass" else 1
+
+
+def models_table(point: Point) -> Table:
+    """Each model of a mix."""
+    table = Table("model", box=None, pad_edge=False)
+    for name in ("requests", "failed", "p50 ms", "p99 ms"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for entry in point.models:
+        values = ("-" if value is None else f"{value:.2f}" for value in (entry.p50_ms, entry.p99_ms))
+        colour = COLOURS.get(entry.verdict, "yellow")
+        verdict = f"[{colour}]{entry.verdict}[/{colour}]"
+        table.add_row(entry.model, str(entry.requests), str(entry.errors), *values, verdict)
+    return table

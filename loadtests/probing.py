@@ -1,0 +1,86 @@
+"""One probe from its schedule to its point: fire, ask the server what it did meanwhile, keep the record, judge."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.attempt import hopeless_count
+from loadtests.fleet import Generators
+from loadtests.hardware import CpuMeter
+from loadtests.job import Limits
+from loadtests.judging import make_point
+from loadtests.point import Point, Probe
+from loadtests.schedule import poisson
+from loadtests.server_stats import difference
+from loadtests.slo import Slo, loosest_limit_ms
+from loadtests.store import Store
+from loadtests.traffic import Traffic
+
+_BACKLOG_S = 1.5
+_FEWEST_OUTSTANDING, _MOST_OUTSTANDING = 64, 20_000
+_MOST_OUTSTANDING_BYTES = 512 << 20
+_COOLDOWN_S = 1.0
+
+
+@dataclass(frozen=True)
+class Prober:
+    """What all probes of a run have in common."""
+
+    generators: Generators
+    traffic: Traffic
+    slos: Sequence[Slo]
+    store: Store | None = None
+
+    def at_rate(self, probe: Probe) -> Point:
+        """Poisson arrivals at the probe's rate, kept up until its last measured request is answered."""
+        hopeless = dict.fromkeys(
+            (slo.limit_ms, hopeless_count(probe, slo)) for slo in self.slos if slo.limit_ms is not None
+        )
+        cooldown = math.ceil(probe.rate_per_s * (_COOLDOWN_S + loosest_limit_ms(self.slos) / 1e3))
+        count = probe.requests + cooldown
+        intended_s = poisson(probe.rate_per_s, seed=probe.seed, count=count)
+        limits = Limits(self.max_outstanding(probe.rate_per_s), tuple(hopeless), cooldown)
+        return self.fire(probe, intended_s, self.traffic.choices(count, seed=probe.seed), limits)
+
+    def fire(self, probe: Probe, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits) -> Point:
+        """Any schedule."""
+        began_s = time.monotonic()
+        before: list[Any] = []
+        meter = CpuMeter()
+
+        def ready() -> None:
+            nonlocal before
+            before = self.traffic.statistics()
+            meter.read()
+
+        record, outcome = self.generators.fire(intended_s, choices, limits, seed=probe.seed, on_ready=ready)
+        host_cpu_share = meter.read()
+        after: list[Any] = [] if outcome.stopped == "connection lost" else self.traffic.statistics()
+        record = self.traffic.marked(record, choices)
+        raw = self.store.save_record(probe.number, record) if self.store is not None else ""
+        return make_point(
+            probe,
+            record,
+            outcome,
+            self.slos,
+            server=difference(before, after),
+            host_cpu_share=host_cpu_share,
+            took_s=time.monotonic() - began_s,
+            raw=raw,
+            models=self.traffic.models,
+        )
+
+    def max_outstanding(self, rate_per_s: float) -> int:
+        """Enough room for a stall of a second and a half beyond what the SLO tolerates, within the memory there is."""
+        span_s = _BACKLOG_S + 4 * loosest_limit_ms(self.slos) / 1e3
+        outstanding = max(_FEWEST_OUTSTANDING, math.ceil(rate_per_s * span_s))
+        largest = max(map(len, self.traffic.pool))
+        by_memory = max(_FEWEST_OUTSTANDING, _MOST_OUTSTANDING_BYTES // max(largest, 1))
+        return min(outstanding, by_memory, _MOST_OUTSTANDING)

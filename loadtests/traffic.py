@@ -1,0 +1,172 @@
+"""What is asked: one model, or several at once by weight, with the encoded requests of each.
+
+A mix is one schedule: each request is of a model drawn from the probe's seed, so two models meet at the server as they
+would in service, and every percentile can be told for each of them and for all together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests import payloads as made_payloads
+from loadtests.errors import BadRequestError
+from loadtests.record import Record
+from loadtests.schedule import payload_choices
+from loadtests.slo import Slo
+from loadtests.target import Target
+from loadtests.trace import Trace
+
+_STREAM = 4
+MOST_MODELS = 255
+_SHARE = re.compile(r"(?P<model>[^=\s]+)(?:=(?P<weight>[^=]+))?")
+
+
+@dataclass(frozen=True)
+class ModelShare:
+    """One model of the traffic. Without `payloads`, inputs are made from the server's metadata."""
+
+    model: str
+    weight: float = 1.0
+    """Relative to the other models."""
+    payloads: Sequence[bytes] | None = None
+    """Serialised `ModelInferRequest`s of this model, used in turn in an order shuffled by the seed."""
+
+    @classmethod
+    def parse(cls, text: str) -> ModelShare:
+        """`image_classifier` or `image_classifier=0.7`; BadRequestError quoting anything else."""
+        found = _SHARE.fullmatch(text.strip())
+        try:
+            weight = float(found["weight"] or 1.0) if found else math.nan
+        except ValueError:
+            weight = math.nan
+        if found is None or not (math.isfinite(weight) and weight > 0):
+            raise BadRequestError(f"traffic {text!r} is not understood; the accepted form is MODEL or MODEL=WEIGHT")
+        return cls(found["model"], weight)
+
+
+def name_of(shares: Sequence[ModelShare]) -> str:
+    """`image_classifier`, or `image_classifier+text_embedding` for a mix."""
+    return "+".join(share.model for share in shares)
+
+
+def scoped(slos: Sequence[Slo], models: Sequence[str]) -> tuple[Slo, ...]:
+    """The SLOs of a mix: each one for all requests together and for each model, unless it names its model."""
+    if unknown := [slo.model for slo in slos if slo.model and slo.model not in models]:
+        raise BadRequestError(f"an SLO is for {unknown[0]}, which is not asked; the traffic is {', '.join(models)}")
+    if len(models) < 2:
+        return tuple(replace(slo, model="") for slo in slos)
+    each = [replace(slo, model=model) for slo in slos if not slo.model for model in models]
+    return tuple(dict.fromkeys([*slos, *each]))
+
+
+class Traffic:
+    """The models of one server that are asked, ready to be fired at."""
+
+    def __init__(self, server: str, shares: Sequence[ModelShare], *, seed: int = 0) -> None:
+        self.models = tuple(share.model for share in shares)
+        if not shares or len(shares) > MOST_MODELS:
+            raise BadRequestError(f"{len(shares)} models in the traffic: give 1 to {MOST_MODELS}")
+        if doubled := {model for model in self.models if self.models.count(model) > 1}:
+            raise BadRequestError(f"the traffic names {min(doubled)} twice; add its weights up")
+        if any(share.payloads is not None and not share.payloads for share in shares):
+            raise BadRequestError("the payload pool is empty; give at least one encoded request")
+        weights = np.asarray([share.weight for share in shares], np.float64)
+        self.weights = weights / weights.sum()
+        self.targets = [Target(server, model) for model in self.models]
+        self._shares = tuple(shares)
+        self._seed = seed
+        self._pools: list[list[bytes]] = []
+
+    def __enter__(self) -> Traffic:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.ExitStack() as stack:
+            for target in self.targets:
+                stack.push(target)
+
+    def check(self) -> None:
+        """TargetError unless the server answers and has all models ready. Makes the payloads that were not given."""
+        for target in self.targets:
+            target.check()
+        self._pools = [
+            list(share.payloads or made_payloads.from_metadata(target.metadata(), target.config(), seed=self._seed))
+            for share, target in zip(self._shares, self.targets, strict=True)
+        ]
+
+    @property
+    def pool(self) -> list[bytes]:
+        """The payloads of all models, one model after the other."""
+        return [payload for pool in self._pools for payload in pool]
+
+    @property
+    def first_payloads(self) -> list[tuple[Target, list[bytes]]]:
+        """Each model's target and payloads, for questions one at a time."""
+        return list(zip(self.targets, self._pools, strict=True))
+
+    def choices(self, count: int, *, seed: int) -> NDArray[np.int32]:
+        """Which payload of `pool` each of `count` requests carries."""
+        if len(self.models) == 1:
+            return payload_choices(count, len(self._pools[0]), seed=seed)
+        owners = np.random.default_rng([seed, _STREAM]).choice(len(self.models), count, p=self.weights)
+        return self._chosen(owners, None, seed)
+
+    def choices_of(self, trace: Trace, *, seed: int) -> NDArray[np.int32]:
+        """The same for a recorded trace, whose rows may name a model and number a payload (from 0)."""
+        if not trace.models:
+            owners = np.random.default_rng([seed, _STREAM]).choice(len(self.models), len(trace), p=self.weights)
+        else:
+            known = {model: number for number, model in enumerate(self.models)}
+            for line, model in zip(trace.lines, trace.models, strict=True):
+                if model not in known:
+                    asked = ", ".join(self.models)
+                    raise BadRequestError(
+                        f"{trace.path} line {line}: model {model!r} is not among those asked: {asked}"
+                    )
+            owners = np.asarray([known[model] for model in trace.models])
+        if trace.payloads is not None:
+            sizes = np.asarray([len(pool) for pool in self._pools])[owners]
+            if (beyond := np.flatnonzero(trace.payloads >= sizes)).size:
+                row = int(beyond[0])
+                raise BadRequestError(
+                    f"{trace.path} line {trace.lines[row]}: there is no payload {trace.payloads[row]} of "
+                    f"{self.models[owners[row]]}, which has {sizes[row]} (from 0)"
+                )
+        return self._chosen(owners, trace.payloads, seed)
+
+    def _chosen(self, owners: NDArray[Any], numbers: NDArray[np.int32] | None, seed: int) -> NDArray[np.int32]:
+        chosen = np.zeros(len(owners), np.int32)
+        for model, first in enumerate(self._firsts()):
+            own = np.flatnonzero(owners == model)
+            within = numbers[own] if numbers is not None else payload_choices(
+                len(own), len(self._pools[model]), seed=seed + model
+            )  # fmt: skip
+            chosen[own] = first + within
+        return chosen
+
+    def marked(self, record: Record, choices: NDArray[np.int32]) -> Record:
+        """The record with the model of each request."""
+        if len(self.models) == 1:
+            return record
+        owners = np.searchsorted(self._firsts(), choices[: len(record)], side="right") - 1
+        return replace(record, model=owners.astype(np.uint8))
+
+    def statistics(self) -> list[Any]:
+        """A snapshot for `server_stats.difference`; a step that two pipelines share is in it once."""
+        found = {(stats.name, stats.version): stats for target in self.targets for stats in target.statistics()}
+        return list(found.values())
+
+    def _firsts(self) -> NDArray[np.int64]:
+        """Where each model's payloads begin in the pool."""
+        return np.concatenate([[0], np.cumsum([len(pool) for pool in self._pools])[:-1]]).astype(np.int64)

@@ -1,0 +1,172 @@
+"""Several models in one schedule, against a real Triton."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fathom import cli
+from loadtests import CapacityRequest, Slo, find
+from loadtests.errors import BadRequestError
+from loadtests.load import load
+from loadtests.record import OK, Record
+from loadtests.shape import parse_shape
+from loadtests.store import read_runs
+from loadtests.trace import read_trace
+from loadtests.traffic import ModelShare, Traffic, scoped
+
+MIX = (ModelShare("double", 3.0), ModelShare("echo", 1.0))
+P99 = Slo.parse("p99=200ms")
+
+
+@pytest.fixture(scope="module")
+def traffic(small_server):
+    with Traffic(small_server.grpc_url, MIX, seed=1) as made:
+        made.check()
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("a", ModelShare("a")), ("a=0.7", ModelShare("a", 0.7)), ("a_b=2", ModelShare("a_b", 2.0))]
+)
+def test_shares_are_read(text, share):
+    assert ModelShare.parse(text) == share
+
+
+@pytest.mark.parametrize("text", ["", "=1", "a=", "a=x", "a=0", "a=-1", "a=nan", "a b"])
+def test_refuses_other_shares(text):
+    with pytest.raises(BadRequestError, match="accepted form is MODEL or MODEL=WEIGHT"):
+        ModelShare.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ((), "0 models"),
+        ((ModelShare("a"), ModelShare("a")), "names a twice"),
+        ((ModelShare("a", 1.0, ()),), "payload pool is empty"),
+    ],
+)
+def test_refuses_impossible_traffic(shares, message):
+    with pytest.raises(BadRequestError, match=message):
+        Traffic("127.0.0.1:9", shares)
+
+
+def test_slos_of_a_mix_are_for_each_model_and_for_all():
+    named = Slo.parse("echo:p50=5ms")
+    assert [str(slo) for slo in scoped([P99, named], ["double", "echo"])] == [
+        "p99=200ms", "echo:p50=5ms", "double:p99=200ms", "echo:p99=200ms",
+    ]  # fmt: skip
+    assert scoped([named], ["echo"]) == (Slo.parse("p50=5ms"),)
+    with pytest.raises(BadRequestError, match="an SLO is for echo, which is not asked"):
+        scoped([named], ["double"])
+
+
+def test_requests_are_shared_by_weight_and_follow_from_the_seed(traffic):
+    choices = traffic.choices(4000, seed=5)
+    assert np.array_equal(choices, traffic.choices(4000, seed=5))
+    assert not np.array_equal(choices, traffic.choices(4000, seed=6))
+    times = np.arange(4000.0)
+    owners = traffic.marked(Record(times, times, times, np.zeros(4000, np.uint8)), choices).model
+    assert np.mean(owners == 0) == pytest.approx(0.75, abs=0.03)
+    for model in (0, 1):  # all payloads of a model are used equally
+        counts = np.unique(choices[owners == model], return_counts=True)[1]
+        assert len(counts) == 32
+        assert counts.max() - counts.min() <= 1
+
+
+def test_a_mix_is_judged_for_each_model_and_together(small_server):
+    request = CapacityRequest(small_server.grpc_url, "double+echo", [P99], mix=MIX, workers=2)
+    point = load(request, parse_shape("step:100,200", 4))
+    assert point.errors == 0
+    assert [entry.model for entry in point.models] == ["double", "echo"]
+    assert sum(entry.requests for entry in point.models) == point.requests
+    assert point.models[0].requests == pytest.approx(0.75 * point.requests, rel=0.2)
+    assert [count.slo for count in point.slos] == ["p99=200ms", "double:p99=200ms", "echo:p99=200ms"]
+    assert {step.model for step in point.steps} == {"double", "echo"}
+    assert sum(step.requests for step in point.steps) == point.requests
+
+
+def test_a_model_that_is_too_slow_fails_the_mix(small_server):
+    slow = Slo.parse("echo:p99=1us")
+    request = CapacityRequest(small_server.grpc_url, "double+echo", [P99, slow], mix=MIX)
+    point = load(request, parse_shape("poisson:200", 3))
+    assert point.verdict == "fail"
+    assert "echo p99" in point.reason
+    assert {entry.model: entry.verdict for entry in point.models}["echo"] == "fail"
+    assert {entry.model: entry.verdict for entry in point.models}["double"] != "fail"
+
+
+def test_a_search_over_a_mix_is_kept_and_read_again(small_server, tmp_path):
+    request = CapacityRequest(
+        small_server.grpc_url, "double+echo", [P99], mix=MIX, budget_s=4, max_per_s=150.0, folder=tmp_path
+    )
+    result = find(request)
+    stored = read_runs(tmp_path)[0]
+    assert stored.result.to_json() == result.to_json()
+    assert result.settings["mix"] == {"double": 0.75, "echo": 0.25}
+    assert set(stored.record(result.points[-1]).model.tolist()) == {0, 1}
+
+
+def test_a_trace_says_which_model_and_payload(traffic, small_server, tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("offset_s,model,payload\n0,echo,31\n0.01,double,0\n0.02,double,5\n")
+    trace = read_trace(path)
+    assert traffic.choices_of(trace, seed=0).tolist() == [63, 0, 5]
+    point = load(CapacityRequest(small_server.grpc_url, "double+echo", [P99], mix=MIX), trace)
+    assert (point.requests, point.errors, point.verdict) == (3, OK, "undecided")
+    assert [entry.requests for entry in point.models] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("0.5,other,1", r"line 3: model 'other' is not asked; asked are double, echo"),
+        ("0.5,echo,32", r"line 3: there is no payload 32 of echo, which has 32 \(from 0\)"),
+    ],
+)
+def test_a_trace_that_does_not_fit_names_its_line(traffic, tmp_path, row, message):
+    path = tmp_path / "trace.csv"
+    path.write_text(f"offset_s,model,payload\n0,echo,0\n{row}\n")
+    with pytest.raises(BadRequestError, match=message):
+        traffic.choices_of(read_trace(path), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "has no model nothing; it has: double, echo, mixed, slow"),
+        (["double", "--schedule", "poisson"], "schedule 'poisson' is not understood"),
+        (["double", "--workers", "0"], "0 workers: give a number from 1 to 255"),
+        (["double=x"], "traffic 'double=x' is not understood"),
+        (["double", "--trace", "TRACE"], "line 2: 'soon' is not an offset in seconds"),
+    ],
+)
+def test_bad_input_is_one_line(small_server, tmp_path, capsys, arguments, message):
+    trace = tmp_path / "trace.csv"
+    trace.write_text("0.1\nsoon\n")
+    options = [str(trace) if option == "TRACE" else option for option in arguments]
+    status = cli.main(["load", *options, "--slo", "p99=200ms", "--duration", "1", "--server", small_server.grpc_url])
+    said = capsys.readouterr().err
+    assert status == 2
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_the_command_fires_a_mix_and_says_what_held(small_server, capsys):
+    status = cli.main(
+        ["load", "double=3", "echo", "--slo", "p50=200ms", "--schedule", "poisson:100", "--duration", "2",
+         "--server", small_server.grpc_url]
+    )  # fmt: skip
+    said = capsys.readouterr().out
+    assert status in (0, 1)
+    assert "echo" in said
+    assert "p50=200ms: " in said
+
+
+def test_a_rate_beyond_the_generator_is_invalid_and_says_what_to_do(small_server):
+    """200,000 requests a second are more than one process can send."""
+    request = CapacityRequest(small_server.grpc_url, "double", [Slo.parse("p99=5ms")])
+    point = load(request, parse_shape("constant:200000", 0.2))
+    assert point.verdict == "invalid"
+    assert "use more workers (--workers)" in point.reason
