@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import contextlib
 import gc
 import resource
 import time
@@ -20,6 +21,10 @@ from loadtests.transport import OnDone, Transport
 _HEAD_START_S = 0.02
 _SWEEP_S = 0.05
 _LONGEST_BATCH = 256
+# Triton 2.51 can crash when many requests are cancelled (docs/server.md), and what still waits there would slow the
+# next probe: answers nobody needs are awaited, and only what takes longer is cancelled.
+_DRAIN_S = 5.0
+_ASKED_DRAIN_S = 0.5
 _PENDING = -1
 
 
@@ -53,6 +58,8 @@ class Firing:
         self._answered = 0
         self._start_s = 0.0
         self._stopped: StopReason = ""
+        self._given_up: set[int] = set()
+        self._drained = asyncio.Event()
         self._transport = make_transport(self._on_done)
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -75,6 +82,7 @@ class Firing:
             alarm.set(self._offsets[0] if self._offsets else 0)
             await self._finished
             wall_s, cpu_s = time.monotonic() - self._start_s, _cpu_s() - cpu_before_s
+            await self._drain()
         finally:
             gc.enable()
             gc.unfreeze()
@@ -83,19 +91,16 @@ class Firing:
         return self._record(), Outcome(wall_s, cpu_s, self._stopped, started_unix_s, self._messages)
 
     def stop(self, reason: StopReason) -> None:
-        """Ends the firing now; what is unanswered is cancelled at the server."""
+        """Ends the firing now; what is unanswered counts as such, whatever becomes of it."""
         if not self._stopped:
             self._stopped = reason
-        for index in range(self._oldest, self._next):
-            if self._status[index] == _PENDING:
-                self._status[index] = UNANSWERED
-                self._transport.cancel(index)
-        self._transport.flush()
-        self._finish()
+        self._give_up(self._oldest)
 
     # Hot path: two functions, called once per wake-up and once per answer.
 
     def _wake(self) -> None:
+        if self._finished.done():
+            return
         now_s = time.monotonic()
         first = self._next
         # One batch at a time, so that answers are read and stamped in between after a stall.
@@ -117,6 +122,9 @@ class Firing:
 
     def _on_done(self, index: int, when_s: float, status: int, message: str) -> None:
         if self._status[index] != _PENDING:
+            self._given_up.discard(index)
+            if not self._given_up:
+                self._drained.set()
             return
         self._done[index] = when_s
         self._status[index] = status
@@ -133,15 +141,26 @@ class Firing:
                     self._stopped = "hopeless"
                     asyncio.get_running_loop().call_soon(self.stop, "hopeless")
         if self._measured_answered == self._measured:
-            self._end_cooldown()
+            self._give_up(max(self._oldest, self._measured))
 
-    def _end_cooldown(self) -> None:
-        """Give up on the requests that only kept the load up."""
-        for index in range(max(self._oldest, self._measured), self._next):
+    def _give_up(self, first: int) -> None:
+        """Need no answer from `first` on: what is left only kept the load up, or comes too late."""
+        for index in range(first, self._next):
             if self._status[index] == _PENDING:
-                self._transport.cancel(index)
+                self._status[index] = UNANSWERED
+                self._given_up.add(index)
+        if not self._finished.done():
+            self._finished.set_result(None)
+
+    async def _drain(self) -> None:
+        """Let the server answer what it was asked, for a while."""
+        patience_s = _ASKED_DRAIN_S if self._stopped == "asked" else _DRAIN_S
+        if self._given_up and not self._transport.lost:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), patience_s)
+        for index in self._given_up:
+            self._transport.cancel(index)
         self._transport.flush()
-        self._finish()
 
     def _sweep(self, now_s: float) -> None:
         """Gives up on requests past their deadline (the server was told the same deadline)."""
@@ -155,10 +174,6 @@ class Firing:
             self._oldest += 1
         if self._transport.lost and not self._finished.done():
             self.stop("connection lost")
-
-    def _finish(self) -> None:
-        if not self._finished.done():
-            self._finished.set_result(None)
 
     def _record(self) -> Record:
         status = np.asarray(self._status, dtype=np.int16)

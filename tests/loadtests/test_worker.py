@@ -74,7 +74,7 @@ def test_gives_up_at_the_deadline(start_queue):
 
 def test_a_server_that_goes_away(start_queue):
     queue = start_queue("--service-ms", "1")
-    threading.Timer(1.0, queue.process.kill).start()
+    threading.Timer(1.5, queue.process.kill).start()
     record, outcome = fire(queue.address, constant(100, duration_s=30))
     assert outcome.stopped == "connection lost"
     assert outcome.wall_s < 3
