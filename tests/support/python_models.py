@@ -88,7 +88,7 @@ backend: "python"
 max_batch_size: 1
 input [ { name: "seconds" data_type: TYPE_FP32 dims: [ 1 ] } ]
 output [ { name: "slept" data_type: TYPE_FP32 dims: [ 1 ] } ]
-dynamic_batching { default_queue_policy { max_queue_size: 4 default_timeout_microseconds: 300000 } }
+dynamic_batching { default_queue_policy { max_queue_size: 4 default_timeout_microseconds: %d } }
 """
 
 NAP = """
@@ -123,7 +123,7 @@ def write_python(folder: Path, config: str, model: str) -> Path:
 
 
 def write_counter(repository: Path) -> None:
-    """`counter`, decoupled: answers `count` (INT32 [1]) numbers from 0, `pause_s` apart; below 0 an error comes last."""
+    """`counter`, decoupled: answers `count` (INT32 [1]) numbers, `pause_s` apart; below 0 an error comes last."""
     write_python(repository / "counter", COUNTER_CONFIG, COUNTER)
 
 
@@ -132,6 +132,6 @@ def write_total(repository: Path) -> None:
     write_python(repository / "total", TOTAL_CONFIG, TOTAL)
 
 
-def write_nap(repository: Path) -> None:
-    """`nap` sleeps, one request at a time, and wakes when its request is cancelled; a queue of 4 waits 0.3 s at most."""
-    write_python(repository / "nap", NAP_CONFIG, NAP)
+def write_nap(repository: Path, name: str = "nap", *, queue_timeout_us: int = 0) -> None:
+    """A model that sleeps, one request at a time, and wakes when its request is cancelled; 4 may wait."""
+    write_python(repository / name, NAP_CONFIG % queue_timeout_us, NAP)

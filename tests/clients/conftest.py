@@ -1,0 +1,39 @@
+"""Servers that the client tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from python_models import write_counter, write_nap, write_total
+from small_models import write_double
+
+from server import TritonServer
+
+DOUBLE_CONFIG = """
+max_batch_size: 8
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
+dynamic_batching { }
+"""
+
+
+@pytest.fixture(scope="session")
+def python_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """A running Triton with the models of `python_models`: `counter`, `total`, `nap` and `brief_nap`."""
+    repository = tmp_path_factory.mktemp("python") / "model_repository"
+    write_counter(repository)
+    write_total(repository)
+    write_nap(repository)
+    write_nap(repository, "brief_nap", queue_timeout_us=300_000)
+    with TritonServer(repository, stop_timeout_s=0) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def double_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`double` alone, which starts in a second."""
+    repository = tmp_path_factory.mktemp("double") / "model_repository"
+    write_double(repository / "double", DOUBLE_CONFIG)
+    return repository

@@ -1,0 +1,129 @@
+"""A request that nobody waits for any more is cancelled on the server too: Triton's own counter says so."""
+
+import asyncio
+import re
+import signal
+import threading
+import time
+import urllib.request
+
+import pytest
+
+from clients import AsyncClient, Client, DeadlineExceeded, Overloaded, ServerError
+
+
+def cancelled(server, model="nap"):
+    """Triton's count of cancelled requests. It counts those that it drops from the queue, not those it interrupts."""
+    with urllib.request.urlopen(server.metrics_url) as answer:
+        text = answer.read().decode()
+    pattern = rf'nv_inference_request_failure\{{model="{model}",reason="CANCELED",version="1"\}} (\d+)'
+    return sum(int(count) for count in re.findall(pattern, text))
+
+
+def until_cancelled(server, count):
+    deadline = time.monotonic() + 5
+    while cancelled(server) < count and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return cancelled(server)
+
+
+class Busy:
+    """Keeps the only instance of `nap` busy, so that the next request waits in the queue."""
+
+    def __init__(self, nap, seconds=0.8):
+        self._thread = threading.Thread(target=nap, kwargs={"seconds": [seconds]})
+
+    def __enter__(self):
+        self._thread.start()
+        time.sleep(0.15)
+
+    def __exit__(self, *ended):
+        self._thread.join()
+
+
+@pytest.fixture(scope="module")
+def nap(python_server):
+    with Client(python_server.grpc_url) as client:
+        yield client.model("nap")
+
+
+def test_a_deadline_cancels_on_the_server(nap, python_server):
+    before = cancelled(python_server)
+    with Busy(nap), pytest.raises(DeadlineExceeded, match=r"within 0\.2 s"):
+        nap(seconds=[9.0], timeout_s=0.2)
+    assert until_cancelled(python_server, before + 1) == before + 1
+
+
+def test_ctrl_c_cancels_on_the_server(nap, python_server):
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = cancelled(python_server)
+    usual = signal.signal(signal.SIGALRM, interrupt)  # what Python does at SIGINT, without a stray one for pytest
+    try:
+        with Busy(nap, 1.2):
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with pytest.raises(KeyboardInterrupt):
+                nap(seconds=[9.0])
+    finally:
+        signal.signal(signal.SIGALRM, usual)
+    assert until_cancelled(python_server, before + 1) == before + 1
+
+
+def test_asyncio_cancellation_and_deadlines_cancel_on_the_server(nap, python_server):
+    async def leave():
+        async with AsyncClient(python_server.grpc_url) as client:
+            asked = await client.model("nap")
+            task = asyncio.create_task(asked(seconds=[9.0]))
+            await asyncio.sleep(0.2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await asked(seconds=[9.0])
+            with pytest.raises(DeadlineExceeded):
+                await asked(seconds=[9.0], timeout_s=0.1)
+
+    before = cancelled(python_server)
+    with Busy(nap, 1.0):
+        asyncio.run(leave())
+    assert until_cancelled(python_server, before + 3) == before + 3
+
+
+def test_a_running_request_is_told_too(nap):
+    """A model that asks `request.is_cancelled()` stops; Triton 2.51 counts only what it drops from the queue."""
+    with pytest.raises(DeadlineExceeded):
+        nap(seconds=[9.0], timeout_s=0.2)
+    start = time.monotonic()
+    nap(seconds=[0.0])
+    assert time.monotonic() - start < 3
+
+
+def test_a_queue_timeout_is_overload_not_a_broken_connection(python_server):
+    with Client(python_server.grpc_url) as client:
+        brief_nap = client.model("brief_nap")
+        with Busy(brief_nap), pytest.raises(Overloaded, match=r"Request timeout expired.*add servers") as caught:
+            brief_nap(seconds=[0.0])
+    assert (caught.value.model, caught.value.endpoint) == ("brief_nap", python_server.grpc_url)
+    assert caught.value.status == "UNAVAILABLE"
+    assert client.budget.retried == 0
+
+
+def test_closing_a_client_ends_its_calls(python_server):
+    with Client(python_server.grpc_url) as client:
+        asked, ends = client.model("nap"), []
+
+        def ask():
+            try:
+                asked(seconds=[5.0])
+            except ServerError as error:
+                ends.append(str(error))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        time.sleep(0.2)
+        client.close()
+        thread.join(3)
+    assert len(ends) == 1
+    assert "the client was closed" in ends[0]

@@ -1,0 +1,132 @@
+"""Decoupled models answer as often as they like; stateful ones see the requests of a sequence in order."""
+
+import asyncio
+import itertools
+import time
+
+import pytest
+
+from clients import AsyncClient, Client, DeadlineExceeded, InvalidInput, ServerError
+
+
+@pytest.fixture(scope="module")
+def client(python_server):
+    with Client(python_server.grpc_url) as client:
+        yield client
+
+
+def numbers(parts):
+    return [int(part["number"][0]) for part in parts]
+
+
+def test_every_part_of_a_stream(client):
+    counter = client.model("counter")
+    assert numbers(counter.stream(count=[5], pause_s=[0.0])) == [0, 1, 2, 3, 4]
+    assert numbers(counter.stream(count=[0], pause_s=[0.0])) == []
+
+
+def test_parts_come_as_soon_as_they_are_there(client):
+    start = time.monotonic()
+    for part in client.model("counter").stream(count=[50], pause_s=[0.1]):
+        assert part["number"].tolist() == [0]
+        break
+    assert time.monotonic() - start < 2
+
+
+def test_leaving_the_loop_cancels_the_rest(client):
+    counter = client.model("counter")
+    parts = counter.stream(count=[50], pause_s=[0.1])
+    assert numbers(itertools.islice(parts, 2)) == [0, 1]
+    parts.close()
+    start = time.monotonic()
+    assert numbers(counter.stream(count=[1], pause_s=[0.0])) == [0]  # the only instance is free again
+    assert time.monotonic() - start < 2
+
+
+def test_a_failure_within_a_stream_comes_after_the_parts_before_it(client, python_server):
+    seen = []
+    with pytest.raises(ServerError, match="the count ran out") as caught:
+        for part in client.model("counter").stream(count=[-2], pause_s=[0.0]):
+            seen.append(part)
+    assert numbers(seen) == [0, 1]
+    assert caught.value.endpoint == python_server.grpc_url
+    assert client.is_ready()  # with the header triton_grpc_error this Triton would have died
+
+
+def test_a_stream_has_a_deadline(client):
+    with pytest.raises(DeadlineExceeded, match=r"'counter' .* within 0\.3 s"):
+        list(client.model("counter").stream(count=[50], pause_s=[0.1], timeout_s=0.3))
+
+
+def test_inputs_of_a_stream_are_checked_at_once(client):
+    with pytest.raises(InvalidInput, match="'pause_s'.*missing"):
+        client.model("counter").stream(count=[1])
+
+
+def test_a_decoupled_model_is_not_called(client):
+    with pytest.raises(InvalidInput, match=r"'counter' gives any number of answers: ask it with stream\(\)"):
+        client.model("counter")(count=[1], pause_s=[0.0])
+
+
+def test_a_sequence_keeps_its_state(client):
+    total = client.model("total")
+    with total.sequence() as one, total.sequence() as other:
+        assert [one(x=[[1]])["total"].item(), other(x=[[20]])["total"].item()] == [1, 20]
+        assert [one(x=[[2]])["total"].item(), other(x=[[1]], end=True)["total"].item()] == [3, 21]
+
+
+def test_the_last_request_ends_the_sequence(client):
+    with client.model("total").sequence() as ask:
+        assert ask(x=[1], end=True)["total"].item() == 1
+        with pytest.raises(InvalidInput, match="is over: begin another"):
+            ask(x=[1])
+
+
+def test_sequences_that_are_left_give_their_slots_back(client):
+    """`total` has four slots and keeps an idle one for a minute."""
+    total = client.model("total")
+    for _ in range(6):
+        with total.sequence() as ask:
+            ask(x=[1])
+    with pytest.raises(ValueError, match="not the model's"), total.sequence() as ask:
+        ask(x=[1])
+        raise ValueError("not the model's")
+
+
+def test_a_refused_request_leaves_the_sequence_as_it_was(client):
+    with client.model("total").sequence() as ask:
+        ask(x=[1])
+        with pytest.raises(InvalidInput, match="no input 'y'"):
+            ask(y=[1])
+        assert ask(x=[1])["total"].item() == 2
+
+
+def test_sequences_are_for_stateful_models_and_the_reverse(client):
+    with pytest.raises(InvalidInput, match="keeps no state"):
+        client.model("nap").sequence()
+    with pytest.raises(InvalidInput, match=r"keeps state: ask it with `with model\.sequence\(\) as ask"):
+        client.model("total")(x=[1])
+
+
+def test_a_sequence_stays_on_one_server_of_a_balanced_name(python_server):
+    host, _, port = python_server.grpc_url.rpartition(":")
+    with Client(f"ipv4:{host}:{port}") as client, client.model("total").sequence() as ask:
+        assert [ask(x=[1])["total"].item() for _ in range(4)] == [1, 2, 3, 4]
+
+
+def test_streams_and_sequences_with_asyncio(python_server):
+    async def ask_both():
+        async with AsyncClient(python_server.grpc_url) as client:
+            counter, total = await client.model("counter"), await client.model("total")
+            parts = [part async for part in counter.stream(count=[3], pause_s=[0.0])]
+            async with total.sequence() as ask:
+                totals = [(await ask(x=[n]))["total"].item() for n in (1, 2, 3)]
+            with pytest.raises(ServerError, match="the count ran out"):
+                async for _ in counter.stream(count=[-1], pause_s=[0.0]):
+                    pass
+            async with asyncio.timeout(3):
+                async for _ in counter.stream(count=[50], pause_s=[0.1]):
+                    break
+                return numbers(parts), totals
+
+    assert asyncio.run(ask_both()) == ([0, 1, 2], [1, 3, 6])
