@@ -232,8 +232,8 @@ def _refusal(error: errors.InferenceError, endpoint: str) -> str | None:
         )
     if "Unable to open shared memory region" in said:
         return (
-            f"{endpoint} does not see this process's /dev/shm: run both on one machine, containers with a common "
-            "--ipc, or leave shared_memory out"
+            f"{endpoint} cannot open this process's regions: run both on one machine and as one user, containers "
+            "with a common --ipc, or leave shared_memory out"
         )
     if error.status == "UNIMPLEMENTED":
         return f"{endpoint} has no shared-memory extension: leave shared_memory out"
