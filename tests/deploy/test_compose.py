@@ -51,7 +51,8 @@ def test_dockers_reader_agrees_with_ours() -> None:
         for key in ("image", "command", "entrypoint", "user", "profiles", "cap_drop", "healthcheck", "shm_size"):
             assert theirs[name].get(key) == ours.get(key), f"{name}.{key}"
         published = [
-            str(port["published"]) if isinstance(port, dict) else port for port in theirs[name].get("ports", [])
+            str(port["published"]) if isinstance(port, dict) else port.removesuffix("/tcp")
+            for port in theirs[name].get("ports", [])
         ]
         assert published == ours.get("ports", []), name
         assert theirs[name].get("environment", {}) == ours.get("environment", {}), name
