@@ -1,0 +1,112 @@
+"""From carried parts to the proof, on a GPU machine without network: `python3.12 tests/gpu/bootstrap.py PARTS -- ...`.
+
+Joins the parts, installs the wheels among them into a virtual environment that also sees this machine's own packages
+(torch with CUDA's libraries), says what is missing before anything is measured, and runs tests/gpu/proof.py with the
+arguments behind `--`. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+CHECK = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from server.environment import find_installation
+find_installation()
+import onnxruntime
+print("onnxruntime", onnxruntime.__version__, "numpy", __import__("numpy").__version__)
+try:
+    import torch
+    print("torch", torch.__version__, "CUDA", torch.version.cuda, "usable:", torch.cuda.is_available())
+except ImportError as error:
+    print("no torch:", error)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The proof's exit status, or 2 with one line for what keeps it from running."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    own, rest = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    command = argparse.ArgumentParser(prog="bootstrap.py", description=__doc__)
+    command.add_argument("parts", type=Path, metavar="PARTS", help="the folder that parts.py split wrote")
+    command.add_argument("--into", type=Path, default=ROOT / "results" / "gpu-machine", metavar="DIR")
+    command.add_argument("--site", type=Path, action="append", default=[], metavar="DIR",
+                         help="a site-packages folder to see as well, of a Python of the same version")  # fmt: skip
+    given = command.parse_args(own)
+    if sys.version_info[:2] != (3, 12):
+        return _stop(f"the wheels are for Python 3.12, and this is {sys.version.split()[0]}: run it with python3.12")
+    sys.path.insert(0, str(HERE))
+    import parts
+
+    try:
+        joined = parts.join(given.parts, given.into)
+    except parts.PartsError as error:
+        return _stop(str(error))
+    python = environment(given.into / "venv", given.site)
+    wheels = [str(given.into / name) for name in joined if name.endswith(".whl")]
+    if status := install(python, wheels):
+        return _stop(f"pip ended with status {status}: see its lines above")
+    variables = os.environ | library_path(given.into)
+    if subprocess.run([python, "-c", CHECK, str(ROOT)], env=variables, check=False).returncode:
+        return _stop("the environment is not fit to serve: see the last line above")
+    artefacts = ["--artefacts", str(given.into / "artefacts")] if (given.into / "artefacts").is_dir() else []
+    return subprocess.run([python, str(HERE / "proof.py"), *artefacts, *rest], env=variables, check=False).returncode
+
+
+def environment(folder: Path, sites: Sequence[Path]) -> str:
+    """The interpreter of a virtual environment that sees this machine's packages behind its own, made if need be."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", str(folder)], check=True)
+    packages = next(folder.glob("lib/python3.*/site-packages"))
+    (packages / "machine.pth").write_text("".join(f"{site.resolve()}\n" for site in sites))
+    return str(python)
+
+
+def install(python: str, wheels: Sequence[str]) -> int:
+    """pip's status; nothing is resolved and nothing looked up: the list is complete."""
+    if not wheels:
+        return 0
+    options = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps", "--ignore-installed"]
+    return subprocess.run([python, "-m", "pip", "install", *options, *wheels], check=False).returncode
+
+
+def library_path(folder: Path) -> dict[str, str]:
+    """LD_LIBRARY_PATH with a libcuda.so where only libcuda.so.1 is there: Triton's python backend wants the first."""
+    try:
+        ctypes.CDLL("libcuda.so")
+    except OSError:
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return {}  # no driver: the proof says so and runs dry
+        links = folder / "driver"
+        links.mkdir(exist_ok=True)
+        (links / "libcuda.so").unlink(missing_ok=True)
+        (links / "libcuda.so").symlink_to(_mapped("libcuda.so.1"))
+        return {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(links), os.environ.get("LD_LIBRARY_PATH", "")]))}
+    return {}
+
+
+def _mapped(name: str) -> str:
+    """The path of a library that this process has loaded."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return next(line.split(maxsplit=5)[5] for line in lines if f"/{name.removesuffix('.1')}" in line)
+
+
+def _stop(why: str) -> int:
+    print(f"error: {why}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

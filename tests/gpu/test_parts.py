@@ -1,0 +1,110 @@
+"""Parts for a narrow transfer: split, carried in any order, checked, joined."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+parts = load("parts")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Files of 0, 1, 100, 200 and 250 bytes, one of them in a folder."""
+    folder = tmp_path / "wheels"
+    (folder / "artefacts").mkdir(parents=True)
+    for size in (0, 1, 100, 200):
+        (folder / f"{size}.whl").write_bytes(bytes(range(size)))
+    (folder / "artefacts" / "model.onnx").write_bytes(bytes(range(250)))
+    return folder
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_joined_is_what_was_split(source, tmp_path):
+    names = parts.split(source, tmp_path / "parts", most_bytes=100)
+    assert len(names) == 1 + 1 + 1 + 2 + 3
+    assert max((tmp_path / "parts" / name).stat().st_size for name in names) == 100
+    parts.join(tmp_path / "parts", tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(source)
+
+
+def test_a_part_that_is_missing_or_damaged_is_named_and_the_rest_is_joined(source, tmp_path):
+    target = tmp_path / "parts"
+    parts.split(source, target, most_bytes=100)
+    described = json.loads((target / parts.MANIFEST).read_text())
+    missing, damaged = (described[name]["parts"][1]["name"] for name in ("200.whl", "artefacts/model.onnx"))
+    kept = (target / missing).read_bytes(), (target / damaged).read_bytes()
+    (target / missing).unlink()
+    (target / damaged).write_bytes(b"x" * 100)
+    with pytest.raises(parts.PartsError) as caught:
+        parts.join(target, tmp_path / "out")
+    assert f"{missing} of 200.whl is missing" in str(caught.value)
+    assert f"{damaged} of artefacts/model.onnx is damaged" in str(caught.value)
+    assert set(contents(tmp_path / "out")) == {"0.whl", "1.whl", "100.whl"}
+    (target / missing).write_bytes(kept[0])
+    (target / damaged).write_bytes(kept[1])
+    parts.join(target, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(source)
+
+
+def test_a_manifest_cannot_write_outside_the_target(source, tmp_path):
+    target = tmp_path / "parts"
+    parts.split(source, target)
+    text = (target / parts.MANIFEST).read_text().replace('"1.whl"', '"../1.whl"')
+    (target / parts.MANIFEST).write_text(text)
+    with pytest.raises(parts.PartsError, match=r"\.\./1\.whl, which lies outside"):
+        parts.join(target, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["split", "{empty}", "--into", "{new}"], "holds no file"),
+        (["split", "{source}", "--into", "{source}"], "is not empty"),
+        (["split", "{source}", "--into", "{new}", "--megabytes", "0"], "name more than 0"),
+        (["join", "{empty}", "--into", "{new}"], "cannot be read"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_status_2(source, tmp_path, capsys, words, why):
+    (tmp_path / "empty").mkdir()
+    places = {"source": source, "empty": tmp_path / "empty", "new": tmp_path / "new"}
+    assert parts.main([word.format(**places) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert why in error
+    assert error.count("\n") == 1
+
+
+def test_the_command_splits_and_joins(source, tmp_path, capsys):
+    assert parts.main(["split", str(source), "--into", str(tmp_path / "parts"), "--megabytes", "0.0001"]) == 0
+    assert parts.main(["join", str(tmp_path / "parts"), "--into", str(tmp_path / "out")]) == 0
+    assert "5 files" in capsys.readouterr().out
+
+
+def test_every_listed_wheel_is_pinned():
+    lines = (HERE / "wheels.txt").read_text().splitlines()
+    names = [line for line in lines if line and not line.startswith("#")]
+    assert all(line.count("==") == 1 for line in names)
+    assert {"nvidia-pytriton", "onnxruntime-gpu", "tritonclient"} <= {line.split("==")[0] for line in names}
+    command = load("wheels").command(Path("somewhere"))
+    assert {"--no-deps", "--python-version=3.12", "manylinux_2_35_x86_64"} <= set(command)
+
+
+def test_the_bootstrap_names_the_python_it_needs_or_the_parts_that_are_missing(tmp_path, capsys):
+    assert load("bootstrap").main([str(tmp_path)]) == 2
+    needed = "parts.json cannot be read" if sys.version_info[:2] == (3, 12) else "run it with python3.12"
+    assert needed in capsys.readouterr().err
