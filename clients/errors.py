@@ -106,7 +106,7 @@ def _classify(
     if status in (code.UNAVAILABLE, code.NOT_FOUND):
         if any(words in details for words in _UNLOADED_WORDS):
             return ModelNotReady, f"{at} is not ready: {details}; load it, or wait until it is loaded"
-        return Unreachable, f"cannot reach {endpoint}: {_in_short(details)}; is the server running there?"
+        return Unreachable, f"cannot reach {endpoint}: {_why(details)}"
     if status in (code.UNAUTHENTICATED, code.PERMISSION_DENIED):
         return ServerError, f"{at} refused access ({status.name}): {details}; pass headers={{'authorization': TOKEN}}"
     if status is code.CANCELLED:
@@ -114,9 +114,15 @@ def _classify(
     return ServerError, f"{at} failed ({status.name}): {details}"
 
 
-def _in_short(details: str) -> str:
-    """gRPC's account of a failed connection without its repetitions; `InferenceError.details` keeps all of it."""
-    for words in ("Connection refused", "Connection reset", "No route to host", "Network is unreachable"):
+def _why(details: str) -> str:
+    """gRPC's account of a failed connection in few words; `InferenceError.details` keeps all of it."""
+    if "handshake failed" in details:
+        reason = details.rpartition("OPENSSL_internal:")[2] or details
+        return f"the TLS handshake failed ({reason}); check tls=clients.TLS(ca=..., cert=..., key=..., server_name=...)"
+    for words in ("Socket closed", "Connection reset"):
         if words in details:
-            return words.lower()
-    return details.removeprefix("failed to connect to all addresses; last error: ")
+            return f"{words.lower()}; it may be restarting, or want TLS or another certificate (tls=clients.TLS(...))"
+    for words in ("Connection refused", "No route to host", "Network is unreachable"):
+        if words in details:
+            return f"{words.lower()}; is the server running there?"
+    return f"{details.removeprefix('failed to connect to all addresses; last error: ')}; is the server running there?"

@@ -1,0 +1,164 @@
+"""TLS, mutual TLS, tokens and restricted protocols against a Triton that insists on them."""
+
+import asyncio
+import datetime
+import ipaddress
+import warnings
+
+import numpy as np
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from clients import TLS, AsyncClient, Client, InsecureConnectionWarning, ServerError, Unreachable
+from server import TritonServer
+
+KEY = "s3cret"
+
+
+def issue(folder, name, signer=None):
+    """Write NAME.pem and NAME.key; returns the certificate and its key. Signed by `signer`, or by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate, signing_key = signer or (None, key)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(certificate.subject if certificate else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .sign(signing_key, hashes.SHA256())
+    )
+    (folder / f"{name}.pem").write_bytes(built.public_bytes(serialization.Encoding.PEM))
+    (folder / f"{name}.key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return built, key
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = issue(folder, "authority")
+    issue(folder, "triton", authority)
+    issue(folder, "caller", authority)
+    issue(folder, "stranger")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def secure_server(double_repository, certificates):
+    """A Triton that wants the caller's certificate, and a key for the names of its models."""
+    extra = (
+        "--grpc-use-ssl=1",
+        "--grpc-use-ssl-mutual=1",
+        f"--grpc-server-cert={certificates / 'triton.pem'}",
+        f"--grpc-server-key={certificates / 'triton.key'}",
+        f"--grpc-root-cert={certificates / 'authority.pem'}",
+        f"--grpc-restricted-protocol=model-repository:admin={KEY}",
+    )
+    with TritonServer(double_repository, stop_timeout_s=0, extra=extra) as server:
+        yield server
+
+
+def mutual(certificates, **changes):
+    return TLS(
+        ca=certificates / "authority.pem", cert=certificates / "caller.pem", key=certificates / "caller.key", **changes
+    )
+
+
+def test_mutual_tls(secure_server, certificates):
+    with Client(secure_server.grpc_url, tls=mutual(certificates)) as client:
+        assert client.model("double")(x=[[1, 2]])["y"].tolist() == [[2, 4]]
+
+
+def test_mutual_tls_with_asyncio(secure_server, certificates):
+    async def ask():
+        async with AsyncClient(secure_server.grpc_url, tls=mutual(certificates)) as client:
+            return (await (await client.model("double"))(x=np.ones((1, 2), np.float32)))["y"].tolist()
+
+    assert asyncio.run(ask()) == [[2, 2]]
+
+
+def test_a_certificate_for_another_name_needs_that_name(secure_server, certificates):
+    with Client(secure_server.grpc_url, tls=mutual(certificates, server_name="triton")) as client:
+        assert client.is_ready()
+    with Client(secure_server.grpc_url, tls=mutual(certificates, server_name="elsewhere")) as client:
+        assert not client.is_ready()
+
+
+REFUSED = {
+    "no TLS at all": lambda folder: None,
+    "no certificate of one's own": lambda folder: TLS(ca=folder / "authority.pem"),
+    "an authority that did not sign the server's": lambda folder: TLS(
+        ca=folder / "stranger.pem", cert=folder / "caller.pem", key=folder / "caller.key"
+    ),
+    "a certificate that the server does not trust": lambda folder: TLS(
+        ca=folder / "authority.pem", cert=folder / "stranger.pem", key=folder / "stranger.key"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_connection_without_the_right_certificates_is_unreachable(secure_server, certificates, case):
+    tls = REFUSED[case](certificates)
+    with Client(secure_server.grpc_url, tls=tls, timeout_s=5) as client, pytest.raises(Unreachable) as caught:
+        client.model("double")
+    assert "TLS" in str(caught.value)
+
+
+def test_half_a_certificate_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match="mutual TLS needs both"):
+        TLS(cert="caller.pem")
+
+
+def test_a_restricted_protocol_wants_its_header(secure_server, certificates):
+    with Client(secure_server.grpc_url, tls=mutual(certificates)) as client:
+        with pytest.raises(ServerError, match=r"pass headers=\{'triton-grpc-protocol-admin': KEY\}"):
+            client.models()
+        assert client.budget.retried == 0
+    headers = {"triton-grpc-protocol-admin": KEY}
+    with Client(secure_server.grpc_url, tls=mutual(certificates), headers=headers) as client:
+        assert client.models() == ["double"]
+
+
+def test_headers_may_be_made_for_each_request(secure_server, certificates):
+    made = []
+
+    def headers():
+        made.append("a token that is renewed")
+        return {"Triton-GRPC-Protocol-admin": KEY}
+
+    with Client(secure_server.grpc_url, tls=mutual(certificates), headers=headers) as client:
+        assert client.models() == client.models() == ["double"]
+    assert len(made) == 2
+
+
+FAR = ["triton:8001", "dns:///triton:8001", "10.0.0.7:8001", "[2001:db8::7]:8001", "ipv4:127.0.0.1:1,10.0.0.7:1"]
+NEAR = ["localhost:8001", "127.0.0.1:8001", "127.3.4.5:8001", "[::1]:8001", "ipv4:127.0.0.1:8001", "unix:/run/triton"]
+
+
+@pytest.mark.parametrize("address", FAR)
+def test_plain_text_to_another_machine_is_warned_of_with_the_remedy(address):
+    with pytest.warns(InsecureConnectionWarning, match=r"pass tls=clients\.TLS\(ca=.*--grpc-use-ssl") as warned:
+        Client(address).close()
+    assert warned[0].filename == __file__
+
+
+def test_tls_and_loopback_are_not_warned_of(certificates):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for address in NEAR:
+            Client(address).close()
+        for address in FAR:
+            Client(address, tls=mutual(certificates)).close()
