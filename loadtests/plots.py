@@ -1,60 +1,36 @@
-"""The report's pictures: SVG text whose colours are CSS variables, so that one file suits both themes.
-
-matplotlib knows no CSS variables, so everything is drawn in sentinel colours that are replaced afterwards. Each picture
-is drawn twice, wide and narrow, because text that shrinks with the picture cannot be read on a phone.
-"""
+"""The report's pictures, each a function of a result and the raw records it needs."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from loadtests.backlog import backlog_at_arrivals
+from loadtests.picture import (
+    BAND,
+    FAIL,
+    INVALID,
+    MUTED,
+    P50,
+    P99,
+    PAPER,
+    PASS,
+    QUEUE,
+    SLO,
+    STEPS,
+    UNDECIDED,
+    Picture,
+    make_picture,
+)
 from loadtests.point import Point
 from loadtests.record import Record
 from loadtests.result import CapacityResult
 from loadtests.slo import format_ms
 
-INK, MUTED, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
-P99, P50, SLO, BAND = "#050505", "#060606", "#070707", "#080808"
-PASS, FAIL, UNDECIDED, INVALID = "#090909", "#0a0a0a", "#0b0b0b", "#0c0c0c"
-QUEUE = "#0d0d0d"
-STEPS = ("#0e0e0e", "#0f0f0f", "#101010", "#111111")
-_VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    GRID: "--grid",
-    PAPER: "--paper",
-    P99: "--p99",
-    P50: "--p50",
-    SLO: "--slo",
-    BAND: "--band",
-    PASS: "--pass",
-    FAIL: "--fail",
-    UNDECIDED: "--undecided",
-    INVALID: "--invalid",
-    QUEUE: "--queue",
-    **{colour: f"--step{number}" for number, colour in enumerate(STEPS)},
-}
 VERDICTS = {"pass": (PASS, "o"), "fail": (FAIL, "X"), "undecided": (UNDECIDED, "D"), "invalid": (INVALID, "s")}
-_PX_PER_INCH = 72
-_WIDE, _NARROW = 9.6, 4.6
 _MOST_DOTS = 1200
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture in both widths; `title` says in words what it shows."""
-
-    title: str
-    wide: str
-    narrow: str
 
 
 def latency_against_rate(result: CapacityResult) -> Picture | None:
@@ -77,7 +53,8 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
                     label, (1, slo.limit_ms), (-2, 4), xycoords=("axes fraction", "data"),
                     textcoords="offset points", color=SLO, fontsize=10, ha="right",
                 )  # fmt: skip
-        whole = [point for point in points if not point.stopped]  # what a stopped probe reached is no percentile
+        # What a stopped probe reached is no percentile; of several at one rate the longest knows best.
+        whole = list({p.rate_per_s: p for p in sorted(points, key=_by_length) if not p.stopped}.values())
         for name, colour in (("p50_ms", P50), ("p99_ms", P99)):
             values = [getattr(point, name) for point in whole]
             axes.plot([p.rate_per_s for p in whole], values, color=colour, linewidth=1.5, zorder=2)
@@ -102,7 +79,11 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
         _label(axes, "arrival rate, requests/s", "latency from the intended send, ms")
         _plain_ticks(axes.yaxis)
 
-    return _picture(f"{result.model}: latency against arrival rate", f"rate-{result.model}", draw, 4.4, 3.9)
+    return make_picture(f"{result.model}: latency against arrival rate", f"rate-{result.model}", draw, 4.4, 3.9)
+
+
+def _by_length(point: Point) -> tuple[float, int]:
+    return point.rate_per_s, point.requests
 
 
 def server_breakdown(result: CapacityResult) -> Picture | None:
@@ -135,7 +116,7 @@ def server_breakdown(result: CapacityResult) -> Picture | None:
         axes.grid(axis="y", visible=False)
 
     height = 1.1 + 0.27 * len(points)
-    return _picture(f"{result.model}: time inside the server", f"server-{result.model}", draw, height, height)
+    return make_picture(f"{result.model}: time inside the server", f"server-{result.model}", draw, height, height)
 
 
 def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]]) -> Picture | None:
@@ -173,7 +154,7 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
         _plain_ticks(axes.xaxis)
         _percent_ticks(axes.yaxis)
 
-    return _picture(f"{result.model}: distribution of the latency", f"tail-{result.model}", draw, 4.0, 3.7)
+    return make_picture(f"{result.model}: distribution of the latency", f"tail-{result.model}", draw, 4.0, 3.7)
 
 
 def time_series(result: CapacityResult, point: Point, record: Record) -> Picture:
@@ -201,7 +182,7 @@ def time_series(result: CapacityResult, point: Point, record: Record) -> Picture
         _label(lower, "time since the start of the probe, s", "unanswered")
 
     title = f"{result.model}: the probe at {point.rate_per_s:.4g}/s over time"
-    return _picture(title, f"time-{result.model}", draw, 4.4, 4.2)
+    return make_picture(title, f"time-{result.model}", draw, 4.4, 4.2)
 
 
 def step_models(result: CapacityResult) -> list[str]:
@@ -210,62 +191,6 @@ def step_models(result: CapacityResult) -> list[str]:
     for point in result.points:
         found += [step.model for step in point.steps if step.model not in found]
     return found
-
-
-def _picture(title: str, salt: str, draw: Callable[[Any, bool], None], wide_in: float, narrow_in: float) -> Picture:
-    versions = [
-        _svg(title, f"{salt}-{narrow}", lambda figure, narrow=narrow: draw(figure, narrow), width, height)  # type: ignore[misc]
-        for narrow, width, height in ((False, _WIDE, wide_in), (True, _NARROW, narrow_in))
-    ]
-    return Picture(title, *versions)
-
-
-def _svg(title: str, salt: str, draw: Callable[[Any], None], width_in: float, height_in: float) -> str:
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    with _style(salt):
-        figure = Figure(figsize=(width_in, height_in), layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    size = f'width="{width_in * _PX_PER_INCH:.0f}" height="{height_in * _PX_PER_INCH:.0f}"'
-    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'{size} role="img" aria-label="{title}"', svg, count=1)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px; font-family: inherit", svg)
-    for sentinel, variable in _VARIABLES.items():
-        svg = svg.replace(sentinel, f"var({variable})")
-    return re.sub(r"(<svg[^>]*>)", rf"\1<title>{title}</title>", svg, count=1)
-
-
-@contextmanager
-def _style(salt: str) -> Iterator[None]:
-    import matplotlib as mpl
-
-    settings = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": salt,  # ids must differ between the pictures of one page
-        "font.size": 10,
-        "text.color": INK,
-        "axes.edgecolor": GRID,
-        "axes.labelcolor": MUTED,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": GRID,
-        "grid.linewidth": 0.8,
-        "xtick.color": GRID,
-        "ytick.color": GRID,
-        "xtick.labelcolor": MUTED,
-        "ytick.labelcolor": MUTED,
-        "figure.dpi": _PX_PER_INCH,
-    }
-    with mpl.rc_context(settings):
-        yield
 
 
 def _label(axes: Any, x: str, y: str) -> None:

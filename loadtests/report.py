@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Mapping
+import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from loadtests import plots
+from loadtests import page, plots
 from loadtests.bottleneck import deciding_point, describe_bottleneck
 from loadtests.errors import LoadTestError, ResultsError
 from loadtests.point import Point
@@ -18,7 +16,6 @@ from loadtests.result import CapacityResult
 from loadtests.store import Stored, read_runs
 from loadtests.verdict import required_requests
 
-_TEMPLATE = Path(__file__).with_name("report.html")
 _MOST_CURVES = 4
 _CALM_SHARE = 0.1
 _COLUMNS = (
@@ -43,27 +40,25 @@ class Section:
     step_models: list[str]
     settings: list[tuple[str, str]]
     repeat: str
+    files: dict[str, bytes]
+    """Contents by name."""
+    downloads: dict[str, str]
+    """Addresses in the page by name."""
 
 
 def write(folder: Path) -> Path:
-    """`report.html` in the folder, for all runs in it, with `points.csv` and `latency.svg` beside each run's data.
+    """`report.html` in the folder, for all runs in it; `points.csv`, `latency.svg` and `.png` beside each run's data.
 
     Raises ResultsError for a folder without readable results.
     """
-    from jinja2 import Environment, StrictUndefined, select_autoescape
-
     sections = [_section(stored) for stored in read_runs(folder)]
-    environment = Environment(autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True)
-    environment.filters.update(number=_number, text=_plain, seconds=_seconds)
-    template = environment.from_string(_TEMPLATE.read_text())
     hardware = next((section.result.hardware for section in sections if section.result.hardware), {})
     path = folder / "report.html"
     try:
-        path.write_text(template.render(sections=sections, hardware=hardware), encoding="utf-8")
+        path.write_text(page.render("report.html", sections=sections, hardware=hardware), encoding="utf-8")
         for section in sections:
-            _write_csv(section.stored.folder / "points.csv", section.points)
-            if picture := section.pictures.get("rate"):
-                (section.stored.folder / "latency.svg").write_text(_standalone(picture.wide), encoding="utf-8")
+            for name, content in section.files.items():
+                (section.stored.folder / name).write_bytes(content)
     except OSError as error:
         raise ResultsError(f"cannot write the report to {folder}: {error.strerror}") from error
     return path
@@ -81,18 +76,22 @@ def _section(stored: Stored) -> Section:
     shown = next(((point, record) for point, record in records if point is decided), None)
     if shown is not None:
         pictures["time"] = plots.time_series(result, *shown)
+    points = sorted(result.points, key=lambda point: point.rate_per_s)
+    files = _files(points, pictures["rate"])
     return Section(
         stored=stored,
         result=result,
-        points=sorted(result.points, key=lambda point: point.rate_per_s),
+        points=points,
         certified=result.certificate.points if result.certificate else (),
         explanation=_explain(result),
         warning=_warn(result),
         bottleneck=describe_bottleneck(decided) if decided else "",
         pictures={name: picture for name, picture in pictures.items() if picture is not None},
         step_models=plots.step_models(result),
-        settings=[(key.replace("_", " "), _plain(value)) for key, value in result.settings.items()],
+        settings=[(key.replace("_", " "), page.plain(value)) for key, value in result.settings.items()],
         repeat=_repeat(stored),
+        files=files,
+        downloads={name: page.download(name, content) for name, content in files.items()},
     )
 
 
@@ -164,40 +163,18 @@ def _repeat(stored: Stored) -> str:
     )
 
 
-def _write_csv(path: Path, points: list[Point]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(_COLUMNS)
-        writer.writerows([getattr(point, column) for column in _COLUMNS] for point in points)
+def _files(points: list[Point], picture: plots.Picture | None) -> dict[str, bytes]:
+    """What lies beside the raw data and can be saved from the page."""
+    files = {"points.csv": _csv(points).encode()}
+    if picture is not None:
+        files["latency.svg"] = page.standalone(picture.wide).encode()
+        files["latency.png"] = picture.png(page.colours())
+    return files
 
 
-def _standalone(svg: str) -> str:
-    """The picture with the light theme written into it, for use outside the page."""
-    head, _, rest = _TEMPLATE.read_text().partition("/* light */")
-    assert rest, head
-    colours = rest.partition("/* end */")[0]
-    style = f"<style>svg {{{colours} font-family: sans-serif; background: #fff }}</style>"
-    return svg.replace("<title>", f"{style}<title>", 1)
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    """Three significant digits, never in powers of ten; a dash for what was not measured."""
-    if value is None:
-        return "–"
-    if value != 0 and abs(value) >= 10**digits:
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}" if abs(value) >= 0.001 or value == 0 else f"{value:.4f}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.1f} s"
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    if isinstance(value, Mapping | list | tuple):
-        return json.dumps(value, indent=2, default=str)
-    return str(value)
+def _csv(points: list[Point]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows([getattr(point, column) for column in _COLUMNS] for point in points)
+    return text.getvalue()

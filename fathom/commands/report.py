@@ -1,4 +1,8 @@
-"""Make the HTML report of a capacity measurement again from its raw results."""
+"""Make the HTML report of a capacity measurement again from its raw results, or compare several measurements.
+
+fathom report results
+fathom report --compare before after      (the first is what the others are compared with)
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,35 @@ import argparse
 from pathlib import Path
 
 from fathom import options
+from fathom.errors import UsageError
 from fathom.output import out, print_json
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom report`."""
-    command.add_argument("folder", type=Path, metavar="DIR", help="a folder that `fathom capacity` or `demo` wrote")
+    command.add_argument(
+        "folder", type=Path, nargs="?", metavar="DIR", help="a folder that `fathom capacity` or `demo` wrote"
+    )
+    command.add_argument(
+        "--compare", type=Path, nargs="+", metavar="DIR", help="two or more such folders, the earliest first"
+    )
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="page of the comparison (default: comparison.html in the last folder)",
+    )
     options.add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write report.html and say where."""
+    """Write the page and say where."""
+    if (arguments.folder is None) == (arguments.compare is None):
+        raise UsageError("give one folder for its report, or --compare with two or more")
+    return _compare(arguments) if arguments.compare else _report(arguments)
+
+
+def _report(arguments: argparse.Namespace) -> int:
     from loadtests import report
 
     path = report.write(arguments.folder)
@@ -24,4 +46,22 @@ def run(arguments: argparse.Namespace) -> int:
         print_json({"report": str(path)})
     else:
         out.print(str(path))
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from loadtests import compare
+
+    path = arguments.output or arguments.compare[-1] / "comparison.html"
+    found = compare.write(arguments.compare, path)
+    if arguments.json:
+        print_json({"report": str(path), "comparisons": [comparison.to_json() for comparison in found]})
+        return 0
+    for comparison in found:
+        out.print(f"{comparison.model} under {comparison.slo}")
+        for change in comparison.changes:
+            out.print(f"  {change.sentence}")
+            for note in change.notes:
+                out.print(f"  note: {note}")
+    out.print(f"report  {path}")
     return 0

@@ -83,6 +83,19 @@ def options(service_ms: float, exponential: bool) -> list[str]:
     return ["--service-ms", str(service_ms), "--seed", str(SEED), *(["--exponential"] if exponential else [])]
 
 
+def wire_ms(service_ms: float, exponential: bool) -> float:
+    """What the network and both processes add to an answer when nothing waits."""
+    queue = QueueProcess(*options(service_ms, exponential))
+    alone = constant(16, count=3 * ALONE)
+    try:
+        with Worker(WorkerTarget(queue.address, [b""])) as worker:
+            record, _ = worker.fire(alone, payload_choices(len(alone), 1, seed=0), Limits(10_000))
+    finally:
+        queue.stop()
+    exact_s = sojourn_s(alone, np.resize(service_times_s(service_ms, exponential, SEED), len(alone)))
+    return percentile(record.latencies_ms() - exact_s * 1e3, 0.5)
+
+
 def measure(start_queue: Callable[..., QueueProcess], exponential: bool, schedule: np.ndarray) -> tuple[Record, float]:
     """One pass, and the milliseconds that the network and both processes add to the answer when nothing waits."""
     queue = start_queue(*options(SERVICE_MS, exponential))
@@ -136,15 +149,15 @@ def latency_rows() -> list[dict[str, Any]]:
 
 
 def capacity_row(known: KnownQueue) -> dict[str, Any]:
+    wire = wire_ms(known.service_ms, known.exponential)
     found = known.search()
     return {
         "queue": f"{'M/M/1' if known.exponential else 'M/D/1'}, {known.service_ms:g} ms",
         "slo": str(known.slo),
         "budget_s": known.budget_s,
         "theory_per_s": known.capacity_per_s(),
-        "theory_less_wire_per_s": known.capacity_per_s(max(found.settings["unloaded_ms"] - known.service_ms, 0) / 1e3)
-        if not known.exponential
-        else None,
+        "wire_ms": wire,
+        "theory_with_wire_per_s": known.capacity_per_s(wire / 1e3),
         "estimate_per_s": found.capacity_estimate_per_s,
         "interval_per_s": found.capacity_estimate_interval_per_s,
         "certified_per_s": found.capacity_per_s,
@@ -156,20 +169,22 @@ def capacity_row(known: KnownQueue) -> dict[str, Any]:
 
 def tables(document: dict[str, Any]) -> str:
     """Markdown."""
-    lines = ["| queue | load | p50 theory | p50 measured | p99 theory | p99 measured |", "|---|---|---|---|---|---|"]
+    lines = ["| queue | load | wire | p50 theory | p50 measured | p99 theory | p99 measured |", "|---|" + "---|" * 6]
     for row in document.get("latency", []):
-        cells = [row["queue"], f"{row['load']:.0%}".replace("%", " %")]
+        cells = [row["queue"], f"{row['load'] * 100:.0f} %", f"{row['wire_ms']:.1f} ms"]
         for theory_ms, measured_ms in zip(row["theory_ms"], row["measured_ms"], strict=True):
             off = (measured_ms / (theory_ms + row["wire_ms"]) - 1) * 100
             cells += [f"{theory_ms:.1f} ms", f"{measured_ms:.1f} ms ({off:+.1f} %)"]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "| queue | SLO | theory | estimate | 95 % interval | certified | seconds |", "|---|" + "---|" * 6]
+    lines += ["", "| queue | SLO | theory | theory with wire | estimate | 95 % interval | certified | seconds |"]
+    lines += ["|---|" + "---|" * 7]
     for name in KNOWN:
         if row := document.get(name):
             theory, guess = row["theory_per_s"], row["estimate_per_s"]
             low, high = row["interval_per_s"] or (float("nan"),) * 2
             certified = f"{row['certified_per_s']:.1f}/s" if row["certified_per_s"] else "none"
-            cells = [row["queue"], row["slo"], f"{theory:.1f}/s",
+            wired = row.get("theory_with_wire_per_s")
+            cells = [row["queue"], row["slo"], f"{theory:.1f}/s", f"{wired:.1f}/s" if wired else "-",
                      f"{guess:.1f}/s ({(guess / theory - 1) * 100:+.1f} %)", f"{low:.1f} to {high:.1f}", certified,
                      f"{row['seconds']:.0f}"]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")

@@ -1,0 +1,131 @@
+"""Before and after: simulated searches of queues whose capacities are known to differ, or not to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from simulated import run_search
+
+from fathom.cli import main
+from loadtests import compare, report
+from loadtests.errors import ResultsError
+from loadtests.slo import Slo
+from loadtests.store import Run, Store, read_runs
+
+P99 = Slo.parse("p99=20ms")
+
+
+def save(folder, points, *, model="queue", slo=P99, **settings):
+    run = Run(
+        model, "simulated:1", (slo,), 0, {"unloaded_ms": 1.0, **settings}, None, {"cpu": "none"}, "2026-11-22T00:00"
+    )
+    store = Store(folder, run)
+    for point in points:
+        store.add(dataclasses.replace(point, raw=""))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """The same queue twice (other seeds), and one that is a quarter faster."""
+    base = tmp_path_factory.mktemp("runs")
+    return [
+        save(base / name, run_search(P99, service_s, budget_s=60, seed=seed))
+        for name, service_s, seed in (("before", 0.001, 1), ("again", 0.001, 2), ("after", 0.0008, 3))
+    ]
+
+
+def test_a_faster_server_holds_significantly_more(folders):
+    before, _, after = folders
+    (found,) = compare.compare_folders([before, after])
+    (change,) = found.changes
+    assert change.finding == "more"
+    assert change.ratio == pytest.approx(1.26, abs=0.1)  # 886/s and 1118/s
+    low, high = change.interval
+    assert 1 < low < 1.26 < high
+    assert "after holds" in change.sentence
+    assert "significant" in change.sentence
+    (back,) = compare.compare_folders([after, before])[0].changes
+    assert back.finding == "less"
+    assert back.ratio == pytest.approx(1 / change.ratio)
+    assert back.interval == pytest.approx((1 / high, 1 / low))
+
+
+def test_the_same_server_twice_shows_no_difference(folders):
+    (found,) = compare.compare_folders(folders[:2])
+    assert found.changes[0].finding == "no difference shown"
+    assert "chance alone" in found.changes[0].sentence
+
+
+def test_several_runs_are_compared_with_the_first_on_one_page(folders, tmp_path):
+    path = tmp_path / "new" / "page.html"
+    (found,) = compare.write(folders, path)
+    assert [change.name for change in found.changes] == ["again", "after"]
+    text = path.read_text()
+    assert text.count("<svg") == 2
+    assert "https://" not in text
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_without_an_estimate_a_certificate_decides(folders, tmp_path):
+    fast = [point for point in run_search(P99, 0.0005, budget_s=60, seed=4) if point.verdict == "pass"]
+    (found,) = compare.compare_folders([folders[0], save(tmp_path / "fast", fast)])
+    change = found.changes[0]
+    assert (change.finding, change.ratio) == ("more", None)
+    assert "certified" in change.sentence
+    (found,) = compare.compare_folders([folders[0], save(tmp_path / "short", fast[:1])])
+    assert found.changes[0].finding == "unknown"
+
+
+def test_says_what_else_differs(folders, tmp_path):
+    points = read_runs(folders[0])[0].result.points
+    other = save(tmp_path / "other", points, transport="grpc")
+    notes = compare.compare_folders([folders[0], other])[0].changes[0].notes
+    assert any("transport" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"slo": Slo.parse("p99=30ms")}, "p99=20ms in before and p99=30ms in other"),
+        ({"model": "cat"}, "no model in common"),
+    ],
+)
+def test_refuses_what_cannot_be_compared(folders, tmp_path, capsys, changed, message):
+    other = save(tmp_path / "other", [], **changed)
+    with pytest.raises(ResultsError, match=message):
+        compare.compare_folders([folders[0], other])
+    assert main(["report", "--compare", str(folders[0]), str(other)]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["report"], ["report", "x", "--compare", "y", "z"], ["report", "--compare", "y"], ["report", "none"]]
+)
+def test_unusable_arguments_are_one_line(arguments, capsys):
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["run.json", "points.jsonl", "capacity.json"])
+def test_an_unreadable_folder_is_one_line(folders, tmp_path, capsys, name):
+    folder = save(tmp_path / "broken", read_runs(folders[0])[0].result.points)
+    (folder / "queue" / name).write_bytes(b"\xff\xfe{broken")
+    assert main(["report", str(folder)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert name in told
+
+
+def test_the_page_saves_its_figures(folders):
+    page = report.write(folders[0]).read_text()
+    run = folders[0] / "queue"
+    assert (run / "latency.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "latency.svg").read_text().startswith("<svg")
+    assert (run / "points.csv").read_text().startswith("number,phase,rate_per_s")
+    for name in ("latency.svg", "latency.png", "points.csv"):
+        assert f'download="queue-{name}" href="data:' in page
