@@ -29,11 +29,16 @@ class Meter:
     """Requests, lag and CPU from the end of warming up to the end of the time."""
 
     def __init__(self, seconds: float) -> None:
-        self.begin_s = time.perf_counter() + _WARM_S
-        self.end_s = self.begin_s + seconds
+        self._seconds = seconds
+        self.begin_s = self.end_s = float("inf")
         self._cpu_s: float | None = None
         self._count = 0
         self._lags_s: list[float] = []
+
+    def start(self) -> None:
+        """When everything is set up; what happens in the first moment is not counted."""
+        self.begin_s = time.perf_counter() + _WARM_S
+        self.end_s = self.begin_s + self._seconds
 
     def answered(self, lag_s: float) -> bool:
         """Counts an answer to a request that left so late; false when the time is over."""
@@ -84,6 +89,8 @@ async def over_tritonclient(url: str, request: bytes, rate_per_s: float, meter: 
             while await ask(time.perf_counter()):
                 pass
 
+        await client.infer(message.model_name, inputs)
+        meter.start()
         if not rate_per_s:
             await asyncio.gather(*(keep_asking() for _ in range(IN_FLIGHT)))
             return
@@ -151,6 +158,10 @@ def over_locust(url: str, request: bytes, rate_per_s: float, meter: Meter) -> No
     environment = Environment(user_classes=[GrpcUser], events=locust.events)
     runner: Any = environment.create_local_runner()
     runner.start(users, spawn_rate=users)
+    while runner.user_count < users:
+        gevent.sleep(0.01)
+    gevent.sleep(pause_s)  # by then each user has sent its first request
+    meter.start()
     gevent.sleep(meter.end_s - time.perf_counter())
     sys.stdout.write(json.dumps(meter.result()))
     sys.stdout.flush()

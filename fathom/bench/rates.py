@@ -24,13 +24,13 @@ from loadtests.worker import Worker, WorkerTarget
 GENERATOR, OTHERS = "generator", ("tritonclient", "locust")
 NAMES = {GENERATOR: "generator", "tritonclient": "tritonclient.aio loop", "locust": "Locust gRPC user"}
 ON_TIME_MS = (1.0, 5.0)
-LEAST_KEPT = 0.95
+LEAST_KEPT = 0.9
 START_PER_S = {GENERATOR: 1600.0, "tritonclient": 200.0, "locust": 100.0}
 STEP = math.sqrt(2)
 Run = Callable[[str, float], dict[str, float]]
 
 
-def measure(repository: Path, *, repetitions: int = 3, seconds: float = 1.5) -> list[Row]:
+def measure(repository: Path, *, repetitions: int = 2, seconds: float = 1.2) -> list[Row]:
     """Requests per CPU-second of each, the generator's as a ratio to the others, and the highest rate on time."""
     per_cpu_s: dict[str, list[float]] = {kind: [] for kind in NAMES}
     highest: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in NAMES}

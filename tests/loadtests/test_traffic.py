@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -170,3 +172,13 @@ def test_a_rate_beyond_the_generator_is_invalid_and_says_what_to_do(small_server
     point = load(request, parse_shape("constant:200000", 0.2))
     assert point.verdict == "invalid"
     assert "use more workers (--workers)" in point.reason
+
+
+def test_a_server_that_dies_is_told_and_what_was_measured_counts(start_queue):
+    queue = start_queue("--service-ms", "2")
+    threading.Timer(2.5, queue.process.kill).start()
+    point = load(CapacityRequest(queue.address, "queue", [P99], workers=2), parse_shape("constant:50", 20))
+    assert point.stopped == "connection lost"
+    assert point.verdict == "fail"
+    assert "the server went away" in point.reason
+    assert point.p50_ms < 200
