@@ -2,7 +2,7 @@
 PYTHON ?= $(shell for p in python3 python3.11 python3.12; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 PIP_INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test test-slow bench lint format clean
+.PHONY: demo test test-slow bench gpu-proof lint format clean
 
 demo: .venv/serving  ## export, serve, ask, measure, report: the main job end to end
 	.venv/bin/fathom demo
@@ -15,6 +15,9 @@ test-slow: .venv/development  ## the measurements against queueing theory, 10 mi
 
 bench: .venv/development  ## the ratios of docs/benchmarks.md, into results/bench.json
 	.venv/bin/python -m fathom.bench
+
+gpu-proof: .venv/serving  ## what a GPU does with all this, into docs/gpu.md; without one a dry run (docs/gpu-machine.md)
+	.venv/bin/python tests/gpu/proof.py --document docs/gpu.md
 
 lint: .venv/development  ## ruff and mypy --strict
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

@@ -1,0 +1,138 @@
+"""Model repositories with one model in one configuration, the server that runs them, and the requests sent to it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clients import Client, codec
+from clients.cuda_memory import CudaRegion
+from clients.regions import output_size
+from clients.shared_memory import Region, SystemRegion
+from clients.spec import ModelSpec
+from export import config as configs
+from fathom.proof.subject import Subject
+from server import TritonServer
+
+ALIGNMENT = 64
+DEVICE_TENSORS = "FORCE_CPU_ONLY_INPUT_TENSORS"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What of a configuration is varied; `device_tensors` hands tensors over on the GPU."""
+
+    instances: int = 2
+    max_batch_size: int = 32
+    queue_delay_us: int = 0
+    device_tensors: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return asdict(self)
+
+
+def configuration(text: str, variant: Variant | None, device: str) -> str:
+    """config.pbtxt for a device, "cuda" or "cpu"; without a variant only the kind of the instances is set."""
+    from google.protobuf import text_format  # type: ignore[import-untyped]
+
+    message = configs.parse(text)
+    if not message.instance_group:
+        message.instance_group.add(count=1)
+    group = message.instance_group[0]
+    del message.instance_group[1:]
+    group.kind = type(group).KIND_GPU if device == "cuda" else type(group).KIND_CPU
+    if variant is not None:
+        group.count = variant.instances
+        message.max_batch_size = variant.max_batch_size
+        message.dynamic_batching.max_queue_delay_microseconds = variant.queue_delay_us
+        del message.dynamic_batching.preferred_batch_size[:]
+        kept = [each for each in message.model_warmup if each.batch_size <= variant.max_batch_size]
+        del message.model_warmup[:]
+        message.model_warmup.extend(kept)
+        if variant.device_tensors:
+            message.parameters[DEVICE_TENSORS].string_value = "no"
+    if device == "cuda":
+        for key in ("intra_op_thread_count", "inter_op_thread_count"):
+            message.parameters.pop(key, None)
+    written: str = text_format.MessageToString(message)
+    return written
+
+
+@contextmanager
+def served(subject: Subject, device: str, variant: Variant | None = None) -> Iterator[TritonServer]:
+    """A running Triton with this model alone. KIND_GPU instances refuse to load where ONNX Runtime falls back."""
+    with tempfile.TemporaryDirectory(prefix="fathom-proof-") as room:
+        folder = Path(room, subject.model)
+        shutil.copytree(subject.folder, folder, ignore=shutil.ignore_patterns("configs", "reference.npz", "*.json"))
+        config = folder / "config.pbtxt"
+        config.write_text(configuration(config.read_text(encoding="utf-8"), variant, device), encoding="utf-8")
+        with TritonServer(room, stop_timeout_s=1, extra=_EXTRA) as server:
+            yield server
+
+
+_EXTRA: tuple[str, ...] = ()
+
+
+class _Placed:
+    """Where the tensors of one request lie in a region; a `codec.Placement`."""
+
+    def __init__(self, inputs: Mapping[str, codec.Region], outputs: Mapping[str, codec.Region]) -> None:
+        self.inputs, self.outputs = inputs, outputs
+
+    def read(self, output: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+        """Never called: the answers of a measurement are not read."""
+        raise NotImplementedError
+
+
+@contextmanager
+def request(server: TritonServer, subject: Subject, batch: int, transport: str) -> Iterator[bytes]:
+    """The bytes of a request of `batch` rows: whole over "grpc", or with its tensors in "system" or "cuda" memory.
+
+    Every copy of the request reads the same inputs and writes the same outputs, which nobody looks at.
+    """
+    with Client(server.grpc_url) as client:
+        spec: ModelSpec = client.model(subject.model).spec
+    arrays = codec.check_inputs(spec, subject.rows(batch))
+    if transport == "grpc":
+        yield codec.write(spec, arrays)
+        return
+    sizes = {name: array.nbytes for name, array in arrays.items()}
+    results = {name: output_size(spec, name, arrays) for name in spec.outputs}
+    places, end = {}, 0
+    for name, size in (*sizes.items(), *((f"{name}/out", size) for name, size in results.items())):
+        places[name], end = end, end + -(-size // ALIGNMENT) * ALIGNMENT
+    region: Region = SystemRegion(end) if transport == "system" else CudaRegion(end)
+    with ExitStack() as stack:
+        stack.callback(region.discard)
+        for name, array in arrays.items():
+            region.write(places[name], np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        stack.enter_context(_registered(server.grpc_url, region))
+        placed = _Placed(
+            {name: codec.Region(region.name, size, places[name]) for name, size in sizes.items()},
+            {name: codec.Region(region.name, size, places[f"{name}/out"]) for name, size in results.items() if size},
+        )
+        yield codec.write(spec, arrays, placed=placed)
+
+
+@contextmanager
+def _registered(url: str, region: Region) -> Iterator[None]:
+    import grpc
+    from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+    with grpc.insecure_channel(url) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        getattr(stub, f"{region.kind}SharedMemoryRegister")(region.registration(), timeout=10)
+        region.registered()
+        try:
+            yield
+        finally:
+            unregister = getattr(service_pb2, f"{region.kind}SharedMemoryUnregisterRequest")(name=region.name)
+            getattr(stub, f"{region.kind}SharedMemoryUnregister")(unregister, timeout=10)

@@ -1,0 +1,72 @@
+"""The whole proof on the CPU: every step in its own process, its skips by name, a page that claims nothing."""
+
+import json
+import os
+
+import pytest
+
+from fathom.proof import cli
+
+NOT_A_FAILURE = ("measured", "skipped")
+
+
+def run(tmp_path, repository, *more):
+    results, page = tmp_path / "results.json", tmp_path / "gpu.md"
+    status = cli.main(
+        ["--dry-run", "--model-repository", str(repository), "--results", str(results), "--document", str(page),
+         "--keep", str(tmp_path / "room"), *more]
+    )  # fmt: skip
+    document = json.loads(results.read_text())
+    gaps = {
+        step["step"]: {each["what"]: each["why"] for each in (*step["skipped"], *step["failed"])}
+        for step in document["steps"]
+    }
+    return status, {step["step"]: step for step in document["steps"]}, gaps, page.read_text()
+
+
+def test_a_dry_run_of_one_model_takes_every_step_and_names_what_it_skips(tmp_path, exported_repository, capfd):
+    status, steps, gaps, page = run(tmp_path, exported_repository, "--models", "mobilenet_v2", "--precisions", "fp32")
+    said = capfd.readouterr().err
+    assert status == 0, said
+    assert list(steps) == ["prepare", "accuracy", "roofline", "served", "sweep", "tensorrt", "eager"]
+    assert {step["status"] for name, step in steps.items() if name != "tensorrt"} == {"measured"}, said
+    assert steps["tensorrt"]["status"] == "skipped"
+    assert "no NVIDIA GPU was found" in steps["tensorrt"]["why"]
+    assert not any(step["failed"] for step in steps.values())
+    assert "cuda" in gaps["served"]["mobilenet_v2 fp32 over cuda, 1 a request"]
+    assert "compiles nothing" in gaps["eager"]["mobilenet_v2 fp32, torch compiled"]
+    assert steps["accuracy"]["rows"][0]["parity"]["max_abs"] < 1e-4
+    assert {row["transport"] for row in steps["served"]["rows"] if "batch" in row} == {"grpc", "system"}
+    assert any(row.get("slo") for row in steps["served"]["rows"])
+    assert any("winner" in row for row in steps["sweep"]["rows"])
+    assert "skipped: tensorrt: no NVIDIA GPU was found" in said
+    assert "no figure of it is a GPU's" in said
+    assert "every GPU figure is **not measured**" in page
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_all_models_and_precisions(tmp_path, exported_repository):
+    status, steps, gaps, page = run(tmp_path, exported_repository, "--minutes", os.environ.get("PROOF_MINUTES", "5"))
+    assert status == 0
+    assert {step["status"] for step in steps.values()} <= set(NOT_A_FAILURE)
+    prepared = {(row["model"], row["precision"]) for row in steps["prepare"]["rows"]}
+    assert prepared >= {("resnet50", "fp32"), ("resnet50", "fp16"), ("resnet50", "int8"), ("minilm", "fp32")}
+    assert "fathom.proof.artefacts" in gaps["prepare"]["minilm fp16"]
+    modes = {(row["model"], row["mode"]) for row in steps["eager"]["rows"]}
+    assert modes == {(model, "eager") for model in ("resnet50", "mobilenet_v2", "minilm")}
+    assert "not measured" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--models", "alexnet"], "no model 'alexnet': choose resnet50"),
+        (["--steps", "boast"], "no step 'boast': choose prepare"),
+        (["--render", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_status_2(words, why, capfd):
+    assert cli.main(["--dry-run", *words]) == 2
+    said = capfd.readouterr().err
+    assert why in said
+    assert "Traceback" not in said
