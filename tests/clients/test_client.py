@@ -1,5 +1,7 @@
 """The blocking client against a real server."""
 
+import asyncio
+import inspect
 import threading
 import time
 
@@ -10,10 +12,13 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 import clients
 from clients import (
+    AsyncClient,
+    AsyncModel,
     Classification,
     Client,
     DeadlineExceeded,
     InvalidInput,
+    Model,
     ModelNotFound,
     Overloaded,
     ServerError,
@@ -30,6 +35,36 @@ def client(small_server):
 def test_public_names():
     assert len(clients.__all__) == len(set(clients.__all__))
     assert all(getattr(clients, name).__module__.startswith("clients.") for name in clients.__all__)
+
+
+def test_both_clients_have_the_same_surface():
+    for blocking, waiting in ((Client, AsyncClient), (Model, AsyncModel)):
+        public = {name for name in dir(blocking) if not name.startswith("_")}
+        assert public == {name for name in dir(waiting) if not name.startswith("_")}
+        for name in public:
+            method, twin = getattr(blocking, name), getattr(waiting, name)
+            if inspect.isfunction(method):
+                assert list(inspect.signature(method).parameters) == list(inspect.signature(twin).parameters), name
+    assert inspect.signature(Model.__call__).parameters == inspect.signature(AsyncModel.__call__).parameters
+
+
+def test_the_asyncio_client(small_server):
+    async def ask():
+        async with AsyncClient(small_server.grpc_url) as client:
+            assert await client.is_ready()
+            assert await client.models() == ["double", "echo", "mixed", "slow"]
+            double, echo = await client.model("double"), await client.model("echo")
+            assert repr(double) == f"AsyncModel('double' at {small_server.grpc_url}, x: FP32 [batch, 2])"
+            answers = await asyncio.gather(*(double.one(x=[n, 0]) for n in range(50)))
+            assert [answer["y"].tolist() for answer in answers] == [[2 * n, 0] for n in range(50)]
+            assert (await echo(text=["à"], request_id="r1"))["said"].tolist() == [["à".encode()]]
+            assert (await double.classify(x=[[1, 2]], top=1))[0][0].label == "right"
+            with pytest.raises(ModelNotFound, match=r"it serves double, echo, mixed, slow"):
+                await client.model("triple")
+            with pytest.raises(InvalidInput, match=r"\[batch, 2\]"):
+                await double(x=[1, 2, 3])
+
+    asyncio.run(ask())
 
 
 def test_named_arrays_in_named_arrays_out(client):

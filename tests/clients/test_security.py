@@ -16,6 +16,8 @@ from clients import TLS, AsyncClient, Client, InsecureConnectionWarning, ServerE
 from server import TritonServer
 
 KEY = "s3cret"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+CALLER = {"triton-grpc-protocol-caller": KEY}
 
 
 def issue(folder, name, signer=None):
@@ -66,6 +68,7 @@ def secure_server(double_repository, certificates):
         f"--grpc-server-key={certificates / 'triton.key'}",
         f"--grpc-root-cert={certificates / 'authority.pem'}",
         f"--grpc-restricted-protocol=model-repository:admin={KEY}",
+        f"--grpc-restricted-protocol=inference:caller={KEY}",
     )
     with TritonServer(double_repository, stop_timeout_s=0, extra=extra) as server:
         yield server
@@ -79,13 +82,13 @@ def mutual(certificates, **changes):
 
 def test_mutual_tls(secure_server, certificates):
     with Client(secure_server.grpc_url, tls=mutual(certificates)) as client:
-        assert client.model("double")(x=[[1, 2]])["y"].tolist() == [[2, 4]]
+        assert client.model("double")(x=[[1, 2]], headers=CALLER)["y"].tolist() == [[2, 4]]
 
 
 def test_mutual_tls_with_asyncio(secure_server, certificates):
     async def ask():
         async with AsyncClient(secure_server.grpc_url, tls=mutual(certificates)) as client:
-            return (await (await client.model("double"))(x=np.ones((1, 2), np.float32)))["y"].tolist()
+            return (await (await client.model("double"))(x=np.ones((1, 2), np.float32), headers=CALLER))["y"].tolist()
 
     assert asyncio.run(ask()) == [[2, 2]]
 
@@ -130,6 +133,15 @@ def test_a_restricted_protocol_wants_its_header(secure_server, certificates):
     headers = {"triton-grpc-protocol-admin": KEY}
     with Client(secure_server.grpc_url, tls=mutual(certificates), headers=headers) as client:
         assert client.models() == ["double"]
+
+
+def test_headers_of_one_request_are_for_that_request(secure_server, certificates):
+    """The way of a token, and of W3C traceparent."""
+    with Client(secure_server.grpc_url, tls=mutual(certificates), headers={"traceparent": TRACE}) as client:
+        double = client.model("double")
+        assert double.one(x=[1, 2], headers=CALLER)["y"].tolist() == [2, 4]
+        with pytest.raises(ServerError, match="triton-grpc-protocol-caller"):
+            double(x=[[1, 2]])
 
 
 def test_headers_may_be_made_for_each_request(secure_server, certificates):

@@ -1,6 +1,7 @@
 """Decoupled models answer as often as they like; stateful ones see the requests of a sequence in order."""
 
 import asyncio
+import contextlib
 import itertools
 import time
 
@@ -44,11 +45,10 @@ def test_leaving_the_loop_cancels_the_rest(client):
 
 
 def test_a_failure_within_a_stream_comes_after_the_parts_before_it(client, python_server):
-    seen = []
+    parts = client.model("counter").stream(count=[-2], pause_s=[0.0])
+    assert numbers(itertools.islice(parts, 2)) == [0, 1]
     with pytest.raises(ServerError, match="the count ran out") as caught:
-        for part in client.model("counter").stream(count=[-2], pause_s=[0.0]):
-            seen.append(part)
-    assert numbers(seen) == [0, 1]
+        next(parts)
     assert caught.value.endpoint == python_server.grpc_url
     assert client.is_ready()  # with the header triton_grpc_error this Triton would have died
 
@@ -59,7 +59,7 @@ def test_a_stream_has_a_deadline(client):
 
 
 def test_inputs_of_a_stream_are_checked_at_once(client):
-    with pytest.raises(InvalidInput, match="'pause_s'.*missing"):
+    with pytest.raises(InvalidInput, match=r"'pause_s'.*missing"):
         client.model("counter").stream(count=[1])
 
 
@@ -88,9 +88,9 @@ def test_sequences_that_are_left_give_their_slots_back(client):
     for _ in range(6):
         with total.sequence() as ask:
             ask(x=[1])
-    with pytest.raises(ValueError, match="not the model's"), total.sequence() as ask:
-        ask(x=[1])
-        raise ValueError("not the model's")
+    for _ in range(6):
+        with contextlib.suppress(ZeroDivisionError), total.sequence() as ask:
+            1 / (ask(x=[1])["total"].item() - 1)
 
 
 def test_a_refused_request_leaves_the_sequence_as_it_was(client):
@@ -121,9 +121,10 @@ def test_streams_and_sequences_with_asyncio(python_server):
             parts = [part async for part in counter.stream(count=[3], pause_s=[0.0])]
             async with total.sequence() as ask:
                 totals = [(await ask(x=[n]))["total"].item() for n in (1, 2, 3)]
+            failing = counter.stream(count=[-1], pause_s=[0.0])
+            await anext(failing)
             with pytest.raises(ServerError, match="the count ran out"):
-                async for _ in counter.stream(count=[-1], pause_s=[0.0]):
-                    pass
+                await anext(failing)
             async with asyncio.timeout(3):
                 async for _ in counter.stream(count=[50], pause_s=[0.1]):
                     break

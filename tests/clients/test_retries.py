@@ -1,0 +1,152 @@
+"""The decision to send a request again, without a server: the steps of a call, answered by hand."""
+
+import grpc
+import pytest
+
+from clients import Client, InvalidInput, ModelNotReady, Overloaded, Retries, Unreachable
+from clients.connection import Pause
+from clients.retries import Budget, pause_s
+
+
+class Rpc(grpc.RpcError):
+    def __init__(self, code, details):
+        self._code, self._details = code, details
+
+    def code(self):
+        return self._code
+
+    def details(self):
+        return self._details
+
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+BROKEN = Rpc(UNAVAILABLE, "Socket closed")
+REFUSED = Rpc(UNAVAILABLE, "failed to connect to all addresses; last error: Connection refused")
+FULL = Rpc(UNAVAILABLE, "Exceeds maximum queue size")
+UNLOADED = Rpc(grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'm' has no available versions")
+WRONG = Rpc(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape")
+
+
+def drive(client, ends, **options):
+    """Answer the steps of one call with `ends` in turn: the result, the addresses asked and the pauses between."""
+    steps, ends, asked, pauses = client.call("ModelInfer", b"", model="m", **options), iter(ends), [], []
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, Pause):
+                pauses.append(step.seconds)
+                step = steps.send(None)
+                continue
+            asked.append(step.server.address)
+            end = next(ends)
+            step = steps.throw(end) if isinstance(end, Exception) else steps.send(end)
+    except StopIteration as done:
+        return done.value, asked, pauses
+
+
+def known(addresses=("a:1",), **options):
+    """A client whose servers have answered before."""
+    client = Client([f"127.0.0.1:{n + 1}" for n, _ in enumerate(addresses)], **options)
+    client._start_probing = lambda: None
+    client._reached = True
+    return client
+
+
+def test_a_broken_connection_is_tried_again():
+    answer, asked, pauses = drive(known(), [BROKEN, REFUSED, REFUSED, "answer"])
+    assert (answer, len(asked), len(pauses)) == ("answer", 4, 3)
+
+
+def test_another_server_is_tried_first():
+    answer, asked, _ = drive(known("ab"), [BROKEN, "answer"])
+    assert answer == "answer"
+    assert len(set(asked)) == 2
+
+
+def test_a_server_that_failed_is_passed_over_until_it_is_healthy():
+    client = known("abc")
+    _, asked, _ = drive(client, [BROKEN, "answer"])
+    others = [drive(client, ["answer"])[1][0] for _ in range(6)]
+    assert asked[0] not in others
+
+
+STANDS = {
+    "what the server refuses for good": (WRONG, InvalidInput, {}),
+    "a full queue, unless asked": (FULL, Overloaded, {}),
+    "a model that is not loaded, with one server": (UNLOADED, ModelNotReady, {}),
+    "anything that must not run twice": (BROKEN, Unreachable, {"retry": False}),
+}
+
+
+@pytest.mark.parametrize("case", STANDS)
+def test_not_sent_again(case):
+    end, kind, options = STANDS[case]
+    client = known()
+    with pytest.raises(kind):
+        drive(client, [end], **options)
+    assert client.budget.retried == 0
+
+
+def test_a_full_queue_is_tried_again_when_asked():
+    client = known(retries=Retries(overloaded=True))
+    assert drive(client, [FULL, FULL, "answer"])[0] == "answer"
+    assert client.budget.spent == 2
+
+
+def test_a_model_that_one_server_has_unloaded_is_asked_of_another():
+    """As a server does that drains after SIGTERM."""
+    assert drive(known("ab"), [UNLOADED, "answer"])[0] == "answer"
+    with pytest.raises(ModelNotReady):
+        drive(known("ab"), [UNLOADED, UNLOADED])
+
+
+def test_a_server_that_never_answered_is_a_wrong_address_rather_than_a_restart():
+    client = known("ab")
+    client._reached = False
+    with pytest.raises(Unreachable):
+        drive(client, [REFUSED, REFUSED])
+
+
+def test_retries_end_with_the_deadline():
+    with pytest.raises(Unreachable):
+        drive(known(), [BROKEN], timeout_s=0.0)
+
+
+def test_the_budget_is_a_tenth_of_the_requests_and_a_reserve():
+    budget = Budget(Retries(reserve=5))
+    assert [budget.spend() for _ in range(7)] == [True] * 5 + [False] * 2
+    for _ in range(20):
+        budget.earn()
+    assert [budget.spend() for _ in range(3)] == [True, True, False]
+    for _ in range(10_000):
+        budget.earn()
+    assert [budget.spend() for _ in range(6)] == [True] * 5 + [False], "what is saved up is bounded by the reserve"
+    assert budget.spent == 12
+
+
+def test_a_server_that_breaks_every_connection_gets_a_tenth_more_load_at_most():
+    client = known(retries=Retries(reserve=10, first_pause_s=0.0))
+    attempts = 0
+    for _ in range(1000):
+        ends = [BROKEN] * 50
+        with pytest.raises(Unreachable) as caught:
+            drive(client, ends)
+        attempts += 1
+    assert any("retry budget is spent" in note for note in caught.value.__notes__)
+    assert client.budget.retried <= 10 + 0.1 * attempts + 1
+
+
+def test_what_never_left_costs_no_budget():
+    client = known(retries=Retries(reserve=0))
+    assert drive(client, [REFUSED, REFUSED, "answer"])[0] == "answer"
+    with pytest.raises(Unreachable) as caught:
+        drive(client, [BROKEN])
+    assert "retry budget is spent" in caught.value.__notes__[0]
+
+
+def test_pauses_grow_are_bounded_and_random():
+    retries = Retries(first_pause_s=0.1, longest_pause_s=1.0)
+    for failures, bound in ((1, 0.1), (2, 0.2), (4, 0.8), (5, 1.0), (1000, 1.0)):
+        pauses = [pause_s(retries, failures) for _ in range(300)]
+        assert 0.8 * bound < max(pauses) <= bound
+        assert min(pauses) < 0.2 * bound

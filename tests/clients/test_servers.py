@@ -1,0 +1,154 @@
+"""Several servers: none of their deaths, hangs or returns is seen by the caller."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+
+import faults
+import pytest
+from tritonclient.grpc import service_pb2
+
+from clients import AsyncClient, Client, Unreachable
+
+
+@pytest.fixture(scope="module")
+def pair(double_repository):
+    with faults.Pair(double_repository) as pair:
+        yield pair
+
+
+def executed(server):
+    """How many requests a server has been asked for `double`."""
+    with Client(server.grpc_url) as client:
+        statistics = client.run(client.call("ModelStatistics", service_pb2.ModelStatisticsRequest(name="double")))
+        return statistics.model_stats[0].inference_stats.success.count
+
+
+def until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def test_requests_go_to_the_servers_in_turn(pair):
+    before = [executed(server) for server in pair.servers]
+    with Client(pair.addresses) as client:
+        double = client.model("double")
+        for _ in range(20):
+            double(x=[[1, 2]])
+    assert [executed(server) - then for server, then in zip(pair.servers, before, strict=True)] == [10, 10]
+
+
+def test_grpcs_own_round_robin_over_a_name(pair):
+    before = [executed(server) for server in pair.servers]
+    with Client("ipv4:" + ",".join(pair.addresses)) as client:
+        double = client.model("double")
+        for _ in range(40):
+            double(x=[[1, 2]])
+    share = [executed(server) - then for server, then in zip(pair.servers, before, strict=True)]
+    assert sum(share) == 40
+    assert min(share) >= 10
+
+
+def test_an_address_without_a_server_costs_nothing_but_a_retry(pair):
+    with Client(["127.0.0.1:9", pair.addresses[0]]) as client:
+        double = client.model("double")
+        assert all(double(x=[[n, 0]])["y"][0, 0] == 2 * n for n in range(20))
+        assert client.budget.spent == 0  # a request that never left is no extra load
+
+
+def test_no_request_is_lost_while_servers_die_in_turn(pair, capsys):
+    outcome = faults.ask_with_threads(pair, requests=1000, in_flight=16)
+    with capsys.disabled():
+        print(f"\n{outcome.text()}")
+    assert (outcome.lost, outcome.duplicated, outcome.wrong, outcome.errors) == (0, 0, [], [])
+    assert outcome.kills >= 2
+    assert outcome.may_have_run_twice <= 100 + 0.1 * outcome.asked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ask", ["threads", "tasks"])
+def test_no_request_of_20_000_is_lost_while_servers_die_in_turn(pair, capsys, ask):
+    if ask == "threads":
+        outcome = faults.ask_with_threads(pair, requests=20_000, in_flight=16)
+    else:
+        outcome = asyncio.run(faults.ask_with_tasks(pair, requests=20_000, in_flight=32))
+    with capsys.disabled():
+        print(f"\n{ask}: {outcome.text()}")
+    assert (outcome.lost, outcome.duplicated, outcome.wrong, outcome.errors) == (0, 0, [], [])
+    assert outcome.asked >= 20_000
+
+
+def test_a_server_that_hangs_loses_no_request_and_is_used_again(pair):
+    """Its kernel still takes connections, so only health checks without an answer tell."""
+    with Client(pair.addresses) as client:
+        double = client.model("double")
+        wrong, done, numbers = [], threading.Event(), iter(range(10**9))
+
+        def ask():
+            while not done.is_set():
+                number = next(numbers)
+                answer = double(x=[[number, 0]])["y"][0, 0]
+                if answer != 2 * number:
+                    wrong.append(number)
+                time.sleep(0.01)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        first = client.rotation().servers[0]
+        stopped = pair.servers[0].pid
+        for thread in threads:
+            thread.start()
+        try:
+            os.kill(stopped, signal.SIGSTOP)
+            assert until(lambda: not first.up and client.budget.spent > 0, 8)
+            os.kill(stopped, signal.SIGCONT)
+            assert until(lambda: first.up, 5)
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+            done.set()
+            for thread in threads:
+                thread.join(20)
+        assert not wrong
+        assert not any(thread.is_alive() for thread in threads)
+        before = executed(pair.servers[0])
+        for _ in range(10):
+            double(x=[[1, 2]])
+        assert executed(pair.servers[0]) - before >= 4
+
+
+def test_a_hang_with_asyncio(pair):
+    async def ask_through_a_hang():
+        async with AsyncClient(pair.addresses) as client:
+            double = await client.model("double")
+            os.kill(stopped, signal.SIGSTOP)
+            answers = await asyncio.gather(*(double(x=[[n, 0]]) for n in range(8)))
+            return [answer["y"][0, 0] for answer in answers], client.budget.spent
+
+    stopped = pair.servers[1].pid
+    try:
+        answers, spent = asyncio.run(ask_through_a_hang())
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert answers == [2 * n for n in range(8)]
+    assert spent == 4
+
+
+def test_one_server_that_restarts_is_waited_for(pair):
+    with Client(pair.addresses[0]) as client:
+        double = client.model("double")
+        pair.kill(0)
+        restarting = threading.Thread(target=pair.restart, args=[0])
+        restarting.start()
+        assert double(x=[[1, 2]])["y"].tolist() == [[2, 4]]
+        restarting.join()
+        assert client.budget.retried >= 1
+
+
+def test_a_server_that_never_answered_is_not_waited_for():
+    start = time.monotonic()
+    with Client("127.0.0.1:9") as nobody, pytest.raises(Unreachable):
+        nobody.models()
+    assert time.monotonic() - start < 5
