@@ -3,8 +3,8 @@
 Both libraries take a numpy array and give one back, in the same process, in slices of a few calls that alternate, so
 that what else happens on the machine meets both alike. CPU is that of the process, gRPC's threads included. Each
 payload of each repetition has a process of its own, since large arrays change how the next ones are allocated. The
-server is a real Triton whose response cache answers in C++. `python -m fathom.bench.client URL blocking|waiting PAYLOAD`
-is one such process.
+server is a real Triton whose response cache answers in C++. One process is
+`python -m fathom.bench.client URL blocking|waiting PAYLOAD`.
 """
 
 from __future__ import annotations
