@@ -90,6 +90,9 @@ class LocustMaster:
 
     def _connected(self) -> list[str]:
         """As many workers as are wanted, or those that are there after a while."""
+        if len(self._ready()) < self._wanted:
+            host, port = self._runner.master_bind_host, self._runner.master_bind_port
+            print(f"waiting for {self._wanted} Locust workers at {host}:{port}", file=sys.stderr, flush=True)
         for wait_s, wanted in ((self._wait_s, self._wanted), (_LATER_WAIT_S, 1)):
             with gevent.Timeout(wait_s, False):
                 while len(self._ready()) < wanted:

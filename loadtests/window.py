@@ -16,6 +16,8 @@ from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.split import merge
 
 MOST_REQUESTS = 100_000
+_CPU_BATCHES = 240
+"""Of a quarter of a second: the generator's CPU is that of the last minute."""
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Window:
             known.records.append(fresh)
         known.waiting = batch.waiting.where(batch.waiting.intended_s >= known.since_s)
         known.at_s = batch.at_s
-        known.cpu.append((batch.cpu_s, batch.wall_s))
+        known.cpu = [*known.cpu[-_CPU_BATCHES:], (batch.cpu_s, batch.wall_s)]
         self._messages = {**batch.messages, **self._messages}
         most = MOST_REQUESTS // len(self._sources)
         while sum(map(len, known.records)) > most and len(known.records) > 1:
