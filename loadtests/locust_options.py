@@ -12,6 +12,7 @@ from loadtests.payloads import from_metadata
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.stream import Arrivals
 from loadtests.target import Target
+from loadtests.traffic import scoped
 from loadtests.worker import WorkerTarget
 
 DEFAULT_SLO = "p99=50ms"
@@ -61,7 +62,7 @@ class Wanted:
             raise BadRequestError("no server: give --host HOST:PORT of its gRPC endpoint")
         if not options.model:
             raise BadRequestError("no model: give --model NAME, as the server names it")
-        slos = tuple(Slo.parse(text) for text in options.slo.replace(",", " ").split())
+        slos = scoped([Slo.parse(text) for text in options.slo.replace(",", " ").split()], [options.model])
         loosest_limit_ms(slos)
         server = with_scheme(environment.host).removeprefix(SCHEME)
         return cls(server, options.model, slos, options.inputs, options.arrivals, int(options.seed))
