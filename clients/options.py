@@ -14,7 +14,7 @@ import grpc
 Headers = Mapping[str, str]
 DEFAULT_TIMEOUT_S = 30.0
 # -1 lifts gRPC's 4 MB limit. A connection that broke is tried again within a second, so that a restarted server is
-# used again soon. Keepalive stays off: Triton counts pings closer than 300 s as abuse and hangs up on the third.
+# used again soon. Pings closer than 300 s are abuse to Triton, which hangs up after a few of them: 310 s it tolerates.
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -22,7 +22,9 @@ CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.dns_min_time_between_resolutions_ms", 1000),
-    ("grpc.enable_retries", 0),
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.enable_retries", 0),  # retries are this package's own business, and cost CPU even where none is made
 )
 ROUND_ROBIN = ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')
 
