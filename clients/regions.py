@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from clients.connection import Connection, Steps
 
 # Tensors of fewer bytes travel in the message: docs/shared-memory.md has the measurement.
-WORTH_BYTES = 64 * 1024
+WORTH_BYTES = 128 * 1024
 UNREGISTER_TIMEOUT_S = 2.0
 CLOSING_PAUSES_S = (0.005, 0.02, 0.1, 0.0)
 # The server has answered by itself, so it is done with the region; after any other end it may still write to it.

@@ -80,10 +80,10 @@ def test_large_tensors_go_through_a_region_and_small_ones_do_not(client, server)
     outputs = other(a=np.zeros((2, 2), np.float32), b=[1, 2, 3], text=["x"])
     assert outputs["b_out"].tolist() == [1, 2, 3]
     assert registered(server.grpc_url) == {name}, "one region serves all calls of a size"
-    mixed = other(a=LARGE, b=[4, 5, 6], text=["é" * 40_000, b"\0", ""])
+    mixed = other(a=LARGE, b=[4, 5, 6], text=["é" * 150_000, b"\0", ""])
     assert np.array_equal(mixed["a_out"], LARGE)
     assert mixed["b_out"].tolist() == [4, 5, 6]
-    assert mixed["text_out"].tolist() == [("é" * 40_000).encode(), b"\0", b""]
+    assert mixed["text_out"].tolist() == [("é" * 150_000).encode(), b"\0", b""]
     assert len(registered(server.grpc_url)) == 2
     assert not in_folder(os.getpid()), "names leave /dev/shm as soon as the server has mapped the region"
 
