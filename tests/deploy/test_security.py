@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -120,6 +121,24 @@ def test_a_rotated_certificate_is_used_after_a_reload_and_no_request_is_lost(fle
         if serial(balancer) != before:
             break
     assert serial(balancer) != before
+
+
+def test_a_broken_certificate_keeps_the_old_one_in_use(fleet: Fleet) -> None:
+    balancer = fleet.balancer
+    good, before = balancer.certificate.read_text(), serial(balancer)
+    try:
+        balancer.certificate.write_text("not a certificate\n")
+        balancer.reload()
+        time.sleep(0.5)
+        assert "unable to load certificate" in (balancer.folder / "haproxy.log").read_text()
+        assert serial(balancer) == before
+        with Client(balancer.address, tls=TLS(ca=balancer.ca)) as client:
+            assert client.model("double")(x=[[1.0, 2.0]])["y"].tolist() == [[2.0, 4.0]]
+    finally:
+        balancer.certificate.write_text(good)
+        balancer.reload()
+        time.sleep(0.5)
+        balancer.metrics()
 
 
 def test_everything_listens_on_the_loopback_when_it_is_told_to(fleet: Fleet) -> None:

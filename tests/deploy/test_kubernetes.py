@@ -1,0 +1,111 @@
+"""deploy/kubernetes, put together by the real kustomize and validated against the schemas of the Kubernetes API."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from debian import needs
+from replica import ROOT
+
+from server.command import container_options, triton_command
+
+FOLDER = ROOT / "deploy" / "kubernetes"
+BASE, GPU = FOLDER / "base", FOLDER / "overlays" / "gpu"
+CUSTOM = {"ScaledObject", "ServiceMonitor"}  # of KEDA and the Prometheus operator: no schema comes with the validator
+needs_kubectl = needs("kubectl", "kubectl 1.21 or newer, which is not Debian's kubernetes-client")
+
+
+def build(folder: Path) -> dict[str, dict[str, Any]]:
+    """The resources by kind."""
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "deprecated" not in done.stderr
+    return {document["kind"]: document for document in yaml.safe_load_all(done.stdout)}
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
+def test_the_api_schemas_accept_every_resource(folder: Path) -> None:
+    resources = build(folder)
+    assert resources.keys() == CUSTOM | {
+        "Deployment",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "Service",
+        "ServiceAccount",
+    }
+    for kind, resource in resources.items():
+        if kind not in CUSTOM:
+            kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_validator_can_fail() -> None:
+    resource = yaml.safe_load((BASE / "deployment.yaml").read_text())
+    resource["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["periodSecond"] = 1
+    with pytest.raises(kubernetes_validate.ValidationError, match="periodSecond"):
+        kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
+def test_the_pod_starts_stops_and_is_confined_as_triton_needs(folder: Path) -> None:
+    pod = build(folder)["Deployment"]["spec"]["template"]["spec"]
+    (triton,) = pod["containers"]
+    assert triton["args"] == triton_command(
+        container_options(
+            config_name="gpu",
+            admin_token="$(TRITON_ADMIN_TOKEN)",
+            exit_timeout_s=30,
+            trace_url="http://traces:4318/v1/traces",
+        )
+    )
+    assert triton["livenessProbe"]["httpGet"]["path"] == "/v2/health/live"
+    assert triton["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
+    startup = triton["startupProbe"]
+    assert startup["httpGet"]["path"] == "/v2/health/ready"
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 600
+    pre_stop_s = int(triton["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] >= pre_stop_s + 30 + 10
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert triton["securityContext"]["readOnlyRootFilesystem"] is True
+    assert triton["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert all(mount["readOnly"] for mount in triton["volumeMounts"] if mount["name"] == "models")
+
+
+@needs_kubectl
+def test_the_overlay_adds_one_gpu_and_takes_nothing_away() -> None:
+    base, gpu = build(BASE), build(GPU)
+    pod = gpu["Deployment"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"].pop("nvidia.com/gpu") == "1"
+    del pod["tolerations"]
+    assert gpu == base
+
+
+@needs_kubectl
+def test_selectors_select_the_pods_and_ports_exist() -> None:
+    resources = build(GPU)
+    labels = resources["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    ports = {port["name"] for port in resources["Deployment"]["spec"]["template"]["spec"]["containers"][0]["ports"]}
+    service = resources["Service"]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert {port["targetPort"] for port in service["spec"]["ports"]} == ports
+    for kind, key in (("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector")):
+        assert resources[kind]["spec"][key]["matchLabels"].items() <= labels.items()
+    monitor = resources["ServiceMonitor"]["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert {endpoint["port"] for endpoint in monitor["endpoints"]} <= {
+        port["name"] for port in service["spec"]["ports"]
+    }
+    assert resources["ScaledObject"]["spec"]["scaleTargetRef"]["name"] == resources["Deployment"]["metadata"]["name"]
+
+
+def test_the_image_is_the_one_that_compose_builds() -> None:
+    tag = re.search(r"^TRITON_TAG=(\S+)$", (ROOT / ".env.example").read_text(), re.M)[1]
+    assert f"image: fathom/triton:{tag}\n" in (BASE / "deployment.yaml").read_text()
