@@ -29,6 +29,8 @@ def install() -> None:
     locust.stats.bucket_response_time = lambda latency_ms: float(hdr_ms(np.asarray([latency_ms]))[0])
     locust.stats.calculate_response_time_percentile = percentile
     locust.stats.proper_round = lambda value, digits=_DECIMALS: round(float(value), max(digits, _DECIMALS))
+    locust.stats.StatsEntry.to_string = _row
+    locust.stats.StatsEntry.percentile = _percentile_row
     locust.stats.PERCENTILES_TO_STATISTICS = [0.9, 0.99, 0.999]  # it has a median anyway
     locust.stats.PERCENTILES_TO_CHART = [0.5, 0.9, 0.99]
 
@@ -78,6 +80,30 @@ def feed(stats: Any, model: str, record: Record, messages: Mapping[str, str]) ->
     stats.total.extend(entry)
     for status, count in Counter(record.status[record.status != OK].tolist()).items():
         _count_error(stats, model, f"{status_name(status)}: {messages.get(str(status), '')}".removesuffix(": "), count)
+
+
+def _row(entry: Any, current: bool = True) -> str:
+    """A line of the table in the terminal, where Locust prints whole milliseconds."""
+    rate = (entry.current_rps, entry.current_fail_per_sec) if current else (entry.total_rps, entry.total_fail_per_sec)
+    failures = f"{entry.num_failures}({entry.fail_ratio * 100:.2f}%)"
+    times_ms = (entry.avg_response_time, entry.min_response_time or 0, entry.max_response_time)
+    return (
+        f"{_head(entry, 4 - locust.stats.STATS_TYPE_WIDTH)} {entry.num_requests:7d} {failures:>12} |"
+        + " ".join(f"{value:7.2f}" for value in times_ms)
+        + f"{entry.median_response_time:7.2f} | {rate[0]:7.2f} {rate[1]:11.2f}"
+    )
+
+
+def _percentile_row(entry: Any) -> str:
+    first, *others = (
+        f"{entry.get_response_time_percentile(share):.2f}" for share in locust.stats.PERCENTILES_TO_REPORT
+    )
+    return " ".join([_head(entry), f"{first:>8}", *(f"{value:>6}" for value in others), f"{entry.num_requests:6d}"])
+
+
+def _head(entry: Any, more: int = 0) -> str:
+    width = locust.stats.STATS_NAME_WIDTH + more
+    return f"{entry.method or '':<{locust.stats.STATS_TYPE_WIDTH}} {entry.name:<{width}}"
 
 
 def _count_error(stats: Any, model: str, error: str, count: int) -> None:

@@ -18,6 +18,7 @@ from loadtests import locust_stats
 from loadtests.record import Record, histogram, percentile
 
 BEGAN_S = 1_700_000_000.0
+ENTRY = {name: getattr(locust.stats.StatsEntry, name) for name in ("to_string", "percentile")}
 REPLACED = (
     "bucket_response_time",
     "calculate_response_time_percentile",
@@ -35,6 +36,8 @@ def installed() -> Iterator[None]:
     yield
     for name, value in before.items():
         setattr(locust.stats, name, value)
+    for name, value in ENTRY.items():
+        setattr(locust.stats.StatsEntry, name, value)
 
 
 def record(latencies_ms: np.ndarray, statuses: int = 0) -> Record:
@@ -81,6 +84,18 @@ def test_what_four_workers_report_is_what_all_requests_together_say():
     assert merged.response_times == together.response_times
     for share in (0.5, 0.9, 0.99, 0.999, 1.0):
         assert merged.get_response_time_percentile(share) == together.get_response_time_percentile(share)
+
+
+def test_the_terminal_shows_more_than_whole_milliseconds():
+    stats = locust.stats.RequestStats()
+    locust_stats.feed(stats, "queue", record(LATENCIES_MS), {})
+    median = f"{stats.total.median_response_time:.2f}"
+    heading, rule, row, *_ = locust.stats.get_stats_summary(stats, False)
+    assert median in row
+    assert len(row) == len(rule)
+    _, heading, rule, row, *_ = locust.stats.get_percentile_stats_summary(stats)
+    assert median in row
+    assert len(row) == len(heading)
 
 
 def test_failures_are_counted_with_their_reason():
