@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import numpy as np
@@ -182,3 +183,15 @@ def test_a_server_that_dies_is_told_and_what_was_measured_counts(start_queue):
     assert point.verdict == "fail"
     assert "the server went away" in point.reason
     assert point.p50_ms < 200
+
+
+def test_the_capacity_command_takes_a_mix(small_server, tmp_path, capsys):
+    status = cli.main(
+        ["capacity", "double=3", "echo", "--slo", "p90=200ms", "--max-rate", "100", "--budget", "4", "--workers", "2",
+         "--json", "--report", str(tmp_path), "--server", small_server.grpc_url]
+    )  # fmt: skip
+    document = json.loads(capsys.readouterr().out)
+    assert status in (0, 1)
+    assert document["model"] == "double+echo"
+    assert {slo["slo"] for slo in document["points"][0]["slos"]} == {"p90=200ms", "double:p90=200ms", "echo:p90=200ms"}
+    assert len(document["points"][0]["workers"]) == 2
