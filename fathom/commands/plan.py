@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fathom import options
+from fathom import kubernetes, options
+from fathom.errors import UsageError
 from fathom.output import out, print_json
 from loadtests.errors import ResultsError
 from loadtests.plan import DEFAULT_HEADROOM, DEFAULT_SPARE, DeploymentPlan, make_plan
@@ -35,6 +36,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--spare", type=int, default=DEFAULT_SPARE, metavar="N", help="replicas that may be gone (default: %(default)s)"
     )
     command.add_argument("--cost-per-hour", type=float, metavar="COST", help="of one replica, in any currency")
+    command.add_argument(
+        "--kubernetes", type=Path, metavar="FILE", help="also write a kustomize patch for deploy/kubernetes here"
+    )
     options.add_json(command)
 
 
@@ -48,6 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
         spare=arguments.spare,
         cost_per_hour=arguments.cost_per_hour,
     )
+    if arguments.kubernetes is not None:
+        try:
+            arguments.kubernetes.write_text(kubernetes.patch(plan), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {arguments.kubernetes}: {error.strerror}") from error
     if arguments.json:
         print_json(plan.to_json())
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import yaml
 from debian import needs
 from replica import ROOT
 
+from fathom import kubernetes
+from loadtests.plan import DeploymentPlan
 from server.command import container_options, triton_command
 
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -109,3 +113,48 @@ def test_selectors_select_the_pods_and_ports_exist() -> None:
 def test_the_image_is_the_one_that_compose_builds() -> None:
     tag = re.search(r"^TRITON_TAG=(\S+)$", (ROOT / ".env.example").read_text(), re.M)[1]
     assert f"image: fathom/triton:{tag}\n" in (BASE / "deployment.yaml").read_text()
+
+
+PLAN = DeploymentPlan(
+    model="image_classifier",
+    slo="p99=50ms",
+    rate_per_s=20_000,
+    certified_per_s=800,
+    headroom=0.2,
+    spare=1,
+    replicas=33,
+    load_per_s=20_000 / 33,
+    load_without_spare_per_s=625,
+    expected_p99_ms=25.0,
+    expected_p99_without_spare_ms=26.0,
+    p99_is_upper_bound=False,
+    max_queue_size=32,
+    queue_timeout_us=40_000,
+    cost_per_hour=None,
+    cost_per_million=None,
+    assumptions=(),
+)
+
+
+@needs_kubectl
+def test_a_plan_becomes_a_patch_that_kustomize_takes(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    overlay = tmp_path / "kubernetes" / "overlays" / "planned"
+    overlay.mkdir()
+    (overlay / "plan.yaml").write_text(kubernetes.patch(PLAN))
+    (overlay / "kustomization.yaml").write_text("resources: [../gpu]\npatches:\n  - path: plan.yaml\n")
+    resources = build(overlay)
+    scaled = resources["ScaledObject"]["spec"]
+    assert (scaled["minReplicaCount"], scaled["maxReplicaCount"], scaled["fallback"]["replicas"]) == (2, 33, 33)
+    (trigger,) = scaled["triggers"]
+    threshold = float(trigger["metadata"]["threshold"])
+    assert threshold == 640
+    kept = float(trigger["metadata"]["query"].rsplit("+", 1)[1])
+    # What KEDA asks for: the query over the threshold, rounded up.
+    assert math.ceil((20_000 + kept) / threshold) == PLAN.replicas
+    assert math.ceil((1 + kept) / threshold) == 2
+    annotations = resources["Deployment"]["metadata"]["annotations"]
+    assert annotations["fathom/max-queue-size"] == "32"
+    assert annotations["fathom/queue-timeout-microseconds"] == "40000"
+    kubernetes_validate.validate(resources["Deployment"], kubernetes_validate.latest_version(), strict=True)
+    assert scaled["advanced"] == build(GPU)["ScaledObject"]["spec"]["advanced"]

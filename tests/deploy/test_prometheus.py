@@ -112,6 +112,16 @@ def test_no_query_of_a_panel_is_empty_or_erroneous(prometheus: Prometheus, expre
 
 @needs("prometheus", "prometheus")
 @needs("haproxy", "haproxy")
+def test_kubernetes_scales_on_a_query_that_counts_what_arrives(prometheus: Prometheus) -> None:
+    path = ROOT / "deploy" / "kubernetes" / "base" / "scaledobject.yaml"
+    (trigger,) = yaml.safe_load(path.read_text())["spec"]["triggers"]
+    (sample,) = prometheus.query(trigger["metadata"]["query"].replace("image_classifier", "double"))
+    (arriving,) = prometheus.query("sum(rate(fathom_client_request_duration_seconds_count[1m]))")
+    assert float(sample["value"][1]) == pytest.approx(float(arriving["value"][1]), rel=0.5)
+
+
+@needs("prometheus", "prometheus")
+@needs("haproxy", "haproxy")
 @pytest.mark.parametrize("alert", [pytest.param(alert, id=alert["alert"]) for alert in ALERTS])
 def test_every_alert_reads_series_that_exist(prometheus: Prometheus, alert: dict[str, object]) -> None:
     expression = str(alert["expr"])

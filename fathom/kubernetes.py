@@ -1,0 +1,59 @@
+"""A deployment plan as a kustomize patch for deploy/kubernetes: replicas, what to scale on, and the queue's limits."""
+
+from __future__ import annotations
+
+from loadtests.plan import DeploymentPlan
+
+_PATCH = """\
+# {replicas} replicas of {model} hold {rate:g}/s under {slo}, each certified for {certified:.6g}/s (fathom plan).
+# List this file under `patches` of a kustomization on top of deploy/kubernetes/overlays/gpu. The queue's limits are
+# Triton's: in config.pbtxt of {model} set max_queue_size {queue} and default_timeout_microseconds {timeout}
+# of default_queue_policy; the annotations record what was planned.
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata:
+  name: triton
+spec:
+  minReplicaCount: {fewest}
+  maxReplicaCount: {replicas}
+  fallback: {{ failureThreshold: 4, replicas: {replicas} }}
+  triggers:
+    - type: prometheus
+      metricType: AverageValue
+      metadata:
+        serverAddress: http://prometheus-operated.monitoring:9090
+        # The certified rate less {headroom:.0%} of headroom; the last term of the query keeps {spare} spare.
+        threshold: "{threshold:.6g}"
+        query: >-
+          sum(rate(nv_inference_request_success{{model="{model}"}}[1m]))
+          + sum(rate(nv_inference_request_failure{{model="{model}",reason="REJECTED"}}[1m]))
+          + {kept:.6g}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: triton
+  annotations:
+    fathom/planned-for: "{model} {rate:g}/s {slo}"
+    fathom/max-queue-size: "{queue}"
+    fathom/queue-timeout-microseconds: "{timeout}"
+"""
+
+
+def patch(plan: DeploymentPlan) -> str:
+    """The text of the patch. At the planned rate it asks for exactly the planned replicas."""
+    threshold = plan.certified_per_s * (1 - plan.headroom)
+    return _PATCH.format(
+        model=plan.model,
+        slo=plan.slo,
+        rate=plan.rate_per_s,
+        certified=plan.certified_per_s,
+        headroom=plan.headroom,
+        spare=plan.spare,
+        replicas=plan.replicas,
+        fewest=min(plan.spare + 1, plan.replicas),
+        threshold=threshold,
+        kept=plan.spare * threshold,
+        queue=plan.max_queue_size,
+        timeout=plan.queue_timeout_us,
+    )
