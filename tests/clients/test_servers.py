@@ -147,6 +147,24 @@ def test_one_server_that_restarts_is_waited_for(pair):
         assert client.budget.retried >= 1
 
 
+def test_a_returning_server_is_used_again_within_5_s(pair):
+    """By its own connection in a list, and by gRPC's round robin over a name."""
+    names = [pair.addresses, "ipv4:" + ",".join(pair.addresses)]
+    with Client(names[0]) as listed, Client(names[1]) as balanced:
+        models = [client.model("double") for client in (listed, balanced)]
+        pair.kill(1)
+        for model in models:
+            assert model(x=[[1, 2]])["y"].tolist() == [[2, 4]]
+        time.sleep(2)
+        pair.restart(1)
+        for model in models:
+            before, start = executed(pair.servers[1]), time.monotonic()
+            while executed(pair.servers[1]) == before and time.monotonic() - start < 5:
+                model(x=[[1, 2]])
+                time.sleep(0.05)
+            assert executed(pair.servers[1]) > before
+
+
 def test_a_server_that_never_answered_is_not_waited_for():
     start = time.monotonic()
     with Client("127.0.0.1:9") as nobody, pytest.raises(Unreachable):
