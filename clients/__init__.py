@@ -13,9 +13,11 @@ from clients.errors import (
     ServerError,
     Unreachable,
 )
+from clients.metrics import Metrics
 from clients.options import TLS, InsecureConnectionWarning, Retries
 from clients.shared_memory import SharedMemoryUnavailable
 from clients.spec import ModelSpec, TensorSpec
+from clients.tracing import trace_context
 
 __all__ = [
     "TLS",
@@ -27,6 +29,7 @@ __all__ = [
     "InferenceError",
     "InsecureConnectionWarning",
     "InvalidInput",
+    "Metrics",
     "Model",
     "ModelNotFound",
     "ModelNotReady",
@@ -37,4 +40,5 @@ __all__ = [
     "SharedMemoryUnavailable",
     "TensorSpec",
     "Unreachable",
+    "trace_context",
 ]

@@ -155,7 +155,7 @@ class AsyncModel(BoundModel):
     ) -> dict[str, Array]:
         """See `Model.__call__`. Cancelling the task cancels the request on the server too."""
         client, given = self.client, {**inputs, **named} if inputs else named
-        if client.pool is None and self._retry:
+        if client.pool is None and client.metrics is None and self._retry:
             request = codec.encode(self.spec, given, outputs=outputs, request_id=request_id)
             return codec.decode(self.spec, await client.ask(request, self.spec.name, timeout_s, headers, retry=True))
         return await client.run(

@@ -160,7 +160,7 @@ class Model(BoundModel):
         errors in `clients.errors`.
         """
         client, given = self.client, {**inputs, **named} if inputs else named
-        if client.pool is None and self._retry:
+        if client.pool is None and client.metrics is None and self._retry:
             request = codec.encode(self.spec, given, outputs=outputs, request_id=request_id)
             return codec.decode(self.spec, client.ask(request, self.spec.name, timeout_s, headers, retry=True))
         return client.run(

@@ -15,6 +15,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from clients import errors
+from clients.metrics import Metrics
 from clients.options import DEFAULT_TIMEOUT_S, TLS, Headers, Options, Retries, is_balanced, warn_if_insecure
 from clients.regions import RegionPool
 from clients.retries import Budget, is_retryable, may_have_run, pause_s
@@ -62,7 +63,8 @@ class Connection:
 
     `endpoint` is `host:port`, a list of them, or a target that gRPC resolves and balances (`dns:///triton:8001`).
     Every call has a deadline: `timeout_s` is the default of all. `headers` go with every request (tokens, Triton's
-    `triton-grpc-protocol-...`); a function is called for each. Without `tls`, a warning is given for other machines.
+    `triton-grpc-protocol-...`); a function is called for each, such as `clients.tracing.trace_context`. Without `tls`,
+    a warning is given for other machines. `metrics=Metrics()` counts requests and their durations for Prometheus.
     """
 
     _grpc: ClassVar[Any]
@@ -76,6 +78,7 @@ class Connection:
         tls: TLS | None = None,
         retries: Retries | None = None,
         shared_memory: str | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         addresses = (endpoint,) if isinstance(endpoint, str) else tuple(endpoint)
         if not addresses or not all(addresses):
@@ -83,6 +86,7 @@ class Connection:
         self.endpoint = ", ".join(addresses)
         self.options = Options(timeout_s, headers or {}, tls, retries or Retries(), shared_memory)
         self.budget = Budget(self.options.retries)
+        self.metrics = metrics
         if tls is None:
             warn_if_insecure(addresses, stacklevel=3)
         self._addresses = addresses

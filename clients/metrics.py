@@ -6,12 +6,13 @@ Triton's own metrics have no latency distribution, and none could see the networ
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from clients.errors import InferenceError
 
+T = TypeVar("T")
 NAME = "fathom_client_request_duration_seconds"
 # 0.5 ms to 10 s in steps of 1.3 to 2, with the round numbers that objectives use.
 BUCKETS_S = (
@@ -44,6 +45,11 @@ class Metrics:
     def observe(self, model: str, status: str, seconds: float) -> None:
         """Count one request."""
         self._histogram.labels(model, status).observe(seconds)
+
+    def counted(self, model: str, steps: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        """Drive `steps` of a client, and count them as one request."""
+        with self.timed(model):
+            return (yield from steps)
 
     @contextmanager
     def timed(self, model: str) -> Iterator[None]:

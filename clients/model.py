@@ -50,7 +50,12 @@ class BoundModel:
             return invalid(self.spec, f"'{self.spec.name}' gives any number of answers: ask it with stream()")
         return invalid(self.spec, f"'{self.spec.name}' keeps state: ask it with `with model.sequence() as ask: ...`")
 
-    def _infer(
+    def _infer(self, inputs: Mapping[str, Any], **options: Any) -> Steps[dict[str, Array]]:
+        """One request, with the options of `_exchange`, counted where the client has metrics."""
+        steps = self._exchange(inputs, **options)
+        return steps if self.connection.metrics is None else self.connection.metrics.counted(self.spec.name, steps)
+
+    def _exchange(
         self,
         inputs: Mapping[str, Any],
         *,

@@ -23,6 +23,8 @@ from loadtests.slo import Slo
 
 FOLDER = Path(__file__).parent
 WINDOWS = ("5m", "30m", "1h")
+# What ends so says nothing of the service: wrong requests, and those the caller gave up.
+NOT_OURS = "InvalidInput|ModelNotFound|Cancelled"
 LONG_WINDOWS = ("6h", "3d")  # costly to evaluate, and slow to change
 HEADER = "# Written by python -m deploy.prometheus.objectives: {source} and run it again.\n"
 
@@ -55,7 +57,7 @@ def objective_rules(slos: Mapping[str, str]) -> dict[str, Any]:
 
 def _slow_share(model: str, bound_s: float, window: str) -> dict[str, Any]:
     fast = f'sum(rate({NAME}_bucket{{model="{model}",status="OK",le="{bound_s}"}}[{window}]))'
-    all_ = f'sum(rate({NAME}_count{{model="{model}"}}[{window}]))'
+    all_ = f'sum(rate({NAME}_count{{model="{model}",status!~"{NOT_OURS}"}}[{window}]))'
     return _rule(f"model:client_slow:ratio_rate{window}", model, f"1 - ({fast} or vector(0)) / ({all_} > 0)")
 
 
