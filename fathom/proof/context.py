@@ -72,5 +72,8 @@ class Context:
 
 def one_line(why: object) -> str:
     """An exception or text as one line of at most 300 characters."""
+    said = getattr(why, "stderr", None)  # of a process that failed
+    if isinstance(said, bytes) and said.strip():
+        why = said.decode(errors="replace").strip().splitlines()[-1]
     text = " ".join(str(why).split()) or type(why).__name__
     return text if len(text) <= 300 else text[:297] + "..."

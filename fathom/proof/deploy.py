@@ -18,6 +18,7 @@ from clients.regions import output_size
 from clients.shared_memory import Region, SystemRegion
 from clients.spec import ModelSpec
 from export import config as configs
+from fathom.proof import chain
 from fathom.proof.subject import Subject
 from server import TritonServer
 
@@ -39,8 +40,8 @@ class Variant:
         return asdict(self)
 
 
-def configuration(text: str, variant: Variant | None, device: str) -> str:
-    """config.pbtxt for a device, "cuda" or "cpu"; without a variant only the kind of the instances is set."""
+def configuration(text: str, variant: Variant | None, device: str, *, device_tensors: bool = False) -> str:
+    """config.pbtxt for a device, "cuda" or "cpu"; without a variant it keeps its instances, batch and delay."""
     from google.protobuf import text_format  # type: ignore[import-untyped]
 
     message = configs.parse(text)
@@ -57,8 +58,8 @@ def configuration(text: str, variant: Variant | None, device: str) -> str:
         kept = [each for each in message.model_warmup if each.batch_size <= variant.max_batch_size]
         del message.model_warmup[:]
         message.model_warmup.extend(kept)
-        if variant.device_tensors:
-            message.parameters[DEVICE_TENSORS].string_value = "no"
+    if device_tensors or (variant is not None and variant.device_tensors):
+        message.parameters[DEVICE_TENSORS].string_value = "no"
     if device == "cuda":
         for key in ("intra_op_thread_count", "inter_op_thread_count"):
             message.parameters.pop(key, None)
@@ -67,18 +68,29 @@ def configuration(text: str, variant: Variant | None, device: str) -> str:
 
 
 @contextmanager
-def served(subject: Subject, device: str, variant: Variant | None = None) -> Iterator[TritonServer]:
-    """A running Triton with this model alone. KIND_GPU instances refuse to load where ONNX Runtime falls back."""
+def served(
+    subject: Subject,
+    device: str,
+    variant: Variant | None = None,
+    *,
+    device_tensors: bool = False,
+    behind_identity: bool = False,
+) -> Iterator[TritonServer]:
+    """A running Triton with this model alone. KIND_GPU instances refuse to load where ONNX Runtime falls back.
+
+    With `behind_identity` the ensemble `chain` hands its inputs through a model that changes nothing, on the same
+    device, to this one: the shortest way to see what a hand-over costs.
+    """
     with tempfile.TemporaryDirectory(prefix="fathom-proof-") as room:
         folder = Path(room, subject.model)
         shutil.copytree(subject.folder, folder, ignore=shutil.ignore_patterns("configs", "reference.npz", "*.json"))
         config = folder / "config.pbtxt"
-        config.write_text(configuration(config.read_text(encoding="utf-8"), variant, device), encoding="utf-8")
-        with TritonServer(room, stop_timeout_s=1, extra=_EXTRA) as server:
+        text = configuration(config.read_text(encoding="utf-8"), variant, device, device_tensors=device_tensors)
+        config.write_text(text, encoding="utf-8")
+        if behind_identity:
+            chain.write(Path(room), text)
+        with TritonServer(room, stop_timeout_s=1) as server:
             yield server
-
-
-_EXTRA: tuple[str, ...] = ()
 
 
 class _Placed:
@@ -93,13 +105,13 @@ class _Placed:
 
 
 @contextmanager
-def request(server: TritonServer, subject: Subject, batch: int, transport: str) -> Iterator[bytes]:
+def request(server: TritonServer, subject: Subject, batch: int, transport: str, *, model: str = "") -> Iterator[bytes]:
     """The bytes of a request of `batch` rows: whole over "grpc", or with its tensors in "system" or "cuda" memory.
 
     Every copy of the request reads the same inputs and writes the same outputs, which nobody looks at.
     """
     with Client(server.grpc_url) as client:
-        spec: ModelSpec = client.model(subject.model).spec
+        spec: ModelSpec = client.model(model or subject.model).spec
     arrays = codec.check_inputs(spec, subject.rows(batch))
     if transport == "grpc":
         yield codec.write(spec, arrays)

@@ -27,8 +27,8 @@ def module(onnx_file: Path) -> Any:
             super().__init__()
             self.layers = torch.nn.ModuleList([layer for _, layer, _ in layers if isinstance(layer, torch.nn.Module)])
 
-        def forward(self, given: Any) -> Any:
-            values = {source: given}
+        def forward(self, pixels: Any) -> Any:
+            values = {source: pixels}
             for node, layer, operands in layers:
                 values[node.output[0]] = layer(*(values[name] for name in operands))
             return values[target]

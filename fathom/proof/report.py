@@ -221,7 +221,12 @@ def _served(rows: Sequence[Row]) -> str:
             if "slo" in row
         ),
     )
-    return f"{throughput}\n{capacity}"
+    handed = _table(
+        ["model behind another", "rows a request", "tensors handed over", "rows/s"],
+        ([row["model"], str(row["rows"]), row["hand_over"], _number(row["rows_per_s"])] for row in rows
+         if "hand_over" in row),
+    )  # fmt: skip
+    return f"{throughput}\n{capacity}\n{handed}"
 
 
 def _sweep(rows: Sequence[Row]) -> str:

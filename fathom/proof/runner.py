@@ -108,6 +108,8 @@ def _run_one(
             }
         )
     )
+    temporary = room / "tmp"  # a killed step leaves nothing elsewhere
+    temporary.mkdir(exist_ok=True)
     began = time.monotonic()
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -116,6 +118,7 @@ def _run_one(
             stdout=file,
             stderr=file,
             start_new_session=True,
+            env=os.environ | {"TMPDIR": str(temporary)},
         )
         try:
             status: int | None = process.wait(seconds)

@@ -18,7 +18,7 @@ class Settings:
     """`batches` are those of the bare loop, `request_batches` the rows per request of the served one.
 
     Durations are those of one measurement. A sweep tries every combination of `instances`, `max_batches` and
-    `queue_delays_us`, each `rounds` times in turn.
+    `queue_delays_us`; no batch is smaller than a pipeline in front may ask for.
     """
 
     dry_run: bool = False
@@ -34,7 +34,7 @@ class Settings:
     slos: tuple[str, ...] = ("p99=10ms", "p99=50ms")
     capacity_seconds: float = 25.0
     instances: tuple[int, ...] = (1, 2, 4)
-    max_batches: tuple[int, ...] = (8, 32, 64)
+    max_batches: tuple[int, ...] = (32, 64, 128)
     queue_delays_us: tuple[int, ...] = (0, 500)
     evaluated_rows: int = 450
     copy_mb: int = 1024
@@ -54,9 +54,10 @@ class Settings:
     def from_json(record: Mapping[str, Any]) -> Settings:
         """The inverse of `to_json`."""
         known = {each.name for each in fields(Settings)}
-        return Settings(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in record.items() if key in known}
-        )
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in record.items() if key in known
+        }
+        return Settings(**given)
 
     def with_models(self, names: tuple[str, ...]) -> Settings:
         """The same for some models. Raises UsageError for one that the proof does not know."""
@@ -74,9 +75,9 @@ DRY = Settings(
     seconds=0.2,
     rounds=1,
     slos=("p99=2s",),
-    capacity_seconds=2.0,
-    instances=(1, 2),
-    max_batches=(2,),
+    capacity_seconds=1.0,
+    instances=(2,),  # one would wait half a second for nothing (docs/server.md)
+    max_batches=(32,),
     queue_delays_us=(0,),
     evaluated_rows=8,
     copy_mb=16,

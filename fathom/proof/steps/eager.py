@@ -10,6 +10,7 @@ import numpy as np
 from export import recipes
 from export.convert import load
 from export.measure import parity
+from export.onnx_file import session
 from fathom.proof import onnx_torch, resnet50
 from fathom.proof.bare import rate_per_s
 from fathom.proof.context import Context
@@ -60,16 +61,15 @@ def _measure(context: Context, subject: Subject, module: Any, mode: str, half: b
     with torch.inference_mode(), torch.autocast(settings.device, torch.float16, enabled=half):
         rows = subject.rows(1)
         (name,) = subject.reference.outputs
-        answered = {name: runs(*_tensors(rows, settings.device)).float().cpu().numpy()}
-        wanted = _wanted(subject, rows)
-        distance = parity(answered, {name: wanted}).max_relative if wanted is not None else None
+        answered = {name: runs(**_tensors(rows, settings.device)).float().cpu().numpy()}
+        distance = parity(answered, session(subject.onnx)(rows)).max_relative
         for batch in settings.batches:
             if context.out_of_time(f"{subject.name}, torch {mode}, batch {batch}", 2 * settings.seconds):
                 return
             tensors = _tensors(subject.rows(batch), settings.device)
 
-            def run(tensors: list[Any] = tensors) -> None:
-                runs(*tensors)
+            def run(tensors: dict[str, Any] = tensors) -> None:
+                runs(**tensors)
                 wait()
 
             rate = batch * rate_per_s(run, settings.seconds)
@@ -90,15 +90,7 @@ def _measure(context: Context, subject: Subject, module: Any, mode: str, half: b
             )
 
 
-def _tensors(rows: dict[str, Any], device: str) -> list[Any]:
+def _tensors(rows: dict[str, Any], device: str) -> dict[str, Any]:
     import torch
 
-    return [torch.from_numpy(np.ascontiguousarray(values)).to(device) for values in rows.values()]
-
-
-def _wanted(subject: Subject, rows: dict[str, Any]) -> Any:
-    """The source's answer to one row, found by the row itself."""
-    from export.onnx_file import session
-
-    (name,) = subject.reference.outputs
-    return session(subject.onnx)(rows)[name]
+    return {name: torch.from_numpy(np.ascontiguousarray(values)).to(device) for name, values in rows.items()}

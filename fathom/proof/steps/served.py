@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from clients.cuda_memory import CudaRegion
+from clients.shared_memory import SharedMemoryUnavailable
 from fathom.bench import closed_loop
+from fathom.proof import chain
 from fathom.proof.context import Context, Row
 from fathom.proof.deploy import request, served
 from fathom.proof.subject import Subject
@@ -16,16 +19,34 @@ STEP = "roofline"
 
 
 def measure(context: Context) -> None:
-    """At fp32: every transport and request batch, then a certified capacity of single rows for each SLO."""
+    """At fp32: every transport and request batch, a certified capacity of single rows for each SLO, and a hand-over.
+
+    Tensors in CUDA shared memory go to a server that hands them over on the device.
+    """
+    settings = context.settings
     for subject in context.subjects("fp32"):
-        if context.out_of_time(subject.name, 5):
-            continue
+        for on_device in (False, True):
+            transports = [each for each in settings.transports if (each == "cuda") == on_device]
+            what = f"{subject.name} over {' and '.join(transports)}"
+            if not transports or context.out_of_time(what, 3 * settings.seconds):
+                continue
+            try:
+                if on_device:
+                    CudaRegion(1).discard()
+            except SharedMemoryUnavailable as error:
+                context.skip(what, error)
+                continue
+            try:
+                with served(subject, settings.device, device_tensors=on_device) as server:
+                    for transport in transports:
+                        _throughput(context, subject, server, transport)
+                        _capacity(context, subject, server, transport)
+            except Exception as error:
+                context.fail(what, error)
         try:
-            with served(subject, context.settings.device) as server:
-                _throughput(context, subject, server)
-                _capacity(context, subject, server)
+            _hand_over(context, subject)
         except Exception as error:
-            context.fail(subject.name, error)
+            context.fail(f"{subject.name} behind another model", error)
 
 
 def best_bare(rows: Sequence[Row], model: str, precision: str = "fp32") -> Mapping[str, float] | None:
@@ -44,68 +65,91 @@ def ratios(rows_per_s: float, bare: Mapping[str, float] | None) -> dict[str, flo
     }
 
 
-def _throughput(context: Context, subject: Subject, server: TritonServer) -> None:
+def _throughput(context: Context, subject: Subject, server: TritonServer, transport: str) -> None:
     settings = context.settings
     bare = best_bare(context.before.get(STEP, ()), subject.model)
-    for transport in settings.transports:
-        for batch in settings.request_batches:
-            what = f"{subject.name} over {transport}, {batch} a request"
-            if context.out_of_time(what, 2 * settings.seconds):
-                continue
-            try:
-                with request(server, subject, batch, transport) as asked:
-                    in_flight = max(4, settings.in_flight // max(1, batch // 4))
-                    done = closed_loop.drive(
-                        server.grpc_url, asked, in_flight=in_flight, seconds=settings.seconds * settings.rounds
-                    )
-            except Exception as error:
-                (context.skip if settings.dry_run and transport == "cuda" else context.fail)(what, error)
-                continue
-            rows_per_s = done["rate_per_s"] * batch
-            context.add(
-                model=subject.model,
-                precision=subject.precision,
-                transport=transport,
-                batch=batch,
-                in_flight=in_flight,
-                rows_per_s=rows_per_s,
-                client_cpu_us=done["cpu_us"],
-                **ratios(rows_per_s, bare),
-            )
+    for batch in settings.request_batches:
+        what = f"{subject.name} over {transport}, {batch} a request"
+        if context.out_of_time(what, 2 * settings.seconds):
+            continue
+        in_flight = _in_flight(context, batch)
+        with request(server, subject, batch, transport) as asked:
+            seconds = settings.seconds * settings.rounds
+            done = closed_loop.drive(server.grpc_url, asked, in_flight=in_flight, seconds=seconds)
+        rows_per_s = done["rate_per_s"] * batch
+        context.add(
+            model=subject.model,
+            precision=subject.precision,
+            transport=transport,
+            batch=batch,
+            in_flight=in_flight,
+            rows_per_s=rows_per_s,
+            client_cpu_us=done["cpu_us"],
+            **ratios(rows_per_s, bare),
+        )
 
 
-def _capacity(context: Context, subject: Subject, server: TritonServer) -> None:
+def _capacity(context: Context, subject: Subject, server: TritonServer, transport: str) -> None:
     settings = context.settings
     bare = best_bare(context.before.get(STEP, ()), subject.model)
-    for transport in settings.transports:
-        for text in settings.slos:
-            what = f"capacity of {subject.name} over {transport} at {text}"
-            if context.out_of_time(what, settings.capacity_seconds + 3):
-                continue
-            try:
-                with request(server, subject, 1, transport) as asked:
-                    result = find(
-                        CapacityRequest(
-                            server=server.grpc_url,
-                            model=subject.model,
-                            slos=(Slo.parse(text),),
-                            budget_s=settings.capacity_seconds,
-                            tolerance=0.05,
-                            payloads=[asked],
-                        )
+    if settings.dry_run and transport != settings.transports[0]:
+        context.skip(f"capacity of {subject.name} over {transport}", "a dry run searches over one transport")
+        return
+    for text in settings.slos:
+        what = f"capacity of {subject.name} over {transport} at {text}"
+        if context.out_of_time(what, settings.capacity_seconds + 3):
+            continue
+        try:
+            with request(server, subject, 1, transport) as asked:
+                result = find(
+                    CapacityRequest(
+                        server=server.grpc_url,
+                        model=subject.model,
+                        slos=(Slo.parse(text),),
+                        budget_s=settings.capacity_seconds,
+                        tolerance=0.05,
+                        payloads=[asked],
                     )
-            except Exception as error:
-                (context.skip if settings.dry_run and transport == "cuda" else context.fail)(what, error)
-                continue
-            context.add(
-                model=subject.model,
-                precision=subject.precision,
-                transport=transport,
-                slo=text,
-                capacity_per_s=result.capacity_per_s,
-                estimate_per_s=result.capacity_estimate_per_s,
-                verdict=result.verdict,
-                reason=result.reason,
-                seeds=list(result.seeds),
-                **(ratios(result.capacity_per_s, bare) if result.capacity_per_s else {}),
+                )
+        except Exception as error:
+            context.fail(what, error)
+            continue
+        context.add(
+            model=subject.model,
+            precision=subject.precision,
+            transport=transport,
+            slo=text,
+            capacity_per_s=result.capacity_per_s,
+            estimate_per_s=result.capacity_estimate_per_s,
+            verdict=result.verdict,
+            reason=result.reason,
+            seeds=list(result.seeds),
+            **(ratios(result.capacity_per_s, bare) if result.capacity_per_s else {}),
+        )
+
+
+def _hand_over(context: Context, subject: Subject) -> None:
+    """The model behind one that changes nothing: handed over through host memory, and on the device."""
+    settings = context.settings
+    batch = max(settings.request_batches)
+    for on_device in (False, True):
+        if context.out_of_time(f"{subject.name} behind another model", 5 + settings.seconds):
+            return
+        with (
+            served(subject, settings.device, device_tensors=on_device, behind_identity=True) as server,
+            request(server, subject, batch, "grpc", model=chain.NAME) as asked,
+        ):
+            done = closed_loop.drive(
+                server.grpc_url, asked, in_flight=_in_flight(context, batch), seconds=settings.seconds
             )
+        context.add(
+            model=subject.model,
+            precision=subject.precision,
+            hand_over="device" if on_device else "host",
+            rows=batch,
+            rows_per_s=done["rate_per_s"] * batch,
+        )
+
+
+def _in_flight(context: Context, batch: int) -> int:
+    return max(4, context.settings.in_flight // max(1, batch // 4))

@@ -24,24 +24,43 @@ def run(tmp_path, repository, *more):
     return status, {step["step"]: step for step in document["steps"]}, gaps, page.read_text()
 
 
-def test_a_dry_run_of_one_model_takes_every_step_and_names_what_it_skips(tmp_path, exported_repository, capfd):
-    status, steps, gaps, page = run(tmp_path, exported_repository, "--models", "mobilenet_v2", "--precisions", "fp32")
+def test_a_short_dry_run_serves_and_names_what_it_skips(tmp_path, exported_repository, capfd):
+    words = ["--models", "mobilenet_v2", "--precisions", "fp32", "--steps", "accuracy", "served", "tensorrt"]
+    status, steps, gaps, page = run(tmp_path, exported_repository, *words)
     said = capfd.readouterr().err
     assert status == 0, said
-    assert list(steps) == ["prepare", "accuracy", "roofline", "served", "sweep", "tensorrt", "eager"]
-    assert {step["status"] for name, step in steps.items() if name != "tensorrt"} == {"measured"}, said
-    assert steps["tensorrt"]["status"] == "skipped"
+    assert {name: step["status"] for name, step in steps.items()} == {
+        "prepare": "measured", "accuracy": "measured", "served": "measured", "tensorrt": "skipped",
+    }  # fmt: skip
     assert "no NVIDIA GPU was found" in steps["tensorrt"]["why"]
-    assert not any(step["failed"] for step in steps.values())
-    assert "cuda" in gaps["served"]["mobilenet_v2 fp32 over cuda, 1 a request"]
-    assert "compiles nothing" in gaps["eager"]["mobilenet_v2 fp32, torch compiled"]
+    assert "cuda" in gaps["served"]["mobilenet_v2 fp32 over cuda"]
     assert steps["accuracy"]["rows"][0]["parity"]["max_abs"] < 1e-4
-    assert {row["transport"] for row in steps["served"]["rows"] if "batch" in row} == {"grpc", "system"}
-    assert any(row.get("slo") for row in steps["served"]["rows"])
-    assert any("winner" in row for row in steps["sweep"]["rows"])
+    check_served(steps)
     assert "skipped: tensorrt: no NVIDIA GPU was found" in said
     assert "no figure of it is a GPU's" in said
     assert "every GPU figure is **not measured**" in page
+
+
+def check_served(steps):
+    rows = steps["served"]["rows"]
+    assert {row["transport"] for row in rows if "batch" in row} == {"grpc", "system"}
+    assert any(row.get("slo") for row in rows)
+    assert [row["hand_over"] for row in rows if "hand_over" in row] == ["host", "device"]
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_one_model_takes_every_step_within_a_minute(tmp_path, exported_repository):
+    words = ["--models", "mobilenet_v2", "--precisions", "fp32", "--minutes", "1"]
+    status, steps, gaps, _ = run(tmp_path, exported_repository, *words)
+    assert status == 0
+    assert list(steps) == ["prepare", "accuracy", "roofline", "served", "sweep", "tensorrt", "eager"]
+    assert {step["status"] for name, step in steps.items() if name != "tensorrt"} == {"measured"}
+    assert not any(step["failed"] for step in steps.values())
+    check_served(steps)
+    assert all(row["of_bare"] > 0 for row in steps["served"]["rows"] if "batch" in row)
+    assert any("winner" in row for row in steps["sweep"]["rows"])
+    assert "compiles nothing" in gaps["eager"]["mobilenet_v2 fp32, torch compiled"]
+    assert all(row["max_relative"] < 1e-4 for row in steps["eager"]["rows"])
 
 
 @pytest.mark.slow
