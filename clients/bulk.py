@@ -4,64 +4,189 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
-import itertools
-import queue
-import time
+import threading
+import warnings
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, Literal
 
-import grpc
-
-from clients.connection import Pause, Send, Steps
 from clients.datatypes import Array
 from clients.errors import InferenceError, InvalidInput
-from clients.servers import Cut
+from clients.options import InsecureConnectionWarning
 from clients.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from clients.async_client import AsyncModel
-    from clients.client import Model
+    from clients.async_client import AsyncClient, AsyncModel
+    from clients.client import Client, Model
 
 Outputs = dict[str, Array]
 Errors = Literal["raise", "return"]
-AHEAD = 2  # answers waiting behind a slow one, in multiples of what is in flight
+AHEAD = 2  # items held, in multiples of what is in flight: answers wait here behind a slow one
+
+
+class _Slot:
+    """The place of one item's answer in the order."""
+
+    __slots__ = ("done", "index", "value")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.done = False
+        self.value: Outputs | Exception | None = None
+
+    def outcome(self, errors: Errors) -> Outputs | InferenceError:
+        """The answer, or the error where errors are returned. Raises it where they are not."""
+        value = self.value
+        assert value is not None
+        if isinstance(value, Exception) and not (errors == "return" and isinstance(value, InferenceError)):
+            if isinstance(value, InferenceError):
+                value.add_note(f"item {self.index} of map")
+            raise value
+        return value
 
 
 def in_order(
     model: Model, items: Iterable[Any], *, in_flight: int, errors: Errors, progress: bool, **options: Any
 ) -> Iterator[Outputs | InferenceError]:
-    """What `Model.map` does. One thread: items are taken, and answers decoded, by the caller's own."""
+    """What `Model.map` does: items are taken by the caller's thread, and answered by an event loop in another one."""
     _check(in_flight, errors)
     source = iter(items)
-    calls = _Calls(model.client._closed.is_set)
-    waiting: deque[_Call] = deque()  # in the order of the items
-    failure: Exception | None = None
-    more = True
-    with _bar(items, progress) as advance:
-        try:
-            while True:
-                while more and calls.running < in_flight and len(waiting) < AHEAD * in_flight:
-                    try:
-                        item = next(source)
-                    except StopIteration:
-                        more = False
-                    except Exception as error:  # of the caller's iterable: raised when what came before is answered
-                        more, failure = False, error
-                    else:
-                        waiting.append(calls.start(lambda item=item: model._infer(named(model.spec, item), **options)))  # type: ignore[misc]
-                if waiting and waiting[0].finished:
-                    advance()
-                    yield waiting.popleft().outcome(errors)
-                elif waiting:
-                    calls.wait()
-                elif failure is not None:
-                    raise failure
+    slots: deque[_Slot] = deque()
+    taken = 0
+    with _bar(items, progress) as advance, _Crew(model, in_flight, options) as crew:
+        while True:
+            while source is not None and len(slots) < AHEAD * in_flight:
+                slot = _Slot(taken)
+                try:
+                    item = next(source)
+                except StopIteration:
+                    source = None  # type: ignore[assignment]
+                    break
+                except Exception as error:  # of the caller's iterable: raised when what came before is answered
+                    source = None  # type: ignore[assignment]
+                    slot.value, slot.done = error, True
                 else:
-                    return
+                    taken += 1
+                    crew.hand_over(slot, item)
+                slots.append(slot)
+            if not slots:
+                return
+            crew.wait_for(slots[0])
+            advance()
+            yield slots.popleft().outcome(errors)
+
+
+class _Crew:
+    """Workers on an event loop of their own thread, over a connection of their own."""
+
+    def __init__(self, model: Model, in_flight: int, options: Mapping[str, Any]) -> None:
+        self._model = model
+        self._in_flight = in_flight
+        self._options = options
+        self._todo: deque[tuple[_Slot, Any]] = deque()
+        self._idle: list[asyncio.Future[None]] = []
+        self._awaited: _Slot | None = None
+        self._answered = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_ignore_shared_wakeups)
+        self._work: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None  # of the connection itself, not of an item
+        self._thread = threading.Thread(target=self._run, name="fathom-map", daemon=True)
+
+    def __enter__(self) -> _Crew:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(self._cancel)
+        self._thread.join()
+
+    def hand_over(self, slot: _Slot, item: Any) -> None:
+        """Let a worker answer `item` into `slot`."""
+        self._todo.append((slot, item))
+        if self._idle:
+            with contextlib.suppress(RuntimeError):  # the loop has ended by itself: wait_for says why
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def wait_for(self, slot: _Slot) -> None:
+        """Return when `slot` is answered."""
+        while not slot.done:
+            self._answered.clear()
+            self._awaited = slot  # first: a worker that finishes now sees it, or this thread sees that it has finished
+            if not slot.done and self._failure is None:
+                self._answered.wait()
+            if self._failure is not None:
+                raise self._failure
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._work = self._loop.create_task(self._answer_all())
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                self._loop.run_until_complete(self._work)
+        except Exception as error:
+            self._failure = error
+            self._answered.set()
         finally:
-            calls.cancel()
+            self._loop.close()
+
+    def _cancel(self) -> None:
+        assert self._work is not None
+        self._work.cancel()
+
+    def _wake(self) -> None:
+        for worker in self._idle:
+            if not worker.done():
+                worker.set_result(None)
+        self._idle.clear()
+
+    async def _answer_all(self) -> None:
+        from clients.async_client import AsyncModel
+
+        async with _twin(self._model.client) as client:
+            model = AsyncModel(client, self._model.spec)
+            await asyncio.gather(*(self._keep_answering(model) for _ in range(self._in_flight)))
+
+    async def _keep_answering(self, model: AsyncModel) -> None:
+        while True:
+            if not self._todo:
+                idle = self._loop.create_future()
+                self._idle.append(idle)
+                if not self._todo:  # the other thread looks at who is idle after it has added an item
+                    await idle
+                continue
+            slot, item = self._todo.popleft()
+            try:
+                slot.value = await model(named(model.spec, item), **self._options)
+            except Exception as error:
+                slot.value = error
+            slot.done = True
+            if slot is self._awaited:
+                self._answered.set()
+
+
+def _twin(client: Client) -> AsyncClient:
+    """An asyncio client of the same servers and options."""
+    from clients.async_client import AsyncClient
+
+    options = client.options
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InsecureConnectionWarning)  # said when `client` was made
+        return AsyncClient(
+            client._addresses if len(client._addresses) > 1 else client._addresses[0],
+            timeout_s=options.timeout_s,
+            headers=options.headers,
+            tls=options.tls,
+            retries=options.retries,
+            shared_memory=options.shared_memory,
+        )
+
+
+def _ignore_shared_wakeups(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """gRPC wakes the loops of all threads for what one of them may read; the others find nothing."""
+    if not isinstance(context.get("exception"), BlockingIOError):
+        loop.default_exception_handler(context)
 
 
 async def in_order_async(
@@ -76,65 +201,68 @@ async def in_order_async(
     """What `AsyncModel.map` does."""
     _check(in_flight, errors)
     take = _taker(items)
-    waiting: deque[asyncio.Future[Outputs | InferenceError]] = deque()
-    changed = asyncio.Event()  # there is an item to wait for, or room for another, or no more of them
-    room = asyncio.Semaphore(AHEAD * in_flight)
-    taking = asyncio.Lock()
     loop = asyncio.get_running_loop()
-    over = False
+    slots: deque[_Slot] = deque()
+    room: list[asyncio.Future[None]] = []  # workers that wait for it
+    taking = asyncio.Lock()
+    consumer: asyncio.Future[None] | None = None
+    taken, over = 0, False
+
+    def wake() -> None:
+        if consumer is not None and not consumer.done():
+            consumer.set_result(None)
+
+    def fill(slot: _Slot, value: Outputs | Exception) -> None:
+        slot.value, slot.done = value, True
+        if slot is slots[0]:
+            wake()
 
     async def keep_asking() -> None:
-        nonlocal over
+        nonlocal taken, over
         while not over:
-            await room.acquire()
+            if len(slots) >= AHEAD * in_flight:
+                room.append(loop.create_future())
+                await room[-1]
+                continue
             async with taking:
                 if over:
                     return
-                answer: asyncio.Future[Outputs | InferenceError] = loop.create_future()
+                slot = _Slot(taken)
                 try:
                     item = await take()
                 except StopAsyncIteration:
                     over = True
+                    wake()
                     return
                 except Exception as error:
                     over = True
-                    answer.set_exception(error)
+                    slots.append(slot)
+                    fill(slot, error)
                     return
-                finally:
-                    if not over or answer.done():
-                        waiting.append(answer)
-                    changed.set()
+                taken += 1
+                slots.append(slot)
             try:
-                answer.set_result(await model(named(model.spec, item), **options))
-            except InferenceError as error:
-                answer.set_result(error)
+                fill(slot, await model(named(model.spec, item), **options))
             except Exception as error:
-                answer.set_exception(error)
+                fill(slot, error)
 
-    workers = [asyncio.ensure_future(keep_asking()) for _ in range(in_flight)]
+    workers = [loop.create_task(keep_asking()) for _ in range(in_flight)]
     try:
         with _bar(items, progress) as advance:
-            for index in itertools.count():
-                while not waiting:
-                    if over:
-                        return
-                    changed.clear()
-                    await changed.wait()
-                outcome = await waiting[0]
-                waiting.popleft()
-                room.release()
-                if isinstance(outcome, InferenceError) and errors == "raise":
-                    outcome.add_note(f"item {index} of map")
-                    raise outcome
+            while slots or not over:
+                if not slots or not slots[0].done:
+                    consumer = loop.create_future()
+                    await consumer
+                    continue
+                slot = slots.popleft()
+                if room and not (waiting := room.pop()).done():
+                    waiting.set_result(None)
                 advance()
-                yield outcome
+                yield slot.outcome(errors)
     finally:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-        for answer in waiting:
-            if answer.done() and not answer.cancelled():
-                answer.exception()  # seen: no "never retrieved" when the consumer has gone
 
 
 def named(spec: ModelSpec, item: Any) -> Mapping[str, Any]:
@@ -149,113 +277,6 @@ def named(spec: ModelSpec, item: Any) -> Mapping[str, Any]:
             model=spec.name,
         )
     return {required[0]: item}
-
-
-class _Call:
-    """One item on its way."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.finished = False
-        self.result: Outputs | None = None
-        self.error: Exception | None = None
-        self.steps: Steps[Outputs] | None = None
-        self.sent: tuple[Send, Any] | None = None  # the step and its gRPC future
-
-    def outcome(self, errors: Errors) -> Outputs | InferenceError:
-        if self.error is None:
-            assert self.result is not None
-            return self.result
-        if isinstance(self.error, InferenceError) and errors == "return":
-            return self.error
-        self.error.add_note(f"item {self.index} of map")
-        raise self.error
-
-
-class _Calls:
-    """Drives the steps of many calls in one thread over gRPC's futures."""
-
-    def __init__(self, is_closed: Callable[[], bool]) -> None:
-        self.running = 0
-        self._is_closed = is_closed
-        self._index = itertools.count()
-        self._live: set[_Call] = set()
-        self._done: queue.SimpleQueue[_Call] = queue.SimpleQueue()
-        self._paused: list[tuple[float, int, _Call]] = []
-
-    def start(self, make: Callable[[], Steps[Outputs]]) -> _Call:
-        call = _Call(next(self._index))
-        self.running += 1
-        self._live.add(call)
-        try:
-            call.steps = make()
-        except InferenceError as error:
-            self._finish(call, error=error)
-        else:
-            self._advance(call, lambda steps: next(steps))
-        return call
-
-    def wait(self) -> None:
-        """Carry on with the next call that has an answer, or whose pause is over."""
-        pause_s = self._paused[0][0] - time.monotonic() if self._paused else None
-        if pause_s is None or pause_s > 0:
-            try:
-                call = self._done.get(timeout=pause_s)
-            except queue.Empty:
-                return
-            self._answered(call)
-        else:
-            self._advance(heapq.heappop(self._paused)[2], lambda steps: steps.send(None))
-
-    def cancel(self) -> None:
-        """Cancel what is in flight, here and on the server."""
-        for call in self._live:
-            if call.sent is not None:
-                call.sent[1].cancel()
-            if call.steps is not None:
-                call.steps.close()
-        self._live.clear()
-
-    def _answered(self, call: _Call) -> None:
-        assert call.sent is not None
-        (_, future), call.sent = call.sent, None
-        try:
-            answer = future.result()
-        except grpc.FutureCancelledError:
-            self._advance(call, lambda steps: steps.throw(Cut()))  # its server was given up, see Client.run
-        except grpc.RpcError as error:
-            failure = Cut() if error.code() is grpc.StatusCode.CANCELLED and not self._is_closed() else error
-            self._advance(call, lambda steps: steps.throw(failure))
-        else:
-            self._advance(call, lambda steps: steps.send(answer))
-
-    def _advance(self, call: _Call, resume: Callable[[Steps[Outputs]], Any]) -> None:
-        assert call.steps is not None
-        try:
-            step = resume(call.steps)
-            while type(step) is Send:
-                try:
-                    method: Any = step.server.method(step.method)
-                    future = method.future(step.request, timeout=step.timeout_s, metadata=step.metadata)
-                except ValueError:  # the channel was closed between choosing and calling
-                    if self._is_closed():
-                        raise
-                    step = call.steps.throw(Cut())
-                    continue
-                call.sent = step, future
-                future.add_done_callback(lambda _: self._done.put(call))
-                return
-            assert isinstance(step, Pause)
-            heapq.heappush(self._paused, (time.monotonic() + step.seconds, call.index, call))
-        except StopIteration as end:
-            self._finish(call, result=end.value)
-        except Exception as error:
-            self._finish(call, error=error)
-
-    def _finish(self, call: _Call, *, result: Outputs | None = None, error: Exception | None = None) -> None:
-        call.finished, call.result, call.error = True, result, error
-        self.running -= 1
-        self._live.discard(call)
 
 
 def _taker(items: Iterable[Any] | AsyncIterable[Any]) -> Callable[[], Any]:
