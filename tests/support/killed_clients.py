@@ -12,6 +12,7 @@ import signal
 import struct
 import sys
 import time
+import traceback
 
 import numpy as np
 
@@ -44,6 +45,8 @@ def main(url: str, count: int, seed: int) -> None:
             if pid == 0:
                 try:
                     live(url, answered, slot)
+                except BaseException:
+                    traceback.print_exc()
                 finally:
                     os._exit(1)
             deaths[pid] = time.monotonic() + rng.uniform(0, LONGEST_LIFE_S)
