@@ -167,7 +167,9 @@ class Front:
         logger.error(problem)
         if self._is_worker:
             return  # the master hears of it and decides
-        options = self.environment.parsed_options
-        self.environment.process_exit_code = 2
-        runner = self.environment.runner
-        gevent.spawn(runner.quit if options and options.headless else runner.stop)
+        runner, options = self.environment.runner, self.environment.parsed_options
+        if options is not None and options.headless:
+            self.environment.process_exit_code = 2
+            gevent.spawn(runner.quit)
+        else:
+            gevent.spawn(runner.stop)

@@ -86,7 +86,7 @@ def test_a_search_goes_on_after_a_generator_died(start_queue, tmp_path, monkeypa
         if point.number == 0:
             threading.Timer(0.3, os.kill, (fleets[0].workers[1].pid, signal.SIGKILL)).start()
 
-    request = CapacityRequest(queue.address, "queue", [P99], budget_s=8, workers=2, max_per_s=300.0, folder=tmp_path)
+    request = CapacityRequest(queue.address, "queue", [P99], budget_s=5, workers=2, max_per_s=300.0, folder=tmp_path)
     result = find(request, on_point=watch)
     assert not result.partial
     spoiled = [point for point in result.points if point.verdict == "invalid"]

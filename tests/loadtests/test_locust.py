@@ -49,7 +49,7 @@ def start_locust(tmp_path: Path) -> Iterator[StartLocust]:
 )
 def test_headless_ends_with_the_verdict(start_queue, start_locust, slo, status, verdict):
     address = start_queue("--service-ms", "2").address
-    options = ("--headless", "-u", "60", "-t", "3s", "--host", address, "--model", "queue", "--only-summary")
+    options = ("--headless", "-u", "60", "-t", "2s", "--host", address, "--model", "queue", "--only-summary")
     process = start_locust(*options, "--slo", slo)
     process.wait_for("All users spawned")
     (generator,) = children(process.process.pid)
