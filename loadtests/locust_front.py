@@ -126,7 +126,7 @@ class Front:
 
     def _report(self, client_id: str, data: dict[str, Any]) -> None:
         data[_REPORT] = {"batches": self._unreported, "problem": self.problem}
-        self._unreported = []
+        self._unreported, self.problem = [], ""  # told once: the next test must not hear of it
 
     def _take_report(self, client_id: str, data: dict[str, Any]) -> None:
         told = data.get(_REPORT, {"batches": (), "problem": ""})
