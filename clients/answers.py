@@ -36,11 +36,12 @@ def decode(spec: ModelSpec, response: bytes, placed: Placement | None = None) ->
     """
     layout = spec.answers.get(len(response)) if placed is None else None
     if layout is not None:
-        for at, known in layout.between:
+        between, tensors_at = layout
+        for at, known in between:
             if not response.startswith(known, at):
                 break
         else:
-            return {name: np.ndarray(shape, dtype, response, at) for name, dtype, shape, at in layout.tensors}
+            return {name: np.ndarray(shape, dtype, response, at) for name, dtype, shape, at in tensors_at}
     outputs: dict[str, Array] = {}
     try:
         head, raw = _split_response(response)

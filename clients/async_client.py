@@ -68,15 +68,15 @@ class AsyncClient(Connection):
         self, request: bytes, model: str, timeout_s: float | None, headers: Headers | None, retry: bool
     ) -> bytes:
         """`run(call("ModelInfer", request, ...))`, with a shorter way to an answer at the first try."""
-        chosen = (self._rotation or self.rotation()).pick()
+        rotation = self._rotation or self.rotation()
+        chosen = rotation.pick()
         started_s = time.monotonic()
-        call = chosen.infer(
-            request,
-            timeout=self.options.timeout_s if timeout_s is None else timeout_s,
-            metadata=self.metadata(headers),
-        )
+        metadata = self.metadata(headers) if headers or self._makes_headers else self._fixed_metadata
+        if timeout_s is None:
+            timeout_s = self.options.timeout_s
+        call = chosen.infer(request, timeout=timeout_s, metadata=metadata)
         try:
-            answer: bytes = await self._answer(chosen, call)
+            answer: bytes = await (self._answer(chosen, call) if rotation.lone is None else call)
         except grpc.RpcError as error:
             begun = Begun(chosen, started_s, error)
         else:
@@ -156,7 +156,9 @@ class AsyncModel(BoundModel):
         """See `Model.__call__`. Cancelling the task cancels the request on the server too."""
         client, given = self.client, {**inputs, **named} if inputs else named
         if client.pool is None and client.metrics is None and self._retry:
-            request = codec.encode(self.spec, given, outputs=outputs, request_id=request_id)
+            request = codec.encode_as_before(self.spec, given) if outputs is None and not request_id else None
+            if request is None:
+                request = codec.encode(self.spec, given, outputs=outputs, request_id=request_id)
             return codec.decode(self.spec, await client.ask(request, self.spec.name, timeout_s, headers, retry=True))
         return await client.run(
             self._infer(

@@ -67,10 +67,11 @@ class Client(Connection):
         """`run(call("ModelInfer", request, ...))`, with a shorter way to an answer at the first try."""
         chosen = (self._rotation or self.rotation()).pick()
         channel, started_s = chosen.channel, time.monotonic()
+        metadata = self.metadata(headers) if headers or self._makes_headers else self._fixed_metadata
+        if timeout_s is None:
+            timeout_s = self.options.timeout_s
         try:
-            answer: bytes = chosen.infer(
-                request, self.options.timeout_s if timeout_s is None else timeout_s, self.metadata(headers)
-            )
+            answer: bytes = chosen.infer(request, timeout_s, metadata)
         except (grpc.RpcError, ValueError) as error:
             begun = Begun(chosen, started_s, self._failure(chosen, channel, error))
         else:
@@ -161,7 +162,9 @@ class Model(BoundModel):
         """
         client, given = self.client, {**inputs, **named} if inputs else named
         if client.pool is None and client.metrics is None and self._retry:
-            request = codec.encode(self.spec, given, outputs=outputs, request_id=request_id)
+            request = codec.encode_as_before(self.spec, given) if outputs is None and not request_id else None
+            if request is None:
+                request = codec.encode(self.spec, given, outputs=outputs, request_id=request_id)
             return codec.decode(self.spec, client.ask(request, self.spec.name, timeout_s, headers, retry=True))
         return client.run(
             self._infer(

@@ -2,7 +2,7 @@
 
 from clients.answers import Classification, decode, decode_classes, decode_part, unpack_bytes
 from clients.inputs import check_inputs, check_outputs
-from clients.requests import Placement, Region, encode, pack_bytes, pack_texts, write
+from clients.requests import Placement, Region, encode, encode_as_before, pack_bytes, pack_texts, write
 
 __all__ = [
     "Classification",
@@ -14,6 +14,7 @@ __all__ = [
     "decode_classes",
     "decode_part",
     "encode",
+    "encode_as_before",
     "pack_bytes",
     "pack_texts",
     "unpack_bytes",

@@ -92,6 +92,7 @@ class Connection:
         self._addresses = addresses
         self._credentials = tls.credentials() if tls is not None else None
         self._fixed_metadata = None if callable(self.options.headers) else _metadata(self.options.headers)
+        self._makes_headers = callable(self.options.headers)
         self._rotation: Rotation | None = None
         self._opening = threading.Lock()
         self._closed = threading.Event()

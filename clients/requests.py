@@ -62,7 +62,7 @@ def encode(
     Raises InvalidInput, naming the tensor and the expected shape and type, before anything is sent.
     """
     if outputs is None and not (request_id or classes or parameters):
-        request = _encode_as_before(spec, inputs)
+        request = encode_as_before(spec, inputs)
         if request is not None:
             return request
     return write(
@@ -118,7 +118,7 @@ def write(
     return b"".join(parts)
 
 
-def _encode_as_before(spec: ModelSpec, inputs: Mapping[str, Any]) -> bytes | None:
+def encode_as_before(spec: ModelSpec, inputs: Mapping[str, Any]) -> bytes | None:
     """The request for arrays of names, shapes and types that have passed the checks before; None for others."""
     try:
         before = spec.requests.get(tuple([(name, array.shape) for name, array in inputs.items()]))
@@ -135,7 +135,7 @@ def _encode_as_before(spec: ModelSpec, inputs: Mapping[str, Any]) -> bytes | Non
 
 
 def _remember(spec: ModelSpec, arrays: Mapping[str, Array], parts: Sequence[Any]) -> None:
-    """Let `_encode_as_before` make the next such request; texts and bfloat16 are written anew each time."""
+    """Let `encode_as_before` make the next such request; texts and bfloat16 are written anew each time."""
     if all(part is array for part, array in zip(parts[2::2], arrays.values(), strict=True)):
         heads = [parts[0] + parts[1], *parts[3::2]]
         if len(spec.requests) >= _HEADS_KEPT:

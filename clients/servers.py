@@ -49,9 +49,12 @@ class Rotation:
         self.servers = tuple(servers)
         self._turn = itertools.count()
         self._in_turn = self.servers
+        self.lone = self.servers[0] if len(self.servers) == 1 else None
 
     def pick(self) -> Server:
         """The next server."""
+        if self.lone is not None:
+            return self.lone
         servers = self._in_turn
         return servers[next(self._turn) % len(servers)]
 
