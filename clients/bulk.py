@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import threading
 import warnings
 from collections import deque
@@ -170,17 +171,10 @@ def _twin(client: Client) -> AsyncClient:
     """An asyncio client of the same servers and options."""
     from clients.async_client import AsyncClient
 
-    options = client.options
+    options = {field.name: getattr(client.options, field.name) for field in dataclasses.fields(client.options)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InsecureConnectionWarning)  # said when `client` was made
-        return AsyncClient(
-            client._addresses if len(client._addresses) > 1 else client._addresses[0],
-            timeout_s=options.timeout_s,
-            headers=options.headers,
-            tls=options.tls,
-            retries=options.retries,
-            shared_memory=options.shared_memory,
-        )
+        return AsyncClient(client._addresses if len(client._addresses) > 1 else client._addresses[0], **options)
 
 
 def _ignore_shared_wakeups(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -314,8 +314,8 @@ def test_clients_killed_at_random_leave_nothing(repository, count):
         assert killing.returncode == 0, err[-2000:]
         answered, left, known = json.loads(out), in_folder(), registered(url)
         print(
-            f"\n{count} clients killed, {sum(n > 0 for n in answered)} after an answer, {sum(answered)} answers; Triton "
-            f"crashed {crashes} times; before the sweep {len(left)} names in {FOLDER}, {len(known)} regions in Triton"
+            f"\n{count} clients killed, {sum(n > 0 for n in answered)} after an answer, {sum(answered)} answers; "
+            f"Triton crashed {crashes} times; before the sweep {len(left)} names in {FOLDER}, {len(known)} regions there"
         )
         assert sum(n > 0 for n in answered) > count / 4
         with Client(url, shared_memory="system") as client:
