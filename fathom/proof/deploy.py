@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +20,9 @@ from clients.regions import output_size
 from clients.shared_memory import Region, SystemRegion
 from clients.spec import ModelSpec
 from export import config as configs
+from fathom.bench import closed_loop
 from fathom.proof import chain
+from fathom.proof.settings import Settings
 from fathom.proof.subject import Subject
 from server import TritonServer
 
@@ -91,6 +95,24 @@ def served(
             chain.write(Path(room), text)
         with TritonServer(room, stop_timeout_s=1) as server:
             yield server
+
+
+def saturate(server: TritonServer, asked: bytes, settings: Settings, *, rows: int, seconds: float) -> dict[str, float]:
+    """A closed loop of requests with that many rows, from several processes: `rows_per_s`, `cpu_us`, `in_flight`."""
+    in_flight = max(min(8, settings.in_flight), settings.in_flight // rows)
+    clients = min(settings.clients, in_flight)
+    with ThreadPoolExecutor(clients) as pool:
+        done = list(
+            pool.map(
+                lambda _: closed_loop.drive(server.grpc_url, asked, in_flight=in_flight // clients, seconds=seconds),
+                range(clients),
+            )
+        )
+    return {
+        "rows_per_s": rows * sum(each["rate_per_s"] for each in done),
+        "cpu_us": statistics.fmean(each["cpu_us"] for each in done),
+        "in_flight": in_flight // clients * clients,
+    }
 
 
 class _Placed:

@@ -17,8 +17,9 @@ TRANSPORTS = ("grpc", "system", "cuda")
 class Settings:
     """`batches` are those of the bare loop, `request_batches` the rows per request of the served one.
 
-    Durations are those of one measurement. A sweep tries every combination of `instances`, `max_batches` and
-    `queue_delays_us`; no batch is smaller than a pipeline in front may ask for.
+    `in_flight` is for requests of one row, over `clients` processes. Durations are those of one measurement. A sweep
+    tries every combination of `instances`, `max_batches` and `queue_delays_us`; no batch is smaller than a pipeline in
+    front may ask for.
     """
 
     dry_run: bool = False
@@ -27,14 +28,15 @@ class Settings:
     precisions: tuple[str, ...] = PRECISIONS
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     request_batches: tuple[int, ...] = (1, 32)
-    in_flight: int = 64
+    in_flight: int = 256
+    clients: int = 4
     transports: tuple[str, ...] = TRANSPORTS
     seconds: float = 1.0
     rounds: int = 3
     slos: tuple[str, ...] = ("p99=10ms", "p99=50ms")
-    capacity_seconds: float = 25.0
+    capacity_seconds: float = 15.0
     instances: tuple[int, ...] = (1, 2, 4)
-    max_batches: tuple[int, ...] = (32, 64, 128)
+    max_batches: tuple[int, ...] = (32, 128)
     queue_delays_us: tuple[int, ...] = (0, 500)
     evaluated_rows: int = 450
     copy_mb: int = 1024
@@ -72,6 +74,7 @@ DRY = Settings(
     batches=(1, 2),
     request_batches=(1, 2),
     in_flight=4,
+    clients=1,
     seconds=0.2,
     rounds=1,
     slos=("p99=2s",),

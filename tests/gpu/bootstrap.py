@@ -31,6 +31,12 @@ except ImportError as error:
     print("no torch:", error)
 """
 
+LOOK = """
+import importlib.util
+found = importlib.util.find_spec("nvidia")
+print(*(found.submodule_search_locations if found else ()), sep="\\n")
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The proof's exit status, or 2 with one line for what keeps it from running."""
@@ -55,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wheels = [str(given.into / name) for name in joined if name.endswith(".whl")]
     if status := install(python, wheels):
         return _stop(f"pip ended with status {status}: see its lines above")
-    variables = os.environ | library_path(given.into)
+    variables = os.environ | library_path(given.into, python)
     if subprocess.run([python, "-c", CHECK, str(ROOT)], env=variables, check=False).returncode:
         return _stop("the environment is not fit to serve: see the last line above")
     artefacts = ["--artefacts", str(given.into / "artefacts")] if (given.into / "artefacts").is_dir() else []
@@ -80,21 +86,35 @@ def install(python: str, wheels: Sequence[str]) -> int:
     return subprocess.run([python, "-m", "pip", "install", *options, *wheels], check=False).returncode
 
 
-def library_path(folder: Path) -> dict[str, str]:
-    """LD_LIBRARY_PATH with a libcuda.so where only libcuda.so.1 is there: Triton's python backend wants the first."""
+def library_path(folder: Path, python: str) -> dict[str, str]:
+    """LD_LIBRARY_PATH with CUDA's libraries and the driver's, where they have to be said."""
+    found = [*cuda_libraries(python), *driver(folder)]
+    if not found:
+        return {}
+    return {"LD_LIBRARY_PATH": os.pathsep.join([*found, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])}
+
+
+def cuda_libraries(python: str) -> list[str]:
+    """The folders of the nvidia-* packages: ONNX Runtime looks for them beside itself, and torch's lie elsewhere."""
+    told = subprocess.run([python, "-c", LOOK], capture_output=True, text=True, check=True).stdout
+    return [str(path) for root in told.splitlines() for path in sorted(Path(root).glob("*/lib"))]
+
+
+def driver(folder: Path) -> list[str]:
+    """A folder with a libcuda.so where only libcuda.so.1 is there: Triton's python backend wants the first."""
     try:
         ctypes.CDLL("libcuda.so")
     except OSError:
         try:
             ctypes.CDLL("libcuda.so.1")
         except OSError:
-            return {}  # no driver: the proof says so and runs dry
+            return []  # no driver: the proof says so and runs dry
         links = folder / "driver"
         links.mkdir(exist_ok=True)
         (links / "libcuda.so").unlink(missing_ok=True)
         (links / "libcuda.so").symlink_to(_mapped("libcuda.so.1"))
-        return {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(links), os.environ.get("LD_LIBRARY_PATH", "")]))}
-    return {}
+        return [str(links)]
+    return []
 
 
 def _mapped(name: str) -> str:

@@ -108,3 +108,12 @@ def test_the_bootstrap_names_the_python_it_needs_or_the_parts_that_are_missing(t
     assert load("bootstrap").main([str(tmp_path)]) == 2
     needed = "parts.json cannot be read" if sys.version_info[:2] == (3, 12) else "run it with python3.12"
     assert needed in capsys.readouterr().err
+
+
+def test_cuda_libraries_are_found_where_the_interpreter_sees_the_nvidia_packages(tmp_path):
+    for name in ("cu13", "cudnn"):
+        (tmp_path / "nvidia" / name / "lib").mkdir(parents=True)
+    (tmp_path / "python").write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    found = load("bootstrap").cuda_libraries(str(tmp_path / "python"))
+    assert found == [str(tmp_path / "nvidia" / name / "lib") for name in ("cu13", "cudnn")]

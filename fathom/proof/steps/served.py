@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from clients.cuda_memory import CudaRegion
 from clients.shared_memory import SharedMemoryUnavailable
-from fathom.bench import closed_loop
 from fathom.proof import chain
 from fathom.proof.context import Context, Row
-from fathom.proof.deploy import request, served
+from fathom.proof.deploy import request, saturate, served
 from fathom.proof.subject import Subject
 from loadtests.capacity import CapacityRequest, find
 from loadtests.slo import Slo
@@ -72,20 +71,17 @@ def _throughput(context: Context, subject: Subject, server: TritonServer, transp
         what = f"{subject.name} over {transport}, {batch} a request"
         if context.out_of_time(what, 2 * settings.seconds):
             continue
-        in_flight = _in_flight(context, batch)
         with request(server, subject, batch, transport) as asked:
-            seconds = settings.seconds * settings.rounds
-            done = closed_loop.drive(server.grpc_url, asked, in_flight=in_flight, seconds=seconds)
-        rows_per_s = done["rate_per_s"] * batch
+            done = saturate(server, asked, settings, rows=batch, seconds=settings.seconds * settings.rounds)
         context.add(
             model=subject.model,
             precision=subject.precision,
             transport=transport,
             batch=batch,
-            in_flight=in_flight,
-            rows_per_s=rows_per_s,
+            in_flight=done["in_flight"],
+            rows_per_s=done["rows_per_s"],
             client_cpu_us=done["cpu_us"],
-            **ratios(rows_per_s, bare),
+            **ratios(done["rows_per_s"], bare),
         )
 
 
@@ -109,6 +105,7 @@ def _capacity(context: Context, subject: Subject, server: TritonServer, transpor
                         budget_s=settings.capacity_seconds,
                         tolerance=0.05,
                         payloads=[asked],
+                        workers=settings.clients,
                     )
                 )
         except Exception as error:
@@ -139,17 +136,11 @@ def _hand_over(context: Context, subject: Subject) -> None:
             served(subject, settings.device, device_tensors=on_device, behind_identity=True) as server,
             request(server, subject, batch, "grpc", model=chain.NAME) as asked,
         ):
-            done = closed_loop.drive(
-                server.grpc_url, asked, in_flight=_in_flight(context, batch), seconds=settings.seconds
-            )
+            done = saturate(server, asked, settings, rows=batch, seconds=settings.seconds)
         context.add(
             model=subject.model,
             precision=subject.precision,
             hand_over="device" if on_device else "host",
             rows=batch,
-            rows_per_s=done["rate_per_s"] * batch,
+            rows_per_s=done["rows_per_s"],
         )
-
-
-def _in_flight(context: Context, batch: int) -> int:
-    return max(4, context.settings.in_flight // max(1, batch // 4))
