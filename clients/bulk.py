@@ -174,7 +174,10 @@ def _twin(client: Client) -> AsyncClient:
     options = {field.name: getattr(client.options, field.name) for field in dataclasses.fields(client.options)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InsecureConnectionWarning)  # said when `client` was made
-        return AsyncClient(client._addresses if len(client._addresses) > 1 else client._addresses[0], **options)
+        addresses = client._addresses if len(client._addresses) > 1 else client._addresses[0]
+        twin = AsyncClient(addresses, metrics=client.metrics, **options)
+    twin.budget = client.budget
+    return twin
 
 
 def _ignore_shared_wakeups(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -315,7 +315,7 @@ def test_clients_killed_at_random_leave_nothing(repository, count):
         answered, left, known = json.loads(out), in_folder(), registered(url)
         print(
             f"\n{count} clients killed, {sum(n > 0 for n in answered)} after an answer, {sum(answered)} answers; "
-            f"Triton crashed {crashes} times; before the sweep {len(left)} names in {FOLDER}, {len(known)} regions there"
+            f"Triton crashed {crashes} times; before the sweep {len(left)} names in {FOLDER}, {len(known)} there"
         )
         assert sum(n > 0 for n in answered) > count / 4
         with Client(url, shared_memory="system") as client:
