@@ -30,7 +30,8 @@ def _roofline(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         own = sorted((row for row in rows if (row["model"], row["precision"]) == key), key=lambda row: row["batch"])
         batches = [row["batch"] for row in own]
         axes.plot(batches, [row["rows_per_s"] for row in own], "o-", color=colour, markersize=3, label=" ".join(key))
-        axes.plot(batches, [row["roofline_rows_per_s"] for row in own], "--", color=colour, linewidth=1)
+        if all(row["roofline_rows_per_s"] for row in own):
+            axes.plot(batches, [row["roofline_rows_per_s"] for row in own], "--", color=colour, linewidth=1)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel("batch")

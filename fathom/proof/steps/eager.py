@@ -13,7 +13,7 @@ from export.measure import parity
 from export.onnx_file import session
 from fathom.proof import onnx_torch, resnet50
 from fathom.proof.bare import rate_per_s
-from fathom.proof.context import Context
+from fathom.proof.context import Context, SkipStepError
 from fathom.proof.subject import Subject
 
 MODES = ("eager", "compiled")
@@ -21,8 +21,10 @@ MODES = ("eager", "compiled")
 
 def measure(context: Context) -> None:
     """A row for each model at fp32 and fp16, eager and compiled, and batch, on the device without host copies."""
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        raise SkipStepError(f"torch cannot be imported: {error}") from None
     settings = context.settings
     for subject in context.subjects("fp32"):
         if context.out_of_time(subject.name, 3):
