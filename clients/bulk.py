@@ -197,7 +197,8 @@ async def in_order_async(
 ) -> AsyncIterator[Outputs | InferenceError]:
     """What `AsyncModel.map` does."""
     _check(in_flight, errors)
-    take = _taker(items)
+    stream = aiter(items) if isinstance(items, AsyncIterable) else None
+    source: Iterator[Any] = iter(()) if isinstance(items, AsyncIterable) else iter(items)
     loop = asyncio.get_running_loop()
     slots: deque[_Slot] = deque()
     room: list[asyncio.Future[None]] = []  # workers that wait for it
@@ -221,23 +222,28 @@ async def in_order_async(
                 room.append(loop.create_future())
                 await room[-1]
                 continue
-            async with taking:
+            if stream is not None:
+                await taking.acquire()  # items are numbered in the order in which they come
+            try:
                 if over:
                     return
                 slot = _Slot(taken)
-                try:
-                    item = await take()
-                except StopAsyncIteration:
-                    over = True
-                    wake()
-                    return
-                except Exception as error:
-                    over = True
-                    slots.append(slot)
-                    fill(slot, error)
-                    return
+                item = next(source) if stream is None else await anext(stream)
+            except (StopIteration, StopAsyncIteration):
+                over = True
+                wake()
+                return
+            except Exception as error:
+                over = True
+                slots.append(slot)
+                fill(slot, error)
+                return
+            else:
                 taken += 1
                 slots.append(slot)
+            finally:
+                if stream is not None:
+                    taking.release()
             try:
                 fill(slot, await model(named(model.spec, item), **options))
             except Exception as error:
@@ -274,20 +280,6 @@ def named(spec: ModelSpec, item: Any) -> Mapping[str, Any]:
             model=spec.name,
         )
     return {required[0]: item}
-
-
-def _taker(items: Iterable[Any] | AsyncIterable[Any]) -> Callable[[], Any]:
-    """The next item, awaited; StopAsyncIteration at the end."""
-    if isinstance(items, AsyncIterable):
-        return aiter(items).__anext__
-    source = iter(items)
-
-    async def take() -> Any:
-        for item in source:
-            return item
-        raise StopAsyncIteration
-
-    return take
 
 
 @contextlib.contextmanager
