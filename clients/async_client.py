@@ -45,6 +45,7 @@ class AsyncClient(Connection):
         self._closed.set()
         if self._prober is not None:
             self._prober.cancel()
+            await asyncio.gather(self._prober, return_exceptions=True)
         if self._rotation is not None:
             for server in self._rotation.servers:
                 await server.channel.close()

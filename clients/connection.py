@@ -187,10 +187,11 @@ class Connection:
         """Seconds to wait before the next try, or None for an error that stands."""
         if not isinstance(error, errors.Unreachable):
             self._reached = self._reached or not isinstance(error, errors.DeadlineExceeded)
-        elif len(rotation.servers) > 1:
+        # A server that drains after SIGTERM unloads its models first; another one has them.
+        moves = isinstance(error, errors.ModelNotReady) and rotation.has_other(server)
+        if moves or (isinstance(error, errors.Unreachable) and rotation.lone is None):
             rotation.mark(server, up=False)
-        moved = isinstance(error, errors.ModelNotReady) and rotation.has_other(server)  # draining, or not loaded there
-        if not is_retryable(error, self.options.retries) and not (moved and failures < len(rotation.servers)):
+        if not moves and not is_retryable(error, self.options.retries):
             return None
         if not self._reached and failures >= len(rotation.servers):
             return None  # none of them has ever answered: more likely a wrong address than a restart

@@ -10,7 +10,7 @@ import faults
 import pytest
 from tritonclient.grpc import service_pb2
 
-from clients import AsyncClient, Client, Unreachable
+from clients import AsyncClient, Client, Unreachable, connection
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,10 @@ def test_a_server_that_hangs_loses_no_request_and_is_used_again(pair):
         assert executed(pair.servers[0]) - before >= 4
 
 
-def test_a_hang_with_asyncio(pair):
+def test_a_hang_with_asyncio(pair, monkeypatch):
+    monkeypatch.setattr(connection, "PROBE_EVERY_S", 0.2)
+    monkeypatch.setattr(connection, "PROBE_TIMEOUT_S", 0.5)
+
     async def ask_through_a_hang():
         async with AsyncClient(pair.addresses) as client:
             double = await client.model("double")
@@ -134,6 +137,32 @@ def test_a_hang_with_asyncio(pair):
         os.kill(stopped, signal.SIGCONT)
     assert answers == [2 * n for n in range(8)]
     assert spent == 4
+
+
+def test_a_server_that_drains_after_sigterm_loses_no_request(pair):
+    """It still answers for a while, but that its models are gone."""
+    with Client(pair.addresses) as client:
+        double, errors, done = client.model("double"), [], threading.Event()
+
+        def ask():
+            while not done.is_set():
+                try:
+                    double(x=[[1, 2]])
+                except Exception as error:
+                    errors.append(error)
+                time.sleep(0.003)
+
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.2)
+        os.kill(pair.servers[0].pid, signal.SIGTERM)
+        time.sleep(1.5)
+        pair.restart(0)
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not errors
 
 
 def test_one_server_that_restarts_is_waited_for(pair):

@@ -18,7 +18,7 @@ from clients.connection import Connection
 from server import TritonServer
 from server.ports import free_ports
 
-RETURN_S = 3.0
+RETURN_S = 2.0
 
 
 class Pair:
