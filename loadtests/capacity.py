@@ -21,9 +21,10 @@ from loadtests.job import TransportName
 from loadtests.point import Point
 from loadtests.probing import Prober
 from loadtests.result import CapacityResult, summarise
+from loadtests.resume import earlier_run, usable_points
 from loadtests.search import Plan, search
 from loadtests.slo import Slo, format_ms, loosest_limit_ms, tightest_limit_ms
-from loadtests.store import Run, Store
+from loadtests.store import Run, Store, Stored
 from loadtests.traffic import ModelShare, Traffic, scoped
 from loadtests.worker import Worker, WorkerTarget
 
@@ -58,6 +59,8 @@ class CapacityRequest:
     """Several models asked at once, each with its weight and payloads; `model` is then only a name."""
     folder: Path | None = None
     """Where raw results go, in a folder named after the model; none are kept without it."""
+    resume: bool = False
+    """Go on with the search in `folder`, whose seed and start are then used; its time counts."""
     manifest: Mapping[str, Any] | None = None
     channels: int = 2
     """Connections of each generator."""
@@ -90,27 +93,28 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None) -> CapacityR
     """
     with Traffic(request.server, request.shares, seed=request.seed) as traffic:
         slos = scoped(request.slos, traffic.models)
+        earlier = _earlier(request, slos)
+        points = usable_points(earlier) if earlier else []
         traffic.check()
         unloaded_ms = _unloaded_ms(traffic, slos, request)
         busy_before_share = _busy_share()
         plan = Plan(
             slos=slos,
             start_per_s=request.start_per_s or _START_SHARE * 1e3 / unloaded_ms,
-            seed=request.seed,
+            seed=earlier.run.seed if earlier else request.seed,
             budget_s=request.budget_s,
             tolerance=request.tolerance,
             max_per_s=request.max_per_s or math.inf,
         )
         run = _describe(request, plan, traffic, unloaded_ms, busy_before_share)
-        store = Store(request.folder, run) if request.folder is not None else None
-        points: list[Point] = []
+        store = Store(request.folder, run, kept=points) if request.folder is not None else None
         partial = _measure(request, traffic, plan, store, unloaded_ms, points, on_point)
         result = summarise(
             points,
             plan.slos,
             model=request.model,
             server=request.server,
-            base_seed=request.seed,
+            base_seed=plan.seed,
             partial=partial,
             manifest=request.manifest,
             hardware=run.hardware,
@@ -131,8 +135,8 @@ def _measure(
     points: list[Point],
     on_point: OnPoint | None,
 ) -> str:
-    """Fills `points`; returns why the search ended early, or nothing."""
-    searching = search(plan)
+    """Goes on from `points` and adds to them; returns why the search ended early, or nothing."""
+    searching = search(plan, tuple(points))
     try:
         with start_generators(request, traffic.pool) as generators:
             prober = Prober(generators, traffic, plan.slos, store)
@@ -159,6 +163,14 @@ def _measure(
         if not points:
             raise
         return str(error)
+
+
+def _earlier(request: CapacityRequest, slos: Sequence[Slo]) -> Stored | None:
+    if not request.resume:
+        return None
+    if request.folder is None:
+        raise BadRequestError("there is no folder to resume from")
+    return earlier_run(request.folder, request.model, slos, request.manifest, request.budget_s)
 
 
 def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generators:

@@ -12,11 +12,11 @@ rate to try follows from all points so far: the highest at which a probe of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 from loadtests.attempt import likely_to_pass
-from loadtests.certify import is_certified, missing_requests
+from loadtests.certify import certificates, is_certified, missing_requests
 from loadtests.errors import BadRequestError
 from loadtests.estimate import estimate
 from loadtests.point import Phase, Point, Probe
@@ -83,10 +83,15 @@ class _State:
         return Probe(number, phase, rate_per_s, requests, probe_seed(self.plan.seed, number))
 
 
-def search(plan: Plan) -> Searching:
-    """Yields probes until the answer is confirmed or the budget is spent; see the module's first lines."""
-    state = _State(plan)
-    low, high = yield from _double(state)
+def search(plan: Plan, known: Sequence[Point] = ()) -> Searching:
+    """Yields probes until the answer is confirmed or the budget is spent; see the module's first lines.
+
+    `known` are the points of an earlier search under the same SLOs, to be gone on from; their time counts.
+    """
+    state = _State(plan, list(known))
+    low, high = _bracket(known)
+    if low is None or high is None:
+        low, high = yield from _double(state, low)
     if low is not None and high is not None:
         low, high = yield from _look_again(state, low, high)
     if low is None:
@@ -116,12 +121,18 @@ def _quick_s(plan: Plan) -> float:
     return max(_QUICK_S, min(plan.budget_s * _QUICK_SHARE, 4 * loosest_limit_ms(plan.slos) / 1e3))
 
 
-def _double(state: _State) -> Generator[Probe, Point, tuple[float | None, float | None]]:
-    """A rate that held and one that did not; None where there was none."""
+def _bracket(known: Sequence[Point]) -> tuple[float | None, float | None]:
+    """The lowest rate that did not hold and the highest below it that did, where there are such."""
+    high = min((point.rate_per_s for point in known if not point.passes), default=None)
+    below = [point.rate_per_s for point in known if _holds(point) and (high is None or point.rate_per_s < high)]
+    return max(below, default=None), high
+
+
+def _double(state: _State, held: float | None = None) -> Generator[Probe, Point, tuple[float | None, float | None]]:
+    """A rate that held and one that did not; None where there was none. `held` is one already known to hold."""
     plan, seconds = state.plan, _quick_s(state.plan)
-    low: float | None = None
-    high: float | None = None
-    rate_per_s = min(plan.start_per_s, plan.max_per_s)
+    low, high = held, None
+    rate_per_s = min(2 * held if held else plan.start_per_s, plan.max_per_s)
     while state.left_s > 0 and rate_per_s >= _LEAST_RATE_PER_S:
         point = yield from _fire(state, "double", rate_per_s, seconds)
         if point.verdict == "undecided" and not point.passes:  # falling behind, or a few over: a longer look tells
@@ -195,7 +206,10 @@ def _together(first: Point, second: Point) -> tuple[bool, bool]:
 def _confirm(state: _State, low: float) -> Searching:
     """First a rate that should pass; down after each failure; after a success up, as far as the time left can carry."""
     plan = state.plan
-    certified, ceiling, tried = 0.0, plan.max_per_s, False
+    certified = max((best.rate_per_s for best in certificates(state.points)), default=0.0)
+    refused = [p.rate_per_s for p in state.points if p.phase == "confirm" and p.rate_per_s > certified]
+    ceiling = min([plan.max_per_s, *(rate_per_s / (1 + plan.tolerance) for rate_per_s in refused)])
+    tried = bool(certified or refused)
     # What cannot pass even when clean is not worth its time, except as the one look that everybody gets.
     fewest = max(required_requests(slo.percentile, 0) for slo in plan.slos)
     while state.left_s > _LEAST_LEFT * plan.budget_s and certified < plan.max_per_s:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,15 +59,20 @@ class Run:
 
 
 class Store:
-    """Writes one run; an earlier run of the same model in the same folder is replaced."""
+    """Writes one run; an earlier run of the same model in the same folder is replaced, but for the points `kept`."""
 
-    def __init__(self, folder: Path, run: Run) -> None:
+    def __init__(self, folder: Path, run: Run, kept: Sequence[Point] = ()) -> None:
         self.folder = folder / run.model
         self._run = run
         try:
             (self.folder / _RAW).mkdir(parents=True, exist_ok=True)
-            for stale in [self.folder / _POINTS, self.folder / _CAPACITY, *(self.folder / _RAW).glob("probe-*.npz")]:
-                stale.unlink(missing_ok=True)
+            raw = {self.folder / point.raw for point in kept if point.raw}
+            for stale in [self.folder / _CAPACITY, *(self.folder / _RAW).glob("probe-*.npz")]:
+                if stale not in raw:
+                    stale.unlink(missing_ok=True)
+            scratch = self.folder / f"{_POINTS}.part"
+            scratch.write_text("".join(json.dumps(point.to_json()) + "\n" for point in kept))
+            scratch.replace(self.folder / _POINTS)
             _write_json(self.folder / _RUN, run.to_json())
         except OSError as error:
             raise BadRequestError(f"cannot write results to {self.folder}: {error.strerror}") from error

@@ -77,6 +77,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--report", type=Path, metavar="DIR", help="where raw results and report go (default: results/)"
     )
+    command.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="go on with the search in this folder: interrupted, or with a longer --budget",
+    )
     options.add_repository(command)
     options.add_json(command)
 
@@ -87,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     slos = tuple(Slo.parse(text) for text in arguments.slo)
     shares = [ModelShare.parse(text) for text in arguments.models]
-    folder = arguments.report or Path("results")
+    folder = arguments.resume or arguments.report or Path("results")
     repository = arguments.model_repository
     with connect(arguments.server, repository) as server:
         request = CapacityRequest(
@@ -103,6 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             locust_master=arguments.locust_master,
             folder=folder,
+            resume=arguments.resume is not None,
             manifest=manifest_of(shares[0].model, repository) if len(shares) == 1 else None,
         )
         table = points_table()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import pytest
 from queueing import md1_capacity_per_s
 
 from loadtests import CapacityRequest, Slo, find, write_report
-from loadtests.errors import BadRequestError, SloUnreachableError, TargetError
+from loadtests.errors import BadRequestError, ResultsError, SloUnreachableError, TargetError
 from loadtests.store import read_runs
 
 P99 = Slo.parse("p99=30ms")
@@ -147,6 +148,29 @@ def test_ctrl_c_keeps_what_was_measured(start_queue, tmp_path):
     assert result.partial
     assert result.reason.startswith("interrupted")
     assert len(result.points) >= 2
+
+    again = CapacityRequest(queue.address, "queue", [P99], budget_s=8, folder=tmp_path, resume=True, seed=77)
+    resumed = find(again)
+    kept = [point for point in result.points if point.stopped != "asked"]
+    assert [point.seed for point in resumed.points[: len(kept)]] == [point.seed for point in kept]
+    assert len(resumed.points) > len(kept)
+    assert [point.number for point in resumed.points] == list(range(len(resumed.points)))
+    assert not resumed.partial
+    assert resumed.seeds[0] == 0  # that of the search it goes on with
+    (stored,) = read_runs(tmp_path)
+    assert stored.result.to_json() == resumed.to_json()
+    assert all(len(stored.record(point)) == point.scheduled for point in resumed.points)
+    with pytest.raises(BadRequestError, match=r"has spent .* longer --budget"):
+        find(dataclasses.replace(again, budget_s=5))
+    with pytest.raises(BadRequestError, match="was for p99=30ms, not p99=31ms"):
+        find(dataclasses.replace(again, slos=[Slo.parse("p99=31ms")]))
+    with pytest.raises(BadRequestError, match="exported anew"):
+        find(dataclasses.replace(again, manifest={"made": "later"}))
+
+
+def test_nothing_to_resume(start_queue, tmp_path):
+    with pytest.raises(ResultsError, match="holds no capacity results"):
+        find(CapacityRequest(start_queue().address, "queue", [P99], folder=tmp_path, resume=True))
 
 
 def test_a_bounded_queue_fails_by_its_errors(start_queue):

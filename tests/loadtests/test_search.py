@@ -79,6 +79,31 @@ def test_same_seed_same_search(searches):
     ]
 
 
+@pytest.mark.parametrize("kept", [1, 2, 3, 5, 7])
+def test_goes_on_from_known_points(searches, kept):
+    known = searches[3][:kept]
+    points = list(known)
+    searching = search(Plan((P99,), 500.0, 3, budget_s=60), known)
+    try:
+        probe = next(searching)
+        while True:
+            points.append(simulate(probe, P99, 0.001, None))
+            probe = searching.send(points[-1])
+    except StopIteration:
+        pass
+    assert [point.number for point in points] == list(range(len(points)))
+    assert len({point.seed for point in points}) == len(points)
+    assert sum(point.took_s for point in points) < 60 * 1.1
+    assert 0.5 < certificates(points)[0].rate_per_s / CAPACITY_PER_S <= 1.0
+
+
+def test_a_longer_budget_goes_on_from_a_finished_search(searches):
+    known = searches[3]
+    first = next(search(Plan((P99,), 500.0, 3, budget_s=240), known))
+    assert first.number == len(known)
+    assert first.rate_per_s > 0.7 * CAPACITY_PER_S
+
+
 def test_halves_when_the_first_rate_is_too_high():
     rates = [point.rate_per_s for point in drive(Plan((P99,), 8000.0, 0, budget_s=30), lambda rate: rate < 900)]
     assert rates[:5] == [8000, 4000, 2000, 1000, 500]

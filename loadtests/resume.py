@@ -1,0 +1,51 @@
+"""Going on with an earlier search: which of its points count, and whether they may be mixed with new ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from loadtests.errors import BadRequestError
+from loadtests.point import Point
+from loadtests.slo import Slo
+from loadtests.store import Stored, read_runs
+
+_CUT_OFF = ("asked", "connection lost")
+"""A probe that ended so says nothing about its rate; it is measured again."""
+
+
+def earlier_run(
+    folder: Path, model: str, slos: Sequence[Slo], manifest: Mapping[str, Any] | None, budget_s: float
+) -> Stored:
+    """The run to go on with.
+
+    Raises ResultsError when there is none and BadRequestError when it measured something else or has spent the budget.
+    """
+    stored = next((run for run in read_runs(folder) if run.run.model == model), None)
+    if stored is None:
+        raise BadRequestError(f"{folder} has no search of {model} to resume")
+    if sorted(map(str, stored.run.slos)) != sorted(map(str, slos)):
+        before, now = (", ".join(map(str, given)) for given in (stored.run.slos, slos))
+        raise BadRequestError(f"the search in {folder} was for {before}, not {now}: resume it with the same --slo")
+    if stored.run.manifest != json.loads(json.dumps(manifest)):
+        raise BadRequestError(
+            f"{model} was exported anew since the search in {folder}: its points do not count any more"
+        )
+    spent_s = sum(point.took_s for point in usable_points(stored))
+    if spent_s >= budget_s * 0.95:
+        raise BadRequestError(
+            f"the search in {folder} has spent {spent_s:.0f} s of its {budget_s:g} s; give a longer --budget to go on"
+        )
+    return stored
+
+
+def usable_points(stored: Stored) -> list[Point]:
+    """Those up to the first that was cut off, which keeps numbers and seeds in order."""
+    usable: list[Point] = []
+    for point in stored.result.points:
+        if point.stopped in _CUT_OFF:
+            break
+        usable.append(point)
+    return usable
