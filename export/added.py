@@ -13,7 +13,7 @@ import numpy as np
 from export import brought as sources
 from export import onnx_data, prepare, values
 from export.brought import HF, KINDS, ONNX, SKLEARN, TORCH, Brought
-from export.errors import RecipeError
+from export.errors import ExportError, RecipeError
 from export.measure import text
 from export.precision import FP16
 from export.recipe import Array, Arrays, Evaluation, Figure, Predict, Recipe, Reduced, Source, Tolerance, Weights
@@ -62,7 +62,7 @@ class Added(Recipe):
                 return
             prepare.write(loaded.raw(path.parent), self.file.batch, self.file.widened, evaluation.inputs, path)
 
-        predict = prepare.widening(loaded.predict, self.file.widened, batched)
+        predict = _or_said(prepare.widening(loaded.predict, self.file.widened, batched))
         return Source(_row_by_row(predict) if batched else predict, write_onnx, evaluation)
 
     def evaluation(self) -> Evaluation:
@@ -181,6 +181,23 @@ def _row_by_row(predict: Predict) -> Predict:
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
     return each
+
+
+def _or_said(predict: Predict) -> Predict:
+    """The source, with any failure of it as an ExportError."""
+
+    def answer(arrays: Arrays) -> Arrays:
+        try:
+            return predict(arrays)
+        except ExportError:
+            raise
+        except Exception as error:  # ONNX Runtime's, torch's and scikit-learn's kinds
+            raise ExportError(
+                f"the source does not answer every example request ({prepare.reason(error)}): give real ones with "
+                "--example FILE.npz"
+            ) from error
+
+    return answer
 
 
 def _matching(given: Array, wanted: Array, limit: float) -> Array:

@@ -106,7 +106,7 @@ class Trial:
         try:
             together = session(path)({name: rows[:PROBED] for name, rows in example.items()})
         except Exception as error:  # ONNX Runtime's kinds: an operator that holds on to the one row
-            return f"{PROBED} rows at once fail in ONNX Runtime ({_reason(error)})"
+            return f"{PROBED} rows at once fail in ONNX Runtime ({reason(error)})"
         for name, rows in together.items():
             if rows.ndim == 0 or len(rows) != PROBED:
                 return f"output '{name}' has no batch axis (its shape is {list(rows.shape)} for {PROBED} rows)"
@@ -250,7 +250,7 @@ class Trial:
         except Exception as error:  # torch's, scikit-learn's and ONNX Runtime's kinds
             kind = "the example" if self.brought.example is not None else "made-up input"
             raise ExportError(
-                f"the source does not answer {kind} ({_reason(error)}): give it real requests with --example FILE.npz, "
+                f"the source does not answer {kind} ({reason(error)}): give it real requests with --example FILE.npz, "
                 "or other sizes with --dim"
             ) from error
         self.latency_ms = min(self.latency_ms, 1000 * (time.perf_counter() - began))
@@ -439,7 +439,8 @@ def _constant(rows: Array) -> bool:
     return all(same(rows[index : index + 1], rows[:1]) for index in range(1, len(rows)))
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What a library's exception says, in at most one line."""
     if match := re.search(r"running (\w+) node\. Name:'([^']*)'", str(error)):
         return f"at the operator {match[1]}{f' {match[2]}' if match[2] else ''}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

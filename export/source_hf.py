@@ -41,16 +41,20 @@ def find(source: str) -> Weights:
 def load(source: str, home: Path) -> Brought:
     """Load the architecture that config.json names, with the weights of model.safetensors."""
     del home
+    with quiet():  # before transformers is imported, which then draws no progress bars either
+        return _load(source)
+
+
+def _load(source: str) -> Brought:
     import torch
 
     weights = find(source)
     folder = weights.folder
     assert folder is not None
     cls = _architecture(folder)
-    with quiet():
-        network, report = cls.from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
-        )
+    network, report = cls.from_pretrained(
+        folder, use_safetensors=True, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
     missing = sorted(report["missing_keys"])
     if missing:
         raise RecipeError(

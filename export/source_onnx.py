@@ -6,7 +6,11 @@ from pathlib import Path
 
 from export import refusals
 from export.brought import Brought
+from export.errors import ContractError, ExportError
 from export.onnx_file import session
+
+OLDEST_OPSET = 7
+"""From which on ONNX Runtime promises every operator; some older ones run, too."""
 
 
 def load(source: str, home: Path) -> Brought:
@@ -15,4 +19,14 @@ def load(source: str, home: Path) -> Brought:
     path = Path(source)
     model = refusals.onnx_file(path)
     refusals.graph(model, path, None)
-    return Brought(f"ONNX file '{path.name}'", session(path), lambda room: path)
+    try:
+        predict = session(path)
+    except ExportError as error:
+        opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), OLDEST_OPSET)
+        if opset >= OLDEST_OPSET:
+            raise
+        raise ContractError(
+            f"{path.name} has opset {opset}, and ONNX Runtime has operators from {OLDEST_OPSET} on: convert it with "
+            f"onnx.version_converter.convert_version(model, 13)"
+        ) from error
+    return Brought(f"ONNX file '{path.name}'", predict, lambda room: path)

@@ -188,6 +188,14 @@ REFUSED = {
         one_of(RELU, ROW, [("y", F, ["n", 3])], opset=99),
         ["ONNX Runtime cannot load m.onnx"],
     ),
+    "an opset older than any ONNX Runtime's": (
+        one_of([node("Mul", ["x", "x"], ["y"])], ROW, [("y", F, ["n", 3])], opset=6, ir_version=3),
+        ["opset 6", "operators from 7 on", "convert_version"],
+    ),
+    "a source that answers some requests only": (
+        one_of([node("Expand", ["x", "to"], ["y"])], [("x", F, [2, 1]), ("to", I64, [2])], [("y", F, None)]),
+        ["does not answer", "--example FILE.npz"],
+    ),
     "a custom operator": (custom_operator, ["com.acme.Fancy", "does not have"]),
     "an operator that ONNX does not have": (unknown_operator, ["Fancy"]),
     "a file that is missing": (lambda folder: ["--onnx", "m.onnx"], ["there is no file m.onnx"]),
