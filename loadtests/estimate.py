@@ -28,6 +28,8 @@ _SLOPE_SPREAD = 0.8
 _FLATTEST, _STEEPEST = 5.0, 60.0
 _HALF = 0.1
 """Jeffreys' prior for a share: half a late request more than were seen, or the median would be too high."""
+_FITTED = 2
+"""Numbers of the curve that the points decide."""
 _REACH = 0.45
 """Points further than this in ln(rate) from the crossing do not count."""
 
@@ -90,11 +92,22 @@ def _posterior(evidence: Evidence, slo: Slo, centre: float) -> tuple[Floats, Flo
     odds = np.minimum(odds, bound)
     # log(share) and log(1 - share) without overflow
     log_over, log_under = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
-    likelihood = (weights * (evidence.over * log_over + (evidence.requests - evidence.over) * log_under)).sum(axis=-1)
+    by_point = weights * (evidence.over * log_over + (evidence.requests - evidence.over) * log_under)
+    likelihood = by_point.sum(axis=-1)
+    likelihood /= _misfit(by_point.reshape(-1, len(weights))[likelihood.argmax()], weights, evidence)
     likelihood += -0.5 * ((spread / _SLOPE_SPREAD) ** 2)[None, :] - _HALF * slopes[None, :] * (grid[:, None] - centre)
     posterior = np.exp(likelihood - likelihood.max())
     posterior /= posterior.sum()
     return grid, posterior.sum(axis=1), float(posterior.sum(axis=0) @ slopes)
+
+
+def _misfit(best: Floats, weights: Floats, evidence: Evidence) -> float:
+    """How much further the points lie from the best curve than chance explains, 1 where it does: deviance per degree
+    of freedom. A server that is now faster and now slower shows here, and its interval must be wider."""
+    share = np.clip(evidence.shares, 1e-12, 1 - 1e-12)
+    perfect = evidence.over * np.log(share) + (evidence.requests - evidence.over) * np.log1p(-share)
+    deviance = 2 * float((weights * perfect - best).sum())
+    return max(deviance / max(float(weights.sum()) - _FITTED, 1.0), 1.0)
 
 
 def _likely_slope(slo: Slo, rate_per_s: float) -> float:
