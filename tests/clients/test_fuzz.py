@@ -18,7 +18,7 @@ import pytest
 from identity_models import write_identity
 from tritonclient.grpc import service_pb2
 
-from clients import Client, InvalidInput, ModelSpec, ServerError, TensorSpec, codec
+from clients import Client, InvalidInput, ModelSpec, ServerError, TensorSpec, codec, regions
 from clients.datatypes import NUMPY_TYPE
 from server import TritonServer
 
@@ -56,20 +56,23 @@ def server(tmp_path_factory):
         yield server
 
 
-def test_every_input_is_answered_or_refused_by_name(server):
+def test_every_input_is_answered_or_refused_by_name(server, monkeypatch):
+    """Every fourth input goes through shared memory, whatever its size."""
+    monkeypatch.setattr(regions, "WORTH_BYTES", 1)
     ends, wrong = collections.Counter(), []
     process = psutil.Process()
-    with Client(server.grpc_url) as client:
-        models = {name: client.model(name) for name in MODELS}
+    with Client(server.grpc_url) as plain, Client(server.grpc_url, shared_memory="system") as sharing:
+        ways = [{name: client.model(name) for name in MODELS} for client in (sharing, plain, plain, plain)]
         for number in range(COUNT):
             case = make_case(random.Random(f"{SEED}-{number}"))
             try:
-                ends[judge(models[case.model], case)] += 1
+                ends[judge(ways[number % 4][case.model], case)] += 1
             except AssertionError as error:
                 wrong.append(f"input {number} of seed {SEED}, {case.kind}: {error}"[:600])
             if number == WARM_UP:
                 before = process.memory_info().rss
         growth_mb = (process.memory_info().rss - before) / 1e6
+        assert sharing.pool._pool._idle, "nothing went through shared memory"
     assert server.is_alive()
     assert not wrong, "\n".join([f"{len(wrong)} wrong ends, the first of each kind:", *first_of_each(wrong)])
     print(f"\n{COUNT} inputs: {dict(ends)}, client memory {growth_mb:+.1f} MB since input {WARM_UP}")
