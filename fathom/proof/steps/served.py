@@ -38,14 +38,21 @@ def measure(context: Context) -> None:
             try:
                 with served(subject, settings.device, device_tensors=on_device) as server:
                     for transport in transports:
-                        _throughput(context, subject, server, transport)
-                        _capacity(context, subject, server, transport)
+                        _over(context, subject, server, transport)
             except Exception as error:
                 context.fail(what, error)
         try:
             _hand_over(context, subject)
         except Exception as error:
             context.fail(f"{subject.name} behind another model", error)
+
+
+def _over(context: Context, subject: Subject, server: TritonServer, transport: str) -> None:
+    try:
+        _throughput(context, subject, server, transport)
+        _capacity(context, subject, server, transport)
+    except Exception as error:
+        context.fail(f"{subject.name} over {transport}", error)
 
 
 def best_bare(rows: Sequence[Row], model: str, precision: str = "fp32") -> Mapping[str, float] | None:
