@@ -16,7 +16,8 @@ def check(subject: Subject) -> Findings:
         yield from _preferred(subject, "dynamic_batching", message.dynamic_batching)
         yield from _priorities(subject, message.dynamic_batching)
         yield from _queues(subject, message.dynamic_batching)
-        if message.max_batch_size == 0:
+        beside_the_queue = {field.name for field, _ in message.dynamic_batching.ListFields()} - {"default_queue_policy"}
+        if message.max_batch_size == 0 and (beside_the_queue or not _bounded(message.dynamic_batching)):
             yield subject.warning(
                 "dynamic_batching",
                 "max_batch_size is 0, so nothing is ever batched",
@@ -30,6 +31,11 @@ def check(subject: Subject) -> Findings:
             "there is no dynamic_batching, so the queue has no bound and no timeout",
             "add dynamic_batching with a default_queue_policy: max_queue_size and default_timeout_microseconds",
         )
+
+
+def _bounded(batching: Any) -> bool:
+    """Whether the block is there for its queue, which is a reason to have it without batching."""
+    return bool(batching.default_queue_policy.max_queue_size)
 
 
 def _preferred(subject: Subject, field: str, batching: Any) -> Findings:

@@ -400,3 +400,12 @@ def test_its_manifest_keeps_to_the_schema(repository, tmp_path):
     bring(repository, path)
     schema = json.loads((Path(__file__).parents[2] / "docs" / "manifest.schema.json").read_text())
     jsonschema.validate(json.loads((repository / "mine" / "1" / "manifest.json").read_text()), schema)
+
+
+def test_a_model_that_does_not_batch_lints_clean_with_its_bounded_queue(repository, tmp_path):
+    path = write(tmp_path / "m.onnx", [node("Softmax", ["x"], ["y"], axis=0)], [("x", F, [4, 2])], [("y", F, [4, 2])])
+    bring(repository, path)
+    assert lint(repository) == []
+    config = repository / "mine" / "config.pbtxt"
+    config.write_text(config.read_text().replace("dynamic_batching {", "dynamic_batching {\n  preserve_ordering: true"))
+    assert [str(finding) for finding in lint(repository) if "nothing is ever batched" in str(finding)]

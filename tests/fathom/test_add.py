@@ -75,9 +75,8 @@ def test_it_is_served_and_answers_like_its_source(name, repository, server):
     assert requests, "fathom capacity would make up its own requests"
 
 
-def test_the_added_models_lint_clean_but_for_the_queue_of_one_that_does_not_batch(repository):
-    (only,) = lint(repository)
-    assert (only.severity, only.file) == ("warning", "scores/config.pbtxt")
+def test_the_added_models_lint_clean(repository):
+    assert lint(repository) == []
 
 
 def test_they_are_left_alone_by_an_export_from_another_folder(repository, monkeypatch, tmp_path, capsys):
