@@ -121,7 +121,7 @@ class Client(Connection):
         """`error` as gRPC's, or Cut for one that comes of giving `channel` up. Raises for a client that was closed."""
         if isinstance(error, ValueError):  # gRPC's word for a channel that was closed between choosing and calling
             if self._closed.is_set():
-                raise error
+                raise ValueError("this client is closed: make another, or close it later") from None
             return Cut()
         gave_up = error.code() is grpc.StatusCode.CANCELLED and channel is not server.channel
         return Cut() if gave_up else error

@@ -109,6 +109,8 @@ class Connection:
     def rotation(self) -> Rotation:
         """The servers; the first use opens their channels."""
         if self._rotation is None:
+            if self._closed.is_set():
+                raise ValueError("this client is closed: make another, or close it later")
             with self._opening:
                 if self._rotation is None:
                     rotation = Rotation([Server(address, self._open_channel) for address in self._addresses])

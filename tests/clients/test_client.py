@@ -122,6 +122,16 @@ def test_ready_models_are_listed(client):
     assert client.models() == ["double", "echo", "mixed", "slow"]
 
 
+def test_a_closed_client_says_so(small_server):
+    used, unused = Client(small_server.grpc_url), Client(small_server.grpc_url)
+    assert used.is_ready()
+    for client in (used, unused):
+        client.close()
+        client.close()
+        with pytest.raises(ValueError, match="this client is closed"):
+            client.models()
+
+
 def test_no_server_is_unreachable_with_its_address():
     with Client("127.0.0.1:9", timeout_s=5) as nobody, pytest.raises(Unreachable, match=r"127\.0\.0\.1:9"):
         nobody.model("double")
