@@ -14,7 +14,7 @@ from types import FrameType
 from clients import InferenceError
 from export.errors import ExportError
 from fathom import __version__
-from fathom.commands import add, capacity, check, demo, export, infer, load, plan, precision, report, serve
+from fathom.commands import add, capacity, check, demo, export, infer, load, plan, precision, publish, report, serve
 from fathom.errors import UsageError
 from loadtests.errors import LoadTestError
 from server import TritonServerError
@@ -31,6 +31,7 @@ COMMANDS = {
     "load": load,
     "report": report,
     "plan": plan,
+    "publish": publish,
 }
 USER_ERRORS = (UsageError, ExportError, TritonServerError, InferenceError, LoadTestError)
 
