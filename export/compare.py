@@ -15,7 +15,7 @@ from export import onnx_file
 from export.convert import Conversion, Judged, load
 from export.errors import AccuracyError
 from export.measure import Measurement, Parity, parity
-from export.precision import FP32, PRECISIONS
+from export.precision import CPU, FP32, PRECISIONS
 from export.recipe import Array, Evaluation, Predict, Progress, Recipe, no_progress
 
 BATCHES = (1, 16)
@@ -65,15 +65,20 @@ class PrecisionRow:
         }
 
 
-def compare(recipe: Recipe, *, weights: str | None = None, on_progress: Progress = no_progress) -> list[PrecisionRow]:
-    """A row for each precision; one that the recipe does not offer says why. Raises ExportError as an export does."""
+def compare(
+    recipe: Recipe, *, weights: str | None = None, runtime: str = CPU, on_progress: Progress = no_progress
+) -> list[PrecisionRow]:
+    """A row for each precision, INT8 as `runtime` takes it; one that the recipe does not offer says why.
+
+    Raises ExportError as an export does.
+    """
     rows: dict[str, PrecisionRow] = {}
     with tempfile.TemporaryDirectory(prefix="fathom-precision-") as room:
         conversion = Conversion(recipe, load(recipe, recipe.resolve(weights), on_progress), Path(room), on_progress)
         made: dict[str, Judged] = {}
         for precision in PRECISIONS:
             if precision == FP32 or precision in recipe.reduced:
-                made[precision] = conversion.reduced(precision)
+                made[precision] = conversion.reduced(precision, runtime=runtime)
             else:
                 rows[precision] = PrecisionRow(recipe.name, precision, recipe.why_not_reduced, None)
         stations = {precision: onnx_file.session(judged.path, threads=1) for precision, judged in made.items()}

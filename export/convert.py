@@ -13,7 +13,7 @@ from export.blame import Cost, costs
 from export.errors import AccuracyError, ExportError
 from export.float16 import HalfPrecision
 from export.measure import Measurement, Reference, answers, gate, parity
-from export.precision import FP16, FP32, rule
+from export.precision import CPU, FP16, FP32, rule
 from export.quantize import Quantization
 from export.recipe import Arrays, Evaluation, Progress, Recipe, Reduced, Source, no_progress
 
@@ -54,7 +54,7 @@ class Conversion:
         evaluation = self.source.evaluation
         outputs = answers(self.source.predict, evaluation, on_progress=self.on_progress, step="measure source")
         # The trained model has done its part: its memory is for the next station.
-        self.source = replace(self.source, predict=_gone, write_onnx=_gone)
+        self.source = replace(self.source, predict=_gone, write_onnx=_gone, module=None)
         memory.release()
         return Reference(evaluation, outputs)
 
@@ -84,13 +84,16 @@ class Conversion:
                 f"--exclude {worst[0].name}"
             ) from None
 
-    def reduced(self, precision: str, excluded: Sequence[str] = ()) -> Judged:
-        """The graph at a precision, judged but not yet held to its gate."""
+    def reduced(self, precision: str, excluded: Sequence[str] = (), runtime: str = CPU) -> Judged:
+        """The graph at a precision, judged but not yet held to its gate; INT8 as `runtime` takes it."""
         allowed = rule(self.recipe, precision)
         if allowed is None:
             return self.full
         path = self.room / f"{precision}.onnx"
-        record, worst = (self._float16 if precision == FP16 else self._int8)(path, allowed, excluded)
+        if precision == FP16:
+            record, worst = self._float16(path, allowed, excluded)
+        else:
+            record, worst = self._int8(path, allowed, excluded, runtime)
         judged = self._judge(path, f"onnx at {precision}")
         distance = asdict(parity(judged.outputs, self.full.outputs))
         return replace(judged, reduction={**record, "parity_to_fp32": distance}, costs=worst)
@@ -106,13 +109,15 @@ class Conversion:
 
         return half.record(), lambda: self._costs(self.source.evaluation, half.types, alone)
 
-    def _int8(self, path: Path, allowed: Reduced, excluded: Sequence[str]) -> tuple[dict[str, Any], Costs]:
+    def _int8(
+        self, path: Path, allowed: Reduced, excluded: Sequence[str], runtime: str
+    ) -> tuple[dict[str, Any], Costs]:
         if self.source.calibration is None:
             raise ExportError(
                 f"{self.recipe.name} has no calibration data, which int8 needs: give its Source a `calibration`"
             )
         rows = self.source.calibration()
-        whole = Quantization(self.full_path, rows, allowed, excluded, self.room, self.on_progress)
+        whole = Quantization(self.full_path, rows, allowed, excluded, self.room, self.on_progress, runtime)
         self.on_progress("quantise", 0, 1)
         whole.write(path)
         self.on_progress("quantise", 1, 1)

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from export import config as configs
-from export import engine, engine_cache, engine_config, engine_record, engine_runtime, gpu, manifest, onnx_file
+from export import (
+    engine,
+    engine_cache,
+    engine_config,
+    engine_record,
+    engine_runtime,
+    gpu,
+    int8_form,
+    manifest,
+    onnx_file,
+)
 from export.cuda import Device
 from export.engine_options import EngineOptions
 from export.engine_record import EngineRecord
@@ -61,6 +71,11 @@ def export_engine(
         onnx = folder / ONNX
         if not onnx.is_file():
             raise EngineError(f"{recipe.name}/{ONNX} is missing: run `fathom export {recipe.name}`")
+        if (obstacle := int8_form.tensorrt_obstacle(onnx)) is not None:
+            raise EngineError(
+                f"{recipe.name}/{ONNX} is INT8 as CPUs multiply it ({obstacle}), and TensorRT takes INT8 with zero "
+                f"point 0 only: run `fathom export {recipe.name} --precision int8 --engine`"
+            )
         wanted = profiles(config.message, recipe.axis_ranges, tuned_batch=options.tuned_batch)
         draft = EngineRecord(
             plan=PLAN,

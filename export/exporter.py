@@ -14,7 +14,7 @@ from export.convert import Conversion, load
 from export.errors import ConfigError, ContractError, ExportError
 from export.manifest import Manifest
 from export.measure import Measurement
-from export.precision import FP32, rule
+from export.precision import CPU, FP32, rule
 from export.publish import VERSION, Change, hold, publish, scratch
 from export.recipe import Progress, Recipe, Weights, no_progress
 
@@ -53,6 +53,7 @@ def export_model(
     weights: str | None = None,
     precision: str = FP32,
     excluded: Sequence[str] = (),
+    runtime: str = CPU,
     force: bool = False,
     on_progress: Progress = no_progress,
 ) -> ExportResult:
@@ -60,8 +61,8 @@ def export_model(
 
     `weights` is a hub id or a local folder, "bundled" for the recipe's own (and then config.pbtxt may be rewritten
     back), or None. `precision` is one of `export.precision.PRECISIONS`; `excluded` are nodes or operator types that
-    stay in FP32. `on_progress(step, done, total)` is called along the way. Raises ExportError, and then the
-    repository is as it was.
+    stay in FP32. `runtime` is one of `export.precision.RUNTIMES`, and matters to INT8 alone.
+    `on_progress(step, done, total)` is called along the way. Raises ExportError, and then the repository is as it was.
     """
     began = time.monotonic()
     rule(recipe, precision)
@@ -70,14 +71,14 @@ def export_model(
     found = recipe.resolve(weights)
     on_progress("check what is there", 0, 1)
     source = manifest.source_record(recipe, found)
-    print_of_build = manifest.fingerprint(recipe, source, precision, excluded)
+    print_of_build = manifest.fingerprint(recipe, source, precision, excluded, runtime)
     with hold(model_repository, on_progress=on_progress):
         present = None if force else _intact(recipe, folder, print_of_build, found.explicit)
         on_progress("check what is there", 1, 1)
         if present is not None:
             return ExportResult(recipe.name, folder, present, True, time.monotonic() - began)
         with scratch(folder) as room:
-            built = _build(recipe, found, folder, room, precision, excluded, on_progress)
+            built = _build(recipe, found, folder, room, precision, excluded, runtime, on_progress)
             made = Manifest(
                 model=recipe.name,
                 created=manifest.now(),
@@ -140,6 +141,7 @@ def _build(
     room: Path,
     precision: str,
     excluded: Sequence[str],
+    runtime: str,
     on_progress: Progress,
 ) -> _Built:
     """Every file of the export in `room`, with the contract kept and the gate passed."""
@@ -152,7 +154,7 @@ def _build(
     stations = {"source": conversion.at_source, "onnx": full.measured}
     judged = full
     if precision != FP32:
-        judged = conversion.reduced(precision, excluded)
+        judged = conversion.reduced(precision, excluded, runtime)
         conversion.passes(judged, precision)
         stations = {"source": conversion.at_source, "onnx_fp32": full.measured, "onnx": judged.measured}
         _check_same(shape, signature.from_onnx(judged.path)[0], precision)

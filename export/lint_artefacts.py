@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from export import contract, lint_engine, recipes, signature
+from export import contract, int8_form, lint_engine, recipes, signature
 from export.errors import ContractError, ExportError
 from export.finding import Finding, Findings, Subject
 from export.manifest import FILE as MANIFEST
@@ -60,6 +60,7 @@ def check_folder(folder: Path, subjects: Sequence[Subject], triton_tag: str | No
                 _export(manifest.of or folder.name, force=True, folder=folder),
             )
     yield from _graph(folder, subjects, manifest)
+    yield from _int8(folder, subjects)
     yield from lint_engine.check_folder(folder, triton_tag)
     yield from _companion(folder, manifest)
     yield from _agreement(subjects)
@@ -140,6 +141,37 @@ def _signature(path: Path, modified_ns: int) -> Signature:
     """Read once for all configurations of a model; `modified_ns` makes a changed file another one."""
     del modified_ns
     return signature.from_onnx(path)[0]
+
+
+def _int8(folder: Path, subjects: Sequence[Subject]) -> Findings:
+    """An INT8 graph that only CPUs take must not be what TensorRT is to build an engine from."""
+    path = folder / "1" / contract.ONNX_FILE
+    wanting = [(subject, field) for subject in subjects if (field := _tensorrt_field(subject.message)) is not None]
+    if not wanting or not path.is_file():
+        return
+    try:
+        obstacle = int8_form.tensorrt_obstacle(path)
+    except ValueError:
+        return  # `_graph` says that it is no ONNX file
+    if obstacle is None:
+        return
+    for subject, field in wanting:
+        yield subject.error(
+            field,
+            f"TensorRT takes INT8 with zero point 0 only, and in 1/{path.name} {obstacle}",
+            f"run `fathom export {folder.name} --precision int8 --int8-for tensorrt`",
+        )
+
+
+def _tensorrt_field(message: Any) -> str | None:
+    """The field by which a configuration asks for TensorRT, as backend or as ONNX Runtime's accelerator."""
+    if message.backend == "tensorrt" or message.platform == "tensorrt_plan":
+        return "backend" if message.backend else "platform"
+    accelerators = message.optimization.execution_accelerators.gpu_execution_accelerator
+    for index, accelerator in enumerate(accelerators):
+        if accelerator.name == "tensorrt":
+            return f"optimization.execution_accelerators.gpu_execution_accelerator[{index}].name"
+    return None
 
 
 def _companion(folder: Path, manifest: Manifest | None) -> Findings:

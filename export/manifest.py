@@ -14,7 +14,7 @@ from typing import Any
 
 from export.errors import RecipeError
 from export.measure import Measurement
-from export.precision import FP32
+from export.precision import CPU, FP32, INT8
 from export.precision import code as precision_code
 from export.recipe import Recipe, Weights
 from export.signature import Signature
@@ -151,19 +151,27 @@ def source_record(recipe: Recipe, weights: Weights) -> dict[str, Any]:
     }
 
 
-def fingerprint(recipe: Recipe, source: Mapping[str, Any], precision: str = FP32, excluded: Sequence[str] = ()) -> str:
+def fingerprint(
+    recipe: Recipe,
+    source: Mapping[str, Any],
+    precision: str = FP32,
+    excluded: Sequence[str] = (),
+    runtime: str = CPU,
+) -> str:
     """A hash of all that determines the build: format, recipe and its code, weights, precision, package versions.
 
-    `excluded` are the nodes and operator types that a person kept out of a reduced precision.
+    `excluded` are the nodes and operator types that a person kept out of a reduced precision; `runtime` is what INT8 is
+    made for.
     """
-    from export import onnx_file
+    from export import onnx_file, onnx_stream
 
-    code = [*recipe.code(), Path(onnx_file.__file__), *precision_code(precision)]
+    code = [*recipe.code(), Path(onnx_file.__file__), Path(onnx_stream.__file__), *precision_code(precision)]
     parts = {
         "format": FORMAT,
         "recipe": recipe.name,
         "precision": precision,
         "excluded": sorted(set(excluded)),
+        "runtime": runtime if precision == INT8 else None,
         "source": source["sha256"],
         "custom_weights": source["custom_weights"],
         "code": {path.name: file_sha256(path) for path in code},

@@ -55,8 +55,8 @@ def write(model: Any, home: Path, target: Path, *, largest: int = LARGEST_MESSAG
                 source.copy(file)
 
 
-def read_without_weights(path: Path) -> Any:
-    """The model with every initializer's name, type and shape, and without its raw bytes.
+def read_without_weights(path: Path, *, keep_bytes: int = 0) -> Any:
+    """The model with every initializer's name, type and shape, and without its raw bytes if more than `keep_bytes`.
 
     Raises ValueError (protobuf's DecodeError among them) for a file that is no ONNX model.
     """
@@ -67,7 +67,7 @@ def read_without_weights(path: Path) -> Any:
         rest = bytearray()
         for number, start, begin, end in _fields(file, path.stat().st_size):
             if number == _GRAPH:
-                _read_graph(file, begin, end, model.graph)
+                _read_graph(file, begin, end, model.graph, keep_bytes)
             else:
                 rest += _slice(file, start, end)
             file.seek(end)
@@ -129,7 +129,7 @@ def _write_beside(model: Any, sources: list[_Data | None], target: Path) -> None
     target.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _read_graph(file: BinaryIO, begin: int, end: int, graph: Any) -> None:
+def _read_graph(file: BinaryIO, begin: int, end: int, graph: Any, keep_bytes: int) -> None:
     file.seek(begin)
     rest = bytearray()
     tensors = []
@@ -137,8 +137,8 @@ def _read_graph(file: BinaryIO, begin: int, end: int, graph: Any) -> None:
         if number == _INITIALIZER:
             head = bytearray()
             file.seek(inner)
-            for part, first, _, last in _fields(file, stop):
-                if part != _RAW_DATA:
+            for part, first, value, last in _fields(file, stop):
+                if part != _RAW_DATA or last - value <= keep_bytes:
                     head += _slice(file, first, last)
                 file.seek(last)
             tensors.append(bytes(head))

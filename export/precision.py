@@ -12,6 +12,10 @@ from export.recipe import Recipe, Reduced
 
 FP32, FP16, INT8 = "fp32", "fp16", "int8"
 PRECISIONS = (FP32, FP16, INT8)
+CPU, TENSORRT = "cpu", "tensorrt"
+RUNTIMES = (CPU, TENSORRT)
+"""What an INT8 graph is made for: x86 multiplies UINT8 activations with a zero point by INT8 weights natively, TensorRT
+takes INT8 without zero points only."""
 
 
 def rule(recipe: Recipe, precision: str) -> Reduced | None:

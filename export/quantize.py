@@ -1,12 +1,14 @@
 """INT8: explicit QuantizeLinear and DequantizeLinear nodes, with ranges found on calibration data.
 
-Weights are INT8 with one scale per channel, activations UINT8: the pair that x86 processors with VNNI multiply
-natively. What is quantised is chosen by what measured faster (docs/precision.md):
+Weights are INT8 with one scale per channel. Activations are UINT8, the pair that x86 processors with VNNI multiply
+natively, or for TensorRT INT8 with a zero point of 0, which is all that it takes.
+What is quantised is chosen by what measured faster (docs/precision.md):
 
 - MatMul and Gemm with constant weights, their results left in FP32, and tables that a Gather looks rows up in;
 - convolutions, and the additions, clips and pools between them, so that a chain of them stays in INT8;
 - not a convolution over a picture's few channels: it is cheap, the most sensitive, and keeps what stands before it
   in the fast layout;
+- for TensorRT no tables and no biases, which it reads in floating point;
 - nothing else: normalisation, softmax and the products of two activations stay in FP32.
 """
 
@@ -17,9 +19,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from export import onnx_file
+from export import onnx_file, onnx_stream
 from export.errors import ExportError
-from export.precision import kept_float
+from export.precision import CPU, TENSORRT, kept_float
 from export.recipe import Arrays, Evaluation, Progress, Reduced, no_progress
 
 METHOD = "onnxruntime static quantization, QDQ"
@@ -46,13 +48,16 @@ class Quantization:
         excluded: Sequence[str],
         room: Path,
         on_progress: Progress = no_progress,
+        runtime: str = CPU,
     ) -> None:
-        import onnx
-
         self.full = full
-        model = onnx.load(str(full))
-        self.kept = kept_float(model, rule.keep_float, excluded)
-        names = chosen_nodes(model, self.kept)
+        self.symmetric = runtime == TENSORRT
+        model = onnx_stream.read_without_weights(full)
+        keep = rule.keep_float
+        if self.symmetric and rule.keep_float_symmetric is not None:
+            keep = rule.keep_float_symmetric
+        self.kept = kept_float(model, keep, excluded)
+        names = chosen_nodes(model, self.kept, tables=not self.symmetric)
         if not names:
             raise ExportError("nothing in the graph can be quantised: it has no convolution or product with weights")
         self.nodes = {node.name: str(node.op_type) for node in model.graph.node if node.name in names}
@@ -81,12 +86,16 @@ class Quantization:
                 True,  # per channel
                 False,  # all 8 bits: only processors without VNNI need them reduced to 7
                 QuantType.QInt8,
-                QuantType.QUInt8,
+                QuantType.QInt8 if self.symmetric else QuantType.QUInt8,
                 self._ranges,
                 list(self.nodes) if nodes is None else list(nodes),
                 [],
                 sorted(set(self.nodes.values())),
-                {"OpTypesToExcludeOutputQuantization": list(_FLOAT_RESULT)},
+                {
+                    "OpTypesToExcludeOutputQuantization": list(_FLOAT_RESULT),
+                    "ActivationSymmetric": self.symmetric,
+                    "QuantizeBias": not self.symmetric,
+                },
             )
             quantizer.quantize_model()
             quantizer.model.topological_sort()
@@ -100,15 +109,16 @@ class Quantization:
         return {
             "method": METHOD,
             "weights": "int8 per channel",
-            "activations": "uint8",
+            "activations": "int8 symmetric" if self.symmetric else "uint8",
+            "made_for": TENSORRT if self.symmetric else CPU,
             "calibration": self._calibration,
             "quantised": {kind: types.count(kind) for kind in sorted(set(types))},
             "kept_float": sorted(self.kept),
         }
 
 
-def chosen_nodes(model: Any, kept: Collection[str]) -> list[str]:
-    """The names of the nodes to quantise, in the order of the graph; none of `kept`."""
+def chosen_nodes(model: Any, kept: Collection[str], *, tables: bool = True) -> list[str]:
+    """The names of the nodes to quantise, in the order of the graph; none of `kept`, and `tables` only if wanted."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     floats = {tensor.name for tensor in model.graph.initializer if tensor.data_type == 1}
     in_chain: set[str] = set()  # results of quantised convolutions and of what stands between them
@@ -122,7 +132,7 @@ def chosen_nodes(model: Any, kept: Collection[str]) -> list[str]:
         elif node.op_type in _BETWEEN_CONVOLUTIONS:
             take = all(name in in_chain or name in shapes or not name for name in node.input)
         elif node.op_type == "Gather":
-            take = node.input[0] in floats and len(shapes[node.input[0]]) == 2
+            take = tables and node.input[0] in floats and len(shapes[node.input[0]]) == 2
         else:
             take = node.op_type in _PRODUCTS and node.input[1] in floats
         if take:

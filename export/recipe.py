@@ -59,12 +59,14 @@ class Reduced:
 
     `tolerance` is the distance of its outputs from the source's, `losses` how much of a figure, by name, may be lost
     (the figure's own tolerance where it is not named). `keep_float` are nodes that stay in FP32, by name; those that
-    a graph of other weights does not have are passed over.
+    a graph of other weights does not have are passed over. `keep_float_symmetric` takes its place in INT8 for TensorRT,
+    where activations have no zero point and so lose more.
     """
 
     tolerance: Tolerance
     losses: Mapping[str, float] = field(default_factory=dict)
     keep_float: tuple[str, ...] = ()
+    keep_float_symmetric: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

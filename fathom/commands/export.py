@@ -12,7 +12,7 @@ from rich.table import Table
 
 from export import recipes
 from export.exporter import ExportResult, export_model
-from export.precision import FP32, PRECISIONS, rule
+from export.precision import CPU, FP32, INT8, PRECISIONS, RUNTIMES, TENSORRT, rule
 from export.recipe import Recipe
 from fathom import engines, options
 from fathom.errors import UsageError
@@ -42,6 +42,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "falls by more than the recipe allows (default: %(default)s; `fathom precision` compares them)",
     )
     command.add_argument(
+        "--int8-for",
+        choices=RUNTIMES,
+        help="whose INT8 multiplication the graph is written for: UINT8 activations are fast on CPUs, TensorRT takes "
+        "symmetric INT8 only (default: tensorrt where an engine is built, else cpu)",
+    )
+    command.add_argument(
         "--exclude",
         action="append",
         default=[],
@@ -65,11 +71,16 @@ def run(arguments: argparse.Namespace) -> int:
             "--exclude is for one model at a reduced precision, as in "
             "`fathom export minilm --precision int8 --exclude Gather`"
         )
+    if arguments.engine and arguments.precision == INT8 and arguments.int8_for == CPU:
+        raise UsageError(
+            "--engine builds with TensorRT, which takes INT8 with zero point 0 only: leave out --int8-for cpu"
+        )
     chosen = [recipes.find(name, repository) for name in names]
     for recipe in chosen if arguments.models else ():
         rule(recipe, arguments.precision)
     results = []
     builder = engines.find(arguments)
+    runtime = arguments.int8_for or (CPU if builder.trt is None else TENSORRT)
     with Steps() as steps:
         for recipe in chosen:
             if arguments.precision != FP32 and arguments.precision not in recipe.reduced:
@@ -84,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
                     weights=arguments.weights,
                     precision=arguments.precision,
                     excluded=arguments.exclude,
+                    runtime=runtime,
                     force=arguments.force,
                     on_progress=step.update,
                 )

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from export import recipes
 from export.compare import PrecisionRow, compare
+from export.precision import CPU, RUNTIMES
 from export.recipe import Recipe
 from fathom import options
 from fathom.errors import UsageError
@@ -28,6 +29,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--weights", metavar="SOURCE", help="as for `fathom export`")
     options.add_repository(command)
+    command.add_argument(
+        "--int8-for",
+        choices=RUNTIMES,
+        default=CPU,
+        help="as for `fathom export` (default: %(default)s); what is for TensorRT is slow here",
+    )
     options.add_json(command)
 
 
@@ -41,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Steps() as steps:
         for recipe in chosen:
             with steps.step(f"compare {recipe.name}") as step:
-                rows += compare(recipe, weights=arguments.weights, on_progress=step.update)
+                rows += compare(recipe, weights=arguments.weights, runtime=arguments.int8_for, on_progress=step.update)
                 step.update("done")
     if arguments.json:
         print_json({"precisions": [row.to_json() for row in rows]})

@@ -11,6 +11,8 @@ import engine_machine
 import numpy as np
 import pytest
 import tensorrt_bindings
+from jsonschema import Draft202012Validator
+from product_model import Product, rows, weights, write_product
 from scale_model import Scale, replace, tree
 
 from export import config as configs
@@ -20,6 +22,7 @@ from export.engine_options import EngineOptions
 from export.errors import AccuracyError, EngineError, EngineUnavailableError
 from export.lint import lint
 from export.manifest import file_sha256
+from export.quantize import Quantization
 
 H200 = gpu.Gpu("NVIDIA H200", "9.0", "580.65.06")
 L4 = gpu.Gpu("NVIDIA L4", "8.9", "580.65.06")
@@ -29,6 +32,13 @@ NEW = {"1/model.plan", "1/model.plan.json", "1/model.plan.layers.json", "configs
 @pytest.fixture(params=tensorrt_bindings.VERSIONS)
 def surface(request: pytest.FixtureRequest) -> dict[str, Any]:
     return tensorrt_bindings.surface(request.param)
+
+
+def schema_problems(record: dict[str, Any]) -> list[str]:
+    """What docs/manifest.schema.json has against an engine's record."""
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "manifest.schema.json").read_text())
+    engine = {"$ref": "#/$defs/engine", "$defs": schema["$defs"]}
+    return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(engine).iter_errors(record)]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +53,38 @@ def machine(driver: Path, repository: Path, scale: Scale, monkeypatch: pytest.Mo
     monkeypatch.setattr(gpu, "find", lambda: H200)
     engine_machine.write_reference(scale, repository / "scale")
     return repository
+
+
+def test_the_schema_refuses_a_record_that_lacks_a_field_or_has_another(
+    surface: dict[str, Any], machine: Path, scale: Scale
+) -> None:
+    record = export_engine(scale, machine, engine_machine.tensorrt(surface)[0], EngineOptions()).record.to_json()
+    record = json.loads(json.dumps(record))
+    assert schema_problems(record) == []
+    for name in record:
+        assert schema_problems({key: value for key, value in record.items() if key != name}), name
+    assert schema_problems({**record, "notes": ""})
+    assert schema_problems({**record, "gpu": {**record["gpu"], "compute_capability": "nine"}})
+
+
+def test_int8_for_cpus_is_refused_before_a_builder_is_asked(
+    surface: dict[str, Any], machine: Path, scale: Scale, tmp_path: Path
+) -> None:
+    write_product(tmp_path / "full.onnx", weights())
+    quantization = Quantization(tmp_path / "full.onnx", rows(1, 64), Product.reduced["int8"], (), tmp_path)
+    (machine / "scale" / "1" / "model.onnx").unlink()
+    quantization.write(machine / "scale" / "1" / "model.onnx")
+    trt, recorder = engine_machine.tensorrt(surface)
+
+    with pytest.raises(EngineError) as caught:
+        export_engine(scale, machine, trt, EngineOptions())
+
+    assert str(caught.value) == (
+        "scale/1/model.onnx is INT8 as CPUs multiply it ('x' is quantised to UINT8), and TensorRT takes INT8 with zero "
+        "point 0 only: run `fathom export scale --precision int8 --engine`"
+    )
+    assert not (machine / "scale" / "1" / "model.plan").exists()
+    assert recorder.events == []
 
 
 def test_an_engine_is_built_judged_and_published(surface: dict[str, Any], machine: Path, scale: Scale) -> None:
@@ -73,6 +115,7 @@ def test_an_engine_is_built_judged_and_published(surface: dict[str, Any], machin
     assert record.parity.max_abs == 0.0
     assert record.batch1_ms > 0
     assert set(record.files) == NEW - {"1/model.plan.json"}
+    assert schema_problems(json.loads(after["1/model.plan.json"])) == []
     assert record.changed_files(folder) == []
     assert "measure engine, profile 0" in steps
     assert (machine.parent / ".fathom-cache").is_dir()

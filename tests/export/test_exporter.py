@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -14,15 +15,18 @@ import numpy as np
 import pytest
 from scale_model import SCALE_CONFIG, Scale, replace, tree
 
-from export import onnx_file
+from clients import Client
+from export import onnx_file, recipes
 from export.errors import AccuracyError, ConfigError, ContractError, ExportError
 from export.exporter import export_model
 from export.lint import lint
 from export.manifest import Manifest
 from export.measure import Reference
 from export.publish import SCRATCH
+from server import TritonServer
 
 SEED = 20_261_123
+KILLS = int(os.environ.get("FATHOM_KILLS", "8"))
 
 
 def test_an_export_publishes_artefact_reference_labels_and_manifest(repository: Path, scale: Scale) -> None:
@@ -267,6 +271,11 @@ export_model(recipes.find("mobilenet_v2"), Path({str(exported)!r}), force=True)
 
 @pytest.mark.slow
 def test_sigkill_at_random_moments_leaves_the_repository_whole(exported: Path) -> None:
+    """Half of the kills come while the model is trained, converted and measured, half around publishing.
+
+    FATHOM_KILLS sets how many there are. After each, the model must load in ONNX Runtime and lint clean, and no file
+    may lie in the repository that was not there before; a real Triton loads it after every tenth.
+    """
     program = f"""
 from pathlib import Path
 from export import recipes
@@ -276,22 +285,34 @@ export_model(recipes.find("rain_forecast"), Path({str(exported)!r}), force=True)
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", program], check=True)
     whole_s = time.monotonic() - began
+    names = set(tree(exported))
+    question = recipes.find("rain_forecast").example(2)
     moments = random.Random(SEED)
-    killed, seen = 0, set()
-    for _ in range(8):
+    killed, in_scratch, seen = 0, 0, set()
+    for index in range(KILLS):
         with subprocess.Popen([sys.executable, "-c", program]) as exporting:
-            time.sleep(moments.uniform(0.1, 1.0) * whole_s)
+            time.sleep(moments.uniform(*((0.1, 0.8) if index % 2 else (0.8, 1.05))) * whole_s)
             exporting.send_signal(signal.SIGKILL)
         killed += exporting.returncode == -signal.SIGKILL
+        in_scratch += (exported.parent / SCRATCH).exists()
         record = Manifest.read(exported / "rain_forecast")
         assert record is not None
         seen.add(record.created)
         assert lint(exported, ["rain_forecast"]) == []
-    assert killed >= 4, "the kills came too late to interrupt anything"
+        assert set(tree(exported)) == names
+        assert onnx_file.session(exported / "rain_forecast" / "1" / "model.onnx")(question)
+        if index % 10 == 9:
+            with (
+                TritonServer(exported, config_name="cpu", stop_timeout_s=0) as server,
+                Client(server.grpc_url) as client,
+            ):
+                assert client.model("rain_forecast")(question)
+    print(f"{KILLS} kills: {killed} in time, {in_scratch} left scratch behind, {len(seen)} published versions seen")
+    assert killed >= KILLS // 2, "the kills came too late to interrupt anything"
 
     done = subprocess.run([sys.executable, "-c", program], check=False)
 
     assert done.returncode == 0
     assert lint(exported, ["rain_forecast"]) == []
+    assert set(tree(exported)) == names
     assert not (exported.parent / SCRATCH).exists()
-    assert not list(exported.glob(f"*/{SCRATCH}"))
