@@ -17,15 +17,22 @@ LOOK_TIMEOUT_S = 1.0
 @contextlib.contextmanager
 def connect(server: str | None, repository: Path) -> Iterator[str]:
     """`host:port` of `server`, else of what listens on the default port, else of an embedded Triton for the block."""
+    with connect_with_metrics(server, repository) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def connect_with_metrics(server: str | None, repository: Path) -> Iterator[tuple[str, str | None]]:
+    """The same and, where it is known, the address of the metrics."""
     if server is not None:
-        yield server
+        yield server, None
         return
     with Client(DEFAULT_SERVER, timeout_s=LOOK_TIMEOUT_S) as client:
         running = client.is_ready()
     if running:
-        yield DEFAULT_SERVER
+        yield DEFAULT_SERVER, None
         return
     with err.status(f"no server at {DEFAULT_SERVER}: starting Triton with {repository}"):
         embedded = TritonServer(repository, config_name=default_config_name(repository), stop_timeout_s=5).start()
     with embedded:
-        yield embedded.grpc_url
+        yield embedded.grpc_url, embedded.metrics_url

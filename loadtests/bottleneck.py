@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from loadtests.point import Point
+from collections.abc import Sequence
+
+from loadtests.point import Point, StepPoint
 from loadtests.result import CapacityResult
 
 _BUSY_GENERATOR = 0.7
@@ -24,20 +26,32 @@ def describe_bottleneck(point: Point) -> str:
         return f"The generator itself used {share:.0f} % of a core: it needs another one before this is a limit."
     if not point.steps or point.mean_ms is None or point.queue_ms is None or point.compute_ms is None:
         return ""
-    outside_ms = max(point.mean_ms - point.queue_ms - point.compute_ms, 0.0)
+    steps = point.steps
+    slowest, crowded = max(steps, key=lambda step: step.compute_ms), max(steps, key=lambda step: step.queue_ms)
     parts = {
-        "queue": (point.queue_ms, max(point.steps, key=lambda step: step.queue_ms).model),
-        "compute": (max(step.compute_ms for step in point.steps), max(point.steps, key=lambda s: s.compute_ms).model),
-        "outside": (outside_ms, ""),
+        "queue": crowded.queue_ms,
+        "compute": slowest.compute_ms,
+        "outside": max(point.mean_ms - point.queue_ms - point.compute_ms, 0.0),
     }
-    kind, (part_ms, model) = max(parts.items(), key=lambda item: item[1][0])
+    kind, part_ms = max(parts.items(), key=lambda item: item[1])
     share = part_ms / point.mean_ms * 100 if point.mean_ms > 0 else 0.0
     begin = f"At {point.rate_per_s:.4g}/s a request takes {point.mean_ms:.3g} ms on average; the largest part, "
     begin += f"{part_ms:.3g} ms ({share:.0f} %), is "
     if kind == "queue":
-        return f"{begin}waiting in front of {model}: more instances or a faster {model} would raise the capacity."
+        return (
+            f"{begin}waiting in front of {_named(crowded, steps)}: more instances or a faster model there would help."
+        )
     if kind == "outside":
         return f"{begin}outside the models: network, protocol, and the server's own scheduling."
     calm = point.queue_ms < _CALM_QUEUE * point.mean_ms
-    tail = "the queue is short, so this is mostly the model's own speed" if calm else "its queue adds to it"
-    return f"{begin}the work of {model}; {tail}."
+    tail = "the queues are short, so this is mostly its own speed" if calm else "its queue adds to it"
+    return f"{begin}the work of {_named(slowest, steps)}; {tail}."
+
+
+def _named(step: StepPoint, steps: Sequence[StepPoint]) -> str:
+    """With its place in the pipeline."""
+    if len(steps) == 1:
+        return f"the model {step.model}"
+    if step is steps[0]:
+        return f"the pre-processing step {step.model}"
+    return f"{step.model}, step {steps.index(step) + 1} of {len(steps)}"

@@ -18,6 +18,7 @@ from loadtests.errors import BadRequestError, SloUnreachableError, TargetError, 
 from loadtests.fleet import Fleet, Generators
 from loadtests.hardware import CpuMeter, describe_hardware
 from loadtests.job import TransportName
+from loadtests.metrics import MetricsMeter, default_url
 from loadtests.point import Point
 from loadtests.probing import Prober
 from loadtests.result import CapacityResult, summarise
@@ -62,6 +63,8 @@ class CapacityRequest:
     resume: bool = False
     """Go on with the search in `folder`, whose seed and start are then used; its time counts."""
     manifest: Mapping[str, Any] | None = None
+    metrics_url: str | None = None
+    """The server's Prometheus endpoint; by default port 8002 of its host, if that answers."""
     channels: int = 2
     """Connections of each generator."""
     workers: int = 1
@@ -139,7 +142,9 @@ def _measure(
     searching = search(plan, tuple(points))
     try:
         with start_generators(request, traffic.pool) as generators:
-            prober = Prober(generators, traffic, plan.slos, store)
+            given = request.metrics_url
+            metrics = MetricsMeter(given or default_url(request.server), required=given is not None)
+            prober = Prober(generators, traffic, plan.slos, store, metrics)
             probe = next(searching)
             while True:
                 point = prober.at_rate(probe)

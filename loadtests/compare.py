@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from loadtests import page
 from loadtests.errors import ResultsError
-from loadtests.picture import P99, PASS, SLO, STEPS, Picture, make_picture
+from loadtests.picture import P99, PASS, SLO, STEPS, Picture, make_picture, plain_ticks
 from loadtests.result import CapacityResult
 from loadtests.slo import format_ms
 from loadtests.store import Stored, read_runs
@@ -196,7 +196,8 @@ def _picture(comparison: Comparison, number: int) -> Picture:
         top = 0.0
         for row, (name, result) in enumerate(zip(comparison.names, comparison.results, strict=True)):
             colour = palette[row % len(palette)]
-            points = sorted((p.rate_per_s, p.p99_ms) for p in result.points if p.p99_ms and not p.stopped)
+            longest = sorted(result.points, key=lambda point: point.requests)
+            points = sorted({p.rate_per_s: p.p99_ms for p in longest if p.p99_ms and not p.stopped}.items())
             if points:
                 upper.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, linewidth=1.6)
                 top = max(top, points[-1][0])
@@ -217,6 +218,7 @@ def _picture(comparison: Comparison, number: int) -> Picture:
         lower.set_ylim(rows - 0.4, -0.9)
         lower.set_yticks([])
         lower.set_xlim(0, top * 1.06 or 1)
+        plain_ticks(upper.yaxis)
         upper.set_ylabel("p99, ms", labelpad=9)
         lower.set_xlabel("requests/s", labelpad=6)
 

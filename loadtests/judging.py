@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from loadtests.backlog import judge_backlog
 from loadtests.certify import LOOK_CONFIDENCE
 from loadtests.job import Outcome
+from loadtests.metrics import ServerLoad
 from loadtests.point import ModelPoint, Point, Probe, SloCount, StepPoint
 from loadtests.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Record, percentile
 from loadtests.server_stats import ServerStats, StepStats
@@ -31,6 +32,7 @@ def make_point(
     slos: Sequence[Slo],
     *,
     server: ServerStats | None = None,
+    load: ServerLoad | None = None,
     host_cpu_share: float | None = None,
     took_s: float = 0.0,
     raw: str = "",
@@ -94,6 +96,7 @@ def make_point(
         compute_ms=server.compute_ms if server else None,
         mean_batch=server.mean_batch if server else None,
         steps=tuple(_step_point(step) for step in server.steps) if server else (),
+        load=load,
         raw=raw,
         workers=generators,
         models=tuple(

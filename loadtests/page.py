@@ -18,7 +18,7 @@ def render(template: str, **values: Any) -> str:
     from jinja2 import Environment, StrictUndefined, select_autoescape
 
     environment = Environment(autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True)
-    environment.filters.update(number=number, text=plain, seconds=seconds)
+    environment.filters.update(number=number, text=plain, seconds=seconds, share=share, batches=batches)
     made = environment.from_string((_HERE / template).read_text(encoding="utf-8"))
     return made.render(style=_style(), **values)
 
@@ -50,6 +50,17 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def seconds(value: float) -> str:
     return f"{value:.1f} s"
+
+
+def share(value: float | None) -> str:
+    """A part of one as per cent."""
+    return "–" if value is None else f"{value * 100:.0f} %"
+
+
+def batches(executions: Mapping[str, int]) -> str:
+    """How often each batch size was executed, as `1 × 50, 4 × 12`."""
+    sizes = sorted((int(size), count) for size, count in executions.items())
+    return ", ".join(f"{size} × {count:,}" for size, count in sizes) or "–"
 
 
 def plain(value: Any) -> str:

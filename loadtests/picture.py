@@ -125,6 +125,16 @@ def _style(salt: str) -> Iterator[None]:
         yield
 
 
+def plain_ticks(axis: Any) -> None:
+    """1, 10, 100 instead of powers; 2 and 5 as well where there is room."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_tick_params(which="minor", length=0)
+
+
 _PARTS = {
     "Text": ("color",),
     "Line2D": ("color", "markerfacecolor", "markeredgecolor"),

@@ -23,6 +23,7 @@ from loadtests.picture import (
     UNDECIDED,
     Picture,
     make_picture,
+    plain_ticks,
 )
 from loadtests.point import Point
 from loadtests.record import Record
@@ -77,7 +78,7 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
         axes.set_xlim(0, max(rates) * 1.06)
         _pad_log(axes)
         _label(axes, "arrival rate, requests/s", "latency from the intended send, ms")
-        _plain_ticks(axes.yaxis)
+        plain_ticks(axes.yaxis)
 
     return make_picture(f"{result.model}: latency against arrival rate", f"rate-{result.model}", draw, 4.4, 3.9)
 
@@ -151,7 +152,7 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
         fastest = min(float(np.min(record.latencies_ms())) for _, record in chosen)
         axes.set_xlim(left=fastest * 0.85)
         _label(axes, "latency, ms", "share of requests slower")
-        _plain_ticks(axes.xaxis)
+        plain_ticks(axes.xaxis)
         _percent_ticks(axes.yaxis)
 
     return make_picture(f"{result.model}: distribution of the latency", f"tail-{result.model}", draw, 4.0, 3.7)
@@ -201,16 +202,6 @@ def _label(axes: Any, x: str, y: str) -> None:
 def _pad_log(axes: Any) -> None:
     low, high = axes.get_ylim()
     axes.set_ylim(low / 1.3, high * 1.2)
-
-
-def _plain_ticks(axis: Any) -> None:
-    """1, 10, 100 instead of powers; 2 and 5 as well where there is room."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=20))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-    axis.set_tick_params(which="minor", length=0)
 
 
 def _percent_ticks(axis: Any) -> None:

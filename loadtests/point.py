@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from loadtests.errors import ResultsError
+from loadtests.metrics import ServerLoad
 from loadtests.share import Share
 from loadtests.verdict import Verdict
 
@@ -119,6 +120,9 @@ class Point:
     models: tuple[ModelPoint, ...] = ()
     """One entry per model of a mix; none where only one model is asked."""
 
+    load: ServerLoad | None = None
+    """Of the server's machine, where it has metrics."""
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -130,6 +134,7 @@ class Point:
                 SloCount(**{**entry, "over_by_part": tuple(entry.get("over_by_part", ()))}) for entry in fields["slos"]
             )
             fields["steps"] = tuple(StepPoint(**entry) for entry in fields["steps"])
+            fields["load"] = ServerLoad(**fields["load"]) if fields.get("load") else None
             fields["models"] = tuple(ModelPoint(**entry) for entry in fields.get("models", ()))
             fields["workers"] = tuple(Share(**entry) for entry in fields.get("workers", ()))
             return cls(**fields)

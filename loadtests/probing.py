@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from loadtests.fleet import Generators
 from loadtests.hardware import CpuMeter
 from loadtests.job import Limits
 from loadtests.judging import make_point
+from loadtests.metrics import MetricsMeter
 from loadtests.point import Point, Probe
 from loadtests.schedule import poisson
 from loadtests.server_stats import difference
@@ -37,6 +38,7 @@ class Prober:
     traffic: Traffic
     slos: Sequence[Slo]
     store: Store | None = None
+    metrics: MetricsMeter = field(default_factory=lambda: MetricsMeter(None))
 
     def at_rate(self, probe: Probe) -> Point:
         """Poisson arrivals at the probe's rate, kept up until its last measured request is answered."""
@@ -58,9 +60,13 @@ class Prober:
         def ready() -> None:
             nonlocal before
             before = self.traffic.statistics()
+            self.metrics.start()
             meter.read()
 
-        record, outcome = self.generators.fire(intended_s, choices, limits, seed=probe.seed, on_ready=ready)
+        try:
+            record, outcome = self.generators.fire(intended_s, choices, limits, seed=probe.seed, on_ready=ready)
+        finally:
+            load = self.metrics.stop()
         host_cpu_share = meter.read()
         after: list[Any] = [] if outcome.stopped == "connection lost" else self.traffic.statistics()
         record = self.traffic.marked(record, choices)
@@ -71,6 +77,7 @@ class Prober:
             outcome,
             self.slos,
             server=difference(before, after),
+            load=load,
             host_cpu_share=host_cpu_share,
             took_s=time.monotonic() - began_s,
             raw=raw,

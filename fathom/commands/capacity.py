@@ -24,7 +24,7 @@ from clients import Client
 from fathom import options, payloads
 from fathom.manifests import manifest_of
 from fathom.output import err, out, print_json
-from fathom.servers import connect
+from fathom.servers import connect_with_metrics
 from loadtests.capacity import CapacityRequest, find
 from loadtests.point import Point
 from loadtests.result import CapacityResult
@@ -78,6 +78,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--report", type=Path, metavar="DIR", help="where raw results and report go (default: results/)"
     )
     command.add_argument(
+        "--metrics-url", metavar="URL", help="the server's Prometheus endpoint (default: port 8002 of its host)"
+    )
+    command.add_argument(
         "--resume",
         type=Path,
         metavar="DIR",
@@ -95,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     shares = [ModelShare.parse(text) for text in arguments.models]
     folder = arguments.resume or arguments.report or Path("results")
     repository = arguments.model_repository
-    with connect(arguments.server, repository) as server:
+    with connect_with_metrics(arguments.server, repository) as (server, metrics_url):
         request = CapacityRequest(
             server=server,
             model=name_of(shares),
@@ -110,6 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
             locust_master=arguments.locust_master,
             folder=folder,
             resume=arguments.resume is not None,
+            metrics_url=arguments.metrics_url or metrics_url,
             manifest=manifest_of(shares[0].model, repository) if len(shares) == 1 else None,
         )
         table = points_table()

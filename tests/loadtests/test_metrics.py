@@ -1,0 +1,70 @@
+"""Prometheus text, constructed and from a real Triton."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from loadtests.errors import TargetError
+from loadtests.metrics import MetricsMeter, default_url, parse, summarise
+
+BEFORE = """# HELP nv_gpu_utilization GPU utilization rate [0.0 - 1.0)
+nv_gpu_utilization{gpu_uuid="GPU-1"} 0.0
+nv_gpu_utilization{gpu_uuid="GPU-2"} 0.1
+nv_gpu_memory_used_bytes{gpu_uuid="GPU-1"} 1048576
+nv_inference_request_failure{model="m",reason="REJECTED",version="1"} 5
+nv_inference_request_failure{model="m",reason="OTHER",version="1"} 7
+nv_cpu_utilization 0.2
+nv_cpu_memory_used_bytes 4194304
+"""
+AFTER = """nv_gpu_utilization{gpu_uuid="GPU-1"} 0.9
+nv_gpu_utilization{gpu_uuid="GPU-2"} 0.5
+nv_gpu_memory_used_bytes{gpu_uuid="GPU-1"} 3145728
+nv_inference_request_failure{model="m",reason="REJECTED",version="1"} 17
+nv_inference_request_failure{model="m",reason="OTHER",version="1"} 99
+nv_cpu_utilization 6e-1
+nv_cpu_memory_used_bytes 2097152
+"""
+
+
+def test_means_highest_and_differences():
+    load = summarise([parse(BEFORE), parse(AFTER)])
+    assert load is not None
+    assert load.gpu_share == pytest.approx(0.7)  # during the probe, over both GPUs
+    assert load.gpu_memory_mib == 3.0
+    assert load.cpu_share == 0.6
+    assert load.memory_mib == 4.0
+    assert load.rejected == 12
+    assert load.gpu_power_w is None
+
+
+def test_nothing_measured_nothing_said():
+    assert summarise([]) is None
+    load = summarise([parse("up 1\n")])
+    assert load is not None
+    assert (load.cpu_share, load.rejected) == (None, None)
+
+
+def test_an_endpoint_that_is_not_there():
+    meter = MetricsMeter("http://127.0.0.1:9/metrics")
+    meter.start()
+    assert meter.stop() is None
+    with pytest.raises(TargetError, match=r"no metrics at http://127\.0\.0\.1:9"):
+        MetricsMeter("http://127.0.0.1:9/metrics", required=True).start()
+
+
+def test_only_tritons_own_port_is_guessed():
+    assert default_url("triton.example:8001") == "http://triton.example:8002/metrics"
+    assert default_url("localhost:9001") is None
+
+
+def test_a_real_triton(small_server):
+    meter = MetricsMeter(small_server.metrics_url, required=True)
+    meter.start()
+    time.sleep(1.2)
+    load = meter.stop()
+    assert load is not None
+    assert 0 <= load.cpu_share <= 1
+    assert load.memory_mib > 10
+    assert load.rejected == 0
