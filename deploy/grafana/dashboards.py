@@ -14,7 +14,7 @@ from pathlib import Path
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import LegendDisplayMode, TooltipDisplayMode
+from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement, TooltipDisplayMode
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableRefresh
 
 from clients.metrics import NAME
@@ -240,7 +240,12 @@ def _panel(panel: Panel) -> timeseries.Panel:
         .datasource(SOURCE)
         .span(panel.width)
         .height(HEIGHT)
-        .legend(common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).show_legend(True).placement("bottom"))
+        .legend(
+            common.VizLegendOptions()
+            .display_mode(LegendDisplayMode.LIST)
+            .show_legend(True)
+            .placement(LegendPlacement.BOTTOM)
+        )
         .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI))
     )
     for letter, query in zip("ABCDEFGH", panel.queries, strict=False):

@@ -156,10 +156,7 @@ def test_recorded_figures_agree_with_the_load(prometheus: Prometheus) -> None:
     served = value('sum(increase(nv_inference_request_success{model="double"}[10s]))')
     asked = value('sum(increase(fathom_client_request_duration_seconds_count{model="double"}[10s]))')
     assert served == pytest.approx(asked, rel=0.5)  # scraped at different moments
-    saturation = value('model:triton_saturation:ratio{model="double"}')
-    assert saturation == pytest.approx(
-        value('model:triton_answered:rate5m{model="double"}') / (CERTIFIED * value("triton:up:count")), rel=0.2
-    )
+    assert 0 < value('model:triton_saturation:ratio{model="double"}') < 1  # its arithmetic: deploy/prometheus/tests
     assert 0 < value('model:triton_queue_seconds:mean_rate5m{model="double"}') < 0.1
     assert value('model:triton_batch:mean_rate5m{model="double"}') >= 1
 
