@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests import page, plots
+from loadtests.attempt import likely_to_pass
 from loadtests.bottleneck import deciding_point, describe_bottleneck
 from loadtests.errors import LoadTestError, ResultsError
 from loadtests.point import Point
@@ -18,6 +19,9 @@ from loadtests.verdict import required_requests
 
 _MOST_CURVES = 4
 _CALM_SHARE = 0.1
+_MINUTES = (1, 2, 5, 10, 30)
+_LIKELY, _WORTH = 0.6, 1.02
+"""How probable a certificate must be to be announced, and how much higher to be worth it."""
 _COLUMNS = (
     "number", "phase", "rate_per_s", "achieved_per_s", "verdict", "requests", "errors", "p50_ms", "p90_ms", "p99_ms",
     "p999_ms", "max_ms", "mean_ms", "queue_ms", "compute_ms", "mean_batch", "send_lag_p50_ms", "send_lag_p99_ms",
@@ -122,7 +126,7 @@ def _explain(result: CapacityResult) -> str:
         tail = f" The best estimate is {estimated:.4g}/s." if estimated else ""
         return (
             f"No rate is certified: {result.reason}. A certificate for {slo} takes at least {least:,} independent "
-            f"requests without a single one over the limit.{tail}"
+            f"requests without a single one over the limit.{tail}" + (_more_time(result) if estimated else "")
         )
     text = (
         f"Certified means: {best.requests:,} requests at {certified:.4g}/s, with a seed of their own, kept {slo} so "
@@ -138,9 +142,22 @@ def _explain(result: CapacityResult) -> str:
     if certified < estimated:
         text += (
             f" The certified rate is {(1 - certified / estimated) * 100:.0f} % lower because a finite number of "
-            "requests cannot prove a rate right at the edge; a longer budget moves it closer."
+            "requests cannot prove a rate right at the edge."
         )
-    return text
+    return text + _more_time(result)
+
+
+def _more_time(result: CapacityResult) -> str:
+    """What another minute would buy, by the curve the estimate rests on."""
+    best_per_s = result.capacity_per_s or 0.0
+    for minutes in _MINUTES:
+        rate_per_s = likely_to_pass(result.points, result.slos, minutes * 60.0, best_per_s, likely=_LIKELY)
+        if rate_per_s > best_per_s * _WORTH:
+            buys = f"would probably certify about {rate_per_s:.4g}/s (--resume with a longer --budget)."
+            if minutes == 1:
+                return f" Another minute {buys}"
+            return f" Another minute would not certify more; {minutes} minutes {buys}"
+    return f" Not even another {_MINUTES[-1]} minutes would certify noticeably more."
 
 
 def _warn(result: CapacityResult) -> str:

@@ -127,5 +127,6 @@ def test_the_page_saves_its_figures(folders):
     assert (run / "latency.png").read_bytes().startswith(b"\x89PNG")
     assert (run / "latency.svg").read_text().startswith("<svg")
     assert (run / "points.csv").read_text().startswith("number,phase,rate_per_s")
+    assert "minute" in page  # what more time would buy
     for name in ("latency.svg", "latency.png", "points.csv"):
         assert f'download="queue-{name}" href="data:' in page
