@@ -91,13 +91,13 @@ def test_a_mix_is_judged_for_each_model_and_together(small_server):
 
 
 def test_a_model_that_is_too_slow_fails_the_mix(small_server):
-    slow = Slo.parse("echo:p99=1us")
-    request = CapacityRequest(small_server.grpc_url, "double+echo", [P99, slow], mix=MIX)
-    point = load(request, parse_shape("poisson:200", 3))
+    """`slow` sleeps for up to a second a request."""
+    slos = [Slo.parse("double:p50=150ms"), Slo.parse("slow:p50=150ms")]
+    mix = (ModelShare("double", 0.9), ModelShare("slow", 0.1))
+    point = load(CapacityRequest(small_server.grpc_url, "mix", slos, mix=mix), parse_shape("poisson:60", 4))
     assert point.verdict == "fail"
-    assert "echo p99" in point.reason
-    assert {entry.model: entry.verdict for entry in point.models}["echo"] == "fail"
-    assert {entry.model: entry.verdict for entry in point.models}["double"] != "fail"
+    assert "slow p50" in point.reason
+    assert {entry.model: entry.verdict for entry in point.models} == {"double": "pass", "slow": "fail"}
 
 
 def test_a_search_over_a_mix_is_kept_and_read_again(small_server, tmp_path):
@@ -175,9 +175,10 @@ def test_a_rate_beyond_the_generator_is_invalid_and_says_what_to_do(small_server
     assert "use more workers (--workers)" in point.reason
 
 
-def test_a_server_that_dies_is_told_and_what_was_measured_counts(start_queue):
+def test_a_server_that_dies_is_told_and_what_was_measured_counts(start_queue, monkeypatch):
     queue = start_queue("--service-ms", "2")
-    threading.Timer(2.5, queue.process.kill).start()
+    kill = threading.Timer(1.5, queue.process.kill)
+    monkeypatch.setattr(Traffic, "statistics", lambda self: kill.start() or [])  # asked just before the first request
     point = load(CapacityRequest(queue.address, "queue", [P99], workers=2), parse_shape("constant:50", 20))
     assert point.stopped == "connection lost"
     assert point.verdict == "fail"
