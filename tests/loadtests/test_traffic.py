@@ -124,7 +124,7 @@ def test_a_trace_says_which_model_and_payload(traffic, small_server, tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("0.5,other,1", r"line 3: model 'other' is not asked; asked are double, echo"),
+        ("0.5,other,1", r"line 3: model 'other' is not among those asked: double, echo"),
         ("0.5,echo,32", r"line 3: there is no payload 32 of echo, which has 32 \(from 0\)"),
     ],
 )
