@@ -82,7 +82,8 @@ class AsyncClient(Connection):
             begun = Begun(chosen, started_s, error)
         else:
             self.budget.earn()
-            chosen.answered_s = started_s
+            if rotation.lone is None:
+                chosen.answered_s = time.monotonic()
             self._reached = True
             return answer
         steps = self.call(

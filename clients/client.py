@@ -65,7 +65,8 @@ class Client(Connection):
 
     def ask(self, request: bytes, model: str, timeout_s: float | None, headers: Headers | None, retry: bool) -> bytes:
         """`run(call("ModelInfer", request, ...))`, with a shorter way to an answer at the first try."""
-        chosen = (self._rotation or self.rotation()).pick()
+        rotation = self._rotation or self.rotation()
+        chosen = rotation.pick()
         channel, started_s = chosen.channel, time.monotonic()
         metadata = self.metadata(headers) if headers or self._makes_headers else self._fixed_metadata
         if timeout_s is None:
@@ -76,7 +77,8 @@ class Client(Connection):
             begun = Begun(chosen, started_s, self._failure(chosen, channel, error))
         else:
             self.budget.earn()
-            chosen.answered_s = started_s
+            if rotation.lone is None:
+                chosen.answered_s = time.monotonic()
             self._reached = True
             return answer
         steps = self.call(

@@ -1,10 +1,12 @@
 """The decision to send a request again, without a server: the steps of a call, answered by hand."""
 
+import time
+
 import grpc
 import pytest
 
 from clients import Client, InvalidInput, ModelNotReady, Overloaded, Retries, Unreachable
-from clients.connection import Pause
+from clients.connection import Abandon, Pause
 from clients.retries import Budget, pause_s
 
 
@@ -105,6 +107,42 @@ def test_a_server_that_never_answered_is_a_wrong_address_rather_than_a_restart()
     client._reached = False
     with pytest.raises(Unreachable):
         drive(client, [REFUSED, REFUSED])
+
+
+SILENT = Rpc(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+
+def probe(client, server, end):
+    """One health check of `server` that ends with `end`: whether the calls in flight there are given up."""
+    steps = client._probe(client.rotation(), server)
+    assert next(steps).server is server
+    try:
+        return isinstance(steps.throw(end), Abandon)
+    except StopIteration:
+        return False
+
+
+def test_a_server_that_answers_nothing_is_given_up_after_two_health_checks():
+    client = known("ab")
+    server = client.rotation().servers[0]
+    assert [probe(client, server, SILENT) for _ in range(4)] == [False, True, False, False]
+    assert not server.up
+
+
+def test_a_server_that_answers_requests_is_busy_and_not_hung():
+    client = known("ab")
+    server = client.rotation().servers[0]
+    for _ in range(3):
+        server.answered_s = time.monotonic()
+        assert not probe(client, server, SILENT)
+    assert server.up
+
+
+def test_nothing_is_given_up_where_no_other_server_is_up():
+    client = known("ab")
+    server, other = client.rotation().servers
+    client.rotation().mark(other, up=False)
+    assert not any(probe(client, server, SILENT) for _ in range(3))
 
 
 def test_retries_end_with_the_deadline():
