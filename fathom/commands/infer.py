@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from clients import TLS, Client, InsecureConnectionWarning, Model
-from fathom import answers, inputs, latencies, options
+from fathom import answers, inputs, latencies, options, payloads
 from fathom.errors import UsageError
 from fathom.output import err, out, print_json
 from fathom.servers import connect
@@ -30,6 +30,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom infer`."""
     command.add_argument("model", metavar="MODEL", help="a model or pipeline of the server")
     command.add_argument("inputs", nargs="*", metavar="name=value", help="an input; name=@file reads a file")
+    command.add_argument(
+        "--example", action="store_true", help="ask the first example request that the model was exported with"
+    )
     command.add_argument("--top", type=int, default=5, metavar="K", help="labels to ask a classifier for (default: 5)")
     command.add_argument(
         "--stream", action="store_true", help="print each part of the answer as it comes (for decoupled models)"
@@ -86,10 +89,14 @@ def run(arguments: argparse.Namespace) -> int:
     with connect(arguments.server, arguments.model_repository) as server, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", InsecureConnectionWarning)
         with Client(server, **connection) as client:
-            for warning in said:
-                err.print(f"warning: {warning.message}", markup=False)
+            if any(warning.category is InsecureConnectionWarning for warning in said):
+                err.print(f"warning: requests to {server} travel unencrypted: add --tls-ca FILE", soft_wrap=True)
             model = client.model(arguments.model)
-            arrays = inputs.parse(model.spec, arguments.inputs)
+            arrays = (
+                payloads.example(arguments.model, arguments.model_repository)
+                if arguments.example
+                else inputs.parse(model.spec, arguments.inputs)
+            )
             if arguments.stream:
                 return _stream(arguments, model, arrays)
             if model.spec.decoupled:
@@ -161,6 +168,8 @@ def _caveat(arguments: argparse.Namespace) -> list[str]:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raise UsageError for options that do not go together."""
+    if arguments.example and arguments.inputs:
+        raise UsageError(f"--example asks its own inputs: leave out {arguments.inputs[0]}")
     for name in ("repeat", "concurrency", "top"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UsageError(f"--{name} {getattr(arguments, name)} makes no sense: give 1 or more")
