@@ -122,6 +122,8 @@ def _why(details: str) -> str:
     for words in ("Socket closed", "Connection reset"):
         if words in details:
             return f"{words.lower()}; it may be restarting, or want TLS or another certificate (tls=clients.TLS(...))"
+    if "Domain name not found" in details:
+        return "there is no host of that name"
     for words in ("Connection refused", "No route to host", "Network is unreachable"):
         if words in details:
             return f"{words.lower()}; is the server running there?"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clients import Client
+from fathom.errors import UsageError
 from fathom.options import DEFAULT_SERVER, default_config_name
 from fathom.output import err
 from server import TritonServer
@@ -25,6 +26,8 @@ def connect(server: str | None, repository: Path) -> Iterator[str]:
 def connect_with_metrics(server: str | None, repository: Path) -> Iterator[tuple[str, str | None]]:
     """The same and, where it is known, the address of the metrics."""
     if server is not None:
+        if not server.rpartition(":")[2].isdigit() and "//" not in server:
+            raise UsageError(f"--server '{server}' names no port: write {server.rstrip(':') or 'HOST'}:8001")
         yield server, None
         return
     with Client(DEFAULT_SERVER, timeout_s=LOOK_TIMEOUT_S) as client:

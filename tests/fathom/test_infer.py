@@ -192,3 +192,15 @@ def test_nobody_at_the_address_is_a_short_line(capsys):
     assert cli.main(["infer", "m", "x=1", "--server", "127.0.0.1:9"]) == 2
     said = "cannot reach 127.0.0.1:9: connection refused; is the server running there?"
     assert capsys.readouterr().err == f"fathom infer: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [("localhost", "'localhost' names no port: write localhost:8001"), ("nohost.invalid:1", "no host of that name")],
+)
+def test_an_address_that_cannot_be_right_is_a_short_line(server, said, capsys):
+    assert cli.main(["infer", "m", "x=1", "--server", server, "--timeout", "5"]) == 2
+    *warnings, line = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert len(warnings) == ("." in server)
+    assert all("--tls-ca" in warning for warning in warnings)
