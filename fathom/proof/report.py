@@ -222,9 +222,9 @@ def _served(rows: Sequence[Row]) -> str:
         ),
     )
     handed = _table(
-        ["model behind another", "rows a request", "tensors handed over", "rows/s"],
-        ([row["model"], str(row["rows"]), row["hand_over"], _number(row["rows_per_s"])] for row in rows
-         if "hand_over" in row),
+        ["model behind another", "rows a request", "tensors handed over", "rows/s", "relative to the source"],
+        ([row["model"], str(row["rows"]), row["hand_over"], _number(row["rows_per_s"]),
+          f"{row['parity']['max_relative']:.1e}"] for row in rows if "hand_over" in row),
     )  # fmt: skip
     return f"{throughput}\n{capacity}\n{handed}"
 

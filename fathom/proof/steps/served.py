@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
+from clients import Client
 from clients.cuda_memory import CudaRegion
 from clients.shared_memory import SharedMemoryUnavailable
+from export.measure import answers, parity
 from fathom.proof import chain
 from fathom.proof.context import Context, Row
 from fathom.proof.deploy import request, saturate, served
@@ -15,6 +18,7 @@ from loadtests.slo import Slo
 from server import TritonServer
 
 STEP = "roofline"
+JUDGED_ROWS = 8
 
 
 def measure(context: Context) -> None:
@@ -144,10 +148,14 @@ def _hand_over(context: Context, subject: Subject) -> None:
             request(server, subject, batch, "grpc", model=chain.NAME) as asked,
         ):
             done = saturate(server, asked, settings, rows=batch, seconds=settings.seconds)
+            with Client(server.grpc_url) as client:
+                evaluation, source = subject.judged_on(JUDGED_ROWS)
+                distance = parity(answers(client.model(chain.NAME).__call__, evaluation), source)
         context.add(
             model=subject.model,
             precision=subject.precision,
             hand_over="device" if on_device else "host",
             rows=batch,
             rows_per_s=done["rows_per_s"],
+            parity=asdict(distance),
         )

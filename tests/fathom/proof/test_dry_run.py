@@ -45,7 +45,9 @@ def check_served(steps):
     rows = steps["served"]["rows"]
     assert {row["transport"] for row in rows if "batch" in row} == {"grpc", "system"}
     assert any(row.get("slo") for row in rows)
-    assert [row["hand_over"] for row in rows if "hand_over" in row] == ["host", "device"]
+    handed = [row for row in rows if "hand_over" in row]
+    assert [row["hand_over"] for row in handed] == ["host", "device"]
+    assert all(row["parity"]["max_abs"] < 1e-4 for row in handed)
 
 
 @pytest.mark.slow

@@ -57,6 +57,9 @@ def document():
                 } for batch in (1, 8)),
             ]),
             step("served", [served(1, 0.61), served(32, 0.7), {
+                "model": "mobilenet_v2", "precision": "fp32", "hand_over": "device", "rows": 32, "rows_per_s": 9e3,
+                "parity": PARITY,
+            }, {
                 "model": "mobilenet_v2", "precision": "fp32", "transport": "cuda", "slo": "p99=10ms",
                 "capacity_per_s": None, "estimate_per_s": 900.0, "verdict": "undecided", "reason": "", "seeds": [0],
             }]),
@@ -87,6 +90,7 @@ def test_measured_figures_are_in_the_tables_with_hardware_and_verdicts(document,
     assert "| ..., one row a request | 0.61 | >= 0.5 | reached |" in text
     assert "| best configuration / committed one | 1.30 |" in text
     assert "110 CUDA" in text
+    assert "| mobilenet_v2 | 32 | device | 9000 | 2.0e-03 |" in text
     assert "copy 4000 GB/s; TFLOP/s fp32 400" in text
     assert "- skipped: TensorRT cannot be imported" in text
     assert "- failed: minilm fp32: no transformers" in text
