@@ -49,7 +49,13 @@ def main() -> None:
             for number in range(arguments.searches):
                 with steps.step(f"search {number + 1}") as step:
                     request = CapacityRequest(
-                        server.grpc_url, arguments.model, [slo], budget_s=arguments.budget, seed=number, payloads=pool
+                        server.grpc_url,
+                        arguments.model,
+                        [slo],
+                        budget_s=arguments.budget,
+                        seed=number,
+                        payloads=pool,
+                        folder=arguments.results.with_suffix("") / str(number + 1),
                     )
                     found.append(find(request))
                     step.update(_told(found[-1]))

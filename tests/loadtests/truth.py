@@ -73,7 +73,7 @@ class KnownQueue:
 
 
 KNOWN = {
-    "capacity-md1": KnownQueue(2.0, False, Slo.parse("p99=40ms"), 150.0),
+    "capacity-md1": KnownQueue(2.0, False, Slo.parse("p99=40ms"), 120.0),
     "capacity-mm1": KnownQueue(1.0, True, Slo.parse("p99=20ms"), 150.0),
     "capacity-100": KnownQueue(8.0, False, Slo.parse("p99=60ms"), 180.0),
 }
