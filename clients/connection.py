@@ -221,6 +221,8 @@ class Connection:
                         yield Abandon(server)
             elif errors.is_connection_failure(error):
                 rotation.mark(server, up=False)
+            else:
+                rotation.mark(server, up=True)  # it answers, if only that health is not ours to ask
         else:
             server.missed = 0
             server.answered_s = time.monotonic()

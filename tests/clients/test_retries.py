@@ -138,6 +138,16 @@ def test_a_server_that_answers_requests_is_busy_and_not_hung():
     assert server.up
 
 
+def test_a_server_that_tells_nobody_of_its_health_is_used():
+    client = known("ab")
+    server = client.rotation().servers[0]
+    client.rotation().mark(server, up=False)
+    assert not probe(client, server, Rpc(UNAVAILABLE, "This protocol is restricted, expecting header 'x'"))
+    assert server.up
+    probe(client, server, REFUSED)
+    assert not server.up
+
+
 def test_nothing_is_given_up_where_no_other_server_is_up():
     client = known("ab")
     server, other = client.rotation().servers
