@@ -129,9 +129,7 @@ class RegionPool:
             yield from self._sweep(connection, region.kind)
         yield from self._unregister(connection, self._pool.retired())
         try:
-            yield from connection.call(
-                f"{region.kind}SharedMemoryRegister", region.registration(), retry=False
-            )  # fmt: skip
+            yield from connection.call(f"{region.kind}SharedMemoryRegister", region.registration(), retry=False)
         except errors.InferenceError as error:
             if (reason := _refusal(error, connection.endpoint)) is not None:
                 raise SharedMemoryUnavailable(reason, endpoint=connection.endpoint, status=error.status) from error
@@ -159,13 +157,12 @@ class RegionPool:
     def _sweep(self, connection: Connection, kind: str) -> Steps[None]:
         """Let the server unmap what killed processes of this machine had registered."""
         status = getattr(service_pb2, f"{kind}SharedMemoryStatusRequest")()
-        try:
+        with contextlib.suppress(errors.InferenceError):  # the registration that follows says what is wrong
             known = yield from connection.call(f"{kind}SharedMemoryStatus", status, retry=False)
             for name in dead_names(known.regions):
-                request = getattr(service_pb2, f"{kind}SharedMemoryUnregisterRequest")(name=name)
-                yield from connection.call(f"{kind}SharedMemoryUnregister", request, retry=False)
-        except errors.InferenceError:
-            pass  # the registration that follows says what is wrong
+                with contextlib.suppress(errors.ServerError):  # a request of the dead is still using it
+                    request = getattr(service_pb2, f"{kind}SharedMemoryUnregisterRequest")(name=name)
+                    yield from connection.call(f"{kind}SharedMemoryUnregister", request, retry=False)
 
 
 @atexit.register
