@@ -37,5 +37,7 @@ def connect_with_metrics(server: str | None, repository: Path) -> Iterator[tuple
         return
     with err.status(f"no server at {DEFAULT_SERVER}: starting Triton with {repository}"):
         embedded = TritonServer(repository, config_name=default_config_name(repository), stop_timeout_s=5).start()
-    with embedded:
+    try:
         yield embedded.grpc_url, embedded.metrics_url
+    finally:
+        embedded.stop()
