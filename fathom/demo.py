@@ -14,6 +14,7 @@ from export import recipes
 from export.exporter import export_model
 from export.measure import Measurement
 from export.models import digits
+from export.precision import FP32
 from fathom import answers, payloads, stations
 from fathom.manifests import manifest_of
 from fathom.options import default_config_name
@@ -63,15 +64,18 @@ class DemoResult:
         }
 
 
-def run(repository: Path, results: Path, slo: Slo, budget_s: float) -> DemoResult:
-    """Do it all; raises the errors of the package that failed."""
+def run(repository: Path, results: Path, slo: Slo, budget_s: float, precision: str = FP32) -> DemoResult:
+    """Do it all; a model that the precision is not offered for stays at FP32. Raises the errors of the package that
+    failed."""
     began = time.monotonic()
     done = DemoResult()
     results.mkdir(parents=True, exist_ok=True)
     with Steps() as steps:
         for name in recipes.NAMES:
             with steps.step(f"export {name}") as step:
-                exported = export_model(recipes.find(name), repository, on_progress=step.update)
+                recipe = recipes.find(name)
+                chosen = precision if precision in recipe.reduced else FP32
+                exported = export_model(recipe, repository, precision=chosen, on_progress=step.update)
                 step.update("unchanged" if exported.skipped else f"{exported.seconds:.1f} s")
         with steps.step("start Triton") as step:
             server = TritonServer(repository, config_name=default_config_name(repository), stop_timeout_s=5)

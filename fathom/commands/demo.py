@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import time
 from pathlib import Path
 
 from rich.table import Table
 
-from export import recipes
-from fathom import demo, options
+from export import recipes, vnni
+from export.precision import FP32, PRECISIONS
+from fathom import demo, options, precisions
 from fathom.commands import capacity
 from fathom.figures import cell
-from fathom.output import out, print_json
+from fathom.output import Steps, out, print_json
 from loadtests.slo import Slo
+
+ALL = "all"
+BUDGET_S, BUDGET_OF_ALL_S = 50.0, 20.0
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -25,7 +31,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--slo", default="p99=100ms", metavar="pNN=LIMIT", help="what the capacities must hold (default: %(default)s)"
     )
     command.add_argument(
-        "--budget", type=float, default=50.0, metavar="S", help="seconds per capacity search (default: %(default)g)"
+        "--precision",
+        choices=(*PRECISIONS, ALL),
+        default=FP32,
+        help="of the exported models; `all` serves and measures one after the other and closes with one table "
+        "(default: %(default)s)",
+    )
+    command.add_argument(
+        "--budget",
+        type=float,
+        metavar="S",
+        help=f"seconds per capacity search (default: {BUDGET_S:g}; {BUDGET_OF_ALL_S:g} with --precision all)",
     )
     options.add_json(command)
 
@@ -33,12 +49,64 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo and close with what it measured."""
     slo = Slo.parse(arguments.slo)
-    done = demo.run(arguments.model_repository, arguments.results, slo, arguments.budget)
+    if arguments.precision == ALL:
+        return _run_all(arguments, slo)
+    budget_s = arguments.budget or BUDGET_S
+    done = demo.run(arguments.model_repository, arguments.results, slo, budget_s, arguments.precision)
     if arguments.json:
         print_json(done.to_json())
     else:
         _summary(done)
     return 0
+
+
+def _run_all(arguments: argparse.Namespace, slo: Slo) -> int:
+    began = time.monotonic()
+    budget_s = arguments.budget or BUDGET_OF_ALL_S
+    with Steps() as steps:
+        rows = precisions.run(arguments.model_repository, arguments.results, slo, budget_s, steps)
+    seconds = time.monotonic() - began
+    if arguments.json:
+        print_json({"precisions": [row.to_json() for row in rows], "slo": str(slo), "seconds": round(seconds, 1)})
+        return 0
+    out.print()
+    out.print(precision_table(rows))
+    for reason, group in itertools.groupby(
+        (row for row in rows if row.reason), key=lambda row: (row.model, row.reason)
+    ):
+        precisions_left = ", ".join(row.precision for row in group)
+        out.print(f"  {reason[0]} is not offered at {precisions_left}: {reason[1]}", markup=False)
+    out.print()
+    out.print(f"  served by Triton on this CPU, capacity under {slo}; {vnni.sentence()}", markup=False)
+    out.print(f"  took {seconds:.0f} s", markup=False)
+    return 0
+
+
+def precision_table(rows: list[precisions.ServedPrecision]) -> Table:
+    """Size, accuracy at the served station and capacity; `x fp32` compares the estimates, which no grid rounds."""
+    heads = ("model", "precision", "size", "served accuracy", "min cosine", "certified", "estimate (95 %)", "x fp32")
+    made = Table(*heads, box=None, pad_edge=False)
+    full = {row.model: row.capacity for row in rows if row.precision == FP32}
+    for row in rows:
+        name = row.model if row.precision == FP32 else ""
+        if row.served is None or row.capacity is None or row.bytes is None:
+            made.add_row(name, row.precision, *("-" for _ in range(6)))
+            continue
+        certified, estimate = row.capacity.capacity_per_s, row.capacity.capacity_estimate_per_s
+        base, interval = full[row.model], row.capacity.capacity_estimate_interval_per_s
+        base_estimate = base.capacity_estimate_per_s if base else None
+        between = f" ({interval[0]:.0f} to {interval[1]:.0f})" if interval else ""
+        made.add_row(
+            name,
+            row.precision,
+            f"{row.bytes / 1e6:.2f} MB",
+            "\n".join(f"{figure} {cell(value)}" for figure, value in row.served.accuracy.items()),
+            f"{row.served.parity.min_cosine:.5f}" if row.served.parity else "-",
+            "-" if certified is None else f"{certified:.0f}/s",
+            "-" if estimate is None else f"{estimate:.0f}/s{between}",
+            f"{estimate / base_estimate:.2f}" if estimate and base_estimate else "-",
+        )
+    return made
 
 
 def _summary(done: demo.DemoResult) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from export import recipes
+from export import recipes, vnni
 from export.compare import PrecisionRow, compare
 from export.precision import CPU, RUNTIMES
 from export.recipe import Recipe
@@ -51,11 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
                 rows += compare(recipe, weights=arguments.weights, runtime=arguments.int8_for, on_progress=step.update)
                 step.update("done")
     if arguments.json:
-        print_json({"precisions": [row.to_json() for row in rows]})
+        print_json({"precisions": [row.to_json() for row in rows], "int8_instructions": vnni.found()})
     else:
         out.print(table(rows, {recipe.name: recipe for recipe in chosen}))
+        out.print(f"ONNX Runtime, one thread; {vnni.sentence()}", markup=False)
     for row in rows:
-        if row.passed is not True:
+        if row.passed is False:
             err.print(f"[yellow]note[/yellow] {row.model} at {row.precision}: {row.gate}", soft_wrap=True)
     return 1 if any(row.passed is False for row in rows) else 0
 
@@ -68,7 +69,7 @@ def table(rows: Sequence[PrecisionRow], chosen: Mapping[str, Recipe]) -> Table:
     for row in rows:
         name = row.model if row.precision == "fp32" else ""
         if row.measured is None or row.measured.parity is None or row.speed is None or row.bytes is None:
-            made.add_row(name, row.precision, *("-" for _ in range(8)), "not offered")
+            made.add_row(name, row.precision, *("-" for _ in range(8)), f"not offered: {row.gate}")
             continue
         parity, speed, base = row.measured.parity, row.speed, full[row.model].speed
         gains = [base.latency_ms[batch] / speed.latency_ms[batch] for batch in (1, 16)] if base else []
@@ -86,7 +87,7 @@ def table(rows: Sequence[PrecisionRow], chosen: Mapping[str, Recipe]) -> Table:
             f"{parity.max_relative:.1e}",
             f"{parity.min_cosine:.5f}",
             "\n".join(accuracy),
-            f"{speed.latency_ms[1]:.2f} ms",
+            f"{speed.latency_ms[1]:.3g} ms",
             f"{speed.rows_per_s(16):.0f}/s",
             " ".join(f"{gain:.2f}" for gain in gains),
             "passed" if row.passed else "failed",
