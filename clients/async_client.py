@@ -65,9 +65,7 @@ class AsyncClient(Connection):
         """
         return AsyncModel(self, await self.run(self.signature(name, version)))
 
-    async def ask(
-        self, request: bytes, model: str, timeout_s: float | None, headers: Headers | None, retry: bool
-    ) -> bytes:
+    async def ask(self, request: bytes, model: str, timeout_s: float | None, headers: Headers | None) -> bytes:
         """`run(call("ModelInfer", request, ...))`, with a shorter way to an answer at the first try."""
         rotation = self._rotation or self.rotation()
         chosen = rotation.pick()
@@ -86,9 +84,7 @@ class AsyncClient(Connection):
                 chosen.answered_s = time.monotonic()
             self._reached = True
             return answer
-        steps = self.call(
-            "ModelInfer", request, model=model, timeout_s=timeout_s, headers=headers, retry=retry, begun=begun
-        )
+        steps = self.call("ModelInfer", request, model=model, timeout_s=timeout_s, headers=headers, begun=begun)
         done: bytes = await self.run(steps)
         return done
 
@@ -161,7 +157,7 @@ class AsyncModel(BoundModel):
             request = codec.encode_as_before(self.spec, given) if outputs is None and not request_id else None
             if request is None:
                 request = codec.encode(self.spec, given, outputs=outputs, request_id=request_id)
-            return codec.decode(self.spec, await client.ask(request, self.spec.name, timeout_s, headers, retry=True))
+            return codec.decode(self.spec, await client.ask(request, self.spec.name, timeout_s, headers))
         return await client.run(
             self._infer(
                 given,
@@ -177,12 +173,17 @@ class AsyncModel(BoundModel):
         inputs: Mapping[str, Any] | None = None,
         /,
         *,
+        outputs: Sequence[str] | None = None,
         timeout_s: float | None = None,
+        request_id: str = "",
         headers: Headers | None = None,
         **named: Any,
     ) -> dict[str, Array]:
         """See `Model.one`."""
-        return await self.client.run(self._one({**(inputs or {}), **named}, timeout_s=timeout_s, headers=headers))
+        steps = self._one(
+            {**(inputs or {}), **named}, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers
+        )
+        return await self.client.run(steps)
 
     async def classify(
         self,

@@ -63,7 +63,7 @@ class Client(Connection):
         """
         return Model(self, self.run(self.signature(name, version)))
 
-    def ask(self, request: bytes, model: str, timeout_s: float | None, headers: Headers | None, retry: bool) -> bytes:
+    def ask(self, request: bytes, model: str, timeout_s: float | None, headers: Headers | None) -> bytes:
         """`run(call("ModelInfer", request, ...))`, with a shorter way to an answer at the first try."""
         rotation = self._rotation or self.rotation()
         chosen = rotation.pick()
@@ -81,9 +81,7 @@ class Client(Connection):
                 chosen.answered_s = time.monotonic()
             self._reached = True
             return answer
-        steps = self.call(
-            "ModelInfer", request, model=model, timeout_s=timeout_s, headers=headers, retry=retry, begun=begun
-        )
+        steps = self.call("ModelInfer", request, model=model, timeout_s=timeout_s, headers=headers, begun=begun)
         done: bytes = self.run(steps)
         return done
 
@@ -167,7 +165,7 @@ class Model(BoundModel):
             request = codec.encode_as_before(self.spec, given) if outputs is None and not request_id else None
             if request is None:
                 request = codec.encode(self.spec, given, outputs=outputs, request_id=request_id)
-            return codec.decode(self.spec, client.ask(request, self.spec.name, timeout_s, headers, retry=True))
+            return codec.decode(self.spec, client.ask(request, self.spec.name, timeout_s, headers))
         return client.run(
             self._infer(
                 given,
@@ -183,12 +181,17 @@ class Model(BoundModel):
         inputs: Mapping[str, Any] | None = None,
         /,
         *,
+        outputs: Sequence[str] | None = None,
         timeout_s: float | None = None,
+        request_id: str = "",
         headers: Headers | None = None,
         **named: Any,
     ) -> dict[str, Array]:
         """Infer one sample without a batch axis: it is added to the inputs and taken off the outputs."""
-        return self.client.run(self._one({**(inputs or {}), **named}, timeout_s=timeout_s, headers=headers))
+        steps = self._one(
+            {**(inputs or {}), **named}, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers
+        )
+        return self.client.run(steps)
 
     def classify(
         self,
