@@ -267,6 +267,7 @@ def test_sweeping_takes_the_dead_and_leaves_the_living():
             (FOLDER / name).unlink(missing_ok=True)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 on forks of processes with threads
 def test_a_fork_does_not_touch_its_parents_regions():
     pool = Pool()
     region, _ = pool.lend(5000)
