@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 from simulated import simulate
 
+from fathom.cli import main
 from loadtests.errors import BadRequestError, ResultsError
 from loadtests.plan import expected_p99_ms, latency_curve, make_plan, queue_policy
 from loadtests.point import Probe
 from loadtests.result import summarise
 from loadtests.slo import Slo
+from loadtests.store import Run, Store
 
 SLO = Slo.parse("p99=50ms")
 
@@ -87,3 +90,45 @@ def test_promises_nothing_without_a_certificate():
 def test_refuses_impossible_numbers(change):
     with pytest.raises(BadRequestError):
         make_plan(MEASURED, **{"rate_per_s": 1000.0, **change})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for model in ("cat", "dog"):
+        run = Run(model, "s:1", (SLO,), 0, {"unloaded_ms": 10.0}, None, {"cpu": "none"}, "2026-11-22T00:00")
+        store = Store(tmp_path, run)
+        for measured in MEASURED.points:
+            store.add(measured)
+    return tmp_path
+
+
+def test_the_command_prints_one_document(folder, capsys):
+    asked = ["plan", "--rate", "20000", "--report", str(folder), "--model", "cat", "--cost-per-hour", "4", "--json"]
+    assert main(asked) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["replicas"], document["spare"], document["max_queue_size"]) == (33, 1, 32)
+    assert document["cost_per_million"] == pytest.approx(1.8333, rel=1e-3)
+    assert len(document["assumptions"]) >= 6
+
+
+def test_the_command_tells_a_person(folder, capsys):
+    assert main(["plan", "--rate", "20000", "--report", str(folder), "--model", "dog"]) == 0
+    told = capsys.readouterr().out
+    assert "33 replicas of dog hold 20,000/s under p99=50ms (32 + 1 spare" in told
+    assert "assumed:" in told
+    assert "per million" not in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "holds several models (cat, dog); choose one with --model"),
+        (["--model", "cow"], "no results for cow; it has: cat, dog"),
+        (["--model", "cat", "--headroom", "1"], "headroom 1 must be"),
+    ],
+)
+def test_the_command_refuses_in_one_line(folder, capsys, arguments, message):
+    assert main(["plan", "--rate", "100", "--report", str(folder), *arguments]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
