@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from export import refusals
@@ -23,6 +24,11 @@ def load(source: str, home: Path) -> Brought:
         predict = session(path)
     except ExportError as error:
         opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), OLDEST_OPSET)
+        if found := re.search(r"is till opset (\d+)", str(error)):
+            raise ContractError(
+                f"{path.name} has opset {opset}, and the ONNX Runtime here loads up to {found[1]}: export it with "
+                f"opset {found[1]} or older"
+            ) from error
         if opset >= OLDEST_OPSET:
             raise
         raise ContractError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 import traceback
@@ -28,7 +29,12 @@ def call(source: str, home: Path, option: str) -> Any:
         module = _run(source, lambda: importlib.import_module(module_name))
         function = getattr(module, function_name, None)
         if not callable(function):
-            known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+            own = [
+                value
+                for value in vars(module).values()
+                if inspect.isfunction(value) and value.__module__ == module_name
+            ]
+            known = [value.__name__ for value in own if not value.__name__.startswith("_")]
             raise RecipeError(
                 f"{module_name} has no function '{function_name}': it has {', '.join(sorted(known)) or 'none'}"
             )
