@@ -98,6 +98,8 @@ def _classify(
     if status is code.DEADLINE_EXCEEDED:
         within = f"{timeout_s:.3g}" if timeout_s is not None else "?"
         return DeadlineExceeded, f"no answer from {at} within {within} s: raise timeout_s, or send less at a time"
+    if status is code.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return InvalidInput, f"{at}: the message is too large ({details}): send smaller batches"
     if status is code.RESOURCE_EXHAUSTED or (status is code.UNAVAILABLE and any(w in details for w in _QUEUE_WORDS)):
         return Overloaded, f"{at} is overloaded ({details}): send fewer requests at a time, or add servers"
     if "protocol is restricted" in details:
