@@ -20,14 +20,14 @@ _VARINT, _64_BIT, _BYTES, _32_BIT = 0, 1, 2, 5
 _CHUNK = 1 << 20
 
 
-def write(model: Any, home: Path, target: Path, *, largest: int = LARGEST_MESSAGE) -> None:
-    """Write a model whose external tensors lie in files of `home`, as one file where `largest` bytes allow it.
+def write(model: Any, home: Path, target: Path) -> None:
+    """Write a model whose external tensors lie in files of `home`, as one file where LARGEST_MESSAGE allows it.
 
     A larger one keeps them in one file beside it, `<target's name>.data`. `model` is changed. Raises ContractError for
     a data file that is missing or too short.
     """
     sources = [_Data.of(tensor, home) for tensor in model.graph.initializer]
-    if sum(source.length for source in sources if source) + model.ByteSize() > largest:
+    if sum(source.length for source in sources if source) + model.ByteSize() > LARGEST_MESSAGE:
         _write_beside(model, sources, target)
         return
     heads = []

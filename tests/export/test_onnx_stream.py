@@ -56,10 +56,13 @@ def test_parts_become_one_file_with_the_same_answers(whole: Path, parts: Path, t
     assert again.read_bytes() == target.read_bytes()
 
 
-def test_what_one_file_cannot_hold_stays_beside_it(whole: Path, parts: Path, tmp_path: Path) -> None:
+def test_what_one_file_cannot_hold_stays_beside_it(
+    whole: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_stream, "LARGEST_MESSAGE", 1000)
     target = tmp_path / "large.onnx"
 
-    onnx_stream.write(skeleton(parts), parts.parent, target, largest=1000)
+    onnx_stream.write(skeleton(parts), parts.parent, target)
 
     assert target.stat().st_size < 1000
     assert (tmp_path / "large.onnx.data").stat().st_size == 3 * 16 * 16 * 4
