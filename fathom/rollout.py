@@ -117,7 +117,7 @@ def _compare(client: Client, metadata: Any, config: Any, candidate: str, toleran
         metadata.name = name
         spec = ModelSpec.from_server(metadata, None, "")
         payloads = from_metadata(metadata, config, seed=0, count=EXAMPLES)
-        answers.append([codec.decode(spec, client.ask(payload, name, None, None, True)) for payload in payloads])
+        answers.append([codec.decode(spec, _call(client, "ModelInfer", payload)) for payload in payloads])
     for old, new in zip(*answers, strict=True):
         for output, wanted in old.items():
             given = new[output]

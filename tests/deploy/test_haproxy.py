@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 import os
 import signal
 import threading
@@ -42,10 +43,11 @@ class Figures:
 
     def row(self) -> str:
         errors = ", ".join(f"{count} {kind}" for kind, count in self.errors.items()) or "0"
+        back = "not brought back" if math.isnan(self.back_in_use_s) else f"{self.back_in_use_s:.2f} s"
         shares = " / ".join(str(count) for _, count in sorted(self.answered.items()))
         return (
             f"| {self.fault} | {'yes' if self.retries else 'no'} | {self.requests:,} | {errors} | {self.retried} | "
-            f"{self.longest_s:.2f} s | {self.out_of_use_s:.2f} s | {self.back_in_use_s:.2f} s | {shares} |"
+            f"{self.longest_s:.2f} s | {self.out_of_use_s:.2f} s | {back} | {shares} |"
         )
 
 
@@ -122,6 +124,17 @@ def meet(fleet: Fleet, fault: Callable[[Replica], None], requests: int, retries:
     )
 
 
+def test_requests_of_one_connection_are_spread_over_both_servers(healthy: Fleet) -> None:
+    balancer = healthy.balancer
+    before = balancer.answered()
+    with Client(balancer.address, tls=TLS(ca=balancer.ca)) as client:
+        double = client.model("double")
+        for number in range(100):
+            double(x=[[number, 0.0]])
+    shares = {name: count - before[name] for name, count in balancer.answered().items()}
+    assert all(40 <= share <= 62 for share in shares.values()), shares
+
+
 @pytest.mark.parametrize("requests", REQUESTS)
 def test_a_hanging_triton_holds_requests_no_longer_than_the_health_check(
     healthy: Fleet, requests: int, capsys: pytest.CaptureFixture[str]
@@ -152,14 +165,3 @@ def test_a_killed_triton_costs_clients_nothing(
         print("\n" + seen.row())
     assert seen.errors == {}
     assert seen.longest_s < DETECTION_S
-
-
-def test_requests_of_one_connection_are_spread_over_both_servers(healthy: Fleet) -> None:
-    balancer = healthy.balancer
-    before = balancer.answered()
-    with Client(balancer.address, tls=TLS(ca=balancer.ca)) as client:
-        double = client.model("double")
-        for number in range(100):
-            double(x=[[number, 0.0]])
-    shares = {name: count - before[name] for name, count in balancer.answered().items()}
-    assert all(40 <= share <= 62 for share in shares.values()), shares

@@ -20,7 +20,7 @@ from server import TritonServer
 
 TOKEN = "a-token"
 HEADERS = {"triton-grpc-protocol-admin-token": TOKEN}
-REQUESTS = int(os.environ.get("FATHOM_TEST_ROLL_REQUESTS", "1500"))
+REQUESTS = int(os.environ.get("FATHOM_TEST_ROLL_REQUESTS", "600"))
 QUICK = Rules(watch_s=0.5)
 
 
@@ -111,6 +111,7 @@ def test_an_unknown_model_is_refused(server: TritonServer, client: Client, tmp_p
         roll([client], "triple", tmp_path, server.model_repository, QUICK)
 
 
+@pytest.mark.slow
 def test_a_version_that_fails_real_requests_is_taken_back(server: TritonServer, client: Client, tmp_path: Path) -> None:
     before = versions(server)
     files = rolling_models.failing_for_large_inputs(tmp_path / "new")
