@@ -122,6 +122,8 @@ class Client(Connection):
         if isinstance(error, ValueError):  # gRPC's word for a channel that was closed between choosing and calling
             if self._closed.is_set():
                 raise ValueError("this client is closed: make another, or close it later") from None
+            if channel is server.channel:
+                raise error
             return Cut()
         gave_up = error.code() is grpc.StatusCode.CANCELLED and channel is not server.channel
         return Cut() if gave_up else error

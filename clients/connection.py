@@ -6,6 +6,7 @@ deadlines, retries, the choice of a server and the wording of errors are written
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -23,6 +24,7 @@ from clients.servers import PROBE_EVERY_S, PROBE_TIMEOUT_S, PROBES_MISSED, Rotat
 from clients.spec import ModelSpec
 
 T = TypeVar("T")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 class Send(NamedTuple):
@@ -277,4 +279,9 @@ class Connection:
 
 
 def _metadata(headers: Headers) -> tuple[tuple[str, str], ...] | None:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not (value.isascii() and value.isprintable()):
+            raise ValueError(
+                f"header {name!r} cannot be sent: names are letters, digits, - _ and ., values plain ASCII"
+            )
     return tuple((name.lower(), value) for name, value in headers.items()) or None

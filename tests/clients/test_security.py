@@ -156,6 +156,12 @@ def test_headers_may_be_made_for_each_request(secure_server, certificates):
     assert len(made) == 2
 
 
+@pytest.mark.parametrize("headers", [{"a b": "c"}, {"token": "two\nlines"}, {"": "x"}, {"token": "ü"}])
+def test_a_header_that_cannot_be_sent_is_refused_by_name(headers):
+    with pytest.raises(ValueError, match=f"header {next(iter(headers))!r} cannot be sent"):
+        Client("localhost:8001", headers=headers)
+
+
 FAR = ["triton:8001", "dns:///triton:8001", "10.0.0.7:8001", "[2001:db8::7]:8001", "ipv4:127.0.0.1:1,10.0.0.7:1"]
 NEAR = ["localhost:8001", "127.0.0.1:8001", "127.3.4.5:8001", "[::1]:8001", "ipv4:127.0.0.1:8001", "unix:/run/triton"]
 

@@ -184,7 +184,7 @@ def test_a_returning_server_is_used_again_within_5_s(pair):
         pair.kill(1)
         for model in models:
             assert model(x=[[1, 2]])["y"].tolist() == [[2, 4]]
-        time.sleep(2)
+        time.sleep(1)
         pair.restart(1)
         for model in models:
             before, start = executed(pair.servers[1]), time.monotonic()
