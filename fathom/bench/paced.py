@@ -61,7 +61,9 @@ class Meter:
 def drive(kind: str, url: str, request: bytes, *, rate_per_s: float, seconds: float) -> dict[str, float]:
     """Run the loop in a process of its own."""
     command = [sys.executable, "-m", "fathom.bench.paced", kind, url, str(rate_per_s), str(seconds)]
-    done = subprocess.run(command, input=request, capture_output=True, check=True)
+    done = subprocess.run(command, input=request, capture_output=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.decode().strip()}")
     result: dict[str, float] = json.loads(done.stdout)
     return result
 
