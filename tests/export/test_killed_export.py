@@ -1,7 +1,7 @@
 """An export that is killed leaves the repository as it was, and the next one repairs what lies beside it.
 
-The kills here hit a model of milliseconds; `test_exporter.py` has the slow one on a trained model. FATHOM_KILLS sets how
-many there are, in both.
+The kills here hit a model of milliseconds; `test_exporter.py` has the slow one on a trained model. FATHOM_KILLS sets
+how many there are, in both.
 """
 
 from __future__ import annotations
