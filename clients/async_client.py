@@ -12,7 +12,7 @@ import grpc.aio
 
 from clients import bulk, codec
 from clients.codec import Classification
-from clients.connection import Abandon, Begun, Connection, Pause, Send, Steps
+from clients.connection import CLOSED, Abandon, Begun, Connection, Pause, Send, Steps
 from clients.datatypes import Array
 from clients.errors import InferenceError
 from clients.model import BoundModel, OpenStream
@@ -68,6 +68,8 @@ class AsyncClient(Connection):
     async def ask(self, request: bytes, model: str, timeout_s: float | None, headers: Headers | None) -> bytes:
         """`run(call("ModelInfer", request, ...))`, with a shorter way to an answer at the first try."""
         rotation = self._rotation or self.rotation()
+        if self._closed.is_set():
+            raise ValueError(CLOSED)
         chosen = rotation.pick()
         started_s = time.monotonic()
         metadata = self.metadata(headers) if headers or self._makes_headers else self._fixed_metadata
@@ -118,6 +120,8 @@ class AsyncClient(Connection):
 
     async def _do(self, step: Send | Pause | Abandon) -> Any:
         if type(step) is Send:
+            if self._closed.is_set():
+                raise ValueError(CLOSED)
             server, method, request, timeout_s, metadata = step
             call = server.method(method)(request, timeout=timeout_s, metadata=metadata)
             return await self._answer(server, call)

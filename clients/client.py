@@ -13,7 +13,7 @@ import grpc
 
 from clients import bulk, codec
 from clients.codec import Classification
-from clients.connection import Abandon, Begun, Connection, Pause, Send, Steps
+from clients.connection import CLOSED, Abandon, Begun, Connection, Pause, Send, Steps
 from clients.datatypes import Array
 from clients.errors import InferenceError
 from clients.model import BoundModel, OpenStream
@@ -121,7 +121,7 @@ class Client(Connection):
         """`error` as gRPC's, or Cut for one that comes of giving `channel` up. Raises for a client that was closed."""
         if isinstance(error, ValueError):  # gRPC's word for a channel that was closed between choosing and calling
             if self._closed.is_set():
-                raise ValueError("this client is closed: make another, or close it later") from None
+                raise ValueError(CLOSED) from None
             if channel is server.channel:
                 raise error
             return Cut()

@@ -24,6 +24,7 @@ from clients.servers import PROBE_EVERY_S, PROBE_TIMEOUT_S, PROBES_MISSED, Rotat
 from clients.spec import ModelSpec
 
 T = TypeVar("T")
+CLOSED = "this client is closed: make another, or close it later"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -109,10 +110,10 @@ class Connection:
         return self.options.timeout_s
 
     def rotation(self) -> Rotation:
-        """The servers; the first use opens their channels."""
+        """The servers; the first use opens their channels. Raises ValueError for a client that was closed."""
         if self._rotation is None:
             if self._closed.is_set():
-                raise ValueError("this client is closed: make another, or close it later")
+                raise ValueError(CLOSED)
             with self._opening:
                 if self._rotation is None:
                     rotation = Rotation([Server(address, self._open_channel) for address in self._addresses])

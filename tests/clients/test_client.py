@@ -132,6 +132,18 @@ def test_a_closed_client_says_so(small_server):
             client.models()
 
 
+def test_a_closed_asyncio_client_says_so(small_server):
+    async def use_after_closing():
+        async with AsyncClient(small_server.grpc_url) as client:
+            double = await client.model("double")
+        with pytest.raises(ValueError, match="this client is closed"):
+            await double(x=[[1, 2]])
+        with pytest.raises(ValueError, match="this client is closed"):
+            await client.models()
+
+    asyncio.run(use_after_closing())
+
+
 def test_no_server_is_unreachable_with_its_address():
     with Client("127.0.0.1:9", timeout_s=5) as nobody, pytest.raises(Unreachable, match=r"127\.0\.0\.1:9"):
         nobody.model("double")
