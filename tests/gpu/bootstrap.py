@@ -82,7 +82,14 @@ def install(python: str, wheels: Sequence[str]) -> int:
     """pip's status; nothing is resolved and nothing looked up: the list is complete."""
     if not wheels:
         return 0
-    options = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps", "--ignore-installed"]
+    options = [
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-index",
+        "--no-deps",
+        "--no-compile",
+        "--ignore-installed",
+    ]
     return subprocess.run([python, "-m", "pip", "install", *options, *wheels], check=False).returncode
 
 
