@@ -186,6 +186,7 @@ def test_a_server_that_dies_is_told_and_what_was_measured_counts(start_queue, mo
     assert point.p50_ms < 200
 
 
+@pytest.mark.slow
 def test_the_capacity_command_takes_a_mix(small_server, tmp_path, capsys):
     status = cli.main(
         ["capacity", "double=3", "echo", "--slo", "p90=200ms", "--max-rate", "100", "--budget", "4", "--workers", "2",
