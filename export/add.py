@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export import added, draft, prepare, recipe_file, recipes, refusals, signature
+from export import added, draft, prepare, recipe_file, recipes, refusals, signature, trial
 from export.brought import ONNX, SKLEARN, Brought, bring
 from export.errors import ContractError, PublishError
 from export.exporter import ExportResult, export_model
@@ -72,7 +72,7 @@ def add(
         brought = _loaded(wish)
         raw = brought.raw(room)
         _check(raw, wish, model_repository)
-        plan = prepare.plan(brought, raw, room, wish.dims, batching=wish.max_batch_size > 0)
+        plan = trial.plan(brought, raw, room, wish.dims, batching=wish.max_batch_size > 0)
         on_progress("inspect", 1, 1)
         staged = room / "model_repository"
         recipe = _draft(staged / name, folder, wish, brought, plan, raw, room)
@@ -102,12 +102,12 @@ def _check(raw: Path, wish: Wish, model_repository: Path) -> None:
     model = refusals.onnx_file(raw)
     tag = wish.triton_tag or configured_tag(model_repository.resolve().parent)
     refusals.graph(model, raw, tag)
-    if unknown := prepare.unknown_dims(model, wish.dims):
+    if unknown := trial.unknown_dims(model, wish.dims):
         raise ContractError(unknown)
 
 
 def _draft(
-    staged: Path, folder: Path, wish: Wish, brought: Brought, plan: prepare.Plan, raw: Path, room: Path
+    staged: Path, folder: Path, wish: Wish, brought: Brought, plan: trial.Plan, raw: Path, room: Path
 ) -> added.Added:
     """Write config.pbtxt, recipe.toml and the example into the staged model folder; returns its recipe."""
     (staged / "1").mkdir(parents=True)
@@ -122,7 +122,7 @@ def _draft(
         widened=plan.widened,
         tolerance=plan.tolerance,
         rows=len(next(iter(plan.example.values()))),
-        seed=prepare.SEED,
+        seed=trial.SEED,
         inputs=plan.rules if made_up else None,
         axes=plan.axes,
     )
@@ -149,7 +149,7 @@ def _draft(
     return recipe
 
 
-def _rules_of(plan: prepare.Plan) -> dict[str, InputRule]:
+def _rules_of(plan: trial.Plan) -> dict[str, InputRule]:
     """The shapes of the example's requests, for the warm-up."""
     return {
         name: InputRule(rule.data_type, tuple(plan.example[name].shape[1:]), rule.values)

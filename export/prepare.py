@@ -1,297 +1,21 @@
-"""Find how an ONNX graph can be served (batched or not), by asking it, and write the graph that is."""
+"""Write the graph that is served: somebody's ONNX file with the edits that its recipe.toml names."""
 
 from __future__ import annotations
 
-import math
 import re
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from export import graph_edit, onnx_data, values
-from export.brought import Brought
-from export.errors import ContractError, ExportError
+from export import graph_edit, onnx_data
 from export.measure import text
 from export.onnx_file import session
-from export.profiles import AxisRange
-from export.recipe import Array, Arrays, Predict, Tolerance
-from export.recipe_file import NONE, OPENED, OWN, InputRule
-from export.signature import TRITON_TYPES
+from export.recipe import Array, Arrays, Predict
+from export.recipe_file import NONE, OPENED, OWN
 
-PROBED = 3
-"""Rows that are asked alone and together to see whether the first axis is a batch."""
-
-TAPS = 24
-SEED = 0
-RANDOM = frozenset(
-    ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
-)
 RELATIVE_TOLERANCE = 1e-3
 """Of the largest output: what FP32 arithmetic in another order may cost a deep network."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a graph is served: see `export.recipe_file`. `example` are requests stacked on a first axis;
-    `latency_ms` is what one takes the source at best."""
-
-    batch: str
-    widened: tuple[str, ...]
-    rules: Mapping[str, InputRule]
-    example: Arrays
-    axes: Mapping[str, Mapping[int, AxisRange]]
-    tolerance: Tolerance
-    notes: tuple[str, ...]
-    latency_ms: float
-
-
-def plan(brought: Brought, raw: Path, room: Path, dims: Mapping[str, int], *, batching: bool = True) -> Plan:
-    """Decide how the graph in `raw` is served, and find it to answer like the source.
-
-    `dims` sizes the open axes, by symbol or as `input:axis`. Raises ContractError for an open axis without a size, and
-    ExportError for a source that does not answer made-up input.
-    """
-    import onnx
-
-    model = onnx.load(str(raw), load_external_data=False)
-    notes = [*brought.notes]
-    if count := graph_edit.drop_weight_inputs(model):
-        notes.append(f"{count} weights were listed as inputs, too: they are constants now")
-    candidate, why_not = _candidate(model, dims) if batching else (NONE, "you asked for no batching")
-    trial = Trial(brought, raw, model, room, dims)
-    if candidate != NONE:
-        failure = trial.batches(candidate)
-        if failure is None:
-            notes += [_BATCHED[candidate], *trial.notes]
-        else:
-            candidate, why_not = NONE, failure
-            trial.no_batch = f", and no batch: {failure}"
-    if candidate == NONE:
-        notes.append(f"{why_not}: max_batch_size is 0, and each request is answered alone")
-    return trial.result(candidate, notes)
-
-
-_BATCHED = {
-    OWN: f"the first axis is a batch: {PROBED} rows together are answered as they are alone",
-    OPENED: f"the batch was fixed at 1 and is open now: {PROBED} rows together are answered as each is alone by the "
-    "source",
-}
-
-
-class Trial:
-    """The graph under examination: what it is asked, and what it answers."""
-
-    def __init__(self, brought: Brought, raw: Path, model: Any, room: Path, dims: Mapping[str, int]) -> None:
-        self.brought = brought
-        self.raw = raw
-        self.model = model
-        self.room = room
-        self.dims = dims
-        self.notes: list[str] = []
-        self.no_batch = ""
-        self.latency_ms = math.inf
-
-    def batches(self, candidate: str) -> str | None:
-        """Why rows cannot be asked together, as a sentence; None where their answers are those of each row alone."""
-        rules = self.rules(candidate)
-        example = self.probes(rules)
-        alone = [
-            self._ask({name: rows[index : index + 1] for name, rows in example.items()}) for index in range(PROBED)
-        ]
-        path = self.write(candidate, (), self.room / "probe.onnx")
-        try:
-            together = session(path)({name: rows[:PROBED] for name, rows in example.items()})
-        except Exception as error:  # ONNX Runtime's kinds: an operator that holds on to the one row
-            return f"{PROBED} rows at once fail in ONNX Runtime ({reason(error)})"
-        for name, rows in together.items():
-            if rows.ndim == 0 or len(rows) != PROBED:
-                return f"output '{name}' has no batch axis (its shape is {list(rows.shape)} for {PROBED} rows)"
-        for index, single in enumerate(alone):
-            for name, rows in together.items():
-                if name in single and not same(rows[index : index + 1], single[name]):
-                    return f"rows together are answered otherwise than alone (output '{name}')"
-        if candidate == OPENED and all(_constant(rows) for rows in together.values()):
-            return self._inner_values_agree(example)
-        return None
-
-    def _inner_values_agree(self, example: Arrays) -> str | None:
-        """The same for inner values, of a graph whose answers do not depend on what it is asked."""
-        import onnx
-
-        names = graph_edit.taps(self.model, TAPS)
-        paths = []
-        for name, path in (("alone", self.raw), ("together", self.room / "probe.onnx")):
-            model = onnx.load(str(path), load_external_data=False)
-            graph_edit.tap(model, names)
-            paths.append(self.room / f"tapped_{name}.onnx")
-            onnx_data.save(model, paths[-1], path.parent)
-        together = session(paths[1])({name: rows[:PROBED] for name, rows in example.items()})
-        source = session(paths[0])
-        for index in range(PROBED):
-            single = source({name: rows[index : index + 1] for name, rows in example.items()})
-            for name in names:
-                if single[name].shape[:1] == (1,) and not same(together[name][index : index + 1], single[name]):
-                    return f"rows together are computed otherwise than alone (inner value '{name}')"
-        self.notes.append(
-            f"every request gets the same answer, which proves little, so {len(names)} inner values were compared, too"
-        )
-        return None
-
-    def result(self, candidate: str, notes: list[str]) -> Plan:
-        """The plan for a candidate that holds."""
-        batched = candidate != NONE
-        rules = self.rules(candidate)
-        example = self.example(rules, batched=batched)
-        requests = [
-            {name: rows[index : index + 1] if batched else rows[index] for name, rows in example.items()}
-            for index in range(min(PROBED, len(next(iter(example.values())))))
-        ]
-        answers = [self._ask(request) for request in requests]
-        again = self._ask(requests[0])
-        widened = tuple(
-            name for name, value in [*requests[0].items(), *answers[0].items()] if value.ndim == (1 if batched else 0)
-        )
-        notes += _said_of(self.model, answers)
-        tolerance, drawn = _tolerance(answers, again)
-        operators = sorted({node.op_type for node in self.model.graph.node} & RANDOM)
-        if drawn:
-            named = f" ({', '.join(operators)})" if operators else ""
-            notes.append(
-                f"the source answers the same question differently{named}: parity allows for what it varies by"
-            )
-        elif operators:
-            notes.append(f"the graph draws random numbers ({', '.join(operators)}): expect answers to vary")
-        if widened:
-            kind = "beside the batch" if batched else "at all"
-            named = ", ".join(f"'{name}'" for name in widened)
-            notes.append(f"{named}: no axis {kind}, so one of size 1 was added, as Triton needs")
-        shaped = {name: InputRule(rule.data_type, rule.shape or (1,), rule.values) for name, rule in rules.items()}
-        stacked = {
-            name: rows.reshape(len(rows), 1) if name in widened and batched else rows for name, rows in example.items()
-        }
-        axes = self._axes(candidate)
-        return Plan(candidate, widened, shaped, stacked, axes, tolerance, tuple(notes), self.latency_ms)
-
-    def rules(self, candidate: str) -> dict[str, InputRule]:
-        """How each input is made up, the batch axis left out. Raises ContractError for an axis without a size."""
-        from onnx import TensorProto
-
-        found = {}
-        for value in graph_edit.inputs(self.model):
-            kind = TRITON_TYPES[TensorProto.DataType.Name(value.type.tensor_type.elem_type)]
-            sizes = [
-                size if isinstance(size, int) else self._size(value.name, axis, size, candidate)
-                for axis, size in enumerate(graph_edit.shape(value) or ())
-                if not (axis == 0 and candidate != NONE)
-            ]
-            found[value.name] = InputRule(kind, tuple(sizes), values.guess(self.model, value.name, kind))
-        return found
-
-    def example(self, rules: Mapping[str, InputRule], *, batched: bool) -> dict[str, Array]:
-        """Requests on a first axis: the source's own, else made up."""
-        if self.brought.example is None:
-            return values.rows(_wanted(rules), row_count(rules), SEED)
-        given = {name: self._given(name, rule.data_type) for name, rule in rules.items()}
-        if batched:
-            return given
-        return {name: rows[None] if rows.ndim == self._rank(name) else rows for name, rows in given.items()}
-
-    def probes(self, rules: Mapping[str, InputRule]) -> dict[str, Array]:
-        """PROBED rows that differ: the example's, filled up with made-up ones where it has fewer."""
-        example = self.example(rules, batched=True)
-        have = len(next(iter(example.values())))
-        if have >= PROBED:
-            return {name: rows[:PROBED] for name, rows in example.items()}
-        made_up = values.rows(_wanted(rules), PROBED - have, SEED)
-        filled = {name: np.concatenate([rows, made_up[name]]) for name, rows in example.items()}
-        try:
-            self.brought.predict({name: rows[-1:] for name, rows in filled.items()})
-        except Exception:  # made-up rows that the source does not take
-            self.notes.append(f"the example has {have} rows: with {PROBED} or more, batching could be judged on them")
-            return {name: np.resize(rows, (PROBED, *rows.shape[1:])) for name, rows in example.items()}
-        return filled
-
-    def _given(self, name: str, data_type: str) -> Array:
-        """The example of one input, of the graph's type. Raises ContractError where it cannot be."""
-        example = self.brought.example or {}
-        if name not in example:
-            raise ContractError(f"the example has nothing for input '{name}': it has {', '.join(example)}")
-        rows = np.asarray(example[name])
-        if data_type == "TYPE_STRING":
-            if rows.dtype.kind not in "US":
-                raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes texts: give numpy.str_")
-            return rows.astype(np.str_)
-        wanted = values.NUMPY[data_type]
-        if not np.can_cast(rows.dtype, wanted, "same_kind"):
-            raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes {wanted}: convert it")
-        return rows.astype(wanted)
-
-    def _rank(self, name: str) -> int:
-        return next(len(graph_edit.shape(value) or ()) for value in graph_edit.inputs(self.model) if value.name == name)
-
-    def write(self, candidate: str, widened: tuple[str, ...], path: Path) -> Path:
-        """The graph as it is served, without the outputs' shapes being held to a run."""
-        edited = type(self.model)()
-        edited.CopyFrom(self.model)
-        edit(edited, candidate, widened)
-        onnx_data.save(edited, path, self.raw.parent)
-        return path
-
-    def _ask(self, request: Arrays) -> dict[str, Array]:
-        began = time.perf_counter()
-        try:
-            answer = self.brought.predict(request)
-        except ExportError:
-            raise
-        except Exception as error:  # torch's, scikit-learn's and ONNX Runtime's kinds
-            kind = "the example" if self.brought.example is not None else "made-up input"
-            raise ExportError(
-                f"the source does not answer {kind} ({reason(error)}): give it real requests with --example FILE.npz, "
-                "or other sizes with --dim"
-            ) from error
-        self.latency_ms = min(self.latency_ms, 1000 * (time.perf_counter() - began))
-        arrays = {name: np.asarray(array) for name, array in answer.items()}
-        for name, array in arrays.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ExportError(
-                    f"output '{name}' holds NaN or infinity for made-up input: give real requests with "
-                    "--example FILE.npz"
-                )
-        return arrays
-
-    def _size(self, name: str, axis: int, symbol: int | str | None, candidate: str) -> int:
-        key = str(symbol) if symbol else f"{name}:{axis}"
-        for known in (self.dims, self.brought.sizes):
-            for word in (f"{name}:{axis}", key):
-                if word in known:
-                    return known[word]
-        if name in (self.brought.example or {}):
-            sizes = np.asarray((self.brought.example or {})[name]).shape
-            sizes = sizes[1:] if len(sizes) > self._rank(name) else sizes  # requests of a model without a batch axis
-            if axis < len(sizes):
-                return int(sizes[axis])
-        batch = self.no_batch if axis == 0 and candidate == NONE else ""
-        raise ContractError(
-            f"axis {axis} of input '{name}' is open{batch}; say how long it is in an example request, with "
-            f"--dim {key}=16"
-        )
-
-    def _axes(self, candidate: str) -> dict[str, dict[int, AxisRange]]:
-        """What an engine is built for on each open axis but the batch: from 1 to the longest known, or four times the
-        example's size."""
-        found: dict[str, dict[int, AxisRange]] = {}
-        for value in graph_edit.inputs(self.model):
-            for axis, size in enumerate(graph_edit.shape(value) or ()):
-                if isinstance(size, int) or (axis == 0 and candidate != NONE):
-                    continue
-                optimum = self._size(value.name, axis, size, candidate)
-                longest = self.brought.longest.get(str(size), 4 * optimum)
-                found.setdefault(value.name, {})[axis] = AxisRange(1, optimum, max(optimum, longest))
-        return found
 
 
 def write(raw: Path, batch: str, widened: tuple[str, ...], example: Arrays, path: Path) -> None:
@@ -334,30 +58,6 @@ def widening(predict: Predict, widened: tuple[str, ...], batched: bool) -> Predi
     return wide
 
 
-def unknown_dims(model: Any, dims: Mapping[str, int]) -> str | None:
-    """A sentence about the first `--dim` that no axis of the inputs goes by; None where each fits one."""
-    open_axes = []
-    for value in graph_edit.inputs(model):
-        for axis, size in enumerate(graph_edit.shape(value) or ()):
-            if not isinstance(size, int):
-                open_axes += [str(size)] * bool(size) + [f"{value.name}:{axis}"]
-    for name in dims:
-        if name not in open_axes:
-            known = ", ".join(dict.fromkeys(open_axes)) or "none"
-            return f"--dim {name}={dims[name]}: no input has an open axis of that name (open are: {known})"
-    return None
-
-
-def _wanted(rules: Mapping[str, InputRule]) -> dict[str, tuple[str, tuple[int, ...], values.Values]]:
-    return {name: (rule.data_type, rule.shape, rule.values) for name, rule in rules.items()}
-
-
-def row_count(rules: Mapping[str, InputRule]) -> int:
-    """How many requests to make up: 8 to 64, at most 16 MB of them."""
-    size = sum(4 * math.prod(rule.shape) for rule in rules.values())
-    return int(min(64, max(8, 16_000_000 // max(1, size) if size < 250_000 else 8)))
-
-
 def same(one: Array, other: Array) -> bool:
     """Whether two answers agree as far as FP32 arithmetic in another order allows."""
     if one.shape != other.shape:
@@ -371,57 +71,6 @@ def same(one: Array, other: Array) -> bool:
     return bool(np.allclose(one.astype(np.float64), other.astype(np.float64), rtol=0, atol=limit, equal_nan=True))
 
 
-def _candidate(model: Any, dims: Mapping[str, int]) -> tuple[str, str]:
-    """Whether the first axes may be a batch, and if not, why."""
-    firsts = {}
-    for value in graph_edit.inputs(model):
-        sizes = graph_edit.shape(value) or ()
-        first = sizes[0]
-        if not isinstance(first, int) and (str(first) in dims or f"{value.name}:0" in dims):
-            return NONE, f"--dim fixes the first axis of '{value.name}'"
-        firsts[value.name] = first
-    if all(not isinstance(first, int) for first in firsts.values()):
-        return OWN, ""
-    if all(first == 1 for first in firsts.values()):
-        return OPENED, ""
-    named = ", ".join(f"'{name}' {first or 'open'}" for name, first in firsts.items())
-    return NONE, f"the first axes of the inputs are no open batch ({named})"
-
-
-def _said_of(model: Any, answers: list[dict[str, Array]]) -> list[str]:
-    notes = []
-    doubles = [
-        value.name
-        for value in (*graph_edit.inputs(model), *model.graph.output)
-        if value.type.tensor_type.elem_type == 11
-    ]
-    if doubles:
-        named = ", ".join(f"'{name}'" for name in doubles)
-        notes.append(
-            f"{named}: float64, which TensorRT has no tensors for: no engine can be built, ONNX Runtime serves it"
-        )
-    if len(answers) > 1 and all(same(answers[0][name], other[name]) for other in answers[1:] for name in answers[0]):
-        notes.append("every example request gets the same answer: parity says little about this model")
-    return notes
-
-
-def _tolerance(answers: list[dict[str, Array]], again: dict[str, Array]) -> tuple[Tolerance, bool]:
-    """What stations may differ by, of two significant digits, and whether the source itself varies."""
-    numbers = [
-        np.abs(array.astype(np.float64)) for each in answers for array in each.values() if array.dtype.kind in "fiub"
-    ]
-    scale = max((float(array.max(initial=0.0)) for array in numbers), default=0.0)
-    half = any(array.dtype == np.float16 for each in answers for array in each.values())
-    limit = (scale or 1.0) * RELATIVE_TOLERANCE * (10 if half else 1)
-    spread = 0.0
-    for name, array in answers[0].items():
-        if array.dtype.kind == "f" and array.shape == again[name].shape and array.size:
-            spread = max(spread, float(np.abs(array.astype(np.float64) - again[name].astype(np.float64)).max()))
-    if spread > limit:
-        return Tolerance(float(f"{10 * spread:.1e}"), -1.0), True
-    return Tolerance(float(f"{limit:.1e}"), 0.999 if half else 0.9999), False
-
-
 def _declared(declared: graph_edit.Shape, observed: tuple[int, ...], batched: bool) -> list[int | str | None]:
     """An output's shape: what the graph declares where a run agrees, open where it does not."""
     if len(declared) != len(observed):
@@ -433,10 +82,6 @@ def _declared(declared: graph_edit.Shape, observed: tuple[int, ...], batched: bo
     if batched:
         sizes[0] = graph_edit.BATCH
     return sizes
-
-
-def _constant(rows: Array) -> bool:
-    return all(same(rows[index : index + 1], rows[:1]) for index in range(1, len(rows)))
 
 
 def reason(error: Exception) -> str:
