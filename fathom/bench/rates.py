@@ -27,7 +27,7 @@ ON_TIME_MS = (1.0, 5.0)
 LEAST_KEPT = 0.9
 START_PER_S = {GENERATOR: 2000.0, "tritonclient": 100.0, "locust": 100.0}
 STEP = math.sqrt(2)
-"""Not more: Triton 2.51 has ended under a rate of twice what it held, which left tens of thousands of requests behind."""
+"""Not more: Triton 2.51 has ended at twice the rate that it held, with tens of thousands of requests waiting."""
 TRIES = 2
 """Runs at each rate, of which the better one counts: one hiccup of the machine is not the loop's fault."""
 FEWEST_REQUESTS = 200
