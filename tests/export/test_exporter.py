@@ -303,7 +303,7 @@ export_model(recipes.find("rain_forecast"), Path({str(exported)!r}), force=True)
         assert onnx_file.session(exported / "rain_forecast" / "1" / "model.onnx")(question)
         if index % 10 == 9:
             with (
-                TritonServer(exported, config_name="cpu", stop_timeout_s=0) as server,
+                TritonServer(exported, stop_timeout_s=0) as server,
                 Client(server.grpc_url) as client,
             ):
                 assert client.model("rain_forecast")(question)
