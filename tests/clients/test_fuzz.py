@@ -25,7 +25,7 @@ from server import TritonServer
 COUNT = int(os.environ.get("FATHOM_FUZZ", "1500"))
 SEED = int(os.environ.get("FATHOM_FUZZ_SEED", "1"))
 WARM_UP = COUNT // 3  # caches fill until here; memory is compared from here on
-MOST_GROWTH_MB = 16
+MOST_GROWTH_MB = 24
 
 MODELS = {
     "every": (4, {t.lower(): (t, [-1]) for t in (*NUMPY_TYPE, "BYTES")}),
