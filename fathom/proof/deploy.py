@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,7 @@ from fathom.proof.subject import Subject
 from server import TritonServer
 
 ALIGNMENT = 64
+RELEASE_S = 15.0
 DEVICE_TENSORS = "FORCE_CPU_ONLY_INPUT_TENSORS"
 
 
@@ -169,4 +171,12 @@ def _registered(url: str, region: Region) -> Iterator[None]:
             yield
         finally:
             unregister = getattr(service_pb2, f"{region.kind}SharedMemoryUnregisterRequest")(name=region.name)
-            getattr(stub, f"{region.kind}SharedMemoryUnregister")(unregister, timeout=10)
+            until_s = time.monotonic() + RELEASE_S
+            while True:
+                try:
+                    getattr(stub, f"{region.kind}SharedMemoryUnregister")(unregister, timeout=10)
+                    break
+                except grpc.RpcError as error:  # a loop that ended leaves requests in flight
+                    if "currently in use" not in str(error) or time.monotonic() > until_s:
+                        raise
+                    time.sleep(0.1)
