@@ -209,7 +209,7 @@ def _confirm(state: _State, low: float) -> Searching:
     certified = max((best.rate_per_s for best in certificates(state.points)), default=0.0)
     refused = [p.rate_per_s for p in state.points if p.phase == "confirm" and p.rate_per_s > certified]
     ceiling = min([plan.max_per_s, *(rate_per_s / (1 + plan.tolerance) for rate_per_s in refused)])
-    tried = bool(certified or refused)
+    tried, failures = bool(certified or refused), 0
     # What cannot pass even when clean is not worth its time, except as the one look that everybody gets.
     fewest = max(required_requests(slo.percentile, 0) for slo in plan.slos)
     while state.left_s > _LEAST_LEFT * plan.budget_s and certified < plan.max_per_s:
@@ -229,9 +229,10 @@ def _confirm(state: _State, low: float) -> Searching:
             seconds = min(max(_ROOM * missing / rate_per_s, _LEAST_ROOM * state.left_s), state.left_s)
             yield from _fire(state, "confirm", rate_per_s, seconds)
         if is_certified(state.points, rate_per_s):
-            certified = max(certified, rate_per_s)
-        else:
-            ceiling = min(ceiling, rate_per_s / (1 + plan.tolerance))
+            certified, failures = max(certified, rate_per_s), 0
+        else:  # each further failure says more clearly that the points so far flatter the server
+            ceiling = min(ceiling, rate_per_s / (1 + plan.tolerance * 2**failures))
+            failures += 1
 
 
 def _see_the_edge(state: _State) -> Searching:
