@@ -216,15 +216,25 @@ def _unloaded_ms(traffic: Traffic, slos: Sequence[Slo], request: CapacityRequest
 
 
 def _settle(traffic: Traffic, unloaded_ms: float, request: CapacityRequest) -> None:
-    """Waits until what an early stop left at the server is worked off, so that it cannot spoil the next probe."""
+    """Waits until what an early stop left at the server is worked off, so that it cannot spoil the next probe.
+
+    TargetLostError: it answers nothing at all any more.
+    """
     until_s = time.monotonic() + _SETTLE_S
+    silence: TargetLostError | None = None
     while time.monotonic() < until_s:
         try:
             asked = [target.infer(pool[0], _timeout_s(request)) for target, pool in traffic.first_payloads]
+            silence = None
             if float(traffic.weights @ asked) < 2 * unloaded_ms + 2:
                 return
+        except TargetLostError as error:
+            silence = error
         except TargetError:
+            silence = None
             time.sleep(0.2)  # a full queue refuses; a dead server shows at the next probe
+    if silence is not None:
+        raise silence
 
 
 def _timeout_s(request: CapacityRequest) -> float:

@@ -82,7 +82,7 @@ def summarise(
     """The result that these points support. `partial` says why the search ended early, empty when it did not."""
     confirmed = next(iter(certificates(points)), None)
     fitted = estimate(points, slos)
-    verdict, reason = _verdict(points, confirmed, fitted)
+    verdict, reason = _verdict(points, confirmed, fitted, advise=not partial)
     return CapacityResult(
         model=model,
         server=server,
@@ -102,7 +102,9 @@ def summarise(
     )
 
 
-def _verdict(points: Sequence[Point], confirmed: Certificate | None, fitted: Estimate | None) -> tuple[Verdict, str]:
+def _verdict(
+    points: Sequence[Point], confirmed: Certificate | None, fitted: Estimate | None, *, advise: bool
+) -> tuple[Verdict, str]:
     if confirmed is not None:
         return "pass", f"at {confirmed.rate_per_s:.4g}/s, {confirmed.describe()}"
     if not points:
@@ -113,7 +115,7 @@ def _verdict(points: Sequence[Point], confirmed: Certificate | None, fitted: Est
     if not any(point.passes for point in points):
         lowest = min(points, key=lambda point: point.rate_per_s)
         return "fail", f"even {lowest.rate_per_s:.4g}/s is too much: {lowest.reason}"
-    advice = "a longer budget would certify a rate"
+    advice = "; a longer budget would certify a rate" if advise else ""
     if fitted is None:
-        return "undecided", f"no rate was confirmed ({last.reason}); {advice}"
-    return "undecided", f"no rate was confirmed at 99 % (last tried {last.rate_per_s:.4g}/s: {last.reason}); {advice}"
+        return "undecided", f"no rate was confirmed ({last.reason}){advice}"
+    return "undecided", f"no rate was confirmed at 99 % (last tried {last.rate_per_s:.4g}/s: {last.reason}){advice}"

@@ -11,6 +11,7 @@ from loadtests.server_stats import composing_models
 
 _CONNECT_S = 5.0
 _ASK_S = 30.0
+_FROZEN_S = 10.0  # statistics are counters: a server that cannot give them in this time serves nobody
 
 
 class Target:
@@ -83,12 +84,17 @@ class Target:
             return model_config_pb2.ModelConfig(name=model or self.model)
 
     def infer(self, payload: bytes, timeout_s: float) -> float:
-        """The latency in ms of one request; TargetError with the server's reason when it refuses."""
+        """The latency in ms of one request.
+
+        TargetLostError when there is no answer in time, TargetError with the server's reason when it refuses.
+        """
         request = self._pb.ModelInferRequest.FromString(payload)
         begin_s = time.monotonic()
         try:
             self._stub.ModelInfer(request, timeout=timeout_s)
         except self._grpc.RpcError as error:
+            if error.code() == self._grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise TargetLostError(f"{self.model} at {self.server} gave no answer within {timeout_s:g} s") from None
             raise TargetError(f"{self.model} refuses the warm-up request: {_reason(error)}") from None
         return (time.monotonic() - begin_s) * 1e3
 
@@ -102,10 +108,14 @@ class Target:
             found: list[Any] = []
             for step in self._steps:
                 request = self._pb.ModelStatisticsRequest(name=step)
-                found += self._stub.ModelStatistics(request, timeout=_ASK_S).model_stats
+                found += self._stub.ModelStatistics(request, timeout=_FROZEN_S).model_stats
         except self._grpc.RpcError as error:
             if error.code() == self._grpc.StatusCode.UNAVAILABLE:
                 raise TargetLostError(f"{self.server} does not answer any more: {_reason(error)}") from None
+            if error.code() == self._grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise TargetLostError(
+                    f"{self.server} is reachable but frozen: it has not told its statistics for {_FROZEN_S:g} s"
+                ) from None
             self._has_statistics = False
             return []
         return found

@@ -137,6 +137,20 @@ def test_a_server_that_dies_leaves_the_points_so_far(start_queue, tmp_path):
     assert "partial" in write_report(tmp_path).read_text()
 
 
+def test_a_server_that_freezes_is_no_server_that_is_slow(start_queue, monkeypatch):
+    queue = start_queue("--service-ms", "2")
+    monkeypatch.setattr("loadtests.capacity._SETTLE_S", 2.0)
+
+    def watch(point):
+        if point.number == 1:
+            threading.Timer(0.3, queue.process.send_signal, (signal.SIGSTOP,)).start()
+
+    result = find(CapacityRequest(queue.address, "queue", [P99], budget_s=30, timeout_s=1), on_point=watch)
+    assert result.partial
+    assert "no answer within" in result.reason
+    assert len(result.points) >= 2
+
+
 def test_ctrl_c_keeps_what_was_measured(start_queue, tmp_path):
     queue = start_queue("--service-ms", "2")
 
