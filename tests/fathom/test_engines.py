@@ -24,7 +24,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The small repository, whose recipe `fathom export scale` finds, on a machine without a GPU."""
     weights = tmp_path / "gain.txt"
     weights.write_text("2")
-    monkeypatch.setattr(recipes, "find", lambda name: Scale(weights))
+    monkeypatch.setattr(recipes, "find", lambda name, repository=None: Scale(weights))
     monkeypatch.setattr(gpu, "find", lambda: None)
     return write_repository(tmp_path / "model_repository")
 
