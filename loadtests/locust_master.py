@@ -25,6 +25,7 @@ from loadtests.record import Record
 from loadtests.split import Part, merge, split
 
 _FIRST_WAIT_S, _LATER_WAIT_S = 120.0, 5.0
+_LAST_WAIT_S = 30.0  # when one dies, Locust may take the others for missing until their next words come through
 _HEAD_START_S = 0.2
 _LOOK_S = 0.02
 _READY_S = 30.0
@@ -93,7 +94,7 @@ class LocustMaster:
         if len(self._ready()) < self._wanted:
             host, port = self._runner.master_bind_host, self._runner.master_bind_port
             print(f"waiting for {self._wanted} Locust workers at {host}:{port}", file=sys.stderr, flush=True)
-        for wait_s, wanted in ((self._wait_s, self._wanted), (_LATER_WAIT_S, 1)):
+        for wait_s, wanted in ((self._wait_s, self._wanted), (_LAST_WAIT_S, 1)):
             with gevent.Timeout(wait_s, False):
                 while len(self._ready()) < wanted:
                     gevent.sleep(_LOOK_S)
