@@ -94,12 +94,17 @@ class LocustMaster:
         if len(self._ready()) < self._wanted:
             host, port = self._runner.master_bind_host, self._runner.master_bind_port
             print(f"waiting for {self._wanted} Locust workers at {host}:{port}", file=sys.stderr, flush=True)
-        for wait_s, wanted in ((self._wait_s, self._wanted), (_LAST_WAIT_S, 1)):
-            with gevent.Timeout(wait_s, False):
-                while len(self._ready()) < wanted:
-                    gevent.sleep(_LOOK_S)
+        self._await(self._wanted, self._wait_s)
+        if not self._ready():
+            self._await(1, _LAST_WAIT_S)
+            self._await(self._wanted, _LATER_WAIT_S)  # they come back one after the other
         self._wait_s = _LATER_WAIT_S
         return self._ready()
+
+    def _await(self, wanted: int, wait_s: float) -> None:
+        with gevent.Timeout(wait_s, False):
+            while len(self._ready()) < wanted:
+                gevent.sleep(_LOOK_S)
 
     def _ready(self) -> list[str]:
         """In the order in which they connected."""
