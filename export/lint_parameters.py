@@ -23,13 +23,14 @@ ONNXRUNTIME = {
     "arena_extend_strategy",
     "do_copy_in_default_stream",
     "FORCE_CPU_ONLY_INPUT_TENSORS",
+    "rows_per_run",
 }
-"""What Triton's ONNX Runtime backend reads (onnxruntime.cc), and Triton's own word to the embedded server's."""
+"""What Triton's ONNX Runtime backend reads (onnxruntime.cc), and what only the embedded server's does: the last two."""
 
 TENSORRT = {"execution_context_allocation_strategy", "enable_multi_device", "multi_device_gpus"}
 PYTHON = {"EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS"}
 
-WHOLE_NUMBERS = ("intra_op_thread_count", "inter_op_thread_count", "execution_mode", "gpu_mem_limit")
+WHOLE_NUMBERS = ("intra_op_thread_count", "inter_op_thread_count", "execution_mode", "gpu_mem_limit", "rows_per_run")
 
 TENSORRT_PROVIDER = {
     "precision_mode",

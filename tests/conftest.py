@@ -29,7 +29,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session")
 def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`double`, `echo` (strings), `mixed` (two types, no batch axis) and `slow` (a python model that sleeps)."""
+    """`double`, `echo` (strings), `mixed` (two types, no batch axis), `in_runs` and `slow` (a python model that sleeps)."""
     repository = tmp_path_factory.mktemp("small") / "model_repository"
     write_double(
         repository / "double",
@@ -63,6 +63,24 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [("whole_out", TensorProto.INT64, [3]), ("half_out", TensorProto.FLOAT16, ["m"])],
     )
     (repository / "mixed" / "config.pbtxt").write_text('backend: "onnxruntime"\n')
+    write_onnx(
+        repository / "in_runs" / "1" / "model.onnx",
+        [
+            helper.make_node("Shape", ["x"], ["shape"]),
+            helper.make_node("Shape", ["x"], ["count"], start=0, end=1),
+            helper.make_node("Expand", ["count", "shape"], ["together"]),
+            helper.make_node("Identity", ["x"], ["same"]),
+        ],
+        [("x", TensorProto.FLOAT, ["n", 1])],
+        [("together", TensorProto.INT64, ["n", 1]), ("same", TensorProto.FLOAT, ["n", 1])],
+    )
+    (repository / "in_runs" / "config.pbtxt").write_text(
+        """
+        backend: "onnxruntime"
+        max_batch_size: 8
+        parameters { key: "rows_per_run" value { string_value: "2" } }
+        """
+    )
     slow = repository / "slow"
     (slow / "1").mkdir(parents=True)
     (slow / "config.pbtxt").write_text(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from export.lint_parameters import ONNXRUNTIME
 
-BACKEND = Path(__file__).parents[2] / "server" / "backends" / "onnxruntime" / "model.py"
-NAMED_IN = ("SESSION_PARAMETERS", "CUDA_PARAMETERS", "DEVICE_TENSORS")
+BACKEND = Path(__file__).parents[2] / "server" / "backends" / "onnxruntime" / "fathom_session.py"
+NAMED_IN = ("SESSION_PARAMETERS", "CUDA_PARAMETERS", "DEVICE_TENSORS", "ROWS_PER_RUN")
 
 
 def constants(source: str) -> dict[str, object]:
@@ -28,7 +28,8 @@ def constants(source: str) -> dict[str, object]:
 
 def test_the_linter_and_the_backend_know_the_same_parameters() -> None:
     source = BACKEND.read_text(encoding="utf-8")
-    assert f"known = {' | '.join((*NAMED_IN[:2], '{' + NAMED_IN[2] + '}'))}" in source, "the backend checks other names"
+    known = f"known = {NAMED_IN[0]} | {NAMED_IN[1]} | {{{', '.join(NAMED_IN[2:])}}}"
+    assert known in source, "the backend checks other names"
     found = constants(source)
     taken = {name for each in NAMED_IN for name in ([found[each]] if isinstance(found[each], str) else found[each])}
 

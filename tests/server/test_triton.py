@@ -51,6 +51,14 @@ def test_two_servers_on_one_machine_answer_side_by_side(small_server, tmp_path):
                 assert client.model("double")(x=[[1.0, 2.0]])["y"].tolist() == [[2.0, 4.0]]
 
 
+def test_a_batch_is_computed_in_runs_of_so_many_rows(small_server):
+    """Each row of `together` says how many rows were computed with it."""
+    with Client(small_server.grpc_url) as client:
+        answers = client.model("in_runs")(x=np.arange(5, dtype=np.float32)[:, None])
+    assert answers["together"].ravel().tolist() == [2, 2, 2, 2, 1]
+    assert answers["same"].ravel().tolist() == [0, 1, 2, 3, 4]
+
+
 def test_it_listens_on_the_loopback_interface_only(small_server):
     connections = psutil.Process(small_server.pid).net_connections()
     listening = [c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN]

@@ -4,7 +4,7 @@ Loads any model folder with `backend: "onnxruntime"`, unchanged, in a server tha
 honours the official backend's options and refuses, by name, what it does not know: a typing error in config.pbtxt that
 the official backend would ignore becomes a failed load with a reason.
 
-Runs inside Triton's python stub, so it imports only numpy, onnxruntime, the stub's own module and its neighbour here.
+Runs inside Triton's python stub, so it imports only numpy, onnxruntime, the stub's own module and its neighbours here.
 """
 
 from __future__ import annotations
@@ -16,46 +16,17 @@ import numpy as np
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 from fathom_device_io import DeviceIO
+from fathom_session import (
+    DEVICE_TENSORS,
+    ROWS_PER_RUN,
+    execution_providers,
+    quiet_options,
+    refuse_fallback,
+    session_options,
+    whole_number,
+)
+from fathom_signature import check_signature, dims, triton_type
 
-TRITON_TYPE = {
-    "tensor(bool)": "TYPE_BOOL",
-    "tensor(uint8)": "TYPE_UINT8",
-    "tensor(uint16)": "TYPE_UINT16",
-    "tensor(uint32)": "TYPE_UINT32",
-    "tensor(uint64)": "TYPE_UINT64",
-    "tensor(int8)": "TYPE_INT8",
-    "tensor(int16)": "TYPE_INT16",
-    "tensor(int32)": "TYPE_INT32",
-    "tensor(int64)": "TYPE_INT64",
-    "tensor(float16)": "TYPE_FP16",
-    "tensor(float)": "TYPE_FP32",
-    "tensor(double)": "TYPE_FP64",
-    "tensor(bfloat16)": "TYPE_BF16",
-    "tensor(string)": "TYPE_STRING",
-}
-
-# optimization { graph { level } } as the official backend reads it.
-GRAPH_LEVEL = {
-    0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-    -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-    2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
-}
-
-SESSION_PARAMETERS = {
-    "execution_mode",
-    "intra_op_thread_count",
-    "inter_op_thread_count",
-    "enable_mem_arena",
-    "enable_mem_pattern",
-    "session.use_device_allocator_for_initializers",
-    "memory.enable_memory_arena_shrinkage",
-}
-CUDA_PARAMETERS = {"cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream"}
-# Triton's own parameter of python backends; with "no", tensors are handed over on the instance's device, both ways.
-DEVICE_TENSORS = "FORCE_CPU_ONLY_INPUT_TENSORS"
-CUDNN_SEARCH = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
-ARENA_EXTEND = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
 DEFAULT_MAX_BATCH_SIZE = 4  # what the official backend fills in for a model whose first axes are all dynamic
 
 
@@ -71,7 +42,7 @@ class TritonPythonModel:
         # Triton does not say here where the model lies; its stub process has the file as first argument.
         path = Path(Path("/proc/self/cmdline").read_bytes().split(b"\0")[1].decode())
         _require(path, given["name"])
-        session = ort.InferenceSession(str(path), _quiet_options(), providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(path), quiet_options(), providers=["CPUExecutionProvider"])
         tensors = [*session.get_inputs(), *session.get_outputs()]
         batchable = all(t.shape and not isinstance(t.shape[0], int) for t in tensors)
         batched = given["max_batch_size"] > 0 or batchable
@@ -82,8 +53,8 @@ class TritonPythonModel:
         for tensors, add in ((session.get_inputs(), config.add_input), (session.get_outputs(), config.add_output)):
             for tensor in tensors:
                 if tensor.name not in named:
-                    dims = _dims(tensor.shape)
-                    add({"name": tensor.name, "data_type": _triton_type(tensor), "dims": dims[1:] if batched else dims})
+                    shape = dims(tensor.shape)[1:] if batched else dims(tensor.shape)
+                    add({"name": tensor.name, "data_type": triton_type(tensor), "dims": shape})
         return config
 
     def initialize(self, args):
@@ -116,6 +87,8 @@ class TritonPythonModel:
         self.outputs = [t["name"] for t in config["output"]]
         graph_types = {t.name: t.type for t in [*self.session.get_inputs(), *self.session.get_outputs()]}
         self.strings = {name for name, type_ in graph_types.items() if type_ == "tensor(string)"}
+        rows_per_run = whole_number(parameters, ROWS_PER_RUN, " of rows, 0 for all at once")
+        self.rows_per_run = rows_per_run if self.batched else 0
         # Strings have no DLPack form.
         self.device_io = None
         if parameters.get(DEVICE_TENSORS) == "no" and not self.strings:
@@ -155,25 +128,37 @@ class TritonPythonModel:
         if self.device_io is not None and (self.batched or len(requests) == 1):
             return [pb_utils.InferenceResponse(tensors) for tensors in self.device_io.run(requests, self.run_options)]
         feeds = [self._feed(request) for request in requests]
-        if len(feeds) == 1:
-            (feed,) = feeds
-        elif self.batched:
-            feed = {name: np.concatenate([f[name] for f in feeds]) for name in self.inputs}
-        else:
+        if len(feeds) == 1 or self.rows_per_run:
+            return [self._answer(request, self._compute(feed)) for request, feed in zip(requests, feeds, strict=True)]
+        if not self.batched:
             return [self._run([request])[0] for request in requests]
-        results = self.session.run(self.outputs, feed, self.run_options)
-        responses, start = [], 0
-        for request, own in zip(requests, feeds, strict=True):
-            wanted = set(request.requested_output_names())
-            end = start + len(own[self.inputs[0]]) if len(feeds) > 1 else None
-            tensors = [
-                self._tensor(name, value[start:end] if end is not None else value)
-                for name, value in zip(self.outputs, results, strict=True)
-                if name in wanted
-            ]
-            responses.append(pb_utils.InferenceResponse(tensors))
+        joined = self._compute({name: np.concatenate([feed[name] for feed in feeds]) for name in self.inputs})
+        answers, start = [], 0
+        for request, feed in zip(requests, feeds, strict=True):
+            end = start + len(feed[self.inputs[0]])
+            answers.append(self._answer(request, [value[start:end] for value in joined]))
             start = end
-        return responses
+        return answers
+
+    def _compute(self, feed):
+        """The outputs, in their order; in runs of `rows_per_run` rows where that is set."""
+        rows, step = (len(feed[self.inputs[0]]), self.rows_per_run) if self.rows_per_run else (0, 1)
+        if rows <= step:
+            return self.session.run(self.outputs, feed, self.run_options)
+        runs = [
+            self.session.run(
+                self.outputs, {name: value[at : at + step] for name, value in feed.items()}, self.run_options
+            )
+            for at in range(0, rows, step)
+        ]
+        return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
+
+    def _answer(self, request, values):
+        wanted = set(request.requested_output_names())
+        tensors = [
+            self._tensor(name, value) for name, value in zip(self.outputs, values, strict=True) if name in wanted
+        ]
+        return pb_utils.InferenceResponse(tensors)
 
     def _feed(self, request):
         feed = {}
@@ -190,168 +175,12 @@ class TritonPythonModel:
         return pb_utils.Tensor(name, value)
 
 
-def session_options(config, parameters):
-    """ONNX Runtime session options from config.pbtxt, named and valued as in the official backend."""
-    known = SESSION_PARAMETERS | CUDA_PARAMETERS | {DEVICE_TENSORS}
-    unknown = sorted(set(parameters) - known)
-    if unknown:
-        raise pb_utils.TritonModelException(
-            f"unknown parameters key '{unknown[0]}': the onnxruntime backend knows {', '.join(sorted(known))}"
-        )
-    options = _quiet_options()
-    level = config.get("optimization", {}).get("graph", {}).get("level", 0)
-    if level not in GRAPH_LEVEL:
-        raise pb_utils.TritonModelException(f"optimization.graph.level is {level}: choose -1, 0, 1 or 2")
-    options.graph_optimization_level = GRAPH_LEVEL[level]
-    options.intra_op_num_threads = _count(parameters, "intra_op_thread_count")
-    options.inter_op_num_threads = _count(parameters, "inter_op_thread_count")
-    mode = _choice(parameters, "execution_mode", "0")
-    options.execution_mode = ort.ExecutionMode.ORT_PARALLEL if mode == "1" else ort.ExecutionMode.ORT_SEQUENTIAL
-    options.enable_cpu_mem_arena = _choice(parameters, "enable_mem_arena", "1") == "1"
-    options.enable_mem_pattern = _choice(parameters, "enable_mem_pattern", "1") == "1"
-    key = "session.use_device_allocator_for_initializers"
-    if key in parameters:
-        options.add_session_config_entry(key, _choice(parameters, key, "0"))
-    return options
-
-
-def execution_providers(config, parameters, on_gpu, device_id):
-    """The execution providers of one instance, best first; GPU accelerators are read on GPU instances only."""
-    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
-    for accelerator in accelerators.get("cpu_execution_accelerator", []):
-        raise pb_utils.TritonModelException(
-            f"cpu_execution_accelerator '{accelerator['name']}' is not available in this server: remove it for the CPU"
-        )
-    if not on_gpu:
-        return ["CPUExecutionProvider"]
-    cuda = {"device_id": device_id, "arena_extend_strategy": "kNextPowerOfTwo", "do_copy_in_default_stream": "1"}
-    providers = []
-    for accelerator in accelerators.get("gpu_execution_accelerator", []):
-        given = accelerator.get("parameters", {})
-        if accelerator["name"] == "cuda":
-            cuda |= given
-        elif accelerator["name"] == "tensorrt":
-            providers.append(("TensorrtExecutionProvider", {"device_id": device_id} | tensorrt_options(given)))
-        else:
-            raise pb_utils.TritonModelException(
-                f"gpu_execution_accelerator '{accelerator['name']}' is unknown: choose tensorrt or cuda"
-            )
-    if "cudnn_conv_algo_search" in parameters:
-        cuda["cudnn_conv_algo_search"] = CUDNN_SEARCH[_choice(parameters, "cudnn_conv_algo_search", "0", CUDNN_SEARCH)]
-    if "arena_extend_strategy" in parameters:
-        cuda["arena_extend_strategy"] = ARENA_EXTEND[_choice(parameters, "arena_extend_strategy", "0", ARENA_EXTEND)]
-    for key in ("gpu_mem_limit", "do_copy_in_default_stream"):
-        if key in parameters:
-            cuda[key] = parameters[key]
-    return [*providers, ("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
-
-
-def refuse_fallback(model, wanted, given):
-    """Refuse a session that lacks a provider it was made for: ONNX Runtime then runs on what is left, and only logs."""
-    names = [each if isinstance(each, str) else each[0] for each in wanted]
-    lacking = [name for name in names if name not in given]
-    if "CUDAExecutionProvider" in lacking:
-        raise pb_utils.TritonModelException(
-            f"'{model}' asks for a GPU, but ONNX Runtime fell back to the CPU: install onnxruntime-gpu with "
-            "its CUDA libraries, or choose a configuration with KIND_CPU"
-        )
-    if lacking:
-        raise pb_utils.TritonModelException(
-            f"'{model}' asks for {lacking[0]}, but ONNX Runtime fell back to {given[0]}: install its libraries, or "
-            "leave the accelerator out"
-        )
-
-
-def tensorrt_options(given):
-    """Options of ONNX Runtime's TensorRT provider from the official backend's accelerator parameters."""
-    options = {}
-    for key, value in given.items():
-        if key == "precision_mode":
-            if value not in ("FP32", "FP16", "BF16", "INT8"):
-                raise pb_utils.TritonModelException(f"precision_mode is '{value}': choose FP32, FP16, BF16 or INT8")
-            options |= {"FP32": {}, "FP16": {"trt_fp16_enable": "1"}, "BF16": {"trt_bf16_enable": "1"}}.get(
-                value, {"trt_int8_enable": "1"}
-            )
-        elif key == "max_workspace_size_bytes":
-            options["trt_max_workspace_size"] = value
-        elif key.startswith("int8_"):
-            options["trt_" + key] = value
-        elif key.startswith("trt_"):
-            options[key] = value
-        else:
-            raise pb_utils.TritonModelException(f"unknown parameter '{key}' of the tensorrt accelerator")
-    return options
-
-
-def check_signature(declared, graph, batched, kind):
-    """Refuse a config.pbtxt whose tensors are not the graph's, naming the tensor and both values."""
-    actual = {tensor.name: tensor for tensor in graph}
-    if kind == "input" and (missing := sorted(set(actual) - {t["name"] for t in declared})):
-        raise pb_utils.TritonModelException(
-            f"the graph needs input '{missing[0]}', which config.pbtxt does not declare"
-        )
-    for tensor in declared:
-        name = tensor["name"]
-        if name not in actual:
-            raise pb_utils.TritonModelException(
-                f"config.pbtxt declares {kind} '{name}', but the graph has {', '.join(sorted(actual))}"
-            )
-        if tensor["data_type"] != _triton_type(actual[name]):
-            raise pb_utils.TritonModelException(
-                f"{kind} '{name}' is {tensor['data_type']} by config.pbtxt, {_triton_type(actual[name])} in the graph"
-            )
-        reshape = tensor.get("reshape", {}).get("shape")
-        dims = [int(d) for d in (tensor["dims"] if reshape is None else reshape)]
-        full, graph_dims = ([-1, *dims] if batched else dims), _dims(actual[name].shape)
-        if not graph_dims:
-            continue  # the graph leaves even the rank open
-        if len(full) != len(graph_dims) or any(g not in (-1, f) for f, g in zip(full, graph_dims, strict=True)):
-            batch = " with the batch axis in front" if batched else ""
-            raise pb_utils.TritonModelException(
-                f"{kind} '{name}' is {full}{batch} by config.pbtxt but {graph_dims} in the graph"
-            )
-
-
 def _require(path, name):
     if not path.is_file():
         raise pb_utils.TritonModelException(
             f"model file '{path.parent.name}/{path.name}' of '{name}' is missing: run `fathom export {name}`, "
             "or set default_model_filename"
         )
-
-
-def _quiet_options():
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return options
-
-
-def _count(parameters, key):
-    text = parameters.get(key, "0")
-    if not text.isdigit():
-        raise pb_utils.TritonModelException(
-            f"parameters {key} is '{text}': give a whole number of threads, 0 for all cores"
-        )
-    return int(text)
-
-
-def _choice(parameters, key, default, choices=("0", "1")):
-    text = parameters.get(key, default)
-    if text not in choices:
-        raise pb_utils.TritonModelException(f"parameters {key} is '{text}': choose {' or '.join(choices)}")
-    return text
-
-
-def _dims(shape):
-    return [d if isinstance(d, int) else -1 for d in shape]
-
-
-def _triton_type(tensor):
-    if tensor.type not in TRITON_TYPE:
-        raise pb_utils.TritonModelException(
-            f"'{tensor.name}' is {tensor.type}, which Triton cannot carry: export tensors (scikit-learn: zipmap off)"
-        )
-    return TRITON_TYPE[tensor.type]
 
 
 def _failed(message, code):
