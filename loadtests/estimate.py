@@ -6,6 +6,11 @@ the SLO allows, and how steep it is there. Both are given by Bayes' rule on a gr
 independent requests (`evidence.gather`), points far from the crossing weigh less (the line is only local), and the
 prior is flat in the crossing and wide in the steepness. Unlike a bootstrap this needs no luck when every point below
 the capacity is clean and every point above is hopeless, which is what a short search looks like.
+
+A machine is not the same in every probe: something else runs, a clock changes, and a rate that held does not hold a
+minute later. So each probe meets the crossing times a factor of its own, log-normal around 1 (a random effect), and
+how far these factors spread is decided by the points as well: agreeing probes make the interval narrow, contradicting
+ones make it as wide as they are apart.
 """
 
 from __future__ import annotations
@@ -28,8 +33,10 @@ _SLOPE_SPREAD = 0.8
 _FLATTEST, _STEEPEST = 5.0, 60.0
 _HALF = 0.1
 """Jeffreys' prior for a share: half a late request more than were seen, or the median would be too high."""
-_FITTED = 2
-"""Numbers of the curve that the points decide."""
+_DRIFTS = (0.0, 0.02, 0.05, 0.1, 0.2)
+"""Standard deviations in ln(rate) of the machine's own factor from probe to probe, ..."""
+_DRIFT_PRIOR = (0.35, 0.2, 0.2, 0.15, 0.1)
+"""... and how likely each is before looking."""
 _REACH = 0.45
 """Points further than this in ln(rate) from the crossing do not count."""
 
@@ -93,21 +100,23 @@ def _posterior(evidence: Evidence, slo: Slo, centre: float) -> tuple[Floats, Flo
     # log(share) and log(1 - share) without overflow
     log_over, log_under = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
     by_point = weights * (evidence.over * log_over + (evidence.requests - evidence.over) * log_under)
-    likelihood = by_point.sum(axis=-1)
-    likelihood /= _misfit(by_point.reshape(-1, len(weights))[likelihood.argmax()], weights, evidence)
+    by_drift = np.stack([_drifting(by_point, grid, drift).sum(axis=-1) for drift in _DRIFTS])
+    likelihood = by_drift + np.log(_DRIFT_PRIOR)[:, None, None]
     likelihood += -0.5 * ((spread / _SLOPE_SPREAD) ** 2)[None, :] - _HALF * slopes[None, :] * (grid[:, None] - centre)
-    posterior = np.exp(likelihood - likelihood.max())
+    posterior = np.exp(likelihood - likelihood.max()).sum(axis=0)
     posterior /= posterior.sum()
     return grid, posterior.sum(axis=1), float(posterior.sum(axis=0) @ slopes)
 
 
-def _misfit(best: Floats, weights: Floats, evidence: Evidence) -> float:
-    """How much further the points lie from the best curve than chance explains, 1 where it does: deviance per degree
-    of freedom. A server that is now faster and now slower shows here, and its interval must be wider."""
-    share = np.clip(evidence.shares, 1e-12, 1 - 1e-12)
-    perfect = evidence.over * np.log(share) + (evidence.requests - evidence.over) * np.log1p(-share)
-    deviance = 2 * float((weights * perfect - best).sum())
-    return max(deviance / max(float(weights.sum()) - _FITTED, 1.0), 1.0)
+def _drifting(by_point: Floats, grid: Floats, drift: float) -> Floats:
+    """Log-likelihoods [crossing, slope, point] where each point's own crossing lies around the common one."""
+    if not drift:
+        return by_point
+    kernel = np.exp(-0.5 * ((grid[:, None] - grid[None, :]) / drift) ** 2)
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    best = by_point.max(axis=0)
+    mixed = kernel @ np.exp(by_point - best).reshape(len(grid), -1)
+    return np.asarray(np.log(np.maximum(mixed, 1e-300)).reshape(by_point.shape) + best)
 
 
 def _likely_slope(slo: Slo, rate_per_s: float) -> float:
