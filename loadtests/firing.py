@@ -153,8 +153,8 @@ class Firing:
             self._finished.set_result(None)
 
     async def _drain(self) -> None:
-        """Let the server answer what it was asked, for a while."""
-        patience_s = _ASKED_DRAIN_S if self._stopped == "asked" else _DRAIN_S
+        """Let the server answer what it was asked, for a while, and no longer than it was told to try."""
+        patience_s = min(_ASKED_DRAIN_S if self._stopped == "asked" else _DRAIN_S, self._timeout_s)
         if self._given_up and not self._transport.lost:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), patience_s)

@@ -109,13 +109,22 @@ def make_point(
 
 def count_errors(record: Record, outcome: Outcome) -> dict[str, int]:
     """How many requests failed, by `STATUS: first message`; those cut off by an early stop did not."""
-    known = (record.status != OK) & (record.status != NOT_SENT) & (record.status != UNANSWERED)
-    counts = Counter(record.status[known].tolist())
-    named = {}
-    for status, count in counts.most_common():
-        message = outcome.messages.get(str(status), "")
-        named[f"{status_name(status)}: {message}".removesuffix(": ")] = count
-    return named
+    counts = Counter(record.status[_failed(record)].tolist())
+    return {_complaint(status, outcome.messages.get(str(status), "")): count for status, count in counts.most_common()}
+
+
+def _failed(record: Record) -> NDArray[np.bool_]:
+    failed: NDArray[np.bool_] = (record.status != OK) & (record.status != NOT_SENT) & (record.status != UNANSWERED)
+    return failed
+
+
+def _complaints(outcome: Outcome) -> list[str]:
+    """What the server said, also to requests too young to be counted when an early stop came."""
+    return [_complaint(int(status), message) for status, message in outcome.messages.items()]
+
+
+def _complaint(status: int, message: str) -> str:
+    return f"{status_name(status)}: {message}".removesuffix(": ")
 
 
 def status_name(status: int) -> str:
@@ -146,7 +155,7 @@ def _verdict(
     failed = next((found for found in judgements if found.verdict == "fail"), None)
     if failed is not None or outcome.stopped == "hopeless":
         worst = failed or max(judgements, key=lambda found: found.excess)
-        return "fail", worst.describe()
+        return "fail", worst.describe() + "".join(f"; {said}" for said in _complaints(outcome)[:1])
     if not any(slo.limit_ms is None for slo in slos) and errors:
         bound = _error_bound(errors, len(record))
         if bound is not None:
@@ -190,7 +199,7 @@ def _model_point(model: str, shown_ms: Floats, known: Record, judgements: Sequen
     return ModelPoint(
         model=model,
         requests=len(shown_ms),
-        errors=int(((known.status != OK) & (known.status != NOT_SENT) & (known.status != UNANSWERED)).sum()),
+        errors=int(_failed(known).sum()),
         p50_ms=_finite(percentile(shown_ms, 0.5)),
         p99_ms=_finite(percentile(shown_ms, 0.99)),
         verdict=next((verdict for verdict in strictest if verdict in verdicts), "undecided"),

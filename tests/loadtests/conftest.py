@@ -1,10 +1,11 @@
-"""The reference queue as a process, and a simulated one for tests that need hundreds of searches."""
+"""The reference queue as a process, of a test's own or shared by all that only ask it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 import pytest
+from haste import haste
 from queue_process import QueueProcess
 
 StartQueue = Callable[..., QueueProcess]
@@ -22,3 +23,25 @@ def start_queue() -> Iterator[StartQueue]:
     yield start
     for queue in started:
         queue.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_queue() -> Iterator[StartQueue]:
+    """The queue server with this command line, for tests that neither end it nor leave a backlog in it."""
+    running: dict[tuple[str, ...], QueueProcess] = {}
+
+    def find(*options: str) -> QueueProcess:
+        if options not in running:
+            running[options] = QueueProcess(*options)
+        return running[options]
+
+    yield find
+    for queue in running.values():
+        queue.stop()
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Searches in this test look only briefly."""
+    with haste():
+        yield

@@ -9,6 +9,7 @@ import signal
 import threading
 
 import pytest
+from haste import haste
 from queueing import md1_capacity_per_s
 
 from loadtests import CapacityRequest, Slo, find, write_report
@@ -27,8 +28,9 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     seen = []
     try:
-        request = CapacityRequest(queue.address, "queue", [P99], budget_s=12, folder=folder, manifest={"made": "here"})
-        return find(request, on_point=seen.append), seen, folder
+        request = CapacityRequest(queue.address, "queue", [P99], budget_s=4, folder=folder, manifest={"made": "here"})
+        with haste():
+            return find(request, on_point=seen.append), seen, folder
     finally:
         queue.stop()
 
@@ -87,8 +89,8 @@ def test_report_is_made_from_the_folder_alone(found):
         (["--service-ms", "40"], "queue", P99, SloUnreachableError, r"p99=30ms is missed by 1\d(\.\d)? ms"),
     ],
 )
-def test_checks_before_it_measures(start_queue, options, model, slo, error, message):
-    address = start_queue(*options).address
+def test_checks_before_it_measures(start_queue, shared_queue, options, model, slo, error, message):
+    address = start_queue(*options).address if options else shared_queue("--service-ms", "2").address
     with pytest.raises(error, match=message) as raised:
         find(CapacityRequest(address, model, [slo]))
     assert "\n" not in str(raised.value)
@@ -114,56 +116,57 @@ def test_nobody_listens():
         {"timeout_s": 0.0},
     ],
 )
-def test_refuses_impossible_requests(start_queue, change):
-    address = start_queue().address if set(change) & {"budget_s", "tolerance"} else "127.0.0.1:9"
+def test_refuses_impossible_requests(shared_queue, change, hasty):
+    known = set(change) & {"budget_s", "tolerance"}
+    address = shared_queue("--service-ms", "2").address if known else "127.0.0.1:9"
     with pytest.raises(BadRequestError):
         find(CapacityRequest(**{"server": address, "model": "queue", "slos": [P99], **change}))
 
 
-def test_a_server_that_dies_leaves_the_points_so_far(start_queue, tmp_path):
+def test_a_server_that_dies_leaves_the_points_so_far(start_queue, tmp_path, hasty):
     queue = start_queue("--service-ms", "2")
     seen = []
 
     def watch(point):
         seen.append(point)
-        if len(seen) == 2:
-            threading.Timer(0.5, queue.process.kill).start()
+        if len(seen) == 1:
+            threading.Timer(0.2, queue.process.kill).start()
 
     result = find(CapacityRequest(queue.address, "queue", [P99], budget_s=30, folder=tmp_path), on_point=watch)
     assert result.partial
-    assert len(result.points) >= 2
+    assert len(result.points) >= 1
     assert "went away" in result.reason or "cannot be reached" in result.reason or "not answer" in result.reason
     assert read_runs(tmp_path)[0].result.partial
     assert "partial" in write_report(tmp_path).read_text()
 
 
-def test_a_server_that_freezes_is_no_server_that_is_slow(start_queue, monkeypatch):
+def test_a_server_that_freezes_is_no_server_that_is_slow(start_queue, monkeypatch, hasty):
     queue = start_queue("--service-ms", "2")
-    monkeypatch.setattr("loadtests.capacity._SETTLE_S", 2.0)
+    monkeypatch.setattr("loadtests.capacity._SETTLE_S", 0.7)
 
     def watch(point):
-        if point.number == 1:
-            threading.Timer(0.3, queue.process.send_signal, (signal.SIGSTOP,)).start()
+        if point.number == 0:
+            threading.Timer(0.1, queue.process.send_signal, (signal.SIGSTOP,)).start()
 
-    result = find(CapacityRequest(queue.address, "queue", [P99], budget_s=30, timeout_s=1), on_point=watch)
+    result = find(CapacityRequest(queue.address, "queue", [P99], budget_s=30, timeout_s=0.3), on_point=watch)
     assert result.partial
     assert "no answer within" in result.reason
     assert len(result.points) >= 2
 
 
-def test_ctrl_c_keeps_what_was_measured(start_queue, tmp_path):
+def test_ctrl_c_keeps_what_was_measured(start_queue, tmp_path, hasty):
     queue = start_queue("--service-ms", "2")
 
     def watch(point):
-        if point.number == 1:
-            threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
+        if point.number == 0:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
 
     result = find(CapacityRequest(queue.address, "queue", [P99], budget_s=30, folder=tmp_path), on_point=watch)
     assert result.partial
     assert result.reason.startswith("interrupted")
-    assert len(result.points) >= 2
+    assert len(result.points) >= 1
 
-    again = CapacityRequest(queue.address, "queue", [P99], budget_s=8, folder=tmp_path, resume=True, seed=77)
+    again = CapacityRequest(queue.address, "queue", [P99], budget_s=1.5, folder=tmp_path, resume=True, seed=77)
     resumed = find(again)
     kept = [point for point in result.points if point.stopped != "asked"]
     assert [point.seed for point in resumed.points[: len(kept)]] == [point.seed for point in kept]
@@ -175,21 +178,21 @@ def test_ctrl_c_keeps_what_was_measured(start_queue, tmp_path):
     assert stored.result.to_json() == resumed.to_json()
     assert all(len(stored.record(point)) == point.scheduled for point in resumed.points)
     with pytest.raises(BadRequestError, match=r"has spent .* longer --budget"):
-        find(dataclasses.replace(again, budget_s=5))
+        find(dataclasses.replace(again, budget_s=1))
     with pytest.raises(BadRequestError, match="was for p99=30ms, not p99=31ms"):
         find(dataclasses.replace(again, slos=[Slo.parse("p99=31ms")]))
     with pytest.raises(BadRequestError, match="exported anew"):
         find(dataclasses.replace(again, manifest={"made": "later"}))
 
 
-def test_nothing_to_resume(start_queue, tmp_path):
+def test_nothing_to_resume(shared_queue, tmp_path):
     with pytest.raises(ResultsError, match="holds no capacity results"):
-        find(CapacityRequest(start_queue().address, "queue", [P99], folder=tmp_path, resume=True))
+        find(CapacityRequest(shared_queue("--service-ms", "2").address, "queue", [P99], folder=tmp_path, resume=True))
 
 
-def test_a_bounded_queue_fails_by_its_errors(start_queue):
+def test_a_bounded_queue_fails_by_its_errors(start_queue, hasty):
     queue = start_queue("--service-ms", "5", "--bound", "2")
-    result = find(CapacityRequest(queue.address, "queue", [Slo.parse("p99=200ms")], budget_s=8))
-    worst = max(result.points, key=lambda point: point.rate_per_s)
-    assert worst.verdict == "fail"
-    assert "UNAVAILABLE: Exceeds maximum queue size" in worst.error_messages
+    request = CapacityRequest(queue.address, "queue", [Slo.parse("p99=200ms")], budget_s=0.5, start_per_s=400)
+    first = find(request).points[0]
+    assert first.verdict == "fail"
+    assert "UNAVAILABLE: Exceeds maximum queue size" in first.reason

@@ -25,10 +25,10 @@ P99 = Slo.parse("p99=30ms")
 ROOMY = Limits(max_outstanding=10_000)
 
 
-@pytest.fixture
-def fleet(start_queue):
+@pytest.fixture(scope="module")
+def fleet(shared_queue):
     """Four generators at a queue with 1 ms of service."""
-    with Fleet(WorkerTarget(start_queue("--service-ms", "1").address, [request()] * 3), 4) as started:
+    with Fleet(WorkerTarget(shared_queue("--service-ms", "1").address, [request()] * 3), 4) as started:
         yield started
 
 
@@ -37,33 +37,33 @@ def fire(fleet: Fleet, schedule: np.ndarray, limits: Limits = ROOMY, seed: int =
 
 
 def test_four_generators_fire_one_schedule_at_its_times(fleet):
-    schedule = poisson(400, seed=5, count=1200)
+    schedule = poisson(400, seed=5, count=320)
     record, outcome = fire(fleet, schedule)
     assert np.array_equal(record.intended_s, schedule)
     assert record.ok.all()
-    assert np.bincount(record.worker, minlength=4).min() > 200
+    assert np.bincount(record.worker, minlength=4).min() > 50
     assert len(outcome.workers) == 4
     assert outcome.wall_s == pytest.approx(schedule[-1], abs=0.5)
     # One clock for all: an answer takes 1 ms, so no part of the schedule was shifted by a start of its own.
     assert percentile(record.latencies_ms(), 0.5) < 10
-    probe = Probe(0, "double", 400.0, 1200, 5)
+    probe = Probe(0, "double", 400.0, 320, 5)
     point = make_point(probe, record, outcome, [P99])
     assert [share.name for share in point.workers] == ["1", "2", "3", "4"]
-    assert sum(share.requests for share in point.workers) == 1200
+    assert sum(share.requests for share in point.workers) == 320
     assert all(0 < share.cpu_share < 1 for share in point.workers)
 
 
 def test_an_early_stop_of_one_stops_all(start_queue):
     queue = start_queue("--service-ms", "20")
-    with Fleet(WorkerTarget(queue.address, [request()] * 3), 3) as fleet:
-        record, outcome = fire(fleet, constant(500, duration_s=20), Limits(max_outstanding=90))
+    with Fleet(WorkerTarget(queue.address, [request()] * 3), 2) as fleet:
+        record, outcome = fire(fleet, constant(500, duration_s=20), Limits(max_outstanding=20))
     assert outcome.stopped == "backlog"
     assert outcome.wall_s < 3
     assert (record.status == 102).sum() > 5000
 
 
 def test_a_generator_that_dies_spoils_its_probe_only(fleet):
-    kill = threading.Timer(0.5, os.kill, (fleet.workers[2].pid, signal.SIGKILL))
+    kill = threading.Timer(0.2, os.kill, (fleet.workers[2].pid, signal.SIGKILL))
     began_s = time.monotonic()
     record, outcome = fire(fleet, constant(100, duration_s=30), on_ready=kill.start)
     assert time.monotonic() - began_s < 10
@@ -71,39 +71,39 @@ def test_a_generator_that_dies_spoils_its_probe_only(fleet):
     point = make_point(Probe(0, "double", 100.0, 3000, 5), record, outcome, [P99])
     assert point.verdict == "invalid"
     assert "generator 3 of 4 ended" in point.reason
-    record, outcome = fire(fleet, poisson(200, seed=6, count=200))
+    record, outcome = fire(fleet, poisson(200, seed=6, count=40))
     assert record.ok.all()
     assert not outcome.lost
 
 
-def test_a_search_goes_on_after_a_generator_died(start_queue, tmp_path, monkeypatch):
-    queue = start_queue("--service-ms", "2")
+def test_a_search_goes_on_after_a_generator_died(shared_queue, tmp_path, monkeypatch, hasty):
+    queue = shared_queue("--service-ms", "2")
     fleets = []
     start = Fleet.__enter__
     monkeypatch.setattr(Fleet, "__enter__", lambda self: fleets.append(self) or start(self))
 
     def watch(point):
         if point.number == 0:
-            threading.Timer(0.3, os.kill, (fleets[0].workers[1].pid, signal.SIGKILL)).start()
+            threading.Timer(0.1, os.kill, (fleets[0].workers[1].pid, signal.SIGKILL)).start()
 
-    request = CapacityRequest(queue.address, "queue", [P99], budget_s=5, workers=2, max_per_s=300.0, folder=tmp_path)
+    request = CapacityRequest(queue.address, "queue", [P99], budget_s=2, workers=2, max_per_s=200.0, folder=tmp_path)
     result = find(request, on_point=watch)
     assert not result.partial
     spoiled = [point for point in result.points if point.verdict == "invalid"]
     assert any("generator 2 of 2 ended unexpectedly" in point.reason for point in spoiled)
     assert result.points[2].rate_per_s == result.points[1].rate_per_s  # the same rate again, with a fresh seed
     assert result.points[2].seed != result.points[1].seed
-    assert len(result.points) > 3
+    assert len(result.points) > 2
     stored = read_runs(tmp_path)[0]
     assert stored.result.to_json() == result.to_json()
     assert set(stored.record(result.points[-1]).worker.tolist()) == {0, 1}
 
 
 def test_ctrl_c_stops_all(fleet):
-    interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     began_s = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         fire(fleet, constant(100, duration_s=30), on_ready=interrupt.start)
     assert time.monotonic() - began_s < 10
-    record, _ = fire(fleet, constant(100, count=40))
+    record, _ = fire(fleet, constant(100, count=10))
     assert record.ok.all()
