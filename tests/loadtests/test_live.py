@@ -44,20 +44,20 @@ def test_a_batch_survives_the_wire():
 
 def test_fires_at_the_rate_asked_for_and_drains(start_queue):
     batches: list[Batch] = []
-    target = WorkerTarget(start_queue("--service-ms", "100").address, [request()] * 2)
+    target = WorkerTarget(start_queue("--service-ms", "40").address, [request()] * 2)
     live = LiveGenerator(target, batches.append, seed=1, arrivals="constant")
     live.start()
-    live.set_rate(9)
+    live.set_rate(20)
     until(lambda: sum(len(one.record) for one in batches) >= 9)
-    live.set_rate(5)
+    live.set_rate(10)
     since_s = time.time()
-    until(lambda: batches[-1].rate_per_s == 5)
+    until(lambda: batches[-1].rate_per_s == 10)
     live.finish()
     record = Record.merge([one.record for one in batches])
     assert record.ok.all()
     assert not len(batches[-1].waiting)  # the last answers were waited for
-    assert np.diff(record.intended_s[record.intended_s < since_s]).mean() == pytest.approx(1 / 9, rel=0.05)
-    assert np.all(record.latencies_ms() >= 99)
+    assert np.diff(record.intended_s[record.intended_s < since_s]).mean() == pytest.approx(1 / 20, rel=0.05)
+    assert np.all(record.latencies_ms() >= 39)
 
 
 def test_nobody_listens():
@@ -65,9 +65,9 @@ def test_nobody_listens():
         LiveGenerator(WorkerTarget("127.0.0.1:9", [request()]), lambda one: None).start()
 
 
-def test_a_generator_that_is_killed_is_told(start_queue):
+def test_a_generator_that_is_killed_is_told(shared_queue):
     told: list[str] = []
-    target = WorkerTarget(start_queue("--service-ms", "1").address, [request()])
+    target = WorkerTarget(shared_queue("--service-ms", "1").address, [request()])
     live = LiveGenerator(target, lambda one: None, on_lost=told.append)
     live.start()
     os.kill(live.pid, signal.SIGKILL)
@@ -85,7 +85,7 @@ def test_a_server_that_dies_fails_the_requests_and_may_come_back(start_queue):
     queue.process.kill()
     until(lambda: len(batches[-1].record) and not batches[-1].record.ok.any())
     live.finish()
-    assert "closed the connection" in next(iter(batches[-1].messages.values()))
+    assert "connection" in next(iter(batches[-1].messages.values()))
 
 
 @pytest.mark.parametrize(
