@@ -21,13 +21,13 @@ ECHO = b"echo "
 
 @pytest.fixture(scope="module")
 def echo_server():
-    """Answers `echo ...` with itself, `empty` with nothing, `fail ...` with an error, `sleep` after a second."""
+    """Answers `echo ...` with itself, `empty` with nothing, `fail ...` with an error, `sleep` after half a second."""
 
     def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
         if request.startswith(b"fail "):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, request[5:].decode())
         if request == b"sleep":
-            time.sleep(1)
+            time.sleep(0.5)
         return b"" if request == b"empty" else request
 
     server = grpc.server(
@@ -89,14 +89,14 @@ def test_many_requests_on_several_channels(echo_server):
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
 def test_the_server_is_told_the_deadline(echo_server, kind):
-    answers = asyncio.run(exchange(kind, echo_server, [b"sleep"], [0], timeout_s=0.3))
+    answers = asyncio.run(exchange(kind, echo_server, [b"sleep"], [0], timeout_s=0.2))
     assert answers[0][0] in (grpc.StatusCode.DEADLINE_EXCEEDED.value[0], grpc.StatusCode.CANCELLED.value[0])
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
 def test_nobody_listens(kind):
     with pytest.raises(OSError):
-        asyncio.run(exchange(kind, "127.0.0.1:9", [ECHO], [0], timeout_s=0.5))
+        asyncio.run(exchange(kind, "127.0.0.1:9", [ECHO], [0], timeout_s=0.2))
 
 
 def test_cancelled_requests_are_not_reported(echo_server):
@@ -112,7 +112,7 @@ def test_cancelled_requests_are_not_reported(echo_server):
         transport.cancel(0)
         transport.send(1, 1)
         transport.flush()
-        await asyncio.sleep(1.3)
+        await asyncio.sleep(0.7)
         await transport.close()
         return seen
 
