@@ -46,6 +46,17 @@ class Context:
         found = [Subject(name, precision, self.room) for precision in wanted for name in self.settings.models]
         return [subject for subject in found if subject.onnx.is_file()]
 
+    def spread(self, what: str) -> list[Subject]:
+        """The models at fp32, for what takes several servers each; a dry run `what`, the one that starts fastest."""
+        subjects = self.subjects("fp32")
+        if not self.settings.dry_run or len(subjects) < 2:
+            return subjects
+        smallest = min(subjects, key=lambda subject: subject.onnx.stat().st_size)
+        for subject in subjects:
+            if subject is not smallest:
+                self.skip(subject.name, f"a dry run {what}")
+        return [smallest]
+
     def add(self, **row: Any) -> None:
         """One measured row."""
         self._write("row", row)

@@ -95,7 +95,7 @@ def served(
         config.write_text(text, encoding="utf-8")
         if behind_identity:
             chain.write(Path(room), text)
-        with TritonServer(room, stop_timeout_s=1) as server:
+        with TritonServer(room, stop_timeout_s=1 if device == "cuda" else 0) as server:
             yield server
 
 

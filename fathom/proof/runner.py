@@ -21,7 +21,7 @@ from fathom.proof.context import Row, one_line
 from fathom.proof.settings import Settings
 
 STEPS: Mapping[str, float] = {
-    "prepare": 4, "accuracy": 3, "roofline": 4, "served": 8, "sweep": 10, "tensorrt": 3, "eager": 3,
+    "prepare": 4, "accuracy": 3, "roofline": 4, "served": 8, "hand_over": 2, "sweep": 10, "tensorrt": 3, "eager": 3,
 }  # fmt: skip
 """Each step with its share of the time; what one leaves over, the next ones have."""
 TITLES = {
@@ -29,6 +29,7 @@ TITLES = {
     "accuracy": "a. Accuracy",
     "roofline": "b. Bare ONNX Runtime against the roofline",
     "served": "c. Served",
+    "hand_over": "c. Handed over from model to model",
     "sweep": "d. Instances, batch and queue delay",
     "tensorrt": "e. TensorRT",
     "eager": "f. torch eager and torch.compile",

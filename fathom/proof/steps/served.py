@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
-from clients import Client
 from clients.cuda_memory import CudaRegion
 from clients.shared_memory import SharedMemoryUnavailable
-from export.measure import answers, parity
-from fathom.proof import chain
 from fathom.proof.context import Context, Row
 from fathom.proof.deploy import request, saturate, served
 from fathom.proof.subject import Subject
@@ -18,11 +14,10 @@ from loadtests.slo import Slo
 from server import TritonServer
 
 STEP = "roofline"
-JUDGED_ROWS = 8
 
 
 def measure(context: Context) -> None:
-    """At fp32: every transport and request batch, a certified capacity of single rows for each SLO, and a hand-over.
+    """At fp32: every transport and request batch, and a certified capacity of single rows for each SLO.
 
     Tensors in CUDA shared memory go to a server that hands them over on the device.
     """
@@ -45,10 +40,6 @@ def measure(context: Context) -> None:
                         _over(context, subject, server, transport)
             except Exception as error:
                 context.fail(what, error)
-        try:
-            _hand_over(context, subject)
-        except Exception as error:
-            context.fail(f"{subject.name} behind another model", error)
 
 
 def _over(context: Context, subject: Subject, server: TritonServer, transport: str) -> None:
@@ -133,29 +124,4 @@ def _capacity(context: Context, subject: Subject, server: TritonServer, transpor
             reason=result.reason,
             seeds=list(result.seeds),
             **(ratios(result.capacity_per_s, bare) if result.capacity_per_s else {}),
-        )
-
-
-def _hand_over(context: Context, subject: Subject) -> None:
-    """The model behind one that changes nothing: handed over through host memory, and on the device."""
-    settings = context.settings
-    batch = max(settings.request_batches)
-    for on_device in (False, True):
-        if context.out_of_time(f"{subject.name} behind another model", 5 + settings.seconds):
-            return
-        with (
-            served(subject, settings.device, device_tensors=on_device, behind_identity=True) as server,
-            request(server, subject, batch, "grpc", model=chain.NAME) as asked,
-        ):
-            done = saturate(server, asked, settings, rows=batch, seconds=settings.seconds)
-            with Client(server.grpc_url) as client:
-                evaluation, source = subject.judged_on(JUDGED_ROWS)
-                distance = parity(answers(client.model(chain.NAME).__call__, evaluation), source)
-        context.add(
-            model=subject.model,
-            precision=subject.precision,
-            hand_over="device" if on_device else "host",
-            rows=batch,
-            rows_per_s=done["rows_per_s"],
-            parity=asdict(distance),
         )

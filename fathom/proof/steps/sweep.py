@@ -7,6 +7,7 @@ import statistics
 
 from fathom.proof.context import Context
 from fathom.proof.deploy import Variant, request, saturate, served
+from fathom.proof.steps.hand_over import where
 from fathom.proof.subject import Subject
 
 FOR_THE_WINNER = 0.3
@@ -15,7 +16,7 @@ FOR_THE_WINNER = 0.3
 
 def measure(context: Context) -> None:
     """For each model a row per configuration, then the winner against the default, in turn."""
-    subjects = context.subjects("fp32")
+    subjects = context.spread("sweeps one model")
     for number, subject in enumerate(subjects):
         if context.out_of_time(subject.name, 5):
             continue
@@ -53,10 +54,9 @@ def describe(variant: Variant | None) -> str:
     """For a person."""
     if variant is None:
         return "the committed configuration"
-    where = "on the device" if variant.device_tensors else "in host memory"
     return (
         f"{variant.instances} instances, batches of {variant.max_batch_size}, delay {variant.queue_delay_us} us, "
-        f"tensors {where}"
+        f"tensors {where(variant.device_tensors)}"
     )
 
 
