@@ -32,7 +32,6 @@ class Installation:
         return os.environ | {
             "LD_LIBRARY_PATH": os.pathsep.join(libraries),
             "PATH": path,
-            "PYTHONDONTWRITEBYTECODE": "1",  # a server only reads its model repository
         }
 
 
