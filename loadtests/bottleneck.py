@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from loadtests.point import Point, StepPoint
 from loadtests.result import CapacityResult
 
@@ -27,10 +25,11 @@ def describe_bottleneck(point: Point) -> str:
     if not point.steps or point.mean_ms is None or point.queue_ms is None or point.compute_ms is None:
         return ""
     steps = point.steps
-    slowest, crowded = max(steps, key=lambda step: step.compute_ms), max(steps, key=lambda step: step.queue_ms)
+    slowest = max(steps, key=lambda step: step.share * step.compute_ms)
+    crowded = max(steps, key=lambda step: step.share * step.queue_ms)
     parts = {
-        "queue": crowded.queue_ms,
-        "compute": slowest.compute_ms,
+        "queue": crowded.share * crowded.queue_ms,
+        "compute": slowest.share * slowest.compute_ms,
         "outside": max(point.mean_ms - point.queue_ms - point.compute_ms, 0.0),
     }
     kind, part_ms = max(parts.items(), key=lambda item: item[1])
@@ -39,17 +38,20 @@ def describe_bottleneck(point: Point) -> str:
     begin += f"{part_ms:.3g} ms ({share:.0f} %), is "
     if kind == "queue":
         return (
-            f"{begin}waiting in front of {_named(crowded, steps)}: more instances or a faster model there would help."
+            f"{begin}waiting in front of {_named(crowded, point)}: more instances or a faster model there would help."
         )
     if kind == "outside":
         return f"{begin}outside the models: network, protocol, and the server's own scheduling."
     calm = point.queue_ms < _CALM_QUEUE * point.mean_ms
     tail = "the queues are short, so this is mostly its own speed" if calm else "its queue adds to it"
-    return f"{begin}the work of {_named(slowest, steps)}; {tail}."
+    return f"{begin}the work of {_named(slowest, point)}; {tail}."
 
 
-def _named(step: StepPoint, steps: Sequence[StepPoint]) -> str:
-    """With its place in the pipeline."""
+def _named(step: StepPoint, point: Point) -> str:
+    """With its place in the pipeline, or in the mix."""
+    steps = point.steps
+    if point.models:
+        return f"{step.model}, where {step.share * 100:.0f} % of the requests go"
     if len(steps) == 1:
         return f"the model {step.model}"
     if step is steps[0]:

@@ -17,7 +17,7 @@ from loadtests import page
 from loadtests.errors import ResultsError
 from loadtests.picture import P99, PASS, SLO, STEPS, Picture, make_picture, plain_ticks
 from loadtests.result import CapacityResult
-from loadtests.slo import format_ms
+from loadtests.slo import describe_slos, format_ms
 from loadtests.store import Stored, read_runs
 
 Finding = Literal["more", "less", "no difference shown", "unknown"]
@@ -243,7 +243,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _slos(stored: Stored) -> str:
-    return ", ".join(map(str, stored.run.slos))
+    return describe_slos(stored.run.slos)
 
 
 def _percent(ratio: float, *, sign: bool = True) -> str:

@@ -219,6 +219,7 @@ def _step_point(step: StepStats) -> StepPoint:
         requests=step.requests,
         failed=step.failed,
         batch_sizes=dict(step.batch_sizes),
+        share=step.share,
     )
 
 

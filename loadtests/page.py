@@ -18,7 +18,9 @@ def render(template: str, **values: Any) -> str:
     from jinja2 import Environment, StrictUndefined, select_autoescape
 
     environment = Environment(autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True)
-    environment.filters.update(number=number, text=plain, seconds=seconds, share=share, batches=batches)
+    environment.filters.update(
+        number=number, text=plain, seconds=seconds, share=share, percent=percent, batches=batches
+    )
     made = environment.from_string((_HERE / template).read_text(encoding="utf-8"))
     return made.render(style=_style(), **values)
 
@@ -57,6 +59,11 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{value * 100:.0f} %"
 
 
+def percent(value: float) -> str:
+    """A small part of one, with the digits that tell it from none."""
+    return f"{value * 100:.2g} %"
+
+
 def batches(executions: Mapping[str, int]) -> str:
     """How often each batch size was executed, as `1 × 50, 4 × 12`."""
     sizes = sorted((int(size), count) for size, count in executions.items())
@@ -65,7 +72,7 @@ def batches(executions: Mapping[str, int]) -> str:
 
 def plain(value: Any) -> str:
     """Any value of a settings table."""
-    if value is None:
+    if value is None or value == "":
         return "–"
     if isinstance(value, float):
         return f"{value:,.4g}"

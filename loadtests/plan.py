@@ -17,7 +17,7 @@ import numpy as np
 from loadtests.errors import BadRequestError, ResultsError
 from loadtests.point import Point
 from loadtests.result import CapacityResult
-from loadtests.slo import tightest_limit_ms
+from loadtests.slo import describe_slos, tightest_limit_ms
 
 DEFAULT_HEADROOM = 0.2
 DEFAULT_SPARE = 1
@@ -164,7 +164,7 @@ def _check(rate_per_s: float, headroom: float, spare: int, cost_per_hour: float 
 def _assumptions(
     result: CapacityResult, certified_per_s: float, rate_per_s: float, headroom: float, spare: int
 ) -> tuple[str, ...]:
-    slos = ", ".join(str(slo) for slo in result.slos)
+    slos = describe_slos(result.slos)
     said = [
         f"One replica holds {certified_per_s:.4g}/s under {slos}: certified at 99 % confidence.",
         f"The arrivals are independent of one another (Poisson) with a mean of {rate_per_s:g}/s at the busiest time; "
@@ -174,7 +174,7 @@ def _assumptions(
         f"{spare} replica{'s' if spare != 1 else ''} may be gone at any time; the others then still keep "
         f"{headroom * 100:.0f} % of the certified rate free.",
         "The p99 is read off the measured points at that load; it is what was seen, not certified.",
-        "The payloads are like those that were measured.",
+        "The payloads" + (" and each model's share" if result.points[0].models else "") + " are like those measured.",
     ]
     if result.capacity_estimate_per_s:
         fewer = math.ceil(rate_per_s / (result.capacity_estimate_per_s * (1 - headroom)) - 1e-9) + spare

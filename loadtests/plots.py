@@ -28,7 +28,7 @@ from loadtests.picture import (
 from loadtests.point import Point
 from loadtests.record import Record
 from loadtests.result import CapacityResult
-from loadtests.slo import format_ms
+from loadtests.slo import as_asked, format_ms
 
 VERDICTS = {"pass": (PASS, "o"), "fail": (FAIL, "X"), "undecided": (UNDECIDED, "D"), "invalid": (INVALID, "s")}
 _MOST_DOTS = 1200
@@ -46,7 +46,7 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
         axes.set_yscale("log")
         if result.capacity_estimate_interval_per_s:
             axes.axvspan(*result.capacity_estimate_interval_per_s, color=BAND, linewidth=0, zorder=0)
-        for slo in result.slos:
+        for slo in as_asked(result.slos):
             if slo.limit_ms is not None:
                 axes.axhline(slo.limit_ms, color=SLO, linewidth=1.4, dashes=(5, 3), zorder=1)
                 label = f"{slo.metric} limit {format_ms(slo.limit_ms)}"
@@ -100,7 +100,9 @@ def server_breakdown(result: CapacityResult) -> Picture | None:
         left = np.zeros(len(points))
         parts: list[tuple[str, list[float]]] = [(QUEUE, [point.queue_ms or 0.0 for point in points])]
         for number, model in enumerate(models):
-            work = [sum(step.compute_ms for step in point.steps if step.model == model) for point in points]
+            work = [
+                sum(step.share * step.compute_ms for step in point.steps if step.model == model) for point in points
+            ]
             parts.append((STEPS[number % len(STEPS)], work))
         for colour, widths in parts:
             axes.barh(rows, widths, left=left, color=colour, height=0.66, edgecolor=PAPER, linewidth=0.6)
@@ -143,7 +145,7 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
                 f"{point.rate_per_s:.4g}/s", (latencies_ms[-1], share[-1]), (-4, 5), textcoords="offset points",
                 color=colour, fontsize=9, ha="right",
             )  # fmt: skip
-        for slo in result.slos:
+        for slo in as_asked(result.slos):
             if slo.limit_ms is not None:
                 axes.plot([slo.limit_ms] * 2, [1e-9, slo.allowed_share], color=SLO, linewidth=1.2, dashes=(5, 3))
                 axes.plot([1e-9, slo.limit_ms], [slo.allowed_share] * 2, color=SLO, linewidth=1.2, dashes=(5, 3))
@@ -170,7 +172,7 @@ def time_series(result: CapacityResult, point: Point, record: Record) -> Picture
             upper.plot(
                 at_s[marks], latencies_ms[marks], ".", color=colour, markersize=3.5, alpha=0.55, markeredgewidth=0
             )
-        for slo in result.slos:
+        for slo in as_asked(result.slos):
             if slo.limit_ms is not None:
                 upper.axhline(slo.limit_ms, color=SLO, linewidth=1.2, dashes=(5, 3))
         upper.set_ylim(bottom=0)

@@ -54,6 +54,8 @@ class StepPoint:
     requests: int
     failed: int
     batch_sizes: Mapping[str, int]
+    share: float = 1.0
+    """Of the requests of a mix, how many come here; the times are those of a request that does."""
 
 
 @dataclass(frozen=True)

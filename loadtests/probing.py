@@ -76,7 +76,7 @@ class Prober:
             record,
             outcome,
             self.slos,
-            server=difference(before, after),
+            server=difference(before, after, self.traffic.step_shares(record)),
             load=load,
             host_cpu_share=host_cpu_share,
             took_s=time.monotonic() - began_s,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loadtests import page, plots
 from loadtests.attempt import likely_to_pass
@@ -14,6 +16,7 @@ from loadtests.errors import LoadTestError, ResultsError
 from loadtests.point import Point
 from loadtests.record import Record
 from loadtests.result import CapacityResult
+from loadtests.slo import as_asked, describe_slos
 from loadtests.store import Stored, read_runs
 from loadtests.verdict import required_requests
 
@@ -37,11 +40,14 @@ class Section:
     result: CapacityResult
     points: list[Point]
     certified: tuple[Point, ...]
+    slos: str
     explanation: str
     warning: str
     bottleneck: str
     pictures: dict[str, plots.Picture]
     step_models: list[str]
+    mixed: bool
+    """Several models were asked at once."""
     settings: list[tuple[str, str]]
     repeat: str
     files: dict[str, bytes]
@@ -81,18 +87,21 @@ def _section(stored: Stored) -> Section:
     if shown is not None:
         pictures["time"] = plots.time_series(result, *shown)
     points = sorted(result.points, key=lambda point: point.rate_per_s)
+    settings = {**result.settings, "mix": _mix(result.settings)}
     files = _files(points, pictures["rate"])
     return Section(
         stored=stored,
         result=result,
         points=points,
         certified=result.certificate.points if result.certificate else (),
+        slos=describe_slos(result.slos),
         explanation=_explain(result),
         warning=_warn(result),
         bottleneck=describe_bottleneck(decided) if decided else "",
         pictures={name: picture for name, picture in pictures.items() if picture is not None},
         step_models=plots.step_models(result),
-        settings=[(key.replace("_", " "), page.plain(value)) for key, value in result.settings.items()],
+        mixed=any(point.models for point in points),
+        settings=[(key.replace("_", " "), page.plain(value)) for key, value in settings.items()],
         repeat=_repeat(stored),
         files=files,
         downloads={name: page.download(name, content) for name, content in files.items()},
@@ -119,7 +128,7 @@ def _records(stored: Stored, result: CapacityResult) -> list[tuple[Point, Record
 def _explain(result: CapacityResult) -> str:
     """What the two numbers mean here, and what more time would buy."""
     certified, estimated = result.capacity_per_s, result.capacity_estimate_per_s
-    slo = ", ".join(str(slo) for slo in result.slos)
+    slo = describe_slos(result.slos)
     best = result.certificate
     if certified is None or best is None:
         least = max(required_requests(slo.percentile, 0) for slo in result.slos)
@@ -173,11 +182,26 @@ def _warn(result: CapacityResult) -> str:
 
 def _repeat(stored: Stored) -> str:
     settings = stored.run.settings
-    slos = " ".join(f"--slo {slo}" for slo in stored.run.slos)
-    return (
-        f"fathom capacity {stored.run.model} {slos} --server {stored.run.server} "
-        f"--budget {settings.get('budget_s', 180):g}s --seed {stored.run.seed}"
-    )
+    words = [
+        f"fathom capacity {_mix(settings) or stored.run.model}",
+        *(f"--slo {slo}" for slo in as_asked(stored.run.slos)),
+    ]
+    words += [
+        f"--server {stored.run.server}",
+        f"--budget {settings.get('budget_s', 180):g}",
+        f"--seed {stored.run.seed}",
+    ]
+    if settings.get("workers", 1) > 1:
+        words.append(f"--workers {settings['workers']}")
+    if settings.get("max_per_s"):
+        words.append(f"--max-rate {settings['max_per_s']:g}")
+    return " ".join(words)
+
+
+def _mix(settings: Mapping[str, Any]) -> str:
+    """`image_classifier=0.7 text_embedding=0.3`; empty where one model was asked."""
+    mix: Mapping[str, float] = settings.get("mix") or {}
+    return " ".join(f"{model}={weight:.4g}" for model, weight in mix.items()) if len(mix) > 1 else ""
 
 
 def _files(points: list[Point], picture: plots.Picture | None) -> dict[str, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _NS_PER_MS = 1e6
@@ -25,6 +25,8 @@ class StepStats:
     cache_hits: int
     batch_sizes: Mapping[str, int]
     """Executions per batch size (keys are text, as in JSON)."""
+    share: float = 1.0
+    """Of the requests of a mix, how many come here."""
 
     @property
     def compute_ms(self) -> float:
@@ -33,24 +35,27 @@ class StepStats:
 
 @dataclass(frozen=True)
 class ServerStats:
-    """All of a pipeline: one step for a plain model, one per composing model for an ensemble."""
+    """All of a pipeline: one step for a plain model, one per composing model for an ensemble, all of them for a mix.
+
+    The times are those of the mean request, which in a mix passes each step only with the step's share.
+    """
 
     steps: tuple[StepStats, ...]
 
     @property
     def queue_ms(self) -> float:
         """Time a request waited, summed over the steps."""
-        return sum(step.queue_ms for step in self.steps)
+        return sum(step.share * step.queue_ms for step in self.steps)
 
     @property
     def compute_ms(self) -> float:
         """Time a request was worked on, summed over the steps."""
-        return sum(step.compute_ms for step in self.steps)
+        return sum(step.share * step.compute_ms for step in self.steps)
 
     @property
     def slowest(self) -> StepStats:
         """The step that works longest per request."""
-        return max(self.steps, key=lambda step: step.compute_ms)
+        return max(self.steps, key=lambda step: step.share * step.compute_ms)
 
     @property
     def mean_batch(self) -> float:
@@ -72,15 +77,20 @@ def composing_models(config: Any, config_of: Any) -> list[str]:
     return found
 
 
-def difference(before: Sequence[Any], after: Sequence[Any]) -> ServerStats | None:
-    """What happened between two snapshots (lists of ModelStatistics, one list entry per model and version)."""
+def difference(
+    before: Sequence[Any], after: Sequence[Any], shares: Mapping[str, float] | None = None
+) -> ServerStats | None:
+    """What happened between two snapshots (lists of ModelStatistics, one list entry per model and version).
+
+    `shares` says which part of a mix's requests each step serves; a step that is not named serves all.
+    """
     earlier = {(stats.name, stats.version): stats for stats in before}
     steps: list[StepStats] = []
     for now in after:
         then = earlier.get((now.name, now.version))
         step = _step(then, now) if then is not None else None
         if step is not None:
-            steps.append(step)
+            steps.append(replace(step, share=(shares or {}).get(step.model, 1.0)))
     return ServerStats(tuple(steps)) if steps else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loadtests.errors import BadRequestError
 
@@ -65,6 +65,18 @@ class Slo:
     def __str__(self) -> str:
         bound = f"{self.allowed_share * 100:.10g}%" if self.limit_ms is None else format_ms(self.limit_ms)
         return self.metric.replace(" ", ":") + f"={bound}"
+
+
+def as_asked(slos: Sequence[Slo]) -> list[Slo]:
+    """Those that a person gave: an SLO for all of a mix brings a copy for each of its models along."""
+    return [slo for slo in slos if not slo.model or replace(slo, model="") not in slos]
+
+
+def describe_slos(slos: Sequence[Slo]) -> str:
+    """`p99=50ms, errors=0.1%`, and for a mix that each model must keep them as well."""
+    asked = as_asked(slos)
+    each = " together and for each model" if len(asked) < len(slos) else ""
+    return ", ".join(map(str, asked)) + each
 
 
 def format_ms(duration_ms: float) -> str:

@@ -31,7 +31,8 @@ class Target:
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self._channel = grpc.insecure_channel(server, options=options)
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._steps: list[str] = []
+        self.steps: list[str] = []
+        """The models that do the work, in order; known after `statistics`, where the server tells."""
         self._has_statistics = True
 
     def __enter__(self) -> Target:
@@ -102,11 +103,11 @@ class Target:
         """A snapshot for `server_stats.difference`; empty where the server has no statistics extension."""
         if not self._has_statistics:
             return []
-        if not self._steps:
-            self._steps = composing_models(self.config(), self.config)
+        if not self.steps:
+            self.steps = composing_models(self.config(), self.config)
         try:
             found: list[Any] = []
-            for step in self._steps:
+            for step in self.steps:
                 request = self._pb.ModelStatisticsRequest(name=step)
                 found += self._stub.ModelStatistics(request, timeout=_FROZEN_S).model_stats
         except self._grpc.RpcError as error:

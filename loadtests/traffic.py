@@ -162,6 +162,16 @@ class Traffic:
         owners = np.searchsorted(self._firsts(), choices[: len(record)], side="right") - 1
         return replace(record, model=owners.astype(np.uint8))
 
+    def step_shares(self, record: Record) -> dict[str, float]:
+        """Which part of a marked record's requests each model of the server works for; a shared step works for all its
+        pipelines."""
+        asked = np.bincount(record.model[record.attempted], minlength=len(self.models)) / max(record.attempted.sum(), 1)
+        shares: dict[str, float] = {}
+        for target, share in zip(self.targets, asked.tolist(), strict=True):
+            for step in target.steps:
+                shares[step] = shares.get(step, 0.0) + share
+        return shares
+
     def statistics(self) -> list[Any]:
         """A snapshot for `server_stats.difference`; a step that two pipelines share is in it once."""
         found = {(stats.name, stats.version): stats for target in self.targets for stats in target.statistics()}

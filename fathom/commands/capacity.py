@@ -28,7 +28,7 @@ from fathom.servers import connect_with_metrics
 from loadtests.capacity import CapacityRequest, find
 from loadtests.point import Point
 from loadtests.result import CapacityResult
-from loadtests.slo import Slo
+from loadtests.slo import Slo, describe_slos
 from loadtests.traffic import ModelShare, name_of
 
 COLOURS = {"pass": "green", "fail": "red", "invalid": "magenta"}
@@ -170,7 +170,7 @@ def point_row(point: Point) -> tuple[str, ...]:
 
 def summary(result: CapacityResult) -> list[str]:
     """What was found, for a person."""
-    slos = ", ".join(str(slo) for slo in result.slos)
+    slos = describe_slos(result.slos)
     lines = []
     if result.capacity_per_s is not None:
         lines.append(f"{result.model} holds {result.capacity_per_s:.1f} requests/s under {slos}: {result.reason}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 from simulated import simulate
 
 from loadtests.bottleneck import describe_bottleneck
-from loadtests.point import Probe, StepPoint
+from loadtests.point import ModelPoint, Probe, StepPoint
 from loadtests.slo import Slo
 
 PRE, MODEL = "image_preprocess", "mobilenet_v2"
@@ -20,7 +20,7 @@ def step(model, queue_ms, compute_ms):
 
 def point(*steps, mean_ms=20.0, generator=0.1):
     made = simulate(Probe(0, "confirm", 100.0, 500, 1), Slo.parse("p99=50ms"), 1e-6, None)
-    return dataclasses.replace(
+    return replace(
         made,
         mean_ms=mean_ms,
         steps=steps,
@@ -48,6 +48,14 @@ def point(*steps, mean_ms=20.0, generator=0.1):
 def test_names_what_takes_longest(measured, words):
     told = describe_bottleneck(measured)
     assert all(word in told for word in words), told
+
+
+def test_a_mix_is_weighed_by_what_is_asked():
+    """`rare` takes four times as long as `common`, but one request in twenty goes there."""
+    steps = (replace(step("common", 0.1, 4.0), share=0.95), replace(step("rare", 0.1, 16.0), share=0.05))
+    asked = tuple(ModelPoint(name, 10, 0, 4.0, 16.0, "pass") for name in ("common", "rare"))
+    told = describe_bottleneck(replace(point(*steps, mean_ms=6.0), models=asked, queue_ms=0.1, compute_ms=4.6))
+    assert "3.8 ms (63 %), is the work of common, where 95 % of the requests go" in told
 
 
 def test_says_nothing_without_the_servers_figures():

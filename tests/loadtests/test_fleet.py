@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from queue_process import request
 
-from loadtests import CapacityRequest, Slo, find
+from loadtests import CapacityRequest, Slo, find, write_report
 from loadtests.fleet import Fleet
 from loadtests.job import Limits
 from loadtests.judging import make_point
@@ -97,6 +97,8 @@ def test_a_search_goes_on_after_a_generator_died(shared_queue, tmp_path, monkeyp
     stored = read_runs(tmp_path)[0]
     assert stored.result.to_json() == result.to_json()
     assert set(stored.record(result.points[-1]).worker.tolist()) == {0, 1}
+    of_generators = write_report(tmp_path).read_text().partition("Each generator")[2].partition("</table>")[0]
+    assert of_generators.count("<tr><td>") == 2 * len(result.points)
 
 
 def test_ctrl_c_stops_all(fleet):

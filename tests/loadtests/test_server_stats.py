@@ -68,3 +68,17 @@ def test_composing_models_are_resolved_through_nested_pipelines():
     }
     assert composing_models(known["outer"], known.__getitem__) == ["pre", "model", "post"]
     assert composing_models(known["pre"], known.__getitem__) == ["pre"]
+
+
+def test_a_mix_counts_each_step_as_often_as_it_is_asked():
+    """Three of four requests go to `quick`, one to `slow`: the mean request is a quarter of the one, not both."""
+    empty = [statistics(name, requests=1, queue_ms=0, infer_ms=0, executions=1) for name in ("quick", "slow")]
+    after = [
+        statistics("quick", requests=301, queue_ms=1, infer_ms=1, executions=301),
+        statistics("slow", requests=101, queue_ms=9, infer_ms=40, executions=101),
+    ]
+    stats = difference(empty, after, {"quick": 0.75, "slow": 0.25})
+    assert stats is not None
+    assert stats.queue_ms == pytest.approx(0.75 * 1 + 0.25 * 9, rel=0.02)
+    assert stats.compute_ms == pytest.approx(0.75 * 4 + 0.25 * 43, rel=0.02)
+    assert stats.slowest.model == "slow"

@@ -1,7 +1,7 @@
 import pytest
 
 from loadtests.errors import BadRequestError
-from loadtests.slo import Slo, loosest_limit_ms, tightest_limit_ms
+from loadtests.slo import Slo, as_asked, describe_slos, loosest_limit_ms, tightest_limit_ms
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,11 @@ def test_limits_of_several():
     assert (tightest_limit_ms(slos), loosest_limit_ms(slos)) == (10.0, 50.0)
     with pytest.raises(BadRequestError, match="no latency limit"):
         tightest_limit_ms(slos[2:])
+
+
+def test_an_slo_of_a_mix_is_said_once():
+    whole, named = Slo.parse("p99=50ms"), Slo.parse("echo:p50=5ms")
+    copies = [Slo.parse(f"{model}:p99=50ms") for model in ("double", "echo")]
+    assert as_asked([whole, named, *copies]) == [whole, named]
+    assert describe_slos([whole, *copies]) == "p99=50ms together and for each model"
+    assert describe_slos([named]) == "echo:p50=5ms"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fathom import cli
-from loadtests import CapacityRequest, Slo, find
+from loadtests import CapacityRequest, Slo, find, write_report
 from loadtests.errors import BadRequestError
 from loadtests.load import load
 from loadtests.record import OK, Record
@@ -88,6 +88,10 @@ def test_a_mix_is_judged_for_each_model_and_together(small_server):
     assert [count.slo for count in point.slos] == ["p99=200ms", "double:p99=200ms", "echo:p99=200ms"]
     assert {step.model for step in point.steps} == {"double", "echo"}
     assert sum(step.requests for step in point.steps) == point.requests
+    assert {step.model: step.share for step in point.steps} == {
+        entry.model: entry.requests / point.requests for entry in point.models
+    }
+    assert point.queue_ms == pytest.approx(sum(step.share * step.queue_ms for step in point.steps))
 
 
 def test_a_model_that_is_too_slow_fails_the_mix(small_server):
@@ -109,6 +113,11 @@ def test_a_search_over_a_mix_is_kept_and_read_again(small_server, tmp_path, hast
     assert stored.result.to_json() == result.to_json()
     assert result.settings["mix"] == {"double": 0.75, "echo": 0.25}
     assert set(stored.record(result.points[-1]).model.tolist()) == {0, 1}
+    page = write_report(tmp_path).read_text()
+    assert "fathom capacity double=0.75 echo=0.25 --slo p99=200ms --server" in page
+    assert page.count("p99 limit") == 2  # once in each width of the picture, not once for each model
+    of_models = page.partition("Each model of the mix")[2].partition("</table>")[0]
+    assert f"<td>{result.points[0].models[1].requests}</td>" in of_models
 
 
 def test_a_trace_says_which_model_and_payload(traffic, small_server, tmp_path):
