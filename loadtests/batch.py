@@ -12,7 +12,8 @@ import numpy as np
 from loadtests.errors import GeneratorError
 from loadtests.record import UNANSWERED, Record
 
-_ROW_BYTES = 25  # three float64 and one uint8
+_ROW_BYTES = 26  # three float64 and two uint8
+_WAITING_BYTES = 9
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,13 @@ class Batch:
     def pack(self) -> dict[str, Any]:
         """Plain values, for JSON or msgpack."""
         fields = {name: getattr(self, name) for name in ("rate_per_s", "since_s", "at_s", "cpu_s", "wall_s")}
-        columns = (self.record.intended_s, self.record.sent_s, self.record.done_s, self.record.status)
+        record, waiting = self.record, self.waiting
+        columns = (record.intended_s, record.sent_s, record.done_s, record.status, record.model)
         return {
             **fields,
             "messages": dict(self.messages),
             "record": base64.b64encode(b"".join(column.tobytes() for column in columns)).decode(),
-            "waiting": base64.b64encode(self.waiting.intended_s.tobytes()).decode(),
+            "waiting": base64.b64encode(waiting.intended_s.tobytes() + waiting.model.tobytes()).decode(),
         }
 
     @classmethod
@@ -52,13 +54,17 @@ class Batch:
         if rest:
             raise GeneratorError(f"a batch of {len(content)} bytes is no whole number of rows")
         times = np.frombuffer(content, np.float64, 3 * rows).reshape(3, rows)
-        record = Record(times[0], times[1], times[2], np.frombuffer(content, np.uint8, rows, 24 * rows))
-        intended_s = np.frombuffer(base64.b64decode(fields.pop("waiting")), np.float64)
-        return cls(record=record, waiting=unanswered(intended_s), **fields)
+        status, model = np.frombuffer(content, np.uint8, 2 * rows, 24 * rows).reshape(2, rows)
+        record = Record(times[0], times[1], times[2], status, model)
+        content = base64.b64decode(fields.pop("waiting"))
+        count = len(content) // _WAITING_BYTES
+        models = np.frombuffer(content, np.uint8, count, 8 * count)
+        return cls(record=record, waiting=unanswered(np.frombuffer(content, np.float64, count), models), **fields)
 
 
-def unanswered(intended_s: Any) -> Record:
-    """Requests without an answer so far."""
+def unanswered(intended_s: Any, model: Any = ()) -> Record:
+    """Requests without an answer so far, of these models of a mix."""
     intended_s = np.asarray(intended_s, np.float64)
     nothing = np.full(len(intended_s), np.nan)
-    return Record(intended_s, intended_s, nothing, np.full(len(intended_s), UNANSWERED, np.uint8))
+    status = np.full(len(intended_s), UNANSWERED, np.uint8)
+    return Record(intended_s, intended_s, nothing, status, np.asarray(model, np.uint8))

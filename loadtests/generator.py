@@ -28,6 +28,7 @@ from loadtests.batch import Batch
 from loadtests.firing import Firing
 from loadtests.http2 import Http2Transport
 from loadtests.job import Job, read_payloads, read_schedule, write_record
+from loadtests.mix import Mix
 from loadtests.priority import go_first
 from loadtests.stream import Stream
 from loadtests.transport import GrpcTransport, OnDone, Transport
@@ -87,7 +88,7 @@ class Generator:
             _say(state="batch", **batch.pack())
 
         stream = Stream(
-            len(payloads),
+            Mix(tuple(wanted["sizes"]), tuple(wanted["weights"])),
             make_transport,
             hand_over,
             seed=wanted["seed"],

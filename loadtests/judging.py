@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +110,7 @@ def make_point(
 def count_errors(record: Record, outcome: Outcome) -> dict[str, int]:
     """How many requests failed, by `STATUS: first message`; those cut off by an early stop did not."""
     counts = Counter(record.status[_failed(record)].tolist())
-    return {_complaint(status, outcome.messages.get(str(status), "")): count for status, count in counts.most_common()}
+    return {complaint(status, outcome.messages): count for status, count in counts.most_common()}
 
 
 def _failed(record: Record) -> NDArray[np.bool_]:
@@ -120,11 +120,12 @@ def _failed(record: Record) -> NDArray[np.bool_]:
 
 def _complaints(outcome: Outcome) -> list[str]:
     """What the server said, also to requests too young to be counted when an early stop came."""
-    return [_complaint(int(status), message) for status, message in outcome.messages.items()]
+    return [complaint(int(status), outcome.messages) for status in outcome.messages]
 
 
-def _complaint(status: int, message: str) -> str:
-    return f"{status_name(status)}: {message}".removesuffix(": ")
+def complaint(status: int, messages: Mapping[str, str]) -> str:
+    """A status as a person reads it, with the first message of the server that came with it."""
+    return f"{status_name(status)}: {messages.get(str(status), '')}".removesuffix(": ")
 
 
 def status_name(status: int) -> str:

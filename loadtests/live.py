@@ -19,6 +19,7 @@ from typing import Any
 from loadtests.batch import Batch
 from loadtests.errors import GeneratorError, TargetLostError
 from loadtests.job import write_payloads
+from loadtests.mix import Mix
 from loadtests.stream import Arrivals
 from loadtests.worker import WorkerTarget
 
@@ -36,6 +37,7 @@ class LiveGenerator:
         *,
         seed: int = 0,
         arrivals: Arrivals = "poisson",
+        mix: Mix | None = None,
         on_lost: Callable[[str], None] = lambda why: None,
     ) -> None:
         self._target = target
@@ -43,6 +45,7 @@ class LiveGenerator:
         self._on_lost = on_lost
         self._seed = seed
         self._arrivals = arrivals
+        self._mix = mix or Mix((len(target.payloads),), (1.0,))
         self._finished = threading.Event()
         self._ending = False
 
@@ -66,6 +69,8 @@ class LiveGenerator:
             "channels": self._target.channels,
             "seed": self._seed,
             "arrivals": self._arrivals,
+            "sizes": self._mix.sizes,
+            "weights": self._mix.weights,
         }
         self._tell(stream=wanted)
         answer = self._read()

@@ -81,7 +81,7 @@ class Front:
             for name in self.window.names:
                 if name not in clients or clients[name].state == "missing":
                     self.window.forget(name)
-        return self.window.point(self.wanted.slos, seed=self.wanted.seed)
+        return self.window.point(self.wanted.slos, seed=self.wanted.seed, models=self.wanted.models)
 
     # Events of Locust.
 
@@ -91,11 +91,13 @@ class Front:
         try:
             self.wanted = Wanted.of(self.environment)
             if not self._is_master:
+                target, mix = self.wanted.target()
                 self._live = LiveGenerator(
-                    self.wanted.target(),
+                    target,
                     self._take,
                     seed=self.seed,
                     arrivals=self.wanted.arrivals,
+                    mix=mix,
                     on_lost=self._fail,
                 )
                 self._live.start()
@@ -118,7 +120,7 @@ class Front:
 
     def _take(self, batch: Batch) -> None:
         assert self.wanted is not None
-        locust_stats.feed(self.environment.stats, self.wanted.model, batch.record, batch.messages)
+        locust_stats.feed_mix(self.environment.stats, self.wanted.models, batch.record, batch.messages)
         if self._is_worker:
             self._unreported.append(batch.pack())
         else:

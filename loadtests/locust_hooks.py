@@ -14,7 +14,7 @@ from loadtests.locust_front import Front
 from loadtests.locust_jobs import Jobs, look_often
 from loadtests.locust_panel import Panel
 from loadtests.point import Point
-from loadtests.slo import Slo
+from loadtests.slo import Slo, describe_slos
 
 _REPORT_INTERVAL_S = 1.0
 _RAMP_PER_S = 100.0
@@ -65,10 +65,17 @@ def summary(point: Point | None, slos: tuple[Slo, ...]) -> list[str]:
     names = {"p50": point.p50_ms, "p90": point.p90_ms, "p99": point.p99_ms, "p99.9": point.p999_ms}
     latencies = ", ".join(f"{name} {value:.3f} ms" for name, value in names.items() if value is not None)
     worst = max(point.workers, key=lambda share: share.send_lag_p99_ms)
+    each = [
+        f"{entry.model}: {entry.requests} requests, {entry.errors} failed, "
+        + ", ".join(f"{name} {value:.3f} ms" for name, value in (("p50", entry.p50_ms), ("p99", entry.p99_ms)) if value)
+        + f", {entry.verdict}"
+        for entry in point.models
+    ]
     return [
         f"{point.requests} requests at {point.rate_per_s:.4g}/s (answered {point.achieved_per_s:.4g}/s): {latencies}",
+        *each,
         f"{len(point.workers)} generator(s), worst send lag p99 {worst.send_lag_p99_ms:.3f} ms",
-        f"{', '.join(map(str, slos))}: {point.verdict}, {point.reason}",
+        f"{describe_slos(slos)}: {point.verdict}, {point.reason}",
     ]
 
 

@@ -54,6 +54,8 @@
       figure("failed", number(point.errors, 0)),
       ...[["p50", "p50_ms"], ["p90", "p90_ms"], ["p99", "p99_ms"], ["p99.9", "p999_ms"], ["max", "max_ms"]].map(([name, key]) =>
         figure(name, number(point[key], 3), "ms")),
+      ...point.models.flatMap((model) => [["p50", "p50_ms"], ["p99", "p99_ms"]].map(([name, key]) =>
+        figure(`${model.model} ${name}`, number(model[key], 3), "ms"))),
       ...point.slos.map((slo) => figure(slo.slo, `${number(slo.over, 0)} of ${number(slo.requests, 0)} over`, slo.verdict)),
       figure("generators", number(point.workers.length, 0)),
       figure("send lag p99", number(worst("send_lag_p99_ms"), 3), "ms"),
@@ -68,7 +70,7 @@
     const top = element("div", "", "top");
     const verdict = status.problem ? "invalid" : status.point ? status.point.verdict : "none";
     const word = status.problem ? "stopped" : status.point ? status.point.verdict : status.state;
-    const what = status.model ? `${status.model} under ${status.slos.join(", ")}` : "Fathom";
+    const what = status.model ? `${status.model} under ${status.slos}` : "Fathom";
     const hint = "One user is one request a second, sent when its time has come whether or not others were answered. " +
       "Changing the number of users changes the rate; latencies run from the intended send time.";
     top.append(element("b", word, `verdict ${verdict}`), element("strong", what));
@@ -101,7 +103,7 @@
         openOptions(status);
       }
     } catch {
-      show({ state: "gone", slos: [], problem: "Locust does not answer any more" });
+      show({ state: "gone", slos: "", problem: "Locust does not answer any more" });
     }
     relabel();
     setTimeout(refresh, REFRESH_MS);

@@ -9,6 +9,8 @@ from typing import Any
 from flask import Response, jsonify, request
 
 from loadtests.locust_front import Front
+from loadtests.slo import describe_slos
+from loadtests.traffic import name_of
 
 _SCRIPT = Path(__file__).with_name("locust_panel.js")
 _REFRESH_S = 1.0
@@ -45,8 +47,8 @@ class Panel:
         return {
             "state": runner.state,
             "problem": front.problem,
-            "model": wanted.model if wanted else "",
-            "slos": [str(slo) for slo in wanted.slos] if wanted else [],
+            "model": name_of(wanted.shares) if wanted else "",
+            "slos": describe_slos(wanted.slos) if wanted else "",
             "generators": len(point.workers) if point else 0,
             "point": point.to_json() if point else None,
         }

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import locust.stats
 import numpy as np
 
-from loadtests.judging import status_name
+from loadtests.judging import complaint
 from loadtests.record import HIGHEST_US, LOWEST_US, OK, Floats, Record
 
 METHOD = "infer"
@@ -55,6 +55,12 @@ def percentile(response_times: Mapping[float, int], requests: int, share: float)
     return 0
 
 
+def feed_mix(stats: Any, models: Sequence[str], record: Record, messages: Mapping[str, str]) -> None:
+    """`feed` for each model of a mix: each has a row of its own."""
+    for number, model in enumerate(models):
+        feed(stats, model, record.where(record.model == number), messages)
+
+
 def feed(stats: Any, model: str, record: Record, messages: Mapping[str, str]) -> None:
     """Adds requests to a `locust.stats.RequestStats`, one call for thousands of them. Times are unix seconds."""
     if not len(record):
@@ -79,7 +85,7 @@ def feed(stats: Any, model: str, record: Record, messages: Mapping[str, str]) ->
     stats.entries[(model, METHOD)].extend(entry)
     stats.total.extend(entry)
     for status, count in Counter(record.status[record.status != OK].tolist()).items():
-        _count_error(stats, model, f"{status_name(status)}: {messages.get(str(status), '')}".removesuffix(": "), count)
+        _count_error(stats, model, complaint(status, messages), count)
 
 
 def _row(entry: Any, current: bool = True) -> str:

@@ -1,7 +1,8 @@
 """Fires without an end at a rate that may change at any time: the generator behind Locust's front.
 
 Arrivals are Poisson (or a metronome) and never wait for answers. A Poisson process has no memory, so when the rate
-changes the next arrival is simply drawn anew. What was answered is handed over every quarter of a second.
+changes the next arrival is simply drawn anew. What each request carries is drawn as for a schedule (`mix`), a block
+at a time. What was answered is handed over every quarter of a second.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import gc
 import random
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
 
 from loadtests.batch import Batch, unanswered
+from loadtests.mix import Mix
 from loadtests.record import DEADLINE_EXCEEDED, OK, UNANSWERED, Record
+from loadtests.schedule import probe_seed
 from loadtests.timer import Alarm
 from loadtests.transport import OnDone, Transport
 
@@ -26,6 +29,7 @@ Arrivals = Literal["poisson", "constant"]
 BATCH_S = 0.25
 _SWEEP_S = 0.05
 _LONGEST_BATCH = 256
+_BLOCK = 4096
 _RECONNECT_S = 0.5
 _NEVER = float("inf")
 
@@ -35,7 +39,7 @@ class Stream:
 
     def __init__(
         self,
-        payloads: int,
+        mix: Mix,
         make_transport: Callable[[OnDone], Transport],
         on_batch: Callable[[Batch], None],
         *,
@@ -48,16 +52,19 @@ class Stream:
         self._transport = make_transport(self._on_done)
         self._on_batch = on_batch
         self._random = random.Random(seed)
-        self._payloads = payloads
+        self._mix = mix
+        self._seed = seed
+        self._blocks = 0
+        self._carried: Iterator[tuple[int, int]] = iter(())
         self._poisson = arrivals == "poisson"
         self._timeout_s = timeout_s
         self._max_outstanding = max_outstanding
         self._rate_per_s = 0.0
         self._next_s = _NEVER
         self._since_s = time.monotonic()
-        self._pending: dict[int, list[float]] = {}  # index -> intended and sent time, oldest first
+        self._pending: dict[int, list[float]] = {}  # index -> intended time, sent time, model; oldest first
         self._count = 0
-        self._ended: list[tuple[float, float, float, int]] = []
+        self._ended: list[tuple[float, float, float, int, float]] = []
         self._messages: dict[str, str] = {}
         self._measured_until_s = _NEVER
         self._finished = asyncio.Event()
@@ -108,13 +115,14 @@ class Stream:
             self._next_s += self._gap_s()
             index = self._count
             self._count += 1
+            payload, model = self._carry()
             if len(self._pending) >= self._max_outstanding:
-                self._end(intended_s, now_s, now_s, UNANSWERED, "not sent: too many requests are unanswered")
+                self._end([intended_s, now_s, model], now_s, UNANSWERED, "not sent: too many requests are unanswered")
                 continue
-            times = [intended_s, now_s]
+            times = [intended_s, now_s, model]
             self._pending[index] = times
             batch.append(times)
-            self._transport.send(index, self._random.randrange(self._payloads))
+            self._transport.send(index, payload)
         if batch:
             self._transport.flush()
             sent_s = time.monotonic()
@@ -126,11 +134,12 @@ class Stream:
     def _on_done(self, index: int, when_s: float, status: int, message: str) -> None:
         times = self._pending.pop(index, None)
         if times is not None:
-            self._end(times[0], times[1], when_s, status, message)
+            self._end(times, when_s, status, message)
 
-    def _end(self, intended_s: float, sent_s: float, done_s: float, status: int, message: str) -> None:
+    def _end(self, times: list[float], done_s: float, status: int, message: str) -> None:
+        intended_s, sent_s, model = times
         if intended_s <= self._measured_until_s:
-            self._ended.append((intended_s, sent_s, done_s, status))
+            self._ended.append((intended_s, sent_s, done_s, status, model))
             if status != OK:
                 self._messages.setdefault(str(status), message[:500])
 
@@ -154,14 +163,26 @@ class Stream:
     def _gap_s(self) -> float:
         return self._random.expovariate(self._rate_per_s) if self._poisson else 1 / self._rate_per_s
 
+    def _carry(self) -> tuple[int, int]:
+        """The payload and the model of the next request."""
+        carried = next(self._carried, None)
+        if carried is None:
+            choices = self._mix.choices(_BLOCK, seed=probe_seed(self._seed, self._blocks))
+            self._blocks += 1
+            self._carried = zip(choices.tolist(), self._mix.owners_of(choices).tolist(), strict=True)
+            carried = next(self._carried)
+        return carried
+
     def _hand_over(self) -> None:
         now_s, cpu_s = time.monotonic(), _cpu_s()
-        rows = np.asarray(sorted(self._ended), np.float64).reshape(-1, 4)
+        rows = np.asarray(sorted(self._ended), np.float64).reshape(-1, 5)
         times = rows[:, :3].T + self._unix_s
-        measured = [times[0] for times in self._pending.values() if times[0] <= self._measured_until_s]
+        status, model = rows[:, 3:].T.astype(np.uint8)
+        measured = [times for times in self._pending.values() if times[0] <= self._measured_until_s]
+        waiting = np.asarray(measured, np.float64).reshape(-1, 3)
         batch = Batch(
-            record=Record(times[0], times[1], times[2], rows[:, 3].astype(np.uint8)),
-            waiting=unanswered(np.asarray(measured, np.float64) + self._unix_s),
+            record=Record(times[0], times[1], times[2], status, model),
+            waiting=unanswered(waiting[:, 0] + self._unix_s, waiting[:, 2]),
             rate_per_s=self._rate_per_s,
             since_s=self._since_s + self._unix_s,
             at_s=now_s + self._unix_s,

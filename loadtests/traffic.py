@@ -1,7 +1,6 @@
 """What is asked: one model, or several at once by weight, with the encoded requests of each.
 
-A mix is one schedule: each request is of a model drawn from the probe's seed, so two models meet at the server as they
-would in service, and every percentile can be told for each of them and for all together.
+Every percentile of a mix can be told for each of its models and for all requests together.
 """
 
 from __future__ import annotations
@@ -19,14 +18,12 @@ from numpy.typing import NDArray
 
 from loadtests import payloads as made_payloads
 from loadtests.errors import BadRequestError
+from loadtests.mix import Mix
 from loadtests.record import Record
-from loadtests.schedule import payload_choices
 from loadtests.slo import Slo
 from loadtests.target import Target
 from loadtests.trace import Trace
 
-_STREAM = 4
-MOST_MODELS = 255
 _SHARE = re.compile(r"(?P<model>[^=\s]+)(?:=(?P<weight>[^=]+))?")
 
 
@@ -73,14 +70,12 @@ class Traffic:
 
     def __init__(self, server: str, shares: Sequence[ModelShare], *, seed: int = 0) -> None:
         self.models = tuple(share.model for share in shares)
-        if not shares or len(shares) > MOST_MODELS:
-            raise BadRequestError(f"{len(shares)} models in the traffic: give 1 to {MOST_MODELS}")
+        self._mix = Mix((1,) * len(shares), tuple(share.weight for share in shares))
         if doubled := {model for model in self.models if self.models.count(model) > 1}:
             raise BadRequestError(f"the traffic names {min(doubled)} twice; add its weights up")
         if any(share.payloads is not None and not share.payloads for share in shares):
             raise BadRequestError("the payload pool is empty; give at least one encoded request")
-        weights = np.asarray([share.weight for share in shares], np.float64)
-        self.weights = weights / weights.sum()
+        self.weights = self._mix.shares
         self.targets = [Target(server, model) for model in self.models]
         self._shares = tuple(shares)
         self._seed = seed
@@ -104,6 +99,12 @@ class Traffic:
             list(share.payloads or made_payloads.from_metadata(target.metadata(), target.config(), seed=self._seed))
             for share, target in zip(self._shares, self.targets, strict=True)
         ]
+        self._mix = replace(self._mix, sizes=tuple(map(len, self._pools)))
+
+    @property
+    def mix(self) -> Mix:
+        """What each request carries; known after `check`."""
+        return self._mix
 
     @property
     def pool(self) -> list[bytes]:
@@ -117,15 +118,12 @@ class Traffic:
 
     def choices(self, count: int, *, seed: int) -> NDArray[np.int32]:
         """Which payload of `pool` each of `count` requests carries."""
-        if len(self.models) == 1:
-            return payload_choices(count, len(self._pools[0]), seed=seed)
-        owners = np.random.default_rng([seed, _STREAM]).choice(len(self.models), count, p=self.weights)
-        return self._chosen(owners, None, seed)
+        return self._mix.choices(count, seed=seed)
 
     def choices_of(self, trace: Trace, *, seed: int) -> NDArray[np.int32]:
         """The same for a recorded trace, whose rows may name a model and number a payload (from 0)."""
         if not trace.models:
-            owners = np.random.default_rng([seed, _STREAM]).choice(len(self.models), len(trace), p=self.weights)
+            owners = self._mix.owners(len(trace), seed=seed)
         else:
             known = {model: number for number, model in enumerate(self.models)}
             for line, model in zip(trace.lines, trace.models, strict=True):
@@ -136,31 +134,20 @@ class Traffic:
                     )
             owners = np.asarray([known[model] for model in trace.models])
         if trace.payloads is not None:
-            sizes = np.asarray([len(pool) for pool in self._pools])[owners]
+            sizes = np.asarray(self._mix.sizes)[owners]
             if (beyond := np.flatnonzero(trace.payloads >= sizes)).size:
                 row = int(beyond[0])
                 raise BadRequestError(
                     f"{trace.path} line {trace.lines[row]}: there is no payload {trace.payloads[row]} of "
                     f"{self.models[owners[row]]}, which has {sizes[row]} (from 0)"
                 )
-        return self._chosen(owners, trace.payloads, seed)
-
-    def _chosen(self, owners: NDArray[Any], numbers: NDArray[np.int32] | None, seed: int) -> NDArray[np.int32]:
-        chosen = np.zeros(len(owners), np.int32)
-        for model, first in enumerate(self._firsts()):
-            own = np.flatnonzero(owners == model)
-            within = numbers[own] if numbers is not None else payload_choices(
-                len(own), len(self._pools[model]), seed=seed + model
-            )  # fmt: skip
-            chosen[own] = first + within
-        return chosen
+        return self._mix.chosen(owners, trace.payloads, seed=seed)
 
     def marked(self, record: Record, choices: NDArray[np.int32]) -> Record:
         """The record with the model of each request."""
         if len(self.models) == 1:
             return record
-        owners = np.searchsorted(self._firsts(), choices[: len(record)], side="right") - 1
-        return replace(record, model=owners.astype(np.uint8))
+        return replace(record, model=self._mix.owners_of(choices[: len(record)]))
 
     def step_shares(self, record: Record) -> dict[str, float]:
         """Which part of a marked record's requests each model of the server works for; a shared step works for all its
@@ -176,7 +163,3 @@ class Traffic:
         """A snapshot for `server_stats.difference`; a step that two pipelines share is in it once."""
         found = {(stats.name, stats.version): stats for target in self.targets for stats in target.statistics()}
         return list(found.values())
-
-    def _firsts(self) -> NDArray[np.int64]:
-        """Where each model's payloads begin in the pool."""
-        return np.concatenate([[0], np.cumsum([len(pool) for pool in self._pools])[:-1]]).astype(np.int64)

@@ -70,8 +70,8 @@ class Window:
         """Of the generators, in the order of `Point.workers`."""
         return list(self._sources)
 
-    def point(self, slos: Sequence[Slo], *, seed: int = 0) -> Point | None:
-        """What is known by now, with its verdict; None when nothing is known yet.
+    def point(self, slos: Sequence[Slo], *, seed: int = 0, models: Sequence[str] = ()) -> Point | None:
+        """What is known by now, with its verdict; None when nothing is known yet. `models` are those of a mix.
 
         Of a request younger than the largest latency limit it is not yet known whether it is late. Those are left out,
         or only the quick ones would count.
@@ -82,7 +82,7 @@ class Window:
             known = everything.known_at(source.at_s, loosest_limit_ms(slos) / 1e3)
             relative = Record(
                 known.intended_s - source.since_s, known.sent_s - source.since_s, known.done_s - source.since_s,
-                known.status,
+                known.status, known.model,
             )  # fmt: skip
             relative = relative.where(np.argsort(relative.intended_s, kind="stable"))
             cpu_s, wall_s = (sum(values) for values in zip(*source.cpu, strict=True))
@@ -92,4 +92,4 @@ class Window:
         record, outcome = merge(found)
         outcome = Outcome(**{**vars(outcome), "messages": self._messages})
         probe = Probe(0, "double", self.rate_per_s, len(record), seed)
-        return make_point(probe, record, outcome, slos)
+        return make_point(probe, record, outcome, slos, models=models)

@@ -14,7 +14,10 @@ from loadtests import Slo
 from loadtests.batch import Batch, unanswered
 from loadtests.errors import TargetLostError
 from loadtests.live import LiveGenerator
+from loadtests.mix import Mix
 from loadtests.record import Record
+from loadtests.schedule import probe_seed
+from loadtests.traffic import scoped
 from loadtests.window import Window
 from loadtests.worker import WorkerTarget
 
@@ -23,8 +26,18 @@ P99 = Slo.parse("p99=30ms")
 
 def batch(rate_per_s=100.0, since_s=1000.0, at_s=1010.0, latency_s=0.01, count=900, waiting=(), statuses=0) -> Batch:
     intended_s = since_s + np.arange(count) / 100
-    record = Record(intended_s, intended_s, intended_s + latency_s, np.full(count, statuses, np.uint8))
-    return Batch(record, unanswered(waiting), rate_per_s, since_s, at_s, 0.5, 10.0, {"14": "full"} if statuses else {})
+    models = np.arange(count, dtype=np.uint8) % 2
+    record = Record(intended_s, intended_s, intended_s + latency_s, np.full(count, statuses, np.uint8), models)
+    return Batch(
+        record,
+        unanswered(waiting, np.ones(len(waiting))),
+        rate_per_s,
+        since_s,
+        at_s,
+        0.5,
+        10.0,
+        {"14": "full"} if statuses else {},
+    )
 
 
 def until(condition, seconds=10.0):
@@ -39,13 +52,16 @@ def test_a_batch_survives_the_wire():
     came = Batch.unpack(sent.pack())
     assert came.pack() == sent.pack()
     assert np.array_equal(came.record.done_s, sent.record.done_s)
+    assert np.array_equal(came.record.model, sent.record.model)
+    assert came.waiting.model.tolist() == [1]
     assert came.messages == {"14": "full"}
 
 
 def test_fires_at_the_rate_asked_for_and_drains(start_queue):
     batches: list[Batch] = []
     target = WorkerTarget(start_queue("--service-ms", "40").address, [request()] * 2)
-    live = LiveGenerator(target, batches.append, seed=1, arrivals="constant")
+    mix = Mix((1, 1), (1.0, 3.0))
+    live = LiveGenerator(target, batches.append, seed=1, arrivals="constant", mix=mix)
     live.start()
     live.set_rate(20)
     until(lambda: sum(len(one.record) for one in batches) >= 9)
@@ -55,6 +71,8 @@ def test_fires_at_the_rate_asked_for_and_drains(start_queue):
     live.finish()
     record = Record.merge([one.record for one in batches])
     assert record.ok.all()
+    drawn = mix.choices(4096, seed=probe_seed(1, 0))[: len(record)]
+    assert np.array_equal(record.model, mix.owners_of(drawn))  # as a schedule of that seed would have it
     assert not len(batches[-1].waiting)  # the last answers were waited for
     assert np.diff(record.intended_s[record.intended_s < since_s]).mean() == pytest.approx(1 / 20, rel=0.05)
     assert np.all(record.latencies_ms() >= 39)
@@ -104,6 +122,15 @@ def test_the_window_judges_what_is_known(made, verdict, why):
     point = window.point([P99])
     assert point is not None
     assert point.verdict == verdict, why
+
+
+def test_each_model_of_a_mix_is_judged():
+    window = Window()
+    window.add(batch(latency_s=np.tile([0.01, 0.05], 300), count=600))
+    slos = scoped([P99], ["first", "second"])
+    point = window.point(slos, models=["first", "second"])
+    assert {entry.model: entry.verdict for entry in point.models} == {"first": "undecided", "second": "fail"}
+    assert point.verdict == "fail"
 
 
 def test_a_change_of_rate_empties_the_window():

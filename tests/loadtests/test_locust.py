@@ -49,24 +49,36 @@ def start_locust(tmp_path: Path) -> Iterator[StartLocust]:
         process.stop()
 
 
-@pytest.mark.parametrize(
-    ("slo", "status", "verdict"),
-    [("p90=100ms", 0, "pass"), pytest.param("p99=1ms", 1, "fail|undecided|invalid", marks=pytest.mark.slow)],
-)
-def test_headless_ends_with_the_verdict(shared_queue, start_locust, slo, status, verdict):
-    address = shared_queue("--service-ms", "2").address
-    options = ("--headless", "-u", "100", "-t", "2s", "--host", address, "--model", "queue", "--only-summary")
-    process = start_locust(*options, "--slo", slo)
+def test_headless_asks_a_mix_and_ends_with_the_verdict(small_server, start_locust, tmp_path):
+    figures = tmp_path / "figures"
+    options = ("--headless", "-u", "200", "-t", "30s", "--only-summary", "--json-file", str(figures))
+    process = start_locust(
+        *options, "--host", small_server.grpc_url, "--model", "double=3, echo", "--slo", "p50=200ms, echo:p50=100ms"
+    )
     process.wait_for("All users spawned")
+    time.sleep(1)
     (generator,) = children(process.process.pid)
     maps = Path(f"/proc/{generator}/maps").read_text()
     assert "uvloop" in maps
     assert "gevent" not in maps  # Locust's patches stay in Locust's process
+    process.process.terminate()
     code, said = process.wait()
-    assert re.search(rf"^{re.escape(slo)}: ({verdict}), ", said, re.MULTILINE), said
-    assert code == status
-    assert re.search(r"^\d+ requests at 100/s \(answered [\d.]+/s\): p50 \d+\.\d{3} ms", said, re.MULTILINE), said
     assert "Traceback" not in said
+    assert re.search(r"^p50=200ms, echo:p50=100ms together and for each model: pass, ", said, re.MULTILINE), said
+    assert code == 0
+    assert re.search(r"^\d+ requests at 200/s \(answered [\d.]+/s\): p50 \d+\.\d{3} ms", said, re.MULTILINE), said
+    assert re.search(r"^echo: \d+ requests, 0 failed, p50 \d+\.\d{3} ms", said, re.MULTILINE), said
+    rows = {entry["name"]: entry["num_requests"] for entry in json.loads(figures.with_suffix(".json").read_text())}
+    assert rows["double"] == pytest.approx(3 * rows["echo"], rel=0.4)
+
+
+@pytest.mark.slow
+def test_headless_tells_that_the_slo_does_not_hold(shared_queue, start_locust):
+    address = shared_queue("--service-ms", "2").address
+    options = ("--headless", "-u", "100", "-t", "2s", "--host", address, "--model", "queue", "--only-summary")
+    code, said = start_locust(*options, "--slo", "p99=1ms").wait()
+    assert re.search(r"^p99=1ms: (fail|undecided|invalid), ", said, re.MULTILINE), said
+    assert code == 1
 
 
 def test_what_cannot_be_run_is_one_line(start_locust):
@@ -84,12 +96,27 @@ def test_what_cannot_be_run_is_one_line(start_locust):
         ("grpc://127.0.0.1:9", "", "p99=1s", "no model: give --model NAME"),
         ("", "m", "p99=1s", "no server: give --host HOST:PORT"),
         ("grpc://127.0.0.1:9", "m", "p99=fast", "SLO 'p99=fast' is not understood"),
+        ("grpc://127.0.0.1:9", "m=x", "p99=1s", "traffic 'm=x' is not understood"),
+        ("grpc://127.0.0.1:9", "m, n", "o:p99=1s", "an SLO is for o, which is not asked"),
     ],
 )
 def test_options_that_cannot_be_used(host, model, slo, message):
-    options = SimpleNamespace(model=model, slo=slo, inputs="", arrivals="poisson", seed=0)
     with pytest.raises(BadRequestError, match=message):
-        Wanted.of(SimpleNamespace(host=host, parsed_options=options))
+        wanted(host=host, model=model, slo=slo)
+
+
+def wanted(host="grpc://127.0.0.1:9", model="m", slo="p99=1s", inputs="") -> Wanted:
+    options = SimpleNamespace(model=model, slo=slo, inputs=inputs, arrivals="poisson", seed=0)
+    return Wanted.of(SimpleNamespace(host=host, parsed_options=options))
+
+
+def test_files_of_inputs_are_for_one_model_each():
+    assert wanted(inputs="a.jsonl").inputs == {"m": Path("a.jsonl")}
+    assert wanted(model="m=2 n", inputs="n=b.jsonl, m=a.jsonl").inputs == {"m": Path("a.jsonl"), "n": Path("b.jsonl")}
+    assert wanted(model="m=2 n").inputs == {}
+    for text in ("a.jsonl", "m=", "o=c.jsonl"):
+        with pytest.raises(BadRequestError, match="the accepted form is FILE for one model, MODEL=FILE"):
+            wanted(model="m,n", inputs=text)
 
 
 @pytest.fixture
