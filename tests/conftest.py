@@ -18,7 +18,28 @@ from fathom.options import default_config_name
 from server import TritonServer
 
 ROOT = Path(__file__).parents[1]
+TESTS = ROOT / "tests"
+MEASURE_LOAD = {
+    TESTS / "loadtests",
+    TESTS / "clients" / "test_servers.py",
+    TESTS / "deploy" / "test_haproxy.py",
+    TESTS / "fathom" / "test_rollout.py",
+}
 ARTEFACTS = ("*.onnx", "*.json", "*.npz", "__pycache__")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests may run beside others (`make test`): what measures time or load may not, and what shares a costly
+    fixture goes to one process."""
+    for item in items:
+        if MEASURE_LOAD & {item.path, *item.path.parents}:
+            item.add_marker("alone")
+        fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+        if "exported_repository" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("bundled"))
+        elif any(each.scope in ("module", "package") for found in fixtures.values() for each in found):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 def pytest_report_header() -> str:
@@ -29,7 +50,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session")
 def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`double`, `echo` (strings), `mixed` (two types, no batch axis), `in_runs` and `slow` (a python model that sleeps)."""
+    """`double`, `echo` (strings), `in_runs`, `mixed` (two types, no batch axis) and `slow` (python, sleeps)."""
     repository = tmp_path_factory.mktemp("small") / "model_repository"
     write_double(
         repository / "double",
