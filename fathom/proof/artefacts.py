@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from export import recipes
@@ -19,14 +20,17 @@ BUILT = ("*.onnx", "*.json", "*.npz", "*.plan*", "__pycache__")
 MODELS = ("mobilenet_v2", "minilm")
 
 
-def write(repository: Path, target: Path) -> None:
-    """Export each model at each precision into a copy of the repository's configurations. Raises ExportError."""
+def write(repository: Path, target: Path, models: Sequence[str] = MODELS) -> None:
+    """Export each model at each precision into a copy of the repository's configurations. Raises ExportError.
+
+    What is there already and unchanged is not made again.
+    """
     with Steps() as steps:
         for precision in PRECISIONS:
             own = target / precision
             if not own.is_dir():
                 shutil.copytree(repository, own, ignore=shutil.ignore_patterns(*BUILT))
-            for name in MODELS:
+            for name in models:
                 with steps.step(f"{name} {precision}") as step:
                     export_model(recipes.find(name), own, precision=precision, on_progress=step.update)
 
@@ -35,5 +39,6 @@ if __name__ == "__main__":
     command = argparse.ArgumentParser(prog="python -m fathom.proof.artefacts", description=__doc__)
     command.add_argument("target", type=Path, metavar="DIR")
     command.add_argument("--model-repository", type=Path, default=default_repository(), metavar="DIR")
+    command.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, metavar="NAME")
     given = command.parse_args()
-    write(given.model_repository, given.target)
+    write(given.model_repository, given.target, given.models)

@@ -32,8 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             document = json.loads(given.render.read_text(encoding="utf-8"))
         else:
             document = measure(given)
-            given.results.parent.mkdir(parents=True, exist_ok=True)
-            given.results.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
             err.print(f"results: {given.results}", soft_wrap=True)
         if given.document is not None:
             if document["dry_run"] and report.holds_measurements(given.document):
@@ -53,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """Run the steps and return the document of results.json."""
+    """Run the steps and return the document of results.json, written again after each: a proof may be ended."""
     card = gpu.find()
     if card is None and not given.dry_run:
         err.print("no NVIDIA GPU was found (nvidia-smi): a dry run on the CPU, small sizes", soft_wrap=True)
@@ -61,27 +59,34 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     if unknown := set(given.steps) - set(runner.STEPS):
         raise UsageError(f"there is no step '{unknown.pop()}': choose {', '.join(runner.STEPS)}")
     began = datetime.datetime.now().astimezone()
-    at_start = machine.describe()
+    document: dict[str, Any] = {
+        "dry_run": settings.dry_run,
+        "date": began.isoformat(timespec="seconds"),
+        "machine": machine.describe(),
+        "settings": settings.to_json(),
+        "steps": [],
+    }
+
+    def keep(outcome: Outcome) -> None:
+        document["steps"].append(outcome.to_json())
+        document["minutes"] = round((datetime.datetime.now().astimezone() - began).total_seconds() / 60, 1)
+        document["gpu_afterwards"] = machine.read_gpu(machine.CHANGING)
+        given.results.parent.mkdir(parents=True, exist_ok=True)
+        given.results.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        _tell(outcome)
+
     with tempfile.TemporaryDirectory(prefix="fathom-proof-") as folder:
         room = given.keep or Path(folder)
         room.mkdir(parents=True, exist_ok=True)
-        outcomes = runner.run(
+        runner.run(
             settings,
             room,
             given.model_repository.resolve(),
             given.artefacts.resolve() if given.artefacts else None,
             tuple(given.steps) or tuple(runner.STEPS),
-            _tell,
+            keep,
         )
-    return {
-        "dry_run": settings.dry_run,
-        "date": began.isoformat(timespec="seconds"),
-        "minutes": round((datetime.datetime.now().astimezone() - began).total_seconds() / 60, 1),
-        "machine": at_start,
-        "gpu_afterwards": machine.read_gpu(machine.CHANGING),
-        "settings": settings.to_json(),
-        "steps": [outcome.to_json() for outcome in outcomes],
-    }
+    return document
 
 
 def _settings(given: argparse.Namespace, *, dry_run: bool) -> Settings:

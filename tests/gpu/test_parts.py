@@ -36,37 +36,55 @@ def contents(folder):
 
 
 def test_what_is_joined_is_what_was_split(source, tmp_path):
-    names = parts.split(source, tmp_path / "parts", most_bytes=100)
-    assert len(names) == 1 + 1 + 1 + 2 + 3
-    assert max((tmp_path / "parts" / name).stat().st_size for name in names) == 100
+    folders = parts.split(source, tmp_path / "parts", most_bytes=100)
+    sizes = [[part.stat().st_size for part in folder.glob("*.part")] for folder in folders]
+    assert sorted(map(sorted, sizes)) == [[0, 100], [1, 50], [100], [100], [100], [100]]
     parts.join(tmp_path / "parts", tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(source)
+
+
+def test_a_file_of_the_same_content_is_carried_once(source, tmp_path):
+    (source / "again.whl").write_bytes((source / "200.whl").read_bytes())
+    folders = parts.split(source, tmp_path / "parts", most_bytes=100)
+    assert sum(part.stat().st_size for folder in folders for part in folder.glob("*.part")) == 1 + 100 + 200 + 250
+    parts.join(tmp_path / "parts", tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(source)
+
+
+def test_parts_are_found_where_the_folders_were_emptied_into_one(source, tmp_path):
+    (tmp_path / "there").mkdir()
+    for folder in parts.split(source, tmp_path / "parts", most_bytes=100):
+        for path in folder.iterdir():
+            path.replace(tmp_path / "there" / path.name)
+    parts.join(tmp_path / "there", tmp_path / "out")
     assert contents(tmp_path / "out") == contents(source)
 
 
 def test_a_part_that_is_missing_or_damaged_is_named_and_the_rest_is_joined(source, tmp_path):
     target = tmp_path / "parts"
     parts.split(source, target, most_bytes=100)
-    described = json.loads((target / parts.MANIFEST).read_text())
+    described = json.loads((target / "01" / parts.MANIFEST).read_text())
     missing, damaged = (described[name]["parts"][1]["name"] for name in ("200.whl", "artefacts/model.onnx"))
-    kept = (target / missing).read_bytes(), (target / damaged).read_bytes()
-    (target / missing).unlink()
-    (target / damaged).write_bytes(b"x" * 100)
+    lost, broken = (next(target.rglob(name)) for name in (missing, damaged))
+    kept = lost.read_bytes(), broken.read_bytes()
+    lost.unlink()
+    broken.write_bytes(b"x" * 100)
     with pytest.raises(parts.PartsError) as caught:
         parts.join(target, tmp_path / "out")
     assert f"{missing} of 200.whl is missing" in str(caught.value)
     assert f"{damaged} of artefacts/model.onnx is damaged" in str(caught.value)
     assert set(contents(tmp_path / "out")) == {"0.whl", "1.whl", "100.whl"}
-    (target / missing).write_bytes(kept[0])
-    (target / damaged).write_bytes(kept[1])
+    lost.write_bytes(kept[0])
+    broken.write_bytes(kept[1])
     parts.join(target, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(source)
 
 
 def test_a_manifest_cannot_write_outside_the_target(source, tmp_path):
     target = tmp_path / "parts"
-    parts.split(source, target)
-    text = (target / parts.MANIFEST).read_text().replace('"1.whl"', '"../1.whl"')
-    (target / parts.MANIFEST).write_text(text)
+    (folder,) = parts.split(source, target)
+    text = (folder / parts.MANIFEST).read_text().replace('"1.whl"', '"../1.whl"')
+    (folder / parts.MANIFEST).write_text(text)
     with pytest.raises(parts.PartsError, match=r"\.\./1\.whl, which lies outside"):
         parts.join(target, tmp_path / "out")
 
@@ -95,13 +113,16 @@ def test_the_command_splits_and_joins(source, tmp_path, capsys):
     assert "5 files" in capsys.readouterr().out
 
 
-def test_every_listed_wheel_is_pinned():
-    lines = (HERE / "wheels.txt").read_text().splitlines()
-    names = [line for line in lines if line and not line.startswith("#")]
-    assert all(line.count("==") == 1 for line in names)
-    assert {"nvidia-pytriton", "onnxruntime-gpu", "tritonclient"} <= {line.split("==")[0] for line in names}
-    command = load("wheels").command(Path("somewhere"))
+def test_every_listed_wheel_is_pinned_and_listed_once():
+    lines = [line for path in sorted((HERE / "wheels").glob("*.txt")) for line in path.read_text().splitlines()]
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(line.count("==") == 1 for line in pins)
+    names = [line.split("==")[0] for line in pins]
+    assert len(set(names)) == len(names)
+    assert {"nvidia-pytriton", "onnxruntime-gpu", "tritonclient"} <= set(names)
+    command = load("wheels").command(Path("somewhere"), ["needed", "minilm"])
     assert {"--no-deps", "--python-version=3.12", "manylinux_2_35_x86_64"} <= set(command)
+    assert [word for word in command if word.endswith("minilm.txt")]
 
 
 def test_the_bootstrap_names_the_python_it_needs_or_the_parts_that_are_missing(tmp_path, capsys):
