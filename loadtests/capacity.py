@@ -21,7 +21,7 @@ from loadtests.job import TransportName
 from loadtests.metrics import MetricsMeter, default_url
 from loadtests.point import Point
 from loadtests.probing import Prober
-from loadtests.result import CapacityResult, summarise
+from loadtests.result import CapacityResult
 from loadtests.resume import earlier_run, usable_points
 from loadtests.search import Plan, search
 from loadtests.slo import Slo, format_ms, loosest_limit_ms, tightest_limit_ms
@@ -112,18 +112,7 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None) -> CapacityR
         run = _describe(request, plan, traffic, unloaded_ms, busy_before_share)
         store = Store(request.folder, run, kept=points) if request.folder is not None else None
         partial = _measure(request, traffic, plan, store, unloaded_ms, points, on_point)
-        result = summarise(
-            points,
-            plan.slos,
-            model=request.model,
-            server=request.server,
-            base_seed=plan.seed,
-            partial=partial,
-            manifest=request.manifest,
-            hardware=run.hardware,
-            settings=run.settings,
-            folder=str(store.folder) if store else None,
-        )
+        result = run.result(points, partial=partial, folder=store.folder if store else None)
         if store is not None:
             store.finish(result)
         return result

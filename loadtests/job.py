@@ -6,10 +6,9 @@ minute at a few thousand requests per second is a million numbers.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,9 +55,6 @@ class Job:
     transport: TransportName = "http2"
     seed: int = 0
     """Who splits the schedule among several generators does it by this."""
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Job:

@@ -13,9 +13,9 @@ from loadtests.backlog import judge_backlog
 from loadtests.certify import LOOK_CONFIDENCE
 from loadtests.job import Outcome
 from loadtests.metrics import ServerLoad
-from loadtests.point import ModelPoint, Point, Probe, SloCount, StepPoint
+from loadtests.point import ModelPoint, Point, Probe, SloCount
 from loadtests.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Record, percentile
-from loadtests.server_stats import ServerStats, StepStats
+from loadtests.server_stats import ServerStats
 from loadtests.share import LATE_MS, shares, spoiled
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.verdict import CONFIDENCE, SloJudgement, Verdict, judge, judge_counts
@@ -95,7 +95,7 @@ def make_point(
         queue_ms=server.queue_ms if server else None,
         compute_ms=server.compute_ms if server else None,
         mean_batch=server.mean_batch if server else None,
-        steps=tuple(_step_point(step) for step in server.steps) if server else (),
+        steps=server.steps if server else (),
         load=load,
         raw=raw,
         workers=generators,
@@ -204,23 +204,6 @@ def _model_point(model: str, shown_ms: Floats, known: Record, judgements: Sequen
         p50_ms=_finite(percentile(shown_ms, 0.5)),
         p99_ms=_finite(percentile(shown_ms, 0.99)),
         verdict=next((verdict for verdict in strictest if verdict in verdicts), "undecided"),
-    )
-
-
-def _step_point(step: StepStats) -> StepPoint:
-    return StepPoint(
-        model=step.model,
-        queue_ms=step.queue_ms,
-        compute_input_ms=step.compute_input_ms,
-        compute_infer_ms=step.compute_infer_ms,
-        compute_output_ms=step.compute_output_ms,
-        compute_ms=step.compute_ms,
-        mean_batch=step.mean_batch,
-        executions=step.executions,
-        requests=step.requests,
-        failed=step.failed,
-        batch_sizes=dict(step.batch_sizes),
-        share=step.share,
     )
 
 

@@ -7,9 +7,6 @@ own either way, which gevent never touches.
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -17,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.batch import Batch
+from loadtests.child import Child
 from loadtests.errors import GeneratorError, TargetLostError
 from loadtests.job import write_payloads
 from loadtests.mix import Mix
@@ -52,16 +50,14 @@ class LiveGenerator:
     @property
     def pid(self) -> int:
         """Of the generator process."""
-        return self._process.pid
+        return self._child.pid
 
     def start(self) -> None:
         """Connects, at a rate of 0. TargetLostError: no connection."""
         self._scratch = tempfile.TemporaryDirectory(prefix="fathom-generator-")
         payloads = Path(self._scratch.name) / "payloads.bin"
         write_payloads(payloads, self._target.payloads)
-        self._process: subprocess.Popen[str] = subprocess.Popen(
-            [sys.executable, "-m", "loadtests.generator"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._child = Child("loadtests.generator")
         wanted = {
             "server": self._target.server,
             "payloads": str(payloads),
@@ -73,7 +69,7 @@ class LiveGenerator:
             "weights": self._mix.weights,
         }
         self._tell(stream=wanted)
-        answer = self._read()
+        answer = self._child.hear()
         if answer is None or answer["state"] != "ready":
             self._end()
             if answer is None:
@@ -94,33 +90,16 @@ class LiveGenerator:
             self._end()
 
     def _listen(self) -> None:
-        while (answer := self._read()) is not None and answer.pop("state") == "batch":
+        while (answer := self._child.hear()) is not None and answer.pop("state") == "batch":
             self._on_batch(Batch.unpack(answer))
         self._finished.set()
         if not self._ending:
             self._on_lost("the generator process ended unexpectedly")
 
-    def _read(self) -> dict[str, Any] | None:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        answer: dict[str, Any] | None = json.loads(line) if line else None
-        return answer
-
     def _tell(self, **command: Any) -> None:
-        assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # that it has ended is told by `on_lost`
-            self._process.stdin.write(json.dumps(command) + "\n")
-            self._process.stdin.flush()
+            self._child.tell(**command)
 
     def _end(self) -> None:
-        with contextlib.suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-        try:
-            self._process.wait(timeout=_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._child.end()
         self._scratch.cleanup()

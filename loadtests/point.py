@@ -41,7 +41,8 @@ class SloCount:
 
 @dataclass(frozen=True)
 class StepPoint:
-    """One model of a pipeline during a probe, by the server's account."""
+    """One model of a pipeline during a probe, by the server's account: times are means per request, the batch one per
+    execution."""
 
     model: str
     queue_ms: float
@@ -54,6 +55,7 @@ class StepPoint:
     requests: int
     failed: int
     batch_sizes: Mapping[str, int]
+    """Executions per batch size (keys are text, as in JSON)."""
     share: float = 1.0
     """Of the requests of a mix, how many come here; the times are those of a request that does."""
 

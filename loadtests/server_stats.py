@@ -3,34 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from loadtests.point import StepPoint
+
 _NS_PER_MS = 1e6
-
-
-@dataclass(frozen=True)
-class StepStats:
-    """One model during one probe; the times are means per request, the batch is a mean per execution."""
-
-    model: str
-    requests: int
-    failed: int
-    queue_ms: float
-    compute_input_ms: float
-    compute_infer_ms: float
-    compute_output_ms: float
-    executions: int
-    mean_batch: float
-    cache_hits: int
-    batch_sizes: Mapping[str, int]
-    """Executions per batch size (keys are text, as in JSON)."""
-    share: float = 1.0
-    """Of the requests of a mix, how many come here."""
-
-    @property
-    def compute_ms(self) -> float:
-        return self.compute_input_ms + self.compute_infer_ms + self.compute_output_ms
 
 
 @dataclass(frozen=True)
@@ -40,7 +18,7 @@ class ServerStats:
     The times are those of the mean request, which in a mix passes each step only with the step's share.
     """
 
-    steps: tuple[StepStats, ...]
+    steps: tuple[StepPoint, ...]
 
     @property
     def queue_ms(self) -> float:
@@ -53,7 +31,7 @@ class ServerStats:
         return sum(step.share * step.compute_ms for step in self.steps)
 
     @property
-    def slowest(self) -> StepStats:
+    def slowest(self) -> StepPoint:
         """The step that works longest per request."""
         return max(self.steps, key=lambda step: step.share * step.compute_ms)
 
@@ -85,16 +63,16 @@ def difference(
     `shares` says which part of a mix's requests each step serves; a step that is not named serves all.
     """
     earlier = {(stats.name, stats.version): stats for stats in before}
-    steps: list[StepStats] = []
+    steps: list[StepPoint] = []
     for now in after:
         then = earlier.get((now.name, now.version))
-        step = _step(then, now) if then is not None else None
+        step = _step(then, now, (shares or {}).get(now.name, 1.0)) if then is not None else None
         if step is not None:
-            steps.append(replace(step, share=(shares or {}).get(step.model, 1.0)))
+            steps.append(step)
     return ServerStats(tuple(steps)) if steps else None
 
 
-def _step(then: Any, now: Any) -> StepStats | None:
+def _step(then: Any, now: Any, share: float) -> StepPoint | None:
     requests = now.inference_stats.success.count - then.inference_stats.success.count
     failed = now.inference_stats.fail.count - then.inference_stats.fail.count
     if requests <= 0 and failed <= 0:
@@ -111,16 +89,18 @@ def _step(then: Any, now: Any) -> StepStats | None:
         str(batch.batch_size): batch.compute_infer.count - earlier_batches.get(batch.batch_size, 0)
         for batch in now.batch_stats
     }
-    return StepStats(
+    work_ms = [mean_ms(f"compute_{part}") for part in ("input", "infer", "output")]
+    return StepPoint(
         model=now.name,
+        queue_ms=mean_ms("queue"),
+        compute_input_ms=work_ms[0],
+        compute_infer_ms=work_ms[1],
+        compute_output_ms=work_ms[2],
+        compute_ms=sum(work_ms),
+        mean_batch=inferences / executions if executions else 0.0,
+        executions=executions,
         requests=requests,
         failed=failed,
-        queue_ms=mean_ms("queue"),
-        compute_input_ms=mean_ms("compute_input"),
-        compute_infer_ms=mean_ms("compute_infer"),
-        compute_output_ms=mean_ms("compute_output"),
-        executions=executions,
-        mean_batch=inferences / executions if executions else 0.0,
-        cache_hits=now.inference_stats.cache_hit.count - then.inference_stats.cache_hit.count,
+        share=share,
         batch_sizes={size: count for size, count in batches.items() if count},
     )

@@ -57,6 +57,21 @@ class Run:
         fields["slos"] = tuple(Slo.parse(text) for text in document["slos"])
         return cls(**fields)
 
+    def result(self, points: Sequence[Point], *, partial: str, folder: Path | None) -> CapacityResult:
+        """What these points come to; see `summarise`."""
+        return summarise(
+            points,
+            self.slos,
+            model=self.model,
+            server=self.server,
+            base_seed=self.seed,
+            partial=partial,
+            manifest=self.manifest,
+            hardware=self.hardware,
+            settings=self.settings,
+            folder=str(folder) if folder is not None else None,
+        )
+
 
 class Store:
     """Writes one run; an earlier run of the same model in the same folder is replaced, but for the points `kept`."""
@@ -132,19 +147,7 @@ def _read(folder: Path) -> Stored:
         partial = "the search did not end"
     elif ended["partial"]:
         partial = str(ended["reason"]).partition("; ")[0]
-    result = summarise(
-        points,
-        run.slos,
-        model=run.model,
-        server=run.server,
-        base_seed=run.seed,
-        partial=partial,
-        manifest=run.manifest,
-        hardware=run.hardware,
-        settings=run.settings,
-        folder=str(folder),
-    )
-    return Stored(folder, run, result)
+    return Stored(folder, run, run.result(points, partial=partial, folder=folder))
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:

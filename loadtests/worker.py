@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtests.child import Child
 from loadtests.errors import GeneratorError, TargetLostError
 from loadtests.job import Job, Limits, Outcome, TransportName, read_record, write_payloads, write_schedule
 from loadtests.record import Record
@@ -40,11 +36,11 @@ class Worker:
         self, target: WorkerTarget, *, module: str = "loadtests.generator", options: Sequence[str] = ()
     ) -> None:
         self._target = target
-        self._command = [sys.executable, "-m", module, *options]
+        self._module, self._options = module, options
         self._scratch = tempfile.TemporaryDirectory(prefix="fathom-generator-")
         self._folder = Path(self._scratch.name)
         self._payloads = self._folder / "payloads.bin"
-        self._process: subprocess.Popen[str] | None = None
+        self._child: Child | None = None
 
     def __enter__(self) -> Worker:
         write_payloads(self._payloads, self._target.payloads)
@@ -64,12 +60,12 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._child is not None and self._child.alive
 
     def start(self) -> None:
         """Starts the process, or another one where the first has ended."""
         self._end()
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._child = Child(self._module, self._options)
 
     def fire(
         self,
@@ -112,7 +108,7 @@ class Worker:
             self._target.transport,
             seed,
         )
-        self._tell(job.to_json())
+        self._tell(**asdict(job))
 
     def wait_ready(self) -> None:
         """TargetLostError: no connection."""
@@ -120,11 +116,11 @@ class Worker:
 
     def go(self, at_s: float | None = None) -> None:
         """The schedule begins at an instant of `time.monotonic()`, by default as soon as possible."""
-        self._tell(json.dumps({"go": True, "at_s": at_s}))
+        self._tell(go=True, at_s=at_s)
 
     def stop(self) -> None:
         """Ends a firing early; a stop that crosses a finished job is ignored."""
-        self._tell('{"stop": true}')
+        self._tell(stop=True)
 
     def result(self) -> tuple[Record, Outcome]:
         """Waits until the firing is over."""
@@ -133,44 +129,29 @@ class Worker:
 
     def fileno(self) -> int:
         """Readable when the generator has something to say, or has ended; for `select`."""
-        assert self._running.stdout is not None
-        return self._running.stdout.fileno()
+        return self._running.fileno()
 
     @property
-    def _running(self) -> subprocess.Popen[str]:
-        if self._process is None:
+    def _running(self) -> Child:
+        if self._child is None:
             raise GeneratorError("the generator was never started")
-        return self._process
+        return self._child
 
     def _end(self) -> None:
-        if self._process is None:
-            return
-        with contextlib.suppress(OSError):  # flushing into a process that is gone
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._process = None
+        if self._child is not None:
+            self._child.end()
+            self._child = None
 
-    def _tell(self, line: str) -> None:
-        assert self._running.stdin is not None
+    def _tell(self, **message: Any) -> None:
         try:
-            self._running.stdin.write(line + "\n")
-            self._running.stdin.flush()
+            self._running.tell(**message)
         except OSError as error:
-            raise GeneratorError(f"the generator process {self._ending()}") from error
+            raise self._ended() from error
 
     def _expect(self, state: str) -> dict[str, Any]:
-        assert self._running.stdout is not None
-        line = self._running.stdout.readline()
-        if not line:
-            raise GeneratorError(f"the generator process {self._ending()}")
-        answer: dict[str, Any] = json.loads(line)
+        answer = self._running.hear()
+        if answer is None:
+            raise self._ended()
         said = answer.pop("state")
         if said == "error" and answer.get("kind") == "generator":
             raise GeneratorError(answer["message"])
@@ -180,7 +161,5 @@ class Worker:
             raise GeneratorError(f"the generator said {said!r} where {state!r} was due")
         return answer
 
-    def _ending(self) -> str:
-        code = self._running.wait()
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return f"ended unexpectedly ({how})"
+    def _ended(self) -> GeneratorError:
+        return GeneratorError(f"the generator process ended unexpectedly ({self._running.ending()})")
