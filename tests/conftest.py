@@ -28,18 +28,16 @@ MEASURE_LOAD = {
 ARTEFACTS = ("*.onnx", "*.json", "*.npz", "__pycache__")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Say which tests may run beside others (`make test`): what measures time or load may not, and what shares a costly
     fixture goes to one process."""
-    for item in items:
-        if MEASURE_LOAD & {item.path, *item.path.parents}:
-            item.add_marker("alone")
-        fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-        if "exported_repository" in fixtures:
-            item.add_marker(pytest.mark.xdist_group("bundled"))
-        elif any(each.scope in ("module", "package") for found in fixtures.values() for each in found):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    if MEASURE_LOAD & {item.path, *item.path.parents}:
+        item.add_marker("alone")
+    fixtures = item._fixtureinfo.name2fixturedefs
+    if "exported_repository" in fixtures:
+        item.add_marker(pytest.mark.xdist_group("bundled"))
+    elif any(each.scope in ("module", "package") for found in fixtures.values() for each in found):
+        item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 def pytest_report_header() -> str:
