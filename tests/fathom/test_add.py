@@ -17,7 +17,7 @@ from fathom import cli, payloads, stations
 from fathom.bench import added as light
 from server import TritonServer
 
-LIGHT = ("squeezenet", "shufflenet", "inception_v2")
+LIGHT = ("squeezenet", "shufflenet")
 """Those whose constants are folded in a second or so; the rest of the folder is for the slow run."""
 
 SOURCES = ("churn", "strict", "line", "words", "encoder", "vision")
