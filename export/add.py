@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export import added, draft, prepare, recipe_file, recipes, refusals, signature, trial
+from export import added, draft, examples, prepare, recipe_file, recipes, refusals, signature, trial
 from export.brought import ONNX, SKLEARN, Brought, bring
 from export.errors import ContractError, PublishError
 from export.exporter import ExportResult, export_model
@@ -102,7 +102,7 @@ def _check(raw: Path, wish: Wish, model_repository: Path) -> None:
     model = refusals.onnx_file(raw)
     tag = wish.triton_tag or configured_tag(model_repository.resolve().parent)
     refusals.graph(model, raw, tag)
-    if unknown := trial.unknown_dims(model, wish.dims):
+    if unknown := examples.unknown_dims(model, wish.dims):
         raise ContractError(unknown)
 
 
@@ -122,7 +122,7 @@ def _draft(
         widened=plan.widened,
         tolerance=plan.tolerance,
         rows=len(next(iter(plan.example.values()))),
-        seed=trial.SEED,
+        seed=examples.SEED,
         inputs=plan.rules if made_up else None,
         axes=plan.axes,
     )

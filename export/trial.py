@@ -11,21 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from export import graph_edit, onnx_data, values
+from export import graph_edit, onnx_data
 from export.brought import Brought
-from export.errors import ContractError, ExportError
+from export.errors import ExportError
+from export.examples import Examples
 from export.onnx_file import session
 from export.prepare import RELATIVE_TOLERANCE, edit, reason, same
 from export.profiles import AxisRange
 from export.recipe import Array, Arrays, Tolerance
 from export.recipe_file import NONE, OPENED, OWN, InputRule
-from export.signature import TRITON_TYPES
 
 PROBED = 3
 """Rows that are asked alone and together to see whether the first axis is a batch."""
 
 TAPS = 24
-SEED = 0
 RANDOM = frozenset(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 )
@@ -66,7 +65,7 @@ def plan(brought: Brought, raw: Path, room: Path, dims: Mapping[str, int], *, ba
             notes += [_BATCHED[candidate], *trial.notes]
         else:
             candidate, why_not = NONE, failure
-            trial.no_batch = f", and no batch: {failure}"
+            trial.examples.why_no_batch = f", and no batch: {failure}"
     if candidate == NONE:
         notes.append(f"{why_not}: max_batch_size is 0, and each request is answered alone")
     return trial.result(candidate, notes)
@@ -87,15 +86,14 @@ class Trial:
         self.raw = raw
         self.model = model
         self.room = room
-        self.dims = dims
-        self.notes: list[str] = []
-        self.no_batch = ""
+        self.examples = Examples(brought, model, dims)
+        self.notes = self.examples.notes
         self.latency_ms = math.inf
 
     def batches(self, candidate: str) -> str | None:
         """Why rows cannot be asked together, as a sentence; None where their answers are those of each row alone."""
-        rules = self.rules(candidate)
-        example = self.probes(rules)
+        rules = self.examples.rules(candidate)
+        example = self.examples.probes(rules, PROBED)
         alone = [
             self._ask({name: rows[index : index + 1] for name, rows in example.items()}) for index in range(PROBED)
         ]
@@ -141,8 +139,8 @@ class Trial:
     def result(self, candidate: str, notes: list[str]) -> Plan:
         """The plan for a candidate that holds."""
         batched = candidate != NONE
-        rules = self.rules(candidate)
-        example = self.example(rules, batched=batched)
+        rules = self.examples.rules(candidate)
+        example = self.examples.rows(rules, batched=batched)
         requests = [
             {name: rows[index : index + 1] if batched else rows[index] for name, rows in example.items()}
             for index in range(min(PROBED, len(next(iter(example.values())))))
@@ -170,65 +168,8 @@ class Trial:
         stacked = {
             name: rows.reshape(len(rows), 1) if name in widened and batched else rows for name, rows in example.items()
         }
-        axes = self._axes(candidate)
+        axes = self.examples.axes(candidate)
         return Plan(candidate, widened, shaped, stacked, axes, tolerance, tuple(notes), self.latency_ms)
-
-    def rules(self, candidate: str) -> dict[str, InputRule]:
-        """How each input is made up, the batch axis left out. Raises ContractError for an axis without a size."""
-        from onnx import TensorProto
-
-        found = {}
-        for value in graph_edit.inputs(self.model):
-            kind = TRITON_TYPES[TensorProto.DataType.Name(value.type.tensor_type.elem_type)]
-            sizes = [
-                size if isinstance(size, int) else self._size(value.name, axis, size, candidate)
-                for axis, size in enumerate(graph_edit.shape(value) or ())
-                if not (axis == 0 and candidate != NONE)
-            ]
-            found[value.name] = InputRule(kind, tuple(sizes), values.guess(self.model, value.name, kind))
-        return found
-
-    def example(self, rules: Mapping[str, InputRule], *, batched: bool) -> dict[str, Array]:
-        """Requests on a first axis: the source's own, else made up."""
-        if self.brought.example is None:
-            return values.rows(_wanted(rules), row_count(rules), SEED)
-        given = {name: self._given(name, rule.data_type) for name, rule in rules.items()}
-        if batched:
-            return given
-        return {name: rows[None] if rows.ndim == self._rank(name) else rows for name, rows in given.items()}
-
-    def probes(self, rules: Mapping[str, InputRule]) -> dict[str, Array]:
-        """PROBED rows that differ: the example's, filled up with made-up ones where it has fewer."""
-        example = self.example(rules, batched=True)
-        have = len(next(iter(example.values())))
-        if have >= PROBED:
-            return {name: rows[:PROBED] for name, rows in example.items()}
-        made_up = values.rows(_wanted(rules), PROBED - have, SEED)
-        filled = {name: np.concatenate([rows, made_up[name]]) for name, rows in example.items()}
-        try:
-            self.brought.predict({name: rows[-1:] for name, rows in filled.items()})
-        except Exception:  # made-up rows that the source does not take
-            self.notes.append(f"the example has {have} rows: with {PROBED} or more, batching could be judged on them")
-            return {name: np.resize(rows, (PROBED, *rows.shape[1:])) for name, rows in example.items()}
-        return filled
-
-    def _given(self, name: str, data_type: str) -> Array:
-        """The example of one input, of the graph's type. Raises ContractError where it cannot be."""
-        example = self.brought.example or {}
-        if name not in example:
-            raise ContractError(f"the example has nothing for input '{name}': it has {', '.join(example)}")
-        rows = np.asarray(example[name])
-        if data_type == "TYPE_STRING":
-            if rows.dtype.kind not in "US":
-                raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes texts: give numpy.str_")
-            return rows.astype(np.str_)
-        wanted = values.NUMPY[data_type]
-        if not np.can_cast(rows.dtype, wanted, "same_kind"):
-            raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes {wanted}: convert it")
-        return rows.astype(wanted)
-
-    def _rank(self, name: str) -> int:
-        return next(len(graph_edit.shape(value) or ()) for value in graph_edit.inputs(self.model) if value.name == name)
 
     def write(self, candidate: str, widened: tuple[str, ...], path: Path) -> Path:
         """The graph as it is served, without the outputs' shapes being held to a run."""
@@ -259,60 +200,6 @@ class Trial:
                     "--example FILE.npz"
                 )
         return arrays
-
-    def _size(self, name: str, axis: int, symbol: int | str | None, candidate: str) -> int:
-        key = str(symbol) if symbol else f"{name}:{axis}"
-        for known in (self.dims, self.brought.sizes):
-            for word in (f"{name}:{axis}", key):
-                if word in known:
-                    return known[word]
-        if name in (self.brought.example or {}):
-            sizes = np.asarray((self.brought.example or {})[name]).shape
-            sizes = sizes[1:] if len(sizes) > self._rank(name) else sizes  # requests of a model without a batch axis
-            if axis < len(sizes):
-                return int(sizes[axis])
-        batch = self.no_batch if axis == 0 and candidate == NONE else ""
-        raise ContractError(
-            f"axis {axis} of input '{name}' is open{batch}; say how long it is in an example request, with "
-            f"--dim {key}=16"
-        )
-
-    def _axes(self, candidate: str) -> dict[str, dict[int, AxisRange]]:
-        """What an engine is built for on each open axis but the batch: from 1 to the longest known, or four times the
-        example's size."""
-        found: dict[str, dict[int, AxisRange]] = {}
-        for value in graph_edit.inputs(self.model):
-            for axis, size in enumerate(graph_edit.shape(value) or ()):
-                if isinstance(size, int) or (axis == 0 and candidate != NONE):
-                    continue
-                optimum = self._size(value.name, axis, size, candidate)
-                longest = self.brought.longest.get(str(size), 4 * optimum)
-                found.setdefault(value.name, {})[axis] = AxisRange(1, optimum, max(optimum, longest))
-        return found
-
-
-def unknown_dims(model: Any, dims: Mapping[str, int]) -> str | None:
-    """A sentence about the first `--dim` that no axis of the inputs goes by; None where each fits one."""
-    open_axes = []
-    for value in graph_edit.inputs(model):
-        for axis, size in enumerate(graph_edit.shape(value) or ()):
-            if not isinstance(size, int):
-                open_axes += [str(size)] * bool(size) + [f"{value.name}:{axis}"]
-    for name in dims:
-        if name not in open_axes:
-            known = ", ".join(dict.fromkeys(open_axes)) or "none"
-            return f"--dim {name}={dims[name]}: no input has an open axis of that name (open are: {known})"
-    return None
-
-
-def _wanted(rules: Mapping[str, InputRule]) -> dict[str, tuple[str, tuple[int, ...], values.Values]]:
-    return {name: (rule.data_type, rule.shape, rule.values) for name, rule in rules.items()}
-
-
-def row_count(rules: Mapping[str, InputRule]) -> int:
-    """How many requests to make up: 8 to 64, at most 16 MB of them."""
-    size = sum(4 * math.prod(rule.shape) for rule in rules.values())
-    return int(min(64, max(8, 16_000_000 // max(1, size) if size < 250_000 else 8)))
 
 
 def _candidate(model: Any, dims: Mapping[str, int]) -> tuple[str, str]:

@@ -1,0 +1,145 @@
+"""The requests that a graph is tried with: the source's own examples, else rows made up from the inputs' shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from export import graph_edit, values
+from export.brought import Brought
+from export.errors import ContractError
+from export.profiles import AxisRange
+from export.recipe import Array
+from export.recipe_file import NONE, InputRule
+from export.signature import TRITON_TYPES
+
+SEED = 0
+
+
+class Examples:
+    """What is known of the inputs of one graph. `dims` sizes the open axes, by symbol or as `input:axis`.
+
+    A `candidate` is a way of batching, of `export.recipe_file`. `why_no_batch` completes the error about an axis
+    without a size, `notes` are sentences for a person.
+    """
+
+    def __init__(self, brought: Brought, model: Any, dims: Mapping[str, int]) -> None:
+        self.brought = brought
+        self.model = model
+        self.dims = dims
+        self.why_no_batch = ""
+        self.notes: list[str] = []
+
+    def rules(self, candidate: str) -> dict[str, InputRule]:
+        """How each input is made up, the batch axis left out. Raises ContractError for an axis without a size."""
+        from onnx import TensorProto
+
+        found = {}
+        for value in graph_edit.inputs(self.model):
+            kind = TRITON_TYPES[TensorProto.DataType.Name(value.type.tensor_type.elem_type)]
+            sizes = [
+                size if isinstance(size, int) else self._size(value.name, axis, size, candidate)
+                for axis, size in enumerate(graph_edit.shape(value) or ())
+                if not (axis == 0 and candidate != NONE)
+            ]
+            found[value.name] = InputRule(kind, tuple(sizes), values.guess(self.model, value.name, kind))
+        return found
+
+    def rows(self, rules: Mapping[str, InputRule], *, batched: bool) -> dict[str, Array]:
+        """Requests on a first axis: the source's own, else made up."""
+        if self.brought.example is None:
+            return values.rows(_wanted(rules), row_count(rules), SEED)
+        given = {name: self._given(name, rule.data_type) for name, rule in rules.items()}
+        if batched:
+            return given
+        return {name: rows[None] if rows.ndim == self._rank(name) else rows for name, rows in given.items()}
+
+    def probes(self, rules: Mapping[str, InputRule], count: int) -> dict[str, Array]:
+        """`count` rows that differ: the example's, filled up with made-up ones where it has fewer."""
+        example = self.rows(rules, batched=True)
+        have = len(next(iter(example.values())))
+        if have >= count:
+            return {name: rows[:count] for name, rows in example.items()}
+        made_up = values.rows(_wanted(rules), count - have, SEED)
+        filled = {name: np.concatenate([rows, made_up[name]]) for name, rows in example.items()}
+        try:
+            self.brought.predict({name: rows[-1:] for name, rows in filled.items()})
+        except Exception:  # made-up rows that the source does not take
+            self.notes.append(f"the example has {have} rows: with {count} or more, batching could be judged on them")
+            return {name: np.resize(rows, (count, *rows.shape[1:])) for name, rows in example.items()}
+        return filled
+
+    def _given(self, name: str, data_type: str) -> Array:
+        """The example of one input, of the graph's type. Raises ContractError where it cannot be."""
+        example = self.brought.example or {}
+        if name not in example:
+            raise ContractError(f"the example has nothing for input '{name}': it has {', '.join(example)}")
+        rows = np.asarray(example[name])
+        if data_type == "TYPE_STRING":
+            if rows.dtype.kind not in "US":
+                raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes texts: give numpy.str_")
+            return rows.astype(np.str_)
+        wanted = values.NUMPY[data_type]
+        if not np.can_cast(rows.dtype, wanted, "same_kind"):
+            raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes {wanted}: convert it")
+        return rows.astype(wanted)
+
+    def _rank(self, name: str) -> int:
+        return next(len(graph_edit.shape(value) or ()) for value in graph_edit.inputs(self.model) if value.name == name)
+
+    def _size(self, name: str, axis: int, symbol: int | str | None, candidate: str) -> int:
+        key = str(symbol) if symbol else f"{name}:{axis}"
+        for known in (self.dims, self.brought.sizes):
+            for word in (f"{name}:{axis}", key):
+                if word in known:
+                    return known[word]
+        if name in (self.brought.example or {}):
+            sizes = np.asarray((self.brought.example or {})[name]).shape
+            sizes = sizes[1:] if len(sizes) > self._rank(name) else sizes  # requests of a model without a batch axis
+            if axis < len(sizes):
+                return int(sizes[axis])
+        batch = self.why_no_batch if axis == 0 and candidate == NONE else ""
+        raise ContractError(
+            f"axis {axis} of input '{name}' is open{batch}; say how long it is in an example request, with "
+            f"--dim {key}=16"
+        )
+
+    def axes(self, candidate: str) -> dict[str, dict[int, AxisRange]]:
+        """What an engine is built for on each open axis but the batch: from 1 to the longest known, or four times the
+        example's size."""
+        found: dict[str, dict[int, AxisRange]] = {}
+        for value in graph_edit.inputs(self.model):
+            for axis, size in enumerate(graph_edit.shape(value) or ()):
+                if isinstance(size, int) or (axis == 0 and candidate != NONE):
+                    continue
+                optimum = self._size(value.name, axis, size, candidate)
+                longest = self.brought.longest.get(str(size), 4 * optimum)
+                found.setdefault(value.name, {})[axis] = AxisRange(1, optimum, max(optimum, longest))
+        return found
+
+
+def unknown_dims(model: Any, dims: Mapping[str, int]) -> str | None:
+    """A sentence about the first `--dim` that no axis of the inputs goes by; None where each fits one."""
+    open_axes = []
+    for value in graph_edit.inputs(model):
+        for axis, size in enumerate(graph_edit.shape(value) or ()):
+            if not isinstance(size, int):
+                open_axes += [str(size)] * bool(size) + [f"{value.name}:{axis}"]
+    for name in dims:
+        if name not in open_axes:
+            known = ", ".join(dict.fromkeys(open_axes)) or "none"
+            return f"--dim {name}={dims[name]}: no input has an open axis of that name (open are: {known})"
+    return None
+
+
+def _wanted(rules: Mapping[str, InputRule]) -> dict[str, tuple[str, tuple[int, ...], values.Values]]:
+    return {name: (rule.data_type, rule.shape, rule.values) for name, rule in rules.items()}
+
+
+def row_count(rules: Mapping[str, InputRule]) -> int:
+    """How many requests to make up: 8 to 64, at most 16 MB of them."""
+    size = sum(4 * math.prod(rule.shape) for rule in rules.values())
+    return int(min(64, max(8, 16_000_000 // max(1, size) if size < 250_000 else 8)))
