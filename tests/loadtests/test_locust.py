@@ -17,6 +17,7 @@ import pytest
 from browser import Browser
 from locust_process import LocustProcess, children, free_port, kill
 from queue_process import request
+from queueing import md1_capacity_per_s
 
 from loadtests import CapacityRequest, Slo, find
 from loadtests.errors import BadRequestError
@@ -173,9 +174,10 @@ def test_a_search_over_locust_workers(start_queue, start_locust):
     for _ in range(4):
         start_locust("--worker", "--master-port", port)
     address = start_queue("--service-ms", "2").address
-    result = find(CapacityRequest(address, "queue", [P99], budget_s=15, workers=4, locust_master=port))
+    slo = Slo.parse("p99=30ms")
+    result = find(CapacityRequest(address, "queue", [slo], budget_s=15, workers=4, locust_master=port))
     assert not result.partial
-    assert result.capacity_estimate_per_s == pytest.approx(480, rel=0.2)
+    assert result.capacity_estimate_per_s == pytest.approx(md1_capacity_per_s(0.002, 0.03, 0.99), rel=0.35)
     assert all(len(point.workers) == 4 for point in result.points)
 
 
