@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import threading
 import warnings
 from collections import deque
@@ -171,11 +170,17 @@ def _twin(client: Client) -> AsyncClient:
     """An asyncio client of the same servers and options."""
     from clients.async_client import AsyncClient
 
-    options = {field.name: getattr(client.options, field.name) for field in dataclasses.fields(client.options)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InsecureConnectionWarning)  # said when `client` was made
-        addresses = client._addresses if len(client._addresses) > 1 else client._addresses[0]
-        twin = AsyncClient(addresses, metrics=client.metrics, **options)
+        twin = AsyncClient(
+            client.addresses,
+            timeout_s=client.timeout_s,
+            headers=client.headers,
+            tls=client.tls,
+            retries=client.retries,
+            shared_memory=client.pool.kind if client.pool is not None else None,
+            metrics=client.metrics,
+        )
     twin.budget = client.budget
     return twin
 

@@ -23,24 +23,20 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, Any]) -> dict[str, Array]
         if name in inputs:
             arrays[name] = _fit(spec, tensor, inputs[name])
         elif not tensor.optional:
-            raise invalid(spec, f"input '{name}' of '{spec.name}' is missing: {_wanted(spec, tensor)}")
+            raise _misfit(spec, tensor, "is missing")
     if spec.batched:
         _check_batch(spec, arrays)
     return arrays
 
 
 def _fit(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
-    array = (
-        _as_bytes_array(spec, tensor, value) if tensor.datatype == "BYTES" else _as_number_array(spec, tensor, value)
-    )
+    array = (_as_bytes_array if tensor.datatype == "BYTES" else _as_number_array)(spec, tensor, value)
     rank = len(tensor.dims) + spec.batched
     if spec.batched and tensor.dims == (1,) and array.ndim == 1:
         array = array.reshape(-1, 1)  # a list of N texts or numbers is a batch of N
     own = array.shape[1:] if spec.batched else array.shape
     if array.ndim != rank or any(want not in (-1, have) for want, have in zip(tensor.dims, own, strict=True)):
-        raise invalid(
-            spec, f"input '{tensor.name}' of '{spec.name}' has shape {list(array.shape)}: {_wanted(spec, tensor)}"
-        )
+        raise _misfit(spec, tensor, f"has shape {list(array.shape)}")
     return array
 
 
@@ -50,18 +46,18 @@ def _as_number_array(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
         try:
             given = _numbers(value, wanted)
         except Exception as error:  # whatever the object's own conversion raises
-            raise invalid(spec, f"input '{tensor.name}' is no array ({error}): {_wanted(spec, tensor)}") from error
+            raise _misfit(spec, tensor, f"is no array ({error})") from error
         # Python numbers have no width of their own: a list of ints may become FP32, a list of floats not INT64.
         if isinstance(value, list | tuple | int | float | np.generic) and _converts(given, wanted):
             with np.errstate(over="ignore"):
                 value = given.astype(wanted)
             if wanted.kind in "fV" and np.any(np.isinf(value) & np.isfinite(given)):
-                raise invalid(spec, f"input '{tensor.name}' has a number too large: {_wanted(spec, tensor)}")
+                raise _misfit(spec, tensor, "has a number too large")
         else:
             value = given
     if value.dtype != wanted:
         if value.dtype.newbyteorder("=") != wanted:
-            raise invalid(spec, f"input '{tensor.name}' of '{spec.name}' is {describe(value)}: {_wanted(spec, tensor)}")
+            raise _misfit(spec, tensor, f"is {describe(value)}")
         value = value.astype(wanted)
     return np.ascontiguousarray(value) if value.ndim else value
 
@@ -89,12 +85,12 @@ def _as_bytes_array(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
     try:
         array = value if isinstance(value, np.ndarray) else _object_array(value)
     except Exception as error:  # whatever the object's own conversion raises
-        raise invalid(spec, f"input '{tensor.name}' is no array ({error}): {_wanted(spec, tensor)}") from error
+        raise _misfit(spec, tensor, f"is no array ({error})") from error
     if array.dtype.kind in "SU":
         array = array.astype(object)
     if array.dtype.kind != "O" or not all(isinstance(item, str | bytes | bytearray) for item in array.ravel()):
         kind = describe(array) if array.dtype.kind != "O" else "a list with other things than str and bytes in it"
-        raise invalid(spec, f"input '{tensor.name}' of '{spec.name}' is {kind}: {_wanted(spec, tensor)}")
+        raise _misfit(spec, tensor, f"is {kind}")
     return array
 
 
@@ -122,12 +118,10 @@ def _check_batch(spec: ModelSpec, arrays: Mapping[str, Array]) -> None:
         raise invalid(spec, f"the inputs of '{spec.name}' differ in their batch size: {text}")
     name, size = next(iter(sizes.items()))
     if size == 0:
-        raise invalid(spec, f"input '{name}' of '{spec.name}' is an empty batch: {_wanted(spec, spec.inputs[name])}")
+        raise _misfit(spec, spec.inputs[name], "is an empty batch")
     if size > spec.max_batch_size:
-        raise invalid(
-            spec,
-            f"input '{name}' is a batch of {size}, but '{spec.name}' takes {spec.max_batch_size} at most: split it",
-        )
+        most = f"'{spec.name}' takes {spec.max_batch_size} at most"
+        raise invalid(spec, f"input '{name}' is a batch of {size}, but {most}: split it")
 
 
 def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:
@@ -137,8 +131,9 @@ def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:
             raise invalid(spec, f"'{spec.name}' has no output '{name}': it gives {', '.join(spec.outputs)}")
 
 
-def _wanted(spec: ModelSpec, tensor: TensorSpec) -> str:
-    return f"expected {tensor.datatype} {tensor.shape_text(spec.batched)}"
+def _misfit(spec: ModelSpec, tensor: TensorSpec, what: str) -> InvalidInput:
+    wanted = f"expected {tensor.datatype} {tensor.shape_text(spec.batched)}"
+    return invalid(spec, f"input '{tensor.name}' of '{spec.name}' {what}: {wanted}")
 
 
 def invalid(spec: ModelSpec, message: str) -> InvalidInput:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,28 +76,18 @@ class Retries:
     overloaded: bool = False
 
 
-@dataclass(frozen=True)
-class Options:
-    """What every call of a client shares; `headers` may be a function, called for each request."""
-
-    timeout_s: float = DEFAULT_TIMEOUT_S
-    headers: Headers | Callable[[], Headers] = field(default_factory=dict)
-    tls: TLS | None = None
-    retries: Retries = Retries()
-    shared_memory: str | None = None
-
-    def open(
-        self, module: Any, address: str, credentials: grpc.ChannelCredentials | None, *, balance: bool = True
-    ) -> Any:
-        """A channel of `grpc` or `grpc.aio`. A target with a scheme (`dns:///`, `ipv4:`) is balanced by gRPC itself."""
-        options: tuple[tuple[str, Any], ...] = CHANNEL_OPTIONS
-        if balance and is_balanced(address):
-            options += (ROUND_ROBIN,)
-        if self.tls is None or credentials is None:
-            return module.insecure_channel(address, options=options)
-        if self.tls.server_name:
-            options += (("grpc.ssl_target_name_override", self.tls.server_name),)
-        return module.secure_channel(address, credentials, options=options)
+def open_channel(
+    module: Any, address: str, tls: TLS | None, credentials: grpc.ChannelCredentials | None, *, balance: bool = True
+) -> Any:
+    """A channel of `grpc` or `grpc.aio`. A target with a scheme (`dns:///`, `ipv4:`) is balanced by gRPC itself."""
+    options: tuple[tuple[str, Any], ...] = CHANNEL_OPTIONS
+    if balance and is_balanced(address):
+        options += (ROUND_ROBIN,)
+    if tls is None:
+        return module.insecure_channel(address, options=options)
+    if tls.server_name:
+        options += (("grpc.ssl_target_name_override", tls.server_name),)
+    return module.secure_channel(address, credentials, options=options)
 
 
 def is_balanced(address: str) -> bool:

@@ -11,16 +11,18 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tritonclient.grpc import service_pb2
 
 from clients import codec, errors
+from clients.codec import Placement
 from clients.datatypes import NUMPY_TYPE, Array
 from clients.shared_memory import ALIGNMENT, Pool, Region, SharedMemoryUnavailable, SystemRegion, dead_names
 from clients.spec import ModelSpec
 
 if TYPE_CHECKING:
     from clients.connection import Connection, Steps
+
+    AnyConnection = Connection[Any, Any, Any]
 
 # Tensors of fewer bytes travel in the message: docs/shared-memory.md has the measurement.
 WORTH_BYTES = 128 * 1024
@@ -30,25 +32,9 @@ CLOSING_PAUSES_S = (0.005, 0.02, 0.1, 0.0)
 _SERVERS_OWN = (
     errors.InvalidInput, errors.ModelNotFound, errors.ModelNotReady, errors.Overloaded, errors.ServerError,
 )  # fmt: skip
-_users: weakref.WeakSet[Connection] = weakref.WeakSet()
+_users: weakref.WeakSet[AnyConnection] = weakref.WeakSet()
 Offset = int
 ByteSize = int
-
-
-class Lent:
-    """The region of one call, and where its tensors lie in it; a `codec.Placement`."""
-
-    def __init__(self, region: Region) -> None:
-        self.region = region
-        self.inputs: dict[str, codec.Region] = {}
-        self.outputs: dict[str, codec.Region] = {}
-
-    def read(self, output: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-        """A copy of an output that the server has written. Raises ValueError for one that cannot be there."""
-        place = self.outputs[output]
-        if dtype.itemsize * math.prod(shape) > place.byte_size:
-            raise ValueError(f"output '{output}' is larger than the {place.byte_size} bytes set aside for it")
-        return self.region.read(place.offset, dtype, shape)
 
 
 class RegionPool:
@@ -60,14 +46,18 @@ class RegionPool:
         self._swept = False
 
     def lend(
-        self, connection: Connection, spec: ModelSpec, arrays: Mapping[str, Array], outputs: Iterable[str]
-    ) -> Steps[Lent | None]:
+        self,
+        connection: AnyConnection,
+        spec: ModelSpec,
+        arrays: Mapping[str, Array],
+        outputs: Iterable[str],
+    ) -> Steps[Placement | None]:
         """Copy the arrays that are worth it into a region that the server knows, and set room for outputs aside.
 
         None where nothing is, or no region can be had now: then the message carries everything. Raises
         SharedMemoryUnavailable where the server or this machine will not share memory at all.
         """
-        raws = {name: _raw(spec, name, array) for name, array in arrays.items() if _is_worth_it(array)}
+        raws = {name: codec.raw_bytes(spec, name, array) for name, array in arrays.items() if _is_worth_it(array)}
         sizes = {name: size for name in outputs if (size := output_size(spec, name, arrays)) >= max(WORTH_BYTES, 1)}
         if not raws and not sizes:
             return None
@@ -76,7 +66,7 @@ class RegionPool:
         if lent is None:
             return None
         region, new = lent
-        placed = Lent(region)
+        placed = Placement(region)
         try:
             if new and not (yield from self._register(connection, region)):
                 self._pool.retire(region)
@@ -92,23 +82,23 @@ class RegionPool:
             raise
         return placed
 
-    def take_back(self, lent: Lent, end: BaseException | None) -> None:
+    def take_back(self, lent: Placement, end: BaseException | None) -> None:
         """The call is over: answered, or ended by `end`."""
         if end is None or (isinstance(end, _SERVERS_OWN) and end.status != "CANCELLED"):
-            self._pool.give_back(lent.region)
+            self._pool.give_back(lent.memory)
         else:
-            self._pool.retire(lent.region)
+            self._pool.retire(lent.memory)
 
-    def forget(self, lent: Lent) -> None:
+    def forget(self, lent: Placement) -> None:
         """The server has restarted: it knows no region any more."""
-        self._pool.retire(lent.region)
+        self._pool.retire(lent.memory)
         self._pool.retire_idle()
 
     def is_own(self) -> bool:
         """Whether this process made the regions, and not one that it was forked from."""
         return self._pool.owner == os.getpid()
 
-    def close(self, connection: Connection) -> Steps[None]:
+    def close(self, connection: AnyConnection) -> Steps[None]:
         """Unregister every region by its name and give the memory back."""
         regions = self._pool.close()
         try:
@@ -122,7 +112,7 @@ class RegionPool:
             for region in regions:
                 region.discard()
 
-    def _register(self, connection: Connection, region: Region) -> Steps[bool]:
+    def _register(self, connection: AnyConnection, region: Region) -> Steps[bool]:
         """Whether the server knows the region now. Lets go of retired ones, and once of those of dead processes."""
         if not self._swept:
             self._swept = True
@@ -138,7 +128,7 @@ class RegionPool:
         _users.add(connection)
         return True
 
-    def _unregister(self, connection: Connection, regions: Iterable[Region]) -> Steps[None]:
+    def _unregister(self, connection: AnyConnection, regions: Iterable[Region]) -> Steps[None]:
         gone = False
         for region in regions:
             if not gone:
@@ -154,7 +144,7 @@ class RegionPool:
                     gone = not isinstance(error, _SERVERS_OWN)
             region.discard()
 
-    def _sweep(self, connection: Connection, kind: str) -> Steps[None]:
+    def _sweep(self, connection: AnyConnection, kind: str) -> Steps[None]:
         """Let the server unmap what killed processes of this machine had registered."""
         status = getattr(service_pb2, f"{kind}SharedMemoryStatusRequest")()
         with contextlib.suppress(errors.InferenceError):  # the registration that follows says what is wrong
@@ -172,7 +162,7 @@ def _close_at_exit() -> None:
         run = getattr(connection, "run", None)
         if connection.pool is not None and connection.pool.is_own() and not inspect.iscoroutinefunction(run):
             with contextlib.suppress(Exception):
-                connection.run(connection.pool.close(connection))  # type: ignore[attr-defined]
+                connection.run(connection.pool.close(connection))
 
 
 def _pause(seconds: float) -> Steps[None]:
@@ -207,10 +197,6 @@ def _is_worth_it(array: Array) -> bool:
     if array.dtype.kind == "O":
         return sum(map(len, array.flat)) + 4 * array.size >= WORTH_BYTES
     return array.nbytes >= WORTH_BYTES
-
-
-def _raw(spec: ModelSpec, name: str, array: Array) -> Any:
-    return codec.pack_texts(spec, name, array) if array.dtype.kind == "O" else array.reshape(-1).view(np.uint8)
 
 
 def _refusal(error: errors.InferenceError, endpoint: str) -> str | None:

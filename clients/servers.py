@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
+from clients import direct
+
 INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 PROBE_EVERY_S = 1.0
@@ -33,7 +35,7 @@ class Server:
         self.channel = self._open(self.address)
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         # Requests and answers stay bytes here: the codec reads and writes them with fewer copies than protobuf does.
-        self.infer = self.channel.unary_unary(INFER_METHOD)
+        self.infer = direct.unary(self.channel, INFER_METHOD)
         self.stream = self.channel.unary_stream(STREAM_METHOD)
 
     def method(self, name: str) -> Callable[..., Any]:
@@ -69,10 +71,13 @@ class Rotation:
 
 
 class Cut(grpc.RpcError):  # type: ignore[misc]
-    """A call that this client gave up because its server answers nothing at all."""
+    """A call that this client gave up: its server answers nothing at all, or (CANCELLED) the client was closed."""
+
+    def __init__(self, status: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
+        self.status = status
 
     def code(self) -> grpc.StatusCode:
-        return grpc.StatusCode.UNAVAILABLE
+        return self.status
 
     def details(self) -> str:
         return f"the server answers nothing, not even {PROBES_MISSED} health checks"

@@ -15,7 +15,8 @@ from pathlib import Path
 import grpc.aio
 
 from clients import AsyncClient, Client, codec
-from clients.client import CHANNEL_OPTIONS, INFER_METHOD
+from clients.options import CHANNEL_OPTIONS
+from clients.servers import INFER_METHOD
 from fathom.bench.client import PAYLOADS, _identities
 from fathom.bench.row import Row, from_repetitions
 

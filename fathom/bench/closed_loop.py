@@ -16,8 +16,9 @@ import time
 import numpy as np
 import uvloop
 
-from clients.client import CHANNEL_OPTIONS, INFER_METHOD
 from clients.datatypes import NUMPY_TYPE
+from clients.options import CHANNEL_OPTIONS
+from clients.servers import INFER_METHOD
 from loadtests.http2 import Http2Transport
 
 

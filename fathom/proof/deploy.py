@@ -6,7 +6,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +17,7 @@ import numpy as np
 
 from clients import Client, codec
 from clients.cuda_memory import CudaRegion
+from clients.inputs import check_inputs
 from clients.regions import output_size
 from clients.shared_memory import Region, SystemRegion
 from clients.spec import ModelSpec
@@ -117,17 +118,6 @@ def saturate(server: TritonServer, asked: bytes, settings: Settings, *, rows: in
     }
 
 
-class _Placed:
-    """Where the tensors of one request lie in a region; a `codec.Placement`."""
-
-    def __init__(self, inputs: Mapping[str, codec.Region], outputs: Mapping[str, codec.Region]) -> None:
-        self.inputs, self.outputs = inputs, outputs
-
-    def read(self, output: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
-        """Never called: the answers of a measurement are not read."""
-        raise NotImplementedError
-
-
 @contextmanager
 def request(server: TritonServer, subject: Subject, batch: int, transport: str, *, model: str = "") -> Iterator[bytes]:
     """The bytes of a request of `batch` rows: whole over "grpc", or with its tensors in "system" or "cuda" memory.
@@ -136,9 +126,9 @@ def request(server: TritonServer, subject: Subject, batch: int, transport: str, 
     """
     with Client(server.grpc_url) as client:
         spec: ModelSpec = client.model(model or subject.model).spec
-    arrays = codec.check_inputs(spec, subject.rows(batch))
+    arrays = check_inputs(spec, subject.rows(batch))
     if transport == "grpc":
-        yield codec.write(spec, arrays)
+        yield codec.encode(spec, arrays)
         return
     sizes = {name: array.nbytes for name, array in arrays.items()}
     results = {name: output_size(spec, name, arrays) for name in spec.outputs}
@@ -151,11 +141,12 @@ def request(server: TritonServer, subject: Subject, batch: int, transport: str, 
         for name, array in arrays.items():
             region.write(places[name], np.ascontiguousarray(array).reshape(-1).view(np.uint8))
         stack.enter_context(_registered(server.grpc_url, region))
-        placed = _Placed(
+        placed = codec.Placement(
+            region,
             {name: codec.Region(region.name, size, places[name]) for name, size in sizes.items()},
             {name: codec.Region(region.name, size, places[f"{name}/out"]) for name, size in results.items() if size},
         )
-        yield codec.write(spec, arrays, placed=placed)
+        yield codec.encode(spec, arrays, placed=placed)
 
 
 @contextmanager

