@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import uvloop
@@ -67,21 +68,28 @@ async def _over_grpc(url: str, request: bytes, in_flight: int, meter: _Meter) ->
         await asyncio.gather(*(keep_asking() for _ in range(in_flight)))
 
 
-async def _over_tritonclient(url: str, request: bytes, in_flight: int, meter: _Meter) -> None:
-    import tritonclient.grpc.aio as triton
-    from tritonclient.grpc import service_pb2
+def for_tritonclient(request: bytes) -> tuple[str, list[Any]]:
+    """The model and the inputs of a request as tritonclient takes them."""
+    from tritonclient.grpc import InferInput, service_pb2
 
     message = service_pb2.ModelInferRequest.FromString(request)
     inputs = []
     for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True):
-        inputs.append(triton.InferInput(tensor.name, list(tensor.shape), tensor.datatype))
+        inputs.append(InferInput(tensor.name, list(tensor.shape), tensor.datatype))
         inputs[-1].set_data_from_numpy(np.frombuffer(raw, NUMPY_TYPE[tensor.datatype]).reshape(tensor.shape))
+    return message.model_name, inputs
+
+
+async def _over_tritonclient(url: str, request: bytes, in_flight: int, meter: _Meter) -> None:
+    import tritonclient.grpc.aio as triton
+
+    model, inputs = for_tritonclient(request)
     async with triton.InferenceServerClient(url) as client:
 
         async def keep_asking() -> None:
-            await client.infer(message.model_name, inputs)
+            await client.infer(model, inputs)
             while meter.answered():
-                await client.infer(message.model_name, inputs)
+                await client.infer(model, inputs)
 
         await asyncio.gather(*(keep_asking() for _ in range(in_flight)))
 

@@ -71,27 +71,22 @@ def drive(kind: str, url: str, request: bytes, *, rate_per_s: float, seconds: fl
 async def over_tritonclient(url: str, request: bytes, rate_per_s: float, meter: Meter) -> None:
     """tritonclient's aio client, its inputs made once."""
     import tritonclient.grpc.aio as triton
-    from tritonclient.grpc import service_pb2
 
-    from clients.datatypes import NUMPY_TYPE
+    from fathom.bench.closed_loop import for_tritonclient
 
-    message = service_pb2.ModelInferRequest.FromString(request)
-    inputs = []
-    for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True):
-        inputs.append(triton.InferInput(tensor.name, list(tensor.shape), tensor.datatype))
-        inputs[-1].set_data_from_numpy(np.frombuffer(raw, NUMPY_TYPE[tensor.datatype]).reshape(tensor.shape))
+    model, inputs = for_tritonclient(request)
     async with triton.InferenceServerClient(url) as client:
 
         async def ask(intended_s: float) -> bool:
             lag_s = time.perf_counter() - intended_s
-            await client.infer(message.model_name, inputs)
+            await client.infer(model, inputs)
             return meter.answered(lag_s)
 
         async def keep_asking() -> None:
             while await ask(time.perf_counter()):
                 pass
 
-        await client.infer(message.model_name, inputs)
+        await client.infer(model, inputs)
         meter.start()
         if not rate_per_s:
             await asyncio.gather(*(keep_asking() for _ in range(IN_FLIGHT)))

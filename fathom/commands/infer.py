@@ -50,6 +50,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--tls-ca", type=Path, metavar="FILE", help="encrypt, and check the server against this PEM file"
     )
     where.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="for mutual TLS: this client's own certificate, with --tls-key"
+    )
+    where.add_argument("--tls-key", type=Path, metavar="FILE", help="for mutual TLS: the private key of --tls-cert")
+    where.add_argument(
         "--header",
         action="append",
         default=[],
@@ -179,8 +183,11 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--concurrency is for --repeat N: say how many requests")
     if arguments.stream and (arguments.repeat or arguments.output):
         raise UsageError("--stream prints what comes: leave --repeat and --output out")
-    if arguments.tls_ca is not None and arguments.server is None:
-        raise UsageError("--tls-ca needs --server HOST:PORT: a server started for this question speaks plain text")
+    given = [f"--tls-{name}" for name in ("ca", "cert", "key") if getattr(arguments, f"tls_{name}") is not None]
+    if given and arguments.server is None:
+        raise UsageError(f"{given[0]} needs --server HOST:PORT: a server started for this question speaks plain text")
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        raise UsageError(f"{given[-1]} is one half of mutual TLS: give --tls-cert FILE and --tls-key FILE")
     if arguments.output is not None and arguments.output.suffix not in (".npy", ".npz"):
         raise UsageError(f"--output '{arguments.output}': name a .npy file, or .npz for several tensors")
 
@@ -193,11 +200,17 @@ def _connection(arguments: argparse.Namespace) -> dict[str, Any]:
         if not equals or not name:
             raise UsageError(f"--header '{header}' is no header: write NAME=VALUE")
         headers[name] = value
-    if arguments.tls_ca is not None and not arguments.tls_ca.is_file():
-        raise UsageError(f"--tls-ca: there is no file '{arguments.tls_ca}'")
     return {
         "timeout_s": arguments.timeout,
         "headers": headers,
-        "tls": TLS(ca=arguments.tls_ca) if arguments.tls_ca is not None else None,
+        "tls": _tls(arguments),
         "shared_memory": arguments.shared_memory,
     }
+
+
+def _tls(arguments: argparse.Namespace) -> TLS | None:
+    files = {name: getattr(arguments, f"tls_{name}") for name in ("ca", "cert", "key")}
+    for name, file in files.items():
+        if file is not None and not file.is_file():
+            raise UsageError(f"--tls-{name}: there is no file '{file}'")
+    return TLS(**files) if any(files.values()) else None

@@ -40,7 +40,7 @@ def test_errors_and_deadlines(way, small_server):
             slow = await client.model("slow")
             with pytest.raises(DeadlineExceeded) as caught:
                 await slow(seconds=[[0.2]], timeout_s=0.02)
-            assert caught.value.details == "Deadline Exceeded"
+            assert "Deadline Exceeded" in caught.value.details
             server = client.rotation().servers[0]
             reply = await client.send(server, server.infer, b"", 1.0, None)
             assert isinstance(reply, grpc.aio.AioRpcError)

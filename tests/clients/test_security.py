@@ -1,16 +1,11 @@
 """TLS, mutual TLS, tokens and restricted protocols against a Triton that insists on them."""
 
 import asyncio
-import datetime
-import ipaddress
 import warnings
 
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificates import issue_all, mutual_flags
 
 from clients import TLS, AsyncClient, Client, InsecureConnectionWarning, ServerError, Unreachable
 from server import TritonServer
@@ -20,53 +15,16 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 CALLER = {"triton-grpc-protocol-caller": KEY}
 
 
-def issue(folder, name, signer=None):
-    """Write NAME.pem and NAME.key; returns the certificate and its key. Signed by `signer`, or by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate, signing_key = signer or (None, key)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(certificate.subject if certificate else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .sign(signing_key, hashes.SHA256())
-    )
-    (folder / f"{name}.pem").write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    (folder / f"{name}.key").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return built, key
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("certificates")
-    authority = issue(folder, "authority")
-    issue(folder, "triton", authority)
-    issue(folder, "caller", authority)
-    issue(folder, "stranger")
-    return folder
+    return issue_all(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module")
 def secure_server(double_repository, certificates):
     """A Triton that wants the caller's certificate, and a key for the names of its models."""
     extra = (
-        "--grpc-use-ssl=1",
-        "--grpc-use-ssl-mutual=1",
-        f"--grpc-server-cert={certificates / 'triton.pem'}",
-        f"--grpc-server-key={certificates / 'triton.key'}",
-        f"--grpc-root-cert={certificates / 'authority.pem'}",
+        *mutual_flags(certificates),
         f"--grpc-restricted-protocol=model-repository:admin={KEY}",
         f"--grpc-restricted-protocol=inference:caller={KEY}",
     )

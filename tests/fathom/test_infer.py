@@ -2,11 +2,11 @@
 
 import io
 import json
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from certificates import issue_all, mutual_flags
 from identity_models import write_identity
 from PIL import Image
 from python_models import write_counter
@@ -17,25 +17,16 @@ from server import TritonServer
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """`echo` (texts and numbers), `picture` (UINT8 pixels), `large` (300 kB) and `counter` (decoupled), behind TLS."""
+    """`echo` (texts and numbers), `picture` (UINT8 pixels), `large` (300 kB) and `counter` (decoupled); mutual TLS."""
     folder = tmp_path_factory.mktemp("infer")
-    repository, key, cert = folder / "model_repository", folder / "key.pem", folder / "cert.pem"
+    repository = folder / "model_repository"
     write_identity(repository / "echo", {"text": ("BYTES", [1]), "n": ("FP32", [1])}, max_batch_size=8, optional=True)
     write_identity(repository / "picture", {"pixels": ("UINT8", [4, 6, 3])}, max_batch_size=2)
     write_identity(repository / "large", {"x": ("FP32", [-1])})
     write_counter(repository)
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", str(key), "-out", str(cert)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    extra = ("--grpc-use-ssl=1", f"--grpc-server-cert={cert}", f"--grpc-server-key={key}")
-    with TritonServer(repository, stop_timeout_s=0, extra=extra) as server:
-        server.cert = cert
+    issue_all(folder)
+    with TritonServer(repository, stop_timeout_s=0, extra=mutual_flags(folder)) as server:
+        server.ca, server.caller = folder / "authority.pem", folder / "caller"
         yield server
 
 
@@ -45,8 +36,8 @@ def ask(server, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
-        options = ["--server", server.grpc_url, "--tls-ca", str(server.cert)]
-        status = cli.main(["infer", *map(str, arguments), *options])
+        files = ["--tls-ca", server.ca, "--tls-cert", f"{server.caller}.pem", "--tls-key", f"{server.caller}.key"]
+        status = cli.main(["infer", *map(str, (*arguments, "--server", server.grpc_url, *files))])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
@@ -182,10 +173,20 @@ def test_without_tls_an_encrypted_server_is_one_line(server, capsys):
 
 
 def test_tls_needs_a_named_server_and_a_file(server, capsys):
-    assert cli.main(["infer", "echo", "n=1", "--tls-ca", str(server.cert)]) == 2
+    assert cli.main(["infer", "echo", "n=1", "--tls-ca", str(server.ca)]) == 2
     assert "--tls-ca needs --server" in capsys.readouterr().err
     assert cli.main(["infer", "echo", "n=1", "--server", server.grpc_url, "--tls-ca", "no.pem"]) == 2
     assert "there is no file 'no.pem'" in capsys.readouterr().err
+
+
+def test_a_server_that_wants_a_certificate_is_not_asked_without_one(server, capsys):
+    asked = ["infer", "echo", "n=1", "--server", server.grpc_url, "--timeout", "5", "--tls-ca", str(server.ca)]
+    assert cli.main(asked) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert cli.main([*asked, "--tls-cert", f"{server.caller}.pem"]) == 2
+    assert "--tls-cert is one half of mutual TLS: give --tls-cert FILE and" in capsys.readouterr().err
+    assert cli.main([*asked, "--tls-cert", f"{server.caller}.pem", "--tls-key", "no.key"]) == 2
+    assert "--tls-key: there is no file 'no.key'" in capsys.readouterr().err
 
 
 def test_nobody_at_the_address_is_a_short_line(capsys):
