@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def add_repository(command: argparse._ActionsContainer) -> None:
 def add_json(command: argparse._ActionsContainer) -> None:
     """`--json`."""
     command.add_argument("--json", action="store_true", help="print one JSON document; progress goes to stderr")
+
+
+def duration_s(text: str) -> float:
+    """`180`, `90s`, `3m` or `1h` in seconds, as a type for argparse."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not found or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time above zero; write 90, 90s, 3m or 1h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def default_repository() -> Path:

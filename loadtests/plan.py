@@ -75,9 +75,9 @@ def make_plan(
     _check(rate_per_s, headroom, spare, cost_per_hour)
     certified_per_s = result.capacity_per_s
     if certified_per_s is None:
+        advice = "" if "longer budget" in result.reason else "; measure again with a longer --budget"
         raise ResultsError(
-            f"no rate is certified for {result.model}, so nothing can be promised: {result.reason}; "
-            "measure again with a longer --budget"
+            f"no rate is certified for {result.model}, so nothing can be promised: {result.reason}{advice}"
         )
     needed = math.ceil(rate_per_s / (certified_per_s * (1 - headroom)) - 1e-9)
     if needed > _MOST_REPLICAS:
@@ -88,7 +88,7 @@ def make_plan(
     curve = latency_curve(result.points)
     return DeploymentPlan(
         model=result.model,
-        slo=", ".join(str(slo) for slo in result.slos),
+        slo=describe_slos(result.slos),
         rate_per_s=rate_per_s,
         certified_per_s=certified_per_s,
         headroom=headroom,

@@ -136,8 +136,7 @@ def _read(folder: Path) -> Stored:
             raise ResultsError(f"{path} has format {document.get('format')}; this version of Fathom reads {FORMAT}")
         run = Run.from_json(document)
         path = folder / _POINTS
-        lines = path.read_text().splitlines() if path.exists() else []
-        points = [Point.from_json(json.loads(line)) for line in lines]
+        points = _points(path)
         path = folder / _CAPACITY
         ended = json.loads(path.read_text()) if path.exists() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -148,6 +147,22 @@ def _read(folder: Path) -> Stored:
     elif ended["partial"]:
         partial = str(ended["reason"]).partition("; ")[0]
     return Stored(folder, run, run.result(points, partial=partial, folder=folder))
+
+
+def _points(path: Path) -> list[Point]:
+    """One a line. A search that was killed may have left half a line at the end, which is no point yet."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    points = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            points.append(Point.from_json(json.loads(line)))
+        except ValueError as error:
+            if number == len(lines) and not line.endswith("\n"):
+                break
+            raise ResultsError(f"cannot read {path} line {number}: {error}") from error
+    return points
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from types import TracebackType
 from typing import Any
@@ -11,6 +12,7 @@ from loadtests.server_stats import composing_models
 
 _CONNECT_S = 5.0
 _ASK_S = 30.0
+_GRPC_WAY = re.compile(r"^failed to connect to all addresses; last error: \w+: (ipv[46]:\S+: )?")
 _FROZEN_S = 10.0  # statistics are counters: a server that cannot give them in this time serves nobody
 
 
@@ -137,6 +139,6 @@ class Target:
 
 
 def _reason(error: Any) -> str:
-    """The server's words, or the status where it has none."""
+    """The server's words, or the status where it has none; of a failed connection only why, not gRPC's way there."""
     details = (error.details() or "").strip().splitlines()
-    return details[0] if details else str(error.code().name)
+    return _GRPC_WAY.sub("", details[0]) if details else str(error.code().name)

@@ -49,7 +49,7 @@ def read_trace(path: Path) -> Trace:
         with path.open(newline="") as file:
             rows = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if any(map(str.strip, row))]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadRequestError(f"cannot read the trace {path}: {error}") from error
+        raise BadRequestError(f"cannot read the trace {path}: {getattr(error, 'strerror', None) or error}") from error
     columns = _columns(path, *rows[0]) if rows and not _is_number(rows[0][1][0]) else None
     if columns is not None:
         rows = rows[1:]

@@ -13,7 +13,8 @@ Exit status 1 when no rate could be certified.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,14 +56,25 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help=f"gRPC endpoint of any KServe-v2 server (default: {options.DEFAULT_SERVER}, or one started for this)",
     )
     command.add_argument(
-        "--budget", type=float, default=180.0, metavar="S", help="seconds of probing (default: %(default)g)"
+        "--budget",
+        type=options.duration_s,
+        default=180.0,
+        metavar="TIME",
+        help="what all probes may take together, as in 90s or 3m; more of it certifies a higher rate (default: 3m)",
     )
     command.add_argument(
-        "--tolerance", type=float, default=0.03, metavar="SHARE", help="how finely to bisect (default: %(default)g)"
+        "--tolerance",
+        type=float,
+        default=0.03,
+        metavar="SHARE",
+        help="bisect until what held and what did not are this close (default: %(default)g, that is 3 %%)",
     )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="base of all seeds (default: %(default)s)")
     command.add_argument(
-        "--start", type=float, metavar="RATE", help="first rate in requests/s (default: from one request)"
+        "--start",
+        type=float,
+        metavar="RATE",
+        help="first rate in requests/s (default: half of what one request after the other reaches)",
     )
     command.add_argument("--max-rate", type=float, metavar="RATE", help="never ask for more requests/s than this")
     command.add_argument(
@@ -84,7 +96,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--resume",
         type=Path,
         metavar="DIR",
-        help="go on with the search in this folder: interrupted, or with a longer --budget",
+        help="go on with the search in this folder, which was interrupted or gets a longer --budget",
     )
     options.add_repository(command)
     options.add_json(command)
@@ -116,9 +128,8 @@ def run(arguments: argparse.Namespace) -> int:
             metrics_url=arguments.metrics_url or metrics_url,
             manifest=manifest_of(shares[0].model, repository) if len(shares) == 1 else None,
         )
-        table = points_table()
-        with Live(table, console=err, refresh_per_second=4, transient=arguments.json):
-            result = find(request, on_point=lambda point: table.add_row(*point_row(point)))
+        with growing_table(transient=arguments.json) as show:
+            result = find(request, on_point=show)
     path = report.write(Path(result.folder or folder))
     if arguments.json:
         print_json({**result.to_json(), "report": str(path)})
@@ -135,13 +146,32 @@ def traffic(server: str, shares: Sequence[ModelShare], repository: Path) -> list
         return [replace(share, payloads=payloads.from_recipe(client, share.model, repository)) for share in shares]
 
 
+@contextmanager
+def growing_table(*, transient: bool) -> Iterator[Callable[[Point], None]]:
+    """Shows each point that it is given; nothing before the first, so that an error stands alone."""
+    table = points_table()
+    live = Live(table, console=err, refresh_per_second=4, transient=transient)
+
+    def show(point: Point) -> None:
+        table.add_row(*point_row(point))
+        live.start()
+
+    try:
+        yield show
+    finally:
+        if live.is_started:
+            live.stop()
+            if not err.is_terminal and not transient:
+                err.line()  # which rich leaves out there
+
+
 def points_table() -> Table:
-    """The head of the live table."""
+    """The head of the live table, which fits 80 columns."""
     table = Table(box=None, pad_edge=False)
     table.add_column("phase")
-    for name in ("requests/s", "requests", "p50 ms", "p99 ms", "queue ms", "compute ms", "mean batch", "lag p99 ms"):
-        table.add_column(name, justify="right")
-    table.add_column("verdict")
+    for name in ("rate/s", "requests", "p50\nms", "p99\nms", "queue\nms", "compute\nms", "mean\nbatch", "lag p99\nms"):
+        table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
+    table.add_column("verdict", no_wrap=True)
     return table
 
 

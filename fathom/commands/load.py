@@ -29,18 +29,32 @@ from loadtests.traffic import ModelShare, name_of
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom load`."""
-    command.add_argument("models", nargs="+", metavar="MODEL[=WEIGHT]", help="what is asked; several are mixed")
     command.add_argument(
-        "--slo", action="append", required=True, metavar="pNN=LIMIT", help="what must hold; may be given several times"
+        "models", nargs="+", metavar="MODEL[=WEIGHT]", help="what is asked; several are mixed by weight"
+    )
+    command.add_argument(
+        "--slo",
+        action="append",
+        required=True,
+        metavar="pNN=LIMIT",
+        help="what must hold, as in p99=50ms; may be given several times",
     )
     when = command.add_mutually_exclusive_group()
     when.add_argument(
-        "--schedule", default="poisson:10", metavar="SHAPE", help=f"one of {', '.join(FORMS)} (default: %(default)s)"
+        "--schedule",
+        default="poisson:10",
+        metavar="SHAPE",
+        help="when requests are sent, as below (default: %(default)s)",
     )
     when.add_argument(
-        "--trace", type=Path, metavar="FILE", help="a CSV of offsets in seconds, optionally with model and payload"
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="instead: a CSV of offset in seconds and, where wanted, model and number of the payload",
     )
-    command.add_argument("--duration", type=float, default=30.0, metavar="S", help="of the schedule (default: 30)")
+    command.add_argument(
+        "--duration", type=options.duration_s, default=30.0, metavar="TIME", help="of the schedule (default: 30s)"
+    )
     command.add_argument(
         "--server",
         metavar="HOST:PORT",
@@ -50,6 +64,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", type=int, default=1, metavar="N", help="generator processes (default: 1)")
     options.add_repository(command)
     options.add_json(command)
+    command.epilog = "schedules:\n" + "\n".join(f"  {form:<22}{meaning}" for form, meaning in FORMS.items())
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,7 +1,9 @@
 """Say how many replicas hold a rate under the SLO, with their queue limits and cost, from a capacity measurement.
 
-fathom capacity rain_forecast --slo p99=20ms --report results
-fathom plan --rate 20000 --report results --cost-per-hour 4
+  fathom capacity rain_forecast --slo p99=20ms --report results
+  fathom plan --rate 20000 --report results --cost-per-hour 4
+
+It rests on the certified rate, never on the estimate, and says what it assumes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Make the HTML report of a capacity measurement again from its raw results, or compare several measurements.
 
-fathom report results
-fathom report --compare before after      (the first is what the others are compared with)
+  fathom report results
+  fathom report --compare before after
+
+The first of the compared is what the others are measured against.
 """
 
 from __future__ import annotations

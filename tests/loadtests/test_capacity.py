@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -78,6 +79,21 @@ def test_report_is_made_from_the_folder_alone(found):
     assert "https://" not in text
     assert (folder / "queue" / "points.csv").read_text().count("\n") == len(found[1]) + 1
     assert (folder / "queue" / "latency.svg").read_text().startswith("<svg")
+
+
+def test_a_search_that_was_killed_while_it_wrote_can_be_read(found, tmp_path):
+    result, _, folder = found
+    copy = tmp_path / "copy"
+    shutil.copytree(folder / "queue", copy)
+    lines = (copy / "points.jsonl").read_text()
+    (copy / "capacity.json").unlink()
+    (copy / "points.jsonl").write_text(lines + lines[:50])
+    (stored,) = read_runs(copy)
+    assert [point.seed for point in stored.result.points] == [point.seed for point in result.points]
+    assert stored.result.partial
+    (copy / "points.jsonl").write_text("broken\n" + lines)
+    with pytest.raises(ResultsError, match=r"points\.jsonl line 1: "):
+        read_runs(copy)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 import pytest
 
+from fathom.options import duration_s
 from loadtests.errors import BadRequestError
 from loadtests.shape import FORMS, parse_shape
 
@@ -45,3 +48,14 @@ def test_refuses_what_is_not_understood(text):
 def test_refuses_to_send_nothing():
     with pytest.raises(BadRequestError, match="sends nothing"):
         parse_shape("poisson:0.0001", 1)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("180", 180), ("90s", 90), ("3m", 180), ("1.5h", 5400)])
+def test_lengths_of_time_are_read(text, seconds):
+    assert duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "3 min", "soon", "nan"])
+def test_other_lengths_of_time_are_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="write 90, 90s, 3m or 1h"):
+        duration_s(text)
