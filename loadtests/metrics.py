@@ -118,7 +118,7 @@ class MetricsMeter:
             url, self._url = self._url, None
             if self._required:
                 raise TargetError(
-                    f"no metrics at {url}: {error}; give the address of the Prometheus endpoint"
+                    f"no metrics at {url}: {_why(error)}; give the address of the Prometheus endpoint"
                 ) from None
 
 
@@ -136,3 +136,9 @@ def _rejected(last: Sample, first: Sample) -> int | None:
 
     after, before = total(last), total(first)
     return None if after is None or before is None else round(after - before)
+
+
+def _why(error: Exception) -> str:
+    """The operating system's words where it is about a connection."""
+    reason = getattr(error, "reason", error)
+    return str(getattr(reason, "strerror", None) or reason)

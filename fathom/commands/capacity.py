@@ -167,9 +167,9 @@ def growing_table(*, transient: bool) -> Iterator[Callable[[Point], None]]:
 
 def points_table() -> Table:
     """The head of the live table, which fits 80 columns."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("phase")
-    for name in ("rate/s", "requests", "p50\nms", "p99\nms", "queue\nms", "compute\nms", "mean\nbatch", "lag p99\nms"):
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("phase", no_wrap=True, min_width=7)
+    for name in ("rate/s", "requests", "p50\nms", "p99\nms", "queue\nms", "compute\nms", "mean\nbatch", "lag\np99 ms"):
         table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
     table.add_column("verdict", no_wrap=True)
     return table
@@ -212,5 +212,5 @@ def summary(result: CapacityResult) -> list[str]:
             f"estimated capacity {result.capacity_estimate_per_s:.1f}/s, 95 % between {low:.1f} and {high:.1f}"
         )
     if result.partial:
-        lines.append("partial: the search was interrupted, the points until then count")
+        lines.append("partial: the search ended early, the points until then count")
     return lines
