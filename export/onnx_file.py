@@ -52,12 +52,20 @@ def write_torch(
         program.save(str(written), external_data=True)  # weight by weight, never the whole file in memory
         forget_weights(program)
         del program
-    model = onnx.load(str(written), load_external_data=False)
-    clean(model)
-    onnx.save(model, str(written))
-    onnx.checker.check_model(str(written))
-    onnx_stream.write(model, room, path)
+    finish(onnx.load(str(written), load_external_data=False), room, path)
     shutil.rmtree(room)
+
+
+def finish(model: Any, room: Path, path: Path) -> None:
+    """Write a model whose large weights lie in files of `room`, cleaned and checked, as one file."""
+    import onnx
+
+    clean(model)
+    checked = room / f"{path.name}.checked"
+    onnx.save(model, str(checked))
+    onnx.checker.check_model(str(checked))
+    checked.unlink()
+    onnx_stream.write(model, room, path)
 
 
 def forget_weights(program: Any) -> None:
@@ -72,7 +80,7 @@ def forget_weights(program: Any) -> None:
 
 
 def strip(path: Path) -> None:
-    """Remove what does not belong to the model: stack traces with this machine's paths, doc strings, exporter notes."""
+    """`clean` of a file."""
     import onnx
 
     model = onnx.load(str(path))
@@ -83,7 +91,7 @@ def strip(path: Path) -> None:
 
 
 def clean(model: Any) -> None:
-    """`strip` of a model in memory."""
+    """Remove what does not belong to the model: stack traces with this machine's paths, doc strings, exporter notes."""
     graph = model.graph
     for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         if hasattr(holder, "metadata_props"):

@@ -18,6 +18,11 @@ LARGEST_MESSAGE = 2**31 - 1
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers of ModelProto, GraphProto and TensorProto (onnx.proto)
 _VARINT, _64_BIT, _BYTES, _32_BIT = 0, 1, 2, 5
 _CHUNK = 1 << 20
+_ALIGNMENT = 64
+"""Of a tensor in a file of weights, which ONNX Runtime maps into memory."""
+
+LARGE = 1 << 16
+"""Bytes: what is smaller is read with the graph, since it may decide shapes."""
 
 
 def write(model: Any, home: Path, target: Path) -> None:
@@ -55,10 +60,25 @@ def write(model: Any, home: Path, target: Path) -> None:
                 source.copy(file)
 
 
-def read_without_weights(path: Path, *, keep_bytes: int = 0) -> Any:
+def take_apart(path: Path, data: Path) -> Any:
+    """The model with its LARGE initializers in the file `data`, which is written, and to which it refers by name."""
+    places: dict[str, tuple[int, int]] = {}
+    model = read_without_weights(path, keep_bytes=LARGE, places=places)
+    with data.open("wb") as file:
+        for tensor in model.graph.initializer:
+            if tensor.name in places:
+                begin, end = places[tensor.name]
+                _append(_Data(path, begin, end - begin), file, tensor)
+            elif (source := _Data.of(tensor, path.parent)) is not None:
+                _append(source, file, tensor)
+    return model
+
+
+def read_without_weights(path: Path, *, keep_bytes: int = 0, places: dict[str, tuple[int, int]] | None = None) -> Any:
     """The model with every initializer's name, type and shape, and without its raw bytes if more than `keep_bytes`.
 
-    Raises ValueError (protobuf's DecodeError among them) for a file that is no ONNX model.
+    `places` is filled with where those that were left out begin and end in the file, by name. Raises ValueError
+    (protobuf's DecodeError among them) for a file that is no ONNX model.
     """
     import onnx
 
@@ -67,7 +87,7 @@ def read_without_weights(path: Path, *, keep_bytes: int = 0) -> Any:
         rest = bytearray()
         for number, start, begin, end in _fields(file, path.stat().st_size):
             if number == _GRAPH:
-                _read_graph(file, begin, end, model.graph, keep_bytes)
+                _read_graph(file, begin, end, model.graph, keep_bytes, {} if places is None else places)
             else:
                 rest += _slice(file, start, end)
             file.seek(end)
@@ -119,36 +139,54 @@ def _write_beside(model: Any, sources: list[_Data | None], target: Path) -> None
     data = target.with_name(target.name + ".data")
     with data.open("wb") as file:
         for tensor, source in zip(model.graph.initializer, sources, strict=True):
-            if source is None:
-                continue
-            offset = file.tell()
-            source.copy(file)
-            del tensor.external_data[:]
-            for key, value in (("location", data.name), ("offset", offset), ("length", source.length)):
-                tensor.external_data.add(key=key, value=str(value))
+            if source is not None:
+                _append(source, file, tensor)
     target.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _read_graph(file: BinaryIO, begin: int, end: int, graph: Any, keep_bytes: int) -> None:
+def _append(source: _Data, file: BinaryIO, tensor: Any) -> None:
+    """Copy a tensor's bytes to the end of a file and let it refer to them."""
+    file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+    refer(tensor, Path(file.name).name, file.tell(), source.length)
+    source.copy(file)
+
+
+def refer(tensor: Any, location: str, offset: int, length: int) -> None:
+    """Let a tensor's bytes be those of a file beside the model."""
+    tensor.data_location = tensor.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def _read_graph(
+    file: BinaryIO, begin: int, end: int, graph: Any, keep_bytes: int, places: dict[str, tuple[int, int]]
+) -> None:
     file.seek(begin)
     rest = bytearray()
-    tensors = []
+    tensors: list[tuple[bytes, tuple[int, int] | None]] = []
     for number, start, inner, stop in _fields(file, end):
         if number == _INITIALIZER:
             head = bytearray()
+            place = None
             file.seek(inner)
             for part, first, value, last in _fields(file, stop):
                 if part != _RAW_DATA or last - value <= keep_bytes:
                     head += _slice(file, first, last)
+                else:
+                    place = (value, last)
                 file.seek(last)
-            tensors.append(bytes(head))
+            tensors.append((bytes(head), place))
         else:
             rest += _slice(file, start, stop)
         file.seek(stop)
     try:
         graph.MergeFromString(bytes(rest))
-        for each in tensors:
-            graph.initializer.add().MergeFromString(each)
+        for head_of, place in tensors:
+            tensor = graph.initializer.add()
+            tensor.MergeFromString(head_of)
+            if place is not None:
+                places[tensor.name] = place
     except Exception as error:
         raise ValueError(f"not an ONNX graph: {error}") from error
 

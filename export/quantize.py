@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from export.precision import CPU, TENSORRT, kept_float
 from export.recipe import Arrays, Evaluation, Progress, Reduced, no_progress
 
 METHOD = "onnxruntime static quantization, QDQ"
+WEIGHTS = "fp32.data"
 FEW_CHANNELS = 4
 BATCH = 2
 """Few rows at a time: ONNX Runtime keeps every tensor that is watched until it is reduced."""
@@ -50,9 +52,9 @@ class Quantization:
         on_progress: Progress = no_progress,
         runtime: str = CPU,
     ) -> None:
-        self.full = full
         self.symmetric = runtime == TENSORRT
-        model = onnx_stream.read_without_weights(full)
+        self._room = room
+        self._graph = model = onnx_stream.take_apart(full, room / WEIGHTS)
         keep = rule.keep_float
         if self.symmetric and rule.keep_float_symmetric is not None:
             keep = rule.keep_float_symmetric
@@ -62,10 +64,9 @@ class Quantization:
             raise ExportError("nothing in the graph can be quantised: it has no convolution or product with weights")
         self.nodes = {node.name: str(node.op_type) for node in model.graph.node if node.name in names}
         """The nodes to quantise, with their operator types."""
-        del model
         with onnx_file.quiet():
             types = sorted(set(self.nodes.values()))
-            self._ranges = _ranges(full, types, calibration, room / "calibration.onnx", on_progress)
+            self._ranges = _ranges(model, types, calibration, room, on_progress)
         self._calibration = {
             "method": "min-max",
             "rows": len(calibration),
@@ -74,15 +75,16 @@ class Quantization:
 
     def write(self, target: Path, nodes: Sequence[str] | None = None) -> None:
         """Write the graph with these nodes quantised (None: all that are to be)."""
-        import onnx
-
-        with onnx_file.quiet():
+        with onnx_file.quiet(), _weights_read_from(self._room):
+            from onnx.shape_inference import infer_shapes
             from onnxruntime.quantization import QuantType
             from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-            from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
+            from onnxruntime.quantization.quant_utils import add_infer_metadata
 
+            model = infer_shapes(self._graph)
+            add_infer_metadata(model)
             quantizer = QDQQuantizer(
-                load_model_with_shape_infer(self.full),
+                model,
                 True,  # per channel
                 False,  # all 8 bits: only processors without VNNI need them reduced to 7
                 QuantType.QInt8,
@@ -99,9 +101,7 @@ class Quantization:
             )
             quantizer.quantize_model()
             quantizer.model.topological_sort()
-            onnx.save(quantizer.model.model, str(target))
-            del quantizer
-        onnx_file.strip(target)
+        onnx_file.finish(quantizer.model.model, self._room, target)
 
     def record(self) -> dict[str, Any]:
         """What the manifest says of it."""
@@ -142,15 +142,73 @@ def chosen_nodes(model: Any, kept: Collection[str], *, tables: bool = True) -> l
     return chosen
 
 
-def _ranges(full: Path, types: list[str], calibration: Evaluation, room: Path, on_progress: Progress) -> Any:
-    """The smallest and largest value of every tensor around nodes of these types over the calibration rows."""
-    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+def _ranges(graph: Any, types: list[str], calibration: Evaluation, room: Path, on_progress: Progress) -> Any:
+    """The smallest and largest value of every tensor around nodes of these types over the calibration rows.
 
-    calibrator = create_calibrator(full, types, str(room), CalibrationMethod.MinMax)
+    ONNX Runtime adds what it watches to a graph without large weights; the session maps them from their file.
+    """
+    import onnx
+    from onnxruntime.quantization.calibrate import MinMaxCalibrater
+
+    bare, watched = room / "bare.onnx", room / "calibration.onnx"
+    places = _without_data(graph, bare)
+    calibrator = MinMaxCalibrater(bare, types, str(watched))
+    calibrator.augment_graph()
+    model = onnx.load(str(watched))
+    for tensor in model.graph.initializer:
+        if tensor.name in places:
+            tensor.CopyFrom(places[tensor.name])
+    onnx.save(model, str(watched))
+    calibrator.create_inference_session()
     calibrator.collect_data(_reader(_with_progress(calibration, on_progress)))
     found = calibrator.compute_data()
-    room.unlink()
+    for path in (bare, watched):
+        path.unlink()
     return found
+
+
+def _without_data(graph: Any, path: Path) -> dict[str, Any]:
+    """Write the graph without its external tensors' bytes and where they are; returns those tensors."""
+    import onnx
+
+    places = {}
+    bare = onnx.ModelProto()
+    bare.CopyFrom(graph)
+    for tensor, own in zip(graph.graph.initializer, bare.graph.initializer, strict=True):
+        if tensor.data_location == tensor.EXTERNAL:
+            places[tensor.name] = tensor
+            own.ClearField("data_location")
+            del own.external_data[:]
+    onnx.save(bare, str(path))
+    return places
+
+
+@contextmanager
+def _weights_read_from(room: Path) -> Iterator[None]:
+    """Let ONNX Runtime's quantizer read each weight from the file it lies in when it wants it, and keep none."""
+    import numpy as np
+    import onnx
+    from onnxruntime.quantization import base_quantizer, qdq_quantizer, quant_utils
+
+    before = quant_utils.tensor_proto_to_array
+
+    def to_array(tensor: Any) -> Any:
+        if tensor.data_location != tensor.EXTERNAL:
+            return before(tensor)
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        count = int(place["length"]) // kind.itemsize
+        values = np.fromfile(room / place["location"], kind, count, offset=int(place["offset"]))
+        return values.reshape(tuple(tensor.dims))
+
+    modules = (base_quantizer, qdq_quantizer, quant_utils)
+    for module in modules:
+        module.tensor_proto_to_array = to_array
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.tensor_proto_to_array = before
 
 
 def _with_progress(calibration: Evaluation, on_progress: Progress) -> Iterator[dict[str, Any]]:

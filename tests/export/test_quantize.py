@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from product_model import Product, rows, weights, write_product
 from scale_model import write_scale
 
-from export import onnx_file, recipes, signature
+from export import onnx_file, onnx_stream, recipes, signature
 from export.errors import AccuracyError, ExportError
 from export.measure import Measurement, Reference, gate, measure
 from export.models import digits, minilm, mobilenet_v2
@@ -49,6 +49,17 @@ def test_weights_are_int8_per_channel_and_activations_uint8(tmp_path: Path) -> N
     assert record["quantised"] == {"MatMul": 3}
     assert record["calibration"]["rows"] == 64
     assert not list(tmp_path.glob("calibration*"))
+
+
+def test_weights_read_from_a_file_are_quantised_like_those_of_a_graph_held_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for large in (1 << 30, 100):
+        monkeypatch.setattr(onnx_stream, "LARGE", large)
+        (tmp_path / str(large)).mkdir()
+        made.append(onnx.load(quantized(tmp_path / str(large), ("second",))[1]))
+    assert made[0] == made[1]
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
