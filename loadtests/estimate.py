@@ -32,7 +32,7 @@ _CROSSINGS, _SLOPES = 320, 20
 _SLOPE_SPREAD = 0.8
 _FLATTEST, _STEEPEST = 5.0, 60.0
 _HALF = 0.1
-"""Jeffreys' prior for a share: half a late request more than were seen, or the median would be too high."""
+"""Jeffreys' prior for the share at the crossing that is expected: half a late request more than were seen."""
 _DRIFTS = (0.0, 0.02, 0.05, 0.1, 0.2)
 """Standard deviations in ln(rate) of the machine's own factor from probe to probe, ..."""
 _DRIFT_PRIOR = (0.35, 0.2, 0.2, 0.15, 0.1)
@@ -102,7 +102,8 @@ def _posterior(evidence: Evidence, slo: Slo, centre: float) -> tuple[Floats, Flo
     by_point = weights * (evidence.over * log_over + (evidence.requests - evidence.over) * log_under)
     by_drift = np.stack([_drifting(by_point, grid, drift).sum(axis=-1) for drift in _DRIFTS])
     likelihood = by_drift + np.log(_DRIFT_PRIOR)[:, None, None]
-    likelihood += -0.5 * ((spread / _SLOPE_SPREAD) ** 2)[None, :] - _HALF * slopes[None, :] * (grid[:, None] - centre)
+    at_centre = _logit(slo.allowed_share) + slopes[None, :] * (centre - grid[:, None])
+    likelihood += -0.5 * ((spread / _SLOPE_SPREAD) ** 2)[None, :] - _HALF * np.logaddexp(0, -at_centre)
     posterior = np.exp(likelihood - likelihood.max()).sum(axis=0)
     posterior /= posterior.sum()
     return grid, posterior.sum(axis=1), float(posterior.sum(axis=0) @ slopes)

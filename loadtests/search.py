@@ -129,9 +129,12 @@ def _bracket(known: Sequence[Point]) -> tuple[float | None, float | None]:
 
 
 def _double(state: _State, held: float | None = None) -> Generator[Probe, Point, tuple[float | None, float | None]]:
-    """A rate that held and one that did not; None where there was none. `held` is one already known to hold."""
+    """A rate that held and one that did not; None where there was none. `held` is one already known to hold.
+
+    A rate at which only the generator had trouble is tried once more when a lower one held: the trouble may be over.
+    """
     plan, seconds = state.plan, _quick_s(state.plan)
-    low, high = held, None
+    low, high, spoiled, retried = held, None, False, False
     rate_per_s = min(2 * held if held else plan.start_per_s, plan.max_per_s)
     while state.left_s > 0 and rate_per_s >= _LEAST_RATE_PER_S:
         point = yield from _fire(state, "double", rate_per_s, seconds)
@@ -139,11 +142,13 @@ def _double(state: _State, held: float | None = None) -> Generator[Probe, Point,
             point = yield from _fire(state, "double", rate_per_s, _LONGER * seconds)
         if _holds(point):
             low = rate_per_s
-            if high is not None or rate_per_s >= plan.max_per_s:
+            if rate_per_s >= plan.max_per_s or (high is not None and (retried or not spoiled)):
                 break
             rate_per_s = min(rate_per_s * 2, plan.max_per_s)
+            if high is not None:
+                rate_per_s, high, retried = high, None, True
         else:
-            high = rate_per_s
+            high, spoiled = rate_per_s, point.passes
             if low is not None:
                 break
             rate_per_s /= 2

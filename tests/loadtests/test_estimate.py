@@ -92,3 +92,27 @@ def test_points_without_parts_are_read_too():
     point = simulate(Probe(0, "bisect", 850.0, 6000, 5), P99, 0.001, None)
     old = dataclasses.replace(point.slos[0], over=60, over_by_part=())
     assert gather([dataclasses.replace(point, slos=(old,))], P99).shares[0] == pytest.approx(0.01)
+
+
+def test_few_independent_requests_do_not_let_the_estimate_run_away():
+    """A search of a real Triton, whose requests came in long runs: 4,134/s held, 8,269/s did not, 5,847/s once."""
+    seen = [
+        (2067.2, 2067, 0, 1.0, ""),
+        (4134.4, 4134, 0, 1.0, ""),
+        (8268.9, 1133, 459, 287.6, "hopeless"),
+        (5847.0, 5847, 0, 119.8, ""),
+        (5847.0, 5847, 71, 100.9, ""),
+    ]
+    any_point = simulate(Probe(0, "double", 500.0, 600, 1), P99, 0.001, None)
+    points = []
+    for rate_per_s, requests, over, dependence, stopped in seen:
+        count = dataclasses.replace(
+            any_point.slos[0], requests=requests, over=over, dependence=dependence, over_by_part=()
+        )
+        points.append(
+            dataclasses.replace(any_point, rate_per_s=rate_per_s, requests=requests, slos=(count,), stopped=stopped)
+        )
+    found = estimate(points, [P99])
+    assert found is not None
+    assert 4134 < found.low_per_s < 5847 < found.high_per_s < 9500
+    assert found.rate_per_s == pytest.approx(5847, rel=0.1)

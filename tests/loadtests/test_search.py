@@ -48,6 +48,16 @@ def test_a_rate_that_held_by_chance_is_looked_at_again():
     assert rates == [500, 1000, 2000, 1000]
 
 
+def test_a_rate_whose_probes_were_spoiled_is_tried_again_when_a_lower_one_holds():
+    searching = search(Plan((P99,), 500.0, 0, budget_s=60))
+    probe, rates = next(searching), []
+    while len(rates) < 6:
+        rates.append(probe.rate_per_s)
+        point = simulate(probe, P99, 0.0005, None)
+        probe = searching.send(replace(point, verdict="invalid", passes=True) if len(rates) <= 2 else point)
+    assert rates == [500, 500, 250, 500, 1000, 2000]
+
+
 def test_exponential_service_is_certified_too():
     limit = Slo.parse("p99=50ms")
     capacity = mm1_capacity_per_s(0.005, 0.05, 0.99)
