@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from export import onnx_file, onnx_stream
+from export import memory, onnx_file, onnx_stream
 from export.errors import ExportError
 from export.precision import CPU, TENSORRT, kept_float
 from export.recipe import Arrays, Evaluation, Progress, Reduced, no_progress
@@ -29,7 +29,7 @@ METHOD = "onnxruntime static quantization, QDQ"
 WEIGHTS = "fp32.data"
 FEW_CHANNELS = 4
 BATCH = 2
-"""Few rows at a time: ONNX Runtime keeps every tensor that is watched until it is reduced."""
+"""Few rows at a time: attention takes memory by the square of the length."""
 
 _PRODUCTS = ("MatMul", "Gemm")
 _BETWEEN_CONVOLUTIONS = ("Add", "Clip", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool")
@@ -159,12 +159,29 @@ def _ranges(graph: Any, types: list[str], calibration: Evaluation, room: Path, o
         if tensor.name in places:
             tensor.CopyFrom(places[tensor.name])
     onnx.save(model, str(watched))
-    calibrator.create_inference_session()
+    calibrator.infer_session = _frugal_session(watched)
     calibrator.collect_data(_reader(_with_progress(calibration, on_progress)))
     found = calibrator.compute_data()
     for path in (bare, watched):
         path.unlink()
+    del calibrator
+    memory.release()
     return found
+
+
+def _frugal_session(path: Path) -> Any:
+    """A session that reduces each watched tensor at once, instead of keeping all of them to the end of the run.
+
+    Nor does it keep packed copies of the weights, or memory laid out for every shape of input that it has seen.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _without_data(graph: Any, path: Path) -> dict[str, Any]:
