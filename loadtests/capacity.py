@@ -221,7 +221,9 @@ def _settle(traffic: Traffic, unloaded_ms: float, request: CapacityRequest) -> N
             silence = error
         except TargetError:
             silence = None
-            time.sleep(0.2)  # a full queue refuses; a dead server shows at the next probe
+            if not traffic.targets[0].reachable():
+                return  # the next probe tells
+            time.sleep(0.2)  # a full queue refuses
     if silence is not None:
         raise silence
 

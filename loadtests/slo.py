@@ -73,10 +73,9 @@ def as_asked(slos: Sequence[Slo]) -> list[Slo]:
 
 
 def describe_slos(slos: Sequence[Slo]) -> str:
-    """`p99=50ms, errors=0.1%`, and for a mix that each model must keep them as well."""
-    asked = as_asked(slos)
-    each = " together and for each model" if len(asked) < len(slos) else ""
-    return ", ".join(map(str, asked)) + each
+    """`p99=50ms, errors=0.1%`, and for a mix which of them each model must keep as well."""
+    each = {replace(slo, model="") for slo in slos if slo.model}
+    return ", ".join(f"{slo}{' together and for each model' if slo in each else ''}" for slo in as_asked(slos))
 
 
 def format_ms(duration_ms: float) -> str:

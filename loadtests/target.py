@@ -101,6 +101,14 @@ class Target:
             raise TargetError(f"{self.model} refuses the warm-up request: {_reason(error)}") from None
         return (time.monotonic() - begin_s) * 1e3
 
+    def reachable(self) -> bool:
+        """Whether anything answers there, ready or not."""
+        try:
+            self._stub.ServerLive(self._pb.ServerLiveRequest(), timeout=_CONNECT_S)
+        except self._grpc.RpcError as error:
+            return bool(error.code() != self._grpc.StatusCode.UNAVAILABLE)
+        return True
+
     def statistics(self) -> list[Any]:
         """A snapshot for `server_stats.difference`; empty where the server has no statistics extension."""
         if not self._has_statistics:

@@ -78,16 +78,21 @@ def test_a_generator_that_dies_spoils_its_probe_only(fleet):
 
 def test_a_search_goes_on_after_a_generator_died(shared_queue, tmp_path, monkeypatch, hasty):
     queue = shared_queue("--service-ms", "2")
-    fleets = []
-    start = Fleet.__enter__
-    monkeypatch.setattr(Fleet, "__enter__", lambda self: fleets.append(self) or start(self))
+    fires = []
+    fire = Fleet.fire
 
-    def watch(point):
-        if point.number == 0:
-            threading.Timer(0.1, os.kill, (fleets[0].workers[1].pid, signal.SIGKILL)).start()
+    def fire_and_kill(self, *schedule, on_ready, **options):
+        def ready():
+            on_ready()
+            fires.append(self)
+            if len(fires) == 2:
+                threading.Timer(0.1, os.kill, (self.workers[1].pid, signal.SIGKILL)).start()
 
+        return fire(self, *schedule, on_ready=ready, **options)
+
+    monkeypatch.setattr(Fleet, "fire", fire_and_kill)
     request = CapacityRequest(queue.address, "queue", [P99], budget_s=2, workers=2, max_per_s=200.0, folder=tmp_path)
-    result = find(request, on_point=watch)
+    result = find(request)
     assert not result.partial
     spoiled = [point for point in result.points if point.verdict == "invalid"]
     assert any("generator 2 of 2 ended unexpectedly" in point.reason for point in spoiled)

@@ -65,7 +65,7 @@ def test_headless_asks_a_mix_and_ends_with_the_verdict(small_server, start_locus
     process.process.terminate()
     code, said = process.wait()
     assert "Traceback" not in said
-    assert re.search(r"^p50=200ms, echo:p50=100ms together and for each model: pass, ", said, re.MULTILINE), said
+    assert re.search(r"^p50=200ms together and for each model, echo:p50=100ms: pass, ", said, re.MULTILINE), said
     assert code == 0
     assert re.search(r"^\d+ requests at 200/s \(answered [\d.]+/s\): p50 \d+\.\d{3} ms", said, re.MULTILINE), said
     assert re.search(r"^echo: \d+ requests, 0 failed, p50 \d+\.\d{3} ms", said, re.MULTILINE), said

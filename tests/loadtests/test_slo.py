@@ -46,4 +46,5 @@ def test_an_slo_of_a_mix_is_said_once():
     copies = [Slo.parse(f"{model}:p99=50ms") for model in ("double", "echo")]
     assert as_asked([whole, named, *copies]) == [whole, named]
     assert describe_slos([whole, *copies]) == "p99=50ms together and for each model"
+    assert describe_slos([whole, named, *copies]) == "p99=50ms together and for each model, echo:p50=5ms"
     assert describe_slos([named]) == "echo:p50=5ms"
