@@ -14,8 +14,9 @@ ALLOWED = 2.5
 
 
 @pytest.mark.slow
-def test_exporting_minilm_takes_at_most_two_and_a_half_times_the_model() -> None:
-    done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=True, timeout=300)
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_exporting_minilm_takes_at_most_two_and_a_half_times_the_model(precision: str) -> None:
+    done = subprocess.run([sys.executable, SCRIPT, precision], capture_output=True, text=True, check=True, timeout=300)
 
     found = json.loads(done.stdout)
 
