@@ -295,8 +295,8 @@ def test_size_classes_waste_at_most_a_quarter_and_a_page(size):
     assert size_class(size_class(size)) == size_class(size)
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(1000, marks=pytest.mark.slow)])
-def test_clients_killed_at_random_leave_nothing(repository, count):
+@pytest.mark.parametrize(("count", "used"), [(8, 1), pytest.param(1000, 250, marks=pytest.mark.slow)])
+def test_clients_killed_at_random_leave_nothing(repository, count, used):
     """Triton 2.51 can crash when a request is cancelled, as a killed client's is (docs/server.md): it is restarted."""
     crashes = 0
     server = TritonServer(repository, stop_timeout_s=0).start()
@@ -318,7 +318,7 @@ def test_clients_killed_at_random_leave_nothing(repository, count):
             f"\n{count} clients killed, {sum(n > 0 for n in answered)} after an answer, {sum(answered)} answers; "
             f"Triton crashed {crashes} times; before the sweep {len(left)} names in {FOLDER}, {len(known)} there"
         )
-        assert sum(n > 0 for n in answered) > count / 4
+        assert sum(n > 0 for n in answered) >= used
         with Client(url, shared_memory="system") as client:
             assert np.array_equal(client.model("large")(x=LARGE)["y"], LARGE)
             assert len(registered(url)) == 1

@@ -99,10 +99,10 @@ class Outcome:
 
 
 class Faults:
-    """Kills and restarts the servers in turn until `requests` have been asked and each has died at least once."""
+    """Kills and restarts the servers in turn until `requests` have been asked and `kills` have died."""
 
-    def __init__(self, pair: Pair, requests: int) -> None:
-        self._pair, self._requests = pair, requests
+    def __init__(self, pair: Pair, requests: int, kills: int = 2) -> None:
+        self._pair, self._requests, self._kills = pair, requests, kills
         self.outcome = Outcome()
         self.done = threading.Event()
         self.numbers = itertools.count()
@@ -122,16 +122,16 @@ class Faults:
                 self.outcome.kills += 1
                 time.sleep(0.3)
                 self._pair.restart(which)
-                time.sleep(RETURN_S)  # the other is killed next: this one must be in use by then
-                if which and self.outcome.asked >= self._requests:
+                if self.outcome.kills >= self._kills and self.outcome.asked >= self._requests:
                     return
+                time.sleep(RETURN_S)  # the other is killed next: this one must be in use by then
         finally:
             self.done.set()
 
 
-def ask_with_threads(pair: Pair, requests: int, in_flight: int) -> Outcome:
+def ask_with_threads(pair: Pair, requests: int, in_flight: int, kills: int = 2) -> Outcome:
     """Ask from `in_flight` threads while the servers die in turn."""
-    faults = Faults(pair, requests)
+    faults = Faults(pair, requests, kills)
     outcome = faults.outcome
 
     def ask() -> None:
