@@ -295,7 +295,7 @@ def test_size_classes_waste_at_most_a_quarter_and_a_page(size):
     assert size_class(size_class(size)) == size_class(size)
 
 
-@pytest.mark.parametrize(("count", "used"), [(8, 1), pytest.param(1000, 250, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("count", "used"), [(20, 3), pytest.param(1000, 250, marks=pytest.mark.slow)])
 def test_clients_killed_at_random_leave_nothing(repository, count, used):
     """Triton 2.51 can crash when a request is cancelled, as a killed client's is (docs/server.md): it is restarted."""
     crashes = 0
