@@ -182,7 +182,9 @@ def test_ctrl_c_keeps_what_was_measured(start_queue, tmp_path, hasty):
     assert result.reason.startswith("interrupted")
     assert len(result.points) >= 1
 
-    again = CapacityRequest(queue.address, "queue", [P99], budget_s=1.5, folder=tmp_path, resume=True, seed=77)
+    spent_s = sum(point.took_s for point in result.points)
+    request = CapacityRequest(queue.address, "queue", [P99], folder=tmp_path, resume=True, seed=77)
+    again = dataclasses.replace(request, budget_s=spent_s + 1.2)
     resumed = find(again)
     kept = [point for point in result.points if point.stopped != "asked"]
     assert [point.seed for point in resumed.points[: len(kept)]] == [point.seed for point in kept]
@@ -194,7 +196,7 @@ def test_ctrl_c_keeps_what_was_measured(start_queue, tmp_path, hasty):
     assert stored.result.to_json() == resumed.to_json()
     assert all(len(stored.record(point)) == point.scheduled for point in resumed.points)
     with pytest.raises(BadRequestError, match=r"has spent .* longer --budget"):
-        find(dataclasses.replace(again, budget_s=1))
+        find(dataclasses.replace(again, budget_s=spent_s))
     with pytest.raises(BadRequestError, match="was for p99=30ms, not p99=31ms"):
         find(dataclasses.replace(again, slos=[Slo.parse("p99=31ms")]))
     with pytest.raises(BadRequestError, match="exported anew"):
