@@ -56,7 +56,7 @@ class AsyncModel(
             reply = await client.run(client.settle(first, reply, model=spec.name))
         return codec.decode(spec, reply)
 
-    async def _parts(self, server: Server, timeout_s: float, call: Any) -> AsyncIterator[Outputs]:  # type: ignore[override]
+    async def _parts(self, server: Server, timeout_s: float, call: Any) -> AsyncIterator[Outputs]:
         try:
             async for message in call:
                 yield self._part(server, message)

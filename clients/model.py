@@ -41,6 +41,8 @@ class BoundModel(Generic[Answer, Labels, Parts, Results, Asking]):
     client: Connection[Any, Any, Any]
     _in_order: ClassVar[Callable[..., Any]]
     _sequence: ClassVar[Callable[..., Any]]
+    _ask: Callable[..., Any]  # one plain request
+    _parts: Callable[..., Any]  # the answers of an open stream
 
     def __init__(self, client: Any, spec: ModelSpec) -> None:
         self.client = client
@@ -64,7 +66,9 @@ class BoundModel(Generic[Answer, Labels, Parts, Results, Asking]):
         **named: Any,
     ) -> Answer:
         """Infer. Returns every output, or those named in `outputs`; numeric arrays are read-only views."""
-        return self._ask({**inputs, **named} if inputs else named, outputs, timeout_s, request_id, headers)
+        given = {**inputs, **named} if inputs else named
+        answer: Answer = self._ask(given, outputs, timeout_s, request_id, headers)
+        return answer
 
     def one(
         self,
@@ -145,25 +149,14 @@ class BoundModel(Generic[Answer, Labels, Parts, Results, Asking]):
         request = codec.encode(self.spec, {**(inputs or {}), **named}, outputs=outputs, request_id=request_id)
         # Not with the header triton_grpc_error, though it would give failures a status: Triton 2.51 dies of the first.
         server, timeout_s, metadata = self.client.begin(timeout_s, headers)
-        return self._parts(server, timeout_s, server.stream(request, timeout=timeout_s, metadata=metadata))
+        call = server.stream(request, timeout=timeout_s, metadata=metadata)
+        parts: Parts = self._parts(server, timeout_s, call)
+        return parts
 
     def sequence(self, *, sequence_id: int = 0, headers: Headers | None = None) -> Asking:
         """Requests that belong together, for a stateful model; see `clients.sequence.BoundSequence`."""
         asking: Asking = type(self)._sequence(self, sequence_id, headers)
         return asking
-
-    def _ask(
-        self,
-        inputs: Mapping[str, Any],
-        outputs: Sequence[str] | None,
-        timeout_s: float | None,
-        request_id: str,
-        headers: Headers | None,
-    ) -> Answer:
-        raise NotImplementedError
-
-    def _parts(self, server: Server, timeout_s: float, call: Any) -> Parts:
-        raise NotImplementedError
 
     def _part(self, server: Server, message: bytes) -> Outputs:
         failure, part = codec.decode_part(self.spec, message)
