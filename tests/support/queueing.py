@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal, localcontext
 
 import numpy as np
 
@@ -24,21 +25,21 @@ def mm1_capacity_per_s(service_s: float, limit_s: float, share: float) -> float:
 
 
 def md1_wait_at_most(wait_s: float, rate_per_s: float, service_s: float) -> float:
-    """M/D/1: P[waiting time <= t] (Erlang 1909); the alternating sum is exact enough for t up to about 20 services."""
-    load = rate_per_s * service_s
-    terms = (
-        (rate_per_s * (k * service_s - wait_s)) ** k
-        / math.factorial(k)
-        * math.exp(rate_per_s * (wait_s - k * service_s))
-        for k in range(int(wait_s / service_s) + 1)
-    )
-    return (1 - load) * sum(terms)
+    """M/D/1: P[waiting time <= t] (Erlang 1909). The terms of the alternating sum cancel: hence the 200 digits."""
+    with localcontext(prec=200):
+        wait, rate, service = Decimal(wait_s), Decimal(rate_per_s), Decimal(service_s)
+        total, factorial = Decimal(0), Decimal(1)
+        for k in range(int(wait / service) + 1):
+            factorial *= k or 1
+            power = rate * (k * service - wait)
+            total += (power**k if k else 1) / factorial * (-power).exp()
+        return float((1 - rate * service) * total)
 
 
 def md1_percentile_s(rate_per_s: float, service_s: float, share: float) -> float:
     """The time in the system that `share` of the requests do not exceed."""
-    low, high = 0.0, 20 * service_s
-    for _ in range(60):
+    low, high = 0.0, 100 * service_s
+    for _ in range(40):
         middle = (low + high) / 2
         low, high = (low, middle) if md1_wait_at_most(middle, rate_per_s, service_s) >= share else (middle, high)
     return high + service_s
@@ -47,7 +48,7 @@ def md1_percentile_s(rate_per_s: float, service_s: float, share: float) -> float
 def md1_capacity_per_s(service_s: float, limit_s: float, share: float) -> float:
     """The arrival rate at which `share` of the requests take at most the limit."""
     low, high = 0.0, 1 / service_s
-    for _ in range(60):
+    for _ in range(40):
         middle = (low + high) / 2
         within = md1_wait_at_most(limit_s - service_s, middle, service_s) >= share
         low, high = (middle, high) if within else (low, middle)
