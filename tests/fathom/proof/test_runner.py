@@ -85,6 +85,7 @@ def test_the_bound_loop_gives_what_the_session_does(tmp_path):
     assert not list(tmp_path.glob("profile*"))
 
 
+@pytest.mark.slow
 def test_resnet50_in_torch_answers_like_its_graph(tmp_path):
     import torch
 
