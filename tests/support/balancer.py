@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import signal
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mortal import mortal
 from replica import LOOPBACK, ROOT, Replica
 
 from server.ports import free_ports
@@ -74,11 +74,10 @@ class Balancer:
     def start(self) -> None:
         with (self.folder / "haproxy.log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["haproxy", "-W", "-db", "-f", str(CONFIG)],
+                mortal(["haproxy", "-W", "-db", "-f", str(CONFIG)]),
                 env=os.environ | self._environment,
                 stdout=log,
                 stderr=log,
-                preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL) and None,
             )
         deadline = time.monotonic() + 10
         while True:

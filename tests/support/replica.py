@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -12,6 +11,8 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+
+from mortal import mortal
 
 from server import TritonOptions, triton_command
 from server.environment import find_installation
@@ -67,7 +68,7 @@ class Replica:
         command += triton_command(self._options, binary=str(self._installation.tritonserver))
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, env=self._installation.environment(), stdout=log, stderr=log, preexec_fn=_die_with_parent
+                mortal(command, signal.SIGTERM), env=self._installation.environment(), stdout=log, stderr=log
             )
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         while not (found := children.read_text().split()):
@@ -112,7 +113,3 @@ class Replica:
     def close(self) -> None:
         self.kill()
         shutil.rmtree(self.folder / "backends", ignore_errors=True)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import re
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mortal import mortal
 from replica import LOOPBACK, ROOT
 
 from server.ports import free_ports
@@ -49,9 +48,7 @@ class Prometheus:
         command = ["prometheus", f"--config.file={self.folder / 'prometheus.yml'}"]
         command += [f"--storage.tsdb.path={self.folder / 'data'}", f"--web.listen-address={LOOPBACK}:{self.port}"]
         with (self.folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL) and None
-            )
+            self._process = subprocess.Popen(mortal(command), stdout=log, stderr=log)
         deadline = time.monotonic() + 20
         while True:
             try:
