@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mortal import mortal
+
 SERVER = Path(__file__).parents[1] / "loadtests" / "queue_server.py"
 
 
@@ -13,7 +15,9 @@ class QueueProcess:
     """A running `queue_server.py`."""
 
     def __init__(self, *options: str) -> None:
-        self.process = subprocess.Popen([sys.executable, str(SERVER), *options], stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            mortal([sys.executable, str(SERVER), *options]), stdout=subprocess.PIPE, text=True
+        )
         assert self.process.stdout is not None
         self.address = f"127.0.0.1:{self.process.stdout.readline().strip()}"
 
