@@ -250,20 +250,21 @@ def test_the_bundled_models_lint_clean(exported: Path) -> None:
     assert lint(exported) == []
 
 
-def test_a_build_is_reproducible_and_silent(exported: Path) -> None:
+@pytest.mark.parametrize("name", ["rain_forecast", pytest.param("mobilenet_v2", marks=pytest.mark.slow)])
+def test_a_build_is_reproducible_and_silent(name: str, exported: Path) -> None:
     """The same sources give the same bytes, and converters keep quiet on both streams."""
-    before = Manifest.read(exported / "mobilenet_v2")
+    before = Manifest.read(exported / name)
     assert before is not None
     program = f"""
 from pathlib import Path
 from export import recipes
 from export.exporter import export_model
-export_model(recipes.find("mobilenet_v2"), Path({str(exported)!r}), force=True)
+export_model(recipes.find({name!r}), Path({str(exported)!r}), force=True)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    after = Manifest.read(exported / "mobilenet_v2")
+    after = Manifest.read(exported / name)
     assert after is not None
     assert after.created != before.created
     assert after.files == before.files

@@ -18,7 +18,7 @@ import pytest
 from export.lint import lint
 from export.manifest import Manifest
 
-KILLS = int(os.environ.get("FATHOM_TEST_KILLS", "2"))
+KILLS = int(os.environ.get("FATHOM_TEST_KILLS", "1"))
 MODELS = ("minilm", "mobilenet_v2", "rain_forecast", "image_preprocess", "text_tokenizer")
 
 

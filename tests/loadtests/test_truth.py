@@ -76,7 +76,7 @@ def test_a_freeze_shows_in_the_p99_and_hides_from_a_closed_loop(start_queue):
         closed_ms = closed.result()
     open_loop_ms = record.latencies_ms()
     assert percentile(open_loop_ms, 0.99) > 150
-    assert np.mean(open_loop_ms > 50) == pytest.approx(0.15, abs=0.07)
+    assert 0.08 < np.mean(open_loop_ms > 50) < 0.3  # three freezes or four fall into the three seconds
     assert np.mean(closed_ms > 50) < 0.01
     assert percentile(closed_ms, 0.99) < 100
 

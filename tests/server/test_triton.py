@@ -121,7 +121,17 @@ CONFIGS_THAT_CANNOT_LOAD = {
 }
 
 
-@pytest.mark.parametrize("case", CONFIGS_THAT_CANNOT_LOAD)
+SEEN_BY_DEFAULT = 4
+"""Each case starts a server of its own; the others are for the slow run."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=() if number < SEEN_BY_DEFAULT else pytest.mark.slow)
+        for number, case in enumerate(CONFIGS_THAT_CANNOT_LOAD)
+    ],
+)
 def test_a_model_that_cannot_load_is_one_sentence_with_the_reason(case, tmp_path):
     config, words = CONFIGS_THAT_CANNOT_LOAD[case]
     write_double(tmp_path / "double", config)
