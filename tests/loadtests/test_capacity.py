@@ -29,7 +29,7 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     seen = []
     try:
-        request = CapacityRequest(queue.address, "queue", [P99], budget_s=4, folder=folder, manifest={"made": "here"})
+        request = CapacityRequest(queue.address, "queue", [P99], budget_s=6, folder=folder, manifest={"made": "here"})
         with haste():
             return find(request, on_point=seen.append), seen, folder
     finally:
@@ -39,7 +39,8 @@ def found(tmp_path_factory):
 def test_finds_the_neighbourhood_of_the_capacity(found):
     result, _, _ = found
     capacity_per_s = md1_capacity_per_s(0.002, 0.03, 0.99)
-    assert result.capacity_estimate_per_s == pytest.approx(capacity_per_s, rel=0.35)
+    # A few seconds on a shared machine: what a search of minutes finds is measured in truth.py.
+    assert 0.3 < result.capacity_estimate_per_s / capacity_per_s < 2
     assert result.capacity_per_s is None or result.capacity_per_s < capacity_per_s
     assert not result.partial
 
