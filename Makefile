@@ -8,8 +8,7 @@ demo: .venv/serving  ## export, serve, ask, measure, report: the main job end to
 	.venv/bin/fathom demo
 
 test: .venv/development  ## all tests but the slow and the GPU ones, against a real Triton
-	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses 3 --dist loadgroup -m 'not (slow or gpu or alone)'
-	.venv/bin/pytest -m 'alone and not (slow or gpu)'
+	.venv/bin/pytest
 
 test-slow: .venv/development  ## the measurements against queueing theory, 10 minutes on a quiet machine
 	.venv/bin/pytest -m slow

@@ -18,26 +18,7 @@ from fathom.options import default_config_name
 from server import TritonServer
 
 ROOT = Path(__file__).parents[1]
-TESTS = ROOT / "tests"
-MEASURE_LOAD = {
-    TESTS / "loadtests",
-    TESTS / "clients" / "test_servers.py",
-    TESTS / "deploy" / "test_haproxy.py",
-    TESTS / "fathom" / "test_rollout.py",
-}
 ARTEFACTS = ("*.onnx", "*.json", "*.npz", "__pycache__")
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Say which tests may run beside others (`make test`): what measures time or load may not, and what shares a costly
-    fixture goes to one process."""
-    if MEASURE_LOAD & {item.path, *item.path.parents}:
-        item.add_marker("alone")
-    fixtures = item._fixtureinfo.name2fixturedefs
-    if "exported_repository" in fixtures:
-        item.add_marker(pytest.mark.xdist_group("bundled"))
-    elif any(each.scope in ("module", "package") for found in fixtures.values() for each in found):
-        item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 def pytest_report_header() -> str:
