@@ -15,6 +15,7 @@ ones make it as wide as they are apart.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ _DRIFT_PRIOR = (0.35, 0.2, 0.2, 0.15, 0.1)
 """... and how likely each is before looking."""
 _REACH = 0.45
 """Points further than this in ln(rate) from the crossing do not count."""
+_OFFSETS = np.linspace(-1.2 * _REACH, 1.2 * _REACH, _CROSSINGS)
+"""The crossings that are considered, in ln(rate) from the one that is expected."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def _fit(points: Sequence[Point], slo: Slo) -> Estimate | None:
 
 def _posterior(evidence: Evidence, slo: Slo, centre: float) -> tuple[Floats, Floats, float]:
     """Crossings (ln rate), the probability of each, and the mean slope."""
-    grid = np.linspace(centre - 1.2 * _REACH, centre + 1.2 * _REACH, _CROSSINGS)
+    grid = centre + _OFFSETS
     spread = _SLOPE_SPREAD * np.linspace(-2.5, 2.5, _SLOPES)
     slopes = _likely_slope(slo, math.exp(centre)) * np.exp(spread)
     distance = np.log(evidence.rates_per_s)
@@ -100,7 +103,7 @@ def _posterior(evidence: Evidence, slo: Slo, centre: float) -> tuple[Floats, Flo
     # log(share) and log(1 - share) without overflow
     log_over, log_under = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
     by_point = weights * (evidence.over * log_over + (evidence.requests - evidence.over) * log_under)
-    by_drift = np.stack([_drifting(by_point, grid, drift).sum(axis=-1) for drift in _DRIFTS])
+    by_drift = np.stack([_drifting(by_point, drift).sum(axis=-1) for drift in _DRIFTS])
     likelihood = by_drift + np.log(_DRIFT_PRIOR)[:, None, None]
     at_centre = _logit(slo.allowed_share) + slopes[None, :] * (centre - grid[:, None])
     likelihood += -0.5 * ((spread / _SLOPE_SPREAD) ** 2)[None, :] - _HALF * np.logaddexp(0, -at_centre)
@@ -109,15 +112,20 @@ def _posterior(evidence: Evidence, slo: Slo, centre: float) -> tuple[Floats, Flo
     return grid, posterior.sum(axis=1), float(posterior.sum(axis=0) @ slopes)
 
 
-def _drifting(by_point: Floats, grid: Floats, drift: float) -> Floats:
+def _drifting(by_point: Floats, drift: float) -> Floats:
     """Log-likelihoods [crossing, slope, point] where each point's own crossing lies around the common one."""
     if not drift:
         return by_point
-    kernel = np.exp(-0.5 * ((grid[:, None] - grid[None, :]) / drift) ** 2)
-    kernel /= kernel.sum(axis=1, keepdims=True)
     best = by_point.max(axis=0)
-    mixed = kernel @ np.exp(by_point - best).reshape(len(grid), -1)
+    mixed = _kernel(drift) @ np.exp(by_point - best).reshape(_CROSSINGS, -1)
     return np.asarray(np.log(np.maximum(mixed, 1e-300)).reshape(by_point.shape) + best)
+
+
+@functools.cache
+def _kernel(drift: float) -> Floats:
+    """How likely each crossing of the grid (column) is a point's own, where the common one is at a row."""
+    kernel = np.exp(-0.5 * ((_OFFSETS[:, None] - _OFFSETS[None, :]) / drift) ** 2)
+    return np.asarray(kernel / kernel.sum(axis=1, keepdims=True))
 
 
 def _likely_slope(slo: Slo, rate_per_s: float) -> float:
