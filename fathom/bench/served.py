@@ -12,7 +12,7 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,27 +52,25 @@ def measure(repository: Path, *, repetitions: int = 9, seconds: float = 1.0) -> 
     """A row per case."""
     ratios: dict[Case, list[float]] = {case: [] for case in CASES}
     details: dict[Case, str] = {}
-    with ExitStack() as stack:
-        folders = {128: repository, 224: stack.enter_context(_imagenet_sized(repository))}
-        servers = {
-            size: stack.enter_context(_only_mobilenet(folder, default_config_name(folder)))
-            for size, folder in folders.items()
-        }
-        requests = {case: _request(servers[case.size].grpc_url, case) for case in CASES}
-        for size, folder in folders.items():
-            model, url = folder / "mobilenet_v2" / "1" / "model.onnx", servers[size].grpc_url
-            best = _best_batch(model, seconds)
-            before = bare.measure(model, batch=best, seconds=seconds)
-            for case in repetitions * [case for case in CASES if case.size == size]:
-                found = closed_loop.drive(url, requests[case], in_flight=case.in_flight, seconds=seconds)
-                after = bare.measure(model, batch=best, seconds=seconds)
-                images_per_s, bare_per_s = found["rate_per_s"] * case.batch, (before + after) / 2
-                ratios[case].append(images_per_s / bare_per_s)
-                details[case] = (
-                    f"{images_per_s:.0f} of {bare_per_s:.0f} images/s (at batch {best}) in the last repetition, "
-                    f"{found['cpu_us']:.0f} us client CPU a request"
-                )
-                before = after
+    with _imagenet_sized(repository) as imagenet:
+        for size, folder in {128: repository, 224: imagenet}.items():
+            model, cases = folder / "mobilenet_v2" / "1" / "model.onnx", [case for case in CASES if case.size == size]
+            with _only_mobilenet(folder, default_config_name(folder)) as server:
+                requests = {case: _request(server.grpc_url, case) for case in cases}
+                best = _best_batch(model, seconds)
+                before = bare.measure(model, batch=best, seconds=seconds)
+                for case in repetitions * cases:
+                    found = closed_loop.drive(
+                        server.grpc_url, requests[case], in_flight=case.in_flight, seconds=seconds
+                    )
+                    after = bare.measure(model, batch=best, seconds=seconds)
+                    images_per_s, bare_per_s = found["rate_per_s"] * case.batch, (before + after) / 2
+                    ratios[case].append(images_per_s / bare_per_s)
+                    details[case] = (
+                        f"{images_per_s:.0f} of {bare_per_s:.0f} images/s (at batch {best}) in the last repetition, "
+                        f"{found['cpu_us']:.0f} us client CPU a request"
+                    )
+                    before = after
     return [from_repetitions(case.name, ratios[case], unit="x", wanted=WANTED, detail=details[case]) for case in CASES]
 
 
