@@ -144,7 +144,8 @@ class TritonPythonModel:
 
     def _compute(self, feed):
         """The outputs, in their order; in runs of `rows_per_run` rows where that is set."""
-        rows, step = (len(feed[self.inputs[0]]), self.rows_per_run) if self.rows_per_run else (0, 1)
+        step = self.rows_per_run
+        rows = len(feed[self.inputs[0]]) if step else 0
         if rows <= step:
             return self.session.run(self.outputs, feed, self.run_options)
         runs = [
