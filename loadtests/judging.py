@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from loadtests.backlog import judge_backlog
 from loadtests.certify import LOOK_CONFIDENCE
 from loadtests.job import Outcome
+from loadtests.luck import VirtualQueue, fit
 from loadtests.metrics import ServerLoad
 from loadtests.point import ModelPoint, Point, Probe, SloCount
 from loadtests.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Record, percentile
@@ -77,7 +78,15 @@ def make_point(
         max_ms=_finite(float(shown_ms.max())) if attempted else None,
         mean_ms=float(finite.mean()) if len(finite) else None,
         slos=tuple(
-            SloCount(str(found.slo), found.verdict, found.over, found.requests, found.dependence, found.over_by_part)
+            SloCount(
+                str(found.slo),
+                found.verdict,
+                found.over,
+                found.requests,
+                found.dependence,
+                found.over_by_part,
+                _virtual_queue(known, latencies_ms, found.slo) if outcome.stopped in ("", "hopeless") else None,
+            )
             for found in judgements
         ),
         seed=probe.seed,
@@ -187,6 +196,13 @@ def _leans_to_pass(record: Record, judgements: Sequence[SloJudgement], verdict: 
         return verdict == "pass"
     within = all(found.over <= found.slo.allowed_share * found.requests for found in judgements)
     return within and not judge_backlog(record).growing
+
+
+def _virtual_queue(known: Record, latencies_ms: Floats, slo: Slo) -> VirtualQueue | None:
+    """None for an SLO of one model of a mix: the other models' requests stand in its way."""
+    if slo.limit_ms is None or slo.model:
+        return None
+    return fit(known.intended_s[known.attempted], latencies_ms, slo.limit_ms)
 
 
 def _asked(slo: Slo, models: Sequence[str], of_model: NDArray[np.uint8]) -> NDArray[np.bool_]:

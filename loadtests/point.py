@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from loadtests.errors import ResultsError
+from loadtests.luck import VirtualQueue
 from loadtests.metrics import ServerLoad
 from loadtests.share import Share
 from loadtests.verdict import Verdict
@@ -37,6 +38,15 @@ class SloCount:
     dependence: float
     over_by_part: tuple[int, ...] = ()
     """`over` in each of equally long parts of the probe, in the order of the schedule."""
+    virtual: VirtualQueue | None = None
+    """What tells how lucky the arrivals were, where that can be known."""
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> SloCount:
+        fields = dict(document)
+        fields["over_by_part"] = tuple(fields.get("over_by_part", ()))
+        fields["virtual"] = VirtualQueue(**fields["virtual"]) if fields.get("virtual") else None
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
@@ -134,9 +144,7 @@ class Point:
     def from_json(cls, document: Mapping[str, Any]) -> Point:
         try:
             fields = dict(document)
-            fields["slos"] = tuple(
-                SloCount(**{**entry, "over_by_part": tuple(entry.get("over_by_part", ()))}) for entry in fields["slos"]
-            )
+            fields["slos"] = tuple(map(SloCount.from_json, fields["slos"]))
             fields["steps"] = tuple(StepPoint(**entry) for entry in fields["steps"])
             fields["load"] = ServerLoad(**fields["load"]) if fields.get("load") else None
             fields["models"] = tuple(ModelPoint(**entry) for entry in fields.get("models", ()))

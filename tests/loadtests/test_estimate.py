@@ -107,7 +107,7 @@ def test_few_independent_requests_do_not_let_the_estimate_run_away():
     points = []
     for rate_per_s, requests, over, dependence, stopped in seen:
         count = dataclasses.replace(
-            any_point.slos[0], requests=requests, over=over, dependence=dependence, over_by_part=()
+            any_point.slos[0], requests=requests, over=over, dependence=dependence, over_by_part=(), virtual=None
         )
         points.append(
             dataclasses.replace(any_point, rate_per_s=rate_per_s, requests=requests, slos=(count,), stopped=stopped)
