@@ -85,6 +85,8 @@ def compare_folders(folders: Sequence[Path]) -> list[Comparison]:
     """One comparison per model that all folders hold; ResultsError when they cannot be compared, with the reason."""
     if len(folders) < _FEWEST:
         raise ResultsError("a comparison takes at least two folders: the run before, then the run after")
+    if doubled := [folder for folder in folders if [each.resolve() for each in folders].count(folder.resolve()) > 1]:
+        raise ResultsError(f"{doubled[0]} is named twice, and a run does not differ from itself: give two folders")
     runs = [{stored.run.model: stored for stored in read_runs(folder)} for folder in folders]
     shared = [model for model in runs[0] if all(model in held for held in runs)]
     if not shared:

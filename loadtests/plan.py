@@ -180,5 +180,5 @@ def _assumptions(
         fewer = math.ceil(rate_per_s / (result.capacity_estimate_per_s * (1 - headroom)) - 1e-9) + spare
         said.append(f"If the estimate of {result.capacity_estimate_per_s:.4g}/s is right, {fewer:,} replicas would do.")
     if result.partial:
-        said.append(f"The measurement was partial ({result.reason.split(';')[0]}).")
+        said.append(f"The measurement was partial ({result.ended_because}).")
     return tuple(said)

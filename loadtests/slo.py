@@ -89,7 +89,7 @@ def tightest_limit_ms(slos: Sequence[Slo]) -> float:
     """The smallest latency limit; BadRequestError when no SLO limits the latency."""
     limits = [slo.limit_ms for slo in slos if slo.limit_ms is not None]
     if not limits:
-        raise BadRequestError(f"no latency limit among the SLOs {[str(slo) for slo in slos]}; add one: {_FORM}")
+        raise BadRequestError(f"{', '.join(map(str, slos))} limits no latency; add such an SLO: {_FORM}")
     return min(limits)
 
 

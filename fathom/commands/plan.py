@@ -22,7 +22,9 @@ from loadtests.store import Stored, read_runs
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom plan`."""
-    command.add_argument("--rate", type=float, required=True, metavar="RATE", help="requests/s at the busiest time")
+    command.add_argument(
+        "--rate", type=options.rate, required=True, metavar="RATE", help="requests/s at the busiest time"
+    )
     command.add_argument(
         "--report", type=Path, default=Path("results"), metavar="DIR", help="a folder that `fathom capacity` wrote"
     )

@@ -36,7 +36,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the page and say where."""
     if (arguments.folder is None) == (arguments.compare is None):
-        raise UsageError("give one folder for its report, or --compare with two or more")
+        raise UsageError("give one folder for its report, as in `fathom report results`, or --compare with two or more")
     return _compare(arguments) if arguments.compare else _report(arguments)
 
 

@@ -24,10 +24,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="serve configs/NAME.pbtxt of the models that have one (default: cpu where there is no GPU driver)",
     )
     command.add_argument("--address", default="127.0.0.1", metavar="IP", help="listen here (default: %(default)s)")
-    command.add_argument("--grpc-port", type=int, default=8001, metavar="N", help="default: %(default)s; 0: a free one")
-    command.add_argument("--http-port", type=int, default=8000, metavar="N", help="default: %(default)s; 0: a free one")
     command.add_argument(
-        "--metrics-port", type=int, default=8002, metavar="N", help="default: %(default)s; 0: a free one"
+        "--grpc-port", type=options.port, default=8001, metavar="N", help="default: %(default)s; 0: a free one"
+    )
+    command.add_argument(
+        "--http-port", type=options.port, default=8000, metavar="N", help="default: %(default)s; 0: a free one"
+    )
+    command.add_argument(
+        "--metrics-port", type=options.port, default=8002, metavar="N", help="default: %(default)s; 0: a free one"
     )
     options.add_json(command)
 
@@ -39,9 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
         repository,
         config_name=arguments.config_name or options.default_config_name(repository),
         address=arguments.address,
-        grpc_port=arguments.grpc_port or None,
-        http_port=arguments.http_port or None,
-        metrics_port=arguments.metrics_port or None,
+        grpc_port=arguments.grpc_port,
+        http_port=arguments.http_port,
+        metrics_port=arguments.metrics_port,
         admin_token=os.environ.get("FATHOM_ADMIN_TOKEN"),
     )
     with err.status(f"starting Triton with {repository}"):
