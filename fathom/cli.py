@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
 
-from fathom import __version__
 from fathom.arguments import STOPPED, Parser
 
 COMMANDS = {
@@ -39,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _until_loaded()
     top = parser(wanted)
     options = top.parse_args(given)
+    if options.version:
+        import fathom
+
+        print(f"fathom {fathom.__version__}")
+        return 0
     if not options.command:
         top.print_help(sys.stderr)
         return 2
@@ -68,7 +72,7 @@ def parser(wanted: str = "") -> Parser:
         description="From a trained model to a measured Triton deployment.",
         epilog="Start with `fathom demo`; `fathom COMMAND --help` explains each command.",
     )
-    top.add_argument("-V", "--version", action="version", version=f"fathom {__version__}")
+    top.add_argument("-V", "--version", action="store_true", help="show the version")
     subcommands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
     for name, summary in COMMANDS.items():
         if name != wanted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Group, RenderableType
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fathom.output import err
 from loadtests.point import Point
+from loadtests.slo import format_rate
 
 COLOURS = {"pass": "green", "fail": "red", "invalid": "magenta"}
 _NEEDED_WIDTH = 74
@@ -58,8 +59,14 @@ class LiveTable:
 
 
 @contextmanager
-def live_table(budget_s: float, *, transient: bool) -> Iterator[LiveTable]:
-    """Shows each point on stderr; nothing of it stays where there was no point, nor if it is `transient`."""
+def live_table(budget_s: float, *, transient: bool) -> Iterator[Callable[[Point], None]]:
+    """What shows each point on stderr: a table that grows on a terminal, and a line each in a file or a pipe.
+
+    Nothing of the table stays where there was no point, nor if it is `transient`.
+    """
+    if not err.is_terminal:
+        yield lambda point: err.print(line(point), markup=False, soft_wrap=True)
+        return
     table = LiveTable(budget_s)
     with Live(console=err, get_renderable=table.render, refresh_per_second=4, transient=transient) as live:
         try:
@@ -67,8 +74,14 @@ def live_table(budget_s: float, *, transient: bool) -> Iterator[LiveTable]:
         finally:
             table.running = False
             live.transient = transient or not table
-    if table and not transient and not err.is_terminal:
-        err.line()  # which rich leaves out there
+
+
+def line(point: Point) -> str:
+    """A point for a log."""
+    values = ", ".join(f"{name} {_cell(value, 2)} ms" for name, value in (("p50", point.p50_ms), ("p99", point.p99_ms)))
+    return (
+        f"{point.phase:<8}{format_rate(point.rate_per_s):>10}  {point.requests:>8,} requests, {values}: {point.verdict}"
+    )
 
 
 def points_table(points: Sequence[Point], *, width: int) -> Table:

@@ -16,8 +16,15 @@ from rich.text import Text
 WIDTH = 160  # of tables that go to a file or a pipe
 WORD_WIDTH = 11
 
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """The command's own exit status for it; rich's would be 1, which says that a check failed."""
+        raise BrokenPipeError
+
+
+err = _Console(stderr=True, highlight=False)
+out = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def print_json(document: Any) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 
 from loadtests.attempt import likely_to_pass
 from loadtests.result import CapacityResult, lowest_judged
-from loadtests.slo import as_asked, describe_slos
+from loadtests.slo import as_asked, describe_slos, format_rate
 from loadtests.verdict import required_requests
 
 _CALM_SHARE = 0.1
@@ -27,8 +27,8 @@ def certified(result: CapacityResult) -> str:
     slos, best = describe_slos(result.slos), result.certificate
     if best is not None:
         return (
-            f"Certified means: {best.requests:,} requests at {best.rate_per_s:.4g}/s, with a seed of their own, kept "
-            f"{slos} so clearly that a server which does not keep it would look this good at most one time in a "
+            f"Certified means: {best.requests:,} requests at {format_rate(best.rate_per_s)}, with a seed of their own, "
+            f"kept {slos} so clearly that a server which does not keep it would look this good at most one time in a "
             "hundred."
         )
     if result.verdict == "fail":
@@ -61,8 +61,8 @@ def estimated(result: CapacityResult) -> str:
         known = result.capacity_per_s is not None
         return "No tested rate was too high, so how much more it holds is not known." if known else ""
     text = (
-        f"The estimate is where all probes together put the edge: {best:.4g}/s, with 95 % probability between "
-        f"{interval[0]:.4g} and {interval[1]:.4g}/s."
+        f"The estimate is where all probes together put the edge: {format_rate(best)}, with 95 % probability between "
+        f"{format_rate(interval[0])} and {format_rate(interval[1])}."
     )
     if result.capacity_per_s is not None and result.capacity_per_s < best:
         text += (
@@ -79,7 +79,7 @@ def more_time(result: CapacityResult) -> str:
     if (bought := worth_more(result)) is None:
         return f"Not even another {_MINUTES[-1]} minutes would certify noticeably more."
     minutes, rate_per_s = bought
-    buys = f"would probably certify about {rate_per_s:.4g}/s (--resume with a longer --budget)."
+    buys = f"would probably certify about {format_rate(rate_per_s)} (--resume with a longer --budget)."
     if minutes == 1:
         return f"Another minute {buys}"
     return f"Another minute would not certify more; {minutes} minutes {buys}"

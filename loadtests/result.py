@@ -9,7 +9,7 @@ from typing import Any
 from loadtests.certify import Certificate, certificates
 from loadtests.estimate import Estimate, estimate
 from loadtests.point import Point
-from loadtests.slo import Slo
+from loadtests.slo import Slo, format_rate
 from loadtests.verdict import Verdict
 
 INTERRUPTED = "interrupted"
@@ -121,7 +121,7 @@ def _verdict(
     points: Sequence[Point], confirmed: Certificate | None, fitted: Estimate | None, *, advise: bool
 ) -> tuple[Verdict, str]:
     if confirmed is not None:
-        return "pass", f"at {confirmed.rate_per_s:.4g}/s, {confirmed.describe()}"
+        return "pass", f"at {format_rate(confirmed.rate_per_s)}, {confirmed.describe()}"
     whole = [point for point in points if point.stopped not in CUT_OFF]
     if not whole:
         return "undecided", "no probe was finished" if points else "nothing was measured"
@@ -130,11 +130,14 @@ def _verdict(
         return "invalid", last.reason
     if not any(point.passes for point in whole):
         lowest = lowest_judged(whole)
-        return "fail", f"even {lowest.rate_per_s:.4g}/s is too much: {lowest.reason}"
+        return "fail", f"even {format_rate(lowest.rate_per_s)} is too much: {lowest.reason}"
     advice = "; a longer budget would certify a rate" if advise else ""
     if fitted is None:
         return "undecided", f"no rate was confirmed ({last.reason}){advice}"
-    return "undecided", f"no rate was confirmed at 99 % (last tried {last.rate_per_s:.4g}/s: {last.reason}){advice}"
+    return (
+        "undecided",
+        f"no rate was confirmed at 99 % (last tried {format_rate(last.rate_per_s)}: {last.reason}){advice}",
+    )
 
 
 def lowest_judged(points: Sequence[Point]) -> Point:

@@ -85,6 +85,12 @@ def format_ms(duration_ms: float) -> str:
     return f"{duration_ms / 1e3:.10g}s" if duration_ms >= 1e3 else f"{duration_ms:.10g}ms"
 
 
+def format_rate(rate_per_s: float) -> str:
+    """A rate for a person: `963.4/s`, `12,345/s`; four digits at least, never a power of ten."""
+    whole = rate_per_s >= 1000
+    return f"{rate_per_s:,.0f}/s" if whole else f"{rate_per_s:.4g}/s"
+
+
 def tightest_limit_ms(slos: Sequence[Slo]) -> float:
     """The smallest latency limit; BadRequestError when no SLO limits the latency."""
     limits = [slo.limit_ms for slo in slos if slo.limit_ms is not None]

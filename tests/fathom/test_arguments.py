@@ -1,5 +1,6 @@
 """What the command line cannot understand: one line, exit status 2, and what would have been right."""
 
+import os
 import subprocess
 import sys
 
@@ -95,3 +96,22 @@ def test_the_help_loads_no_heavy_library():
     program = "import sys; from fathom import cli; cli.parser().format_help(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"numpy", "grpc", "torch", "rich", "onnx", "clients", "loadtests"} & set(done.stdout.split())
+
+
+def test_a_reader_that_goes_away_ends_it_quietly():
+    """As `head` does; 141 is what a shell makes of it, too."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "fathom.cli", "check"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "fathom.cli", "check"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (2, "fathom check: No space left on device\n")
