@@ -75,6 +75,8 @@ def as_asked(slos: Sequence[Slo]) -> list[Slo]:
 def describe_slos(slos: Sequence[Slo]) -> str:
     """`p99=50ms, errors=0.1%`, and for a mix which of them each model must keep as well."""
     each = {replace(slo, model="") for slo in slos if slo.model}
+    if len(each) > 1 and each.issuperset(as_asked(slos)):
+        return f"{', '.join(map(str, as_asked(slos)))} (together and for each model)"
     return ", ".join(f"{slo}{' together and for each model' if slo in each else ''}" for slo in as_asked(slos))
 
 

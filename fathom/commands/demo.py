@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from export import recipes, vnni
+from export import vnni
 from export.precision import FP32, PRECISIONS
 from fathom import demo, options, precisions, summary
 from fathom.arguments import STOPPED
 from fathom.figures import cell
-from fathom.output import Steps, out, print_json
+from fathom.output import WORD_WIDTH, Steps, out, print_json
 from loadtests.slo import Slo
 
 ALL = "all"
@@ -125,10 +125,13 @@ def _summary(done: demo.DemoResult) -> None:
     for result in done.capacities.values():
         summary.show(result)
     out.print()
-    out.print(f"  report   {done.report}")
-    out.print(f"  digit    {done.digit}")
-    out.print(f"  models   {', '.join(recipes.NAMES)}: `fathom serve`, then `fathom infer`")
-    out.print(f"  took     {done.seconds:.0f} s")
+    for word, text in {
+        "report": str(done.report),
+        "serve": "fathom serve",
+        "ask": f"fathom infer image_classifier image=@{done.digit}",
+        "took": f"{done.seconds:.0f} s",
+    }.items():
+        out.print(f"  {word:<{WORD_WIDTH}}{text}", markup=False)
 
 
 def table_stations() -> tuple[str, ...]:
