@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -21,11 +22,19 @@ _PLAIN = (
 _CHOICE = re.compile(r"argument (.+?): invalid choice: '?(.*?)'? \(choose from (.*)\)")
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Paragraphs as wide as the terminal; examples and tables, which are indented, as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.strip().split("\n\n")
+        return "\n\n".join(part if "\n  " in f"\n{part}" else textwrap.fill(part, width) for part in paragraphs)
+
+
 class Parser(argparse.ArgumentParser):
     """Errors are one line on stderr and exit status 2; a misspelt name gets the nearest one."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+        super().__init__(formatter_class=_Formatter, allow_abbrev=False, **options)
         self._mixing = False
         self._given: Sequence[str] = ()
 

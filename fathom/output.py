@@ -31,6 +31,7 @@ def print_json(document: Any) -> None:
     """One JSON document on standard output."""
     json.dump(document, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
     sys.stdout.write("\n")
+    sys.stdout.flush()  # a program may wait for it while the command goes on, as `serve` does
 
 
 def say(text: str) -> None:

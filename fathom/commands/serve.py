@@ -56,9 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
                 {"grpc": server.grpc_url, "http": server.http_url, "metrics": server.metrics_url, "pid": server.pid}
             )
         else:
-            err.print(
-                f"[green]ready[/green]  gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}"
-            )
+            err.print("[green]ready[/green]", end="  ")
+            where = f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}"
+            err.print(where, markup=False, soft_wrap=True)
             err.print("Ctrl-C stops it once the requests in flight are answered")
         while server.is_alive():
             time.sleep(0.5)

@@ -115,3 +115,13 @@ def test_a_full_disk_is_one_line():
             [sys.executable, "-m", "fathom.cli", "check"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (done.returncode, done.stderr) == (2, "fathom check: No space left on device\n")
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_help_fits_the_terminal(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    command = cli.parser(name)._subparsers._group_actions[0].choices[name]
+    examples = [line for line in command.description.splitlines() if line.startswith("  ")]
+    shown = command.format_help().partition("\n\n")[2].splitlines()  # usage is wrapped by argparse alone
+    assert [line for line in shown if len(line) > 80 and line not in examples] == []
+    assert set(examples) <= set(shown)
