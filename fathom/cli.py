@@ -1,82 +1,133 @@
 """The `fathom` command: a table of subcommands, and the one place where errors become a line and an exit status.
 
-Exit status: 0 done; 1 a check, an SLO or an accuracy gate failed; 2 the command could not be carried out.
+Exit status: 0 done; 1 a check, an SLO or an accuracy gate failed; 2 the command could not be carried out; 130 stopped
+by Ctrl-C, 141 by a reader of the output that went away.
 """
 
 from __future__ import annotations
 
-import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from types import FrameType
 
-from clients import InferenceError
-from export.errors import ExportError
-from fathom import __version__
-from fathom.commands import add, capacity, check, demo, export, infer, load, plan, precision, publish, report, serve
-from fathom.errors import UsageError
-from loadtests.errors import LoadTestError
-from server import TritonServerError
+from fathom.arguments import STOPPED, Parser
 
 COMMANDS = {
-    "demo": demo,
-    "export": export,
-    "add": add,
-    "precision": precision,
-    "check": check,
-    "serve": serve,
-    "infer": infer,
-    "capacity": capacity,
-    "load": load,
-    "report": report,
-    "plan": plan,
-    "publish": publish,
+    "demo": "export, serve, ask, measure and report, all on this machine",
+    "export": "put the models into the model repository, with their accuracy",
+    "add": "bring your own model: ONNX, torch, transformers, scikit-learn",
+    "precision": "compare FP32, FP16 and INT8: size, accuracy, speed",
+    "check": "lint configurations, artefacts, engines and manifests",
+    "serve": "run a real Triton on this machine until Ctrl-C",
+    "infer": "ask a served model and get a person's answer",
+    "capacity": "find how many requests a second a model holds",
+    "load": "fire one schedule or recorded trace at a model, and judge it",
+    "report": "make the HTML report again, or compare measurements",
+    "plan": "replicas, queue limits, expected p99 and cost for a rate",
+    "publish": "put a new version into service; taken back when it fails",
 }
-USER_ERRORS = (UsageError, ExportError, TritonServerError, InferenceError, LoadTestError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
-    options = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminate)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    wanted = next((word for word in given if not word.startswith("-")), "")
+    _until_loaded()
+    top = parser(wanted)
+    options = top.parse_args(given)
+    if options.version:
+        import fathom
+
+        print(f"fathom {fathom.__version__}")
+        return 0
+    if not options.command:
+        top.print_help(sys.stderr)
+        return 2
+    _while_running()
     try:
         status: int = options.run(options)
-    except USER_ERRORS as error:
-        print(f"fathom {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"fathom {options.command}: stopped", file=sys.stderr)
-        return 130
+        sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except KeyboardInterrupt:
+        return _stopped(options.command)
+    except Exception as error:
+        if _was_interrupted(error):
+            return _stopped(options.command)
+        if not (said := _said(error)):
+            raise
+        print(f"fathom {options.command}: {' '.join(said.split())}", file=sys.stderr)
+        return 2
     return status
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line; also what the documentation's option tables are checked against."""
-    top = argparse.ArgumentParser(
-        prog="fathom", description="From a trained model to a measured Triton deployment.", allow_abbrev=False
+def parser(wanted: str = "") -> Parser:
+    """The command line, with the arguments of the one subcommand that is wanted: the others need not be loaded."""
+    top = Parser(
+        prog="fathom",
+        description="From a trained model to a measured Triton deployment.",
+        epilog="Start with `fathom demo`; `fathom COMMAND --help` explains each command.",
     )
-    top.add_argument("--version", action="version", version=f"fathom {__version__}")
-    subcommands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in COMMANDS.items():
-        summary = (module.__doc__ or "").strip().splitlines()[0]
-        command = subcommands.add_parser(
-            name,
-            help=summary[0].lower() + summary[1:].rstrip("."),
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+    top.add_argument("-V", "--version", action="store_true", help="show the version")
+    subcommands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
+    for name, summary in COMMANDS.items():
+        if name != wanted:
+            subcommands.add_parser(name, help=summary)
+            continue
+        module = import_module(f"fathom.commands.{name}")
+        command = subcommands.add_parser(name, help=summary, description=module.__doc__)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return top
 
 
+def _said(error: Exception) -> str:
+    """What to tell of an error of the caller or the machine; empty for one of ours, which needs a traceback."""
+    # Imported late, since most commands end well.
+    from clients import InferenceError
+    from export.errors import ExportError
+    from fathom.errors import UsageError
+    from loadtests.errors import LoadTestError
+    from server import TritonServerError
+
+    if isinstance(error, (UsageError, ExportError, TritonServerError, InferenceError, LoadTestError)):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:  # no permission, no space, a folder where a file should be
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return ""
+
+
+def _until_loaded() -> None:
+    """Ctrl-C ends the process at once: some libraries answer it with a traceback while they are being imported."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _while_running() -> None:
+    """Ctrl-C and SIGTERM unwind, so that servers are stopped and results kept."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it: an import that it hits fails with an error of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _stopped(command: str) -> int:
+    print(f"fathom {command}: stopped", file=sys.stderr)
+    return STOPPED
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from fathom.options import default_config_name
 from fathom.output import Steps
 from loadtests import report
 from loadtests.capacity import CapacityRequest, find
-from loadtests.result import CapacityResult
+from loadtests.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
 from server import TritonServer
 
@@ -47,6 +47,8 @@ class DemoResult:
     report: Path = Path()
     ready_s: float = 0.0
     seconds: float = 0.0
+    interrupted: bool = False
+    """By Ctrl-C during a search; what was measured until then is in the report."""
 
     def to_json(self) -> dict[str, Any]:
         """The document of `fathom demo --json`."""
@@ -61,6 +63,7 @@ class DemoResult:
             "report": str(self.report),
             "ready_s": round(self.ready_s, 2),
             "seconds": round(self.seconds, 1),
+            "interrupted": self.interrupted,
         }
 
 
@@ -129,6 +132,9 @@ def _use(
                 done.capacities[name] = found
                 certified = found.capacity_per_s
                 step.update("no rate certified" if certified is None else f"{certified:.0f} requests/s certified")
+            if found.ended_because == INTERRUPTED:
+                done.interrupted = True
+                return
 
 
 def ask(client: Client, digit: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from export.engine_options import HARDWARE_COMPATIBILITY, TILING, EngineOptions
 from export.errors import EngineError, EngineUnavailableError
 from export.recipe import Recipe
 from fathom.errors import UsageError
-from fathom.output import Steps, err
+from fathom.output import Steps, note
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -55,6 +55,8 @@ class Engines:
     options: EngineOptions
     built: dict[str, EngineResult] = field(default_factory=dict)
     failures: list[EngineError] = field(default_factory=list)
+    why_none: str = ""
+    """Why there is no TensorRT here, where it was not asked for."""
 
     def export(self, recipe: Recipe, model_repository: Path, steps: Steps, *, force: bool) -> None:
         """Build the engine of one exported model. A failure is kept: the other models still get theirs."""
@@ -75,6 +77,8 @@ class Engines:
 
     def finish(self) -> None:
         """Say what could not be built. Raises the first failure where engines were asked for."""
+        if self.why_none:
+            note(f"only ONNX is exported: {self.why_none}")
         for result in self.built.values():
             for line in result.notes:
                 note(line)
@@ -90,7 +94,7 @@ class Engines:
 
 
 def find(arguments: argparse.Namespace) -> Engines:
-    """TensorRT where it can build here; a line on stderr where it cannot.
+    """TensorRT where it can build here; `finish` says why where it cannot.
 
     Raises EngineUnavailableError where `--engine` asked for it, UsageError for options out of range.
     """
@@ -115,11 +119,4 @@ def find(arguments: argparse.Namespace) -> Engines:
     except EngineUnavailableError as error:
         if explicit:
             raise
-        note(f"only ONNX is exported: {error}")
-        return Engines(None, explicit, options)
-
-
-def note(line: str) -> None:
-    """One line for a person, on stderr."""
-    err.print("[yellow]note[/yellow]", end=" ")
-    err.print(line, markup=False, soft_wrap=True)
+        return Engines(None, explicit, options, why_none=str(error))

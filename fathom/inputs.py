@@ -12,6 +12,7 @@ import numpy as np
 
 from clients import ModelSpec, TensorSpec
 from clients.datatypes import NUMPY_TYPE
+from fathom.arguments import did_you_mean
 from fathom.errors import UsageError
 from fathom.images import SUFFIXES, as_pixels
 
@@ -28,14 +29,27 @@ def parse(spec: ModelSpec, arguments: Sequence[str]) -> dict[str, Array]:
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals:
-            raise UsageError(f"'{argument}' is no input: write {name or 'name'}=value or {name or 'name'}=@file")
+            first = name if name in spec.inputs else next(iter(spec.inputs), "name")
+            form = f"{first}={argument}" if argument[:1] == "@" else f"{first}=value or {first}=@file"
+            raise UsageError(f"'{argument}' is no input of '{spec.name}': write {form}")
         if name not in spec.inputs:
-            raise UsageError(f"'{spec.name}' has no input '{name}': it takes {signature(spec)}")
+            near = did_you_mean(name, spec.inputs)
+            raise UsageError(f"'{spec.name}' has no input '{name}'{near}: it takes {signature(spec)}")
         given.setdefault(name, []).append(_value(spec, spec.inputs[name], value))
     missing = [name for name, tensor in spec.inputs.items() if name not in given and not tensor.optional]
     if missing:
-        raise UsageError(f"input '{missing[0]}' of '{spec.name}' is missing: it takes {signature(spec)}")
+        form = f"{missing[0]}=@file" if spec.inputs[missing[0]].datatype == "BYTES" else f"{missing[0]}=value"
+        raise UsageError(f"input '{missing[0]}' of '{spec.name}' is missing: add {form}; it takes {signature(spec)}")
     return {name: _batch(spec, spec.inputs[name], values) for name, values in given.items()}
+
+
+def forgotten_at(arguments: Sequence[str]) -> str:
+    """A hint for a file that was named without its @, and so was sent as text; empty where there is none."""
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if value and not value.startswith("@") and Path(value).is_file():
+            return f"; to send the file, write {name}=@{value}"
+    return ""
 
 
 def signature(spec: ModelSpec) -> str:

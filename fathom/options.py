@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import shutil
 from pathlib import Path
 
 DEFAULT_SERVER = "localhost:8001"
+_MOST_PORT = 65535
 
 
 def add_repository(command: argparse._ActionsContainer) -> None:
     """`--model-repository`."""
     command.add_argument(
         "--model-repository",
-        type=Path,
+        type=folder,
         default=default_repository(),
         metavar="DIR",
         help="folder of models that Triton loads (default: model_repository/ here or beside the package; "
@@ -34,6 +36,40 @@ def duration_s(text: str) -> float:
     if not found or not float(found[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is not a length of time above zero; write 90, 90s, 3m or 1h")
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def folder(text: str) -> Path:
+    """A folder that is there, as a type for argparse."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a folder" if Path(text).exists() else f"no folder '{text}'")
+    return Path(text)
+
+
+def port(text: str) -> int:
+    """A TCP port, or 0 for a free one, as a type for argparse."""
+    if not (text.isdecimal() and int(text) <= _MOST_PORT):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a port; give one from 1 to {_MOST_PORT}, or 0 for a free one"
+        )
+    return int(text)
+
+
+def count(text: str) -> int:
+    """A whole number above zero, as a type for argparse."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above zero")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """Requests a second, `200` or `200/s`, as a type for argparse."""
+    try:
+        found = float(text.removesuffix("/s"))
+    except ValueError:
+        found = math.nan
+    if not (math.isfinite(found) and found > 0):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a rate above zero; write requests a second, as in 200")
+    return found
 
 
 def default_repository() -> Path:

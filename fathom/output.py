@@ -10,17 +10,50 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+from rich.text import Text
 
 WIDTH = 160  # of tables that go to a file or a pipe
+WORD_WIDTH = 11
 
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """The command's own exit status for it; rich's would be 1, which says that a check failed."""
+        raise BrokenPipeError
+
+
+err = _Console(stderr=True, highlight=False)
+out = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output."""
     json.dump(document, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
     sys.stdout.write("\n")
+    sys.stdout.flush()  # a program may wait for it while the command goes on, as `serve` does
+
+
+def say(text: str) -> None:
+    """A sentence of the result: whole words a line on a terminal, one line elsewhere."""
+    out.print(text, markup=False, soft_wrap=not out.is_terminal)
+
+
+def say_as(word: str, text: str) -> None:
+    """The same behind a word, indented."""
+    if not out.is_terminal:
+        out.print(f"  {word:<{WORD_WIDTH}}{text}", markup=False, soft_wrap=True)
+        return
+    table = Table.grid(padding=0)
+    table.add_column(width=2 + WORD_WIDTH, no_wrap=True)
+    table.add_row(f"  {word}", Text(text))
+    out.print(table, soft_wrap=False)
+
+
+def note(text: str) -> None:
+    """One line for a person, on stderr."""
+    err.print("[yellow]note:[/yellow]", end=" ")
+    err.print(text, markup=False, soft_wrap=True)
 
 
 class Steps:
@@ -30,10 +63,11 @@ class Steps:
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}"),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             TimeElapsedColumn(),
             console=err,
+            expand=True,  # the note gives way, not the title
             disable=not err.is_terminal,
         )
 

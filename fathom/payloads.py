@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from pathlib import Path
 
@@ -29,7 +30,14 @@ def from_recipe(client: Client, model: str, repository: Path) -> list[bytes] | N
 
 
 def example(model: str, repository: Path) -> dict[str, Array]:
-    """The first request that the model was exported with. Raises RecipeError where it was not exported here."""
+    """The first request that the model was exported with, or the first of its pipeline.
+
+    Raises RecipeError where it was not exported here.
+    """
+    with contextlib.suppress(RecipeError):
+        recipe = recipes.find(model, repository)
+        if recipe.pipeline is not None and model == recipe.pipeline.name:
+            return next(Evaluation(recipe.pipeline.requests()).batches(1))
     evaluation = reference(model, repository).evaluation
     return next(evaluation.batches(1))
 

@@ -24,7 +24,7 @@ from fathom.manifests import manifest_of
 from fathom.options import default_config_name
 from fathom.output import Step, Steps
 from loadtests.capacity import CapacityRequest, find
-from loadtests.result import CapacityResult
+from loadtests.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
 from server import TritonServer
 
@@ -109,6 +109,8 @@ def _serve(
                 found = find(request, on_point=_shown(step))
                 certified = found.capacity_per_s
                 step.update("no rate certified" if certified is None else f"{certified:.0f} requests/s certified")
+            if found.ended_because == INTERRUPTED:
+                raise KeyboardInterrupt
             files = exported[recipe.name].manifest.files
             size = sum(file.bytes for name, file in files.items() if ".onnx" in name)
             rows.append(ServedPrecision(recipe.name, precision, None, size, served, found))

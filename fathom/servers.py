@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from clients import Client
+from clients import Client, Unreachable
 from fathom.errors import UsageError
 from fathom.options import DEFAULT_SERVER, default_config_name
 from fathom.output import err
+from loadtests.errors import TargetError
 from server import TritonServer
 
 LOOK_TIMEOUT_S = 1.0
@@ -26,9 +28,16 @@ def connect(server: str | None, repository: Path) -> Iterator[str]:
 def connect_with_metrics(server: str | None, repository: Path) -> Iterator[tuple[str, str | None]]:
     """The same and, where it is known, the address of the metrics."""
     if server is not None:
+        if found := re.match(r"(?:https?|grpcs?)://([^/]+)", server):
+            raise UsageError(f"--server '{server}': write the gRPC endpoint without a scheme, as in {found[1]}")
         if not server.rpartition(":")[2].isdigit() and "//" not in server:
             raise UsageError(f"--server '{server}' names no port: write {server.rstrip(':') or 'HOST'}:8001")
-        yield server, None
+        try:
+            yield server, None
+        except (Unreachable, TargetError) as error:
+            if not server.endswith(":8000"):
+                raise
+            raise UsageError(f"{error}; Triton's port 8000 is for HTTP, and gRPC is asked at 8001") from error
         return
     with Client(DEFAULT_SERVER, timeout_s=LOOK_TIMEOUT_S) as client:
         running = client.is_ready()

@@ -21,10 +21,10 @@ from loadtests.job import TransportName
 from loadtests.metrics import MetricsMeter, default_url
 from loadtests.point import Point
 from loadtests.probing import Prober
-from loadtests.result import CapacityResult
+from loadtests.result import INTERRUPTED, CapacityResult
 from loadtests.resume import earlier_run, usable_points
 from loadtests.search import Plan, search
-from loadtests.slo import Slo, format_ms, loosest_limit_ms, tightest_limit_ms
+from loadtests.slo import Slo, format_ms, format_rate, loosest_limit_ms, tightest_limit_ms
 from loadtests.store import Run, Store, Stored
 from loadtests.traffic import ModelShare, Traffic, scoped
 from loadtests.worker import Worker, WorkerTarget
@@ -143,16 +143,16 @@ def _measure(
                 if on_point is not None:
                     on_point(point)
                 if point.stopped == "asked":
-                    return "interrupted"
+                    return INTERRUPTED
                 if point.stopped == "connection lost":
-                    return f"the server went away at {probe.rate_per_s:.4g}/s"
+                    return f"the server went away at {format_rate(probe.rate_per_s)}"
                 if point.stopped:
                     _settle(traffic, unloaded_ms, request)
                 probe = searching.send(point)
     except StopIteration:
         return ""
     except KeyboardInterrupt:
-        return "interrupted"
+        return INTERRUPTED
     except (TargetLostError, TargetError) as error:
         if not points:
             raise

@@ -17,7 +17,7 @@ from loadtests import page
 from loadtests.errors import ResultsError
 from loadtests.picture import P99, PASS, SLO, STEPS, Picture, make_picture, plain_ticks
 from loadtests.result import CapacityResult
-from loadtests.slo import describe_slos, format_ms
+from loadtests.slo import describe_slos, format_ms, format_rate
 from loadtests.store import Stored, read_runs
 
 Finding = Literal["more", "less", "no difference shown", "unknown"]
@@ -85,6 +85,8 @@ def compare_folders(folders: Sequence[Path]) -> list[Comparison]:
     """One comparison per model that all folders hold; ResultsError when they cannot be compared, with the reason."""
     if len(folders) < _FEWEST:
         raise ResultsError("a comparison takes at least two folders: the run before, then the run after")
+    if doubled := [folder for folder in folders if [each.resolve() for each in folders].count(folder.resolve()) > 1]:
+        raise ResultsError(f"{doubled[0]} is named twice, and a run does not differ from itself: give two folders")
     runs = [{stored.run.model: stored for stored in read_runs(folder)} for folder in folders]
     shared = [model for model in runs[0] if all(model in held for held in runs)]
     if not shared:
@@ -162,8 +164,9 @@ def _by_certificates(first_name: str, first: CapacityResult, name: str, second: 
         interval = low.capacity_estimate_interval_per_s
         if high.capacity_per_s and interval and high.capacity_per_s > interval[1]:
             return finding, (  # type: ignore[return-value]
-                f"{name} holds {finding} than {first_name}: {high_name} is certified for {high.capacity_per_s:.4g}/s, "
-                f"above the 95 % interval of {low_name} (up to {interval[1]:.4g}/s)."
+                f"{name} holds {finding} than {first_name}: {high_name} is certified for "
+                f"{format_rate(high.capacity_per_s)}, above the 95 % interval of {low_name} "
+                f"(up to {format_rate(interval[1])})."
             )
     missing = " and ".join(n for n, r in ((first_name, first), (name, second)) if not r.capacity_estimate_per_s)
     return "unknown", f"{name} and {first_name} cannot be told apart: {missing} ended without an estimate."

@@ -14,7 +14,7 @@ from loadtests.locust_front import Front
 from loadtests.locust_jobs import Jobs, look_often
 from loadtests.locust_panel import Panel
 from loadtests.point import Point
-from loadtests.slo import Slo, describe_slos
+from loadtests.slo import Slo, describe_slos, format_rate
 
 _REPORT_INTERVAL_S = 1.0
 _RAMP_PER_S = 100.0
@@ -72,7 +72,8 @@ def summary(point: Point | None, slos: tuple[Slo, ...]) -> list[str]:
         for entry in point.models
     ]
     return [
-        f"{point.requests} requests at {point.rate_per_s:.4g}/s (answered {point.achieved_per_s:.4g}/s): {latencies}",
+        f"{point.requests} requests at {format_rate(point.rate_per_s)} (answered "
+        f"{format_rate(point.achieved_per_s)}): {latencies}",
         *each,
         f"{len(point.workers)} generator(s), worst send lag p99 {worst.send_lag_p99_ms:.3f} ms",
         f"{describe_slos(slos)}: {point.verdict}, {point.reason}",

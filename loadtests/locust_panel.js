@@ -20,6 +20,8 @@
     #fathom dl { display: flex; flex-wrap: wrap; gap: 6px 28px; margin: 8px 0 0 }
     #fathom dt { color: var(--soft); font-size: 12px } #fathom dd { margin: 0; font-variant-numeric: tabular-nums; font-size: 16px }
     #fathom dd small { color: var(--soft); font-size: 12px }
+    #fathom button { font: inherit; font-size: 12px; color: inherit; background: none; cursor: pointer;
+      border: 1px solid var(--line); border-radius: 10px; padding: 1px 10px }
     @media (max-width: 600px) { #fathom { padding: 8px 12px } #fathom dl { gap: 4px 16px } }`;
 
   const panel = Object.assign(document.createElement("section"), { id: "fathom" });
@@ -65,7 +67,17 @@
     return list;
   }
 
+  // The figures hide what is under them on a small screen: there they are folded until asked for.
+  let folded = window.innerWidth < 600;
+  const fold = element("button", "");
+  fold.type = "button";
+  fold.onclick = () => { folded = !folded; show(last); };
+  let last;
+
   function show(status) {
+    last = status;
+    fold.textContent = folded ? "show figures" : "hide figures";
+    fold.setAttribute("aria-expanded", String(!folded));
     panel.className = isDark() ? "dark" : "light";
     const top = element("div", "", "top");
     const verdict = status.problem ? "invalid" : status.point ? status.point.verdict : "none";
@@ -75,7 +87,9 @@
       "Changing the number of users changes the rate; latencies run from the intended send time.";
     top.append(element("b", word, `verdict ${verdict}`), element("strong", what));
     top.append(element("span", status.problem || (status.point ? status.point.reason : hint), "why"));
-    panel.replaceChildren(top, ...(status.point ? [figures(status.point)] : []));
+    fold.hidden = !status.point;
+    top.append(fold);
+    panel.replaceChildren(top, ...(status.point && !folded ? [figures(status.point)] : []));
     document.body.style.paddingBottom = `${panel.offsetHeight + 16}px`;
   }
 

@@ -47,7 +47,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return "–"
     if value != 0 and abs(value) >= 10**digits:
         return f"{value:,.0f}"
-    return f"{value:.{digits}g}" if abs(value) >= 0.001 or value == 0 else f"{value:.4f}"
+    return f"{value:,.{digits}g}" if abs(value) >= 0.001 or value == 0 else f"{value:.4f}"
 
 
 def seconds(value: float) -> str:

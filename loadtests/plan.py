@@ -17,7 +17,7 @@ import numpy as np
 from loadtests.errors import BadRequestError, ResultsError
 from loadtests.point import Point
 from loadtests.result import CapacityResult
-from loadtests.slo import describe_slos, tightest_limit_ms
+from loadtests.slo import describe_slos, format_rate, tightest_limit_ms
 
 DEFAULT_HEADROOM = 0.2
 DEFAULT_SPARE = 1
@@ -81,7 +81,9 @@ def make_plan(
         )
     needed = math.ceil(rate_per_s / (certified_per_s * (1 - headroom)) - 1e-9)
     if needed > _MOST_REPLICAS:
-        raise BadRequestError(f"{rate_per_s:g}/s would take {needed:,} replicas of {certified_per_s:.4g}/s each")
+        raise BadRequestError(
+            f"{format_rate(rate_per_s)} would take {needed:,} replicas of {format_rate(certified_per_s)} each"
+        )
     replicas = needed + spare
     load_per_s, without_spare_per_s = rate_per_s / replicas, rate_per_s / needed
     queue_size, timeout_us = queue_policy(result)
@@ -166,9 +168,9 @@ def _assumptions(
 ) -> tuple[str, ...]:
     slos = describe_slos(result.slos)
     said = [
-        f"One replica holds {certified_per_s:.4g}/s under {slos}: certified at 99 % confidence.",
-        f"The arrivals are independent of one another (Poisson) with a mean of {rate_per_s:g}/s at the busiest time; "
-        "bursts beyond that need a higher --rate.",
+        f"One replica holds {format_rate(certified_per_s)} under {slos}: certified at 99 % confidence.",
+        f"The arrivals are independent of one another (Poisson) with a mean of {format_rate(rate_per_s)} at the "
+        "busiest time; bursts beyond that need a higher --rate.",
         "The balancer spreads requests evenly, replicas do not share hardware, and their machines are like the one "
         "that was measured" + (f" ({result.hardware['cpu']})." if result.hardware.get("cpu") else "."),
         f"{spare} replica{'s' if spare != 1 else ''} may be gone at any time; the others then still keep "
@@ -178,7 +180,9 @@ def _assumptions(
     ]
     if result.capacity_estimate_per_s:
         fewer = math.ceil(rate_per_s / (result.capacity_estimate_per_s * (1 - headroom)) - 1e-9) + spare
-        said.append(f"If the estimate of {result.capacity_estimate_per_s:.4g}/s is right, {fewer:,} replicas would do.")
+        said.append(
+            f"If the estimate of {format_rate(result.capacity_estimate_per_s)} is right, {fewer:,} replicas would do."
+        )
     if result.partial:
-        said.append(f"The measurement was partial ({result.reason.split(';')[0]}).")
+        said.append(f"The measurement was partial ({result.ended_because}).")
     return tuple(said)

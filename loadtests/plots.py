@@ -28,7 +28,7 @@ from loadtests.picture import (
 from loadtests.point import Point
 from loadtests.record import Record
 from loadtests.result import CapacityResult
-from loadtests.slo import as_asked, format_ms
+from loadtests.slo import as_asked, format_ms, format_rate
 
 VERDICTS = {"pass": (PASS, "o"), "fail": (FAIL, "X"), "undecided": (UNDECIDED, "D"), "invalid": (INVALID, "s")}
 _MOST_DOTS = 1200
@@ -71,7 +71,7 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
             axes.axvline(result.capacity_per_s, color=PASS, linewidth=1.4, zorder=1)
             right = result.capacity_per_s > 0.6 * max(rates)
             axes.annotate(
-                f"certified {result.capacity_per_s:.4g}/s", (result.capacity_per_s, 0), (-5 if right else 5, 6),
+                f"certified {format_rate(result.capacity_per_s)}", (result.capacity_per_s, 0), (-5 if right else 5, 6),
                 xycoords=("data", "axes fraction"), textcoords="offset points", color=PASS, fontsize=10,
                 ha="right" if right else "left",
             )  # fmt: skip
@@ -113,7 +113,7 @@ def server_breakdown(result: CapacityResult) -> Picture | None:
                 f"batch {point.mean_batch:.2g}", (left[row], row), (5, 0), textcoords="offset points",
                 va="center", color=MUTED, fontsize=9,
             )  # fmt: skip
-        axes.set_yticks(rows, [f"{point.rate_per_s:.4g}" for point in points])
+        axes.set_yticks(rows, [format_rate(point.rate_per_s).removesuffix("/s") for point in points])
         axes.set_xlim(0, limit or 1)
         _label(axes, "mean time per request inside the server, ms", "arrival rate, requests/s")
         axes.grid(axis="y", visible=False)
@@ -142,7 +142,7 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
             colour = VERDICTS[point.verdict][0]
             axes.step(latencies_ms[keep], share[keep], where="post", color=colour, linewidth=1.7)
             axes.annotate(
-                f"{point.rate_per_s:.4g}/s", (latencies_ms[-1], share[-1]), (-4, 5), textcoords="offset points",
+                f"{format_rate(point.rate_per_s)}", (latencies_ms[-1], share[-1]), (-4, 5), textcoords="offset points",
                 color=colour, fontsize=9, ha="right",
             )  # fmt: skip
         for slo in as_asked(result.slos):
@@ -184,7 +184,7 @@ def time_series(result: CapacityResult, point: Point, record: Record) -> Picture
         lower.set_xlim(0, float(at_s[-1]) if len(at_s) else 1)
         _label(lower, "time since the start of the probe, s", "unanswered")
 
-    title = f"{result.model}: the probe at {point.rate_per_s:.4g}/s over time"
+    title = f"{result.model}: the probe at {format_rate(point.rate_per_s)} over time"
     return make_picture(title, f"time-{result.model}", draw, 4.4, 4.2)
 
 

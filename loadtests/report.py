@@ -10,21 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from loadtests import page, plots
-from loadtests.attempt import likely_to_pass
 from loadtests.bottleneck import deciding_point, describe_bottleneck
 from loadtests.errors import LoadTestError, ResultsError
+from loadtests.explain import explain, warn
 from loadtests.point import Point
 from loadtests.record import Record
 from loadtests.result import CapacityResult
 from loadtests.slo import as_asked, describe_slos
 from loadtests.store import Stored, read_runs
-from loadtests.verdict import required_requests
 
 _MOST_CURVES = 4
-_CALM_SHARE = 0.1
-_MINUTES = (1, 2, 5, 10, 30)
-_LIKELY, _WORTH = 0.6, 1.02
-"""How probable a certificate must be to be announced, and how much higher to be worth it."""
 _COLUMNS = (
     "number", "phase", "rate_per_s", "achieved_per_s", "verdict", "requests", "errors", "p50_ms", "p90_ms", "p99_ms",
     "p999_ms", "max_ms", "mean_ms", "queue_ms", "compute_ms", "mean_batch", "send_lag_p50_ms", "send_lag_p99_ms",
@@ -95,8 +90,8 @@ def _section(stored: Stored) -> Section:
         points=points,
         certified=result.certificate.points if result.certificate else (),
         slos=describe_slos(result.slos),
-        explanation=_explain(result),
-        warning=_warn(result),
+        explanation=explain(result),
+        warning=warn(result),
         bottleneck=describe_bottleneck(decided) if decided else "",
         pictures={name: picture for name, picture in pictures.items() if picture is not None},
         step_models=plots.step_models(result),
@@ -123,61 +118,6 @@ def _records(stored: Stored, result: CapacityResult) -> list[tuple[Point, Record
         except LoadTestError:
             continue  # the raw file was deleted to save space; the points still tell the story
     return found
-
-
-def _explain(result: CapacityResult) -> str:
-    """What the two numbers mean here, and what more time would buy."""
-    certified, estimated = result.capacity_per_s, result.capacity_estimate_per_s
-    slo = describe_slos(result.slos)
-    best = result.certificate
-    if certified is None or best is None:
-        least = max(required_requests(slo.percentile, 0) for slo in result.slos)
-        tail = f" The best estimate is {estimated:.4g}/s." if estimated else ""
-        return (
-            f"No rate is certified: {result.reason}. A certificate for {slo} takes at least {least:,} independent "
-            f"requests without a single one over the limit.{tail}" + (_more_time(result) if estimated else "")
-        )
-    text = (
-        f"Certified means: {best.requests:,} requests at {certified:.4g}/s, with a seed of their own, kept {slo} so "
-        "clearly that a server which does not keep it would look this good at most one time in a hundred."
-    )
-    if estimated is None or result.capacity_estimate_interval_per_s is None:
-        return f"{text} No tested rate was too high, so how much more it holds is not known."
-    low, high = result.capacity_estimate_interval_per_s
-    text += (
-        f" The estimate is where all probes together put the edge: {estimated:.4g}/s, with 95 % probability between "
-        f"{low:.4g} and {high:.4g}/s."
-    )
-    if certified < estimated:
-        text += (
-            f" The certified rate is {(1 - certified / estimated) * 100:.0f} % lower because a finite number of "
-            "requests cannot prove a rate right at the edge."
-        )
-    return text + _more_time(result)
-
-
-def _more_time(result: CapacityResult) -> str:
-    """What another minute would buy, by the curve the estimate rests on."""
-    best_per_s = result.capacity_per_s or 0.0
-    for minutes in _MINUTES:
-        rate_per_s = likely_to_pass(result.points, result.slos, minutes * 60.0, best_per_s, likely=_LIKELY)
-        if rate_per_s > best_per_s * _WORTH:
-            buys = f"would probably certify about {rate_per_s:.4g}/s (--resume with a longer --budget)."
-            if minutes == 1:
-                return f" Another minute {buys}"
-            return f" Another minute would not certify more; {minutes} minutes {buys}"
-    return f" Not even another {_MINUTES[-1]} minutes would certify noticeably more."
-
-
-def _warn(result: CapacityResult) -> str:
-    """What the reader must know before trusting the figures."""
-    busy = result.settings.get("busy_before_share")
-    if busy is None or busy <= _CALM_SHARE:
-        return ""
-    return (
-        f"This machine's CPUs were {busy * 100:.0f} % busy before the test began. Where server or generator run on it, "
-        "they shared it with something else, and a quiet machine would hold more."
-    )
 
 
 def _repeat(stored: Stored) -> str:

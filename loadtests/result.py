@@ -9,8 +9,13 @@ from typing import Any
 from loadtests.certify import Certificate, certificates
 from loadtests.estimate import Estimate, estimate
 from loadtests.point import Point
-from loadtests.slo import Slo
+from loadtests.slo import Slo, format_rate
 from loadtests.verdict import Verdict
+
+INTERRUPTED = "interrupted"
+"""Why a search ended early that Ctrl-C ended."""
+CUT_OFF = ("asked", "connection lost")
+"""How a probe ends that says nothing about its rate."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,16 @@ class CapacityResult:
     def certificate(self) -> Certificate | None:
         """What the certified rate rests on."""
         return next(iter(certificates(self.points)), None)
+
+    @property
+    def ended_because(self) -> str:
+        """Why the search ended early, such as `interrupted`; empty when it did not."""
+        return self.reason.partition("; ")[0] if self.partial else ""
+
+    @property
+    def finding(self) -> str:
+        """`reason` without why the search ended early."""
+        return self.reason.partition("; ")[2] if self.partial else self.reason
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -106,16 +121,26 @@ def _verdict(
     points: Sequence[Point], confirmed: Certificate | None, fitted: Estimate | None, *, advise: bool
 ) -> tuple[Verdict, str]:
     if confirmed is not None:
-        return "pass", f"at {confirmed.rate_per_s:.4g}/s, {confirmed.describe()}"
-    if not points:
-        return "undecided", "nothing was measured"
-    last = points[-1]
-    if all(point.verdict == "invalid" for point in points):
+        return "pass", f"at {format_rate(confirmed.rate_per_s)}, {confirmed.describe()}"
+    whole = [point for point in points if point.stopped not in CUT_OFF]
+    if not whole:
+        return "undecided", "no probe was finished" if points else "nothing was measured"
+    last = whole[-1]
+    if all(point.verdict == "invalid" for point in whole):
         return "invalid", last.reason
-    if not any(point.passes for point in points):
-        lowest = min(points, key=lambda point: point.rate_per_s)
-        return "fail", f"even {lowest.rate_per_s:.4g}/s is too much: {lowest.reason}"
+    if not any(point.passes for point in whole):
+        lowest = lowest_judged(whole)
+        return "fail", f"even {format_rate(lowest.rate_per_s)} is too much: {lowest.reason}"
     advice = "; a longer budget would certify a rate" if advise else ""
     if fitted is None:
         return "undecided", f"no rate was confirmed ({last.reason}){advice}"
-    return "undecided", f"no rate was confirmed at 99 % (last tried {last.rate_per_s:.4g}/s: {last.reason}){advice}"
+    return (
+        "undecided",
+        f"no rate was confirmed at 99 % (last tried {format_rate(last.rate_per_s)}: {last.reason}){advice}",
+    )
+
+
+def lowest_judged(points: Sequence[Point]) -> Point:
+    """The probe at the lowest rate of those that say something about it."""
+    judged = (point for point in points if point.verdict != "invalid" and point.stopped not in CUT_OFF)
+    return min(judged, key=lambda point: point.rate_per_s)

@@ -9,11 +9,9 @@ from typing import Any
 
 from loadtests.errors import BadRequestError
 from loadtests.point import Point
+from loadtests.result import CUT_OFF
 from loadtests.slo import Slo
 from loadtests.store import Stored, read_runs
-
-_CUT_OFF = ("asked", "connection lost")
-"""A probe that ended so says nothing about its rate; it is measured again."""
 
 
 def earlier_run(
@@ -42,10 +40,10 @@ def earlier_run(
 
 
 def usable_points(stored: Stored) -> list[Point]:
-    """Those up to the first that was cut off, which keeps numbers and seeds in order."""
+    """Those up to the first that was cut off and is measured again, which keeps numbers and seeds in order."""
     usable: list[Point] = []
     for point in stored.result.points:
-        if point.stopped in _CUT_OFF:
+        if point.stopped in CUT_OFF:
             break
         usable.append(point)
     return usable

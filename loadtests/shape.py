@@ -19,7 +19,7 @@ FORMS = {
     "ramp:50-400": "Poisson, the rate rising (or falling) in a straight line",
     "step:100,200,400": "Poisson, each rate for an equal share of the time",
     "spike:100-900@10+5": "Poisson at 100, and at 900 for 5 s after the first 10 s",
-    "sine:50-400/60": "Poisson between a low and a high rate, as day and night, with a period of 60 s",
+    "sine:50-400/60": "Poisson, up and down as day and night, every 60 s",
 }
 
 

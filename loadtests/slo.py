@@ -75,6 +75,8 @@ def as_asked(slos: Sequence[Slo]) -> list[Slo]:
 def describe_slos(slos: Sequence[Slo]) -> str:
     """`p99=50ms, errors=0.1%`, and for a mix which of them each model must keep as well."""
     each = {replace(slo, model="") for slo in slos if slo.model}
+    if len(each) > 1 and each.issuperset(as_asked(slos)):
+        return f"{', '.join(map(str, as_asked(slos)))} (together and for each model)"
     return ", ".join(f"{slo}{' together and for each model' if slo in each else ''}" for slo in as_asked(slos))
 
 
@@ -85,11 +87,17 @@ def format_ms(duration_ms: float) -> str:
     return f"{duration_ms / 1e3:.10g}s" if duration_ms >= 1e3 else f"{duration_ms:.10g}ms"
 
 
+def format_rate(rate_per_s: float) -> str:
+    """A rate for a person: `963.4/s`, `12,345/s`; four digits at least, never a power of ten."""
+    whole = rate_per_s >= 1000
+    return f"{rate_per_s:,.0f}/s" if whole else f"{rate_per_s:.4g}/s"
+
+
 def tightest_limit_ms(slos: Sequence[Slo]) -> float:
     """The smallest latency limit; BadRequestError when no SLO limits the latency."""
     limits = [slo.limit_ms for slo in slos if slo.limit_ms is not None]
     if not limits:
-        raise BadRequestError(f"no latency limit among the SLOs {[str(slo) for slo in slos]}; add one: {_FORM}")
+        raise BadRequestError(f"{', '.join(map(str, slos))} limits no latency; add such an SLO: {_FORM}")
     return min(limits)
 
 

@@ -23,6 +23,8 @@ from loadtests.slo import Slo
 FORMAT = 1
 _RUN, _POINTS, _RAW, _CAPACITY = "run.json", "points.jsonl", "raw", "capacity.json"
 
+_MEASURE = "give the folder that a search wrote: fathom capacity MODEL --slo p99=50ms --report DIR"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -121,10 +123,11 @@ class Stored:
 def read_runs(folder: Path) -> list[Stored]:
     """All runs in a results folder (or in one run's folder), oldest first; ResultsError when there is none."""
     if not folder.is_dir():
-        raise ResultsError(f"{folder} is not a folder; give the folder that a capacity search wrote")
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise ResultsError(f"{folder} {what}; {_MEASURE}")
     files = sorted([*folder.glob(_RUN), *folder.glob(f"*/{_RUN}")])
     if not files:
-        raise ResultsError(f"{folder} holds no capacity results ({_RUN}); give the folder that a search wrote")
+        raise ResultsError(f"{folder} holds no capacity results ({_RUN}); {_MEASURE}")
     return sorted((_read(file.parent) for file in files), key=lambda stored: stored.run.started_at)
 
 

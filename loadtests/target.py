@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import time
 from types import TracebackType
@@ -70,8 +71,10 @@ class Target:
             if model.name == self.model:
                 why = model.reason or model.state.lower() or "not loaded"
                 return f"model {self.model} is not ready at {self.server} ({why}); load it and try again"
-        known = ", ".join(sorted({model.name for model in index})) or "none"
-        return f"{self.server} has no model {self.model}; it has: {known}"
+        known = sorted({model.name for model in index})
+        near = difflib.get_close_matches(self.model, known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return f"{self.server} has no model {self.model}{hint}; it has: {', '.join(known) or 'none'}"
 
     def metadata(self) -> Any:
         """The model's ModelMetadataResponse."""

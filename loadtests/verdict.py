@@ -52,13 +52,13 @@ class SloJudgement:
 
     def describe(self) -> str:
         share = self.over / self.requests if self.requests else 0.0
-        text = f"{self.over} of {self.requests} {self.slo.late} ({share * 100:.2f} %, {self.slo.metric} allows "
+        text = f"{self.over:,} of {self.requests:,} {self.slo.late} ({share * 100:.2f} %, {self.slo.metric} allows "
         text += f"{self.slo.allowed_share * 100:.10g} %)"
+        if self.verdict == "undecided" and self.dependence > _RUNS:
+            independent = self.requests / self.dependence
+            text += f"; slow ones come in runs, so this tells as much as {independent:,.0f} independent requests"
         if self.verdict == "undecided" and self.requests_to_decide:
-            if self.dependence > _RUNS:
-                independent = self.requests / self.dependence
-                text += f"; slow ones come in runs, so this tells as much as {independent:.0f} independent requests"
-            text += f"; about {self.requests_to_decide} would decide"
+            text += f"; about {self.requests_to_decide:,} requests would decide"
         return text
 
 

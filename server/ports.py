@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 
 
@@ -15,12 +16,14 @@ def free_ports(address: str, count: int) -> list[int]:
         return [sock.getsockname()[1] for sock in sockets]
 
 
-def is_free(address: str, port: int) -> bool:
-    """Whether a server could listen there now."""
+def why_not_free(address: str, port: int) -> str:
+    """Why no server could listen there now, such as `Address already in use`; empty where one could."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((address, port))
-        except OSError:
-            return False
-    return True
+        except OverflowError:
+            return "no such port"
+        except OSError as error:
+            return "in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error)).lower()
+    return ""

@@ -18,7 +18,7 @@ from typing import Any
 from server import environment, leftovers, log, supervisor
 from server.command import TritonOptions, triton_command
 from server.errors import ServerDiedError, ServerStartError, TritonServerError
-from server.ports import free_ports, is_free
+from server.ports import free_ports, why_not_free
 
 BACKENDS = Path(__file__).parent / "backends"
 PORT_NAMES = ("grpc_port", "http_port", "metrics_port")
@@ -28,8 +28,9 @@ START_ATTEMPTS = 3  # a free port can be taken between choosing it and Triton's 
 class TritonServer:
     """Serve a model repository: `with TritonServer("model_repository", config_name="cpu") as server: ...`.
 
-    Ports left out are chosen free; everything listens on `address`, by default the loopback interface. `config_name`
-    selects the `configs/<name>.pbtxt` of the models that have one. The server ends with this process, however it dies.
+    Ports left out, or 0, are chosen free; everything listens on `address`, by default the loopback interface.
+    `config_name` selects the `configs/<name>.pbtxt` of the models that have one. The server ends with this process,
+    however it dies.
 
     With an `admin_token`, callers without it are refused what changes the server (server.command.ADMIN_PROTOCOLS).
 
@@ -127,7 +128,7 @@ class TritonServer:
                 self._await_ready()
             except ServerStartError:
                 taken = [
-                    name for name in PORT_NAMES if not is_free(self._options.address, getattr(self._options, name))
+                    name for name in PORT_NAMES if why_not_free(self._options.address, getattr(self._options, name))
                 ]
                 self._discard()
                 if attempt < START_ATTEMPTS and any(self._ports[name] is None for name in taken):
@@ -160,9 +161,10 @@ class TritonServer:
             offer = f"choose {', '.join(known)}" if known else "no model has a configs/ folder"
             raise ServerStartError(f"no model has a configuration named '{name}' (configs/{name}.pbtxt): {offer}")
         for port_name, port in self._ports.items():
-            if port is not None and not is_free(self._options.address, port):
+            if port and (why := why_not_free(self._options.address, port)):
+                remedy = "stop what listens there, or choose another" if why == "in use" else "choose another"
                 raise ServerStartError(
-                    f"{port_name} {port} on {self._options.address} is in use: choose another, or none for a free one"
+                    f"{port_name} {port} on {self._options.address} cannot be used ({why}): {remedy}"
                 )
 
     def _spawn(self, installation: environment.Installation) -> None:

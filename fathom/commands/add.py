@@ -28,11 +28,11 @@ from export.added import Added
 from export.measure import Measurement, gate
 from export.recipe import Array
 from export.recipe_file import FILE
-from fathom import engines, options, stations
+from fathom import options, stations
 from fathom.commands.export import as_json
 from fathom.errors import UsageError
 from fathom.figures import cell
-from fathom.output import Steps, out, print_json
+from fathom.output import Steps, note, out, print_json
 from server import EnvironmentNotFitError, TritonServer
 
 LITERAL_NUMBERS = 4
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         step.update(f"{added.exported.seconds:.1f} s")
     for line in added.notes:
-        engines.note(line)
+        note(line)
     commands = next_commands(added, arguments.model_repository)
     if arguments.json:
         print_json({**_as_json(added, served), "commands": commands})
@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
     out.print(table(added, served))
     missing = unexported(arguments.model_repository)
     if missing:
-        engines.note(f"{', '.join(missing)} of this repository cannot be served yet: run `fathom export` first")
+        note(f"{', '.join(missing)} of this repository cannot be served yet: run `fathom export` first")
     for words, line in zip(("serve", "call", "measure"), commands, strict=True):
         out.print(f"{words.ljust(8)} {line}", markup=False)
     return 0
@@ -140,7 +140,7 @@ def measure_served(recipe: Added, staged: Path) -> dict[str, Measurement]:
         with TritonServer(staged, stop_timeout_s=0) as server, Client(server.grpc_url, timeout_s=60.0) as client:
             measured = stations.measure_served(recipe, client, staged)
     except EnvironmentNotFitError as error:
-        engines.note(f"not served here: {error}")
+        note(f"not served here: {error}")
         return {}
     before = stations.measured_at_export(recipe, staged)
     for station, measurement in measured.items():

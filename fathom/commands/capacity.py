@@ -7,32 +7,31 @@ confidence; it is conservative. The estimate, with its 95 % interval, comes from
   fathom capacity my_model --slo p99=20ms --slo errors=0.1% --server triton.example:8001
   fathom capacity image_classifier=0.7 text_embedding=0.3 --slo p99=50ms --slo text_embedding:p50=10ms
 
-Exit status 1 when no rate could be certified.
+Exit status 1 when no rate could be certified, or the server died; 130 when Ctrl-C ended it. What was measured until
+then is kept in both cases, and --resume goes on with it.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import shlex
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.live import Live
-from rich.table import Table
-
 from clients import Client
-from fathom import options, payloads
+from fathom import options, payloads, summary
+from fathom.arguments import STOPPED
+from fathom.live_table import live_table
 from fathom.manifests import manifest_of
-from fathom.output import err, out, print_json
+from fathom.output import out, print_json
 from fathom.servers import connect_with_metrics
 from loadtests.capacity import CapacityRequest, find
-from loadtests.point import Point
-from loadtests.result import CapacityResult
-from loadtests.slo import Slo, describe_slos
+from loadtests.errors import SloUnreachableError
+from loadtests.result import INTERRUPTED, summarise
+from loadtests.slo import Slo
 from loadtests.traffic import ModelShare, name_of
-
-COLOURS = {"pass": "green", "fail": "red", "invalid": "magenta"}
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -72,13 +71,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, default=0, metavar="N", help="base of all seeds (default: %(default)s)")
     command.add_argument(
         "--start",
-        type=float,
+        type=options.rate,
         metavar="RATE",
         help="first rate in requests/s (default: half of what one request after the other reaches)",
     )
-    command.add_argument("--max-rate", type=float, metavar="RATE", help="never ask for more requests/s than this")
     command.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="generator processes that share the load (default: 1)"
+        "--max-rate", type=options.rate, metavar="RATE", help="never ask for more requests/s than this"
+    )
+    command.add_argument(
+        "--workers",
+        type=options.count,
+        default=1,
+        metavar="N",
+        help="generator processes that share the load (default: 1)",
     )
     command.add_argument(
         "--locust-master",
@@ -128,89 +133,44 @@ def run(arguments: argparse.Namespace) -> int:
             metrics_url=arguments.metrics_url or metrics_url,
             manifest=manifest_of(shares[0].model, repository) if len(shares) == 1 else None,
         )
-        with growing_table(transient=arguments.json) as show:
-            result = find(request, on_point=show)
+        try:
+            with live_table(arguments.budget, transient=arguments.json) as show:
+                result = find(request, on_point=show)
+        except SloUnreachableError as error:
+            return _unreachable(request, error, as_json=arguments.json)
     path = report.write(Path(result.folder or folder))
     if arguments.json:
         print_json({**result.to_json(), "report": str(path)})
     else:
-        for line in summary(result):
-            out.print(line)
-        out.print(f"report  {path}")
-    return 0 if result.verdict == "pass" else 1
+        given = f" --server {shlex.quote(arguments.server)}" if arguments.server else ""
+        if repository.resolve() != options.default_repository().resolve():
+            given += f" --model-repository {shlex.quote(str(repository))}"
+        summary.show(result, options=given)
+        out.print(f"  report: {path}", markup=False, soft_wrap=True)
+    if result.ended_because == INTERRUPTED:
+        return STOPPED
+    return 0 if result.verdict == "pass" and not result.partial else 1
+
+
+def _unreachable(request: CapacityRequest, error: SloUnreachableError, *, as_json: bool) -> int:
+    """The SLO is missed without any load: a result without points, and no report."""
+    if as_json:
+        nothing = summarise(
+            (),
+            request.slos,
+            model=request.model,
+            server=request.server,
+            base_seed=request.seed,
+            manifest=request.manifest,
+        )
+        missed = replace(nothing, verdict="fail", reason=str(error))
+        print_json({**missed.to_json(), "report": None})
+    else:
+        print(f"fathom capacity: {error}", file=sys.stderr)
+    return 1
 
 
 def traffic(server: str, shares: Sequence[ModelShare], repository: Path) -> list[ModelShare]:
     """The models with the inputs of their recipes, where there are any."""
     with Client(server) as client:
         return [replace(share, payloads=payloads.from_recipe(client, share.model, repository)) for share in shares]
-
-
-@contextmanager
-def growing_table(*, transient: bool) -> Iterator[Callable[[Point], None]]:
-    """Shows each point that it is given; nothing before the first, so that an error stands alone."""
-    table = points_table()
-    live = Live(table, console=err, refresh_per_second=4, transient=transient)
-
-    def show(point: Point) -> None:
-        table.add_row(*point_row(point))
-        live.start()
-
-    try:
-        yield show
-    finally:
-        if live.is_started:
-            live.stop()
-            if not err.is_terminal and not transient:
-                err.line()  # which rich leaves out there
-
-
-def points_table() -> Table:
-    """The head of the live table, which fits 80 columns."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("phase", no_wrap=True, min_width=7)
-    for name in ("rate/s", "requests", "p50\nms", "p99\nms", "queue\nms", "compute\nms", "mean\nbatch", "lag\np99 ms"):
-        table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
-    table.add_column("verdict", no_wrap=True)
-    return table
-
-
-def point_row(point: Point) -> tuple[str, ...]:
-    """One measured point as table cells."""
-    shown = point.to_json()
-
-    def number(key: str, digits: int = 2) -> str:
-        value = shown.get(key)
-        return "-" if value is None else f"{value:.{digits}f}"
-
-    colour = COLOURS.get(point.verdict, "yellow")
-    return (
-        point.phase,
-        number("rate_per_s", 1),
-        str(point.requests),
-        number("p50_ms"),
-        number("p99_ms"),
-        number("queue_ms"),
-        number("compute_ms"),
-        number("mean_batch"),
-        number("send_lag_p99_ms"),
-        f"[{colour}]{point.verdict}[/{colour}]",
-    )
-
-
-def summary(result: CapacityResult) -> list[str]:
-    """What was found, for a person."""
-    slos = describe_slos(result.slos)
-    lines = []
-    if result.capacity_per_s is not None:
-        lines.append(f"{result.model} holds {result.capacity_per_s:.1f} requests/s under {slos}: {result.reason}")
-    else:
-        lines.append(f"no rate was certified for {result.model} under {slos}: {result.reason}")
-    if result.capacity_estimate_per_s is not None and result.capacity_estimate_interval_per_s is not None:
-        low, high = result.capacity_estimate_interval_per_s
-        lines.append(
-            f"estimated capacity {result.capacity_estimate_per_s:.1f}/s, 95 % between {low:.1f} and {high:.1f}"
-        )
-    if result.partial:
-        lines.append("partial: the search ended early, the points until then count")
-    return lines

@@ -7,7 +7,8 @@ import argparse
 from rich.markup import escape
 
 from fathom import options
-from fathom.output import err, out, print_json
+from fathom.errors import UsageError
+from fathom.output import out, print_json
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -28,6 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
     from export.lint import lint
 
     findings = lint(arguments.model_repository, arguments.models or None, triton_tag=arguments.triton_tag)
+    present = len(list(arguments.model_repository.glob("*/config.pbtxt")))
+    if not (findings or present):
+        raise UsageError(f"{arguments.model_repository} holds no model: no folder in it has a config.pbtxt")
     errors = [finding for finding in findings if finding.severity == "error"]
     if arguments.json:
         print_json({"ok": not errors, "findings": [finding.to_json() for finding in findings]})
@@ -35,11 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
         for finding in findings:
             colour = "red" if finding.severity == "error" else "yellow"
             out.print(f"[{colour}]{finding.severity}[/{colour}] {escape(str(finding))}")
-        count = (
-            len(list(arguments.model_repository.glob("*/config.pbtxt")))
-            if not arguments.models
-            else len(arguments.models)
-        )
+        checked = _counted(len(set(arguments.models)) or present, "model")
         warnings = len(findings) - len(errors)
-        err.print(f"{count} models checked: {len(errors)} errors, {warnings} warnings")
+        out.print(f"{checked} checked: {_counted(len(errors), 'error')}, {_counted(warnings, 'warning')}")
     return 1 if errors else 0
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from export import recipes, vnni
+from export import vnni
 from export.precision import FP32, PRECISIONS
-from fathom import demo, options, precisions
-from fathom.commands import capacity
+from fathom import demo, options, precisions, summary
+from fathom.arguments import STOPPED
 from fathom.figures import cell
-from fathom.output import Steps, out, print_json
+from fathom.output import WORD_WIDTH, Steps, out, print_json
 from loadtests.slo import Slo
 
 ALL = "all"
@@ -39,9 +39,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--budget",
-        type=float,
-        metavar="S",
-        help=f"seconds per capacity search (default: {BUDGET_S:g}; {BUDGET_OF_ALL_S:g} with --precision all)",
+        type=options.duration_s,
+        metavar="TIME",
+        help=f"of each capacity search, as in 90s or 3m (default: {BUDGET_S:g}s; {BUDGET_OF_ALL_S:g}s with "
+        "--precision all)",
     )
     options.add_json(command)
 
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(done.to_json())
     else:
         _summary(done)
-    return 0
+    return STOPPED if done.interrupted else 0
 
 
 def _run_all(arguments: argparse.Namespace, slo: Slo) -> int:
@@ -122,13 +123,15 @@ def _summary(done: demo.DemoResult) -> None:
     out.print(table)
     out.print()
     for result in done.capacities.values():
-        for line in capacity.summary(result):
-            out.print(f"  {line}", markup=False)
+        summary.show(result)
     out.print()
-    out.print(f"  report   {done.report}")
-    out.print(f"  digit    {done.digit}")
-    out.print(f"  models   {', '.join(recipes.NAMES)}: `fathom serve`, then `fathom infer`")
-    out.print(f"  took     {done.seconds:.0f} s")
+    for word, text in {
+        "report": str(done.report),
+        "serve": "fathom serve",
+        "ask": f"fathom infer image_classifier image=@{done.digit}",
+        "took": f"{done.seconds:.0f} s",
+    }.items():
+        out.print(f"  {word:<{WORD_WIDTH}}{text}", markup=False)
 
 
 def table_stations() -> tuple[str, ...]:

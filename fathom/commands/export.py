@@ -17,7 +17,7 @@ from export.recipe import Recipe
 from fathom import engines, options
 from fathom.errors import UsageError
 from fathom.figures import cell
-from fathom.output import Steps, err, out, print_json
+from fathom.output import Steps, note, out, print_json
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -84,9 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Steps() as steps:
         for recipe in chosen:
             if arguments.precision != FP32 and arguments.precision not in recipe.reduced:
-                err.print(
-                    f"[yellow]note[/yellow] {recipe.name} is left as it is: {recipe.why_not_reduced}", soft_wrap=True
-                )
+                note(f"{recipe.name} is left as it is: {recipe.why_not_reduced}")
                 continue
             with steps.step(f"export {recipe.name}") as step:
                 result = export_model(
@@ -103,8 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
             results.append(result)
             builder.export(recipe, arguments.model_repository, steps, force=arguments.force)
     for result in results:
-        for note in result.notes:
-            err.print(f"[yellow]note[/yellow] {note}", markup=True)
+        for line in result.notes:
+            note(line)
     if arguments.json:
         print_json({"models": [{**as_json(result), "engine": builder.to_json(result.recipe)} for result in results]})
     else:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clients import TLS, Client, InsecureConnectionWarning, Model
+from clients import TLS, Client, DeadlineExceeded, InsecureConnectionWarning, InvalidInput, Model
 from fathom import answers, inputs, latencies, options, payloads
 from fathom.errors import UsageError
 from fathom.output import err, out, print_json
@@ -89,6 +89,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Ask and print."""
     _check(arguments)
+    try:
+        return _run(arguments)
+    except DeadlineExceeded as error:
+        raise UsageError(str(error).replace("timeout_s", "--timeout")) from error
+    except InvalidInput as error:
+        raise UsageError(f"{error}{inputs.forgotten_at(arguments.inputs)}") from error
+
+
+def _run(arguments: argparse.Namespace) -> int:
     connection = _connection(arguments)
     with connect(arguments.server, arguments.model_repository) as server, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", InsecureConnectionWarning)

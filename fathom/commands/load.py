@@ -15,8 +15,10 @@ from pathlib import Path
 from rich.table import Table
 
 from fathom import options
-from fathom.commands.capacity import COLOURS, point_row, points_table, traffic
-from fathom.output import err, out, print_json
+from fathom.arguments import STOPPED
+from fathom.commands.capacity import traffic
+from fathom.live_table import coloured, points_table
+from fathom.output import err, out, print_json, say
 from fathom.servers import connect
 from loadtests.capacity import CapacityRequest
 from loadtests.load import load
@@ -61,7 +63,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help=f"gRPC endpoint (default: {options.DEFAULT_SERVER}, or one started for this)",
     )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of arrivals and inputs (default: 0)")
-    command.add_argument("--workers", type=int, default=1, metavar="N", help="generator processes (default: 1)")
+    command.add_argument(
+        "--workers", type=options.count, default=1, metavar="N", help="generator processes (default: 1)"
+    )
     options.add_repository(command)
     options.add_json(command)
     command.epilog = "schedules:\n" + "\n".join(f"  {form:<22}{meaning}" for form, meaning in FORMS.items())
@@ -84,14 +88,14 @@ def run(arguments: argparse.Namespace) -> int:
         with err.status(f"firing for {plan.duration_s:.4g} s"):
             point = load(request, plan)
     if arguments.json:
-        print_json({"model": request.model, "server": server, **point.to_json()})
+        print_json({"model": request.model, "server": server, "slo": ", ".join(map(str, slos)), **point.to_json()})
     else:
-        table = points_table()
-        table.add_row(*point_row(point))
-        out.print(table)
+        out.print(points_table([point], width=out.width))
         if point.models:
             out.print(models_table(point))
-        out.print(f"{', '.join(arguments.slo)}: {point.verdict}, {point.reason}", markup=False)
+        say(f"{', '.join(arguments.slo)}: {point.verdict}, {point.reason}")
+    if point.stopped == "asked":
+        return STOPPED
     return 0 if point.verdict == "pass" else 1
 
 
@@ -103,7 +107,5 @@ def models_table(point: Point) -> Table:
     table.add_column("verdict")
     for entry in point.models:
         values = ("-" if value is None else f"{value:.2f}" for value in (entry.p50_ms, entry.p99_ms))
-        colour = COLOURS.get(entry.verdict, "yellow")
-        verdict = f"[{colour}]{entry.verdict}[/{colour}]"
-        table.add_row(entry.model, str(entry.requests), str(entry.errors), *values, verdict)
+        table.add_row(entry.model, str(entry.requests), str(entry.errors), *values, coloured(entry.verdict))
     return table

@@ -13,16 +13,18 @@ from pathlib import Path
 
 from fathom import kubernetes, options
 from fathom.errors import UsageError
-from fathom.output import out, print_json
+from fathom.output import print_json, say
 from loadtests.errors import ResultsError
 from loadtests.plan import DEFAULT_HEADROOM, DEFAULT_SPARE, DeploymentPlan, make_plan
-from loadtests.slo import format_ms
+from loadtests.slo import format_ms, format_rate
 from loadtests.store import Stored, read_runs
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom plan`."""
-    command.add_argument("--rate", type=float, required=True, metavar="RATE", help="requests/s at the busiest time")
+    command.add_argument(
+        "--rate", type=options.rate, required=True, metavar="RATE", help="requests/s at the busiest time"
+    )
     command.add_argument(
         "--report", type=Path, default=Path("results"), metavar="DIR", help="a folder that `fathom capacity` wrote"
     )
@@ -63,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(plan.to_json())
     else:
         for line in describe(plan):
-            out.print(line)
+            say(line)
     return 0
 
 
@@ -84,10 +86,10 @@ def describe(plan: DeploymentPlan) -> list[str]:
     """The plan for a person."""
     needed = plan.replicas - plan.spare
     lines = [
-        f"{plan.replicas:,} replicas of {plan.model} hold {plan.rate_per_s:,g}/s under {plan.slo} "
-        f"({needed:,} + {plan.spare} spare, each certified for {plan.certified_per_s:.4g}/s)",
-        f"load per replica   {plan.load_per_s:.4g}/s with all of them{_p99(plan, plan.expected_p99_ms)}",
-        f"                   {plan.load_without_spare_per_s:.4g}/s without the spare"
+        f"{plan.replicas:,} replicas of {plan.model} hold {format_rate(plan.rate_per_s)} under {plan.slo} "
+        f"({needed:,} + {plan.spare} spare, each certified for {format_rate(plan.certified_per_s)})",
+        f"load per replica   {format_rate(plan.load_per_s)} with all of them{_p99(plan, plan.expected_p99_ms)}",
+        f"                   {format_rate(plan.load_without_spare_per_s)} without the spare"
         + _p99(plan, plan.expected_p99_without_spare_ms),
         f"queue limit        max_queue_size {plan.max_queue_size}, default_timeout_microseconds "
         f"{plan.queue_timeout_us} (default_queue_policy of each replica)",

@@ -19,7 +19,7 @@ from export.recipe import Recipe
 from fathom import options
 from fathom.errors import UsageError
 from fathom.figures import cell
-from fathom.output import Steps, err, out, print_json
+from fathom.output import Steps, note, out, print_json
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         out.print(f"ONNX Runtime, one thread; {vnni.sentence()}", markup=False)
     for row in rows:
         if row.passed is False:
-            err.print(f"[yellow]note[/yellow] {row.model} at {row.precision}: {row.gate}", soft_wrap=True)
+            note(f"{row.model} at {row.precision}: {row.gate}")
     return 1 if any(row.passed is False for row in rows) else 0
 
 

@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from clients import Client
+from clients import Client, InferenceError
 from fathom import options
 from fathom.errors import UsageError
 from fathom.output import err, print_json
@@ -72,6 +72,13 @@ def run(arguments: argparse.Namespace) -> int:
         except RolloutError as error:
             print(f"fathom publish: {' '.join(str(error).split())}", file=sys.stderr)
             return 1
+        except InferenceError as error:
+            if "explicit model load" not in error.details:
+                raise
+            raise UsageError(
+                f"{error.endpoint or 'the server'} loads no models on request: start it with "
+                "--model-control-mode=explicit --load-model=*"
+            ) from error
     if arguments.json:
         print_json({"model": arguments.model, "version": version})
     else:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fathom import options
 from fathom.errors import UsageError
-from fathom.output import out, print_json
+from fathom.output import out, print_json, say, say_as
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the page and say where."""
     if (arguments.folder is None) == (arguments.compare is None):
-        raise UsageError("give one folder for its report, or --compare with two or more")
+        raise UsageError("give one folder for its report, as in `fathom report results`, or --compare with two or more")
     return _compare(arguments) if arguments.compare else _report(arguments)
 
 
@@ -47,7 +47,7 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"report": str(path)})
     else:
-        out.print(str(path))
+        out.print(str(path), markup=False)
     return 0
 
 
@@ -60,10 +60,10 @@ def _compare(arguments: argparse.Namespace) -> int:
         print_json({"report": str(path), "comparisons": [comparison.to_json() for comparison in found]})
         return 0
     for comparison in found:
-        out.print(f"{comparison.model} under {comparison.slo}")
+        say(f"{comparison.model} under {comparison.slo}")
         for change in comparison.changes:
-            out.print(f"  {change.sentence}")
-            for note in change.notes:
-                out.print(f"  note: {note}")
-    out.print(f"report  {path}")
+            say_as("found", change.sentence)
+            for line in change.notes:
+                say_as("mind", line)
+    out.print(f"  report: {path}", markup=False)
     return 0

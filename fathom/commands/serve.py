@@ -24,10 +24,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="serve configs/NAME.pbtxt of the models that have one (default: cpu where there is no GPU driver)",
     )
     command.add_argument("--address", default="127.0.0.1", metavar="IP", help="listen here (default: %(default)s)")
-    command.add_argument("--grpc-port", type=int, default=8001, metavar="N", help="default: %(default)s; 0: a free one")
-    command.add_argument("--http-port", type=int, default=8000, metavar="N", help="default: %(default)s; 0: a free one")
     command.add_argument(
-        "--metrics-port", type=int, default=8002, metavar="N", help="default: %(default)s; 0: a free one"
+        "--grpc-port", type=options.port, default=8001, metavar="N", help="default: %(default)s; 0: a free one"
+    )
+    command.add_argument(
+        "--http-port", type=options.port, default=8000, metavar="N", help="default: %(default)s; 0: a free one"
+    )
+    command.add_argument(
+        "--metrics-port", type=options.port, default=8002, metavar="N", help="default: %(default)s; 0: a free one"
     )
     options.add_json(command)
 
@@ -39,9 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
         repository,
         config_name=arguments.config_name or options.default_config_name(repository),
         address=arguments.address,
-        grpc_port=arguments.grpc_port or None,
-        http_port=arguments.http_port or None,
-        metrics_port=arguments.metrics_port or None,
+        grpc_port=arguments.grpc_port,
+        http_port=arguments.http_port,
+        metrics_port=arguments.metrics_port,
         admin_token=os.environ.get("FATHOM_ADMIN_TOKEN"),
     )
     with err.status(f"starting Triton with {repository}"):
@@ -52,9 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
                 {"grpc": server.grpc_url, "http": server.http_url, "metrics": server.metrics_url, "pid": server.pid}
             )
         else:
-            err.print(
-                f"[green]ready[/green]  gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}"
-            )
+            err.print("[green]ready[/green]", end="  ")
+            where = f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}"
+            err.print(where, markup=False, soft_wrap=True)
             err.print("Ctrl-C stops it once the requests in flight are answered")
         while server.is_alive():
             time.sleep(0.5)

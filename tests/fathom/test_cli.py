@@ -89,7 +89,21 @@ MISTAKES = {
     ),
     "weights for several models": (["export", "--weights", "x"], ["--weights is for one model"]),
     "an unreadable SLO": (["capacity", "rain_forecast", "--slo", "fast"], ["'fast'", "p99=50ms"]),
-    "a report folder that is none": (["report", "nowhere"], ["nowhere"]),
+    "a report folder that is none": (["report", "nowhere"], ["nowhere does not exist", "fathom capacity MODEL --slo"]),
+    "a file where a folder is due": (["report", __file__], ["is not a folder"]),
+    "one run compared with itself": (["report", "--compare", ".", "."], ["named twice"]),
+    "a plan without a measurement": (
+        ["plan", "--rate", "9", "--report", "no"],
+        ["no does not exist", "capacity MODEL"],
+    ),
+    "an SLO without a latency": (["capacity", "rain_forecast", "--slo", "errors=1%"], ["errors=1% limits no latency"]),
+    "a misspelt model of a search": (["capacity", "rain_forcast", "--slo", "p99=9ms"], ["did you mean rain_forecast?"]),
+    "a misspelt input": (["infer", "rain_forecast", "humidity=9"], ["did you mean humidity_pct?"]),
+    "a file without its @": (["infer", "image_classifier", "image={here}"], ["to send the file, write image=@"]),
+    "a file without its input": (["infer", "image_classifier", "@{here}"], ["write image=@"]),
+    "too little time": (["infer", "rain_forecast", "--example", "--timeout", "0.0001"], ["raise --timeout"]),
+    "an address of no machine": (["serve", "--address", "nowhere.invalid"], ["8001 on nowhere.invalid cannot be used"]),
+    "a folder of results that is a file": (["demo", "--results", __file__], ["test_cli.py: File exists"]),
     "an unknown configuration name": (["serve", "--config-name", "h9000"], ["named 'h9000'"]),
 }
 
@@ -100,7 +114,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(case, served, exported_reposito
     arguments = [argument.format(here=__file__) for argument in arguments]
     if arguments[0] in ("infer", "capacity"):
         arguments += ["--server", served.grpc_url]
-    if arguments[0] in ("export", "serve"):
+    if arguments[0] in ("demo", "export", "serve") or "--example" in arguments:
         arguments += ["--model-repository", str(exported_repository)]
     status, out, err = fathom(*arguments, capsys=capsys)
     assert status == 2

@@ -121,7 +121,7 @@ def test_what_tensorrt_cannot_take_is_a_note(
     with_gpu(**REFUSED)
     status, document, said = export(repository, capsys=capsys)
     assert (status, document["engine"]) == (0, None)
-    assert "note no engine: TensorRT 11.4.0.106 cannot take model.onnx: the parser gives no reason" in said
+    assert "note: no engine: TensorRT 11.4.0.106 cannot take model.onnx: the parser gives no reason" in said
 
 
 def test_what_tensorrt_cannot_take_is_an_error_where_it_was_asked_for(

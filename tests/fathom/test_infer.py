@@ -197,11 +197,15 @@ def test_nobody_at_the_address_is_a_short_line(capsys):
 
 @pytest.mark.parametrize(
     ("server", "said"),
-    [("localhost", "'localhost' names no port: write localhost:8001"), ("nohost.invalid:1", "no host of that name")],
+    [
+        ("localhost", "'localhost' names no port: write localhost:8001"),
+        ("http://localhost:8001", "write the gRPC endpoint without a scheme, as in localhost:8001"),
+        ("nohost.invalid:1", "no host of that name"),
+    ],
 )
 def test_an_address_that_cannot_be_right_is_a_short_line(server, said, capsys):
     assert cli.main(["infer", "m", "x=1", "--server", server, "--timeout", "5"]) == 2
     *warnings, line = capsys.readouterr().err.splitlines()
     assert said in line
-    assert len(warnings) == ("." in server)
+    assert len(warnings) == (server == "nohost.invalid:1")
     assert all("--tls-ca" in warning for warning in warnings)

@@ -106,6 +106,17 @@ def test_the_command_reports_what_was_refused(
     assert "holds no files" in capsys.readouterr().err
 
 
+def test_a_server_that_loads_nothing_on_request_is_one_line(
+    small_server: TritonServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = rolling_models.tripling(tmp_path / "new")
+    where = ["--server", small_server.grpc_url, "--model-repository", str(small_server.model_repository)]
+    assert main(["publish", "double", "--from", str(files), *where]) == 2
+    said = capsys.readouterr().err
+    assert "loads no models on request: start it with --model-control-mode=explicit" in said
+    assert said.count("\n") == 1
+
+
 def test_an_unknown_model_is_refused(server: TritonServer, client: Client, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no model triple"):
         roll([client], "triple", tmp_path, server.model_repository, QUICK)

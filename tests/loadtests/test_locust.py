@@ -205,6 +205,10 @@ def test_the_web_page_steers_the_rate_and_shows_the_slos(start_queue, start_locu
         page.open(f"http://127.0.0.1:{port}/")
         page.wait_for("/\\d+ of [\\d,]+ over/.test(document.querySelector('#fathom')?.innerText)")
         page.wait_for("document.querySelector('#fathom').innerText.includes('p50=20ms')")
+        page.evaluate("document.querySelector('#fathom button').click()")
+        assert page.evaluate("document.querySelector('#fathom dl')") is None
+        page.evaluate("document.querySelector('#fathom button').click()")
+        assert "send lag p99" in page.evaluate("document.querySelector('#fathom dl').innerText")
         page.screenshot(tmp_path / "running.png")
         assert ask(port, "/swarm", user_count="200", **form)["success"]
         page.wait_for("document.querySelector('#fathom').innerText.includes('200.0')")

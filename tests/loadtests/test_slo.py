@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from loadtests.errors import BadRequestError
@@ -37,7 +39,7 @@ def test_quotes_what_it_does_not_understand_and_shows_the_form(text):
 def test_limits_of_several():
     slos = [Slo.parse(text) for text in ("p99=50ms", "p50=10ms", "errors=0.1%")]
     assert (tightest_limit_ms(slos), loosest_limit_ms(slos)) == (10.0, 50.0)
-    with pytest.raises(BadRequestError, match="no latency limit"):
+    with pytest.raises(BadRequestError, match="limits no latency"):
         tightest_limit_ms(slos[2:])
 
 
@@ -46,5 +48,7 @@ def test_an_slo_of_a_mix_is_said_once():
     copies = [Slo.parse(f"{model}:p99=50ms") for model in ("double", "echo")]
     assert as_asked([whole, named, *copies]) == [whole, named]
     assert describe_slos([whole, *copies]) == "p99=50ms together and for each model"
+    other, *others = [replace(slo, allowed_share=0.5) for slo in (whole, *copies)]
+    assert describe_slos([whole, other, *copies, *others]) == "p99=50ms, p50=50ms (together and for each model)"
     assert describe_slos([whole, named, *copies]) == "p99=50ms together and for each model, echo:p50=5ms"
     assert describe_slos([named]) == "echo:p50=5ms"

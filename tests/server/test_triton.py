@@ -175,7 +175,7 @@ def test_a_port_in_use_is_named(name, tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ServerStartError, match=rf"{name} {port} .* in use"):
+        with pytest.raises(ServerStartError, match=rf"{name} {port} on .* \(in use\): stop what listens there"):
             TritonServer(tmp_path, **{name: port}).start()
 
 

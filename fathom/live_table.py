@@ -1,0 +1,107 @@
+"""The table of a capacity search, which grows in the terminal while the search runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from fathom.output import err
+from loadtests.point import Point
+from loadtests.slo import format_rate
+
+COLOURS = {"pass": "green", "fail": "red", "invalid": "magenta"}
+_NEEDED_WIDTH = 74
+_COLUMNS = {
+    "rate/s": ("rate_per_s", 1),
+    "requests": ("requests", 0),
+    "p50\nms": ("p50_ms", 2),
+    "p99\nms": ("p99_ms", 2),
+    "queue\nms": ("queue_ms", 2),
+    "compute\nms": ("compute_ms", 2),
+    "mean\nbatch": ("mean_batch", 2),
+    "lag\np99 ms": ("send_lag_p99_ms", 2),
+}
+"""Head: key of the point's JSON and digits behind the point."""
+_NARROW = ("rate/s", "p99\nms")
+
+
+class LiveTable:
+    """Called with each point; between two a line tells that the search goes on and how much of the budget is used."""
+
+    def __init__(self, budget_s: float) -> None:
+        self._points: list[Point] = []
+        self._budget_s = budget_s
+        self._began_s = time.monotonic()
+        self._spinner = Spinner("dots")
+        self.running = True
+
+    def __call__(self, point: Point) -> None:
+        self._points.append(point)
+
+    def __bool__(self) -> bool:
+        return bool(self._points)
+
+    def render(self) -> RenderableType:
+        shown: list[RenderableType] = [points_table(self._points, width=err.width)] if self._points else []
+        if self.running:
+            what = "searching" if self._points else "asking one request at a time"
+            used_s = time.monotonic() - self._began_s
+            self._spinner.update(text=Text(f"{what}: {used_s:.0f} s of about {self._budget_s:.0f} s"))
+            shown.append(self._spinner)
+        return Group(*shown)
+
+
+@contextmanager
+def live_table(budget_s: float, *, transient: bool) -> Iterator[Callable[[Point], None]]:
+    """What shows each point on stderr: a table that grows on a terminal, and a line each in a file or a pipe.
+
+    Nothing of the table stays where there was no point, nor if it is `transient`.
+    """
+    if not err.is_terminal:
+        yield lambda point: err.print(line(point), markup=False, soft_wrap=True)
+        return
+    table = LiveTable(budget_s)
+    with Live(console=err, get_renderable=table.render, refresh_per_second=4, transient=transient) as live:
+        try:
+            yield table
+        finally:
+            table.running = False
+            live.transient = transient or not table
+
+
+def line(point: Point) -> str:
+    """A point for a log."""
+    values = ", ".join(f"{name} {_cell(value, 2)} ms" for name, value in (("p50", point.p50_ms), ("p99", point.p99_ms)))
+    return (
+        f"{point.phase:<8}{format_rate(point.rate_per_s):>10}  {point.requests:>8,} requests, {values}: {point.verdict}"
+    )
+
+
+def points_table(points: Sequence[Point], *, width: int) -> Table:
+    """One row per point; on a terminal of less than 74 columns only what decides."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    heads = tuple(_COLUMNS) if width >= _NEEDED_WIDTH else _NARROW
+    table.add_column("phase", no_wrap=True, min_width=7)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True, vertical="bottom")
+    table.add_column("verdict", no_wrap=True)
+    for point in points:
+        values = (_cell(getattr(point, _COLUMNS[head][0]), _COLUMNS[head][1]) for head in heads)
+        table.add_row(point.phase, *values, coloured(point.verdict))
+    return table
+
+
+def coloured(verdict: str) -> str:
+    """The word, as rich's markup."""
+    return f"[{COLOURS.get(verdict, 'yellow')}]{verdict}[/]"
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

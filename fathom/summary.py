@@ -1,0 +1,78 @@
+"""A capacity result for a person at a terminal: the answer, both numbers in a sentence each, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from fathom.output import out, say_as
+from loadtests import explain
+from loadtests.result import CapacityResult
+from loadtests.slo import as_asked, describe_slos
+
+
+def show(result: CapacityResult, *, options: str = "") -> None:
+    """Print it; `options` are those that its commands must be given to mean the same server and models."""
+    out.print(headline(result), markup=False, soft_wrap=True)
+    for word, sentence in sentences(result):
+        say_as(word, sentence)
+    for word, command in next_steps(result, options):
+        out.print(f"  {word}: {command}", markup=False, soft_wrap=True)
+
+
+def headline(result: CapacityResult) -> str:
+    """The answer."""
+    slos = describe_slos(result.slos)
+    if result.capacity_per_s is not None:
+        return f"{result.model} holds {result.capacity_per_s:,.1f} requests/s under {slos}"
+    if result.verdict == "fail":
+        return f"{result.model} misses {slos} at every rate that was tried"
+    return f"no rate is certified for {result.model} under {slos}"
+
+
+def sentences(result: CapacityResult) -> list[tuple[str, str]]:
+    """Each of the two numbers by its word, then what to mind."""
+    shown = []
+    if result.capacity_per_s is not None and result.certificate is not None:
+        sure = "a server that misses the SLO would look this good at most one time in a hundred"
+        shown.append(("certified", f"{result.capacity_per_s:,.1f}/s: {result.certificate.describe()}; {sure}"))
+    else:
+        shown.append(("certified", f"none: {result.finding}{explain.missed_by(result)}"))
+    if result.capacity_estimate_per_s is not None and result.capacity_estimate_interval_per_s is not None:
+        low, high = result.capacity_estimate_interval_per_s
+        text = f"{result.capacity_estimate_per_s:,.1f}/s, 95 % between {low:,.1f} and {high:,.1f}: "
+        shown.append(("estimated", f"{text}where all probes together put the edge, which none of them proves"))
+    elif result.capacity_per_s is not None:
+        shown.append(("estimated", "none: no rate that was tried was too high"))
+    if warning := explain.warn(result):
+        shown.append(("mind", warning))
+    if result.partial:
+        shown.append(("partial", f"{result.ended_because}; the probes until then count"))
+    return shown
+
+
+def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str]]:
+    """(what for, command)."""
+    if result.folder is None:
+        return []
+    folder = shlex.quote(str(Path(result.folder).parent))
+    budget_s = float(result.settings.get("budget_s", 180))
+    again = f"fathom capacity {_traffic(result)}{options} --resume {folder}"
+    steps = []
+    if result.partial:
+        steps.append(("to go on", f"{again} --budget {budget_s:g}s"))
+    elif result.verdict == "invalid":
+        steps.append(("with more generators", f"fathom capacity {_traffic(result)}{options} --workers 2"))
+    elif result.verdict != "fail" and (bought := explain.worth_more(result)):
+        minutes, rate_per_s = bought
+        what = f"to certify about {rate_per_s:,.0f}/s, {minutes} min more"
+        steps.append((what, f"{again} --budget {budget_s + 60 * minutes:g}s"))
+    if result.capacity_per_s is not None:
+        steps.append(("replicas for a load", f"fathom plan --rate RATE --report {shlex.quote(result.folder)}"))
+    return steps
+
+
+def _traffic(result: CapacityResult) -> str:
+    mix = result.settings.get("mix") or {}
+    models = [f"{model}={weight:.4g}" for model, weight in mix.items()] if len(mix) > 1 else [result.model]
+    return " ".join([*models, *(f"--slo {slo}" for slo in as_asked(result.slos))])

@@ -1,0 +1,105 @@
+"""What a person reads of a capacity result: the answer, both numbers explained, what to mind, what to do next."""
+
+import io
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from simulated import run_search
+
+from fathom import cli, summary
+from fathom.live_table import points_table
+from loadtests.result import INTERRUPTED, CapacityResult, summarise
+from loadtests.slo import Slo
+
+SLO = Slo.parse("p99=20ms")
+FOLDER = str(Path("results") / "queue")
+
+
+@pytest.fixture(scope="module")
+def points():
+    return tuple(run_search(SLO, 0.002, budget_s=30, seed=0))
+
+
+def result_of(points, partial="", **settings) -> CapacityResult:
+    found = summarise(points, (SLO,), model="queue", server="host:8001", base_seed=0, partial=partial, folder=FOLDER)
+    return replace(found, settings={"budget_s": 30.0, **settings})
+
+
+def test_a_certified_rate_and_an_estimate_are_a_sentence_each(points):
+    result = result_of(points)
+    assert summary.headline(result) == f"queue holds {result.capacity_per_s:,.1f} requests/s under p99=20ms"
+    said = dict(summary.sentences(result))
+    assert list(said) == ["certified", "estimated"]
+    assert "over 20ms" in said["certified"]
+    assert "at most one time in a hundred" in said["certified"]
+    assert "95 % between" in said["estimated"]
+
+
+def test_the_next_steps_are_commands_that_are_understood(points):
+    steps = dict(summary.next_steps(result_of(points), " --server host:8001"))
+    for command in steps.values():
+        program, name, *rest = shlex.split(command.replace("RATE", "100"))
+        assert program == "fathom"
+        options = cli.parser(name).parse_args([name, *rest])
+        assert str(getattr(options, "resume", None) or options.report) in ("results", FOLDER)
+    assert any("--report results/queue" in command for command in steps.values())
+    longer = next(command for word, command in steps.items() if "min more" in word)
+    assert float(longer.rpartition(" ")[2].removesuffix("s")) >= 90
+
+
+def test_an_interrupted_search_says_how_to_go_on(points):
+    result = result_of(points[:2], partial=INTERRUPTED)
+    assert dict(summary.sentences(result))["partial"] == "interrupted; the probes until then count"
+    assert summary.next_steps(result)[0][0] == "to go on"
+
+
+def test_a_reason_is_told_once(points):
+    lost = replace(points[1], stopped="connection lost", verdict="fail", passes=False, reason="the server went away: x")
+    result = result_of((points[0], lost), partial="the server went away at 400/s")
+    assert "went away" not in dict(summary.sentences(result))["certified"]
+    assert result.ended_because == "the server went away at 400/s"
+
+
+def test_what_was_cut_off_says_nothing_against_its_rate(points):
+    cut = replace(points[0], stopped="asked", verdict="undecided", passes=False, reason="interrupted")
+    result = result_of((cut,), partial=INTERRUPTED)
+    assert (result.verdict, result.finding) == ("undecided", "no probe was finished")
+
+
+def test_a_missed_slo_says_by_how_much(points):
+    def missed(point, rate_per_s, p99_ms):
+        return replace(point, rate_per_s=rate_per_s, p99_ms=p99_ms, verdict="fail", passes=False, phase="double")
+
+    invalid = replace(missed(points[2], 10, 90.0), verdict="invalid")
+    result = result_of((missed(points[0], 200, 60.0), missed(points[1], 100, 32.5), invalid))
+    assert summary.headline(result) == "queue misses p99=20ms at every rate that was tried"
+    said = dict(summary.sentences(result))["certified"]
+    assert said.startswith("none: even 100/s is too much")
+    assert said.endswith("; its p99 was 32.5 ms, 12.5 ms too long")
+    assert summary.next_steps(result) == []
+
+
+def test_a_busy_machine_and_a_late_generator_are_said(points):
+    spoiled = [replace(p, verdict="invalid", reason="late; use more workers (--workers)") for p in points[:-1]]
+    said = dict(summary.sentences(result_of((*spoiled, points[-1]), busy_before_share=0.6)))["mind"]
+    assert "60 % busy before the test began" in said
+    assert f"{len(points) - 1} of {len(points)} probes prove nothing" in said
+    assert "use more workers" in said
+    late = result_of(spoiled)
+    assert late.verdict == "invalid"
+    assert "mind" not in dict(summary.sentences(late))
+    assert summary.next_steps(late)[0][1].endswith("--workers 2")
+
+
+@pytest.mark.parametrize(("width", "columns"), [(80, 10), (50, 4)])
+def test_the_table_fits_the_terminal(points, width, columns):
+    table = points_table(points, width=width)
+    assert len(table.columns) == columns
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table)
+    shown = console.export_text()
+    assert "…" not in shown
+    assert all(f"{point.rate_per_s:.1f}" in shown for point in points)
