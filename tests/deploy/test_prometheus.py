@@ -52,9 +52,7 @@ def prometheus(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert objectives.main(["--folder", str(watcher.folder), str(result)]) == 0
     watcher.hurry()
     for replica in fleet.replicas:
-        if not replica.is_ready():
-            replica.kill()
-            replica.start()
+        fleet.bring_back(replica)
     gpu = Recording(Path(__file__).with_name("gpu_metrics.txt"))
     registry = prometheus_client.CollectorRegistry()
     exporter, thread = prometheus_client.start_http_server(0, "127.0.0.1", registry)

@@ -100,7 +100,7 @@ class Balancer:
             self._process.wait(10)
 
     def metrics(self) -> str:
-        return str(urllib.request.urlopen(f"http://{LOOPBACK}:{self.metrics_port}/metrics", timeout=2).read(), "utf-8")
+        return str(urllib.request.urlopen(f"http://{LOOPBACK}:{self.metrics_port}/metrics", timeout=10).read(), "utf-8")
 
     def states(self) -> dict[str, str]:
         """The state of each server: UP, DOWN, DRAIN, ..."""
@@ -113,9 +113,17 @@ class Balancer:
         """Wait for it; returns the seconds it took."""
         start = time.monotonic()
         while self.states().get(server) != state:
-            assert time.monotonic() < start + timeout_s, f"{server} is {self.states().get(server)}, not {state}"
+            assert time.monotonic() < start + timeout_s, f"{server} is not {state}: {self.report()}"
             time.sleep(0.05)
         return time.monotonic() - start
+
+    def report(self) -> str:
+        """What HAProxy thinks of its servers, and the end of its log."""
+        checks = re.findall(
+            r'^haproxy_server_check_status\{proxy="triton",(server="[\w-]+",state="\w+")\} 1', self.metrics(), re.M
+        )
+        log = (self.folder / "haproxy.log").read_text(errors="replace").splitlines()[-10:]
+        return "\n".join([f"states {self.states()}", f"last checks {checks}", *log])
 
     def answered(self) -> dict[str, int]:
         """Answers of each server so far."""
@@ -128,8 +136,40 @@ class Balancer:
 
 
 @dataclass(frozen=True)
+class Return:
+    """How a server came back into use."""
+
+    after_s: float  # from ready again until the balancer used it again
+    ended: tuple[int, ...]  # exit statuses it ended with before
+
+
+@dataclass(frozen=True)
 class Fleet:
     """Two replicas and what balances them."""
 
     replicas: tuple[Replica, Replica]
     balancer: Balancer
+
+    def bring_back(self, replica: Replica, timeout_s: float = 15.0) -> Return:
+        """Wait until the balancer uses `replica`, started again whenever it has ended: `restart: unless-stopped`.
+
+        Fails where a start takes a minute, or where the balancer leaves a ready server unused for `timeout_s`.
+        """
+        ended: list[int] = []
+        ready_at: float | None = None
+        deadline = time.monotonic() + 60
+        while ready_at is None or self.balancer.states().get(replica.name) != "UP":
+            if (status := replica.exit_status()) is not None:
+                ended.append(status)
+                replica.kill()
+                replica.start(wait=False)
+                ready_at, deadline = None, time.monotonic() + 60
+            elif ready_at is None and replica.is_ready():
+                ready_at = time.monotonic()
+                deadline = ready_at + timeout_s
+            assert time.monotonic() < deadline, (
+                f"{replica.name} is {'ready but not used' if ready_at else 'not ready'}, ended before with {ended}: "
+                f"{self.balancer.report()}\n{replica.log_tail(10)}"
+            )
+            time.sleep(0.05)
+        return Return(time.monotonic() - ready_at, tuple(ended))

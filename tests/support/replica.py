@@ -72,7 +72,7 @@ class Replica:
             )
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         while not (found := children.read_text().split()):
-            assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
+            assert self._process.poll() is None, self.log_tail()
             time.sleep(0.01)
         self._group = int(found[0])  # the entry point gives it a session, so that its stubs are found with it
         if wait:
@@ -88,8 +88,18 @@ class Replica:
     def await_ready(self, timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not self.is_ready():
-            assert time.monotonic() < deadline, (self.folder / "log").read_text()[-2000:]
+            assert self.exit_status() is None, f"{self.name} ended with {self.exit_status()}: {self.log_tail()}"
+            assert time.monotonic() < deadline, f"{self.name} is not ready after {timeout_s:g} s: {self.log_tail()}"
             time.sleep(0.05)
+
+    def exit_status(self) -> int | None:
+        """Of the entry point: 128 + N where signal N ended tritonserver, None while it runs."""
+        return self._process.poll() if self._process is not None else None
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The end of the log without Triton's tables."""
+        text = (self.folder / "log").read_text(errors="replace")
+        return "\n".join([line for line in text.splitlines() if line and line[0] not in "+|"][-lines:])
 
     def terminate(self) -> None:
         """What `docker stop` sends: SIGTERM to the entry point."""
