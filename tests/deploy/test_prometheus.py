@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -119,6 +120,13 @@ def test_every_alert_reads_series_that_exist(prometheus: Prometheus, alert: dict
     assert words
     for metric in words:
         assert prometheus.eventually(metric), f"{alert['alert']} reads {metric}, which nothing exports"
+
+
+@needs("haproxy", "haproxy")
+def test_every_exporter_names_the_format_that_prometheus_3_insists_on(fleet: Fleet) -> None:
+    """The tests' Prometheus 2 takes anything; compose's refuses a scrape without a known Content-Type."""
+    for url in (fleet.replicas[1].metrics_url, f"http://127.0.0.1:{fleet.balancer.metrics_port}/metrics"):
+        assert urllib.request.urlopen(url, timeout=10).headers.get_content_type() == "text/plain", url
 
 
 @needs("prometheus", "prometheus")
