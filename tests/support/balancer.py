@@ -94,6 +94,13 @@ class Balancer:
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
+    def await_log(self, text: str, timeout_s: float = 10.0) -> None:
+        """Wait until HAProxy has said `text`."""
+        deadline = time.monotonic() + timeout_s
+        while text not in (self.folder / "haproxy.log").read_text(errors="replace"):
+            assert time.monotonic() < deadline, f"not said: {text}: {self.report()}"
+            time.sleep(0.05)
+
     def close(self) -> None:
         if self._process is not None:
             self._process.terminate()
@@ -153,7 +160,7 @@ class Fleet:
     def bring_back(self, replica: Replica, timeout_s: float = 15.0) -> Return:
         """Wait until the balancer uses `replica`, started again whenever it has ended: `restart: unless-stopped`.
 
-        Fails where a start takes a minute, or where the balancer leaves a ready server unused for `timeout_s`.
+        Fails where it ends three times, a start takes a minute, or a ready server stays unused for `timeout_s`.
         """
         ended: list[int] = []
         ready_at: float | None = None
@@ -167,7 +174,8 @@ class Fleet:
             elif ready_at is None and replica.is_ready():
                 ready_at = time.monotonic()
                 deadline = ready_at + timeout_s
-            assert time.monotonic() < deadline, (
+            given_up = time.monotonic() > deadline or len(ended) == 3
+            assert not given_up, (
                 f"{replica.name} is {'ready but not used' if ready_at else 'not ready'}, ended before with {ended}: "
                 f"{self.balancer.report()}\n{replica.log_tail(10)}"
             )
