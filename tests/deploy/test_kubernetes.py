@@ -17,6 +17,7 @@ import yaml
 from debian import needs
 from replica import ROOT
 
+from deploy.kubernetes import rules
 from fathom import kubernetes
 from loadtests.plan import DeploymentPlan
 from server.command import container_options, triton_command
@@ -25,7 +26,7 @@ FOLDER = ROOT / "deploy" / "kubernetes"
 CRDS = Path(__file__).with_name("crds")
 BASE, GPU = FOLDER / "base", FOLDER / "overlays" / "gpu"
 # Of KEDA and the Prometheus operator, which the validator does not carry: their schemas lie in crds/.
-CUSTOM = {"ScaledObject", "ServiceMonitor"}
+CUSTOM = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
 needs_kubectl = needs("kubectl", "kubectl 1.21 or newer, which is not Debian's kubernetes-client")
 
 
@@ -81,6 +82,14 @@ def misspelt(name: str, *path: str | int) -> dict[str, Any]:
 def test_the_validators_can_fail(resource: dict[str, Any]) -> None:
     with pytest.raises((kubernetes_validate.ValidationError, jsonschema.ValidationError), match="periodSecond"):
         validate(resource)
+
+
+@needs("promtool", "prometheus")
+def test_prometheus_accepts_the_operators_copy_of_the_rules(tmp_path: Path) -> None:
+    """The operator makes one file of it, in which no two groups may have one name."""
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(rules.resource()["spec"]))
+    done = subprocess.run(["promtool", "check", "rules", "rules.yml"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_number_where_keda_wants_text_is_refused() -> None:

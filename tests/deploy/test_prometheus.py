@@ -23,6 +23,7 @@ from watcher import SOURCE, Prometheus, Recording
 from clients import TLS, Client
 from clients.metrics import Metrics
 from deploy.grafana import dashboards
+from deploy.kubernetes import rules
 from deploy.prometheus import objectives
 
 RULES = sorted((SOURCE / "rules").glob("*.yml"))
@@ -185,7 +186,7 @@ def test_every_alert_has_a_runbook_section() -> None:
         assert alert["labels"]["severity"] in ("page", "ticket")
 
 
-@pytest.mark.parametrize("module", [objectives, dashboards], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [objectives, dashboards, rules], ids=lambda module: module.__name__)
 def test_generated_files_are_what_their_source_makes(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert module.main(["--check"]) == 0, capsys.readouterr()
 
