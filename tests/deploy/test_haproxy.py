@@ -8,11 +8,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
-from balancer import Fleet
+from balancer import Fleet, Return
 from debian import needs
 from replica import Replica
 
@@ -91,31 +91,24 @@ def fire(client: Client, requests: int, fault: Callable[[], None]) -> tuple[dict
 
 
 def meet(fleet: Fleet, fault: Callable[[Replica], None], requests: int, retries: Retries) -> Figures:
-    """One fault of triton-a under load, and its return."""
+    """One fault of triton-a under load, and its return, under what is left of the load."""
     victim, balancer = fleet.replicas[0], fleet.balancer
     before = balancer.answered()
-    out_of_use: list[float] = []
 
-    def strike() -> None:
+    def strike() -> tuple[float, Return]:
         fault(victim)
-        start = time.monotonic()
-        while balancer.states()[victim.name] == "UP":
-            time.sleep(0.02)
-        out_of_use.append(time.monotonic() - start)
+        out_of_use_s = balancer.await_change(victim.name, "UP")
+        if fault is hang:
+            os.kill(victim.pid, signal.SIGCONT)
+        else:
+            victim.wait()
+        return out_of_use_s, fleet.bring_back(victim)
 
-    with Client(balancer.address, tls=TLS(ca=balancer.ca), retries=retries) as client:
-        errors, longest = fire(client, requests, lambda: threading.Thread(target=strike).start())
+    with Client(balancer.address, tls=TLS(ca=balancer.ca), retries=retries) as client, ThreadPoolExecutor(1) as striker:
+        struck: list[Future[tuple[float, Return]]] = []
+        errors, longest = fire(client, requests, lambda: struck.append(striker.submit(strike)))
+        out_of_use_s, back = struck[0].result()
         retried = client.budget.spent
-    balancer_saw = {name: count - before[name] for name, count in balancer.answered().items()}
-    deadline = time.monotonic() + 10
-    while not out_of_use:
-        assert time.monotonic() < deadline, f"{victim.name} is still used: {balancer.report()}"
-        time.sleep(0.02)
-    if fault is hang:
-        os.kill(victim.pid, signal.SIGCONT)
-    else:
-        victim.wait()
-    back = fleet.bring_back(victim)
     return Figures(
         fault=fault.__name__,
         retries=retries is not NO_RETRIES,
@@ -123,10 +116,10 @@ def meet(fleet: Fleet, fault: Callable[[Replica], None], requests: int, retries:
         errors=errors,
         retried=retried,
         longest_s=longest,
-        out_of_use_s=out_of_use[0],
+        out_of_use_s=out_of_use_s,
         back_in_use_s=back.after_s,
         ended=back.ended,
-        answered=balancer_saw,
+        answered={name: count - before[name] for name, count in balancer.answered().items()},
     )
 
 

@@ -116,12 +116,12 @@ class Balancer:
         )
         return dict(found)
 
-    def await_state(self, server: str, state: str, timeout_s: float = 15.0) -> float:
-        """Wait for it; returns the seconds it took."""
+    def await_change(self, server: str, state: str, timeout_s: float = 15.0) -> float:
+        """Wait until it is in another one; returns the seconds it took."""
         start = time.monotonic()
-        while self.states().get(server) != state:
-            assert time.monotonic() < start + timeout_s, f"{server} is not {state}: {self.report()}"
-            time.sleep(0.05)
+        while self.states().get(server) == state:
+            assert time.monotonic() < start + timeout_s, f"{server} is still {state}: {self.report()}"
+            time.sleep(0.02)
         return time.monotonic() - start
 
     def report(self) -> str:
