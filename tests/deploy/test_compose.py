@@ -11,12 +11,14 @@ from pathlib import Path
 import compose
 import pytest
 import yaml
+from balancer import Fleet
 from debian import needs
-from replica import ROOT
+from replica import LOOPBACK, ROOT
 from small_models import write_double
 
 from server import ServerStartError, TritonServer
 from server.command import CONTAINER_ONLY_FLAGS, container_options, triton_command
+from server.ports import free_ports
 
 TOKEN = "a-token"
 VALUES = {"TRITON_ADMIN_TOKEN": TOKEN}
@@ -136,6 +138,20 @@ def test_no_container_is_root_or_may_become_it(service: str) -> None:
 def test_ports_are_published_on_the_loopback_unless_asked_otherwise(service: str) -> None:
     for port in SERVICES[service].get("ports", []):
         assert port.startswith("127.0.0.1:"), port
+
+
+@needs("haproxy", "haproxy")
+@pytest.mark.parametrize(("service", "port"), [("triton", 8000), ("triton-b", 8000), ("haproxy", 8404)])
+def test_healthchecks_tell_the_living_from_the_dead(fleet: Fleet, service: str, port: int) -> None:
+    def is_healthy(at: int) -> bool:
+        command = [part.replace(str(port), str(at)) for part in SERVICES[service]["healthcheck"]["test"][1:]]
+        assert command != SERVICES[service]["healthcheck"]["test"][1:]
+        return subprocess.run(command, capture_output=True, timeout=20).returncode == 0
+
+    living = fleet.balancer.metrics_port if service == "haproxy" else fleet.replicas[1].http_port
+    (dead,) = free_ports(LOOPBACK, 1)
+    assert is_healthy(living)
+    assert not is_healthy(dead)
 
 
 def test_each_profile_starts_what_it_is_for() -> None:
