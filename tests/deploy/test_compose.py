@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import compose
@@ -213,3 +214,11 @@ def test_locked_requirements_cover_what_the_python_models_import() -> None:
             name, version = re.match(r"([\w.-]+)==([^\s;\\]+)", entry).groups()
             assert "--hash=sha256:" in entry, name
             assert pinned.get(name, version) == version, f"{path.parent.name} locks {name} {version}"
+
+
+def test_the_cpu_image_locks_all_that_serving_and_load_need() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = {re.match(r"[\w.-]+", text)[0] for text in project["dependencies"] + extras["server"] + extras["load"]}
+    lock = (ROOT / "deploy" / "cpu" / "requirements.txt").read_text()
+    assert wanted <= set(re.findall(r"^([\w.-]+)==", lock, re.M))
