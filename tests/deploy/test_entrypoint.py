@@ -30,6 +30,9 @@ def entered(program: str, *, drain_s: float) -> Iterator[tuple[subprocess.Popen[
         finally:
             process.terminate()
             process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+            process.kill()
 
 
 def ask(port: int) -> str:
@@ -65,6 +68,18 @@ def test_a_second_signal_ends_the_wait() -> None:
         time.sleep(0.2)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 7
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_signals_that_come_at_once_end_it_too(attempt: int) -> None:
+    """Docker's stop and a Ctrl-C, or one to the group and one of a parent's death."""
+    with entered(WAITS, drain_s=1) as (process, port):
+        assert process.stdout.readline() == "up\n"
+        ask(port)
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            process.terminate()
         assert process.wait(5) == 7
 
 
