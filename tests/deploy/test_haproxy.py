@@ -8,11 +8,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
-from balancer import Fleet, Return
+from balancer import Fleet
 from debian import needs
 from replica import Replica
 
@@ -65,11 +65,10 @@ def hang(replica: Replica) -> None:
     os.kill(replica.pid, signal.SIGSTOP)
 
 
-def fire(client: Client, requests: int, fault: Callable[[], None]) -> tuple[dict[str, int], float]:
-    """Send `requests`, CONCURRENCY at a time, with `fault` after a third; errors by kind, longest call in seconds."""
+def fire(client: Client, requests: int, third: threading.Event) -> tuple[dict[str, int], float]:
+    """Send `requests`, CONCURRENCY at a time, `third` set after a third; errors by kind, longest call in seconds."""
     model = client.model("double")
     errors: collections.Counter[str] = collections.Counter()
-    third = threading.Semaphore(0)
 
     def ask(number: int) -> float:
         start = time.monotonic()
@@ -80,13 +79,11 @@ def fire(client: Client, requests: int, fault: Callable[[], None]) -> tuple[dict
             errors[type(error).__name__] += 1
         finally:
             if number == requests // 3:
-                third.release()
+                third.set()
         return time.monotonic() - start
 
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         futures = [pool.submit(ask, number) for number in range(requests)]
-        assert third.acquire(timeout=120)
-        fault()
         longest = max(future.result() for future in futures)
     return dict(errors), longest
 
@@ -96,19 +93,19 @@ def meet(fleet: Fleet, fault: Callable[[Replica], None], requests: int, retries:
     victim, balancer = fleet.replicas[0], fleet.balancer
     before = balancer.answered()
 
-    def strike() -> tuple[float, Return]:
+    third = threading.Event()
+    with Client(balancer.address, tls=TLS(ca=balancer.ca), retries=retries) as client, ThreadPoolExecutor(1) as loading:
+        load = loading.submit(fire, client, requests, third)
+        assert third.wait(120)
         fault(victim)
         out_of_use_s = balancer.await_change(victim.name, "UP")
         if fault is hang:
             os.kill(victim.pid, signal.SIGCONT)
         else:
             victim.wait()
-        return out_of_use_s, fleet.bring_back(victim)
-
-    with Client(balancer.address, tls=TLS(ca=balancer.ca), retries=retries) as client, ThreadPoolExecutor(1) as striker:
-        struck: list[Future[tuple[float, Return]]] = []
-        errors, longest = fire(client, requests, lambda: struck.append(striker.submit(strike)))
-        out_of_use_s, back = struck[0].result()
+        # From this thread, since a process is sent its death signal when the thread that started it ends.
+        back = fleet.bring_back(victim)
+        errors, longest = load.result()
         retried = client.budget.spent
     return Figures(
         fault=fault.__name__,

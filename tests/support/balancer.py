@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mortal import mortal
-from replica import LOOPBACK, ROOT, Replica
-
-from server.ports import free_ports
+from replica import LOOPBACK, ROOT, Replica, lasting_ports
 
 TOKEN = "a-token-of-the-tests"
 CONFIG = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
@@ -44,7 +42,7 @@ class Balancer:
     """HAProxy in master-worker mode, as its container runs it."""
 
     def __init__(self, replicas: Sequence[Replica], folder: Path, **environment: str) -> None:
-        self.port, self.metrics_port = free_ports(LOOPBACK, 2)
+        self.port, self.metrics_port = lasting_ports(2)
         self.folder = folder
         self.certificate = make_certificate(folder)
         first, second = replicas

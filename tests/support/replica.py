@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -16,13 +17,22 @@ from mortal import mortal
 
 from server import TritonOptions, triton_command
 from server.environment import find_installation
-from server.ports import free_ports
+from server.ports import is_free
 from server.supervisor import remove_shared_memory
 from server.triton import _lay_out_backends
 
 ROOT = Path(__file__).parents[2]
 ENTRYPOINT = ROOT / "deploy" / "triton" / "entrypoint.py"
 LOOPBACK = "127.0.0.1"
+
+
+def lasting_ports(count: int) -> list[int]:
+    """Different ports that nobody listens on and that the kernel gives to no client (it begins at 32768).
+
+    So they are still free when a server is started again, on a machine with many connections too.
+    """
+    drawn = random.SystemRandom().sample(range(15_000, 32_768), 100)
+    return [port for port in drawn if is_free(LOOPBACK, port)][:count]
 
 
 class Replica:
@@ -32,7 +42,7 @@ class Replica:
         self.name = name
         self.folder = folder / name
         self.drain_s = drain_s
-        self.grpc_port, self.http_port, self.metrics_port, self.agent_port = free_ports(LOOPBACK, 4)
+        self.grpc_port, self.http_port, self.metrics_port, self.agent_port = lasting_ports(4)
         self._installation = find_installation()
         self._shm_prefix = f"fathom-test-{os.getpid()}-{name}-"
         self.folder.mkdir(parents=True)
