@@ -24,6 +24,7 @@ spec:
         serverAddress: http://prometheus-operated.monitoring:9090
         # The certified rate less {headroom:.0%} of headroom; the last term of the query keeps {spare} spare.
         threshold: "{threshold:.6g}"
+        ignoreNullValues: "false"
         query: >-
           sum(rate(nv_inference_request_success{{model="{model}"}}[1m]))
           + sum(rate(nv_inference_request_failure{{model="{model}",reason="REJECTED"}}[1m]))

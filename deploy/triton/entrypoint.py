@@ -11,6 +11,8 @@ Standard library only: this file runs as the entry point of the container.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import queue
 import signal
 import socketserver
 import subprocess
@@ -48,12 +50,11 @@ class _Answer(socketserver.BaseRequestHandler):
 
 def run(command: list[str], *, address: str, port: int, drain_s: float) -> int:
     """Run `command` to its end; returns its exit status, 128 + N when signal N ended it."""
-    stop = threading.Event()
+    # A handler may interrupt itself, and would wait for ever for an Event's lock that it holds; this queue takes that.
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if agent.draining.is_set():
-            stop.set()
-        agent.draining.set()
+        signals.put(number)
 
     with Agent(address, port) as agent:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -61,12 +62,15 @@ def run(command: list[str], *, address: str, port: int, drain_s: float) -> int:
         threading.Thread(target=agent.serve_forever, name="agent", daemon=True).start()
         # In a session of its own, so that a Ctrl-C reaches it through us alone.
         triton = subprocess.Popen(command, start_new_session=True)
-        while triton.poll() is None and not agent.draining.is_set():
+        while triton.poll() is None and signals.empty():
             time.sleep(0.05)
         if triton.poll() is None:
+            agent.draining.set()
+            signals.get()
             if agent.is_watched():
                 print(f"draining for {drain_s:g} s before Triton is stopped", file=sys.stderr, flush=True)
-                stop.wait(drain_s)
+                with contextlib.suppress(queue.Empty):
+                    signals.get(timeout=drain_s)
             triton.send_signal(signal.SIGTERM)
         status = triton.wait()
         agent.shutdown()

@@ -15,6 +15,9 @@ input [ { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } ]
 output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
 dynamic_batching { default_queue_policy { max_queue_size: 256 } }
 instance_group [ { count: 2 kind: KIND_CPU } ]
+model_warmup [
+  { name: "one" batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 dims: [ 2 ] zero_data: true } } }
+]
 """
 
 
@@ -44,8 +47,5 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 def healthy(fleet: Fleet) -> Fleet:
     """The fleet with both servers in use, started again where the test before left one dead."""
     for replica in fleet.replicas:
-        if not replica.is_ready():
-            replica.kill()
-            replica.start()
-        fleet.balancer.await_state(replica.name, "UP")
+        fleet.bring_back(replica)
     return fleet

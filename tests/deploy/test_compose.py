@@ -6,17 +6,20 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import compose
 import pytest
 import yaml
+from balancer import Fleet
 from debian import needs
-from replica import ROOT
+from replica import LOOPBACK, ROOT
 from small_models import write_double
 
 from server import ServerStartError, TritonServer
 from server.command import CONTAINER_ONLY_FLAGS, container_options, triton_command
+from server.ports import free_ports
 
 TOKEN = "a-token"
 VALUES = {"TRITON_ADMIN_TOKEN": TOKEN}
@@ -138,6 +141,20 @@ def test_ports_are_published_on_the_loopback_unless_asked_otherwise(service: str
         assert port.startswith("127.0.0.1:"), port
 
 
+@needs("haproxy", "haproxy")
+@pytest.mark.parametrize(("service", "port"), [("triton", 8000), ("triton-b", 8000), ("haproxy", 8404)])
+def test_healthchecks_tell_the_living_from_the_dead(fleet: Fleet, service: str, port: int) -> None:
+    def is_healthy(at: int) -> bool:
+        command = [part.replace(str(port), str(at)) for part in SERVICES[service]["healthcheck"]["test"][1:]]
+        assert command != SERVICES[service]["healthcheck"]["test"][1:]
+        return subprocess.run(command, capture_output=True, timeout=20).returncode == 0
+
+    living = fleet.balancer.metrics_port if service == "haproxy" else fleet.replicas[1].http_port
+    (dead,) = free_ports(LOOPBACK, 1)
+    assert is_healthy(living)
+    assert not is_healthy(dead)
+
+
 def test_each_profile_starts_what_it_is_for() -> None:
     started = {profile: {n for n, s in SERVICES.items() if profile in s.get("profiles", [])} for profile in PROFILES}
     assert started == {
@@ -197,3 +214,11 @@ def test_locked_requirements_cover_what_the_python_models_import() -> None:
             name, version = re.match(r"([\w.-]+)==([^\s;\\]+)", entry).groups()
             assert "--hash=sha256:" in entry, name
             assert pinned.get(name, version) == version, f"{path.parent.name} locks {name} {version}"
+
+
+def test_the_cpu_image_locks_all_that_serving_and_load_need() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = {re.match(r"[\w.-]+", text)[0] for text in project["dependencies"] + extras["server"] + extras["load"]}
+    lock = (ROOT / "deploy" / "cpu" / "requirements.txt").read_text()
+    assert wanted <= set(re.findall(r"^([\w.-]+)==", lock, re.M))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -9,19 +10,23 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 from debian import needs
 from replica import ROOT
 
+from deploy.kubernetes import rules
 from fathom import kubernetes
 from loadtests.plan import DeploymentPlan
 from server.command import container_options, triton_command
 
 FOLDER = ROOT / "deploy" / "kubernetes"
+CRDS = Path(__file__).with_name("crds")
 BASE, GPU = FOLDER / "base", FOLDER / "overlays" / "gpu"
-CUSTOM = {"ScaledObject", "ServiceMonitor"}  # of KEDA and the Prometheus operator: no schema comes with the validator
+# Of KEDA and the Prometheus operator, which the validator does not carry: their schemas lie in crds/.
+CUSTOM = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
 needs_kubectl = needs("kubectl", "kubectl 1.21 or newer, which is not Debian's kubernetes-client")
 
 
@@ -31,6 +36,14 @@ def build(folder: Path) -> dict[str, dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr
     return {document["kind"]: document for document in yaml.safe_load_all(done.stdout)}
+
+
+def validate(resource: dict[str, Any]) -> None:
+    """Hold a resource to the schema of its kind, in which every field is known."""
+    if resource["kind"] in CUSTOM:
+        jsonschema.validate(resource, json.loads((CRDS / f"{resource['kind']}.json").read_text()))
+    else:
+        kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
 
 
 @needs_kubectl
@@ -44,16 +57,46 @@ def test_the_api_schemas_accept_every_resource(folder: Path) -> None:
         "Service",
         "ServiceAccount",
     }
-    for kind, resource in resources.items():
-        if kind not in CUSTOM:
-            kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
+    for resource in resources.values():
+        validate(resource)
 
 
-def test_the_validator_can_fail() -> None:
-    resource = yaml.safe_load((BASE / "deployment.yaml").read_text())
-    resource["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["periodSecond"] = 1
-    with pytest.raises(kubernetes_validate.ValidationError, match="periodSecond"):
-        kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
+def misspelt(name: str, *path: str | int) -> dict[str, Any]:
+    """A resource of the base with one more field, which does not exist, at `path`."""
+    resource: dict[str, Any] = yaml.safe_load((BASE / f"{name}.yaml").read_text())
+    place: Any = resource
+    for step in path:
+        place = place[step]
+    place["periodSecond"] = 1
+    return resource
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        pytest.param(misspelt("deployment", "spec", "template", "spec", "containers", 0, "livenessProbe"), id="core"),
+        pytest.param(misspelt("scaledobject", "spec", "advanced", "horizontalPodAutoscalerConfig"), id="KEDA"),
+        pytest.param(misspelt("servicemonitor", "spec", "endpoints", 0), id="operator"),
+    ],
+)
+def test_the_validators_can_fail(resource: dict[str, Any]) -> None:
+    with pytest.raises((kubernetes_validate.ValidationError, jsonschema.ValidationError), match="periodSecond"):
+        validate(resource)
+
+
+@needs("promtool", "prometheus")
+def test_prometheus_accepts_the_operators_copy_of_the_rules(tmp_path: Path) -> None:
+    """The operator makes one file of it, in which no two groups may have one name."""
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(rules.resource()["spec"]))
+    done = subprocess.run(["promtool", "check", "rules", "rules.yml"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_number_where_keda_wants_text_is_refused() -> None:
+    resource = yaml.safe_load((BASE / "scaledobject.yaml").read_text())
+    resource["spec"]["triggers"][0]["metadata"]["threshold"] = 100
+    with pytest.raises(jsonschema.ValidationError, match="100"):
+        validate(resource)
 
 
 @needs_kubectl
@@ -147,6 +190,8 @@ def test_a_plan_becomes_a_patch_that_kustomize_takes(tmp_path: Path) -> None:
     scaled = resources["ScaledObject"]["spec"]
     assert (scaled["minReplicaCount"], scaled["maxReplicaCount"], scaled["fallback"]["replicas"]) == (2, 33, 33)
     (trigger,) = scaled["triggers"]
+    (unplanned,) = build(GPU)["ScaledObject"]["spec"]["triggers"]
+    assert trigger["metadata"].keys() == unplanned["metadata"].keys()
     threshold = float(trigger["metadata"]["threshold"])
     assert threshold == 640
     kept = float(trigger["metadata"]["query"].rsplit("+", 1)[1])
@@ -156,5 +201,6 @@ def test_a_plan_becomes_a_patch_that_kustomize_takes(tmp_path: Path) -> None:
     annotations = resources["Deployment"]["metadata"]["annotations"]
     assert annotations["fathom/max-queue-size"] == "32"
     assert annotations["fathom/queue-timeout-microseconds"] == "40000"
-    kubernetes_validate.validate(resources["Deployment"], kubernetes_validate.latest_version(), strict=True)
+    for resource in resources.values():
+        validate(resource)
     assert scaled["advanced"] == build(GPU)["ScaledObject"]["spec"]["advanced"]

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ from watcher import SOURCE, Prometheus, Recording
 from clients import TLS, Client
 from clients.metrics import Metrics
 from deploy.grafana import dashboards
+from deploy.kubernetes import rules
 from deploy.prometheus import objectives
 
 RULES = sorted((SOURCE / "rules").glob("*.yml"))
@@ -48,13 +50,12 @@ def prometheus(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         json.dumps({"model": "double", "capacity_per_s": CERTIFIED, "slo": "p99=20ms", "verdict": "pass"})
     )
     watcher = Prometheus(folder / "prometheus")
-    (watcher.folder / "objectives.toml").write_text('[slo]\ndouble = "p99=20ms"\n')
+    # Wide, since no alert may fire: a busy machine misses 20 ms for longer than the minute that the fast burn takes.
+    (watcher.folder / "objectives.toml").write_text('[slo]\ndouble = "p99=500ms"\n')
     assert objectives.main(["--folder", str(watcher.folder), str(result)]) == 0
     watcher.hurry()
     for replica in fleet.replicas:
-        if not replica.is_ready():
-            replica.kill()
-            replica.start()
+        fleet.bring_back(replica)
     gpu = Recording(Path(__file__).with_name("gpu_metrics.txt"))
     registry = prometheus_client.CollectorRegistry()
     exporter, thread = prometheus_client.start_http_server(0, "127.0.0.1", registry)
@@ -123,6 +124,13 @@ def test_every_alert_reads_series_that_exist(prometheus: Prometheus, alert: dict
         assert prometheus.eventually(metric), f"{alert['alert']} reads {metric}, which nothing exports"
 
 
+@needs("haproxy", "haproxy")
+def test_every_exporter_names_the_format_that_prometheus_3_insists_on(fleet: Fleet) -> None:
+    """The tests' Prometheus 2 takes anything; compose's refuses a scrape without a known Content-Type."""
+    for url in (fleet.replicas[1].metrics_url, f"http://127.0.0.1:{fleet.balancer.metrics_port}/metrics"):
+        assert urllib.request.urlopen(url, timeout=10).headers.get_content_type() == "text/plain", url
+
+
 @needs("prometheus", "prometheus")
 @needs("haproxy", "haproxy")
 def test_rules_and_scrapes_are_healthy(prometheus: Prometheus) -> None:
@@ -178,7 +186,7 @@ def test_every_alert_has_a_runbook_section() -> None:
         assert alert["labels"]["severity"] in ("page", "ticket")
 
 
-@pytest.mark.parametrize("module", [objectives, dashboards], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [objectives, dashboards, rules], ids=lambda module: module.__name__)
 def test_generated_files_are_what_their_source_makes(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert module.main(["--check"]) == 0, capsys.readouterr()
 

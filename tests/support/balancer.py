@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mortal import mortal
-from replica import LOOPBACK, ROOT, Replica
-
-from server.ports import free_ports
+from replica import LOOPBACK, ROOT, Replica, lasting_ports
 
 TOKEN = "a-token-of-the-tests"
 CONFIG = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
@@ -44,7 +42,7 @@ class Balancer:
     """HAProxy in master-worker mode, as its container runs it."""
 
     def __init__(self, replicas: Sequence[Replica], folder: Path, **environment: str) -> None:
-        self.port, self.metrics_port = free_ports(LOOPBACK, 2)
+        self.port, self.metrics_port = lasting_ports(2)
         self.folder = folder
         self.certificate = make_certificate(folder)
         first, second = replicas
@@ -94,13 +92,20 @@ class Balancer:
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
+    def await_log(self, text: str, timeout_s: float = 10.0) -> None:
+        """Wait until HAProxy has said `text`."""
+        deadline = time.monotonic() + timeout_s
+        while text not in (self.folder / "haproxy.log").read_text(errors="replace"):
+            assert time.monotonic() < deadline, f"not said: {text}: {self.report()}"
+            time.sleep(0.05)
+
     def close(self) -> None:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(10)
 
     def metrics(self) -> str:
-        return str(urllib.request.urlopen(f"http://{LOOPBACK}:{self.metrics_port}/metrics", timeout=2).read(), "utf-8")
+        return str(urllib.request.urlopen(f"http://{LOOPBACK}:{self.metrics_port}/metrics", timeout=10).read(), "utf-8")
 
     def states(self) -> dict[str, str]:
         """The state of each server: UP, DOWN, DRAIN, ..."""
@@ -109,13 +114,21 @@ class Balancer:
         )
         return dict(found)
 
-    def await_state(self, server: str, state: str, timeout_s: float = 15.0) -> float:
-        """Wait for it; returns the seconds it took."""
+    def await_change(self, server: str, state: str, timeout_s: float = 15.0) -> float:
+        """Wait until it is in another one; returns the seconds it took."""
         start = time.monotonic()
-        while self.states().get(server) != state:
-            assert time.monotonic() < start + timeout_s, f"{server} is {self.states().get(server)}, not {state}"
-            time.sleep(0.05)
+        while self.states().get(server) == state:
+            assert time.monotonic() < start + timeout_s, f"{server} is still {state}: {self.report()}"
+            time.sleep(0.02)
         return time.monotonic() - start
+
+    def report(self) -> str:
+        """What HAProxy thinks of its servers, and the end of its log."""
+        checks = re.findall(
+            r'^haproxy_server_check_status\{proxy="triton",(server="[\w-]+",state="\w+")\} 1', self.metrics(), re.M
+        )
+        log = (self.folder / "haproxy.log").read_text(errors="replace").splitlines()[-10:]
+        return "\n".join([f"states {self.states()}", f"last checks {checks}", *log])
 
     def answered(self) -> dict[str, int]:
         """Answers of each server so far."""
@@ -128,8 +141,41 @@ class Balancer:
 
 
 @dataclass(frozen=True)
+class Return:
+    """How a server came back into use."""
+
+    after_s: float  # from ready again until the balancer used it again
+    ended: tuple[int, ...]  # exit statuses it ended with before
+
+
+@dataclass(frozen=True)
 class Fleet:
     """Two replicas and what balances them."""
 
     replicas: tuple[Replica, Replica]
     balancer: Balancer
+
+    def bring_back(self, replica: Replica, timeout_s: float = 15.0) -> Return:
+        """Wait until the balancer uses `replica`, started again whenever it has ended: `restart: unless-stopped`.
+
+        Fails where it ends three times, a start takes a minute, or a ready server stays unused for `timeout_s`.
+        """
+        ended: list[int] = []
+        ready_at: float | None = None
+        deadline = time.monotonic() + 60
+        while ready_at is None or self.balancer.states().get(replica.name) != "UP":
+            if (status := replica.exit_status()) is not None:
+                ended.append(status)
+                replica.kill()
+                replica.start(wait=False)
+                ready_at, deadline = None, time.monotonic() + 60
+            elif ready_at is None and replica.is_ready():
+                ready_at = time.monotonic()
+                deadline = ready_at + timeout_s
+            given_up = time.monotonic() > deadline or len(ended) == 3
+            assert not given_up, (
+                f"{replica.name} is {'ready but not used' if ready_at else 'not ready'}, ended before with {ended}: "
+                f"{self.balancer.report()}\n{replica.log_tail(10)}"
+            )
+            time.sleep(0.05)
+        return Return(time.monotonic() - ready_at, tuple(ended))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -16,13 +17,22 @@ from mortal import mortal
 
 from server import TritonOptions, triton_command
 from server.environment import find_installation
-from server.ports import free_ports
+from server.ports import is_free
 from server.supervisor import remove_shared_memory
 from server.triton import _lay_out_backends
 
 ROOT = Path(__file__).parents[2]
 ENTRYPOINT = ROOT / "deploy" / "triton" / "entrypoint.py"
 LOOPBACK = "127.0.0.1"
+
+
+def lasting_ports(count: int) -> list[int]:
+    """Different ports that nobody listens on and that the kernel gives to no client (it begins at 32768).
+
+    So they are still free when a server is started again, on a machine with many connections too.
+    """
+    drawn = random.SystemRandom().sample(range(15_000, 32_768), 100)
+    return [port for port in drawn if is_free(LOOPBACK, port)][:count]
 
 
 class Replica:
@@ -32,7 +42,7 @@ class Replica:
         self.name = name
         self.folder = folder / name
         self.drain_s = drain_s
-        self.grpc_port, self.http_port, self.metrics_port, self.agent_port = free_ports(LOOPBACK, 4)
+        self.grpc_port, self.http_port, self.metrics_port, self.agent_port = lasting_ports(4)
         self._installation = find_installation()
         self._shm_prefix = f"fathom-test-{os.getpid()}-{name}-"
         self.folder.mkdir(parents=True)
@@ -72,7 +82,7 @@ class Replica:
             )
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         while not (found := children.read_text().split()):
-            assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
+            assert self._process.poll() is None, self.log_tail()
             time.sleep(0.01)
         self._group = int(found[0])  # the entry point gives it a session, so that its stubs are found with it
         if wait:
@@ -88,8 +98,18 @@ class Replica:
     def await_ready(self, timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not self.is_ready():
-            assert time.monotonic() < deadline, (self.folder / "log").read_text()[-2000:]
+            assert self.exit_status() is None, f"{self.name} ended with {self.exit_status()}: {self.log_tail()}"
+            assert time.monotonic() < deadline, f"{self.name} is not ready after {timeout_s:g} s: {self.log_tail()}"
             time.sleep(0.05)
+
+    def exit_status(self) -> int | None:
+        """Of the entry point: 128 + N where signal N ended tritonserver, None while it runs."""
+        return self._process.poll() if self._process is not None else None
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The end of the log without Triton's tables."""
+        text = (self.folder / "log").read_text(errors="replace")
+        return "\n".join([line for line in text.splitlines() if line and line[0] not in "+|"][-lines:])
 
     def terminate(self) -> None:
         """What `docker stop` sends: SIGTERM to the entry point."""
