@@ -109,7 +109,7 @@ def widen(model: Any, names: Collection[str], batched: bool) -> None:
 
     sizes: list[int | str] = [BATCH, 1] if batched else [1]
     target = [-1, 1] if batched else [1]
-    flat = [-1]
+    flat = [-1] if batched else []
     before: list[Any] = []
     behind: list[Any] = []
     for value in model.graph.input:
@@ -123,6 +123,9 @@ def widen(model: Any, names: Collection[str], batched: bool) -> None:
         if value.name in names:
             inner, constant = _unused(model, f"{value.name}_flat"), _unused(model, f"{value.name}_shape")
             _rename(model.graph, value.name, inner)
+            for tensor in model.graph.initializer:
+                if tensor.name == value.name:
+                    tensor.name = inner
             model.graph.initializer.append(helper.make_tensor(constant, 7, [len(target)], target))
             behind.append(helper.make_node("Reshape", [inner, constant], [value.name], name=inner))
             set_shape(value, sizes)

@@ -292,6 +292,50 @@ def test_external_data_comes_along(repository, tmp_path):
     assert lint(repository) == []
 
 
+def test_a_hubs_cache_which_links_the_model_and_its_data_is_taken_and_kept_by_the_links_name(repository, tmp_path):
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    path = write(blobs / "m.onnx", DENSE, [("x", F, ["n", 3])], [("y", F, ["n", 2])], WEIGHTS)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="m.onnx_data", size_threshold=0)
+    snapshot.mkdir()
+    for number, name in enumerate(("m.onnx", "m.onnx_data")):
+        (blobs / name).rename(blobs / f"{number}")
+        (snapshot / name).symlink_to(blobs / f"{number}")
+    bring(repository, snapshot / "m.onnx")
+    assert export_model(recipes.find("mine", repository), repository).skipped
+    (snapshot / "m.onnx_data").unlink()
+    with pytest.raises(ExportError, match=r"'m\.onnx_data', which is not beside it"):
+        export_model(recipes.find("mine", repository), repository)
+
+
+def test_scalars_are_served_with_an_axis_of_one(repository, tmp_path):
+    """As of a voice detector that takes its sample rate so; one of the outputs is a constant."""
+    nodes = [node("Cast", ["rate"], ["r"], to=F), node("Mul", ["x", "r"], ["y"]), node("Identity", ["rate"], ["same"])]
+    path = write(
+        tmp_path / "m.onnx",
+        nodes,
+        [("x", F, [2, 3]), ("rate", I64, [])],
+        [("y", F, [2, 3]), ("same", I64, []), ("constant", F, [])],
+        {"constant": np.array(3, np.float32)},
+    )
+    made, message = bring(repository, path)
+    assert (message.max_batch_size, dims(message)) == (
+        0,
+        {"x": [2, 3], "rate": [1], "y": [2, 3], "same": [1], "constant": [1]},
+    )
+    assert said(made, "'rate' is a scalar, which has no axis for a batch")
+    assert export_model(recipes.find("mine", repository), repository, force=True).manifest.files
+
+
+def test_an_output_that_somebody_only_named_gets_its_type(repository, tmp_path):
+    nodes = [node("MatMul", ["x", "w"], ["inner"]), node("ArgMax", ["inner"], ["y"], axis=1)]
+    path = write(tmp_path / "m.onnx", nodes, [("x", F, ["n", 3])], [("y", I64, ["n", 1])], WEIGHTS)
+    model = onnx.load(path)
+    model.graph.output.add(name="inner")
+    onnx.save(model, path)
+    _, message = bring(repository, path)
+    assert dims(message) == {"x": [3], "y": [1], "inner": [2]}
+
+
 def test_real_requests_take_the_place_of_made_up_ones(repository, tmp_path):
     path = write(tmp_path / "m.onnx", [node("Log", ["x"], ["y"])], [("x", F, ["n", 3])], [("y", F, ["n", 3])])
     rows = np.arange(1, 16, dtype=np.float32).reshape(5, 3)
