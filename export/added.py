@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
-from zipfile import BadZipFile
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import numpy as np
 
@@ -152,6 +152,14 @@ def find(
 def names(model_repository: Path) -> list[str]:
     """The added models of a repository."""
     return sorted(path.parent.name for path in model_repository.glob(f"*/{FILE}"))
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """What `read_example` reads. numpy.savez has no array named `file`, for want of that argument."""
+    with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+        for name, rows in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as target:
+                np.save(target, np.asarray(rows), allow_pickle=False)
 
 
 def read_example(path: Path) -> dict[str, Array]:

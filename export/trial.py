@@ -13,7 +13,7 @@ import numpy as np
 
 from export import graph_edit, onnx_data, refusals
 from export.brought import Brought
-from export.errors import ExportError
+from export.errors import ContractError, ExportError
 from export.examples import Examples
 from export.onnx_file import session
 from export.prepare import RELATIVE_TOLERANCE, edit, reason, same
@@ -201,6 +201,10 @@ class Trial:
         self.latency_ms = min(self.latency_ms, 1000 * (time.perf_counter() - began))
         arrays = {name: np.asarray(array) for name, array in answer.items()}
         for name, array in arrays.items():
+            if array.dtype.kind == "c":
+                raise ContractError(
+                    f"output '{name}' is {array.dtype}, which Triton has no type for: give its real and imaginary part"
+                )
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ExportError(
                     f"output '{name}' holds NaN or infinity for made-up input: give real requests with "

@@ -16,6 +16,7 @@ from onnx import TensorProto
 from export import config as configs
 from export import recipes
 from export.add import Wish, add
+from export.added import read_example, write_arrays
 from export.errors import ExportError
 from export.exporter import export_model
 from export.lint import lint
@@ -391,6 +392,7 @@ def test_sigkill_at_every_stage_leaves_the_repository_as_it_was(tmp_path):
 import os, signal, sys
 from pathlib import Path
 from export.add import Wish, add
+from export.added import read_example, write_arrays
 stage, source, repository = sys.argv[1:]
 def die(step, *_):
     if step == stage:
@@ -453,3 +455,10 @@ def test_a_model_that_does_not_batch_lints_clean_with_its_bounded_queue(reposito
     config = repository / "mine" / "config.pbtxt"
     config.write_text(config.read_text().replace("dynamic_batching {", "dynamic_batching {\n  preserve_ordering: true"))
     assert [str(finding) for finding in lint(repository) if "nothing is ever batched" in str(finding)]
+
+
+def test_an_example_may_have_an_input_by_the_name_of_an_argument_of_savez(tmp_path):
+    arrays = {"file": np.arange(2), "a/b:0": np.array(["x", "y"])}
+    write_arrays(tmp_path / "example.npz", arrays)
+    read = read_example(tmp_path / "example.npz")
+    assert {name: rows.tolist() for name, rows in read.items()} == {"file": [0, 1], "a/b:0": ["x", "y"]}

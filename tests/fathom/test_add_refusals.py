@@ -150,7 +150,18 @@ def functions(name):
     return make
 
 
-TORCH = ("module_only", "no_module", "broken", "absent")
+TORCH = (
+    "module_only",
+    "no_module",
+    "broken",
+    "absent",
+    "scripted",
+    "misfit",
+    "exits",
+    "no_axes",
+    "other_axes",
+    "complex_valued",
+)
 
 
 def generating(folder):
@@ -285,10 +296,16 @@ REFUSED = {
     ),
     "a function that is not named": (lambda folder: ["--torch", "model.py"], ["package.module:function"]),
     "a module that is not there": (lambda folder: ["--torch", "nowhere_at_all:make"], ["nowhere_at_all"]),
-    "a function that is not there": (functions("absent"), ["has no function 'absent': it has broken, churn, line"]),
+    "a function that is not there": (functions("absent"), ["has no function 'absent': it has broken, churn, clusters"]),
     "a function that fails": (functions("broken"), ["failed at brought_functions.py:", "KeyError"]),
     "a module without an example": (functions("module_only"), ["without an example", "return (module, example)"]),
     "a function that makes no module": (functions("no_module"), ["returned a dict, not a torch module"]),
+    "a TorchScript module": (functions("scripted"), ["TorchScript module", "nn.Module"]),
+    "a module that its example does not fit": (functions("misfit"), ["Linear does not answer", "cannot be multiplied"]),
+    "a function that exits": (functions("exits"), ["failed at brought_functions.py:", "SystemExit: 3"]),
+    "axes that are none": (functions("no_axes"), ["returned 5 as the axes", "{input: {axis: symbol}}"]),
+    "axes of another input": (functions("other_axes"), ["opens axes of 'folder', and the example has file"]),
+    "complex numbers": (functions("complex_valued"), ["complex64"]),
     "an estimator that is not fitted": (functions("unfitted"), ["not fitted"]),
     "a model that generates": (generating, ["GPT2LMHeadModel generates token by token", "vLLM"]),
     "a model of its own code": (own_code, ["has no AcmeModel", "its own code"]),
