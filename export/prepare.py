@@ -25,10 +25,16 @@ def write(raw: Path, batch: str, widened: tuple[str, ...], example: Arrays, path
     model = refusals.onnx_file(raw)
     graph_edit.drop_weight_inputs(model)
     edit(model, batch, widened)
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"  # --exclude and the quantizer go by names
+    model.ir_version = max(model.ir_version, graph_edit.LEAST_IR)
     onnx_data.save(model, path, raw.parent)
     batched = batch != NONE
     request = {name: rows[:2] if batched else rows[0] for name, rows in example.items()}
     answer = session(path)(request)
+    for value in model.graph.output:
+        if len(graph_edit.shape(value) or ()) != answer[value.name].ndim:
+            value.type.tensor_type.ClearField("shape")  # wrong, so inference had better not hear of it
     declared = graph_edit.inferred_shapes(model)
     for value in model.graph.output:
         observed = answer[value.name].shape

@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from brought_models import I64, F, matrix, node, write
 from onnx import TensorProto
@@ -462,3 +463,66 @@ def test_an_example_may_have_an_input_by_the_name_of_an_argument_of_savez(tmp_pa
     write_arrays(tmp_path / "example.npz", arrays)
     read = read_example(tmp_path / "example.npz")
     assert {name: rows.tolist() for name, rows in read.items()} == {"file": [0, 1], "a/b:0": ["x", "y"]}
+
+
+def test_a_batch_opened_by_hand_may_leave_the_old_shapes_inside(repository, tmp_path):
+    nodes = [node("MatMul", ["x", "w"], ["inner"]), node("Relu", ["inner"], ["y"])]
+    path = write(tmp_path / "m.onnx", nodes, [("x", F, ["n", 3])], [("y", F, [1, 2])], WEIGHTS)
+    model = onnx.load(path)
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("inner", F, [1, 2]))
+    onnx.save(model, path)
+    _, message = bring(repository, path)
+    assert dims(message) == {"x": [3], "y": [2]}
+    served = onnxruntime.InferenceSession(str(repository / "mine" / "1" / "model.onnx"))
+    assert served.get_outputs()[0].shape == ["batch", 2], "Triton's backend holds config.pbtxt to this"
+    assert export_model(recipes.find("mine", repository), repository, precision="fp16").manifest.precision == "fp16"
+
+
+NOT_IN_HALF = {
+    "a model without a batch whose gate fails": (
+        [node("Mul", ["x", "large"], ["y"])],
+        [("x", F, [2, 3])],
+        {"large": np.array(1e30, np.float32)},
+        ["nothing was published", "--exclude"],
+    ),
+    "a graph that is quantised already": (
+        [node("QuantizeLinear", ["x", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])],
+        [("x", F, ["n", 3])],
+        {"s": np.array(0.02, np.float32), "z": np.array(0, np.int8)},
+        ["mine cannot be converted to fp16", "QuantizeLinear", "--exclude"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("nodes", "inputs", "weights", "words"), NOT_IN_HALF.values(), ids=NOT_IN_HALF.keys())
+def test_what_half_precision_cannot_hold_is_said_in_a_sentence(nodes, inputs, weights, words, repository, tmp_path):
+    path = write(tmp_path / "m.onnx", nodes, inputs, [("y", F, inputs[0][2])], weights, opset=13)
+    bring(repository, path)
+    with pytest.raises(ExportError) as refusal:
+        export_model(recipes.find("mine", repository), repository, precision="fp16")
+    for part in words:
+        assert part in str(refusal.value)
+    assert "/" not in str(refusal.value), "no path of the scratch folder"
+
+
+@pytest.mark.parametrize("shape", [["n", 20], [4, 20]])
+def test_int8_finds_its_ranges_on_real_requests(shape, repository, tmp_path):
+    nodes = [node("Gemm", ["x", "w"], ["h"]), node("Relu", ["h"], ["y"])]  # without names, as many write them
+    path = write(tmp_path / "m.onnx", nodes, [("x", F, shape)], [("y", F, [shape[0], 16])], {"w": matrix(20, 16)})
+    requests = np.random.default_rng(0).normal(size=(12, *(size for size in shape if size != "n")))
+    np.savez(tmp_path / "rows.npz", x=requests.astype(np.float32))
+    made, _ = bring(repository, path, example=tmp_path / "rows.npz")
+    manifest = export_model(made.recipe, repository, precision="int8").manifest
+    assert manifest.reduction["quantised"] == {"Gemm": 1}
+    assert manifest.reduction["calibration"]["rows"] == 12
+    np.savez(repository / "mine" / "example.npz", x=requests[:7].astype(np.float32))
+    with pytest.raises(ExportError, match=r"example\.npz has 7 requests, and INT8 finds its ranges on 8 or more"):
+        export_model(recipes.find("mine", repository), repository, precision="int8")
+
+
+def test_int8_wants_an_opset_that_has_scales_per_channel(repository, tmp_path):
+    path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["n", 3])], [("y", F, ["n", 2])], WEIGHTS, opset=11)
+    np.savez(tmp_path / "rows.npz", x=matrix(9, 3))
+    made, _ = bring(repository, path, example=tmp_path / "rows.npz")
+    with pytest.raises(ExportError, match="the graph has opset 11, and INT8 with a scale per channel needs 13"):
+        export_model(made.recipe, repository, precision="int8")
