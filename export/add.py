@@ -128,8 +128,7 @@ def _draft(
     )
     (staged / FILE).write_text(file.text(folder.name), encoding="utf-8")
     if not made_up:
-        with (staged / EXAMPLE).open("wb") as target:
-            np.savez_compressed(target, **{name: np.asarray(rows) for name, rows in plan.example.items()})
+        added.write_arrays(staged / EXAMPLE, plan.example)
     graph = room / "served.onnx"
     prepare.write(raw, plan.batch, plan.widened, plan.example, graph)
     recipe = added.find(staged, base=folder, brought=brought, written=graph)

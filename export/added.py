@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
-from zipfile import BadZipFile
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from export import onnx_data, prepare, values
 from export.brought import HF, KINDS, ONNX, SKLEARN, TORCH, Brought
 from export.errors import ExportError, RecipeError
 from export.measure import text
-from export.precision import FP16
+from export.precision import FP16, INT8
 from export.recipe import Array, Arrays, Evaluation, Figure, Predict, Recipe, Reduced, Source, Tolerance, Weights
 from export.recipe_file import EXAMPLE, FILE, NONE, RecipeFile, read
 
@@ -26,7 +26,11 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     HF: ("torch", "transformers"),
     SKLEARN: ("scikit-learn", "skl2onnx"),
 }
-HALF_PRECISION = Reduced(Tolerance(max_abs=0.0, min_cosine=0.999), losses={"matching_rows": 1.0})
+REDUCED_COSTS = {FP16: (20, 0.999), INT8: (100, 0.95)}
+"""By precision: how many times the FP32 tolerance outputs may differ by, and the smallest cosine with the source's."""
+
+CALIBRATED_ON = 8
+"""Rows that INT8 needs at least to find its ranges on."""
 
 
 class Added(Recipe):
@@ -35,7 +39,7 @@ class Added(Recipe):
     figures = (
         Figure("matching_rows", "fraction of example requests answered as the source answers them", tolerance=0.0),
     )
-    why_not_reduced = "its example is made up, and ranges must be found on real requests"
+    why_not_reduced = f"its example is made up, and ranges must be found on real requests: put them into {EXAMPLE}"
     folder: ClassVar[Path]
     file: ClassVar[RecipeFile]
     brought: Brought | None = None
@@ -63,7 +67,16 @@ class Added(Recipe):
             prepare.write(loaded.raw(path.parent), self.file.batch, self.file.widened, evaluation.inputs, path)
 
         predict = _or_said(prepare.widening(loaded.predict, self.file.widened, batched))
-        return Source(_row_by_row(predict) if batched else predict, write_onnx, evaluation)
+
+        def calibration() -> Evaluation:
+            if len(evaluation) < CALIBRATED_ON:
+                raise RecipeError(
+                    f"{self.folder.name}/{EXAMPLE} has {len(evaluation)} requests, and INT8 finds its ranges on "
+                    f"{CALIBRATED_ON} or more: put more real ones into it"
+                )
+            return evaluation
+
+        return Source(_row_by_row(predict) if batched else predict, write_onnx, evaluation, calibration=calibration)
 
     def evaluation(self) -> Evaluation:
         """The requests of example.npz, or made-up ones, the same each time."""
@@ -127,7 +140,6 @@ def find(
         return None
     file = read(folder)
     assert file.kind in KINDS
-    half = HALF_PRECISION.tolerance
     parts: dict[str, Any] = {
         "name": folder.name,
         "summary": f"added from {file.source}",
@@ -135,7 +147,9 @@ def find(
         "packages": PACKAGES[file.kind],
         "axis_ranges": {name: {axis: (each,) for axis, each in axes.items()} for name, axes in file.axes.items()},
         "reduced": {
-            FP16: Reduced(Tolerance(20 * file.tolerance.max_abs, half.min_cosine), losses=HALF_PRECISION.losses)
+            precision: Reduced(Tolerance(times * file.tolerance.max_abs, cosine), losses={"matching_rows": 1.0})
+            for precision, (times, cosine) in REDUCED_COSTS.items()
+            if precision != INT8 or file.inputs is None
         },
         "folder": folder,
         "file": file,
@@ -152,6 +166,14 @@ def find(
 def names(model_repository: Path) -> list[str]:
     """The added models of a repository."""
     return sorted(path.parent.name for path in model_repository.glob(f"*/{FILE}"))
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """What `read_example` reads. numpy.savez has no array named `file`, for want of that argument."""
+    with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+        for name, rows in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as target:
+                np.save(target, np.asarray(rows), allow_pickle=False)
 
 
 def read_example(path: Path) -> dict[str, Array]:

@@ -54,11 +54,17 @@ def bring(kind: str, source: str, home: Path) -> Brought:
 def files(kind: str, source: str, home: Path) -> dict[str, Path]:
     """The files that a source is made from, found but not loaded. Raises RecipeError where they are missing."""
     if kind == ONNX:
-        from export import onnx_data
+        from export import onnx_data, onnx_stream
 
         path = Path(source)
         if not path.is_file():
             raise RecipeError(f"the model's source {path} is missing: put it back, or name another with --weights FILE")
+        try:
+            onnx_data.check(onnx_stream.read_without_weights(path), path)
+        except (OSError, ValueError) as error:
+            raise RecipeError(
+                f"the model's source {path} is not an ONNX file ({type(error).__name__}): put it back"
+            ) from error
         return {path.name: path, **onnx_data.files(path)}
     if kind == HF:
         from export.source_hf import find

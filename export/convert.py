@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 from export import memory, onnx_file
 from export.blame import Cost, costs
-from export.errors import AccuracyError, ExportError
+from export.errors import AccuracyError, ExportError, NotLoadedError
 from export.float16 import HalfPrecision
 from export.measure import Measurement, Reference, answers, gate, parity
 from export.precision import CPU, FP16, FP32, rule
@@ -78,6 +80,8 @@ class Conversion:
             if judged.costs is None:
                 raise
             worst = judged.costs()[:WORST]
+            if not worst:
+                raise
             named = ", ".join(map(str, worst))
             raise AccuracyError(
                 f"{error}; the outputs are changed most by {named}: keep what costs most in FP32 with "
@@ -90,11 +94,12 @@ class Conversion:
         if allowed is None:
             return self.full
         path = self.room / f"{precision}.onnx"
-        if precision == FP16:
-            record, worst = self._float16(path, allowed, excluded)
-        else:
-            record, worst = self._int8(path, allowed, excluded, runtime)
-        judged = self._judge(path, f"onnx at {precision}")
+        with self._converting(precision):
+            if precision == FP16:
+                record, worst = self._float16(path, allowed, excluded)
+            else:
+                record, worst = self._int8(path, allowed, excluded, runtime)
+            judged = self._judge(path, f"onnx at {precision}")
         distance = asdict(parity(judged.outputs, self.full.outputs))
         return replace(judged, reduction={**record, "parity_to_fp32": distance}, costs=worst)
 
@@ -127,6 +132,19 @@ class Conversion:
 
         return whole.record(), lambda: self._costs(rows, whole.nodes, alone)
 
+    @contextmanager
+    def _converting(self, precision: str) -> Iterator[None]:
+        """What ONNX Runtime's converters raise, and a graph of theirs that it does not load, as one sentence."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, ExportError) and not isinstance(error, NotLoadedError):
+                raise
+            raise ExportError(
+                f"{self.recipe.name} cannot be converted to {precision} ({_said(error)}): keep the operators that this "
+                "names in FP32 with --exclude, or the whole model"
+            ) from error
+
     def _costs(self, rows: Evaluation, candidates: Mapping[str, str], alone: Callable[[str, Path], None]) -> list[Cost]:
         return costs(self.full_path, rows, candidates, alone, self.room, self.on_progress)
 
@@ -150,6 +168,12 @@ class Conversion:
             ) from error
         memory.release()
         self.on_progress("convert to ONNX", 1, 1)
+
+
+def _said(error: Exception) -> str:
+    """A converter's exception in one line, without where ONNX Runtime read the file from."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return re.sub(r"^.*Load model from \S+ failed:", "", lines[0])[:300]
 
 
 def _gone(*arguments: Any) -> Any:

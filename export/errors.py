@@ -4,6 +4,7 @@ ExportError
 ├── RecipeError     no such recipe, or weights that it cannot load
 ├── ConfigError     a config.pbtxt that does not parse
 ├── ContractError   the ONNX graph and config.pbtxt disagree
+├── NotLoadedError  ONNX Runtime does not load a graph
 ├── AccuracyError   a station's figures fell below the recipe's tolerance
 ├── EngineError     TensorRT did not build an engine, or built one that answers otherwise
 │   └── EngineUnavailableError   there is no TensorRT builder or no GPU here
@@ -32,6 +33,10 @@ class ConfigError(ExportError):
 
 class ContractError(ExportError):
     """The graph's names, types or shapes are not those of config.pbtxt."""
+
+
+class NotLoadedError(ExportError):
+    """ONNX Runtime does not load a graph."""
 
 
 class AccuracyError(ExportError):

@@ -17,6 +17,8 @@ from export.recipe_file import NONE, InputRule
 from export.signature import TRITON_TYPES
 
 SEED = 0
+LARGEST_REQUEST = 2**31 - 1
+"""Bytes."""
 
 
 class Examples:
@@ -34,18 +36,34 @@ class Examples:
         self.notes: list[str] = []
 
     def rules(self, candidate: str) -> dict[str, InputRule]:
-        """How each input is made up, the batch axis left out. Raises ContractError for an axis without a size."""
+        """How each input is made up, the batch axis left out.
+
+        Raises ContractError for axes without a size, and for more bytes than a request may have.
+        """
         from onnx import TensorProto
 
         found = {}
+        unsized: dict[str, tuple[str, int]] = {}
         for value in graph_edit.inputs(self.model):
             kind = TRITON_TYPES[TensorProto.DataType.Name(value.type.tensor_type.elem_type)]
-            sizes = [
-                size if isinstance(size, int) else self._size(value.name, axis, size, candidate)
-                for axis, size in enumerate(graph_edit.shape(value) or ())
-                if not (axis == 0 and candidate != NONE)
-            ]
+            sizes = []
+            for axis, declared in enumerate(graph_edit.shape(value) or ()):
+                if axis == 0 and candidate != NONE:
+                    continue
+                size = declared if isinstance(declared, int) else self._size(value.name, axis, declared)
+                if size is None:
+                    unsized.setdefault(str(declared) if declared else f"{value.name}:{axis}", (value.name, axis))
+                sizes.append(size or 1)
             found[value.name] = InputRule(kind, tuple(sizes), values.guess(self.model, value.name, kind))
+        if unsized:
+            raise ContractError(self._unsized(unsized, candidate))
+        size_bytes = sum(_bytes(rule) for rule in found.values())
+        if size_bytes > LARGEST_REQUEST:
+            shapes = ", ".join(f"'{name}' {list(rule.shape)}" for name, rule in found.items())
+            raise ContractError(
+                f"one request has {size_bytes / 1e9:.1f} GB ({shapes}), and gRPC carries no message over 2 GB: export "
+                "the model with smaller inputs"
+            )
         return found
 
     def rows(self, rules: Mapping[str, InputRule], *, batched: bool) -> dict[str, Array]:
@@ -90,7 +108,8 @@ class Examples:
     def _rank(self, name: str) -> int:
         return next(len(graph_edit.shape(value) or ()) for value in graph_edit.inputs(self.model) if value.name == name)
 
-    def _size(self, name: str, axis: int, symbol: int | str | None, candidate: str) -> int:
+    def _size(self, name: str, axis: int, symbol: str | None) -> int | None:
+        """How long an open axis is, where that is known."""
         key = str(symbol) if symbol else f"{name}:{axis}"
         for known in (self.dims, self.brought.sizes):
             for word in (f"{name}:{axis}", key):
@@ -101,11 +120,15 @@ class Examples:
             sizes = sizes[1:] if len(sizes) > self._rank(name) else sizes  # requests of a model without a batch axis
             if axis < len(sizes):
                 return int(sizes[axis])
-        batch = self.why_no_batch if axis == 0 and candidate == NONE else ""
-        raise ContractError(
-            f"axis {axis} of input '{name}' is open{batch}; say how long it is in an example request, with "
-            f"--dim {key}=16"
-        )
+        return None
+
+    def _unsized(self, unsized: Mapping[str, tuple[str, int]], candidate: str) -> str:
+        name, axis = next(iter(unsized.values()))
+        why = self.why_no_batch if axis == 0 and candidate == NONE else ""
+        more = f" (and {len(unsized) - 1} more)" if len(unsized) > 1 else ""
+        options = " ".join(f"--dim {key}=16" for key in unsized)
+        axes = f"axis {axis} of input '{name}'{more} is open{why}"
+        return f"{axes}; say how long it is in an example request, with {options}"
 
     def axes(self, candidate: str) -> dict[str, dict[int, AxisRange]]:
         """What an engine is built for on each open axis but the batch: from 1 to the longest known, or four times the
@@ -115,7 +138,8 @@ class Examples:
             for axis, size in enumerate(graph_edit.shape(value) or ()):
                 if isinstance(size, int) or (axis == 0 and candidate != NONE):
                     continue
-                optimum = self._size(value.name, axis, size, candidate)
+                optimum = self._size(value.name, axis, size)
+                assert optimum is not None, "`rules` found it"
                 longest = self.brought.longest.get(str(size), 4 * optimum)
                 found.setdefault(value.name, {})[axis] = AxisRange(1, optimum, max(optimum, longest))
         return found
@@ -140,6 +164,11 @@ def _wanted(rules: Mapping[str, InputRule]) -> dict[str, tuple[str, tuple[int, .
 
 
 def row_count(rules: Mapping[str, InputRule]) -> int:
-    """How many requests to make up: 8 to 64, at most 16 MB of them."""
-    size = sum(4 * math.prod(rule.shape) for rule in rules.values())
-    return int(min(64, max(8, 16_000_000 // max(1, size) if size < 250_000 else 8)))
+    """How many requests to make up: 64; above 250 KB 8; above 2 MB what 16 MB hold, but at least 3."""
+    size = max(1, sum(map(_bytes, rules.values())))
+    return min(64 if size < 250_000 else 8, max(3, 16_000_000 // size))
+
+
+def _bytes(rule: InputRule) -> int:
+    """The size of one request's tensor; of a text, of its length alone."""
+    return math.prod(rule.shape) * (4 if rule.data_type == "TYPE_STRING" else values.NUMPY[rule.data_type].itemsize)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from export import onnx_file, onnx_stream
+from export import graph_edit, onnx_file, onnx_stream
 from export.precision import kept_float
 from export.recipe import Reduced
 
@@ -46,7 +46,8 @@ class HalfPrecision:
             from onnxruntime.transformers.float16 import convert_float_to_float16
             from onnxruntime.transformers.onnx_model import OnnxModel
 
-            model = infer_shapes(onnx_stream.take_apart(self.full, room / "fp32.data"))
+            full = onnx_stream.take_apart(self.full, room / "fp32.data")
+            model = infer_shapes(full)
             left_out = _leave_out_weights(model)
             blocked = sorted(self.kept | others)
             wrapped = OnnxModel(
@@ -54,6 +55,7 @@ class HalfPrecision:
             )
             wrapped.topological_sort(is_deterministic=True)
             _put_in_weights(wrapped.model, left_out, room)
+            graph_edit.declare_as(wrapped.model, full)
         onnx_file.finish(wrapped.model, room, target)
         shutil.rmtree(room)
 

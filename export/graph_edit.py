@@ -96,7 +96,12 @@ def open_batch(model: Any) -> None:
 
 
 def name_batch(model: Any) -> None:
-    """Call the first axis of every input and output the same, so that tools see one batch."""
+    """Call the first axis of every input and output the same, so that tools see one batch.
+
+    Inner values keep their types, not their shapes: whoever opened the batch by hand left those of the fixed one.
+    """
+    for value in model.graph.value_info:
+        value.type.tensor_type.ClearField("shape")
     for value in (*inputs(model), *model.graph.output):
         sizes = shape(value)
         if sizes:
@@ -109,7 +114,7 @@ def widen(model: Any, names: Collection[str], batched: bool) -> None:
 
     sizes: list[int | str] = [BATCH, 1] if batched else [1]
     target = [-1, 1] if batched else [1]
-    flat = [-1]
+    flat = [-1] if batched else []
     before: list[Any] = []
     behind: list[Any] = []
     for value in model.graph.input:
@@ -123,6 +128,9 @@ def widen(model: Any, names: Collection[str], batched: bool) -> None:
         if value.name in names:
             inner, constant = _unused(model, f"{value.name}_flat"), _unused(model, f"{value.name}_shape")
             _rename(model.graph, value.name, inner)
+            for tensor in model.graph.initializer:
+                if tensor.name == value.name:
+                    tensor.name = inner
             model.graph.initializer.append(helper.make_tensor(constant, 7, [len(target)], target))
             behind.append(helper.make_node("Reshape", [inner, constant], [value.name], name=inner))
             set_shape(value, sizes)
@@ -131,6 +139,14 @@ def widen(model: Any, names: Collection[str], batched: bool) -> None:
         del model.graph.node[:]
         model.graph.node.extend(ordered)
         model.ir_version = max(model.ir_version, LEAST_IR)
+
+
+def declare_as(model: Any, other: Any) -> None:
+    """Declare inputs and outputs as another model does, whatever shapes a converter inferred for them."""
+    declared = {value.name: value.type for value in (*other.graph.input, *other.graph.output)}
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name in declared:
+            value.type.CopyFrom(declared[value.name])
 
 
 def rename_outputs(model: Any, names: Mapping[str, str]) -> None:

@@ -27,21 +27,28 @@ def tensors(graph: Any) -> Iterator[Any]:
                 yield from tensors(inner)
 
 
-def locations(model: Any) -> list[str]:
-    """The files that hold external tensors, as the model names them, in order and without repetition."""
-    found: dict[str, None] = {}
+def locations(model: Any) -> dict[str, int]:
+    """The files that hold external tensors, as the model names them, each with the bytes that it must have."""
+    found: dict[str, int] = {}
     for tensor in tensors(model.graph):
-        if tensor.data_location == tensor.EXTERNAL:
-            found.update({entry.value: None for entry in tensor.external_data if entry.key == "location"})
-    return list(found)
+        if tensor.data_location != tensor.EXTERNAL:
+            continue
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if location := place.get("location"):
+            end = sum(int(place[key]) for key in ("offset", "length") if place.get(key, "").isdecimal())
+            found[location] = max(found.get(location, 0), end)
+    return found
 
 
 def check(model: Any, path: Path) -> None:
-    """Raise ContractError for an external file that is missing or lies outside the model's own folder."""
-    home = path.parent.resolve()
-    for location in locations(model):
-        target = (home / location).resolve()
-        if not target.is_relative_to(home):
+    """Raise ContractError for an external file that is missing, cut short, or outside the model's own folder.
+
+    A hub's cache links the model and its data into one folder from another: both are the model's own.
+    """
+    homes = (path.parent.resolve(), path.resolve().parent)
+    for location, size in locations(model).items():
+        target = (homes[0] / location).resolve()
+        if Path(location).is_absolute() or not any(target.is_relative_to(home) for home in homes):
             raise ContractError(
                 f"{path.name} keeps tensors in '{location}', outside its own folder, where a model must not reach: "
                 "put the file beside the model and save the model again with that location"
@@ -50,6 +57,12 @@ def check(model: Any, path: Path) -> None:
             raise ContractError(
                 f"{path.name} keeps tensors in '{location}', which is not beside it: copy that file along with the "
                 "model"
+            )
+        present = target.stat().st_size
+        if present < size:
+            raise ContractError(
+                f"{path.name} keeps tensors in the first {size} bytes of '{location}', which has {present}: copy that "
+                "file again, whole"
             )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from export import onnx_stream
-from export.errors import ExportError
+from export.errors import NotLoadedError
 from export.recipe import Array, Arrays, Predict
 
 OPSET = 20
@@ -107,7 +107,7 @@ def clean(model: Any) -> None:
 def session(model: Path | bytes, *, threads: int = 0) -> Predict:
     """An ONNX file, or the bytes of one, as a station in ONNX Runtime on the CPU; `threads` 0 takes all cores.
 
-    Raises ExportError when ONNX Runtime does not load it.
+    Raises NotLoadedError when ONNX Runtime does not load it.
     """
     import onnxruntime
 
@@ -119,7 +119,7 @@ def session(model: Path | bytes, *, threads: int = 0) -> Predict:
         running = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         name = "the graph" if isinstance(model, bytes) else model.name
-        raise ExportError(f"ONNX Runtime cannot load {name}: {error}") from error
+        raise NotLoadedError(f"ONNX Runtime cannot load {name}: {error}") from error
     names = [output.name for output in running.get_outputs()]
 
     def predict(arrays: Arrays) -> dict[str, Array]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from export import graph_edit, onnx_data
+from export import graph_edit, onnx_data, refusals
 from export.measure import text
 from export.onnx_file import session
 from export.recipe import Array, Arrays, Predict
@@ -22,13 +22,19 @@ def write(raw: Path, batch: str, widened: tuple[str, ...], example: Arrays, path
     """Write the graph that is served: `raw` with its edits, every output with a shape. `example` are requests."""
     import onnx
 
-    model = onnx.load(str(raw), load_external_data=False)
+    model = refusals.onnx_file(raw)
     graph_edit.drop_weight_inputs(model)
     edit(model, batch, widened)
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"  # --exclude and the quantizer go by names
+    model.ir_version = max(model.ir_version, graph_edit.LEAST_IR)
     onnx_data.save(model, path, raw.parent)
     batched = batch != NONE
     request = {name: rows[:2] if batched else rows[0] for name, rows in example.items()}
     answer = session(path)(request)
+    for value in model.graph.output:
+        if len(graph_edit.shape(value) or ()) != answer[value.name].ndim:
+            value.type.tensor_type.ClearField("shape")  # wrong, so inference had better not hear of it
     declared = graph_edit.inferred_shapes(model)
     for value in model.graph.output:
         observed = answer[value.name].shape
@@ -49,7 +55,8 @@ def widening(predict: Predict, widened: tuple[str, ...], batched: bool) -> Predi
     """A source that takes and gives the widened tensors as the served graph does."""
 
     def wide(arrays: Arrays) -> dict[str, Array]:
-        flat = {name: array.reshape(-1) if name in widened else array for name, array in arrays.items()}
+        plain = (-1,) if batched else ()
+        flat = {name: array.reshape(plain) if name in widened else array for name, array in arrays.items()}
         return {
             name: np.asarray(array).reshape((-1, 1) if batched else (1,)) if name in widened else np.asarray(array)
             for name, array in predict(flat).items()

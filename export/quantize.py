@@ -1,7 +1,8 @@
 """INT8: explicit QuantizeLinear and DequantizeLinear nodes, with ranges found on calibration data.
 
-Weights are INT8 with one scale per channel. Activations are UINT8, the pair that x86 processors with VNNI multiply
-natively, or for TensorRT INT8 with a zero point of 0, which is all that it takes.
+Weights are INT8 with one scale per channel, of 7 bits where the exporting CPU has no VNNI. Activations are UINT8, the
+pair that x86 processors with VNNI multiply natively, or for TensorRT INT8 with a zero point of 0, which is all that it
+takes.
 What is quantised is chosen by what measured faster (docs/precision.md):
 
 - MatMul and Gemm with constant weights, their results left in FP32, and tables that a Gather looks rows up in;
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from export import memory, onnx_file, onnx_stream
+from export import graph_edit, memory, onnx_file, onnx_stream, vnni
 from export.errors import ExportError
 from export.precision import CPU, TENSORRT, kept_float
 from export.recipe import Arrays, Evaluation, Progress, Reduced, no_progress
@@ -28,6 +29,7 @@ from export.recipe import Arrays, Evaluation, Progress, Reduced, no_progress
 METHOD = "onnxruntime static quantization, QDQ"
 WEIGHTS = "fp32.data"
 FEW_CHANNELS = 4
+PER_CHANNEL_OPSET = 13
 BATCH = 2
 """Few rows at a time: attention takes memory by the square of the length."""
 
@@ -53,8 +55,15 @@ class Quantization:
         runtime: str = CPU,
     ) -> None:
         self.symmetric = runtime == TENSORRT
+        self.weight_bits = vnni.weight_bits(runtime)
         self._room = room
         self._graph = model = onnx_stream.take_apart(full, room / WEIGHTS)
+        opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+        if opset < PER_CHANNEL_OPSET:
+            raise ExportError(
+                f"the graph has opset {opset}, and INT8 with a scale per channel needs {PER_CHANNEL_OPSET}: export the "
+                "model with that, or convert it with onnx.version_converter.convert_version"
+            )
         keep = rule.keep_float
         if self.symmetric and rule.keep_float_symmetric is not None:
             keep = rule.keep_float_symmetric
@@ -86,7 +95,7 @@ class Quantization:
             quantizer = QDQQuantizer(
                 model,
                 True,  # per channel
-                False,  # all 8 bits: only processors without VNNI need them reduced to 7
+                self.weight_bits == 7,
                 QuantType.QInt8,
                 QuantType.QInt8 if self.symmetric else QuantType.QUInt8,
                 self._ranges,
@@ -101,6 +110,7 @@ class Quantization:
             )
             quantizer.quantize_model()
             quantizer.model.topological_sort()
+            graph_edit.declare_as(quantizer.model.model, self._graph)
         onnx_file.finish(quantizer.model.model, self._room, target)
 
     def record(self) -> dict[str, Any]:
@@ -108,7 +118,7 @@ class Quantization:
         types = list(self.nodes.values())
         return {
             "method": METHOD,
-            "weights": "int8 per channel",
+            "weights": f"int8 per channel{', of 7 bits' if self.weight_bits == 7 else ''}",
             "activations": "int8 symmetric" if self.symmetric else "uint8",
             "made_for": TENSORRT if self.symmetric else CPU,
             "calibration": self._calibration,

@@ -139,8 +139,8 @@ class Source:
     """A loaded model: the source station, how it becomes ONNX, and what it is judged on.
 
     `assets` are the files of companion models in the repository, as {model: {path in its folder: content}}.
-    `calibration` gives the rows that INT8 finds its ranges on, none of which is in `evaluation`. `module` is the torch
-    module that `predict` runs, where there is one: its parameters are the inputs, by name.
+    `calibration` gives the rows that INT8 finds its ranges on, of a bundled model none that is in `evaluation`.
+    `module` is the torch module that `predict` runs, where there is one: its parameters are the inputs, by name.
     """
 
     predict: Predict

@@ -142,8 +142,8 @@ def read(folder: Path) -> RecipeFile:
 
 def relative(path: Path, folder: Path, model_repository: Path) -> str:
     """A path as recipe.toml keeps it: relative to the model's folder within the project (what holds the repository),
-    else absolute."""
-    whole = path.resolve()
+    else absolute. A link stays a link: what lies beside it may not lie beside the file that it names."""
+    whole = path.parent.resolve() / path.name if path.is_symlink() else path.resolve()
     if whole.is_relative_to(model_repository.resolve().parent):
         return os.path.relpath(whole, folder.resolve())
     return str(whole)

@@ -10,7 +10,7 @@ from typing import Any
 
 from export import container, onnx_data
 from export.errors import ContractError, RecipeError
-from export.signature import TRITON_TYPES, from_onnx
+from export.signature import TRITON_TYPES, versions
 
 PICKLES = frozenset((".pkl", ".pickle", ".joblib", ".sav", ".pt", ".pth", ".ckpt", ".bin", ".dill"))
 PROTOBUF_LIMIT = 2**31 - 1
@@ -49,13 +49,18 @@ def not_a_pickle(path: Path, remedy: str) -> None:
 
 
 def onnx_file(path: Path) -> Any:
-    """The model of an ONNX file, its external tensors not loaded. Raises RecipeError for what is none."""
+    """The model of an ONNX file, its external tensors not loaded, every output with a type where one can be inferred.
+
+    Raises RecipeError for what is none.
+    """
     import onnx
 
     if not path.exists():
         raise RecipeError(f"there is no file {path}: name the model's .onnx file")
     if path.is_dir():
         raise RecipeError(f"{path} is a folder: name the .onnx file in it, or a transformers folder with --hf")
+    if not path.is_file():
+        raise RecipeError(f"{path} is no regular file: name the model's .onnx file")
     not_a_pickle(
         path,
         "convert it to ONNX where it is trusted, or write a function that loads it and name it with "
@@ -76,6 +81,7 @@ def onnx_file(path: Path) -> Any:
         ) from None
     if not model.ir_version or not model.opset_import:
         raise RecipeError(f"{path.name} is not an ONNX file: it names neither an IR version nor an opset")
+    _infer_types(model)
     return model
 
 
@@ -86,8 +92,7 @@ def graph(model: Any, path: Path, triton_tag: str | None) -> None:
     onnx_data.check(model, path)
     _operators(model, path)
     _tensors(model, path)
-    _, versions = from_onnx(path)
-    if triton_tag and (sentence := container.obstacle(versions, triton_tag)):
+    if triton_tag and (sentence := container.obstacle(versions(model), triton_tag)):
         raise ContractError(f"{path.name} cannot be served: {sentence}")
 
 
@@ -127,9 +132,10 @@ def _tensors(model: Any, path: Path) -> None:
                 raise ContractError(
                     f"input '{value.name}' has no shape, not even a number of axes: export it with a shape"
                 )
-            if kind == "input" and not value.type.tensor_type.shape.dim:
+            if kind == "input" and any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in _axes(value)):
                 raise ContractError(
-                    f"input '{value.name}' is a scalar, and Triton has no tensor without axes: give it the shape [1]"
+                    f"input '{value.name}' has an axis of size 0, so no request could hold a value: export it with "
+                    "that axis open"
                 )
             name = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
             if name not in TRITON_TYPES:
@@ -148,20 +154,52 @@ def _tensors(model: Any, path: Path) -> None:
         raise ContractError(f"'{sorted(both)[0]}' is an input and an output of {path.name}: give each its own name")
 
 
+def _axes(value: Any) -> Any:
+    return value.type.tensor_type.shape.dim
+
+
+def _typed(value: Any) -> bool:
+    return value.type.WhichOneof("value") is not None and (
+        not value.type.HasField("tensor_type") or value.type.tensor_type.elem_type != 0
+    )
+
+
+def _infer_types(model: Any) -> None:
+    """Give outputs that are only named, as inner values are when somebody adds them, the type that they must have."""
+    import onnx
+
+    bare = [value for value in model.graph.output if not _typed(value)]
+    if not bare:
+        return
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+    except Exception:  # its kinds; the outputs then stay as they are
+        return
+    found = {value.name: value for value in (*inferred.value_info, *inferred.output) if _typed(value)}
+    for value in bare:
+        if value.name in found:
+            value.CopyFrom(found[value.name])
+
+
 def _tensor(value: Any, kind: str) -> None:
     held = value.type.WhichOneof("value")
+    if not _typed(value):
+        raise ContractError(
+            f"{kind} '{value.name}' has no type: declare it with onnx.helper.make_tensor_value_info(name, type, shape)"
+        )
     if held == "tensor_type":
         return
     words = str(held).removesuffix("_type").replace("_", " ")
     if held == "sequence_type" and value.type.sequence_type.elem_type.HasField("map_type"):
         words = "sequence of maps"
+    article = "an" if words[0] in "aeiou" else "a"
     remedy = (
         "that is scikit-learn's ZipMap: convert with "
         "convert_sklearn(model, ..., options={id(model): {'zipmap': False}})"
         if "map" in words
         else "let the graph take and give tensors"
     )
-    raise ContractError(f"{kind} '{value.name}' is a {words}, which Triton cannot serve: {remedy}")
+    raise ContractError(f"{kind} '{value.name}' is {article} {words}, which Triton cannot serve: {remedy}")
 
 
 def nodes(graph: Any) -> Any:

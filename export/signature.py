@@ -71,10 +71,15 @@ def from_onnx(path: Path) -> tuple[Signature, dict[str, int]]:
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
     signature = Signature(tuple(map(_spec, inputs)), tuple(map(_spec, model.graph.output)))
-    versions = {"ir_version": int(model.ir_version)}
+    return signature, versions(model)
+
+
+def versions(model: Any) -> dict[str, int]:
+    """The versions of a model: see `from_onnx`."""
+    found = {"ir_version": int(model.ir_version)}
     for opset in model.opset_import:
-        versions[f"opset.{opset.domain}" if opset.domain else "opset"] = int(opset.version)
-    return signature, versions
+        found[f"opset.{opset.domain}" if opset.domain else "opset"] = int(opset.version)
+    return found
 
 
 def _spec(value: Any) -> TensorSpec:

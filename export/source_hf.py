@@ -18,14 +18,6 @@ from export.source_torch import Traced
 
 TOKENS = "tokens"
 EXAMPLE_TOKENS = 32
-GENERATING = (
-    "ForCausalLM",
-    "ForConditionalGeneration",
-    "LMHeadModel",
-    "ForSeq2SeqLM",
-    "ForSpeechSeq2Seq",
-    "DecoderModel",
-)
 TEXT = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -65,7 +57,22 @@ def _load(source: str) -> Brought:
     example, axes, sizes, longest = _inputs(network, folder)
     traced = Traced(network, example, axes, call=_call)
     description = f"{cls.__name__} from {weights.description}"
-    return traced.brought(description, sizes=sizes, longest=longest, made_up=True)
+    return traced.brought(description, notes=_left_out(folder), sizes=sizes, longest=longest, made_up=True)
+
+
+def _left_out(folder: Path) -> tuple[str, ...]:
+    """A sentence about what sentence-transformers puts behind the transformers model, if it does."""
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        behind = [str(module["type"]).rpartition(".")[2] for module in modules[1:]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    if not behind:
+        return ()
+    return (
+        f"modules.json puts {', '.join(behind)} behind the transformers model, which is not added: the outputs are "
+        "those of the tokens; add the whole with --torch package.module:function",
+    )
 
 
 def _architecture(folder: Path) -> Any:
@@ -77,17 +84,17 @@ def _architecture(folder: Path) -> Any:
         raise RecipeError(
             f"{folder.name}/config.json names no architecture: save the model with save_pretrained(), which writes it"
         )
-    if any(named.endswith(ending) for ending in GENERATING):
-        raise RecipeError(
-            f"{named} generates token by token, which one ONNX graph does not serve well: use Triton's vLLM or "
-            "TensorRT-LLM backend for it"
-        )
     cls = getattr(transformers, named, None)
     if cls is None:
         own = "its own code, which would be run to load it" if settings.get("auto_map") else "a newer transformers"
         raise RecipeError(
             f"transformers {transformers.__version__} has no {named}: the folder needs {own}; write a function that "
             "builds the module and add it with --torch package.module:function"
+        )
+    if cls.can_generate():
+        raise RecipeError(
+            f"{named} generates token by token, which one ONNX graph does not serve well: use Triton's vLLM or "
+            "TensorRT-LLM backend for it"
         )
     return cls
 

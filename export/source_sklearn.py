@@ -13,14 +13,17 @@ import numpy as np
 from export import user_code
 from export.brought import Brought
 from export.errors import ExportError, RecipeError
+from export.prepare import reason
 from export.recipe import Array, Arrays
 
-FEATURES = "features"
+FEATURES, TEXT = "features", "text"
+LOCALE = "C.UTF-8"
+"""Of ONNX Runtime's StringNormalizer, which text vectorizers become: every Linux has it, unlike the default en_US."""
 LABEL, PROBABILITIES, PREDICTION = "label", "probabilities", "prediction"
 EXAMPLE_ROWS = 64
 WANTED = (
-    "return (estimator, example), where example is a DataFrame or {column: values} of some rows, or a 2-D array of "
-    "numbers"
+    "return (estimator, example), where example is a DataFrame or {column: values} of some rows, a 2-D array of "
+    "numbers, or the texts of a text vectorizer"
 )
 
 
@@ -28,7 +31,7 @@ def load(source: str, home: Path) -> Brought:
     """Call the function and take what it returns: a fitted estimator, or (estimator, example).
 
     Each column becomes an input [batch, 1]: text, FP32 for numbers with a fraction, INT64 for whole ones. A 2-D array
-    is one input `features`.
+    is one input `features`, a list of texts one input `text`.
     """
     from sklearn.base import BaseEstimator
     from sklearn.exceptions import NotFittedError
@@ -61,6 +64,14 @@ class _Tabular:
 
     def predict(self, arrays: Arrays) -> dict[str, Array]:
         table = self._table(arrays)
+        try:
+            return self._answers(table)
+        except ValueError:  # some, such as KMeans, take the width that they were fitted with only
+            if not isinstance(table, np.ndarray) or table.dtype.kind != "f":
+                raise
+            return self._answers(table.astype(np.float64))
+
+    def _answers(self, table: Any) -> dict[str, Array]:
         if self._classifies():
             label = np.asarray(self.estimator.predict(table))
             outputs = {LABEL: label.astype(np.str_) if label.dtype.kind == "O" else label}
@@ -76,33 +87,57 @@ class _Tabular:
     def raw(self, room: Path) -> Path:
         """The ONNX file."""
         import onnx
+
+        from export.graph_edit import rename_outputs, widen
+
+        kind = type(self.estimator).__name__
+        try:
+            wanted = list(self.predict({name: values[:1] for name, values in self.columns.items()}))
+        except Exception as error:  # scikit-learn's kinds
+            raise RecipeError(
+                f"{kind} does not answer one row of its example ({type(error).__name__}: {reason(error)}): return the "
+                "columns that it was fitted on"
+            ) from error
+        try:
+            model = self._converted()
+        except Exception as error:  # skl2onnx raises many kinds
+            raise ExportError(
+                f"skl2onnx could not convert {kind} ({type(error).__name__}: {reason(error)}): replace that step, or "
+                "export the model to ONNX yourself and add the file with --onnx"
+            ) from error
+        given = [output.name for output in model.graph.output]
+        del model.graph.output[len(wanted) :]  # scores where the estimator has no probabilities
+        rename_outputs(model, dict(zip(given, wanted, strict=False)))
+        flat = [each.name for each in model.graph.output if len(each.type.tensor_type.shape.dim) == 1]
+        widen(model, [name for name in flat if name == PREDICTION], batched=True)
+        path = room / "raw.onnx"
+        onnx.save(model, str(path))
+        return path
+
+    def _converted(self) -> Any:
+        """The ONNX model that skl2onnx makes."""
         from skl2onnx import convert_sklearn
 
-        from export.graph_edit import rename_outputs
         from export.onnx_file import OPSET, quiet
 
-        options = {id(self.estimator): {"zipmap": False}} if self._classifies() else None
-        try:
+        texts = {type(step): {"locale": LOCALE} for step in _steps(self.estimator) if hasattr(step, "build_analyzer")}
+
+        def convert(options: dict[Any, Any]) -> Any:
             with quiet():
-                model = convert_sklearn(
+                return convert_sklearn(
                     self.estimator,
                     initial_types=[(name, _onnx_type(values)) for name, values in self.columns.items()],
                     name="estimator",  # else one by chance
                     options=options,
                     target_opset={"": OPSET, "ai.onnx.ml": 3},
                 )
-        except Exception as error:  # skl2onnx raises many kinds
-            reason = next((line for line in str(error).strip().splitlines() if line.strip()), "")
-            raise ExportError(
-                f"skl2onnx could not convert {type(self.estimator).__name__} ({type(error).__name__}: {reason.strip()})"
-            ) from error
-        wanted = list(self.predict({name: values[:1] for name, values in self.columns.items()}))
-        given = [output.name for output in model.graph.output]
-        del model.graph.output[len(wanted) :]  # scores where the estimator has no probabilities
-        rename_outputs(model, dict(zip(given, wanted, strict=False)))
-        path = room / "raw.onnx"
-        onnx.save(model, str(path))
-        return path
+
+        if not self._classifies():
+            return convert(texts)
+        try:
+            return convert({id(self.estimator): {"zipmap": False}, **texts})
+        except NameError:  # a classifier that has no ZipMap to leave out
+            return convert(texts)
 
     def _classifies(self) -> bool:
         from sklearn.base import is_classifier
@@ -113,6 +148,8 @@ class _Tabular:
         """The columns as the estimator was fitted: a DataFrame where it knows their names, else one array."""
         if list(self.columns) == [FEATURES]:
             return arrays[FEATURES]
+        if _reads_texts(self.estimator):
+            return arrays[next(iter(self.columns))].ravel()
         if hasattr(self.estimator, "feature_names_in_"):
             pandas = import_module("pandas")
             return pandas.DataFrame({name: arrays[name].ravel().astype(_plain(arrays[name])) for name in self.columns})
@@ -133,12 +170,26 @@ def _columns(estimator: Any, example: Any, source: str) -> dict[str, Array]:
         columns = {str(name): _column(str(name), np.asarray(example[name])) for name in names}
     else:
         table = np.asarray(example)
+        if _reads_texts(estimator) and table.ndim == 1:
+            return {TEXT: _column(TEXT, table)}
         if table.ndim != 2 or table.dtype.kind not in "iufb":
             raise RecipeError(f"{source} returned an example of shape {list(table.shape)}, {table.dtype}: {WANTED}")
         columns = {FEATURES: table.astype(np.float32)[:EXAMPLE_ROWS]}
     if not columns or len({len(values) for values in columns.values()}) != 1 or not len(next(iter(columns.values()))):
         raise RecipeError(f"{source} returned an example whose columns are empty or differ in length: {WANTED}")
     return columns
+
+
+def _steps(estimator: Any) -> list[Any]:
+    """The estimator and every one inside it."""
+    return [estimator, *(value for value in estimator.get_params(deep=True).values() if hasattr(value, "get_params"))]
+
+
+def _reads_texts(estimator: Any) -> bool:
+    """Whether it begins with a text vectorizer, which takes texts in a row instead of a table."""
+    while hasattr(estimator, "steps"):
+        estimator = estimator.steps[0][1]
+    return hasattr(estimator, "build_analyzer")
 
 
 def _column(name: str, values: Array) -> Array:

@@ -14,6 +14,7 @@ from export import user_code
 from export.brought import Brought
 from export.errors import ExportError, RecipeError
 from export.graph_edit import BATCH, rename_outputs
+from export.prepare import reason
 from export.recipe import Array, Arrays
 
 Axes = Mapping[str, Mapping[int, str]]
@@ -34,12 +35,22 @@ def load(source: str, home: Path) -> Brought:
     module, example, axes = (*made, {})[:3] if isinstance(made, tuple) and len(made) in (2, 3) else (made, None, {})
     if not isinstance(module, torch.nn.Module):
         raise RecipeError(f"{source} returned a {type(module).__name__}, not a torch module: {WANTED}")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise RecipeError(
+            f"{source} returned a TorchScript module, which torch's ONNX exporter does not take: return the nn.Module "
+            "that it was made from"
+        )
     if example is None:
         example = getattr(module, "example_input_array", None)  # Lightning's name for it
     if example is None:
         raise RecipeError(f"{source} returned a module without an example of its input: {WANTED}")
     notes = ("the module was in training mode: it is exported in evaluation mode",) if module.training else ()
-    traced = Traced(module.eval(), _named(module, example, source), axes, call=_by_name)
+    named = _named(module, example, source)
+    if not isinstance(axes, Mapping) or not all(isinstance(each, Mapping) for each in axes.values()):
+        raise RecipeError(f"{source} returned {axes!r} as the axes to open: write them as {{input: {{axis: symbol}}}}")
+    if unknown := [name for name in axes if name not in named]:
+        raise RecipeError(f"{source} opens axes of '{unknown[0]}', and the example has {', '.join(named)}")
+    traced = Traced(module.eval(), named, axes, call=_by_name)
     return traced.brought(f"torch module of '{source}'", notes=notes)
 
 
@@ -80,8 +91,17 @@ class Traced:
 
         path = room / "raw.onnx"
         row = {name: tensor[:1] for name, tensor in self.example.items()}
-        with torch.inference_mode():
-            names = list(named_outputs(self.call(self.module, row)))
+        try:
+            with torch.inference_mode():
+                names = list(named_outputs(self.call(self.module, row)))
+        except RecipeError:
+            raise
+        except Exception as error:  # whatever the module's own code raises
+            words = f"{type(error).__name__}: {reason(error)}"
+            raise RecipeError(
+                f"{type(self.module).__name__} does not answer one row of its example ({words}): write a function that "
+                "returns (module, example), which does, and add it with --torch package.module:function"
+            ) from error
         try:
             pair = {name: torch.cat([tensor, tensor]) for name, tensor in row.items()}  # torch takes 1 for a constant
             self._export(path, pair, {name: {0: BATCH, **self.axes.get(name, {})} for name in row}, names)
@@ -206,8 +226,10 @@ def _array(name: str, tensor: Any) -> Array:
 
 
 def _failed(error: Exception) -> ExportError:
-    reason = next((line for line in str(error).strip().splitlines() if line.strip()), type(error).__name__)
+    """The error as one line; torch's own says little, and has what was wrong as its cause."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     return ExportError(
-        f"torch could not trace the module for ONNX ({type(error).__name__}: {reason.strip()}): export it to ONNX "
+        f"torch could not trace the module for ONNX ({type(error).__name__}: {reason(error)}): export it to ONNX "
         "yourself and add the file with --onnx"
     )

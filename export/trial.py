@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from export import graph_edit, onnx_data
+from export import graph_edit, onnx_data, refusals
 from export.brought import Brought
-from export.errors import ExportError
+from export.errors import ContractError, ExportError
 from export.examples import Examples
 from export.onnx_file import session
 from export.prepare import RELATIVE_TOLERANCE, edit, reason, same
@@ -51,9 +51,7 @@ def plan(brought: Brought, raw: Path, room: Path, dims: Mapping[str, int], *, ba
     `dims` sizes the open axes, by symbol or as `input:axis`. Raises ContractError for an open axis without a size, and
     ExportError for a source that does not answer made-up input.
     """
-    import onnx
-
-    model = onnx.load(str(raw), load_external_data=False)
+    model = refusals.onnx_file(raw)
     notes = [*brought.notes]
     if count := graph_edit.drop_weight_inputs(model):
         notes.append(f"{count} weights were listed as inputs, too: they are constants now")
@@ -65,8 +63,8 @@ def plan(brought: Brought, raw: Path, room: Path, dims: Mapping[str, int], *, ba
             notes += [_BATCHED[candidate], *trial.notes]
         else:
             candidate, why_not = NONE, failure
-            trial.examples.why_no_batch = f", and no batch: {failure}"
     if candidate == NONE:
+        trial.examples.why_no_batch = f", and no batch: {why_not}"
         notes.append(f"{why_not}: max_batch_size is 0, and each request is answered alone")
     return trial.result(candidate, notes)
 
@@ -108,6 +106,9 @@ class Trial:
         for index, single in enumerate(alone):
             for name, rows in together.items():
                 if name in single and not same(rows[index : index + 1], single[name]):
+                    row = {name: rows[index : index + 1] for name, rows in example.items()}
+                    if not same(self._ask(row)[name], single[name]):
+                        return f"the source answers the same question differently{self._drawing()} (output '{name}')"
                     return f"rows together are answered otherwise than alone (output '{name}')"
         if candidate == OPENED and all(_constant(rows) for rows in together.values()):
             return self._inner_values_agree(example)
@@ -142,7 +143,7 @@ class Trial:
         rules = self.examples.rules(candidate)
         example = self.examples.rows(rules, batched=batched)
         requests = [
-            {name: rows[index : index + 1] if batched else rows[index] for name, rows in example.items()}
+            {name: rows[index : index + 1] if batched else np.asarray(rows[index]) for name, rows in example.items()}
             for index in range(min(PROBED, len(next(iter(example.values())))))
         ]
         answers = [self._ask(request) for request in requests]
@@ -151,23 +152,24 @@ class Trial:
             name for name, value in [*requests[0].items(), *answers[0].items()] if value.ndim == (1 if batched else 0)
         )
         notes += _said_of(self.model, answers)
+        for name, array in answers[0].items():
+            if array.dtype.kind != "f" and not same(again[name], array):
+                raise ExportError(
+                    f"output '{name}' differs each time that the same is asked{self._drawing()}, and only floating "
+                    "point can be held to a tolerance: export the graph up to the drawing"
+                )
         tolerance, drawn = _tolerance(answers, again)
-        operators = sorted({node.op_type for node in self.model.graph.node} & RANDOM)
         if drawn:
-            named = f" ({', '.join(operators)})" if operators else ""
-            notes.append(
-                f"the source answers the same question differently{named}: parity allows for what it varies by"
-            )
-        elif operators:
-            notes.append(f"the graph draws random numbers ({', '.join(operators)}): expect answers to vary")
+            varies = f"the source answers the same question differently{self._drawing()}"
+            notes.append(f"{varies}: parity allows for what it varies by")
+        elif named := self._drawing():
+            notes.append(f"the graph draws random numbers{named}: expect answers to vary")
         if widened:
             kind = "beside the batch" if batched else "at all"
             named = ", ".join(f"'{name}'" for name in widened)
             notes.append(f"{named}: no axis {kind}, so one of size 1 was added, as Triton needs")
         shaped = {name: InputRule(rule.data_type, rule.shape or (1,), rule.values) for name, rule in rules.items()}
-        stacked = {
-            name: rows.reshape(len(rows), 1) if name in widened and batched else rows for name, rows in example.items()
-        }
+        stacked = {name: rows.reshape(len(rows), 1) if name in widened else rows for name, rows in example.items()}
         axes = self.examples.axes(candidate)
         return Plan(candidate, widened, shaped, stacked, axes, tolerance, tuple(notes), self.latency_ms)
 
@@ -178,6 +180,11 @@ class Trial:
         edit(edited, candidate, widened)
         onnx_data.save(edited, path, self.raw.parent)
         return path
+
+    def _drawing(self) -> str:
+        """The graph's operators that draw random numbers, in brackets."""
+        operators = sorted({node.op_type for node in refusals.nodes(self.model.graph)} & RANDOM)
+        return f" ({', '.join(operators)})" if operators else ""
 
     def _ask(self, request: Arrays) -> dict[str, Array]:
         began = time.perf_counter()
@@ -194,6 +201,10 @@ class Trial:
         self.latency_ms = min(self.latency_ms, 1000 * (time.perf_counter() - began))
         arrays = {name: np.asarray(array) for name, array in answer.items()}
         for name, array in arrays.items():
+            if array.dtype.kind == "c":
+                raise ContractError(
+                    f"output '{name}' is {array.dtype}, which Triton has no type for: give its real and imaginary part"
+                )
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ExportError(
                     f"output '{name}' holds NaN or infinity for made-up input: give real requests with "
@@ -207,6 +218,8 @@ def _candidate(model: Any, dims: Mapping[str, int]) -> tuple[str, str]:
     firsts = {}
     for value in graph_edit.inputs(model):
         sizes = graph_edit.shape(value) or ()
+        if not sizes:
+            return NONE, f"'{value.name}' is a scalar, which has no axis for a batch"
         first = sizes[0]
         if not isinstance(first, int) and (str(first) in dims or f"{value.name}:0" in dims):
             return NONE, f"--dim fixes the first axis of '{value.name}'"

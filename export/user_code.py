@@ -75,7 +75,7 @@ def _run(source: str, function: Callable[[], Any]) -> Any:
         return function()
     except RecipeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
         own = [frame for frame in frames if "importlib" not in frame.filename]
         place = f" at {Path(own[0].filename).name}:{own[0].lineno}" if own else ""

@@ -10,6 +10,7 @@ import numpy as np
 
 from clients import Classification, Client, Model
 from export import recipes
+from export.added import write_arrays
 from export.errors import RecipeError
 from fathom.errors import UsageError
 
@@ -84,7 +85,7 @@ def write(path: Path, outputs: Outputs) -> None:
         if path.suffix == ".npy":
             np.save(path, next(iter(arrays.values())))
         else:
-            np.savez(path, **arrays)  # type: ignore[arg-type]
+            write_arrays(path, arrays)
     except OSError as error:
         raise UsageError(f"cannot write '{path}': {error.strerror}") from error
 

@@ -213,7 +213,7 @@ def _inputs(recipe: Added) -> str:
     """The first example request as arguments, where it is short enough to write out, else --example."""
     evaluation = recipe.evaluation()
     request = {name: rows[0] for name, rows in evaluation.inputs.items()}
-    if any("=" in name or not _short(row) for name, row in request.items()):
+    if any("=" in name or name.startswith("-") or not _short(row) for name, row in request.items()):
         return "--example"
     return " ".join(shlex.quote(f"{name}={_literal(row)}") for name, row in request.items())
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from brought_models import I64, F, matrix, node, write
 from onnx import TensorProto
@@ -16,6 +17,7 @@ from onnx import TensorProto
 from export import config as configs
 from export import recipes
 from export.add import Wish, add
+from export.added import read_example, write_arrays
 from export.errors import ExportError
 from export.exporter import export_model
 from export.lint import lint
@@ -292,6 +294,50 @@ def test_external_data_comes_along(repository, tmp_path):
     assert lint(repository) == []
 
 
+def test_a_hubs_cache_which_links_the_model_and_its_data_is_taken_and_kept_by_the_links_name(repository, tmp_path):
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    path = write(blobs / "m.onnx", DENSE, [("x", F, ["n", 3])], [("y", F, ["n", 2])], WEIGHTS)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="m.onnx_data", size_threshold=0)
+    snapshot.mkdir()
+    for number, name in enumerate(("m.onnx", "m.onnx_data")):
+        (blobs / name).rename(blobs / f"{number}")
+        (snapshot / name).symlink_to(blobs / f"{number}")
+    bring(repository, snapshot / "m.onnx")
+    assert export_model(recipes.find("mine", repository), repository).skipped
+    (snapshot / "m.onnx_data").unlink()
+    with pytest.raises(ExportError, match=r"'m\.onnx_data', which is not beside it"):
+        export_model(recipes.find("mine", repository), repository)
+
+
+def test_scalars_are_served_with_an_axis_of_one(repository, tmp_path):
+    """As of a voice detector that takes its sample rate so; one of the outputs is a constant."""
+    nodes = [node("Cast", ["rate"], ["r"], to=F), node("Mul", ["x", "r"], ["y"]), node("Identity", ["rate"], ["same"])]
+    path = write(
+        tmp_path / "m.onnx",
+        nodes,
+        [("x", F, [2, 3]), ("rate", I64, [])],
+        [("y", F, [2, 3]), ("same", I64, []), ("constant", F, [])],
+        {"constant": np.array(3, np.float32)},
+    )
+    made, message = bring(repository, path)
+    assert (message.max_batch_size, dims(message)) == (
+        0,
+        {"x": [2, 3], "rate": [1], "y": [2, 3], "same": [1], "constant": [1]},
+    )
+    assert said(made, "'rate' is a scalar, which has no axis for a batch")
+    assert export_model(recipes.find("mine", repository), repository, force=True).manifest.files
+
+
+def test_an_output_that_somebody_only_named_gets_its_type(repository, tmp_path):
+    nodes = [node("MatMul", ["x", "w"], ["inner"]), node("ArgMax", ["inner"], ["y"], axis=1)]
+    path = write(tmp_path / "m.onnx", nodes, [("x", F, ["n", 3])], [("y", I64, ["n", 1])], WEIGHTS)
+    model = onnx.load(path)
+    model.graph.output.add(name="inner")
+    onnx.save(model, path)
+    _, message = bring(repository, path)
+    assert dims(message) == {"x": [3], "y": [1], "inner": [2]}
+
+
 def test_real_requests_take_the_place_of_made_up_ones(repository, tmp_path):
     path = write(tmp_path / "m.onnx", [node("Log", ["x"], ["y"])], [("x", F, ["n", 3])], [("y", F, ["n", 3])])
     rows = np.arange(1, 16, dtype=np.float32).reshape(5, 3)
@@ -347,6 +393,7 @@ def test_sigkill_at_every_stage_leaves_the_repository_as_it_was(tmp_path):
 import os, signal, sys
 from pathlib import Path
 from export.add import Wish, add
+from export.added import read_example, write_arrays
 stage, source, repository = sys.argv[1:]
 def die(step, *_):
     if step == stage:
@@ -409,3 +456,73 @@ def test_a_model_that_does_not_batch_lints_clean_with_its_bounded_queue(reposito
     config = repository / "mine" / "config.pbtxt"
     config.write_text(config.read_text().replace("dynamic_batching {", "dynamic_batching {\n  preserve_ordering: true"))
     assert [str(finding) for finding in lint(repository) if "nothing is ever batched" in str(finding)]
+
+
+def test_an_example_may_have_an_input_by_the_name_of_an_argument_of_savez(tmp_path):
+    arrays = {"file": np.arange(2), "a/b:0": np.array(["x", "y"])}
+    write_arrays(tmp_path / "example.npz", arrays)
+    read = read_example(tmp_path / "example.npz")
+    assert {name: rows.tolist() for name, rows in read.items()} == {"file": [0, 1], "a/b:0": ["x", "y"]}
+
+
+def test_a_batch_opened_by_hand_may_leave_the_old_shapes_inside(repository, tmp_path):
+    nodes = [node("MatMul", ["x", "w"], ["inner"]), node("Relu", ["inner"], ["y"])]
+    path = write(tmp_path / "m.onnx", nodes, [("x", F, ["n", 3])], [("y", F, [1, 2])], WEIGHTS)
+    model = onnx.load(path)
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("inner", F, [1, 2]))
+    onnx.save(model, path)
+    _, message = bring(repository, path)
+    assert dims(message) == {"x": [3], "y": [2]}
+    served = onnxruntime.InferenceSession(str(repository / "mine" / "1" / "model.onnx"))
+    assert served.get_outputs()[0].shape == ["batch", 2], "Triton's backend holds config.pbtxt to this"
+    assert export_model(recipes.find("mine", repository), repository, precision="fp16").manifest.precision == "fp16"
+
+
+NOT_IN_HALF = {
+    "a model without a batch whose gate fails": (
+        [node("Mul", ["x", "large"], ["y"])],
+        [("x", F, [2, 3])],
+        {"large": np.array(1e30, np.float32)},
+        ["nothing was published", "--exclude"],
+    ),
+    "a graph that is quantised already": (
+        [node("QuantizeLinear", ["x", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])],
+        [("x", F, ["n", 3])],
+        {"s": np.array(0.02, np.float32), "z": np.array(0, np.int8)},
+        ["mine cannot be converted to fp16", "QuantizeLinear", "--exclude"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("nodes", "inputs", "weights", "words"), NOT_IN_HALF.values(), ids=NOT_IN_HALF.keys())
+def test_what_half_precision_cannot_hold_is_said_in_a_sentence(nodes, inputs, weights, words, repository, tmp_path):
+    path = write(tmp_path / "m.onnx", nodes, inputs, [("y", F, inputs[0][2])], weights, opset=13)
+    bring(repository, path)
+    with pytest.raises(ExportError) as refusal:
+        export_model(recipes.find("mine", repository), repository, precision="fp16")
+    for part in words:
+        assert part in str(refusal.value)
+    assert "/" not in str(refusal.value), "no path of the scratch folder"
+
+
+@pytest.mark.parametrize("shape", [["n", 20], [4, 20]])
+def test_int8_finds_its_ranges_on_real_requests(shape, repository, tmp_path):
+    nodes = [node("Gemm", ["x", "w"], ["h"]), node("Relu", ["h"], ["y"])]  # without names, as many write them
+    path = write(tmp_path / "m.onnx", nodes, [("x", F, shape)], [("y", F, [shape[0], 16])], {"w": matrix(20, 16)})
+    requests = np.random.default_rng(0).normal(size=(12, *(size for size in shape if size != "n")))
+    np.savez(tmp_path / "rows.npz", x=requests.astype(np.float32))
+    made, _ = bring(repository, path, example=tmp_path / "rows.npz")
+    manifest = export_model(made.recipe, repository, precision="int8").manifest
+    assert manifest.reduction["quantised"] == {"Gemm": 1}
+    assert manifest.reduction["calibration"]["rows"] == 12
+    np.savez(repository / "mine" / "example.npz", x=requests[:7].astype(np.float32))
+    with pytest.raises(ExportError, match=r"example\.npz has 7 requests, and INT8 finds its ranges on 8 or more"):
+        export_model(recipes.find("mine", repository), repository, precision="int8")
+
+
+def test_int8_wants_an_opset_that_has_scales_per_channel(repository, tmp_path):
+    path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["n", 3])], [("y", F, ["n", 2])], WEIGHTS, opset=11)
+    np.savez(tmp_path / "rows.npz", x=matrix(9, 3))
+    made, _ = bring(repository, path, example=tmp_path / "rows.npz")
+    with pytest.raises(ExportError, match="the graph has opset 11, and INT8 with a scale per channel needs 13"):
+        export_model(made.recipe, repository, precision="int8")

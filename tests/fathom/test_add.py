@@ -20,7 +20,7 @@ from server import TritonServer
 LIGHT = ("squeezenet",)
 """The one whose constants are folded in a second or so; the rest of the folder is for the slow run."""
 
-SOURCES = ("churn", "strict", "line", "words", "encoder", "vision")
+SOURCES = ("churn", "strict", "line", "clusters", "margin", "comments", "words", "encoder", "vision")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def repository(project):
     wishes = {
         "churn": Wish("sklearn", "their_models:churn"),
         "strict": Wish("sklearn", "their_models:strict"),
-        "line": Wish("sklearn", "their_models:line"),
+        **{name: Wish("sklearn", f"their_models:{name}") for name in ("line", "clusters", "margin", "comments")},
         "words": Wish("torch", "their_models:words"),
         "encoder": Wish("hf", str(project / "encoder")),
         "vision": Wish("hf", str(project / "vision")),
@@ -51,6 +51,9 @@ def repository(project):
         project / "scores.onnx", [node("Softmax", ["x/0"], ["y:0"], axis=0)], [("x/0", F, [4, 2])], [("y:0", F, [4, 2])]
     )
     wishes["scores"] = Wish("onnx", str(path))
+    scaled = [node("Mul", ["x", "rate"], ["y"])]
+    path = write(project / "rate.onnx", scaled, [("x", F, [2, 3]), ("rate", F, [])], [("y", F, [2, 3])])
+    wishes["rate"] = Wish("onnx", str(path))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         for name, wish in wishes.items():
@@ -64,7 +67,7 @@ def server(repository):
         yield running
 
 
-@pytest.mark.parametrize("name", [*SOURCES, *LIGHT, "scores"])
+@pytest.mark.parametrize("name", [*SOURCES, *LIGHT, "scores", "rate"])
 def test_it_is_served_and_answers_like_its_source(name, repository, server):
     recipe = recipes.find(name, repository)
     with Client(server.grpc_url, timeout_s=60) as client:

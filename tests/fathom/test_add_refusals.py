@@ -1,6 +1,7 @@
 """What `fathom add` refuses: one sentence that says why and what to do, exit status 2, nothing left behind."""
 
 import json
+import os
 import pickle
 import zipfile
 
@@ -79,6 +80,28 @@ def data_through_a_link(folder):
     return data_outside(folder, "w.bin")
 
 
+def data_cut_short(folder):
+    (folder / "w.bin").write_bytes(b"cut")
+    arguments = data_outside(folder, "w.bin")
+    model = onnx.load(folder / "m.onnx", load_external_data=False)
+    model.graph.initializer[0].external_data.add(key="length", value="8")
+    onnx.save(model, folder / "m.onnx")
+    return arguments
+
+
+def untyped_output(folder):
+    relu(folder / "m.onnx")
+    model = onnx.load(folder / "m.onnx")
+    model.graph.output.add(name="nowhere")
+    onnx.save(model, folder / "m.onnx")
+    return ["--onnx", "m.onnx"]
+
+
+def a_pipe(folder):
+    os.mkfifo(folder / "m.onnx")
+    return ["--onnx", "m.onnx"]
+
+
 def two_gigabytes(folder):
     with (folder / "m.onnx").open("wb") as file:
         file.truncate(2**31)
@@ -127,7 +150,18 @@ def functions(name):
     return make
 
 
-TORCH = ("module_only", "no_module", "broken", "absent")
+TORCH = (
+    "module_only",
+    "no_module",
+    "broken",
+    "absent",
+    "scripted",
+    "misfit",
+    "exits",
+    "no_axes",
+    "other_axes",
+    "complex_valued",
+)
 
 
 def generating(folder):
@@ -174,6 +208,11 @@ REFUSED = {
     "ZipMap": (zipmap, ["'scores' is a sequence of maps", "ZipMap", "{'zipmap': False}"]),
     "external data outside the folder": (data_outside, ["'../secret.bin'", "outside its own folder"]),
     "external data through a link": (data_through_a_link, ["'w.bin'", "outside its own folder"]),
+    "external data by an absolute path": (
+        lambda folder: data_outside(folder, str(folder / "here.bin")),
+        ["here.bin'", "outside its own folder"],
+    ),
+    "external data that is cut short": (data_cut_short, ["first 8 bytes of 'w.bin', which has 3", "whole"]),
     "external data that is missing": (lambda f: data_outside(f, "gone.bin"), ["'gone.bin'", "not beside it"]),
     "2 GB in one file": (two_gigabytes, ["2.1 GB", "save_as_external_data=True"]),
     "an opset newer than the container's": (
@@ -200,6 +239,7 @@ REFUSED = {
     "an operator that ONNX does not have": (unknown_operator, ["Fancy"]),
     "a file that is missing": (lambda folder: ["--onnx", "m.onnx"], ["there is no file m.onnx"]),
     "a folder": (lambda folder: ["--onnx", "."], ["is a folder", "--hf"]),
+    "a pipe": (a_pipe, ["no regular file"]),
     "a file that is not ONNX": (text("hello, world"), ["m.onnx is not an ONNX file"]),
     "an empty file": (text(""), ["m.onnx is not an ONNX file"]),
     "an empty graph": (one_of([], ROW, []), ["no operators"]),
@@ -207,7 +247,18 @@ REFUSED = {
         one_of([node("Relu", ["w"], ["y"])], [], [("y", F, [3])], weights={"w": matrix(1, 3)}),
         ["no inputs"],
     ),
-    "a scalar input": (one_of(RELU, [("x", F, [])], [("y", F, [])]), ["'x' is a scalar", "shape [1]"]),
+    "an axis of size 0": (one_of(RELU, [("x", F, ["n", 0])], [("y", F, ["n", 0])]), ["axis of size 0", "open"]),
+    "a request that gRPC could not carry": (
+        one_of(RELU, [("x", F, ["n", 2**30])], [("y", F, ["n", 2**30])]),
+        ["one request has 4.3 GB ('x' [1073741824])", "over 2 GB"],
+    ),
+    "whole numbers that are drawn": (
+        one_of(
+            [node("Multinomial", ["x"], ["y"], sample_size=64)], [("x", F, [2, 9])], [("y", TensorProto.INT32, None)]
+        ),
+        ["'y' differs each time", "(Multinomial)"],
+    ),
+    "an output whose type nothing tells": (untyped_output, ["output 'nowhere' has no type", "make_tensor_value_info"]),
     "an input of unknown rank": (one_of(RELU, [("x", F, None)], [("y", F, None)]), ["'x' has no shape"]),
     "two inputs of one name": (one_of(RELU, [*ROW, *ROW], [("y", F, ["n", 3])]), ["two inputs named 'x'"]),
     "a bfloat16 input": (
@@ -221,6 +272,14 @@ REFUSED = {
     "an open axis without a size": (
         one_of(RELU, [("x", F, ["n", "tokens"])], [("y", F, ["n", "tokens"])]),
         ["axis 1 of input 'x' is open", "--dim tokens=16"],
+    ),
+    "several open axes without sizes": (
+        one_of(RELU, [("x", F, ["n", "high", "wide"])], [("y", F, ["n", "high", "wide"])]),
+        ["axis 1 of input 'x' (and 1 more)", "--dim high=16 --dim wide=16"],
+    ),
+    "an open first axis beside a scalar": (
+        one_of([node("Mul", ["x", "s"], ["y"])], [*ROW, ("s", F, [])], [("y", F, ["n", 3])]),
+        ["axis 0 of input 'x' is open, and no batch: 's' is a scalar", "--dim n=16"],
     ),
     "an unnamed open axis": (
         one_of(RELU, [("x", F, ["n", None])], [("y", F, ["n", None])]),
@@ -237,10 +296,16 @@ REFUSED = {
     ),
     "a function that is not named": (lambda folder: ["--torch", "model.py"], ["package.module:function"]),
     "a module that is not there": (lambda folder: ["--torch", "nowhere_at_all:make"], ["nowhere_at_all"]),
-    "a function that is not there": (functions("absent"), ["has no function 'absent': it has broken, churn, line"]),
+    "a function that is not there": (functions("absent"), ["has no function 'absent': it has broken, churn, clusters"]),
     "a function that fails": (functions("broken"), ["failed at brought_functions.py:", "KeyError"]),
     "a module without an example": (functions("module_only"), ["without an example", "return (module, example)"]),
     "a function that makes no module": (functions("no_module"), ["returned a dict, not a torch module"]),
+    "a TorchScript module": (functions("scripted"), ["TorchScript module", "nn.Module"]),
+    "a module that its example does not fit": (functions("misfit"), ["Linear does not answer", "cannot be multiplied"]),
+    "a function that exits": (functions("exits"), ["failed at brought_functions.py:", "SystemExit: 3"]),
+    "axes that are none": (functions("no_axes"), ["returned 5 as the axes", "{input: {axis: symbol}}"]),
+    "axes of another input": (functions("other_axes"), ["opens axes of 'folder', and the example has file"]),
+    "complex numbers": (functions("complex_valued"), ["complex64"]),
     "an estimator that is not fitted": (functions("unfitted"), ["not fitted"]),
     "a model that generates": (generating, ["GPT2LMHeadModel generates token by token", "vLLM"]),
     "a model of its own code": (own_code, ["has no AcmeModel", "its own code"]),

@@ -51,13 +51,18 @@ def matrix(rows: int, columns: int, seed: int = 0) -> np.ndarray:
 
 
 FUNCTIONS = '''
+import warnings
+
 import numpy as np
 import torch
+from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import GradientBoostingClassifier
-from sklearn.linear_model import LinearRegression
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
 
 
 def churn():
@@ -90,6 +95,24 @@ def line():
     return LinearRegression().fit(table, table @ [1.0, 2.0, 3.0, 4.0])
 
 
+def clusters():
+    """Takes doubles only, and gives whole numbers without an axis beside the batch."""
+    table = np.random.default_rng(0).normal(size=(50, 3))
+    return KMeans(3, n_init=1, random_state=0).fit(table), table
+
+
+def margin():
+    """A classifier without probabilities, and so without ZipMap."""
+    table = np.random.default_rng(0).normal(size=(50, 3))
+    return LinearSVC().fit(table, table[:, 0] > 0), table
+
+
+def comments():
+    """Texts in a row, not in a table."""
+    texts = ["a good film", "a bad film", "a great plot", "awful acting"] * 5
+    return Pipeline([("words", TfidfVectorizer()), ("line", LogisticRegression())]).fit(texts, [1, 0, 1, 0] * 5), texts
+
+
 def unfitted():
     return LinearRegression()
 
@@ -111,6 +134,37 @@ def words():
     torch.manual_seed(0)
     example = {"scale": torch.randn(4, 2), "ids": torch.randint(0, 50, (4, 7))}
     return Words(), example, {"ids": {1: "tokens"}}
+
+
+class Named(torch.nn.Module):
+    def forward(self, file):
+        return {"doubled": file * 2}
+
+
+def scripted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(Named()), torch.randn(2, 3)
+
+
+def misfit():
+    return torch.nn.Linear(3, 2), torch.randn(2, 5)
+
+
+def complex_valued():
+    return torch.nn.Identity(), torch.randn(2, 3, dtype=torch.complex64)
+
+
+def exits():
+    raise SystemExit(3)
+
+
+def no_axes():
+    return Named(), torch.randn(2, 3), 5
+
+
+def other_axes():
+    return Named(), torch.randn(2, 3), {"folder": {1: "n"}}
 
 
 def module_only():
