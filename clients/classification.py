@@ -22,8 +22,10 @@ class Classification(NamedTuple):
 Labels = list[list[Classification]]
 
 
-def scores(spec: ModelSpec, output: str | None) -> str:
+def scores(spec: ModelSpec, output: str | None, top: int) -> str:
     """The output to rank: the one that is asked for, or the only one. Raises InvalidInput."""
+    if top < 1:
+        raise invalid(spec, f"top is {top}: ask '{spec.name}' for one label at least")
     if output is None and len(spec.outputs) != 1:
         raise invalid(spec, f"'{spec.name}' has several outputs: name one of {', '.join(spec.outputs)} as output")
     return output or next(iter(spec.outputs))

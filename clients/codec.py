@@ -43,6 +43,7 @@ def encode(
     bytes of inputs that are `placed` stay where they are. Raises InvalidInput, naming the tensor and the expected shape
     and type, before anything is sent.
     """
+    outputs = [outputs] if isinstance(outputs, str) else outputs
     asked = (None if outputs is None else tuple(outputs), classes, placed and placed.key())
     head, numbers = spec.heads.get((asked, _signature(inputs)), (b"", False))
     if not numbers:
@@ -58,7 +59,7 @@ def encode(
             raw = array if numbers else raw_bytes(spec, name, array)
             parts += (_prefix(_RAW_INPUT, array.nbytes if numbers else len(raw)), raw)
     if request_id or parameters:  # what differs from request to request of one shape
-        extra = service_pb2.ModelInferRequest(id=request_id)
+        extra = service_pb2.ModelInferRequest(id=str(request_id))
         for name, value in (parameters or {}).items():
             kind = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}[type(value)]
             setattr(extra.parameters[name], kind, value)
@@ -193,10 +194,7 @@ def _parse(spec: ModelSpec, answer: bytes, placed: Placement | None) -> Outputs:
 
 
 def check(spec: ModelSpec, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-    """`inputs` as C-contiguous arrays of the model's types and shapes, in their own order.
-
-    Raises InvalidInput, also for a name in `outputs` that the model does not have.
-    """
+    """`inputs` as C-contiguous arrays of the model's types and shapes, in their own order. Raises InvalidInput."""
     for name in inputs:
         if name not in spec.inputs:
             raise invalid(spec, f"'{spec.name}' has no input '{name}': it takes {', '.join(map(repr, spec.inputs))}")
@@ -226,6 +224,14 @@ def _check_batch(spec: ModelSpec, sizes: Mapping[str, int]) -> None:
         raise invalid(spec, f"input '{name}' is a batch of {size}, but {most}: split it")
 
 
+def named(spec: ModelSpec, inputs: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Inputs given as one mapping and by keyword. Raises InvalidInput for something else in the mapping's place."""
+    if inputs is None or isinstance(inputs, Mapping):
+        return {**inputs, **more} if inputs else more
+    names = ", ".join(map(repr, spec.inputs))
+    raise invalid(spec, f"'{spec.name}' takes its inputs by name ({names}), and not {type(inputs).__name__} alone")
+
+
 def invalid(spec: ModelSpec, message: str) -> InvalidInput:
     """The error for a request that does not fit `spec`."""
     return InvalidInput(message, model=spec.name)
@@ -236,14 +242,10 @@ def _misfit(spec: ModelSpec, tensor: TensorSpec, what: str) -> InvalidInput:
     return invalid(spec, f"input '{tensor.name}' of '{spec.name}' {what}: {wanted}")
 
 
-class _Unfit(Exception):  # noqa: N818
-    """What is wrong with an input."""
-
-
 def _fit(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
     try:
         array = _as_text(value) if tensor.datatype == "BYTES" else _as_numbers(value, NUMPY_TYPE[tensor.datatype])
-    except _Unfit as error:
+    except InvalidInput as error:
         raise _misfit(spec, tensor, str(error)) from None
     except Exception as error:  # whatever the object's own conversion raises
         raise _misfit(spec, tensor, f"is no array ({error})") from error
@@ -267,9 +269,9 @@ def _as_numbers(value: Any, wanted: np.dtype[Any]) -> Array:
             with np.errstate(over="ignore"):
                 array = given.astype(wanted)
             if wanted.kind in "fV" and np.any(np.isinf(array) & np.isfinite(given)):
-                raise _Unfit("has a number too large")
+                raise InvalidInput("has a number too large")
     if array.dtype.newbyteorder("=") != wanted:
-        raise _Unfit(f"is {describe(array)}")
+        raise InvalidInput(f"is {describe(array)}")
     return array.astype(wanted, copy=False)
 
 
@@ -290,9 +292,9 @@ def _as_text(value: Any) -> Array:
             array = np.array(_without_bytearrays(value), dtype=object)
         array = array if array.ndim else array.reshape(1)
     if array.dtype.kind != "O":
-        raise _Unfit(f"is {describe(array)}")
+        raise InvalidInput(f"is {describe(array)}")
     if not all(isinstance(item, str | bytes | bytearray) for item in array.ravel()):
-        raise _Unfit("is a list with other things than str and bytes in it")
+        raise InvalidInput("holds other things than str and bytes")
     return array
 
 

@@ -88,7 +88,7 @@ class Connection(Generic[Flag, Names, Bound]):
 
         Raises ModelNotFound (naming the models there are), ModelNotReady, Unreachable or DeadlineExceeded.
         """
-        return cast(Bound, self.run(self._bound(name, version)))
+        return cast(Bound, self.run(self._bound(name, str(version))))
 
     def rotation(self) -> Rotation:
         """The servers; the first use opens their channels. Raises ValueError for a client that was closed."""

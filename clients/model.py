@@ -49,7 +49,7 @@ class BoundModel(Generic[Answer, Ranked]):
         **named: Any,
     ) -> Answer:
         """Infer. Returns every output, or those named in `outputs`; numeric arrays are read-only views."""
-        given = {**inputs, **named} if inputs else named
+        given = codec.named(self.spec, inputs, named)
         asked = self.infer(given, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers)
         return cast(Answer, self.client.run(self.counted(asked)))
 
@@ -65,7 +65,7 @@ class BoundModel(Generic[Answer, Ranked]):
         **named: Any,
     ) -> Answer:
         """Infer one sample without a batch axis: it is added to the inputs and taken off the outputs."""
-        sample = {**(inputs or {}), **named}
+        sample = codec.named(self.spec, inputs, named)
         asked = self._one(sample, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers)
         return cast(Answer, self.client.run(self.counted(asked)))
 
@@ -84,7 +84,7 @@ class BoundModel(Generic[Answer, Ranked]):
 
         `output` names the scores to rank; it may be left out where the model has one output.
         """
-        given = {**(inputs or {}), **named}
+        given = codec.named(self.spec, inputs, named)
         asked = self._classify(given, output, classes=top, timeout_s=timeout_s, headers=headers)
         return cast(Ranked, self.client.run(self.counted(asked)))
 
@@ -123,5 +123,5 @@ class BoundModel(Generic[Answer, Ranked]):
         return {name: array[0] for name, array in (await self.infer(batch, **options)).items()}
 
     async def _classify(self, inputs: Mapping[str, Any], output: str | None, **options: Any) -> Labels:
-        output = scores(self.spec, output)
+        output = scores(self.spec, output, options["classes"])
         return decode_classes((await self.infer(inputs, outputs=[output], **options))[output])

@@ -103,7 +103,9 @@ def is_balanced(address: str) -> bool:
 def as_metadata(headers: Headers) -> Metadata:
     """Headers as gRPC takes them. Raises ValueError for one that HTTP/2 cannot carry."""
     for name, value in headers.items():
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not (value.isascii() and value.isprintable()):
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not (
+            isinstance(value, str) and value.isascii() and value.isprintable()
+        ):
             raise ValueError(
                 f"header {name!r} cannot be sent: names are letters, digits, - _ and ., values plain ASCII"
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from clients import errors
+from clients import codec, errors
 from clients.codec import Outputs, check, invalid
 from clients.options import Headers, is_balanced
 from clients.servers import Server
@@ -53,7 +53,7 @@ class BoundSequence(Generic[Answer]):
         **named: Any,
     ) -> Answer:
         """Send the next request of the sequence; see `clients.Model`."""
-        given = {**(inputs or {}), **named}
+        given = codec.named(self._model.spec, inputs, named)
         answer: Answer = self._client.run(self._ask(given, end=end, timeout_s=timeout_s, request_id=request_id))
         return answer
 

@@ -57,10 +57,7 @@ class ModelSpec:
 
     @classmethod
     def from_server(
-        cls,
-        metadata: service_pb2.ModelMetadataResponse,
-        config: service_pb2.ModelConfigResponse | None,
-        version: str = "",
+        cls, metadata: service_pb2.ModelMetadataResponse, config: service_pb2.ModelConfigResponse | None, version: str
     ) -> ModelSpec:
         """Build it from ModelMetadata and, on servers that have the extension, ModelConfig."""
         settings = (service_pb2.ModelConfigResponse() if config is None else config).config

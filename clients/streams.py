@@ -34,7 +34,7 @@ def stream(
 
     `timeout_s` is for the whole stream. Nothing is retried.
     """
-    request = codec.encode(model.spec, {**(inputs or {}), **named}, outputs=outputs, request_id=request_id)
+    request = codec.encode(model.spec, codec.named(model.spec, inputs, named), outputs=outputs, request_id=request_id)
     return _Stream(model, request, timeout_s, headers).parts()
 
 
@@ -49,7 +49,7 @@ def stream_async(
     headers: Headers | None = None,
     **named: Any,
 ) -> AsyncIterator[Outputs]:
-    request = codec.encode(model.spec, {**(inputs or {}), **named}, outputs=outputs, request_id=request_id)
+    request = codec.encode(model.spec, codec.named(model.spec, inputs, named), outputs=outputs, request_id=request_id)
     return _Stream(model, request, timeout_s, headers).parts_async()
 
 
