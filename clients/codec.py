@@ -2,15 +2,15 @@
 
 A request is the protobuf head (names, types, shapes) followed by the tensors' bytes as `raw_input_contents` fields,
 joined once. Protobuf allows fields in any order, so the server sees an ordinary ModelInferRequest, and the input is
-copied once instead of three times. The outputs of an answer are views into its own bytes. A ModelSpec remembers the
-heads of both: arrays of names, shapes and types that have passed before need no checks, and no protobuf is written.
+copied once instead of three times. The outputs of an answer are views into its own bytes. A ModelSpec remembers what is
+the same in the next one: arrays of names, shapes and types that have passed need no checks and no protobuf again.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _RAW_INPUT, _RAW_OUTPUT = 0x3A, 0x32  # the tags of raw_input_contents and raw_output_contents
 Outputs = dict[str, Array]
+T = TypeVar("T")
 
 
 def encode(
@@ -43,16 +44,16 @@ def encode(
     bytes of inputs that are `placed` stay where they are. Raises InvalidInput, naming the tensor and the expected shape
     and type, before anything is sent.
     """
-    outputs = [outputs] if isinstance(outputs, str) else outputs
-    asked = (None if outputs is None else tuple(outputs), classes, placed and placed.key())
+    outputs = None if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    asked = (outputs, classes, placed and placed.key())
     head, numbers = spec.heads.get((asked, _signature(inputs)), (b"", False))
     if not numbers:
         inputs = check(spec, inputs, outputs)
         key = (asked, _signature(inputs))
-        if key not in spec.heads:
+        if (known := spec.heads.get(key)) is None:
             plain = all(array.dtype.kind in "iufb" for array in inputs.values())  # texts are looked at every time
-            _keep(spec.heads, key, (_head(spec, inputs, outputs, classes, placed), plain))
-        head, _ = spec.heads[key]
+            known = _keep(spec.heads, key, (_head(spec, inputs, outputs, classes, placed), plain))
+        head, _ = known
     parts = [head]
     for name, array in inputs.items():
         if placed is None or name not in placed.inputs:
@@ -106,10 +107,11 @@ def _prefix(tag: int, size: int) -> bytes:
     return bytes([*prefix, size])
 
 
-def _keep(kept: dict[Any, Any], key: object, value: object) -> None:
+def _keep(kept: dict[Any, Any], key: object, value: T) -> T:
     if len(kept) >= 1024:  # of each kind, in each ModelSpec
         kept.clear()
     kept[key] = value
+    return value
 
 
 def raw_bytes(spec: ModelSpec, name: str, array: Array) -> Any:

@@ -97,15 +97,13 @@ class RegionPool:
         server: Server | None,
         content: Mapping[str, Any],
     ) -> Outputs:
-        """The answer to a request, through shared memory where that can be had, else in the message.
-
-        `content` is what `codec.encode` takes besides the inputs.
-        """
+        """The answer, through shared memory where that can be had; `content` is what `codec.encode` takes besides."""
         call: Callable[..., Coroutine[Any, Any, bytes]] = functools.partial(
             connection.call, "ModelInfer", model=spec.name, headers=headers, server=server
         )
         deadline_s = time.monotonic() + (connection.timeout_s if timeout_s is None else timeout_s)
         outputs = content.get("outputs")
+        outputs = [outputs] if isinstance(outputs, str) else outputs
         arrays = codec.check(spec, inputs, outputs)
         encode = functools.partial(codec.encode, spec, arrays, **content)
         wanted = () if content.get("classes") else spec.outputs if outputs is None else outputs
