@@ -122,12 +122,12 @@ class Connection(Generic[Flag, Names, Bound]):
 
         `retry` is false for what must not run twice; `server` pins it to one. Raises one of `clients.errors`.
         """
-        rotation, metadata, failures = self.rotation(), self.metadata(headers), 0
+        rotation, metadata, failures = self._rotation or self.rotation(), self.metadata(headers), 0
         timeout_s = left_s = self.timeout_s if timeout_s is None else timeout_s
         deadline_s = time.monotonic() + timeout_s
         self.budget.earn()
         while True:
-            chosen = server or rotation.pick()
+            chosen = server or rotation.lone or rotation.pick()
             reply = await self.send(chosen, chosen.method(method), request, left_s, metadata)
             if not isinstance(reply, grpc.RpcError):
                 return reply

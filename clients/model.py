@@ -49,9 +49,9 @@ class BoundModel(Generic[Answer, Ranked]):
         **named: Any,
     ) -> Answer:
         """Infer. Returns every output, or those named in `outputs`; numeric arrays are read-only views."""
-        given = codec.named(self.spec, inputs, named)
+        given = named if inputs is None else codec.named(self.spec, inputs, named)
         asked = self.infer(given, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers)
-        return cast(Answer, self.client.run(self.counted(asked)))
+        return cast(Answer, self.client.run(asked if self.client.metrics is None else self.counted(asked)))
 
     def one(
         self,
