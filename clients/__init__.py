@@ -1,8 +1,8 @@
 """Thin gRPC clients for a KServe-v2 inference server."""
 
 from clients.async_client import AsyncClient, AsyncModel
+from clients.classification import Classification
 from clients.client import Client, Model
-from clients.codec import Classification
 from clients.errors import (
     DeadlineExceeded,
     InferenceError,

@@ -4,66 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import grpc.aio
 
-from clients import bulk, codec
-from clients.codec import Classification, Outputs
-from clients.connection import CLOSED, Abandon, Connection, Metadata, Pause, Send, Steps, T
-from clients.errors import InferenceError
-from clients.model import BoundModel, Later
-from clients.options import Headers
-from clients.sequence import AsyncSequence
-from clients.servers import Cut, Server
+from clients import bulk, sequence, streams
+from clients.classification import Labels
+from clients.codec import Outputs
+from clients.connection import CLOSED, Connection
+from clients.model import BoundModel, Later, T
+from clients.options import Metadata
+from clients.servers import Cut, Server, probe_for_ever
 
 
-class AsyncModel(
-    BoundModel[
-        Later[Outputs],
-        Later[list[list[Classification]]],
-        AsyncIterator[Outputs],
-        AsyncIterator[Outputs | InferenceError],
-        AsyncSequence,
-    ]
-):
+class AsyncModel(BoundModel[Later[Outputs], Later[Labels]]):
     __doc__ = f"{BoundModel.__doc__}\n    Cancelling the task of a call cancels the request on the server too."
     client: AsyncClient
-    _in_order = staticmethod(bulk.in_order_async)
-    _sequence = AsyncSequence
-
-    async def _ask(
-        self,
-        inputs: Mapping[str, Any],
-        outputs: Sequence[str] | None,
-        timeout_s: float | None,
-        request_id: str,
-        headers: Headers | None,
-    ) -> Outputs:
-        client, spec = self.client, self.spec
-        if not self._plain:
-            return await client.run(
-                self.infer(inputs, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers)
-            )
-        request = codec.encode(spec, inputs, outputs=outputs, request_id=request_id)
-        server, timeout_s, metadata = client.begin(timeout_s, headers)
-        deadline_s = time.monotonic() + timeout_s
-        client.budget.earn()
-        reply = await client.send(server, server.infer, request, timeout_s, metadata)
-        if type(reply) is not bytes:
-            first = Send(server, "ModelInfer", request, metadata, timeout_s, deadline_s)
-            reply = await client.run(client.settle(first, reply, model=spec.name))
-        return codec.decode(spec, reply)
-
-    async def _parts(self, server: Server, timeout_s: float, call: Any) -> AsyncIterator[Outputs]:
-        try:
-            async for message in call:
-                yield self._part(server, message)
-        except grpc.RpcError as error:
-            raise self._failure(server, timeout_s, error) from None
-        finally:
-            call.cancel()
+    map = bulk.in_order_async
+    stream = streams.stream_async
+    sequence = sequence.sequence_async
 
 
 class AsyncClient(Connection[Later[bool], Later[list[str]], Later[AsyncModel]]):
@@ -83,34 +43,18 @@ class AsyncClient(Connection[Later[bool], Later[list[str]], Later[AsyncModel]]):
         if self._closed.is_set():
             return
         if self.pool is not None:
-            await self.run(self.pool.close(self))
+            await self.pool.close(self)
         self._closed.set()
         if self._prober is not None:
             self._prober.cancel()
             await asyncio.gather(self._prober, return_exceptions=True)
         for server in self._rotation.servers if self._rotation is not None else ():
-            _give_up(server)
+            self.abandon(server)
             await server.channel.close()
 
-    async def run(self, steps: Steps[T]) -> T:
-        """Drive `steps` to their end."""
-        reply: Any = None
-        try:
-            while True:
-                step = steps.send(reply)
-                if isinstance(step, Send):
-                    server, method, request, metadata, _, deadline_s = step
-                    left_s = deadline_s - time.monotonic()
-                    reply = await self.send(server, server.method(method), request, left_s, metadata)
-                elif isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
-                elif isinstance(step, Abandon):
-                    _give_up(step.server)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        finally:
-            steps.close()
+    def run(self, asking: Later[T]) -> Later[T]:
+        """Hand a coroutine of this package to the caller, who awaits it."""
+        return asking
 
     async def send(
         self, server: Server, method: Callable[..., Any], request: Any, timeout_s: float, metadata: Metadata
@@ -134,13 +78,15 @@ class AsyncClient(Connection[Later[bool], Later[list[str]], Later[AsyncModel]]):
         server.answered_s = time.monotonic()
         return answer
 
+    async def pause(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+    def abandon(self, server: Server) -> None:
+        """Cancel every call in flight on a server; `send` tells it from the caller's own cancellation."""
+        calls, server.calls = server.calls, set()
+        for call in calls:
+            call.cancel()
+
     def _start_probing(self) -> None:
-        self._prober = asyncio.get_running_loop().create_task(self.run(self.probing()), name="fathom-health")
-
-
-def _give_up(server: Server) -> None:
-    """Cancel every call in flight on a server; `send` tells it from the caller's own cancellation."""
-    calls = list(server.calls)
-    server.calls.clear()
-    for call in calls:
-        call.cancel()
+        self._prober = asyncio.get_running_loop().create_task(probe_for_ever(self), name="fathom-health")

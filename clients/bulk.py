@@ -7,7 +7,7 @@ import contextlib
 import threading
 import warnings
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Literal
 
 from clients.datatypes import Array
@@ -46,10 +46,25 @@ class _Slot:
 
 
 def in_order(
-    model: Model, items: Iterable[Any], *, in_flight: int, errors: Errors, progress: bool, **options: Any
+    model: Model,
+    items: Iterable[Any],
+    *,
+    in_flight: int = 64,
+    errors: Errors = "raise",
+    progress: bool = False,
+    outputs: Sequence[str] | None = None,
+    timeout_s: float | None = None,
 ) -> Iterator[Outputs | InferenceError]:
-    """What `Model.map` does: items are taken by the caller's thread, and answered by an event loop in another one."""
+    """Infer every item, `in_flight` at a time, and yield the answers in the order of the items.
+
+    An item is a mapping of named inputs, or the value of the only input; `AsyncModel` takes asynchronous iterables too.
+    However long `items` is, at most twice `in_flight` of them are held. With errors="return" an item that fails gives
+    its error instead of an answer; with "raise" the first such error ends the loop. Leaving the loop cancels what is in
+    flight. `progress` shows a bar.
+    """
+    # Items are taken by the caller's thread, and answered by an event loop in another one.
     _check(in_flight, errors)
+    options = {"outputs": outputs, "timeout_s": timeout_s}
     source = iter(items)
     slots: deque[_Slot] = deque()
     taken = 0
@@ -195,12 +210,12 @@ async def in_order_async(
     model: AsyncModel,
     items: Iterable[Any] | AsyncIterable[Any],
     *,
-    in_flight: int,
-    errors: Errors,
-    progress: bool,
-    **options: Any,
+    in_flight: int = 64,
+    errors: Errors = "raise",
+    progress: bool = False,
+    outputs: Sequence[str] | None = None,
+    timeout_s: float | None = None,
 ) -> AsyncIterator[Outputs | InferenceError]:
-    """What `AsyncModel.map` does."""
     _check(in_flight, errors)
     stream = aiter(items) if isinstance(items, AsyncIterable) else None
     source: Iterator[Any] = iter(()) if isinstance(items, AsyncIterable) else iter(items)
@@ -250,7 +265,7 @@ async def in_order_async(
                 if stream is not None:
                     taking.release()
             try:
-                fill(slot, await model(named(model.spec, item), **options))
+                fill(slot, await model(named(model.spec, item), outputs=outputs, timeout_s=timeout_s))
             except Exception as error:
                 fill(slot, error)
 
@@ -271,6 +286,9 @@ async def in_order_async(
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+
+
+in_order_async.__doc__ = in_order.__doc__
 
 
 def named(spec: ModelSpec, item: Any) -> Mapping[str, Any]:

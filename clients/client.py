@@ -2,64 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Sequence as Several
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
 
-from clients import bulk, codec
-from clients.codec import Classification, Outputs
-from clients.connection import CLOSED, Abandon, Connection, Metadata, Pause, Send, Steps, T
-from clients.errors import InferenceError
+from clients import bulk, sequence, streams
+from clients.classification import Labels
+from clients.codec import Outputs
+from clients.connection import CLOSED, Connection
 from clients.model import BoundModel
-from clients.options import Headers
-from clients.sequence import Sequence
-from clients.servers import Cut, Server
+from clients.options import Metadata
+from clients.servers import Cut, Server, probe_for_ever
 
 
-class Model(
-    BoundModel[Outputs, list[list[Classification]], Iterator[Outputs], Iterator[Outputs | InferenceError], Sequence]
-):
+class Model(BoundModel[Outputs, Labels]):
     __doc__ = BoundModel.__doc__
     client: Client
-    _in_order = staticmethod(bulk.in_order)
-    _sequence = Sequence
-
-    def _ask(
-        self,
-        inputs: Mapping[str, Any],
-        outputs: Several[str] | None,
-        timeout_s: float | None,
-        request_id: str,
-        headers: Headers | None,
-    ) -> Outputs:
-        client, spec = self.client, self.spec
-        if not self._plain:
-            return client.run(
-                self.infer(inputs, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers)
-            )
-        request = codec.encode(spec, inputs, outputs=outputs, request_id=request_id)
-        server, timeout_s, metadata = client.begin(timeout_s, headers)
-        deadline_s = time.monotonic() + timeout_s
-        client.budget.earn()
-        reply = client.send(server, server.infer, request, timeout_s, metadata)
-        if type(reply) is not bytes:
-            first = Send(server, "ModelInfer", request, metadata, timeout_s, deadline_s)
-            reply = client.run(client.settle(first, reply, model=spec.name))
-        return codec.decode(spec, reply)
-
-    def _parts(self, server: Server, timeout_s: float, call: Any) -> Iterator[Outputs]:
-        try:
-            for message in call:
-                yield self._part(server, message)
-        except grpc.RpcError as error:
-            raise self._failure(server, timeout_s, error) from None
-        finally:
-            call.cancel()
+    map = bulk.in_order
+    stream = streams.stream
+    sequence = sequence.sequence
 
 
 class Client(Connection[bool, list[str], Model]):
@@ -83,29 +47,15 @@ class Client(Connection[bool, list[str], Model]):
         for server in self._rotation.servers if self._rotation is not None else ():
             server.channel.close()
 
-    def run(self, steps: Steps[T]) -> T:
-        """Drive `steps` to their end."""
-        reply: Any = None
+    def run(self, asking: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine of this package to its end; with this client it never waits."""
         try:
-            while True:
-                step = steps.send(reply)
-                if isinstance(step, Send):
-                    server, method, request, metadata, _, deadline_s = step
-                    left_s = deadline_s - time.monotonic()
-                    reply = self.send(server, server.method(method), request, left_s, metadata)
-                elif isinstance(step, Pause):
-                    self._closed.wait(step.seconds)
-                elif isinstance(step, Abandon):
-                    channel = step.server.channel
-                    step.server.connect()
-                    channel.close()  # the only way to cancel blocking calls of other threads
+            asking.send(None)
         except StopIteration as end:
-            result: T = end.value
-            return result
-        finally:
-            steps.close()
+            return end.value
+        raise RuntimeError("a coroutine of a blocking client has waited for an event loop")
 
-    def send(
+    async def send(
         self, server: Server, method: Callable[..., Any], request: Any, timeout_s: float, metadata: Metadata
     ) -> Any:
         """The answer to a request, or the gRPC error."""
@@ -124,9 +74,15 @@ class Client(Connection[bool, list[str], Model]):
         server.answered_s = time.monotonic()
         return answer
 
-    def _start_probing(self) -> None:
-        threading.Thread(target=self._probe_for_ever, name="fathom-health", daemon=True).start()
+    async def pause(self, seconds: float) -> None:
+        """Wait, but not for longer than the client is open."""
+        self._closed.wait(seconds)
 
-    def _probe_for_ever(self) -> None:
-        with contextlib.suppress(ValueError):  # the channels were closed
-            self.run(self.probing())
+    def abandon(self, server: Server) -> None:
+        """Cancel the calls of all threads on a server, for which the channel has to be closed."""
+        channel = server.channel
+        server.connect()
+        channel.close()
+
+    def _start_probing(self) -> None:
+        threading.Thread(target=self.run, args=[probe_for_ever(self)], name="fathom-health", daemon=True).start()

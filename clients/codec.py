@@ -1,76 +1,31 @@
-"""Named numpy arrays to request bytes, and response bytes to named arrays: what a client does to tensors, without I/O.
+"""Named arrays to request bytes, and answer bytes to named arrays: what a client checks, writes and reads, without I/O.
 
 A request is the protobuf head (names, types, shapes) followed by the tensors' bytes as `raw_input_contents` fields,
 joined once. Protobuf allows fields in any order, so the server sees an ordinary ModelInferRequest, and the input is
-copied once instead of three times. The outputs of an answer are views into its own bytes. What is the same for every
-request and answer of one shape is kept in the ModelSpec: the next one is checked, written and read in microseconds.
+copied once instead of three times. The outputs of an answer are views into its own bytes. A ModelSpec remembers what is
+the same in the next one: arrays of names, shapes and types that have passed need no checks and no protobuf again.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2
 
-from clients.datatypes import NUMPY_TYPE, Array
+from clients.datatypes import NUMPY_TYPE, Array, describe
 from clients.errors import InvalidInput, ServerError
-from clients.inputs import check_inputs, check_outputs
-from clients.spec import ModelSpec
+from clients.spec import ModelSpec, TensorSpec
 
-_RAW_INPUT_TAG, _RAW_OUTPUT_TAG = b"\x3a", b"\x32"  # fields 7 of ModelInferRequest and 6 of ModelInferResponse
-_KEPT = 1024  # of each kind that a ModelSpec remembers
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from clients.regions import Placement
+
+_RAW_INPUT, _RAW_OUTPUT = 0x3A, 0x32  # the tags of raw_input_contents and raw_output_contents
 Outputs = dict[str, Array]
-Parameters = Mapping[str, bool | int | float | str]
-
-
-class Classification(NamedTuple):
-    """One label of a classification answer; `label` is "" where the server has no label file."""
-
-    label: str
-    value: float
-    class_index: int
-
-
-class Region(NamedTuple):
-    """Where a tensor's bytes lie instead of in the message: in shared memory that the server has registered."""
-
-    name: str
-    byte_size: int
-    offset: int = 0
-
-
-@dataclass
-class Placement:
-    """The tensors of one request in shared memory: where the server reads inputs and writes outputs."""
-
-    memory: Any  # of clients.shared_memory
-    inputs: dict[str, Region] = field(default_factory=dict)
-    outputs: dict[str, Region] = field(default_factory=dict)
-
-    def read(self, output: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-        """A copy of an output that the server has written. Raises ValueError for one that cannot be there."""
-        place = self.outputs[output]
-        if dtype.itemsize * math.prod(shape) > place.byte_size:
-            raise ValueError(f"output '{output}' is larger than the {place.byte_size} bytes set aside for it")
-        array: Array = self.memory.read(place.offset, dtype, shape)
-        return array
-
-
-class _Place(NamedTuple):
-    """Where the bytes of an output begin in an answer, and the known ones before them."""
-
-    at: int
-    text: bytes
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
+T = TypeVar("T")
 
 
 def encode(
@@ -80,7 +35,7 @@ def encode(
     outputs: Sequence[str] | None = None,
     request_id: str = "",
     classes: int = 0,
-    parameters: Parameters | None = None,
+    parameters: Mapping[str, bool | int | float | str] | None = None,
     placed: Placement | None = None,
 ) -> bytes:
     """A serialised ModelInferRequest for `inputs`: named arrays, or lists, with the batch axis in front.
@@ -89,12 +44,23 @@ def encode(
     bytes of inputs that are `placed` stay where they are. Raises InvalidInput, naming the tensor and the expected shape
     and type, before anything is sent.
     """
-    outputs = None if outputs is None else tuple(outputs)
-    parts = _as_before(spec, inputs, outputs, classes) if placed is None else None
-    if parts is None:
-        parts = _checked(spec, inputs, outputs, classes, placed)
+    outputs = None if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    asked = (outputs, classes, placed and placed.key())
+    head, numbers = spec.heads.get((asked, _signature(inputs)), (b"", False))
+    if not numbers:
+        inputs = check(spec, inputs, outputs)
+        key = (asked, _signature(inputs))
+        if (known := spec.heads.get(key)) is None:
+            plain = all(array.dtype.kind in "iufb" for array in inputs.values())  # texts are looked at every time
+            known = _keep(spec.heads, key, (_head(spec, inputs, outputs, classes, placed), plain))
+        head, _ = known
+    parts = [head]
+    for name, array in inputs.items():
+        if placed is None or name not in placed.inputs:
+            raw = array if numbers else raw_bytes(spec, name, array)
+            parts += (_prefix(_RAW_INPUT, array.nbytes if numbers else len(raw)), raw)
     if request_id or parameters:  # what differs from request to request of one shape
-        extra = service_pb2.ModelInferRequest(id=request_id)
+        extra = service_pb2.ModelInferRequest(id=str(request_id))
         for name, value in (parameters or {}).items():
             kind = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}[type(value)]
             setattr(extra.parameters[name], kind, value)
@@ -102,54 +68,50 @@ def encode(
     return b"".join(parts)
 
 
-def _as_before(
-    spec: ModelSpec, inputs: Mapping[str, Any], outputs: Sequence[str] | None, classes: int
-) -> list[Any] | None:
-    """The parts of a request for arrays of names, shapes and types that have passed the checks before, else None."""
-    key: tuple[Any, ...] = (outputs, classes)
-    try:
-        for name, array in inputs.items():
-            key += (name, array.shape)
-        before = spec.requests.get(key)
-    except (AttributeError, TypeError):
-        return None  # not arrays
-    if before is None:
-        return None
-    parts: list[Any] = []
-    for array, (head, dtype) in zip(inputs.values(), before, strict=True):
-        if type(array) is not np.ndarray or array.dtype != dtype or not array.flags.c_contiguous:
+def _signature(inputs: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Names, shapes and types of arrays in C order; None where something else is among them."""
+    signature: tuple[Any, ...] = ()
+    for name, array in inputs.items():
+        if type(array) is not np.ndarray or not array.flags.c_contiguous:
             return None
-        parts += (head, array)
-    return parts
+        signature += (name, array.shape, array.dtype)
+    return signature
 
 
-def _checked(
-    spec: ModelSpec,
-    inputs: Mapping[str, Any],
-    outputs: Sequence[str] | None,
-    classes: int,
-    placed: Placement | None,
-) -> list[Any]:
-    """The parts of a request, remembered for the next one where all inputs are plain numbers."""
-    arrays = check_inputs(spec, inputs)
-    check_outputs(spec, outputs or ())
-    key: tuple[Any, ...] = (outputs, classes)
+def _head(
+    spec: ModelSpec, arrays: Mapping[str, Array], outputs: Sequence[str] | None, classes: int, placed: Placement | None
+) -> bytes:
+    request = service_pb2.ModelInferRequest(model_name=spec.name, model_version=spec.version)
     for name, array in arrays.items():
-        key += (name, array.shape)
-    if placed is not None:
-        key += (*placed.inputs.items(), None, *placed.outputs.items())
-    if (head := spec.heads.get(key)) is None:
-        head = _keep(spec.heads, key, _head(spec, arrays, outputs, classes, placed))
-    parts: list[Any] = []
-    for name, array in arrays.items():
-        if placed is None or name not in placed.inputs:
-            raw = raw_bytes(spec, name, array)
-            parts += (head + _RAW_INPUT_TAG + _varint(len(raw)), raw)
-            head = b""
-    if placed is None and all(array.dtype.kind in "iufb" and array.ndim for array in arrays.values()):
-        dtypes = [array.dtype for array in arrays.values()]
-        _keep(spec.requests, key, tuple(zip(parts[::2], dtypes, strict=True)) if parts else None)
-    return parts or [head]
+        tensor = request.inputs.add(name=name, datatype=spec.inputs[name].datatype, shape=array.shape)
+        if placed is not None and name in placed.inputs:
+            placed.inputs[name].refer(tensor.parameters)
+    if outputs is None:  # all of them, which need names only where there is more to say of them
+        outputs = tuple(spec.outputs) if classes or (placed is not None and placed.outputs) else ()
+    for name in outputs:
+        tensor = request.outputs.add(name=name)
+        if classes:
+            tensor.parameters["classification"].int64_param = classes
+        if placed is not None and name in placed.outputs:
+            placed.outputs[name].refer(tensor.parameters)
+    return bytes(request.SerializeToString())
+
+
+@functools.lru_cache(maxsize=1024)
+def _prefix(tag: int, size: int) -> bytes:
+    """What protobuf puts before a field of `size` bytes: the tag, and the size in groups of seven bits."""
+    prefix = [tag]
+    while size > 0x7F:
+        prefix.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([*prefix, size])
+
+
+def _keep(kept: dict[Any, Any], key: object, value: T) -> T:
+    if len(kept) >= 1024:  # of each kind, in each ModelSpec
+        kept.clear()
+    kept[key] = value
+    return value
 
 
 def raw_bytes(spec: ModelSpec, name: str, array: Array) -> Any:
@@ -160,7 +122,7 @@ def raw_bytes(spec: ModelSpec, name: str, array: Array) -> Any:
         return pack_bytes(array)
     except UnicodeEncodeError as error:
         message = f"input '{name}' of '{spec.name}' holds text that is no Unicode ({error}): expected BYTES"
-        raise InvalidInput(message, model=spec.name) from None
+        raise invalid(spec, message) from None
 
 
 def pack_bytes(array: Array) -> bytes:
@@ -174,140 +136,171 @@ def pack_bytes(array: Array) -> bytes:
 
 def unpack_bytes(raw: bytes) -> Array:
     """The inverse of `pack_bytes`: a flat object array of bytes."""
-    items: list[bytes] = []
-    at = 0
+    items, at = [], 0
     while at < len(raw):
-        end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
-        if end > len(raw):
-            raise ValueError(f"a BYTES element ends at byte {end} of {len(raw)}")
-        items.append(raw[at + 4 : end])
-        at = end
-    array = np.empty(len(items), dtype=object)
-    array[:] = items
-    return array
+        start = at + 4
+        at = start + int.from_bytes(raw[at:start], "little")
+        items.append(bytes(raw[start:at]))
+    if at > len(raw):
+        raise ValueError(f"a BYTES element ends at byte {at} of {len(raw)}")
+    return np.array(items, dtype=object)
 
 
-def _head(
-    spec: ModelSpec,
-    arrays: Mapping[str, Array],
-    outputs: Sequence[str] | None,
-    classes: int,
-    placed: Placement | None,
-) -> bytes:
-    request = service_pb2.ModelInferRequest(model_name=spec.name, model_version=spec.version)
-    inputs_elsewhere, outputs_elsewhere = (placed.inputs, placed.outputs) if placed is not None else ({}, {})
-    for name, array in arrays.items():
-        tensor = request.inputs.add(name=name, datatype=spec.inputs[name].datatype, shape=array.shape)
-        _refer(tensor.parameters, inputs_elsewhere.get(name))
-    for name in outputs if outputs is not None else spec.outputs if classes or outputs_elsewhere else ():
-        output = request.outputs.add(name=name)
-        if classes:
-            output.parameters["classification"].int64_param = classes
-        _refer(output.parameters, outputs_elsewhere.get(name))
-    head: bytes = request.SerializeToString()
-    return head
-
-
-def _refer(parameters: Any, region: Region | None) -> None:
-    if region is not None:
-        parameters["shared_memory_region"].string_param = region.name
-        parameters["shared_memory_byte_size"].int64_param = region.byte_size
-        parameters["shared_memory_offset"].int64_param = region.offset
-
-
-@functools.lru_cache(maxsize=1024)
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _keep(kept: dict[Any, T], key: object, value: T) -> T:
-    if len(kept) >= _KEPT:
-        kept.clear()
-    kept[key] = value
-    return value
-
-
-def decode(spec: ModelSpec, response: bytes, placed: Placement | None = None) -> Outputs:
+def decode(spec: ModelSpec, answer: bytes, placed: Placement | None = None) -> Outputs:
     """Named arrays from a serialised ModelInferResponse; numeric ones are read-only views into its bytes.
 
     Outputs that are `placed` are read from there. Raises ServerError for an answer that makes no sense.
     """
-    known = spec.answers.get(len(response)) if placed is None else None
-    if known is not None:
-        outputs: Outputs = {}
-        for at, text, name, dtype, shape in known:
-            if not response.startswith(text, at - len(text)):
-                break
-            outputs[name] = np.ndarray(shape, dtype, response, at)
-        else:
-            return outputs
+    outputs: Outputs = {}
+    known = spec.layouts.get(len(answer), ()) if placed is None else ()
+    for at, text, name, dtype, shape in known:
+        if not answer.startswith(text, at - len(text)):
+            break
+        outputs[name] = np.ndarray(shape, dtype, answer, at)
+    return outputs if known and len(outputs) == len(known) else _parse(spec, answer, placed)
+
+
+def _parse(spec: ModelSpec, answer: bytes, placed: Placement | None) -> Outputs:
+    """What `decode` does, by protobuf; learns where an answer like Triton's, that ends with its numbers, has them."""
     try:
-        message = service_pb2.ModelInferResponse.FromString(response)
+        message = service_pb2.ModelInferResponse.FromString(answer)
     except DecodeError as error:
         raise ServerError(f"the answer of '{spec.name}' is no message: {error}", model=spec.name) from None
-    if placed is None and (layout := _layout(message, response)) is not None:
-        _keep(spec.answers, len(response), layout)
-        return decode(spec, response)
-    return _outputs(spec, message, placed)
-
-
-def decode_part(spec: ModelSpec, message: bytes) -> tuple[str, Outputs]:
-    """The failure ("" for none) and the named arrays in one message of a stream."""
-    part = service_pb2.ModelStreamInferResponse.FromString(message)
-    return part.error_message, {} if part.error_message else _outputs(spec, part.infer_response)
-
-
-def decode_classes(answers: Array) -> list[list[Classification]]:
-    """Ranked labels per batch entry from the `value:index:label` strings of a classification answer."""
-
-    def parse(text: bytes) -> Classification:
-        value, index, *label = text.decode().split(":", 2)
-        return Classification(label[0] if label else "", float(value), int(index))
-
-    return [[parse(text) for text in row] for row in np.atleast_2d(answers)]
-
-
-def _layout(message: Any, response: bytes) -> list[_Place] | None:
-    """Where tensors lie in an answer of numbers alone that ends with their bytes, as Triton's do; None for others."""
-    raws = list(message.raw_output_contents)
-    texts = [_RAW_OUTPUT_TAG + _varint(len(raw)) for raw in raws]
-    if not raws or len(raws) != len(message.outputs):
-        return None
-    texts[0] = response[: -sum(map(len, (*texts, *raws)))] + texts[0]
-    if response != b"".join(part for pair in zip(texts, raws, strict=True) for part in pair):
-        return None
-    places, at = [], 0
-    for tensor, text, raw in zip(message.outputs, texts, raws, strict=True):
-        dtype, shape = NUMPY_TYPE.get(tensor.datatype), tuple(tensor.shape)
-        if dtype is None or dtype.itemsize * math.prod(shape) != len(raw):
-            return None
-        places.append(_Place(at + len(text), text, tensor.name, dtype, shape))
-        at += len(text) + len(raw)
-    return places
-
-
-def _outputs(spec: ModelSpec, message: Any, placed: Placement | None = None) -> Outputs:
     outputs: Outputs = {}
+    raws = list(message.raw_output_contents)
     for index, tensor in enumerate(message.outputs):
         name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
-        raw = message.raw_output_contents[index] if index < len(message.raw_output_contents) else None
+        raw = raws[index] if index < len(raws) else b""
         try:
             if placed is not None and name in placed.outputs:
                 outputs[name] = placed.read(name, NUMPY_TYPE[datatype], shape)
-            elif raw is None:
-                raise ValueError("no data")
             else:
                 flat = unpack_bytes(raw) if datatype == "BYTES" else np.frombuffer(raw, NUMPY_TYPE[datatype])
                 outputs[name] = flat.reshape(shape)
         except (ValueError, LookupError) as error:
             raise ServerError(
                 f"output '{name}' of '{spec.name}' is announced as {datatype} {list(shape)} but carries "
-                f"{len(raw or b'')} bytes ({error}): the server's python backend may run with numpy 2",
+                f"{len(raw)} bytes ({error}): the server's python backend may run with numpy 2",
                 model=spec.name,
             ) from error
+    tail = b"".join(part for raw in raws for part in (_prefix(_RAW_OUTPUT, len(raw)), raw))
+    numbers = placed is None and all(array.dtype.kind != "O" for array in outputs.values())
+    if numbers and raws and len(raws) == len(outputs) and answer.endswith(tail):
+        layout, begin, end = [], 0, len(answer) - len(tail)
+        for (name, array), raw in zip(outputs.items(), raws, strict=True):
+            start = end + len(_prefix(_RAW_OUTPUT, len(raw)))
+            layout.append((start, answer[begin:start], name, array.dtype, array.shape))
+            begin = end = start + len(raw)
+        _keep(spec.layouts, len(answer), layout)
     return outputs
+
+
+def check(spec: ModelSpec, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+    """`inputs` as C-contiguous arrays of the model's types and shapes, in their own order. Raises InvalidInput."""
+    for name in inputs:
+        if name not in spec.inputs:
+            raise invalid(spec, f"'{spec.name}' has no input '{name}': it takes {', '.join(map(repr, spec.inputs))}")
+    arrays = {name: _fit(spec, spec.inputs[name], value) for name, value in inputs.items()}
+    for name, tensor in spec.inputs.items():
+        if name not in inputs and not tensor.optional:
+            raise _misfit(spec, tensor, "is missing")
+    if spec.batched:
+        _check_batch(spec, {name: array.shape[0] for name, array in arrays.items()})
+    for name in outputs or ():
+        if name not in spec.outputs:
+            raise invalid(spec, f"'{spec.name}' has no output '{name}': it gives {', '.join(spec.outputs)}")
+    return arrays
+
+
+def _check_batch(spec: ModelSpec, sizes: Mapping[str, int]) -> None:
+    if not sizes:
+        raise invalid(spec, f"no input was given: '{spec.name}' takes {', '.join(map(repr, spec.inputs))}")
+    name, size = next(iter(sizes.items()))
+    if len(set(sizes.values())) > 1:
+        text = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
+        raise invalid(spec, f"the inputs of '{spec.name}' differ in their batch size: {text}")
+    if size == 0:
+        raise _misfit(spec, spec.inputs[name], "is an empty batch")
+    if size > spec.max_batch_size:
+        most = f"'{spec.name}' takes {spec.max_batch_size} at most"
+        raise invalid(spec, f"input '{name}' is a batch of {size}, but {most}: split it")
+
+
+def named(spec: ModelSpec, inputs: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Inputs given as one mapping and by keyword. Raises InvalidInput for something else in the mapping's place."""
+    if inputs is None or isinstance(inputs, Mapping):
+        return {**inputs, **more} if inputs else more
+    names = ", ".join(map(repr, spec.inputs))
+    raise invalid(spec, f"'{spec.name}' takes its inputs by name ({names}), and not {type(inputs).__name__} alone")
+
+
+def invalid(spec: ModelSpec, message: str) -> InvalidInput:
+    """The error for a request that does not fit `spec`."""
+    return InvalidInput(message, model=spec.name)
+
+
+def _misfit(spec: ModelSpec, tensor: TensorSpec, what: str) -> InvalidInput:
+    wanted = f"expected {tensor.datatype} {tensor.shape_text(spec.batched)}"
+    return invalid(spec, f"input '{tensor.name}' of '{spec.name}' {what}: {wanted}")
+
+
+def _fit(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
+    try:
+        array = _as_text(value) if tensor.datatype == "BYTES" else _as_numbers(value, NUMPY_TYPE[tensor.datatype])
+    except InvalidInput as error:
+        raise _misfit(spec, tensor, str(error)) from None
+    except Exception as error:  # whatever the object's own conversion raises
+        raise _misfit(spec, tensor, f"is no array ({error})") from error
+    if spec.batched and tensor.dims == (1,) and array.ndim == 1:
+        array = array.reshape(-1, 1)  # a list of N texts or numbers is a batch of N
+    dims = (-1, *tensor.dims) if spec.batched else tensor.dims
+    if array.ndim != len(dims) or any(want not in (-1, have) for want, have in zip(dims, array.shape, strict=True)):
+        raise _misfit(spec, tensor, f"has shape {list(array.shape)}")
+    return np.asarray(array, order="C")
+
+
+def _as_numbers(value: Any, wanted: np.dtype[Any]) -> Array:
+    array = given = np.asarray(value)
+    # Python numbers have no width of their own: a list of ints may become FP32, a list of floats not INT64.
+    if isinstance(value, list | tuple | int | float | np.generic):
+        if given.dtype.kind == "f" and wanted == np.uint64:  # numpy's reading of integers on both sides of 2**63
+            whole = np.array(value, dtype=object)
+            if all(isinstance(item, int | np.integer) and 0 <= item < 2**64 for item in whole.flat):
+                array = given = whole.astype(np.uint64)
+        if _converts(given, wanted):
+            with np.errstate(over="ignore"):
+                array = given.astype(wanted)
+            if wanted.kind in "fV" and np.any(np.isinf(array) & np.isfinite(given)):
+                raise InvalidInput("has a number too large")
+    if array.dtype.newbyteorder("=") != wanted:
+        raise InvalidInput(f"is {describe(array)}")
+    return array.astype(wanted, copy=False)
+
+
+def _converts(given: Array, wanted: np.dtype[Any]) -> bool:
+    """Whether numbers written in Python may become `wanted` without losing more than float rounding."""
+    if given.dtype.kind in "iub" and wanted.kind in "iu":
+        return np.array_equal(given, given.astype(wanted))
+    return given.dtype.kind in "iufb" and (wanted.kind in "fV" or np.can_cast(given.dtype, wanted, "same_kind"))
+
+
+def _as_text(value: Any) -> Array:
+    value = [value] if isinstance(value, str | bytes) else value
+    if isinstance(value, np.ndarray):
+        array = value.astype(object) if value.dtype.kind in "SU" else np.asarray(value)
+    else:  # not without dtype=object: numpy would cut trailing NUL bytes off
+        array = np.array(value, dtype=object)
+        if array.size and isinstance(array.flat[0], int):  # what it makes of a bytearray
+            array = np.array(_without_bytearrays(value), dtype=object)
+        array = array if array.ndim else array.reshape(1)
+    if array.dtype.kind != "O":
+        raise InvalidInput(f"is {describe(array)}")
+    if not all(isinstance(item, str | bytes | bytearray) for item in array.ravel()):
+        raise InvalidInput("holds other things than str and bytes")
+    return array
+
+
+def _without_bytearrays(value: Any) -> Any:
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_without_bytearrays(item) for item in value]
+    return bytes(value) if isinstance(value, bytearray) else value

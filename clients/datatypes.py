@@ -29,6 +29,4 @@ TRITON_TYPE = {dtype: name for name, dtype in NUMPY_TYPE.items()}
 
 def describe(array: Array) -> str:
     """The Triton type of an array's elements, for messages."""
-    if array.dtype.kind in "SUO":
-        return "BYTES"
-    return TRITON_TYPE.get(array.dtype.newbyteorder("="), str(array.dtype))
+    return "BYTES" if array.dtype.kind in "SU" else TRITON_TYPE.get(array.dtype.newbyteorder("="), str(array.dtype))

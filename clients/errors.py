@@ -123,7 +123,12 @@ def _why(details: str) -> str:
         return f"the TLS handshake failed ({reason}); check tls=clients.TLS(ca=..., cert=..., key=..., server_name=...)"
     for words in ("Socket closed", "Connection reset"):
         if words in details:
-            return f"{words.lower()}; it may be restarting, or want TLS or another certificate (tls=clients.TLS(...))"
+            return (
+                f"{words.lower()}; it may be restarting, want TLS or another certificate (tls=clients.TLS(...)), or be "
+                "no gRPC port"
+            )
+    if "Misformatted domain name" in details:
+        return "that is no host:port; leave http:// and the like out"
     if "Domain name not found" in details:
         return "there is no host of that name"
     for words in ("Connection refused", "No route to host", "Network is unreachable"):

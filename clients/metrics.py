@@ -6,8 +6,7 @@ Triton's own metrics have no latency distribution, and none could see the networ
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from clients.errors import InferenceError
@@ -46,18 +45,12 @@ class Metrics:
         """Count one request."""
         self._histogram.labels(model, status).observe(seconds)
 
-    def counted(self, model: str, steps: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-        """Drive `steps` of a client, and count them as one request."""
-        with self.timed(model):
-            return (yield from steps)
-
-    @contextmanager
-    def timed(self, model: str) -> Iterator[None]:
-        """Count the request made within, by its time and the error it ends with."""
+    async def counted(self, model: str, asked: Coroutine[Any, Any, T]) -> T:
+        """Make a request, and count it by its time and the error it ends with."""
         start = time.perf_counter()
         status = "OK"
         try:
-            yield
+            return await asked
         except BaseException as error:
             status = type(error).__name__ if isinstance(error, InferenceError) else "Cancelled"
             raise

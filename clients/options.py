@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import grpc
 
 Headers = Mapping[str, str]
+Metadata = tuple[tuple[str, str], ...]
 DEFAULT_TIMEOUT_S = 30.0
 # -1 lifts gRPC's 4 MB limit. A connection that broke is tried again within a second, so that a restarted server is
 # used again soon. Pings closer than 300 s are abuse to Triton, which hangs up after a few of them: 310 s it tolerates.
@@ -77,9 +79,12 @@ class Retries:
 
 
 def open_channel(
-    module: Any, address: str, tls: TLS | None, credentials: grpc.ChannelCredentials | None, *, balance: bool = True
+    module: Any, tls: TLS | None, credentials: grpc.ChannelCredentials | None, address: str, *, balance: bool = True
 ) -> Any:
-    """A channel of `grpc` or `grpc.aio`. A target with a scheme (`dns:///`, `ipv4:`) is balanced by gRPC itself."""
+    """A channel of `grpc` or `grpc.aio`. A target with a scheme (`dns:///`, `ipv4:`) is balanced by gRPC itself.
+
+    Without `balance` it keeps to one server even where a name stands for several.
+    """
     options: tuple[tuple[str, Any], ...] = CHANNEL_OPTIONS
     if balance and is_balanced(address):
         options += (ROUND_ROBIN,)
@@ -93,6 +98,18 @@ def open_channel(
 def is_balanced(address: str) -> bool:
     """Whether gRPC's name resolution makes several servers of `address`."""
     return address.startswith(("dns:", "ipv4:", "ipv6:", "xds:"))
+
+
+def as_metadata(headers: Headers) -> Metadata:
+    """Headers as gRPC takes them. Raises ValueError for one that HTTP/2 cannot carry."""
+    for name, value in headers.items():
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not (
+            isinstance(value, str) and value.isascii() and value.isprintable()
+        ):
+            raise ValueError(
+                f"header {name!r} cannot be sent: names are letters, digits, - _ and ., values plain ASCII"
+            )
+    return tuple((name.lower(), value) for name, value in headers.items())
 
 
 def warn_if_insecure(addresses: tuple[str, ...], stacklevel: int) -> None:

@@ -1,26 +1,32 @@
-"""Shared memory in a call: which tensors go through it, and what the server has to be told. Without I/O, as steps."""
+"""Shared memory in a call: which tensors go through it, and what the server has to be told."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import inspect
+import functools
 import math
 import os
+import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from tritonclient.grpc import service_pb2
 
 from clients import codec, errors
-from clients.codec import Placement
+from clients.codec import Outputs
 from clients.datatypes import NUMPY_TYPE, Array
+from clients.options import Headers, is_balanced
+from clients.retries import may_have_run
+from clients.servers import Server
 from clients.shared_memory import ALIGNMENT, Pool, Region, SharedMemoryUnavailable, SystemRegion, dead_names
 from clients.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from clients.connection import Connection, Steps
+    from clients.connection import Connection
 
     AnyConnection = Connection[Any, Any, Any]
 
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 WORTH_BYTES = 128 * 1024
 UNREGISTER_TIMEOUT_S = 2.0
 CLOSING_PAUSES_S = (0.005, 0.02, 0.1, 0.0)
-# The server has answered by itself, so it is done with the region; after any other end it may still write to it.
+# The server has answered by itself, so it is done with the region.
 _SERVERS_OWN = (
     errors.InvalidInput, errors.ModelNotFound, errors.ModelNotReady, errors.Overloaded, errors.ServerError,
 )  # fmt: skip
@@ -37,21 +43,101 @@ Offset = int
 ByteSize = int
 
 
+class Place(NamedTuple):
+    """Where a tensor's bytes lie instead of in the message."""
+
+    region: str
+    byte_size: int
+    offset: int = 0
+
+    def refer(self, parameters: Any) -> None:
+        """Tell the server, in the parameters of a tensor."""
+        parameters["shared_memory_region"].string_param = self.region
+        parameters["shared_memory_byte_size"].int64_param = self.byte_size
+        parameters["shared_memory_offset"].int64_param = self.offset
+
+
+@dataclass
+class Placement:
+    """The tensors of one request in shared memory: where the server reads inputs and writes outputs."""
+
+    memory: Region
+    inputs: dict[str, Place] = field(default_factory=dict)
+    outputs: dict[str, Place] = field(default_factory=dict)
+
+    def key(self) -> tuple[Any, ...]:
+        """What a request says of it."""
+        return (*self.inputs.items(), None, *self.outputs.items())
+
+    def read(self, output: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+        """A copy of an output that the server has written. Raises ValueError for one that cannot be there."""
+        place = self.outputs[output]
+        if dtype.itemsize * math.prod(shape) > place.byte_size:
+            raise ValueError(f"output '{output}' is larger than the {place.byte_size} bytes set aside for it")
+        return self.memory.read(place.offset, dtype, shape)
+
+
 class RegionPool:
     """The shared memory of one client (`shared_memory="system"` or `"cuda"`), and the server's knowledge of it."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, addresses: Sequence[str]) -> None:
+        if len(addresses) > 1 or is_balanced(addresses[0]):
+            raise ValueError("shared memory is for one server on this machine: name it, or leave shared_memory out")
         self.kind = kind
         self._pool = Pool(_maker(kind))
         self._swept = False
 
-    def lend(
+    async def infer(
         self,
         connection: AnyConnection,
         spec: ModelSpec,
-        arrays: Mapping[str, Array],
-        outputs: Iterable[str],
-    ) -> Steps[Placement | None]:
+        inputs: Mapping[str, Any],
+        timeout_s: float | None,
+        headers: Headers | None,
+        server: Server | None,
+        content: Mapping[str, Any],
+    ) -> Outputs:
+        """The answer, through shared memory where that can be had; `content` is what `codec.encode` takes besides."""
+        call: Callable[..., Coroutine[Any, Any, bytes]] = functools.partial(
+            connection.call, "ModelInfer", model=spec.name, headers=headers, server=server
+        )
+        deadline_s = time.monotonic() + (connection.timeout_s if timeout_s is None else timeout_s)
+        outputs = content.get("outputs")
+        outputs = [outputs] if isinstance(outputs, str) else outputs
+        arrays = codec.check(spec, inputs, outputs)
+        encode = functools.partial(codec.encode, spec, arrays, **content)
+        wanted = () if content.get("classes") else spec.outputs if outputs is None else outputs
+        for _ in range(2):  # again where the server was restarted and knows no region
+            lent = await self._lend(connection, spec, arrays, wanted)
+            if lent is None:
+                break
+            take_back = self._pool.retire  # after any end but the server's own, it may still write to the region
+            try:
+                left_s = max(deadline_s - time.monotonic(), 0.0)
+                answer = codec.decode(spec, await call(encode(placed=lent), timeout_s=left_s, retry=False), lent)
+                take_back = self._pool.give_back
+                return answer
+            except errors.ModelNotFound as error:
+                if "Unable to find shared memory region" not in error.details:
+                    take_back = self._pool.give_back
+                    raise
+                self._pool.retire_idle()
+            except errors.Unreachable as error:
+                if not spec.repeatable or (may_have_run(error) and not connection.budget.spend()):
+                    raise
+                break
+            except _SERVERS_OWN as error:
+                if error.status != "CANCELLED":
+                    take_back = self._pool.give_back
+                raise
+            finally:
+                take_back(lent.memory)
+        left_s = max(deadline_s - time.monotonic(), 0.0)
+        return codec.decode(spec, await call(encode(), timeout_s=left_s, retry=spec.repeatable))
+
+    async def _lend(
+        self, connection: AnyConnection, spec: ModelSpec, arrays: Mapping[str, Array], outputs: Iterable[str]
+    ) -> Placement | None:
         """Copy the arrays that are worth it into a region that the server knows, and set room for outputs aside.
 
         None where nothing is, or no region can be had now: then the message carries everything. Raises
@@ -68,58 +154,46 @@ class RegionPool:
         region, new = lent
         placed = Placement(region)
         try:
-            if new and not (yield from self._register(connection, region)):
+            if new and not (await self._register(connection, region)):
                 self._pool.retire(region)
                 return None
             place = iter(offsets)
             for name, raw in raws.items():
-                placed.inputs[name] = codec.Region(region.name, len(raw), next(place))
+                placed.inputs[name] = Place(region.name, len(raw), next(place))
                 region.write(placed.inputs[name].offset, raw)
             for name, size in sizes.items():
-                placed.outputs[name] = codec.Region(region.name, size, next(place))
+                placed.outputs[name] = Place(region.name, size, next(place))
         except BaseException:
             self._pool.retire(region)
             raise
         return placed
 
-    def take_back(self, lent: Placement, end: BaseException | None) -> None:
-        """The call is over: answered, or ended by `end`."""
-        if end is None or (isinstance(end, _SERVERS_OWN) and end.status != "CANCELLED"):
-            self._pool.give_back(lent.memory)
-        else:
-            self._pool.retire(lent.memory)
-
-    def forget(self, lent: Placement) -> None:
-        """The server has restarted: it knows no region any more."""
-        self._pool.retire(lent.memory)
-        self._pool.retire_idle()
-
     def is_own(self) -> bool:
         """Whether this process made the regions, and not one that it was forked from."""
         return self._pool.owner == os.getpid()
 
-    def close(self, connection: AnyConnection) -> Steps[None]:
+    async def close(self, connection: AnyConnection) -> None:
         """Unregister every region by its name and give the memory back."""
         regions = self._pool.close()
         try:
             for pause_s in CLOSING_PAUSES_S:
-                yield from self._unregister(connection, regions)
+                await self._unregister(connection, regions)
                 if not (waiting := self._pool.retired()):
                     break
                 regions = waiting
-                yield from _pause(pause_s)  # a request is released a moment after its answer
+                await connection.pause(pause_s)  # a request is released a moment after its answer
         finally:
             for region in regions:
                 region.discard()
 
-    def _register(self, connection: AnyConnection, region: Region) -> Steps[bool]:
+    async def _register(self, connection: AnyConnection, region: Region) -> bool:
         """Whether the server knows the region now. Lets go of retired ones, and once of those of dead processes."""
         if not self._swept:
             self._swept = True
-            yield from self._sweep(connection, region.kind)
-        yield from self._unregister(connection, self._pool.retired())
+            await self._sweep(connection, region.kind)
+        await self._unregister(connection, self._pool.retired())
         try:
-            yield from connection.call(f"{region.kind}SharedMemoryRegister", region.registration(), retry=False)
+            await connection.call(f"{region.kind}SharedMemoryRegister", region.registration(), retry=False)
         except errors.InferenceError as error:
             if (reason := _refusal(error, connection.endpoint)) is not None:
                 raise SharedMemoryUnavailable(reason, endpoint=connection.endpoint, status=error.status) from error
@@ -128,13 +202,13 @@ class RegionPool:
         _users.add(connection)
         return True
 
-    def _unregister(self, connection: AnyConnection, regions: Iterable[Region]) -> Steps[None]:
+    async def _unregister(self, connection: AnyConnection, regions: Iterable[Region]) -> None:
         gone = False
         for region in regions:
             if not gone:
                 request = getattr(service_pb2, f"{region.kind}SharedMemoryUnregisterRequest")(name=region.name)
                 try:
-                    yield from connection.call(
+                    await connection.call(
                         f"{region.kind}SharedMemoryUnregister", request, retry=False, timeout_s=UNREGISTER_TIMEOUT_S
                     )
                 except errors.InferenceError as error:
@@ -144,36 +218,26 @@ class RegionPool:
                     gone = not isinstance(error, _SERVERS_OWN)
             region.discard()
 
-    def _sweep(self, connection: AnyConnection, kind: str) -> Steps[None]:
+    async def _sweep(self, connection: AnyConnection, kind: str) -> None:
         """Let the server unmap what killed processes of this machine had registered."""
         status = getattr(service_pb2, f"{kind}SharedMemoryStatusRequest")()
         with contextlib.suppress(errors.InferenceError):  # the registration that follows says what is wrong
-            known = yield from connection.call(f"{kind}SharedMemoryStatus", status, retry=False)
+            known = await connection.call(f"{kind}SharedMemoryStatus", status, retry=False)
             for name in dead_names(known.regions):
                 with contextlib.suppress(errors.ServerError):  # a request of the dead is still using it
                     request = getattr(service_pb2, f"{kind}SharedMemoryUnregisterRequest")(name=name)
-                    yield from connection.call(f"{kind}SharedMemoryUnregister", request, retry=False)
+                    await connection.call(f"{kind}SharedMemoryUnregister", request, retry=False)
 
 
 @atexit.register
 def _close_at_exit() -> None:
     """Unregister what clients that nobody closed have registered; those of asyncio have no loop any more."""
-    for connection in list(_users):
-        run = getattr(connection, "run", None)
-        if connection.pool is not None and connection.pool.is_own() and not inspect.iscoroutinefunction(run):
+    from clients.client import Client
+
+    for client in list(_users):
+        if isinstance(client, Client) and client.pool is not None and client.pool.is_own():
             with contextlib.suppress(Exception):
-                connection.run(connection.pool.close(connection))
-
-
-def _pause(seconds: float) -> Steps[None]:
-    from clients.connection import Pause
-
-    yield Pause(seconds)
-
-
-def forgot_regions(error: errors.InferenceError) -> bool:
-    """Whether the server does not know the region of a request: it was started after the registration."""
-    return "Unable to find shared memory region" in error.details
+                client.run(client.pool.close(client))
 
 
 def output_size(spec: ModelSpec, name: str, arrays: Mapping[str, Array]) -> int:

@@ -39,6 +39,13 @@ class Budget:
             self.spent += 1
             return True
 
+    def take(self, error: InferenceError) -> None:
+        """Count a retry after `error`; raises it where the request may have run and there is no token left."""
+        if may_have_run(error) and not self.spend():
+            error.add_note("not sent again: the retry budget is spent, see clients.Retries")
+            raise error
+        self.retried += 1
+
 
 def is_retryable(error: InferenceError, retries: Retries) -> bool:
     """Whether a request may be sent again after `error`, by kind alone."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Coroutine, Mapping
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from clients import errors
-from clients.codec import Outputs
-from clients.connection import Steps
-from clients.inputs import check_inputs, invalid
+from clients import codec, errors
+from clients.codec import Outputs, check, invalid
 from clients.options import Headers, is_balanced
 from clients.servers import Server
+
+if TYPE_CHECKING:
+    from clients.async_client import AsyncModel
+    from clients.client import Model
 
 Answer = TypeVar("Answer")
 
@@ -51,20 +53,21 @@ class BoundSequence(Generic[Answer]):
         **named: Any,
     ) -> Answer:
         """Send the next request of the sequence; see `clients.Model`."""
-        given = {**(inputs or {}), **named}
+        given = codec.named(self._model.spec, inputs, named)
         answer: Answer = self._client.run(self._ask(given, end=end, timeout_s=timeout_s, request_id=request_id))
         return answer
 
-    def _ask(self, inputs: Mapping[str, Any], *, end: bool, **options: Any) -> Steps[Outputs]:
+    async def _ask(self, inputs: Mapping[str, Any], *, end: bool, **options: Any) -> Outputs:
         spec = self._model.spec
         if self._over:
             raise invalid(spec, f"this sequence of '{spec.name}' is over: begin another")
-        self._like = check_inputs(spec, inputs)
+        self._like = check(spec, inputs)
         parameters = {"sequence_id": self.sequence_id, "sequence_start": not self._open, "sequence_end": end}
         try:
-            answer: Outputs = yield from self._model.infer(
+            asked = self._model.infer(
                 self._like, parameters=parameters, headers=self._headers, server=self.server, **options
             )
+            answer: Outputs = await self._model.counted(asked)
         except errors.InvalidInput:
             raise
         except BaseException:
@@ -73,14 +76,14 @@ class BoundSequence(Generic[Answer]):
         self._open, self._over = True, end
         return answer
 
-    def _leave(self) -> Steps[None]:
+    async def _leave(self) -> None:
         """Free the server's slot where the caller has not said that a request is the last one."""
         if self._open and not self._over:
             blank = {
                 name: np.full(a.shape, b"" if a.dtype.kind == "O" else 0, a.dtype) for name, a in self._like.items()
             }
             with contextlib.suppress(errors.InferenceError):
-                yield from self._ask(blank, end=True)
+                await self._ask(blank, end=True)
         self._over = True
 
 
@@ -110,3 +113,13 @@ class AsyncSequence(BoundSequence[Coroutine[Any, Any, Outputs]]):
         finally:
             if self._own is not None:
                 await self._own.channel.close()
+
+
+def sequence(model: Model, *, sequence_id: int = 0, headers: Headers | None = None) -> Sequence:
+    """Requests that belong together, for a stateful model; see `clients.sequence.BoundSequence`."""
+    return Sequence(model, sequence_id, headers)
+
+
+def sequence_async(model: AsyncModel, *, sequence_id: int = 0, headers: Headers | None = None) -> AsyncSequence:
+    """Requests that belong together, for a stateful model; see `clients.sequence.BoundSequence`."""
+    return AsyncSequence(model, sequence_id, headers)

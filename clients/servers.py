@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from clients import direct
+from clients.errors import DeadlineExceeded, InferenceError, ModelNotReady, Unreachable, is_connection_failure
+
+if TYPE_CHECKING:
+    from clients.connection import Connection
 
 INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -68,6 +74,48 @@ class Rotation:
     def has_other(self, server: Server) -> bool:
         """Whether another server is up."""
         return any(other.up for other in self.servers if other is not server)
+
+    def learn(self, server: Server, error: InferenceError) -> bool:
+        """Take what a failed request says of its server; returns whether another one is to be asked instead."""
+        if not isinstance(error, Unreachable | DeadlineExceeded):
+            server.answered_s = time.monotonic()
+        # A server that drains after SIGTERM unloads its models first; another one has them.
+        moves = isinstance(error, ModelNotReady) and self.has_other(server)
+        if moves or (isinstance(error, Unreachable) and self.lone is None):
+            self.mark(server, up=False)
+        return moves
+
+    def seems_wrong(self, failures: int) -> bool:
+        """Whether no server has ever answered: more likely a wrong address than a restart."""
+        return failures >= len(self.servers) and not any(server.answered_s for server in self.servers)
+
+
+async def probe_for_ever(connection: Connection[Any, Any, Any]) -> None:
+    """Ask every server for its health in turn; keeps the rotation up to date until the client is closed."""
+    with contextlib.suppress(ValueError):  # what the use of a closed client raises
+        while True:
+            await connection.pause(PROBE_EVERY_S)
+            for server in connection.rotation().servers:
+                await probe(connection, server)
+
+
+async def probe(connection: Connection[Any, Any, Any], server: Server) -> None:
+    """Ask one server, and give it up where it has answered nothing at all for some time."""
+    rotation, request = connection.rotation(), service_pb2.ServerReadyRequest()
+    reply = await connection.send(server, server.stub.ServerReady, request, PROBE_TIMEOUT_S, connection.metadata())
+    if not isinstance(reply, grpc.RpcError):
+        server.missed = 0
+        rotation.mark(server, up=bool(reply.ready))
+        return
+    server.missed += 1
+    if reply.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+        # It may answer, if only that health is not ours to ask.
+        rotation.mark(server, up=not is_connection_failure(reply))
+    # A machine that is merely busy answers something: only complete silence counts.
+    elif time.monotonic() - server.answered_s >= PROBE_TIMEOUT_S and rotation.has_other(server):
+        rotation.mark(server, up=False)
+        if server.missed == PROBES_MISSED:
+            connection.abandon(server)
 
 
 class Cut(grpc.RpcError):  # type: ignore[misc]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,46 +40,44 @@ class ModelSpec:
     outputs: Mapping[str, TensorSpec]
     decoupled: bool = False
     sequence: bool = False
-    steps: tuple[str, ...] = field(default=())
-    # What the codec has learned from earlier requests and answers.
-    heads: dict[object, bytes] = field(default_factory=dict, repr=False, compare=False)
-    requests: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
-    answers: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
+    steps: tuple[str, ...] = ()
+    # What the codec remembers of earlier requests and answers.
+    heads: dict[object, tuple[bytes, bool]] = field(default_factory=dict, repr=False, compare=False)
+    layouts: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def batched(self) -> bool:
         """Whether tensors carry a batch axis in front."""
         return self.max_batch_size > 0
 
+    @functools.cached_property
+    def repeatable(self) -> bool:
+        """Whether one request has one answer that no other request changes, so that it may be sent again."""
+        return not (self.decoupled or self.sequence)
+
     @classmethod
     def from_server(
-        cls,
-        metadata: service_pb2.ModelMetadataResponse,
-        config: service_pb2.ModelConfigResponse | None,
-        version: str = "",
+        cls, metadata: service_pb2.ModelMetadataResponse, config: service_pb2.ModelConfigResponse | None, version: str
     ) -> ModelSpec:
         """Build it from ModelMetadata and, on servers that have the extension, ModelConfig."""
-        settings = config.config if config is not None else None
-        max_batch_size = settings.max_batch_size if settings is not None else 0
-        optional = {t.name for t in settings.input if t.optional} if settings is not None else set()
-        labelled = {t.name for t in settings.output if t.label_filename} if settings is not None else set()
-        skip = 1 if max_batch_size > 0 else 0
+        settings = (service_pb2.ModelConfigResponse() if config is None else config).config
+        optional = {t.name for t in settings.input if t.optional}
+        labelled = {t.name for t in settings.output if t.label_filename}
+        axes = 1 if settings.max_batch_size > 0 else 0
 
-        def specs(
-            tensors: list[service_pb2.ModelMetadataResponse.TensorMetadata],
-        ) -> dict[str, TensorSpec]:
+        def specs(tensors: Iterable[service_pb2.ModelMetadataResponse.TensorMetadata]) -> dict[str, TensorSpec]:
             return {
-                t.name: TensorSpec(t.name, t.datatype, tuple(t.shape)[skip:], t.name in optional, t.name in labelled)
+                t.name: TensorSpec(t.name, t.datatype, tuple(t.shape)[axes:], t.name in optional, t.name in labelled)
                 for t in tensors
             }
 
         return cls(
             name=metadata.name,
             version=version,
-            max_batch_size=max_batch_size,
+            max_batch_size=settings.max_batch_size,
             inputs=specs(metadata.inputs),
             outputs=specs(metadata.outputs),
-            decoupled=settings is not None and settings.model_transaction_policy.decoupled,
-            sequence=settings is not None and settings.HasField("sequence_batching"),
-            steps=tuple(s.model_name for s in settings.ensemble_scheduling.step) if settings is not None else (),
+            decoupled=settings.model_transaction_policy.decoupled,
+            sequence=settings.HasField("sequence_batching"),
+            steps=tuple(step.model_name for step in settings.ensemble_scheduling.step),
         )

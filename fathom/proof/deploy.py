@@ -17,8 +17,7 @@ import numpy as np
 
 from clients import Client, codec
 from clients.cuda_memory import CudaRegion
-from clients.inputs import check_inputs
-from clients.regions import output_size
+from clients.regions import Place, Placement, output_size
 from clients.shared_memory import Region, SystemRegion
 from clients.spec import ModelSpec
 from export import config as configs
@@ -126,7 +125,7 @@ def request(server: TritonServer, subject: Subject, batch: int, transport: str, 
     """
     with Client(server.grpc_url) as client:
         spec: ModelSpec = client.model(model or subject.model).spec
-    arrays = check_inputs(spec, subject.rows(batch))
+    arrays = codec.check(spec, subject.rows(batch))
     if transport == "grpc":
         yield codec.encode(spec, arrays)
         return
@@ -141,10 +140,10 @@ def request(server: TritonServer, subject: Subject, batch: int, transport: str, 
         for name, array in arrays.items():
             region.write(places[name], np.ascontiguousarray(array).reshape(-1).view(np.uint8))
         stack.enter_context(_registered(server.grpc_url, region))
-        placed = codec.Placement(
+        placed = Placement(
             region,
-            {name: codec.Region(region.name, size, places[name]) for name, size in sizes.items()},
-            {name: codec.Region(region.name, size, places[f"{name}/out"]) for name, size in results.items() if size},
+            {name: Place(region.name, size, places[name]) for name, size in sizes.items()},
+            {name: Place(region.name, size, places[f"{name}/out"]) for name, size in results.items() if size},
         )
         yield codec.encode(spec, arrays, placed=placed)
 

@@ -95,6 +95,29 @@ def test_outputs_can_be_selected(client):
     assert list(outputs) == ["half_out"]
 
 
+ODD_CALLS = {
+    "an array without its name": (
+        lambda double: double(np.ones((1, 2), np.float32)),
+        "by name \\('x'\\), and not ndarray",
+    ),
+    "a sample without its name": (lambda double: double.one([1, 2]), "by name \\('x'\\), and not list"),
+    "nothing": (lambda double: double(x=None), "'x' of 'double' is object: expected FP32"),
+    "no label at all": (lambda double: double.classify(x=[[1, 2]], top=0), "top is 0"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_CALLS)
+def test_what_a_call_cannot_mean_is_invalid_input(client, case):
+    call, words = ODD_CALLS[case]
+    with pytest.raises(InvalidInput, match=words):
+        call(client.model("double"))
+
+
+def test_what_a_call_can_only_mean_is_taken(client):
+    double = client.model("double", version=1)
+    assert list(double(x=[[1, 2]], outputs="y", request_id=7)) == ["y"]
+
+
 def test_labels_come_from_the_servers_label_file(client):
     ranked = client.model("double").classify(x=[[1, 2], [4, 3]], top=2)
     assert ranked == [

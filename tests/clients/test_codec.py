@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 from tritonclient.grpc import service_pb2
 
 from clients import InvalidInput, ModelSpec, ServerError, TensorSpec, codec
+from clients.classification import decode_classes
 from clients.datatypes import NUMPY_TYPE
 
 
@@ -133,7 +134,7 @@ def test_an_output_without_its_bytes_is_a_server_error():
 
 def test_classes_are_ranked_labels():
     answers = np.array([[b"0.75:7:seven", b"0.25:1"]], object)
-    assert codec.decode_classes(answers) == [[("seven", 0.75, 7), ("", 0.25, 1)]]
+    assert decode_classes(answers) == [[("seven", 0.75, 7), ("", 0.25, 1)]]
 
 
 def test_an_unknown_output_is_refused():

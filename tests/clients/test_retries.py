@@ -1,4 +1,4 @@
-"""The decision to send a request again, without a server: the steps of a call, answered by hand."""
+"""The decision to send a request again, without a server: the requests of a call, answered by hand."""
 
 import time
 
@@ -6,8 +6,8 @@ import grpc
 import pytest
 
 from clients import Client, InvalidInput, ModelNotReady, Overloaded, Retries, Unreachable
-from clients.connection import Abandon, Pause
 from clients.retries import Budget, pause_s
+from clients.servers import probe
 
 
 class Rpc(grpc.RpcError):
@@ -31,19 +31,18 @@ WRONG = Rpc(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape")
 
 
 def drive(client, ends, **options):
-    """Answer the steps of one call with `ends` in turn: the result, the addresses asked and the pauses between."""
-    steps, ends, asked, pauses = client.call("ModelInfer", b"", model="m", **options), iter(ends), [], []
-    try:
-        step = next(steps)
-        while True:
-            if isinstance(step, Pause):
-                pauses.append(step.seconds)
-                step = steps.send(None)
-                continue
-            asked.append(step.server.address)
-            step = steps.send(next(ends))
-    except StopIteration as done:
-        return done.value, asked, pauses
+    """Answer the requests of one call with `ends` in turn: the result, the addresses asked and the pauses between."""
+    ends, asked, pauses = iter(ends), [], []
+
+    async def send(server, *request):
+        asked.append(server.address)
+        return next(ends)
+
+    async def pause(seconds):
+        pauses.append(seconds)
+
+    client.send, client.pause = send, pause
+    return client.run(client.call("ModelInfer", b"", model="m", **options)), asked, pauses
 
 
 def known(addresses=("a:1",), **options):
@@ -114,20 +113,25 @@ def test_a_server_that_never_answered_is_a_wrong_address_rather_than_a_restart()
 SILENT = Rpc(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
 
-def probe(client, server, end):
+def probed(client, server, end):
     """One health check of `server` that ends with `end`: whether the calls in flight there are given up."""
-    steps = client._probe(client.rotation(), server)
-    assert next(steps).server is server
-    try:
-        return isinstance(steps.send(end), Abandon)
-    except StopIteration:
-        return False
+    asked, given_up = [], []
+
+    async def send(server, *request):
+        asked.append(server)
+        return end
+
+    client.send, client.abandon = send, given_up.append
+    client.run(probe(client, server))
+    assert asked == [server]
+    assert given_up in ([], [server])
+    return bool(given_up)
 
 
 def test_a_server_that_answers_nothing_is_given_up_after_two_health_checks():
     client = known("ab")
     server = client.rotation().servers[0]
-    assert [probe(client, server, SILENT) for _ in range(4)] == [False, True, False, False]
+    assert [probed(client, server, SILENT) for _ in range(4)] == [False, True, False, False]
     assert not server.up
 
 
@@ -136,7 +140,7 @@ def test_a_server_that_answers_requests_is_busy_and_not_hung():
     server = client.rotation().servers[0]
     for _ in range(3):
         server.answered_s = time.monotonic()
-        assert not probe(client, server, SILENT)
+        assert not probed(client, server, SILENT)
     assert server.up
 
 
@@ -144,9 +148,9 @@ def test_a_server_that_tells_nobody_of_its_health_is_used():
     client = known("ab")
     server = client.rotation().servers[0]
     client.rotation().mark(server, up=False)
-    assert not probe(client, server, Rpc(UNAVAILABLE, "This protocol is restricted, expecting header 'x'"))
+    assert not probed(client, server, Rpc(UNAVAILABLE, "This protocol is restricted, expecting header 'x'"))
     assert server.up
-    probe(client, server, REFUSED)
+    probed(client, server, REFUSED)
     assert not server.up
 
 
@@ -154,7 +158,7 @@ def test_nothing_is_given_up_where_no_other_server_is_up():
     client = known("ab")
     server, other = client.rotation().servers
     client.rotation().mark(other, up=False)
-    assert not any(probe(client, server, SILENT) for _ in range(3))
+    assert not any(probed(client, server, SILENT) for _ in range(3))
 
 
 def test_retries_end_with_the_deadline():

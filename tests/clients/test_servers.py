@@ -11,7 +11,7 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2
 
-from clients import AsyncClient, Client, Unreachable, connection
+from clients import AsyncClient, Client, Unreachable, servers
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def pair(double_repository):
 
 @pytest.fixture
 def quick_probes(monkeypatch):
-    monkeypatch.setattr(connection, "PROBE_EVERY_S", 0.2)
-    monkeypatch.setattr(connection, "PROBE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(servers, "PROBE_EVERY_S", 0.2)
+    monkeypatch.setattr(servers, "PROBE_TIMEOUT_S", 0.5)
 
 
 def executed(server):

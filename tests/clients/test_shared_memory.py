@@ -105,6 +105,7 @@ def test_arrays_that_are_not_contiguous_and_of_other_byte_orders(client):
 
 def test_labels_and_selected_outputs(client):
     assert list(client.model("open")(a=LARGE, b=[1, 2, 3], text=["x"], outputs=["b_out"])) == ["b_out"]
+    assert np.array_equal(client.model("large")(x=LARGE, outputs="y")["y"], LARGE)
     with pytest.raises(InvalidInput, match="no output 'z'"):
         client.model("large")(x=LARGE, outputs=["z"])
     (best,), *_ = client.model("large").classify(x=LARGE, top=1)
