@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import platform
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mortal import mortal
 from onnx import TensorProto, helper
 from small_models import write_double, write_onnx
 
-from export import recipes
-from export.exporter import export_model
 from fathom.options import default_config_name
 from server import TritonServer
 
@@ -118,14 +120,50 @@ def small_server(small_repository: Path) -> Iterator[TritonServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def exported_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The committed model repository, copied and exported into by the real export."""
+EXPORT = """
+import sys
+from pathlib import Path
+from export import recipes
+from export.exporter import export_model
+for name in recipes.NAMES:
+    export_model(recipes.find(name), Path(sys.argv[1]))
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exporting(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, subprocess.Popen[str]] | None]:
+    """The export of the bundled models, begun before the first test beside those that do not need it.
+
+    It has half a minute of torch's exporter in it, and is a process of its own so that torch and what it leaves behind
+    are not in this one.
+    """
+    if not any("exported_repository" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
     repository = tmp_path_factory.mktemp("exported") / "model_repository"
     shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns(*ARTEFACTS))
-    for name in recipes.NAMES:
-        export_model(recipes.find(name), repository)
+    command = mortal([sys.executable, "-c", EXPORT, str(repository)])
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        yield repository, process
+        process.kill()
+
+
+@pytest.fixture(scope="session")
+def exported_repository(exporting: tuple[Path, subprocess.Popen[str]]) -> Path:
+    """The committed model repository, copied and exported into by the real export."""
+    repository, process = exporting
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
     return repository
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled() -> None:
+    """What lives by now stays: the collections that every export asks for need not go through torch each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
