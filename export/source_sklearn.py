@@ -100,6 +100,7 @@ class _Tabular:
         given = [output.name for output in model.graph.output]
         del model.graph.output[len(wanted) :]  # scores where the estimator has no probabilities
         rename_outputs(model, dict(zip(given, wanted, strict=False)))
+        model.opset_import.sort(key=lambda opset: opset.domain)  # skl2onnx's are in a set's order, another each process
         path = room / "raw.onnx"
         onnx.save(model, str(path))
         return path
