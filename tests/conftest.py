@@ -5,22 +5,16 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import platform
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mortal import mortal
 from onnx import TensorProto, helper
+from prepared import Preparation
 from small_models import write_double, write_onnx
 
 from fathom.options import default_config_name
 from server import TritonServer
-
-ROOT = Path(__file__).parents[1]
-ARTEFACTS = ("*.onnx", "*.json", "*.npz", "__pycache__")
 
 
 def pytest_report_header() -> str:
@@ -120,43 +114,35 @@ def small_server(small_repository: Path) -> Iterator[TritonServer]:
         yield server
 
 
-EXPORT = """
-import sys
-from pathlib import Path
-from export import recipes
-from export.exporter import export_model
-for name in recipes.NAMES:
-    export_model(recipes.find(name), Path(sys.argv[1]))
-"""
+PREPARED = {"exported_repository": "bundled", "brought_project": "brought"}
+"""What the fixtures take from the preparation."""
 
 
 @pytest.fixture(scope="session", autouse=True)
-def exporting(
+def preparation(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Path, subprocess.Popen[str]] | None]:
-    """The export of the bundled models, begun before the first test beside those that do not need it.
-
-    It has half a minute of torch's exporter in it, and is a process of its own so that torch and what it leaves behind
-    are not in this one.
-    """
-    if not any("exported_repository" in getattr(item, "fixturenames", ()) for item in request.session.items):
+) -> Iterator[Preparation | None]:
+    """What the selected tests need of `prepared`, begun before the first test."""
+    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    names = [PREPARED[name] for name in PREPARED if name in wanted]
+    if not names:
         yield None
         return
-    repository = tmp_path_factory.mktemp("exported") / "model_repository"
-    shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns(*ARTEFACTS))
-    command = mortal([sys.executable, "-c", EXPORT, str(repository)])
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        yield repository, process
-        process.kill()
+    running = Preparation(tmp_path_factory.mktemp("prepared"), names)
+    yield running
+    running.end()
 
 
 @pytest.fixture(scope="session")
-def exported_repository(exporting: tuple[Path, subprocess.Popen[str]]) -> Path:
+def exported_repository(preparation: Preparation) -> Path:
     """The committed model repository, copied and exported into by the real export."""
-    repository, process = exporting
-    said, _ = process.communicate()
-    assert process.returncode == 0, said
-    return repository
+    return preparation.result("bundled") / "model_repository"
+
+
+@pytest.fixture(scope="session")
+def brought_project(preparation: Preparation) -> Path:
+    """A folder with somebody's own models, added to the `model_repository` in it."""
+    return preparation.result("brought")
 
 
 @pytest.fixture(scope="module", autouse=True)
