@@ -1,6 +1,8 @@
 # Everything lives in .venv/ (the environment) and results/ (what was measured); both are ignored by git.
 PYTHON ?= $(shell for p in python3 python3.11 python3.12; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
-PIP_INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+# pip would compile sixteen thousand modules, a minute of CPU; so what is imported is compiled, once, by who imports it first.
+PIP_INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test test-slow bench gpu-proof lint format clean
 
@@ -28,11 +30,10 @@ format: .venv/development
 clean:  ## what was built and measured; the environment stays
 	rm -rf results .fathom-scratch model_repository/*/1/model.onnx* model_repository/*/1/*.plan model_repository/*/1/*.json model_repository/*/1/*.npz
 
-.venv/serving: pyproject.toml constraints.txt
+.venv/serving: EXTRAS = export,server,load
+.venv/development: EXTRAS = export,server,load,dev
+.venv/serving .venv/development: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: name one with make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv
 	@echo "installing the packages of constraints.txt into .venv (a few minutes the first time)"
-	@$(PIP_INSTALL) '.[export,server,load]' && touch $@
-
-.venv/development: .venv/serving
-	@$(PIP_INSTALL) '.[dev]' && touch $@
+	@$(PIP_INSTALL) '.[$(EXTRAS)]' && touch .venv/serving $@

@@ -12,7 +12,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from export import vnni
 from export.errors import RecipeError
 from export.measure import Measurement
 from export.precision import CPU, FP32, INT8
@@ -152,11 +151,6 @@ def source_record(recipe: Recipe, weights: Weights) -> dict[str, Any]:
     }
 
 
-def _int8_form(runtime: str) -> str:
-    bits = vnni.weight_bits(runtime)
-    return runtime if bits == 8 else f"{runtime}, weights of {bits} bits"
-
-
 def fingerprint(
     recipe: Recipe,
     source: Mapping[str, Any],
@@ -177,7 +171,7 @@ def fingerprint(
         "recipe": recipe.name,
         "precision": precision,
         "excluded": sorted(set(excluded)),
-        "runtime": _int8_form(runtime) if precision == INT8 else None,
+        "runtime": runtime if precision == INT8 else None,
         "source": source["sha256"],
         "custom_weights": source["custom_weights"],
         "code": {path.name: file_sha256(path) for path in code},

@@ -114,6 +114,8 @@ def session(model: Path | bytes, *, threads: int = 0) -> Predict:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is in the exception
+    # Without VNNI, x86 sums two products of unsigned and signed bytes in 16 bits, which overflow: ask for exact ones.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         given = model if isinstance(model, bytes) else str(model)
         running = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])

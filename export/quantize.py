@@ -1,8 +1,7 @@
 """INT8: explicit QuantizeLinear and DequantizeLinear nodes, with ranges found on calibration data.
 
-Weights are INT8 with one scale per channel, of 7 bits where the exporting CPU has no VNNI. Activations are UINT8, the
-pair that x86 processors with VNNI multiply natively, or for TensorRT INT8 with a zero point of 0, which is all that it
-takes.
+Weights are INT8 with one scale per channel. Activations are UINT8, the pair that x86 processors with VNNI multiply
+natively, or for TensorRT INT8 with a zero point of 0, which is all that it takes.
 What is quantised is chosen by what measured faster (docs/precision.md):
 
 - MatMul and Gemm with constant weights, their results left in FP32, and tables that a Gather looks rows up in;
@@ -21,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from export import graph_edit, memory, onnx_file, onnx_stream, vnni
+from export import graph_edit, memory, onnx_file, onnx_stream
 from export.errors import ExportError
 from export.precision import CPU, TENSORRT, kept_float
 from export.recipe import Arrays, Evaluation, Progress, Reduced, no_progress
@@ -55,7 +54,6 @@ class Quantization:
         runtime: str = CPU,
     ) -> None:
         self.symmetric = runtime == TENSORRT
-        self.weight_bits = vnni.weight_bits(runtime)
         self._room = room
         self._graph = model = onnx_stream.take_apart(full, room / WEIGHTS)
         opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
@@ -95,7 +93,7 @@ class Quantization:
             quantizer = QDQQuantizer(
                 model,
                 True,  # per channel
-                self.weight_bits == 7,
+                False,  # all 8 bits: without VNNI our sessions ask for exact products instead
                 QuantType.QInt8,
                 QuantType.QInt8 if self.symmetric else QuantType.QUInt8,
                 self._ranges,
@@ -118,7 +116,7 @@ class Quantization:
         types = list(self.nodes.values())
         return {
             "method": METHOD,
-            "weights": f"int8 per channel{', of 7 bits' if self.weight_bits == 7 else ''}",
+            "weights": "int8 per channel",
             "activations": "int8 symmetric" if self.symmetric else "uint8",
             "made_for": TENSORRT if self.symmetric else CPU,
             "calibration": self._calibration,

@@ -110,6 +110,7 @@ class _Tabular:
         rename_outputs(model, dict(zip(given, wanted, strict=False)))
         flat = [each.name for each in model.graph.output if len(each.type.tensor_type.shape.dim) == 1]
         widen(model, [name for name in flat if name == PREDICTION], batched=True)
+        model.opset_import.sort(key=lambda opset: opset.domain)  # skl2onnx's are in a set's order, another each process
         path = room / "raw.onnx"
         onnx.save(model, str(path))
         return path

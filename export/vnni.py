@@ -5,8 +5,6 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from export.precision import CPU
-
 INSTRUCTIONS = ("amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm")
 """Names in /proc/cpuinfo of the multiplications of 8-bit numbers into 32-bit sums, x86's and Arm's."""
 
@@ -19,15 +17,6 @@ def found(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
         return []
     flags = {word for line in text.splitlines() if line.startswith(("flags", "Features")) for word in line.split()}
     return [name for name in INSTRUCTIONS if name in flags]
-
-
-def weight_bits(runtime: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> int:
-    """How many bits the weights of an INT8 graph for this runtime may use.
-
-    Without such an instruction ONNX Runtime adds pairs of products of UINT8 and INT8 in 16 bits, which full weights
-    overflow: the sums are then cut off, and answers are wrong by more than rounding.
-    """
-    return 7 if runtime == CPU and not found(cpuinfo) else 8
 
 
 def sentence(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

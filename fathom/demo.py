@@ -81,7 +81,7 @@ def run(repository: Path, results: Path, slo: Slo, budget_s: float, precision: s
                 exported = export_model(recipe, repository, precision=chosen, on_progress=step.update)
                 step.update("unchanged" if exported.skipped else f"{exported.seconds:.1f} s")
         with steps.step("start Triton") as step:
-            server = TritonServer(repository, config_name=default_config_name(repository), stop_timeout_s=5)
+            server = TritonServer(repository, config_name=default_config_name(repository), stop_timeout_s=0)
             start = time.monotonic()
             server.start()
             done.ready_s = time.monotonic() - start

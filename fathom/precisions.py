@@ -87,7 +87,7 @@ def _serve(
             step.update("unchanged" if result.skipped else f"{result.seconds:.1f} s")
             exported[recipe.name] = result
     with steps.step(f"start Triton at {precision}") as step:
-        server = TritonServer(own, config_name=default_config_name(own), stop_timeout_s=5)
+        server = TritonServer(own, config_name=default_config_name(own), stop_timeout_s=0)
         server.start()
         step.update(f"ready at {server.grpc_url}")
     rows = []

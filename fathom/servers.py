@@ -45,7 +45,7 @@ def connect_with_metrics(server: str | None, repository: Path) -> Iterator[tuple
         yield DEFAULT_SERVER, None
         return
     with err.status(f"no server at {DEFAULT_SERVER}: starting Triton with {repository}"):
-        embedded = TritonServer(repository, config_name=default_config_name(repository), stop_timeout_s=5).start()
+        embedded = TritonServer(repository, config_name=default_config_name(repository), stop_timeout_s=0).start()
     try:
         yield embedded.grpc_url, embedded.metrics_url
     finally:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import platform
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from onnx import TensorProto, helper
+from prepared import Preparation
 from small_models import write_double, write_onnx
 
-from export import recipes
-from export.exporter import export_model
 from fathom.options import default_config_name
 from server import TritonServer
-
-ROOT = Path(__file__).parents[1]
-ARTEFACTS = ("*.onnx", "*.json", "*.npz", "__pycache__")
 
 
 def pytest_report_header() -> str:
@@ -118,14 +114,42 @@ def small_server(small_repository: Path) -> Iterator[TritonServer]:
         yield server
 
 
+PREPARED = {"exported_repository": "bundled", "brought_project": "brought"}
+"""What the fixtures take from the preparation."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def preparation(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Preparation | None]:
+    """What the selected tests need of `prepared`, begun before the first test."""
+    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    names = [PREPARED[name] for name in PREPARED if name in wanted]
+    if not names:
+        yield None
+        return
+    running = Preparation(tmp_path_factory.mktemp("prepared"), names)
+    yield running
+    running.end()
+
+
 @pytest.fixture(scope="session")
-def exported_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported_repository(preparation: Preparation) -> Path:
     """The committed model repository, copied and exported into by the real export."""
-    repository = tmp_path_factory.mktemp("exported") / "model_repository"
-    shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns(*ARTEFACTS))
-    for name in recipes.NAMES:
-        export_model(recipes.find(name), repository)
-    return repository
+    return preparation.result("bundled") / "model_repository"
+
+
+@pytest.fixture(scope="session")
+def brought_project(preparation: Preparation) -> Path:
+    """A folder with somebody's own models, added to the `model_repository` in it."""
+    return preparation.result("brought")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled() -> None:
+    """What lives by now stays: the collections that every export asks for need not go through torch each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

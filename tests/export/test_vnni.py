@@ -21,8 +21,6 @@ def test_the_flags_decide(tmp_path: Path, text: str, names: list[str], why: str)
 
     assert vnni.found(tmp_path / "cpuinfo") == names
     assert ("natively" in vnni.sentence(tmp_path / "cpuinfo")) == bool(names)
-    assert vnni.weight_bits("cpu", tmp_path / "cpuinfo") == (8 if names else 7)
-    assert vnni.weight_bits("tensorrt", tmp_path / "cpuinfo") == 8
 
 
 def test_a_system_that_does_not_say_has_none(tmp_path: Path) -> None:

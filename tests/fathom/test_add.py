@@ -5,11 +5,10 @@ import shlex
 import sys
 
 import pytest
-from brought_models import F, node, save_encoder, save_vision, write, write_functions
+from prepared import LIGHT
 
 from clients import Client
 from export import recipes
-from export.add import Wish, add
 from export.lint import lint
 from export.manifest import Manifest
 from export.measure import gate
@@ -17,48 +16,13 @@ from fathom import cli, payloads, stations
 from fathom.bench import added as light
 from server import TritonServer
 
-LIGHT = ("squeezenet",)
-"""The one whose constants are folded in a second or so; the rest of the folder is for the slow run."""
-
 SOURCES = ("churn", "strict", "line", "clusters", "margin", "comments", "words", "encoder", "vision")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A folder with somebody's own module, two transformers folders and an empty model repository."""
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "model_repository").mkdir()
-    write_functions(folder, "their_models")
-    save_encoder(folder / "encoder")
-    save_vision(folder / "vision")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def repository(project):
+def repository(brought_project):
     """Everything added, without a server for each."""
-    made = project / "model_repository"
-    wishes = {
-        "churn": Wish("sklearn", "their_models:churn"),
-        "strict": Wish("sklearn", "their_models:strict"),
-        **{name: Wish("sklearn", f"their_models:{name}") for name in ("line", "clusters", "margin", "comments")},
-        "words": Wish("torch", "their_models:words"),
-        "encoder": Wish("hf", str(project / "encoder")),
-        "vision": Wish("hf", str(project / "vision")),
-        **{name: Wish("onnx", str(light.light_models() / f"light_{name}.onnx"), max_batch_size=4) for name in LIGHT},
-    }
-    path = write(
-        project / "scores.onnx", [node("Softmax", ["x/0"], ["y:0"], axis=0)], [("x/0", F, [4, 2])], [("y:0", F, [4, 2])]
-    )
-    wishes["scores"] = Wish("onnx", str(path))
-    scaled = [node("Mul", ["x", "rate"], ["y"])]
-    path = write(project / "rate.onnx", scaled, [("x", F, [2, 3]), ("rate", F, [])], [("y", F, [2, 3])])
-    wishes["rate"] = Wish("onnx", str(path))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project)
-        for name, wish in wishes.items():
-            add(name, wish, made)
-    return made
+    return brought_project / "model_repository"
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +76,10 @@ def test_it_is_asked_by_its_example_and_by_its_columns(repository, server, capsy
     assert "--example asks its own inputs" in capsys.readouterr().err
 
 
-def test_the_three_commands_that_it_ends_with_work(project, monkeypatch, capsys):
+def test_the_three_commands_that_it_ends_with_work(brought_project, monkeypatch, capsys):
     """Added with the server's own check into a fresh repository; the commands are then run as shown."""
-    monkeypatch.chdir(project)
-    mine = project / "fresh" / "model_repository"
+    monkeypatch.chdir(brought_project)
+    mine = brought_project / "fresh" / "model_repository"
     mine.mkdir(parents=True)
     assert cli.main(["add", "line", "--sklearn", "their_models:line", "--model-repository", str(mine)]) == 0
     shown = capsys.readouterr().out
@@ -126,7 +90,7 @@ def test_the_three_commands_that_it_ends_with_work(project, monkeypatch, capsys)
         where = ["--server", server.grpc_url]
         assert cli.main([*call[1:], *where]) == 0
         assert "prediction: float32 [1, 1]" in capsys.readouterr().out
-        results = ["--report", str(project / "results")]
+        results = ["--report", str(brought_project / "results")]
         assert cli.main([*measure[1:], *where, "--budget", "3", *results, "--json"]) in (0, 1)
     assert json.loads(capsys.readouterr().out)["model"] == "line"
 

@@ -1,5 +1,6 @@
 """The bundled models, served: what a person sends, and what a person might send by mistake."""
 
+import functools
 import io
 import threading
 
@@ -19,6 +20,12 @@ def client(served):
         yield client
 
 
+@pytest.fixture(scope="module")
+def served_figures(client, exported_repository):
+    """What a model earns behind the server, measured once."""
+    return functools.cache(lambda name: stations.measure_served(recipes.find(name), client, exported_repository))
+
+
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     data = io.BytesIO()
     image.save(data, kind, **options)
@@ -31,10 +38,9 @@ def digit(index: int = 0) -> tuple[Image.Image, int]:
 
 
 @pytest.mark.parametrize("name", recipes.NAMES)
-def test_accuracy_is_the_same_at_every_station(name, client, exported_repository):
+def test_accuracy_is_the_same_at_every_station(name, served_figures, exported_repository):
     recipe = recipes.find(name)
-    measured = stations.measured_at_export(recipe, exported_repository)
-    measured |= stations.measure_served(recipe, client, exported_repository)
+    measured = stations.measured_at_export(recipe, exported_repository) | served_figures(name)
     assert set(measured) == {"source", "onnx", "served"} | ({"pipeline"} if recipe.pipeline else set())
     for station, measurement in measured.items():
         for figure, value in measurement.accuracy.items():
@@ -44,8 +50,8 @@ def test_accuracy_is_the_same_at_every_station(name, client, exported_repository
             assert measurement.parity.max_abs < 1e-5
 
 
-def test_the_accuracies_are_worth_serving(client, exported_repository):
-    served = {name: stations.measure_served(recipes.find(name), client, exported_repository) for name in recipes.NAMES}
+def test_the_accuracies_are_worth_serving(served_figures):
+    served = {name: served_figures(name) for name in recipes.NAMES}
     assert served["mobilenet_v2"]["pipeline"].accuracy["top1_accuracy"] >= 0.97
     assert served["minilm"]["pipeline"].accuracy["min_cosine_to_source"] >= 0.9999
     assert served["rain_forecast"]["served"].accuracy["brier_score"] < 0.1

