@@ -17,7 +17,7 @@ from mortal import mortal
 
 from server import TritonOptions, triton_command
 from server.environment import find_installation
-from server.ports import is_free
+from server.ports import why_not_free
 from server.supervisor import remove_shared_memory
 from server.triton import _lay_out_backends
 
@@ -32,7 +32,7 @@ def lasting_ports(count: int) -> list[int]:
     So they are still free when a server is started again, on a machine with many connections too.
     """
     drawn = random.SystemRandom().sample(range(15_000, 32_768), 100)
-    return [port for port in drawn if is_free(LOOPBACK, port)][:count]
+    return [port for port in drawn if not why_not_free(LOOPBACK, port)][:count]
 
 
 class Replica:
