@@ -52,11 +52,14 @@ class Evidence:
 
 
 def gather(points: Sequence[Point], slo: Slo) -> Evidence:
-    """A spoiled point still shows that a rate is too high, never that it is low enough."""
+    """A spoiled point still shows that a rate is too high, never that it is low enough; one in which the server went
+    away shows neither."""
     rows = []
     for point in points:
         count = count_of(point, slo)
-        if count is None or not count.requests or (point.verdict == "invalid" and point.passes):
+        if count is None or not count.requests or point.stopped == "connection lost":
+            continue
+        if point.verdict == "invalid" and point.passes:
             continue
         late = count.over > slo.allowed_share * count.requests
         cut_short = bool(point.stopped) and late

@@ -363,6 +363,8 @@ def test_a_name_that_cannot_be_is_refused_before_anything_is_read(name, said, pr
 
 def test_a_repository_that_is_not_there_is_named(project, capsys):
     relu(project / "m.onnx")
-    assert cli.main(["add", "mine", "--onnx", "m.onnx", "--model-repository", "nowhere"]) == 2
-    assert "nowhere is not a model repository folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["add", "mine", "--onnx", "m.onnx", "--model-repository", "nowhere"])
+    assert ended.value.code == 2
+    assert "--model-repository: no folder 'nowhere'" in capsys.readouterr().err
     assert not (project / "nowhere").exists()

@@ -124,6 +124,12 @@ def test_the_first_requests_of_a_probe_meet_an_empty_server():
     assert shares[1] > 100 / 6000
 
 
+def test_a_probe_in_which_the_server_went_away_says_nothing_of_its_rate():
+    whole, died = (simulate(Probe(n, "bisect", 500.0 + n, 2000, n), P99, 0.001, None) for n in range(2))
+    evidence = gather([whole, dataclasses.replace(died, stopped="connection lost", verdict="fail")], P99)
+    assert len(evidence.rates_per_s) == 1
+
+
 def test_points_without_parts_are_read_too():
     """Results of earlier versions have none."""
     point = simulate(Probe(0, "bisect", 850.0, 6000, 5), P99, 0.001, None)
