@@ -52,14 +52,20 @@ class Evidence:
 
 
 def gather(points: Sequence[Point], slo: Slo) -> Evidence:
-    """A spoiled point still shows that a rate is too high, never that it is low enough; one in which the server went
-    away shows neither."""
+    """Of the points that can be believed. A spoiled one never shows that a rate is low enough, and that it is too high
+    only where no other point shows a rate that is: its requests may have been late because they were sent late."""
+    believed = _gather([point for point in points if point.verdict != "invalid"], slo)
+    if np.any(believed.shares > slo.allowed_share):
+        return believed
+    return _gather([point for point in points if point.verdict != "invalid" or not point.passes], slo)
+
+
+def _gather(points: Sequence[Point], slo: Slo) -> Evidence:
+    """What these points tell; one in which the server went away tells nothing."""
     rows = []
     for point in points:
         count = count_of(point, slo)
         if count is None or not count.requests or point.stopped == "connection lost":
-            continue
-        if point.verdict == "invalid" and point.passes:
             continue
         late = count.over > slo.allowed_share * count.requests
         cut_short = bool(point.stopped) and late

@@ -130,6 +130,20 @@ def test_a_probe_in_which_the_server_went_away_says_nothing_of_its_rate():
     assert len(evidence.rates_per_s) == 1
 
 
+def test_a_probe_that_was_sent_late_is_only_listened_to_where_no_other_shows_the_edge():
+    """A stalled generator made five rates below the capacity look too high, and took the estimate with them."""
+    low, high = (simulate(Probe(n, "bisect", rate, 6000, n), P99, 0.001, None) for n, rate in enumerate((700.0, 960.0)))
+    stalled = dataclasses.replace(
+        low,
+        rate_per_s=500.0,
+        verdict="invalid",
+        passes=False,
+        slos=(dataclasses.replace(low.slos[0], over=300, over_by_part=(), virtual=None),),
+    )
+    assert gather([low, high, stalled], P99).rates_per_s.tolist() == gather([low, high], P99).rates_per_s.tolist()
+    assert 500.0 in gather([low, stalled], P99).rates_per_s
+
+
 def test_points_without_parts_are_read_too():
     """Results of earlier versions have none."""
     point = simulate(Probe(0, "bisect", 850.0, 6000, 5), P99, 0.001, None)
