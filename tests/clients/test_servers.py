@@ -51,12 +51,17 @@ def test_requests_go_to_the_servers_in_turn(pair):
 
 
 def test_grpcs_own_round_robin_over_a_name(pair):
-    before = [executed(server) for server in pair.servers]
+    def shares(requests):
+        before = [executed(server) for server in pair.servers]
+        for _ in range(requests):
+            double(x=[[1, 2]])
+        return [executed(server) - then for server, then in zip(pair.servers, before, strict=True)]
+
     with Client("ipv4:" + ",".join(pair.addresses)) as client:
         double = client.model("double")
-        for _ in range(40):
-            double(x=[[1, 2]])
-    share = [executed(server) - then for server, then in zip(pair.servers, before, strict=True)]
+        # gRPC asks only the servers it has connected to: on a busy machine the first answers before the second is there.
+        assert until(lambda: min(shares(2)) >= 1, 20)
+        share = shares(40)
     assert sum(share) == 40
     assert min(share) >= 10
 
