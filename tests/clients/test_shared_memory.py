@@ -47,6 +47,18 @@ def repository(tmp_path_factory):
     return repository
 
 
+@pytest.fixture
+def repository_of(repository, tmp_path):
+    """Makes a repository of the models with these names alone, for servers of a test's own."""
+
+    def make(*names):
+        for name in names:
+            shutil.copytree(repository / name, tmp_path / "model_repository" / name)
+        return tmp_path / "model_repository"
+
+    return make
+
+
 @pytest.fixture(scope="module")
 def server(repository):
     with TritonServer(repository, stop_timeout_s=0) as server:
@@ -166,7 +178,8 @@ def test_a_late_answer_cannot_reach_another_call(client, server):
     assert len(registered(server.grpc_url)) == 2
 
 
-def test_a_restarted_server_gets_the_regions_again_and_a_restricting_one_names_the_header(repository):
+def test_a_restarted_server_gets_the_regions_again_and_a_restricting_one_names_the_header(repository_of):
+    repository = repository_of("large", "open")
     headers = {"triton-grpc-protocol-key": "secret"}
     with TritonServer(repository, stop_timeout_s=0) as server:
         url = server.grpc_url
@@ -297,9 +310,10 @@ def test_size_classes_waste_at_most_a_quarter_and_a_page(size):
 
 
 @pytest.mark.parametrize(("count", "used"), [(20, 3), pytest.param(1000, 250, marks=pytest.mark.slow)])
-def test_clients_killed_at_random_leave_nothing(repository, count, used):
+def test_clients_killed_at_random_leave_nothing(repository_of, count, used):
     """Triton 2.51 can crash when a request is cancelled, as a killed client's is (docs/server.md): it is restarted."""
     crashes = 0
+    repository = repository_of("large")
     server = TritonServer(repository, stop_timeout_s=0).start()
     try:
         url = server.grpc_url
