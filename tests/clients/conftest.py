@@ -16,6 +16,7 @@ max_batch_size: 8
 input [ { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } ]
 output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
 dynamic_batching { }
+instance_group [ { count: 1 kind: KIND_CPU } ]
 """
 
 

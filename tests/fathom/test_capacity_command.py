@@ -33,15 +33,15 @@ def start(tmp_path, *arguments):
 
 def test_an_slo_that_the_unloaded_server_misses_is_a_result_with_exit_status_1(queue, tmp_path):
     asked = ("capacity", "queue", "--slo", "p99=2ms", "--server", queue.address)
-    process = start(tmp_path, *asked)
+    process = start(tmp_path / "told", *asked)
+    in_json = start(tmp_path / "json", *asked, "--json")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
     assert "p99=2ms is missed by" in err
     assert err.count("\n") == 1
-    process = start(tmp_path, *asked, "--json")
-    out, err = process.communicate(timeout=60)
+    out, err = in_json.communicate(timeout=60)
     document = json.loads(out)
-    assert (process.returncode, err) == (1, "")
+    assert (in_json.returncode, err) == (1, "")
     assert set(document) >= KEYS
     assert (document["verdict"], document["capacity_per_s"], document["points"]) == ("fail", None, [])
     assert "p99=2ms is missed by" in document["reason"]
