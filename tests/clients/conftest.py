@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from complete_server import complete_server
 from python_models import write_counter, write_nap, write_total
 from small_models import write_double
 
@@ -28,7 +29,7 @@ def python_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonSe
     write_total(repository)
     write_nap(repository)
     write_nap(repository, "brief_nap", queue_timeout_us=300_000)
-    with TritonServer(repository, stop_timeout_s=0) as server:
+    with complete_server(repository) as server:
         yield server
 
 

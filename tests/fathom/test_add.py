@@ -5,6 +5,7 @@ import shlex
 import sys
 
 import pytest
+from complete_server import complete_server
 from haste import haste
 from prepared import LIGHT
 
@@ -28,7 +29,7 @@ def repository(brought_project):
 
 @pytest.fixture(scope="module")
 def server(repository):
-    with TritonServer(repository, stop_timeout_s=0) as running:
+    with complete_server(repository) as running:
         yield running
 
 
