@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from complete_server import complete_server
 from onnx import TensorProto, helper
 from prepared import Preparation
 from small_models import write_double, write_onnx
@@ -50,6 +51,7 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_batch_size: 8
         input [ { name: "text" data_type: TYPE_STRING dims: [ 1 ] } ]
         output [ { name: "said" data_type: TYPE_STRING dims: [ 1 ] } ]
+        instance_group [ { count: 1 kind: KIND_CPU } ]
         """
     )
     write_onnx(
@@ -58,7 +60,16 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [("whole", TensorProto.INT64, [3]), ("half", TensorProto.FLOAT16, ["m"])],
         [("whole_out", TensorProto.INT64, [3]), ("half_out", TensorProto.FLOAT16, ["m"])],
     )
-    (repository / "mixed" / "config.pbtxt").write_text('backend: "onnxruntime"\n')
+    (repository / "mixed" / "config.pbtxt").write_text(
+        """
+        backend: "onnxruntime"
+        input [ { name: "whole" data_type: TYPE_INT64 dims: [ 3 ] } ]
+        input [ { name: "half" data_type: TYPE_FP16 dims: [ -1 ] } ]
+        output [ { name: "whole_out" data_type: TYPE_INT64 dims: [ 3 ] } ]
+        output [ { name: "half_out" data_type: TYPE_FP16 dims: [ -1 ] } ]
+        instance_group [ { count: 1 kind: KIND_CPU } ]
+        """
+    )
     write_onnx(
         repository / "in_runs" / "1" / "model.onnx",
         [
@@ -74,6 +85,10 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         """
         backend: "onnxruntime"
         max_batch_size: 8
+        input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } ]
+        output [ { name: "together" data_type: TYPE_INT64 dims: [ 1 ] } ]
+        output [ { name: "same" data_type: TYPE_FP32 dims: [ 1 ] } ]
+        instance_group [ { count: 1 kind: KIND_CPU } ]
         parameters { key: "rows_per_run" value { string_value: "2" } }
         """
     )
@@ -110,7 +125,7 @@ class TritonPythonModel:
 @pytest.fixture(scope="session")
 def small_server(small_repository: Path) -> Iterator[TritonServer]:
     """A running Triton that serves `small_repository`."""
-    with TritonServer(small_repository, stop_timeout_s=0) as server:
+    with complete_server(small_repository) as server:
         yield server
 
 

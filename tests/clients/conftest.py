@@ -8,17 +8,9 @@ from pathlib import Path
 import pytest
 from complete_server import complete_server
 from python_models import write_counter, write_nap, write_total
-from small_models import write_double
+from small_models import DOUBLE_CONFIG, write_double
 
 from server import TritonServer
-
-DOUBLE_CONFIG = """
-max_batch_size: 8
-input [ { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } ]
-output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
-dynamic_batching { }
-instance_group [ { count: 1 kind: KIND_CPU } ]
-"""
 
 
 @pytest.fixture(scope="session")
