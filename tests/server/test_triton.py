@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from complete_server import complete_server
 from python_models import write_nap
-from small_models import write_double
+from small_models import DOUBLE_CONFIG, write_double
 
 from clients import Client
 from server import ServerDiedError, ServerStartError, TritonServer, TritonServerError
@@ -45,8 +46,8 @@ def wait_until(condition, timeout_s=10.0):
 
 
 def test_two_servers_on_one_machine_answer_side_by_side(small_server, tmp_path):
-    write_double(tmp_path / "double")
-    with TritonServer(tmp_path, stop_timeout_s=0) as second:
+    write_double(tmp_path / "double", DOUBLE_CONFIG)
+    with complete_server(tmp_path) as second:
         assert second.grpc_url != small_server.grpc_url
         for server in (small_server, second):
             with Client(server.grpc_url) as client:
@@ -208,8 +209,8 @@ def test_using_a_server_before_its_start_says_so(tmp_path):
 
 
 def test_a_server_that_dies_says_so(tmp_path):
-    write_double(tmp_path / "double")
-    with TritonServer(tmp_path, stop_timeout_s=0) as server:
+    write_double(tmp_path / "double", DOUBLE_CONFIG)
+    with complete_server(tmp_path) as server:
         os.kill(server.pid, signal.SIGKILL)
         assert wait_until(lambda: not server.is_alive())
         with pytest.raises(ServerDiedError, match="ended by itself: killed by SIGKILL"):
@@ -242,7 +243,7 @@ def test_the_server_never_outlives_an_owner_killed_with_sigkill(delay_s, tmp_pat
 
 
 def test_what_a_killed_supervisor_left_is_swept_by_the_next_start(tmp_path):
-    write_double(tmp_path / "double")
+    write_double(tmp_path / "double", DOUBLE_CONFIG)
     with subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as owner:
         triton = int(owner.stdout.readline())
         supervisor = int(Path(f"/proc/{triton}/stat").read_text().rsplit(")", 1)[1].split()[1])
@@ -250,5 +251,5 @@ def test_what_a_killed_supervisor_left_is_swept_by_the_next_start(tmp_path):
         owner.kill()
     assert wait_until(lambda: not processes_mentioning(str(tmp_path)))
     assert leftovers(str(owner.pid))
-    with TritonServer(tmp_path, stop_timeout_s=0):
+    with complete_server(tmp_path):
         assert not leftovers(str(owner.pid))
