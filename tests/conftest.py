@@ -17,11 +17,18 @@ from small_models import write_double, write_onnx
 from fathom.options import default_config_name
 from server import TritonServer
 
+BUNDLED = Path(__file__).parent / "export" / "models"
+
 
 def pytest_report_header() -> str:
     names = ("nvidia-pytriton", "onnxruntime", "onnx", "torch", "tritonclient", "grpcio", "numpy")
     versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
     return f"{platform.processor() or platform.machine()}, " + ", ".join(versions)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Last what would otherwise wait for `preparation`: it exports the bundled models beside the tests before."""
+    items.sort(key=lambda item: BUNDLED in item.path.parents)
 
 
 @pytest.fixture(scope="session")
