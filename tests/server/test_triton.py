@@ -75,6 +75,7 @@ def test_a_stop_answers_what_is_in_flight_and_leaves_nothing_behind(tmp_path):
     pid, tag = server.pid, str(os.getpid())
     own = [path for path in leftovers(tag) if path.name in str(server.log_path) or "shm" in str(path)]
     assert own
+    assert processes_mentioning(str(tmp_path))
     with Client(server.grpc_url) as client, ThreadPoolExecutor(1) as beside:
         asked = beside.submit(client.model("nap"), seconds=[1.5])
         time.sleep(0.5)
@@ -235,6 +236,7 @@ def test_the_server_never_outlives_an_owner_killed_with_sigkill(delay_s, tmp_pat
         if delay_s is None:
             assert owner.stdout.readline().strip().isdigit()
             assert leftovers(str(owner.pid))
+            assert processes_mentioning(str(tmp_path))
         else:
             time.sleep(delay_s)
         owner.kill()
