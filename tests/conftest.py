@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.metadata
 import platform
@@ -15,7 +16,7 @@ from prepared import Preparation
 from small_models import write_double, write_onnx
 
 from fathom.options import default_config_name
-from server import TritonServer
+from server import TritonServer, environment
 
 BUNDLED = Path(__file__).parent / "export" / "models"
 
@@ -165,6 +166,14 @@ def exported_repository(preparation: Preparation) -> Path:
 def brought_project(preparation: Preparation) -> Path:
     """A folder with somebody's own models, added to the `model_repository` in it."""
     return preparation.result("brought")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def numpy_asked_once() -> Iterator[None]:
+    """A process for each start of a server would find NumPy as the one before it did."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "_require_numpy_1", functools.cache(environment._require_numpy_1))
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
