@@ -6,6 +6,7 @@ import functools
 import gc
 import importlib.metadata
 import platform
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from fathom.options import default_config_name
 from server import TritonServer, environment
 
 BUNDLED = Path(__file__).parent / "export" / "models"
+
+
+def pytest_configure() -> None:
+    """A shell starts what it runs in the background with Ctrl-C ignored, which all processes of the tests inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
