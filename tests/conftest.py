@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.metadata
 import platform
@@ -10,21 +11,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from complete_server import complete_server
 from onnx import TensorProto, helper
 from prepared import Preparation
 from small_models import write_double, write_onnx
 
 from fathom.options import default_config_name
-from server import TritonServer
+from server import TritonServer, environment
 
-# A shell starts its background jobs with Ctrl-C ignored, which all processes under test would inherit.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+BUNDLED = Path(__file__).parent / "export" / "models"
+
+
+def pytest_configure() -> None:
+    """A shell starts what it runs in the background with Ctrl-C ignored, which all processes of the tests inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
     names = ("nvidia-pytriton", "onnxruntime", "onnx", "torch", "tritonclient", "grpcio", "numpy")
     versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
     return f"{platform.processor() or platform.machine()}, " + ", ".join(versions)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Last what would otherwise wait for `preparation`: it exports the bundled models beside the tests before."""
+    items.sort(key=lambda item: BUNDLED in item.path.parents)
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +65,7 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_batch_size: 8
         input [ { name: "text" data_type: TYPE_STRING dims: [ 1 ] } ]
         output [ { name: "said" data_type: TYPE_STRING dims: [ 1 ] } ]
+        instance_group [ { count: 1 kind: KIND_CPU } ]
         """
     )
     write_onnx(
@@ -62,7 +74,16 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [("whole", TensorProto.INT64, [3]), ("half", TensorProto.FLOAT16, ["m"])],
         [("whole_out", TensorProto.INT64, [3]), ("half_out", TensorProto.FLOAT16, ["m"])],
     )
-    (repository / "mixed" / "config.pbtxt").write_text('backend: "onnxruntime"\n')
+    (repository / "mixed" / "config.pbtxt").write_text(
+        """
+        backend: "onnxruntime"
+        input [ { name: "whole" data_type: TYPE_INT64 dims: [ 3 ] } ]
+        input [ { name: "half" data_type: TYPE_FP16 dims: [ -1 ] } ]
+        output [ { name: "whole_out" data_type: TYPE_INT64 dims: [ 3 ] } ]
+        output [ { name: "half_out" data_type: TYPE_FP16 dims: [ -1 ] } ]
+        instance_group [ { count: 1 kind: KIND_CPU } ]
+        """
+    )
     write_onnx(
         repository / "in_runs" / "1" / "model.onnx",
         [
@@ -78,6 +99,10 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         """
         backend: "onnxruntime"
         max_batch_size: 8
+        input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } ]
+        output [ { name: "together" data_type: TYPE_INT64 dims: [ 1 ] } ]
+        output [ { name: "same" data_type: TYPE_FP32 dims: [ 1 ] } ]
+        instance_group [ { count: 1 kind: KIND_CPU } ]
         parameters { key: "rows_per_run" value { string_value: "2" } }
         """
     )
@@ -114,7 +139,7 @@ class TritonPythonModel:
 @pytest.fixture(scope="session")
 def small_server(small_repository: Path) -> Iterator[TritonServer]:
     """A running Triton that serves `small_repository`."""
-    with TritonServer(small_repository, stop_timeout_s=0) as server:
+    with complete_server(small_repository) as server:
         yield server
 
 
@@ -147,6 +172,14 @@ def exported_repository(preparation: Preparation) -> Path:
 def brought_project(preparation: Preparation) -> Path:
     """A folder with somebody's own models, added to the `model_repository` in it."""
     return preparation.result("brought")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def numpy_asked_once() -> Iterator[None]:
+    """A process for each start of a server would find NumPy as the one before it did."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "_require_numpy_1", functools.cache(environment._require_numpy_1))
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

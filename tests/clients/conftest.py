@@ -6,17 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from complete_server import complete_server
 from python_models import write_counter, write_nap, write_total
-from small_models import write_double
+from small_models import DOUBLE_CONFIG, write_double
 
 from server import TritonServer
-
-DOUBLE_CONFIG = """
-max_batch_size: 8
-input [ { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } ]
-output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
-dynamic_batching { }
-"""
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +21,7 @@ def python_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonSe
     write_total(repository)
     write_nap(repository)
     write_nap(repository, "brief_nap", queue_timeout_us=300_000)
-    with TritonServer(repository, stop_timeout_s=0) as server:
+    with complete_server(repository) as server:
         yield server
 
 

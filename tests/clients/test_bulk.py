@@ -8,10 +8,10 @@ import time
 import urllib.request
 
 import pytest
+from complete_server import complete_server
 from identity_models import write_identity
 
 from clients import AsyncClient, Client, InferenceError, InvalidInput
-from server import TritonServer
 
 WAYS = ("blocking", "asyncio")
 
@@ -21,7 +21,7 @@ def server(tmp_path_factory):
     """`sleepy` answers x after x seconds, four at a time."""
     repository = tmp_path_factory.mktemp("bulk") / "model_repository"
     write_identity(repository / "sleepy", {"x": ("FP32", [1])}, max_batch_size=1, sleeps=True, instances=4)
-    with TritonServer(repository, stop_timeout_s=0) as server:
+    with complete_server(repository) as server:
         yield server
 
 

@@ -15,12 +15,12 @@ import ml_dtypes
 import numpy as np
 import psutil
 import pytest
+from complete_server import complete_server
 from identity_models import write_identity
 from tritonclient.grpc import service_pb2
 
 from clients import Client, InvalidInput, ModelSpec, ServerError, TensorSpec, codec, regions
 from clients.datatypes import NUMPY_TYPE
-from server import TritonServer
 
 COUNT = int(os.environ.get("FATHOM_FUZZ", "1500"))
 SEED = int(os.environ.get("FATHOM_FUZZ_SEED", "1"))
@@ -52,7 +52,7 @@ def server(tmp_path_factory):
     repository = tmp_path_factory.mktemp("fuzz") / "model_repository"
     for name, (batch, inputs) in MODELS.items():
         write_identity(repository / name, inputs, max_batch_size=batch, optional=name == "every")
-    with TritonServer(repository, stop_timeout_s=0) as server:
+    with complete_server(repository) as server:
         yield server
 
 

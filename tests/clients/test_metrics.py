@@ -14,8 +14,9 @@ from typing import Any
 
 import prometheus_client
 import pytest
+from complete_server import complete_server
 from opentelemetry import trace
-from small_models import write_double
+from small_models import DOUBLE_CONFIG, write_double
 
 from clients import AsyncClient, Client, DeadlineExceeded, InvalidInput
 from clients.metrics import BUCKETS_S, NAME, Metrics
@@ -116,12 +117,12 @@ def collector() -> Iterator[Collector]:
 
 def test_tritons_spans_belong_to_the_callers_trace(tmp_path: Path, collector: Collector) -> None:
     """Triton 2.51 itself misses the header now and then (docs/clients.md), and begins a trace of its own."""
-    write_double(tmp_path / "models" / "double")
+    write_double(tmp_path / "models" / "double", DOUBLE_CONFIG)
     flags = ("mode=opentelemetry", "level=TIMESTAMPS", "rate=1", "opentelemetry,bsp_schedule_delay=100")
     url = f"opentelemetry,url=http://127.0.0.1:{collector.server.server_address[1]}/v1/traces"
     extra = tuple(f"--trace-config={flag}" for flag in (*flags, url))
     callers = {f"{0xABCDEF << 100 | n:032x}": f"{0x1234 << 40 | n:016x}" for n in range(20)}
-    with TritonServer(tmp_path / "models", extra=extra, stop_timeout_s=0) as server:
+    with complete_server(tmp_path / "models", extra=extra) as server:
         with Client(server.grpc_url, headers=trace_context) as client:
             double = client.model("double")
             for trace_id, span_id in callers.items():

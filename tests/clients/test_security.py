@@ -6,9 +6,9 @@ import warnings
 import numpy as np
 import pytest
 from certificates import issue_all, mutual_flags
+from complete_server import complete_server
 
 from clients import TLS, AsyncClient, Client, InsecureConnectionWarning, ServerError, Unreachable
-from server import TritonServer
 
 KEY = "s3cret"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -28,7 +28,7 @@ def secure_server(double_repository, certificates):
         f"--grpc-restricted-protocol=model-repository:admin={KEY}",
         f"--grpc-restricted-protocol=inference:caller={KEY}",
     )
-    with TritonServer(double_repository, stop_timeout_s=0, extra=extra) as server:
+    with complete_server(double_repository, extra=extra) as server:
         yield server
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from complete_server import complete_server
 from identity_models import write_identity
 from onnx import TensorProto, helper
 from small_models import write_onnx
@@ -20,7 +21,6 @@ from tritonclient.grpc import service_pb2
 
 from clients import AsyncClient, Client, DeadlineExceeded, InvalidInput, SharedMemoryUnavailable, shared_memory
 from clients.shared_memory import FOLDER, PREFIX, Pool, dead_names, size_class, sweep
-from server import TritonServer
 
 SUPPORT = Path(__file__).parents[1] / "support"
 LARGE = np.arange(65_536, dtype=np.float32)[None]
@@ -47,9 +47,21 @@ def repository(tmp_path_factory):
     return repository
 
 
+@pytest.fixture
+def repository_of(repository, tmp_path):
+    """Makes a repository of the models with these names alone, for servers of a test's own."""
+
+    def make(*names):
+        for name in names:
+            shutil.copytree(repository / name, tmp_path / "model_repository" / name)
+        return tmp_path / "model_repository"
+
+    return make
+
+
 @pytest.fixture(scope="module")
 def server(repository):
-    with TritonServer(repository, stop_timeout_s=0) as server:
+    with complete_server(repository) as server:
         yield server
 
 
@@ -166,16 +178,17 @@ def test_a_late_answer_cannot_reach_another_call(client, server):
     assert len(registered(server.grpc_url)) == 2
 
 
-def test_a_restarted_server_gets_the_regions_again_and_a_restricting_one_names_the_header(repository):
+def test_a_restarted_server_gets_the_regions_again_and_a_restricting_one_names_the_header(repository_of):
+    repository = repository_of("large", "open")
     headers = {"triton-grpc-protocol-key": "secret"}
-    with TritonServer(repository, stop_timeout_s=0) as server:
+    with complete_server(repository) as server:
         url = server.grpc_url
         client = Client(url, shared_memory="system", headers=headers)
         large = client.model("large")
         large(x=LARGE)
         large(x=LARGE.repeat(2, 0))
     extra = ("--grpc-restricted-protocol=shared-memory:key=secret",)
-    with TritonServer(repository, grpc_port=int(url.rpartition(":")[2]), stop_timeout_s=0, extra=extra):
+    with complete_server(repository, grpc_port=int(url.rpartition(":")[2]), extra=extra):
         with client:
             assert np.array_equal(large(x=LARGE)["y"], LARGE)
             assert np.array_equal(large(x=LARGE.repeat(2, 0))["y"], LARGE.repeat(2, 0))
@@ -297,10 +310,11 @@ def test_size_classes_waste_at_most_a_quarter_and_a_page(size):
 
 
 @pytest.mark.parametrize(("count", "used"), [(20, 3), pytest.param(1000, 250, marks=pytest.mark.slow)])
-def test_clients_killed_at_random_leave_nothing(repository, count, used):
+def test_clients_killed_at_random_leave_nothing(repository_of, count, used):
     """Triton 2.51 can crash when a request is cancelled, as a killed client's is (docs/server.md): it is restarted."""
     crashes = 0
-    server = TritonServer(repository, stop_timeout_s=0).start()
+    repository = repository_of("large")
+    server = complete_server(repository).start()
     try:
         url = server.grpc_url
         command = [sys.executable, str(SUPPORT / "killed_clients.py"), url, str(count), "1"]
@@ -311,7 +325,7 @@ def test_clients_killed_at_random_leave_nothing(repository, count, used):
                     assert "SEGV" in server.death_reason(), server.death_reason()
                     crashes += 1
                     server.stop()
-                    server = TritonServer(repository, grpc_port=int(url.rpartition(":")[2]), stop_timeout_s=0).start()
+                    server = complete_server(repository, grpc_port=int(url.rpartition(":")[2])).start()
             out, err = killing.communicate()
         assert killing.returncode == 0, err[-2000:]
         answered, left, known = json.loads(out), in_folder(), registered(url)

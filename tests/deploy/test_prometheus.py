@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import yaml
 from balancer import Fleet
 from debian import needs
 from replica import ROOT
-from watcher import SOURCE, Prometheus, Recording
+from watcher import ALERTS, Prometheus, Recording
 
 from clients import TLS, Client
 from clients.metrics import Metrics
@@ -26,10 +25,6 @@ from deploy.grafana import dashboards
 from deploy.kubernetes import rules
 from deploy.prometheus import objectives
 
-RULES = sorted((SOURCE / "rules").glob("*.yml"))
-ALERTS = [
-    rule for group in yaml.safe_load((SOURCE / "rules" / "alerts.yml").read_text())["groups"] for rule in group["rules"]
-]
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 PANELS = [
     pytest.param(target["expr"], id=f"{path.stem}-{panel['title']}-{target['refId']}")
@@ -158,33 +153,6 @@ def test_recorded_figures_agree_with_the_load(prometheus: Prometheus) -> None:
     assert value('model:triton_batch:mean_rate5m{model="double"}') >= 1
 
 
-@needs("promtool", "prometheus")
-def test_promtool_accepts_the_configuration() -> None:
-    checked = promtool("check", "config", str(SOURCE / "prometheus.yml"))
-    assert f"{len(RULES)} rule files found" in checked
-    promtool("check", "rules", *map(str, RULES))
-
-
-@needs("promtool", "prometheus")
-def test_every_alert_fires_and_keeps_silent_as_its_tests_say() -> None:
-    files = sorted((SOURCE / "tests").glob("*.yml"))
-    assert promtool("test", "rules", *map(str, files)).count("SUCCESS") == len(files)
-    cases = [
-        case for path in files for test in yaml.safe_load(path.read_text())["tests"] for case in test["alert_rule_test"]
-    ]
-    for alert in ALERTS:
-        outcomes = {bool(case["exp_alerts"]) for case in cases if case["alertname"] == alert["alert"]}
-        assert outcomes == {True, False}, f"{alert['alert']} needs a case that fires and one that does not"
-
-
-def test_every_alert_has_a_runbook_section() -> None:
-    headings = re.findall(r"^#+ (\w+)$", (ROOT / "docs" / "operations.md").read_text(), re.M)
-    for alert in ALERTS:
-        assert alert["annotations"]["runbook"] == f"docs/operations.md#{alert['alert'].lower()}"
-        assert alert["alert"] in headings
-        assert alert["labels"]["severity"] in ("page", "ticket")
-
-
 @pytest.mark.parametrize("module", [objectives, dashboards, rules], ids=lambda module: module.__name__)
 def test_generated_files_are_what_their_source_makes(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert module.main(["--check"]) == 0, capsys.readouterr()
@@ -214,9 +182,3 @@ def test_a_result_that_certifies_nothing_is_refused(tmp_path: Path, capsys: pyte
     result.write_text(json.dumps({"model": "m", "capacity_per_s": None, "slo": "p99=20ms", "verdict": "undecided"}))
     assert objectives.main(["--check", str(result)]) == 2
     assert "certifies no rate for m" in capsys.readouterr().err
-
-
-def promtool(*arguments: str) -> str:
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout

@@ -33,45 +33,57 @@ def start(tmp_path, *arguments):
 
 def test_an_slo_that_the_unloaded_server_misses_is_a_result_with_exit_status_1(queue, tmp_path):
     asked = ("capacity", "queue", "--slo", "p99=2ms", "--server", queue.address)
-    process = start(tmp_path, *asked)
+    process = start(tmp_path / "told", *asked)
+    in_json = start(tmp_path / "json", *asked, "--json")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
     assert "p99=2ms is missed by" in err
     assert err.count("\n") == 1
-    process = start(tmp_path, *asked, "--json")
-    out, err = process.communicate(timeout=60)
+    out, err = in_json.communicate(timeout=60)
     document = json.loads(out)
-    assert (process.returncode, err) == (1, "")
+    assert (in_json.returncode, err) == (1, "")
     assert set(document) >= KEYS
     assert (document["verdict"], document["capacity_per_s"], document["points"]) == ("fail", None, [])
     assert "p99=2ms is missed by" in document["reason"]
 
 
-def test_ctrl_c_ends_with_130_and_keeps_what_was_measured(queue, tmp_path):
-    process = start(tmp_path, "capacity", "queue", "--slo", "p99=40ms", "--server", queue.address, "--budget", "60")
-    first = process.stderr.readline()  # a line for each point, as it comes
-    assert first.startswith("double ")
-    assert first.endswith(("pass\n", "fail\n", "undecided\n", "invalid\n"))
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert "\x1b" not in first + err + out
-    assert "partial    interrupted; the probes until then count" in out
-    assert f"--resume {tmp_path}" in out
-    assert (tmp_path / "queue" / "report.html").is_file()
-    assert len((tmp_path / "queue" / "points.jsonl").read_text().splitlines()) >= 1
-
-
-def test_a_server_that_dies_is_exit_status_1_and_the_reason_is_told_once(tmp_path):
-    queue = QueueProcess("--service-ms", "4")
-    process = start(tmp_path, "capacity", "queue", "--slo", "p99=40ms", "--server", queue.address, "--budget", "60")
+@pytest.fixture(scope="module")
+def cut_short(queue, tmp_path_factory):
+    """Two searches at the same time, as `(status, stdout, stderr, folder)`: after the first point of each, one gets
+    Ctrl-C and the other loses its server."""
+    mortal = QueueProcess("--service-ms", "4")
+    folders = [tmp_path_factory.mktemp(name) for name in ("interrupted", "bereaved")]
+    asked = ("capacity", "queue", "--slo", "p99=40ms", "--budget", "60", "--server")
+    processes = [start(folder, *asked, at.address) for folder, at in zip(folders, (queue, mortal), strict=True)]
     try:
-        process.stderr.readline()
+        first = [process.stderr.readline() for process in processes]  # a line for each point, as it comes
+        processes[0].send_signal(signal.SIGINT)
     finally:
-        queue.stop()
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
+        mortal.stop()
+    rest = [process.communicate(timeout=120) for process in processes]
+    return [
+        (process.returncode, out, line + err, folder)
+        for process, (out, err), line, folder in zip(processes, rest, first, folders, strict=True)
+    ]
+
+
+def test_ctrl_c_ends_with_130_and_keeps_what_was_measured(cut_short):
+    status, out, err, folder = cut_short[0]
+    first = err.partition("\n")[0]
+    assert first.startswith("double ")
+    assert first.endswith(("pass", "fail", "undecided", "invalid"))
+    assert status == 130
+    assert "Traceback" not in err
+    assert "\x1b" not in err + out
+    assert "partial    interrupted; the probes until then count" in out
+    assert f"--resume {folder}" in out
+    assert (folder / "queue" / "report.html").is_file()
+    assert len((folder / "queue" / "points.jsonl").read_text().splitlines()) >= 1
+
+
+def test_a_server_that_dies_is_exit_status_1_and_the_reason_is_told_once(cut_short):
+    status, out, *_ = cut_short[1]
+    assert status == 1
     assert "partial    " in out
     assert out.count("went away") <= 1
     assert out.count("no rate was") <= 1

@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 from certificates import issue_all, mutual_flags
+from complete_server import complete_server
 from identity_models import write_identity
 from PIL import Image
 from python_models import write_counter
 
 from fathom import cli
-from server import TritonServer
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def server(tmp_path_factory):
     write_identity(repository / "large", {"x": ("FP32", [-1])})
     write_counter(repository)
     issue_all(folder)
-    with TritonServer(repository, stop_timeout_s=0, extra=mutual_flags(folder)) as server:
+    with complete_server(repository, extra=mutual_flags(folder)) as server:
         server.ca, server.caller = folder / "authority.pem", folder / "caller"
         yield server
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from complete_server import complete_server
 from onnx import TensorProto, helper
 from small_models import write_double, write_onnx
 
@@ -23,6 +24,11 @@ DOUBLE = """
 max_batch_size: 16
 input [ { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } ]
 output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
+"""
+TEXT = """
+max_batch_size: 4
+input [ { name: "text" data_type: TYPE_STRING dims: [ 1 ] } ]
+output [ { name: "said" data_type: TYPE_STRING dims: [ 1 ] } ]
 """
 ENSEMBLE = """
 name: "chain"
@@ -66,8 +72,8 @@ def server(tmp_path_factory):
         [("text", *text)],
         [("said", *text)],
     )
-    (repository / "text" / "config.pbtxt").write_text(f'backend: "onnxruntime"\n{ONE_INSTANCE}{ON_DEVICE}')
-    with TritonServer(repository, stop_timeout_s=0) as running:
+    (repository / "text" / "config.pbtxt").write_text(f'backend: "onnxruntime"\n{TEXT}{ONE_INSTANCE}{ON_DEVICE}')
+    with complete_server(repository) as running:
         yield running
 
 

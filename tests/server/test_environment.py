@@ -45,7 +45,8 @@ def python_with_numpy_2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("numpy2") / "venv"
     venv.create(folder)
     packages = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(packages), "numpy>=2,<2.3"]
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--disable-pip-version-check"]
+    command = [*pip, "--target", str(packages), "numpy>=2,<2.3"]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     (packages / "rest.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
     return folder / "bin" / "python"

@@ -6,12 +6,15 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from small_models import write_double
+from complete_server import complete_server
+from python_models import write_nap
+from small_models import DOUBLE_CONFIG, write_double
 
 from clients import Client
 from server import ServerDiedError, ServerStartError, TritonServer, TritonServerError
@@ -28,7 +31,7 @@ def processes_mentioning(text: str) -> list[str]:
             command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if text in command and "pytest" not in command:
+        if text in command:
             found.append(command)
     return found
 
@@ -43,8 +46,8 @@ def wait_until(condition, timeout_s=10.0):
 
 
 def test_two_servers_on_one_machine_answer_side_by_side(small_server, tmp_path):
-    write_double(tmp_path / "double")
-    with TritonServer(tmp_path, stop_timeout_s=0) as second:
+    write_double(tmp_path / "double", DOUBLE_CONFIG)
+    with complete_server(tmp_path) as second:
         assert second.grpc_url != small_server.grpc_url
         for server in (small_server, second):
             with Client(server.grpc_url) as client:
@@ -66,13 +69,18 @@ def test_it_listens_on_the_loopback_interface_only(small_server):
     assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
 
 
-def test_stop_leaves_nothing_behind(tmp_path):
-    write_double(tmp_path / "double")
+def test_a_stop_answers_what_is_in_flight_and_leaves_nothing_behind(tmp_path):
+    write_nap(tmp_path)
     server = TritonServer(tmp_path).start()
     pid, tag = server.pid, str(os.getpid())
     own = [path for path in leftovers(tag) if path.name in str(server.log_path) or "shm" in str(path)]
     assert own
-    server.stop()
+    assert processes_mentioning(str(tmp_path))
+    with Client(server.grpc_url) as client, ThreadPoolExecutor(1) as beside:
+        asked = beside.submit(client.model("nap"), seconds=[1.5])
+        time.sleep(0.5)
+        server.stop()
+        assert asked.result()["slept"].tolist() == [[1.5]]
     assert not Path(f"/proc/{pid}").exists()
     assert not processes_mentioning(str(tmp_path))
     assert not any(path.exists() for path in own if "fathom-triton" in path.name)
@@ -125,6 +133,24 @@ SEEN_BY_DEFAULT = 4
 """Each case starts a server of its own; the others are for the slow run."""
 
 
+@pytest.fixture(scope="module")
+def refusals(request, tmp_path_factory):
+    """What starting a server with each of the selected CONFIGS_THAT_CANNOT_LOAD raised, all at the same time."""
+
+    def start(repository):
+        try:
+            TritonServer(repository).start().stop()
+        except TritonServerError as error:
+            return error
+
+    selected = [item.callspec.params["case"] for item in request.session.items if "refusals" in item.fixturenames]
+    repositories = {case: tmp_path_factory.mktemp("refused") for case in selected}
+    for case, repository in repositories.items():
+        write_double(repository / "double", CONFIGS_THAT_CANNOT_LOAD[case][0])
+    with ThreadPoolExecutor(SEEN_BY_DEFAULT) as pool:
+        yield {case: pool.submit(start, repository) for case, repository in repositories.items()}
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -132,12 +158,11 @@ SEEN_BY_DEFAULT = 4
         for number, case in enumerate(CONFIGS_THAT_CANNOT_LOAD)
     ],
 )
-def test_a_model_that_cannot_load_is_one_sentence_with_the_reason(case, tmp_path):
-    config, words = CONFIGS_THAT_CANNOT_LOAD[case]
-    write_double(tmp_path / "double", config)
-    with pytest.raises(ServerStartError) as caught:
-        TritonServer(tmp_path).start()
-    message = str(caught.value)
+def test_a_model_that_cannot_load_is_one_sentence_with_the_reason(case, refusals):
+    _, words = CONFIGS_THAT_CANNOT_LOAD[case]
+    error = refusals[case].result()
+    assert isinstance(error, ServerStartError), error
+    message = str(error)
     assert all(word in message for word in words), message
     assert "\n" not in message
     assert "Traceback" not in message
@@ -185,8 +210,8 @@ def test_using_a_server_before_its_start_says_so(tmp_path):
 
 
 def test_a_server_that_dies_says_so(tmp_path):
-    write_double(tmp_path / "double")
-    with TritonServer(tmp_path, stop_timeout_s=0) as server:
+    write_double(tmp_path / "double", DOUBLE_CONFIG)
+    with complete_server(tmp_path) as server:
         os.kill(server.pid, signal.SIGKILL)
         assert wait_until(lambda: not server.is_alive())
         with pytest.raises(ServerDiedError, match="ended by itself: killed by SIGKILL"):
@@ -211,6 +236,7 @@ def test_the_server_never_outlives_an_owner_killed_with_sigkill(delay_s, tmp_pat
         if delay_s is None:
             assert owner.stdout.readline().strip().isdigit()
             assert leftovers(str(owner.pid))
+            assert processes_mentioning(str(tmp_path))
         else:
             time.sleep(delay_s)
         owner.kill()
@@ -219,7 +245,7 @@ def test_the_server_never_outlives_an_owner_killed_with_sigkill(delay_s, tmp_pat
 
 
 def test_what_a_killed_supervisor_left_is_swept_by_the_next_start(tmp_path):
-    write_double(tmp_path / "double")
+    write_double(tmp_path / "double", DOUBLE_CONFIG)
     with subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as owner:
         triton = int(owner.stdout.readline())
         supervisor = int(Path(f"/proc/{triton}/stat").read_text().rsplit(")", 1)[1].split()[1])
@@ -227,20 +253,5 @@ def test_what_a_killed_supervisor_left_is_swept_by_the_next_start(tmp_path):
         owner.kill()
     assert wait_until(lambda: not processes_mentioning(str(tmp_path)))
     assert leftovers(str(owner.pid))
-    with TritonServer(tmp_path, stop_timeout_s=0):
+    with complete_server(tmp_path):
         assert not leftovers(str(owner.pid))
-
-
-def test_requests_in_flight_are_answered_before_a_stop(small_repository):
-    import threading
-
-    server = TritonServer(small_repository).start()
-    answers = []
-    with Client(server.grpc_url) as client:
-        slow = client.model("slow")
-        thread = threading.Thread(target=lambda: answers.append(slow(seconds=np.full((1, 1), 1.5, np.float32))))
-        thread.start()
-        time.sleep(0.5)
-        server.stop()
-        thread.join()
-    assert answers[0]["slept"].tolist() == [[1.5]]

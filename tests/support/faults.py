@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from complete_server import complete_server
+
 from clients import AsyncClient, Client, InferenceError
 from clients.connection import Connection
 from server import TritonServer
@@ -27,9 +29,7 @@ class Pair:
     def __init__(self, repository: Path) -> None:
         ports = iter(free_ports("127.0.0.1", 6))
         self.servers = [
-            TritonServer(
-                repository, stop_timeout_s=0, grpc_port=next(ports), http_port=next(ports), metrics_port=next(ports)
-            )
+            complete_server(repository, grpc_port=next(ports), http_port=next(ports), metrics_port=next(ports))
             for _ in range(2)
         ]
 

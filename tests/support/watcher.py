@@ -21,6 +21,9 @@ from replica import LOOPBACK, ROOT
 from server.ports import free_ports
 
 SOURCE = ROOT / "deploy" / "prometheus"
+ALERTS = [
+    rule for group in yaml.safe_load((SOURCE / "rules" / "alerts.yml").read_text())["groups"] for rule in group["rules"]
+]
 
 
 class Prometheus:
