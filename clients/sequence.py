@@ -35,6 +35,7 @@ class BoundSequence(Generic[Answer]):
         self._model, self._client, self._headers = model, model.client, headers
         self._open = self._over = False
         self._like: Outputs = {}
+        self._timeout_s: float | None = None  # of the last request: a server that hangs is not waited for longer
         self.server = self._client.rotation().pick()
         self._own: Server | None = None
         if is_balanced(self.server.address):  # gRPC would send each request to another server
@@ -57,15 +58,22 @@ class BoundSequence(Generic[Answer]):
         answer: Answer = self._client.run(self._ask(given, end=end, timeout_s=timeout_s, request_id=request_id))
         return answer
 
-    async def _ask(self, inputs: Mapping[str, Any], *, end: bool, **options: Any) -> Outputs:
-        spec = self._model.spec
+    async def _ask(
+        self, inputs: Mapping[str, Any], *, end: bool, timeout_s: float | None, request_id: str = ""
+    ) -> Outputs:
+        spec, self._timeout_s = self._model.spec, timeout_s
         if self._over:
             raise invalid(spec, f"this sequence of '{spec.name}' is over: begin another")
         self._like = check(spec, inputs)
         parameters = {"sequence_id": self.sequence_id, "sequence_start": not self._open, "sequence_end": end}
         try:
             asked = self._model.infer(
-                self._like, parameters=parameters, headers=self._headers, server=self.server, **options
+                self._like,
+                parameters=parameters,
+                headers=self._headers,
+                server=self.server,
+                timeout_s=timeout_s,
+                request_id=request_id,
             )
             answer: Outputs = await self._model.counted(asked)
         except errors.InvalidInput:
@@ -83,7 +91,7 @@ class BoundSequence(Generic[Answer]):
                 name: np.full(a.shape, b"" if a.dtype.kind == "O" else 0, a.dtype) for name, a in self._like.items()
             }
             with contextlib.suppress(errors.InferenceError):
-                await self._ask(blank, end=True)
+                await self._ask(blank, end=True, timeout_s=self._timeout_s)
         self._over = True
 
 
