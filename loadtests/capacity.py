@@ -136,9 +136,9 @@ def _measure(
             prober = Prober(generators, traffic, plan.slos, store, metrics)
             probe = next(searching)
             while True:
-                point, ended = prober.at_rate(probe), ""
+                point = prober.at_rate(probe)
                 if point.stopped and point.stopped not in CUT_OFF:
-                    point, ended = settled(point, traffic, unloaded_ms, _timeout_s(request))
+                    point = settled(point, traffic, unloaded_ms, _timeout_s(request))
                 points.append(point)
                 if store is not None:
                     store.add(point)
@@ -146,10 +146,8 @@ def _measure(
                     on_point(point)
                 if point.stopped == "asked":
                     return INTERRUPTED
-                if ended:
-                    return ended
                 if point.stopped == "connection lost":
-                    return f"the server went away at {format_rate(probe.rate_per_s)}"
+                    return f"at {format_rate(probe.rate_per_s)} {point.reason}"
                 probe = searching.send(point)
     except StopIteration:
         return ""

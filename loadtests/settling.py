@@ -7,28 +7,25 @@ from dataclasses import replace
 
 from loadtests.errors import TargetBusyError, TargetError, TargetLostError
 from loadtests.point import Point
-from loadtests.result import INTERRUPTED
 from loadtests.traffic import Traffic
 
 _SETTLE_S = 15.0
 
 
-def settled(point: Point, traffic: Traffic, unloaded_ms: float, timeout_s: float) -> tuple[Point, str]:
-    """The point, with the time that this took, and why the search cannot go on, or nothing.
+def settled(point: Point, traffic: Traffic, unloaded_ms: float, timeout_s: float) -> Point:
+    """The point, with the time that this took.
 
     A server that then answers nothing, or nothing but errors, did not miss the SLO for its load: it hangs or has
-    broken. The probe in which it did counts as one in which it went away.
+    broken, and the probe in which it did becomes one in which it went away. Ctrl-C makes it one that was asked to stop.
     """
     began_s = time.monotonic()
-    ended = ""
     try:
         _settle(traffic, unloaded_ms, timeout_s)
     except KeyboardInterrupt:
-        ended = INTERRUPTED
+        point = replace(point, stopped="asked")
     except TargetLostError as error:
-        ended = str(error)
         point = replace(point, stopped="connection lost", reason=f"the server went away: {error}")
-    return replace(point, took_s=point.took_s + time.monotonic() - began_s), ended
+    return replace(point, took_s=point.took_s + time.monotonic() - began_s)
 
 
 def _settle(traffic: Traffic, unloaded_ms: float, timeout_s: float) -> None:
