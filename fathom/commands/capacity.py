@@ -33,7 +33,6 @@ from loadtests.result import INTERRUPTED, summarise
 from loadtests.slo import Slo
 from loadtests.traffic import ModelShare, name_of
 
-
 LOOK_TIMEOUT_S = 10.0  # for the metadata alone
 
 
