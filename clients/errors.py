@@ -61,6 +61,7 @@ class ServerError(InferenceError):
 
 
 _QUEUE_WORDS = ("Exceeds maximum queue size", "Request timeout expired")
+_SILENCE_WORDS = ("before receiving SETTINGS frame", "Handshake read failed (Endpoint closing)")  # the latter with TLS
 _UNLOADED_WORDS = ("unknown model", "not ready", "has no available versions")
 
 
@@ -71,7 +72,7 @@ def is_connection_failure(error: grpc.RpcError) -> bool:
 
 def is_silence(details: str) -> bool:
     """Whether gRPC says of a connection that it was taken, and then not a word came: what a server that hangs does."""
-    return "before receiving SETTINGS frame" in details
+    return any(words in details for words in _SILENCE_WORDS)
 
 
 def from_rpc(error: grpc.RpcError, *, model: str, endpoint: str, timeout_s: float | None) -> InferenceError:
