@@ -63,7 +63,7 @@ class Connection(Generic[Flag, Names, Bound]):
         if not self.addresses or not all(self.addresses):
             raise ValueError("no server to connect to: give 'host:port', or a list of them")
         self.endpoint = ", ".join(self.addresses)
-        self.timeout_s, self.headers, self.tls, self.metrics = timeout_s, headers or {}, tls, metrics
+        self.timeout_s, self.headers, self.tls, self.metrics = options.seconds(timeout_s), headers or {}, tls, metrics
         self.retries = retries or Retries()
         self.budget = Budget(self.retries)
         if tls is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -76,6 +77,13 @@ class Retries:
     first_pause_s: float = 0.05
     longest_pause_s: float = 1.0
     overloaded: bool = False
+
+
+def seconds(timeout_s: float) -> float:
+    """A deadline for all calls. Raises ValueError for what is none: a call without one can wait for ever."""
+    if not (isinstance(timeout_s, int | float) and 0 < timeout_s < math.inf):
+        raise ValueError(f"timeout_s must be seconds above zero, not {timeout_s!r}: every call has a deadline")
+    return float(timeout_s)
 
 
 def open_channel(

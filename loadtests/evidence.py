@@ -54,10 +54,10 @@ class Evidence:
 def gather(points: Sequence[Point], slo: Slo) -> Evidence:
     """Of the points that can be believed. A spoiled one never shows that a rate is low enough, and that it is too high
     only where no other point shows a rate that is: its requests may have been late because they were sent late."""
-    believed = _gather([point for point in points if point.verdict != "invalid"], slo)
+    believed = _gather([point for point in points if point.believed], slo)
     if np.any(believed.shares > slo.allowed_share):
         return believed
-    return _gather([point for point in points if point.verdict != "invalid" or not point.passes], slo)
+    return _gather([point for point in points if point.believed or not point.passes], slo)
 
 
 def _gather(points: Sequence[Point], slo: Slo) -> Evidence:
@@ -87,7 +87,7 @@ def _gather(points: Sequence[Point], slo: Slo) -> Evidence:
 
 def count_of(point: Point, slo: Slo) -> SloCount | None:
     """How this SLO fared in a point."""
-    return next((count for count in point.slos if count.slo == str(slo)), None)
+    return next((count for count in point.counts if count.slo == str(slo)), None)
 
 
 def dependence_near(points: Sequence[Point], slo: Slo, rate_per_s: float) -> float | None:

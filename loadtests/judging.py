@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from loadtests.backlog import judge_backlog
 from loadtests.certify import LOOK_CONFIDENCE
 from loadtests.job import Outcome
-from loadtests.luck import VirtualQueue, fit
+from loadtests.luck import fit
 from loadtests.metrics import ServerLoad
 from loadtests.point import ModelPoint, Point, Probe, SloCount
+from loadtests.punctual import LEAST_SHARE, untouched
 from loadtests.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Record, percentile
 from loadtests.server_stats import ServerStats
-from loadtests.share import LATE_MS, shares, spoiled
+from loadtests.share import LATE_MS, allowed_lag_ms, shares, spoiled
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.verdict import CONFIDENCE, SloJudgement, Verdict, judge, judge_counts
 
@@ -52,10 +53,16 @@ def make_point(
     judgements = [judge(slo, latencies_ms[_asked(slo, models, of_model)], confidence=confidence) for slo in slos]
     verdict, reason = _verdict(known, outcome, judgements, slos, sum(errors.values()))
     passes = _leans_to_pass(record, judgements, verdict) and not outcome.stopped
+    generators, whole = shares(record, outcome), outcome.stopped in ("", "hopeless")
+    counts = tuple(_count(found, known, latencies_ms, None, whole) for found in judgements)
+    punctual: tuple[SloCount, ...] = ()
+    if whole and not (errors or outcome.lost or any(share.saturated for share in generators)):
+        punctual = _punctual(known, latencies_ms, slos, models)
+    if punctual and verdict != "pass":
+        passes = all(count.within for count in punctual) and not judge_backlog(record).growing
     if why := spoiled(record, outcome, slos):
         verdict, reason = "invalid", why
         passes = passes or bool(outcome.lost)  # a generator that died says nothing against the rate
-    generators = shares(record, outcome)
     finite = shown_ms[np.isfinite(shown_ms)]
     attempted = len(latencies_ms)
     return Point(
@@ -77,18 +84,8 @@ def make_point(
         p999_ms=_finite(percentile(shown_ms, 0.999)),
         max_ms=_finite(float(shown_ms.max())) if attempted else None,
         mean_ms=float(finite.mean()) if len(finite) else None,
-        slos=tuple(
-            SloCount(
-                str(found.slo),
-                found.verdict,
-                found.over,
-                found.requests,
-                found.dependence,
-                found.over_by_part,
-                _virtual_queue(known, latencies_ms, found.slo) if outcome.stopped in ("", "hopeless") else None,
-            )
-            for found in judgements
-        ),
+        slos=counts,
+        punctual=punctual,
         seed=probe.seed,
         send_lag_p50_ms=_zero_if_empty(percentile(lags_ms, 0.5)),
         send_lag_p99_ms=_zero_if_empty(percentile(lags_ms, 0.99)),
@@ -198,11 +195,25 @@ def _leans_to_pass(record: Record, judgements: Sequence[SloJudgement], verdict: 
     return within and not judge_backlog(record).growing
 
 
-def _virtual_queue(known: Record, latencies_ms: Floats, slo: Slo) -> VirtualQueue | None:
-    """None for an SLO of one model of a mix: the other models' requests stand in its way."""
-    if slo.limit_ms is None or slo.model:
-        return None
-    return fit(known.intended_s[known.attempted], latencies_ms, slo.limit_ms)
+def _punctual(known: Record, latencies_ms: Floats, slos: Sequence[Slo], models: Sequence[str]) -> tuple[SloCount, ...]:
+    """The counts of the requests that no late send touched; none where all or too few are."""
+    kept = untouched(known, allowed_lag_ms(slos))
+    if kept.all() or kept.mean() < LEAST_SHARE:
+        return ()
+    of_model = known.model[known.attempted]
+    judgements = [judge(slo, latencies_ms[_asked(slo, models, of_model) & kept]) for slo in slos]
+    return tuple(_count(found, known, latencies_ms, kept, True) for found in judgements)
+
+
+def _count(
+    found: SloJudgement, known: Record, latencies_ms: Floats, kept: NDArray[np.bool_] | None, whole: bool
+) -> SloCount:
+    virtual, slo = None, found.slo
+    # The other models' requests of a mix stand in the way of an SLO of one of them.
+    if whole and slo.limit_ms is not None and not slo.model:
+        sent = known.attempted
+        virtual = fit(known.intended_s[sent], known.sent_s[sent], latencies_ms, slo.limit_ms, kept)
+    return SloCount(str(slo), found.verdict, found.over, found.requests, found.dependence, found.over_by_part, virtual)
 
 
 def _asked(slo: Slo, models: Sequence[str], of_model: NDArray[np.uint8]) -> NDArray[np.bool_]:

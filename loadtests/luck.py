@@ -40,21 +40,24 @@ class VirtualQueue:
         return math.exp(self.explains * math.log(ordinary_per_s) + (1 - self.explains) * math.log(rate_per_s))
 
 
-def fit(arrivals_s: Floats, latencies_ms: Floats, limit_ms: float) -> VirtualQueue | None:
+def fit(
+    intended_s: Floats, sent_s: Floats, latencies_ms: Floats, limit_ms: float, kept: NDArray[np.bool_] | None = None
+) -> VirtualQueue | None:
     """Of all requests of a probe in the order of their schedule; a latency is infinite where one failed.
 
-    None where the latencies follow no such queue, or are too few to tell.
+    Those that are not `kept` count as arrivals only. None where the latencies follow no such queue, or are too few.
     """
-    if len(arrivals_s) < _FEWEST:
+    kept = np.ones(len(sent_s), np.bool_) if kept is None else kept
+    if int(kept.sum()) < _FEWEST:
         return None
-    limit_s = limit_ms / 1e3
-    late = int(np.sum(latencies_ms > limit_ms))
+    limit_s, lag_s = limit_ms / 1e3, (sent_s - intended_s)[kept]
+    late = int(np.sum(latencies_ms[kept] > limit_ms))
     low, high = 0.0, limit_s
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        too_slow = np.sum(_waits_s(arrivals_s, middle) > limit_s - middle) > late
+        too_slow = np.sum(_waits_s(sent_s, middle)[kept] + lag_s > limit_s - middle) > late
         low, high = (low, middle) if too_slow else (middle, high)
-    correlation = _correlation(np.minimum(latencies_ms, 2 * limit_ms), _waits_s(arrivals_s, low))
+    correlation = _correlation(np.minimum(latencies_ms[kept], 2 * limit_ms), _waits_s(sent_s, low)[kept] + lag_s)
     return VirtualQueue(low, correlation**2) if correlation > 0 else None
 
 

@@ -11,6 +11,7 @@ from loadtests.errors import ResultsError
 from loadtests.luck import VirtualQueue
 from loadtests.metrics import ServerLoad
 from loadtests.share import Share
+from loadtests.slo import Slo
 from loadtests.verdict import Verdict
 
 Phase = Literal["double", "bisect", "confirm", "refine", "load"]
@@ -40,6 +41,11 @@ class SloCount:
     """`over` in each of equally long parts of the probe, in the order of the schedule."""
     virtual: VirtualQueue | None = None
     """What tells how lucky the arrivals were, where that can be known."""
+
+    @property
+    def within(self) -> bool:
+        """Whether no larger share was over than the SLO allows."""
+        return self.over <= Slo.parse(self.slo).allowed_share * self.requests
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> SloCount:
@@ -97,7 +103,7 @@ class Point:
     verdict: Verdict
     reason: str
     passes: bool
-    """Where the search goes when the verdict is undecided: the point estimate alone."""
+    """Where the search goes unless the verdict is pass: the point estimate, of the `punctual` requests if there are."""
     requests: int
     scheduled: int
     errors: int
@@ -136,6 +142,19 @@ class Point:
 
     load: ServerLoad | None = None
     """Of the server's machine, where it has metrics."""
+    punctual: tuple[SloCount, ...] = ()
+    """As `slos`, of the requests that no late send touched alone (see `loadtests.punctual`); empty where that is all of
+    them, too few, or not to be told."""
+
+    @property
+    def believed(self) -> bool:
+        """Whether it tells about the server."""
+        return self.verdict != "invalid" or bool(self.punctual)
+
+    @property
+    def counts(self) -> tuple[SloCount, ...]:
+        """What tells most about the server."""
+        return self.punctual or self.slos
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -144,7 +163,8 @@ class Point:
     def from_json(cls, document: Mapping[str, Any]) -> Point:
         try:
             fields = dict(document)
-            fields["slos"] = tuple(map(SloCount.from_json, fields["slos"]))
+            for name in ("slos", "punctual"):
+                fields[name] = tuple(map(SloCount.from_json, fields.get(name, ())))
             fields["steps"] = tuple(StepPoint(**entry) for entry in fields["steps"])
             fields["load"] = ServerLoad(**fields["load"]) if fields.get("load") else None
             fields["models"] = tuple(ModelPoint(**entry) for entry in fields.get("models", ()))

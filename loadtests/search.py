@@ -103,17 +103,27 @@ def search(plan: Plan, known: Sequence[Point] = ()) -> Searching:
 
 
 def _fire(state: _State, phase: Phase, rate_per_s: float, seconds: float) -> Generator[Probe, Point, Point]:
-    """One probe; a probe that the generator spoiled although it passed is repeated with a fresh seed."""
+    """One probe; a probe that the generator spoiled although it passed is repeated with a fresh seed, unless it shows
+    the way all the same."""
     for _ in range(_MOST_SPOILED):
         point = yield state.probe(phase, rate_per_s, seconds)
         state.points.append(point)
-        if point.verdict != "invalid" or not point.passes or state.left_s <= 0:
+        enough = point.verdict != "invalid" if phase == "confirm" else point.believed
+        if enough or not point.passes or state.left_s <= 0:
             break
     return point
 
 
 def _holds(point: Point) -> bool:
-    return point.passes and point.verdict != "invalid"
+    return point.passes and point.believed
+
+
+def _decided(point: Point) -> bool:
+    """Whether more requests would show the same way."""
+    if not point.punctual:
+        return point.verdict != "undecided"
+    verdicts = {count.verdict for count in point.punctual}
+    return verdicts == {"pass"} or "fail" in verdicts
 
 
 def _quick_s(plan: Plan) -> float:
@@ -138,7 +148,7 @@ def _double(state: _State, held: float | None = None) -> Generator[Probe, Point,
     rate_per_s = min(2 * held if held else plan.start_per_s, plan.max_per_s)
     while state.left_s > 0 and rate_per_s >= _LEAST_RATE_PER_S:
         point = yield from _fire(state, "double", rate_per_s, seconds)
-        if point.verdict == "undecided" and not point.passes:  # falling behind, or a few over: a longer look tells
+        if not (point.passes or _decided(point)):  # falling behind, or a few over: a longer look tells
             point = yield from _fire(state, "double", rate_per_s, _LONGER * seconds)
         if _holds(point):
             low = rate_per_s
@@ -183,7 +193,7 @@ def _bisect(state: _State, low: float, high: float) -> Generator[Probe, Point, f
         seconds = max(explore_left_s / max(steps, 2) / 2, _QUICK_S)
         rate_per_s = math.sqrt(low * high)
         point = yield from _fire(state, "bisect", rate_per_s, seconds)
-        holds, decided = _holds(point), point.verdict != "undecided"
+        holds, decided = _holds(point), _decided(point)
         if not decided:
             again = yield from _fire(state, "bisect", rate_per_s, seconds)
             holds, decided = _together(point, again)
@@ -195,9 +205,8 @@ def _bisect(state: _State, low: float, high: float) -> Generator[Probe, Point, f
 
 def _together(first: Point, second: Point) -> tuple[bool, bool]:
     """Whether two probes at one rate hold, by their shares over the limit, and whether that is decided."""
-    holds = second.verdict != "invalid"
-    decided = True
-    for one, other in zip(first.slos, second.slos, strict=True):
+    holds, decided = second.believed, True
+    for one, other in zip(first.counts, second.counts, strict=True):
         allowed = Slo.parse(one.slo).allowed_share
         requests, over = one.requests + other.requests, one.over + other.over
         factor = max(one.dependence, other.dependence)
@@ -212,7 +221,7 @@ def _confirm(state: _State, low: float) -> Searching:
     """First a rate that should pass; down after each failure; after a success up, as far as the time left can carry."""
     plan = state.plan
     certified = max((best.rate_per_s for best in certificates(state.points)), default=0.0)
-    refused = [p.rate_per_s for p in state.points if p.phase == "confirm" and p.rate_per_s > certified]
+    refused = [p.rate_per_s for p in state.points if _refuses(p) and p.rate_per_s > certified]
     ceiling = min([plan.max_per_s, *(rate_per_s / (1 + plan.tolerance) for rate_per_s in refused)])
     tried, failures = bool(certified or refused), 0
     # What cannot pass even when clean is not worth its time, except as the one look that everybody gets.
@@ -227,7 +236,8 @@ def _confirm(state: _State, low: float) -> Searching:
             if not (yield from _refine(state)):
                 return
             continue
-        yield from _fire(state, "confirm", rate_per_s, (_LATER_SHARE if tried else _FIRST_SHARE) * state.left_s)
+        seconds = (_LATER_SHARE if tried else _FIRST_SHARE) * state.left_s
+        point = yield from _fire(state, "confirm", rate_per_s, seconds)
         tried = True
         missing = missing_requests(state.points, rate_per_s)
         if missing and missing <= state.left_s * rate_per_s:
@@ -235,9 +245,14 @@ def _confirm(state: _State, low: float) -> Searching:
             yield from _fire(state, "confirm", rate_per_s, seconds)
         if is_certified(state.points, rate_per_s):
             certified, failures = max(certified, rate_per_s), 0
-        else:  # each further failure says more clearly that the points so far flatter the server
+        elif _refuses(point):  # each further failure says more clearly that the points so far flatter the server
             ceiling = min(ceiling, rate_per_s / (1 + plan.tolerance * 2**failures))
             failures += 1
+
+
+def _refuses(point: Point) -> bool:
+    """Whether it is a look at the server that did not certify its rate by itself."""
+    return point.phase == "confirm" and (point.verdict != "invalid" or not point.passes)
 
 
 def _see_the_edge(state: _State) -> Searching:

@@ -32,6 +32,16 @@ class Share:
     cpu_share: float
     """Of one core, user and system time."""
 
+    @property
+    def saturated(self) -> bool:
+        """Whether it measured itself."""
+        return self.cpu_share > SATURATED
+
+
+def allowed_lag_ms(slos: Sequence[Slo]) -> float:
+    """How late a request may be sent: a tenth of the tightest limit."""
+    return LAG_SHARE_OF_LIMIT * tightest_limit_ms(slos)
+
 
 def shares(record: Record, outcome: Outcome) -> tuple[Share, ...]:
     """One entry per generator of the probe."""
@@ -58,11 +68,11 @@ def spoiled(record: Record, outcome: Outcome, slos: Sequence[Slo]) -> str:
     """Why the generators make the probe worthless, and what to do; empty when they do not. The worst one decides."""
     if outcome.lost:
         return f"{outcome.lost}; the probe does not count"
-    allowed_ms = LAG_SHARE_OF_LIMIT * tightest_limit_ms(slos)
+    allowed_ms = allowed_lag_ms(slos)
     found = shares(record, outcome)
     for number, share in enumerate(found):
         who = f"generator {share.name} of {len(found)}" if len(found) > 1 else "the generator"
-        if share.cpu_share > SATURATED:
+        if share.saturated:
             return f"{who} used {share.cpu_share * 100:.0f} % of a core, so it measured itself; {REMEDY}"
         lags_ms = record.where(record.worker == number).send_lags_ms()
         # In a probe of a few dozen requests the p99 is the largest value, and a single hiccup spoils nothing.

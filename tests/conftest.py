@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import platform
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from small_models import write_double, write_onnx
 
 from fathom.options import default_config_name
 from server import TritonServer
+
+# A shell starts its background jobs with Ctrl-C ignored, which all processes under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import math
 import threading
 import time
 
@@ -237,3 +238,10 @@ def test_the_error_tree_has_one_base():
     for name in ("InvalidInput", "ModelNotFound", "ModelNotReady", "Overloaded", "Unreachable", "ServerError"):
         assert issubclass(getattr(clients, name), clients.InferenceError)
     assert not issubclass(ServerError, InvalidInput)
+
+
+@pytest.mark.parametrize("timeout_s", [None, 0, -1.0, math.inf, math.nan, "30"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_client_without_a_deadline_is_refused(kind, timeout_s):
+    with pytest.raises(ValueError, match="every call has a deadline"):
+        kind("localhost:8001", timeout_s=timeout_s)

@@ -86,7 +86,7 @@ def test_a_busy_machine_and_a_late_generator_are_said(points):
     spoiled = [replace(p, verdict="invalid", reason="late; use more workers (--workers)") for p in points[:-1]]
     said = dict(summary.sentences(result_of((*spoiled, points[-1]), busy_before_share=0.6)))["mind"]
     assert "60 % busy before the test began" in said
-    assert f"{len(points) - 1} of {len(points)} probes prove nothing" in said
+    assert f"{len(points) - 1} of {len(points)} probes certify nothing" in said
     assert "use more workers" in said
     late = result_of(spoiled)
     assert late.verdict == "invalid"

@@ -37,7 +37,7 @@ def test_deterministic_service_is_found_from_few_late_requests_however_lucky_the
     arrivals_s = poisson(CAPACITY_PER_S, seed=seed, count=4000)
     latencies_ms = sojourn_s(arrivals_s, np.full(4000, SERVICE_S)) * 1e3
     share = float(np.mean(latencies_ms > LIMIT_MS))
-    virtual = fit(arrivals_s, latencies_ms, LIMIT_MS)
+    virtual = fit(arrivals_s, arrivals_s, latencies_ms, LIMIT_MS)
     assert virtual is not None
     assert virtual.service_s == pytest.approx(SERVICE_S, rel=0.02)
     assert virtual.explains > 0.98
@@ -50,18 +50,18 @@ def test_random_service_is_explained_in_part_and_slowness_of_another_cause_not_a
     arrivals_s = poisson(CAPACITY_PER_S, seed=3, count=8000)
     rng = np.random.default_rng([3, 9])  # not the stream of the arrivals
     exponential_ms = sojourn_s(arrivals_s, rng.exponential(0.0065, 8000)) * 1e3
-    half = fit(arrivals_s, exponential_ms, LIMIT_MS)
+    half = fit(arrivals_s, arrivals_s, exponential_ms, LIMIT_MS)
     assert half is not None
     assert 0.05 < half.explains < 0.5
-    unrelated = fit(arrivals_s, rng.lognormal(3, 0.5, 8000), LIMIT_MS)
+    unrelated = fit(arrivals_s, arrivals_s, rng.lognormal(3, 0.5, 8000), LIMIT_MS)
     assert unrelated is None or unrelated.explains < 0.01
 
 
 def test_failed_requests_are_late_and_few_requests_tell_nothing():
     arrivals_s = poisson(50.0, seed=1, count=500)
-    virtual = fit(arrivals_s, np.full(500, math.inf), LIMIT_MS)
+    virtual = fit(arrivals_s, arrivals_s, np.full(500, math.inf), LIMIT_MS)
     assert virtual is None or virtual.explains == 0
-    assert fit(arrivals_s[:50], np.full(50, 5.0), LIMIT_MS) is None
+    assert fit(arrivals_s[:50], arrivals_s[:50], np.full(50, 5.0), LIMIT_MS) is None
 
 
 def test_evidence_is_of_the_rate_that_ordinary_arrivals_would_need():
