@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clients.client import Model
 
 Answer = TypeVar("Answer")
+HURRIED_S = 2.0
 
 
 class BoundSequence(Generic[Answer]):
@@ -84,14 +85,20 @@ class BoundSequence(Generic[Answer]):
         self._open, self._over = True, end
         return answer
 
-    async def _leave(self) -> None:
-        """Free the server's slot where the caller has not said that a request is the last one."""
+    async def _leave(self, kind: type[BaseException] | None) -> None:
+        """Free the server's slot where the caller has not said that a request is the last one; `kind` ended the block.
+
+        After Ctrl-C or a cancellation nobody waits long for that.
+        """
+        timeout_s = self._client.timeout_s if self._timeout_s is None else self._timeout_s
+        if kind is not None and not issubclass(kind, Exception):
+            timeout_s = min(timeout_s, HURRIED_S)
         if self._open and not self._over:
             blank = {
                 name: np.full(a.shape, b"" if a.dtype.kind == "O" else 0, a.dtype) for name, a in self._like.items()
             }
             with contextlib.suppress(errors.InferenceError):
-                await self._ask(blank, end=True, timeout_s=self._timeout_s)
+                await self._ask(blank, end=True, timeout_s=timeout_s)
         self._over = True
 
 
@@ -101,9 +108,9 @@ class Sequence(BoundSequence[Outputs]):
     def __enter__(self) -> Sequence:
         return self
 
-    def __exit__(self, *ended: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *ended: object) -> None:
         try:
-            self._client.run(self._leave())
+            self._client.run(self._leave(kind))
         finally:
             if self._own is not None:
                 self._own.channel.close()
@@ -115,9 +122,9 @@ class AsyncSequence(BoundSequence[Coroutine[Any, Any, Outputs]]):
     async def __aenter__(self) -> AsyncSequence:
         return self
 
-    async def __aexit__(self, *ended: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *ended: object) -> None:
         try:
-            await self._client.run(self._leave())
+            await self._client.run(self._leave(kind))
         finally:
             if self._own is not None:
                 await self._own.channel.close()

@@ -9,7 +9,7 @@ from python_models import write_total
 from small_models import write_double
 from tritonclient.grpc import service_pb2
 
-from clients import Client, DeadlineExceeded, Unreachable, regions
+from clients import Client, DeadlineExceeded, Unreachable, regions, sequence
 from server import TritonServer
 
 
@@ -67,3 +67,20 @@ def test_leaving_a_sequence_waits_no_longer_than_its_requests_did(lone):
             freeze.enter_context(frozen(lone))
             start = time.monotonic()
         assert time.monotonic() - start < 2
+
+
+def test_ctrl_c_in_a_sequence_is_not_kept_waiting(lone, monkeypatch):
+    monkeypatch.setattr(sequence, "HURRIED_S", 0.3)
+
+    def interrupted(total):
+        with total.sequence() as ask:
+            ask(x=[[3]])
+            freeze.enter_context(frozen(lone))
+            raise KeyboardInterrupt
+
+    with Client(lone.grpc_url) as client, contextlib.ExitStack() as freeze:
+        total = client.model("total")
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(total)
+        assert time.monotonic() - start < 5
