@@ -62,6 +62,8 @@ def test_a_triton_that_hangs_is_told_and_not_waited_for(tmp_path):
         os.kill(document["pid"], signal.SIGCONT)
         assert any("Triton answers again" in line for line in process.stderr)
         os.kill(document["pid"], signal.SIGSTOP)
+        while psutil.Process(document["pid"]).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.001)
         start = time.monotonic()
         process.send_signal(signal.SIGINT)
         assert process.wait() == 0
