@@ -21,7 +21,7 @@ from clients.errors import InvalidInput, ServerError
 from clients.spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
-    from clients.regions import Placement
+    from clients.placement import Placement
 
 _RAW_INPUT, _RAW_OUTPUT = 0x3A, 0x32  # the tags of raw_input_contents and raw_output_contents
 Outputs = dict[str, Array]

@@ -114,17 +114,22 @@ class Connection(Generic[Flag, Names, Bound]):
         *,
         model: str = "",
         timeout_s: float | None = None,
+        deadline_s: float | None = None,
         headers: Headers | None = None,
         retry: bool = True,
         server: Server | None = None,
     ) -> Any:
         """Send a request until it is answered, refused for good, or its deadline passes.
 
+        `deadline_s` is on the monotonic clock, for a call that has begun before; by default `timeout_s` from now.
         `retry` is false for what must not run twice; `server` pins it to one. Raises one of `clients.errors`.
         """
         rotation, metadata, failures = self._rotation or self.rotation(), self.metadata(headers), 0
         timeout_s = left_s = self.timeout_s if timeout_s is None else timeout_s
-        deadline_s = time.monotonic() + timeout_s
+        if deadline_s is None:
+            deadline_s = time.monotonic() + timeout_s
+        else:
+            left_s = max(deadline_s - time.monotonic(), 0.0)
         self.budget.earn()
         while True:
             chosen = server or rotation.lone or rotation.pick()
@@ -135,7 +140,7 @@ class Connection(Generic[Flag, Names, Bound]):
             failures += 1
             pause = pause_s(self.retries, failures)
             again = rotation.learn(chosen, error) or is_retryable(error, self.retries)
-            if not (retry and again) or rotation.seems_wrong(failures) or time.monotonic() + pause >= deadline_s:
+            if not (retry and again) or rotation.seems_wrong(failures, error) or time.monotonic() + pause >= deadline_s:
                 raise error
             self.budget.take(error)
             await self.pause(pause)

@@ -61,12 +61,18 @@ class ServerError(InferenceError):
 
 
 _QUEUE_WORDS = ("Exceeds maximum queue size", "Request timeout expired")
+_SILENCE_WORDS = ("before receiving SETTINGS frame", "Handshake read failed (Endpoint closing)")  # the latter with TLS
 _UNLOADED_WORDS = ("unknown model", "not ready", "has no available versions")
 
 
 def is_connection_failure(error: grpc.RpcError) -> bool:
     """Whether there is no server behind the connection, or no connection."""
     return _classify(error.code(), error.details() or "", "", "", None)[0] is Unreachable
+
+
+def is_silence(details: str) -> bool:
+    """Whether gRPC says of a connection that it was taken, and then not a word came: what a server that hangs does."""
+    return any(words in details for words in _SILENCE_WORDS)
 
 
 def from_rpc(error: grpc.RpcError, *, model: str, endpoint: str, timeout_s: float | None) -> InferenceError:
@@ -96,8 +102,8 @@ def _classify(
     if status is code.NOT_FOUND and "has no available versions" not in details:
         return ModelNotFound, f"{endpoint} has no model '{model}': {details}"
     if status is code.DEADLINE_EXCEEDED:
-        within = f"{timeout_s:.3g}" if timeout_s is not None else "?"
-        return DeadlineExceeded, f"no answer from {at} within {within} s: raise timeout_s, or send less at a time"
+        within = f"no answer from {at} within {'?' if timeout_s is None else f'{timeout_s:.3g}'} s"
+        return DeadlineExceeded, f"{within}: raise timeout_s, send less at a time, or see whether it hangs"
     if status is code.RESOURCE_EXHAUSTED and "larger than max" in details:
         return InvalidInput, f"{at}: the message is too large ({details}): send smaller batches"
     if status is code.RESOURCE_EXHAUSTED or (status is code.UNAVAILABLE and any(w in details for w in _QUEUE_WORDS)):
@@ -127,6 +133,8 @@ def _why(details: str) -> str:
                 f"{words.lower()}; it may be restarting, want TLS or another certificate (tls=clients.TLS(...)), or be "
                 "no gRPC port"
             )
+    if is_silence(details):
+        return "it takes connections but answers nothing; does the server hang there, or is that no gRPC port?"
     if "Misformatted domain name" in details:
         return "that is no host:port; leave http:// and the like out"
     if "Domain name not found" in details:

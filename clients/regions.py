@@ -10,16 +10,15 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tritonclient.grpc import service_pb2
 
 from clients import codec, errors
 from clients.codec import Outputs
 from clients.datatypes import NUMPY_TYPE, Array
 from clients.options import Headers, is_balanced
+from clients.placement import Place, Placement
 from clients.retries import may_have_run
 from clients.servers import Server
 from clients.shared_memory import ALIGNMENT, Pool, Region, SharedMemoryUnavailable, SystemRegion, dead_names
@@ -43,40 +42,6 @@ Offset = int
 ByteSize = int
 
 
-class Place(NamedTuple):
-    """Where a tensor's bytes lie instead of in the message."""
-
-    region: str
-    byte_size: int
-    offset: int = 0
-
-    def refer(self, parameters: Any) -> None:
-        """Tell the server, in the parameters of a tensor."""
-        parameters["shared_memory_region"].string_param = self.region
-        parameters["shared_memory_byte_size"].int64_param = self.byte_size
-        parameters["shared_memory_offset"].int64_param = self.offset
-
-
-@dataclass
-class Placement:
-    """The tensors of one request in shared memory: where the server reads inputs and writes outputs."""
-
-    memory: Region
-    inputs: dict[str, Place] = field(default_factory=dict)
-    outputs: dict[str, Place] = field(default_factory=dict)
-
-    def key(self) -> tuple[Any, ...]:
-        """What a request says of it."""
-        return (*self.inputs.items(), None, *self.outputs.items())
-
-    def read(self, output: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-        """A copy of an output that the server has written. Raises ValueError for one that cannot be there."""
-        place = self.outputs[output]
-        if dtype.itemsize * math.prod(shape) > place.byte_size:
-            raise ValueError(f"output '{output}' is larger than the {place.byte_size} bytes set aside for it")
-        return self.memory.read(place.offset, dtype, shape)
-
-
 class RegionPool:
     """The shared memory of one client (`shared_memory="system"` or `"cuda"`), and the server's knowledge of it."""
 
@@ -98,23 +63,23 @@ class RegionPool:
         content: Mapping[str, Any],
     ) -> Outputs:
         """The answer, through shared memory where that can be had; `content` is what `codec.encode` takes besides."""
+        timeout_s = connection.timeout_s if timeout_s is None else timeout_s
+        told: dict[str, Any] = {"timeout_s": timeout_s, "deadline_s": time.monotonic() + timeout_s}
         call: Callable[..., Coroutine[Any, Any, bytes]] = functools.partial(
-            connection.call, "ModelInfer", model=spec.name, headers=headers, server=server
+            connection.call, "ModelInfer", model=spec.name, headers=headers, server=server, **told
         )
-        deadline_s = time.monotonic() + (connection.timeout_s if timeout_s is None else timeout_s)
         outputs = content.get("outputs")
         outputs = [outputs] if isinstance(outputs, str) else outputs
         arrays = codec.check(spec, inputs, outputs)
         encode = functools.partial(codec.encode, spec, arrays, **content)
         wanted = () if content.get("classes") else spec.outputs if outputs is None else outputs
         for _ in range(2):  # again where the server was restarted and knows no region
-            lent = await self._lend(connection, spec, arrays, wanted)
+            lent = await self._lend(connection, spec, arrays, wanted, told["deadline_s"])
             if lent is None:
                 break
             take_back = self._pool.retire  # after any end but the server's own, it may still write to the region
             try:
-                left_s = max(deadline_s - time.monotonic(), 0.0)
-                answer = codec.decode(spec, await call(encode(placed=lent), timeout_s=left_s, retry=False), lent)
+                answer = codec.decode(spec, await call(encode(placed=lent), retry=False), lent)
                 take_back = self._pool.give_back
                 return answer
             except errors.ModelNotFound as error:
@@ -132,11 +97,15 @@ class RegionPool:
                 raise
             finally:
                 take_back(lent.memory)
-        left_s = max(deadline_s - time.monotonic(), 0.0)
-        return codec.decode(spec, await call(encode(), timeout_s=left_s, retry=spec.repeatable))
+        return codec.decode(spec, await call(encode(), retry=spec.repeatable))
 
     async def _lend(
-        self, connection: AnyConnection, spec: ModelSpec, arrays: Mapping[str, Array], outputs: Iterable[str]
+        self,
+        connection: AnyConnection,
+        spec: ModelSpec,
+        arrays: Mapping[str, Array],
+        outputs: Iterable[str],
+        deadline_s: float,
     ) -> Placement | None:
         """Copy the arrays that are worth it into a region that the server knows, and set room for outputs aside.
 
@@ -154,7 +123,7 @@ class RegionPool:
         region, new = lent
         placed = Placement(region)
         try:
-            if new and not (await self._register(connection, region)):
+            if new and not (await self._register(connection, region, deadline_s)):
                 self._pool.retire(region)
                 return None
             place = iter(offsets)
@@ -177,23 +146,26 @@ class RegionPool:
         regions = self._pool.close()
         try:
             for pause_s in CLOSING_PAUSES_S:
-                await self._unregister(connection, regions)
+                answered = await self._unregister(connection, regions)
                 if not (waiting := self._pool.retired()):
                     break
                 regions = waiting
+                if not answered:
+                    break
                 await connection.pause(pause_s)  # a request is released a moment after its answer
         finally:
             for region in regions:
                 region.discard()
 
-    async def _register(self, connection: AnyConnection, region: Region) -> bool:
+    async def _register(self, connection: AnyConnection, region: Region, deadline_s: float) -> bool:
         """Whether the server knows the region now. Lets go of retired ones, and once of those of dead processes."""
         if not self._swept:
             self._swept = True
-            await self._sweep(connection, region.kind)
-        await self._unregister(connection, self._pool.retired())
+            await self._sweep(connection, region.kind, deadline_s)
+        await self._unregister(connection, self._pool.retired(), deadline_s)
         try:
-            await connection.call(f"{region.kind}SharedMemoryRegister", region.registration(), retry=False)
+            method = f"{region.kind}SharedMemoryRegister"
+            await connection.call(method, region.registration(), retry=False, deadline_s=deadline_s)
         except errors.InferenceError as error:
             if (reason := _refusal(error, connection.endpoint)) is not None:
                 raise SharedMemoryUnavailable(reason, endpoint=connection.endpoint, status=error.status) from error
@@ -202,31 +174,39 @@ class RegionPool:
         _users.add(connection)
         return True
 
-    async def _unregister(self, connection: AnyConnection, regions: Iterable[Region]) -> None:
-        gone = False
+    async def _unregister(
+        self, connection: AnyConnection, regions: Iterable[Region], deadline_s: float = math.inf
+    ) -> bool:
+        """Whether the server answers; from one that hangs they are to be taken once it goes on."""
+        gone = hangs = False
+        until_s = min(deadline_s, time.monotonic() + UNREGISTER_TIMEOUT_S)
         for region in regions:
-            if not gone:
+            in_use = hangs
+            if not (gone or hangs):
                 request = getattr(service_pb2, f"{region.kind}SharedMemoryUnregisterRequest")(name=region.name)
+                method = f"{region.kind}SharedMemoryUnregister"
                 try:
-                    await connection.call(
-                        f"{region.kind}SharedMemoryUnregister", request, retry=False, timeout_s=UNREGISTER_TIMEOUT_S
-                    )
+                    await connection.call(method, request, retry=False, deadline_s=until_s)
                 except errors.InferenceError as error:
-                    if "currently in use" in error.details:
-                        self._pool.still_in_use(region)
-                        continue
-                    gone = not isinstance(error, _SERVERS_OWN)
-            region.discard()
+                    hangs = isinstance(error, errors.DeadlineExceeded)
+                    in_use = hangs or "currently in use" in error.details
+                    gone = not in_use and not isinstance(error, _SERVERS_OWN)
+            if in_use:
+                self._pool.still_in_use(region)
+            else:
+                region.discard()
+        return not hangs
 
-    async def _sweep(self, connection: AnyConnection, kind: str) -> None:
+    async def _sweep(self, connection: AnyConnection, kind: str, deadline_s: float) -> None:
         """Let the server unmap what killed processes of this machine had registered."""
         status = getattr(service_pb2, f"{kind}SharedMemoryStatusRequest")()
         with contextlib.suppress(errors.InferenceError):  # the registration that follows says what is wrong
-            known = await connection.call(f"{kind}SharedMemoryStatus", status, retry=False)
+            known = await connection.call(f"{kind}SharedMemoryStatus", status, retry=False, deadline_s=deadline_s)
             for name in dead_names(known.regions):
                 with contextlib.suppress(errors.ServerError):  # a request of the dead is still using it
                     request = getattr(service_pb2, f"{kind}SharedMemoryUnregisterRequest")(name=name)
-                    await connection.call(f"{kind}SharedMemoryUnregister", request, retry=False)
+                    method = f"{kind}SharedMemoryUnregister"
+                    await connection.call(method, request, retry=False, deadline_s=deadline_s)
 
 
 @atexit.register

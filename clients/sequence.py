@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clients.client import Model
 
 Answer = TypeVar("Answer")
+HURRIED_S = 2.0
 
 
 class BoundSequence(Generic[Answer]):
@@ -35,6 +36,7 @@ class BoundSequence(Generic[Answer]):
         self._model, self._client, self._headers = model, model.client, headers
         self._open = self._over = False
         self._like: Outputs = {}
+        self._timeout_s: float | None = None  # of the last request: a server that hangs is not waited for longer
         self.server = self._client.rotation().pick()
         self._own: Server | None = None
         if is_balanced(self.server.address):  # gRPC would send each request to another server
@@ -57,15 +59,22 @@ class BoundSequence(Generic[Answer]):
         answer: Answer = self._client.run(self._ask(given, end=end, timeout_s=timeout_s, request_id=request_id))
         return answer
 
-    async def _ask(self, inputs: Mapping[str, Any], *, end: bool, **options: Any) -> Outputs:
-        spec = self._model.spec
+    async def _ask(
+        self, inputs: Mapping[str, Any], *, end: bool, timeout_s: float | None, request_id: str = ""
+    ) -> Outputs:
+        spec, self._timeout_s = self._model.spec, timeout_s
         if self._over:
             raise invalid(spec, f"this sequence of '{spec.name}' is over: begin another")
         self._like = check(spec, inputs)
         parameters = {"sequence_id": self.sequence_id, "sequence_start": not self._open, "sequence_end": end}
         try:
             asked = self._model.infer(
-                self._like, parameters=parameters, headers=self._headers, server=self.server, **options
+                self._like,
+                parameters=parameters,
+                headers=self._headers,
+                server=self.server,
+                timeout_s=timeout_s,
+                request_id=request_id,
             )
             answer: Outputs = await self._model.counted(asked)
         except errors.InvalidInput:
@@ -76,14 +85,20 @@ class BoundSequence(Generic[Answer]):
         self._open, self._over = True, end
         return answer
 
-    async def _leave(self) -> None:
-        """Free the server's slot where the caller has not said that a request is the last one."""
+    async def _leave(self, kind: type[BaseException] | None) -> None:
+        """Free the server's slot where the caller has not said that a request is the last one; `kind` ended the block.
+
+        After Ctrl-C or a cancellation nobody waits long for that.
+        """
+        timeout_s = self._client.timeout_s if self._timeout_s is None else self._timeout_s
+        if kind is not None and not issubclass(kind, Exception):
+            timeout_s = min(timeout_s, HURRIED_S)
         if self._open and not self._over:
             blank = {
                 name: np.full(a.shape, b"" if a.dtype.kind == "O" else 0, a.dtype) for name, a in self._like.items()
             }
             with contextlib.suppress(errors.InferenceError):
-                await self._ask(blank, end=True)
+                await self._ask(blank, end=True, timeout_s=timeout_s)
         self._over = True
 
 
@@ -93,9 +108,9 @@ class Sequence(BoundSequence[Outputs]):
     def __enter__(self) -> Sequence:
         return self
 
-    def __exit__(self, *ended: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *ended: object) -> None:
         try:
-            self._client.run(self._leave())
+            self._client.run(self._leave(kind))
         finally:
             if self._own is not None:
                 self._own.channel.close()
@@ -107,9 +122,9 @@ class AsyncSequence(BoundSequence[Coroutine[Any, Any, Outputs]]):
     async def __aenter__(self) -> AsyncSequence:
         return self
 
-    async def __aexit__(self, *ended: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *ended: object) -> None:
         try:
-            await self._client.run(self._leave())
+            await self._client.run(self._leave(kind))
         finally:
             if self._own is not None:
                 await self._own.channel.close()

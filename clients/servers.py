@@ -12,7 +12,14 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from clients import direct
-from clients.errors import DeadlineExceeded, InferenceError, ModelNotReady, Unreachable, is_connection_failure
+from clients.errors import (
+    DeadlineExceeded,
+    InferenceError,
+    ModelNotReady,
+    Unreachable,
+    is_connection_failure,
+    is_silence,
+)
 
 if TYPE_CHECKING:
     from clients.connection import Connection
@@ -85,9 +92,10 @@ class Rotation:
             self.mark(server, up=False)
         return moves
 
-    def seems_wrong(self, failures: int) -> bool:
-        """Whether no server has ever answered: more likely a wrong address than a restart."""
-        return failures >= len(self.servers) and not any(server.answered_s for server in self.servers)
+    def seems_wrong(self, failures: int, error: InferenceError) -> bool:
+        """Whether no server has ever answered: more likely a wrong address than a restart, unless it only hangs."""
+        never = not any(server.answered_s for server in self.servers)
+        return never and failures >= len(self.servers) and not is_silence(error.details)
 
 
 async def probe_for_ever(connection: Connection[Any, Any, Any]) -> None:

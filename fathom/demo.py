@@ -132,8 +132,8 @@ def _use(
                 done.capacities[name] = found
                 certified = found.capacity_per_s
                 step.update("no rate certified" if certified is None else f"{certified:.0f} requests/s certified")
-            if found.ended_because == INTERRUPTED:
-                done.interrupted = True
+            if found.partial:  # interrupted, or nobody is there to be asked about the next one
+                done.interrupted = found.ended_because == INTERRUPTED
                 return
 
 

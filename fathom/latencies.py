@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from clients import AsyncClient, InferenceError
+from clients import AsyncClient, DeadlineExceeded, InferenceError, Unreachable
 from loadtests.record import percentile
 
 SHOWN = (0.5, 0.9, 0.99)
+_GONE = 3
+"""So many requests in a row without an answer, and as many as are in flight: nobody is there to be asked more."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Latencies:
     concurrency: int
     errors: Mapping[str, int]
     first_error: str
+    given_up: bool = False
+    """After requests in a row that nobody answered; the rest was not sent."""
 
     @property
     def requests(self) -> int:
@@ -41,6 +45,8 @@ class Latencies:
         if self.errors:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.errors.items())
             text += f"{'; ' if len(self.latencies_ms) else ''}failed: {kinds} ({self.first_error})"
+        if self.given_up:
+            text += "; given up, since nobody answers any more"
         return text
 
     def as_json(self) -> dict[str, Any]:
@@ -52,6 +58,7 @@ class Latencies:
             **(shown if len(self.latencies_ms) else dict.fromkeys(shown)),
             "rate_per_s": round(len(self.latencies_ms) / self.elapsed_s, 2),
             "errors": dict(self.errors),
+            "given_up": self.given_up,
             "loop": "closed",
         }
 
@@ -68,25 +75,27 @@ async def _measure(
 ) -> Latencies:
     latencies_ms: list[float] = []
     errors: collections.Counter[str] = collections.Counter()
-    first_error = ""
+    first_error, in_vain = "", 0
     left = iter(range(requests))
     async with AsyncClient(server, **options) as client:
         model = await client.model(name)
         await model(inputs)
 
         async def keep_asking() -> None:
-            nonlocal first_error
-            for _ in left:
+            nonlocal first_error, in_vain
+            while in_vain < max(concurrency, _GONE) and next(left, None) is not None:
                 start = time.perf_counter()
                 try:
                     await model(inputs)
                 except InferenceError as error:
                     errors[type(error).__name__] += 1
                     first_error = first_error or str(error)
+                    in_vain = in_vain + 1 if isinstance(error, DeadlineExceeded | Unreachable) else 0
                 else:
+                    in_vain = 0
                     latencies_ms.append((time.perf_counter() - start) * 1e3)
 
         start = time.perf_counter()
         await asyncio.gather(*(keep_asking() for _ in range(concurrency)))
         elapsed_s = time.perf_counter() - start
-    return Latencies(np.array(latencies_ms), elapsed_s, concurrency, errors, first_error)
+    return Latencies(np.array(latencies_ms), elapsed_s, concurrency, errors, first_error, next(left, None) is not None)

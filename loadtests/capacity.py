@@ -21,9 +21,10 @@ from loadtests.job import TransportName
 from loadtests.metrics import MetricsMeter, default_url
 from loadtests.point import Point
 from loadtests.probing import Prober
-from loadtests.result import INTERRUPTED, CapacityResult
+from loadtests.result import CUT_OFF, INTERRUPTED, CapacityResult
 from loadtests.resume import earlier_run, usable_points
 from loadtests.search import Plan, search
+from loadtests.settling import settled
 from loadtests.slo import Slo, format_ms, format_rate, loosest_limit_ms, tightest_limit_ms
 from loadtests.store import Run, Store, Stored
 from loadtests.traffic import ModelShare, Traffic, scoped
@@ -32,7 +33,6 @@ from loadtests.worker import Worker, WorkerTarget
 _WARM_REQUESTS = 5
 _UNLOADED_REQUESTS = 15
 _START_SHARE = 0.5
-_SETTLE_S = 15.0
 _LISTEN_S = 0.4
 
 OnPoint = Callable[[Point], None]
@@ -137,6 +137,8 @@ def _measure(
             probe = next(searching)
             while True:
                 point = prober.at_rate(probe)
+                if point.stopped and point.stopped not in CUT_OFF:
+                    point = settled(point, traffic, unloaded_ms, _timeout_s(request))
                 points.append(point)
                 if store is not None:
                     store.add(point)
@@ -145,9 +147,7 @@ def _measure(
                 if point.stopped == "asked":
                     return INTERRUPTED
                 if point.stopped == "connection lost":
-                    return f"the server went away at {format_rate(probe.rate_per_s)}"
-                if point.stopped:
-                    _settle(traffic, unloaded_ms, request)
+                    return f"at {format_rate(probe.rate_per_s)} {point.reason}"
                 probe = searching.send(point)
     except StopIteration:
         return ""
@@ -202,30 +202,6 @@ def _unloaded_ms(traffic: Traffic, slos: Sequence[Slo], request: CapacityRequest
                     f"allow more than {format_ms(math.ceil(median_ms))} or make the model faster"
                 )
     return float(traffic.weights @ medians_ms)
-
-
-def _settle(traffic: Traffic, unloaded_ms: float, request: CapacityRequest) -> None:
-    """Waits until what an early stop left at the server is worked off, so that it cannot spoil the next probe.
-
-    TargetLostError: it answers nothing at all any more.
-    """
-    until_s = time.monotonic() + _SETTLE_S
-    silence: TargetLostError | None = None
-    while time.monotonic() < until_s:
-        try:
-            asked = [target.infer(pool[0], _timeout_s(request)) for target, pool in traffic.first_payloads]
-            silence = None
-            if float(traffic.weights @ asked) < 2 * unloaded_ms + 2:
-                return
-        except TargetLostError as error:
-            silence = error
-        except TargetError:
-            silence = None
-            if not traffic.targets[0].reachable():
-                return  # the next probe tells
-            time.sleep(0.2)  # a full queue refuses
-    if silence is not None:
-        raise silence
 
 
 def _timeout_s(request: CapacityRequest) -> float:

@@ -3,6 +3,7 @@
 LoadTestError
  ├─ BadRequestError         what was asked for cannot be run (a malformed SLO, a rate of zero, a broken trace file)
  ├─ TargetError             the server under test: not reachable, model unknown or not ready, refused the warm request
+ │   ├─ TargetBusyError     its queue is full, or it is not there at the moment
  │   └─ TargetLostError     it answered before and does not any more (points measured so far are kept)
  ├─ SloUnreachableError     the unloaded server already misses the SLO
  ├─ GeneratorError          our own generator process failed
@@ -22,6 +23,10 @@ class BadRequestError(LoadTestError, ValueError):
 
 class TargetError(LoadTestError):
     """The server under test is not reachable, does not have the model ready, or refused the warm request."""
+
+
+class TargetBusyError(TargetError):
+    """The server's queue is full, or it cannot be reached at the moment."""
 
 
 class TargetLostError(TargetError):

@@ -23,7 +23,7 @@ _SWEEP_S = 0.05
 _LONGEST_BATCH = 256
 # Triton 2.51 can crash when many requests are cancelled (docs/server.md), and what still waits there would slow the
 # next probe: answers nobody needs are awaited, and only what takes longer is cancelled.
-_DRAIN_S = 5.0
+DRAIN_S = 5.0
 _ASKED_DRAIN_S = 0.5
 _PENDING = -1
 
@@ -154,7 +154,7 @@ class Firing:
 
     async def _drain(self) -> None:
         """Let the server answer what it was asked, for a while, and no longer than it was told to try."""
-        patience_s = min(_ASKED_DRAIN_S if self._stopped == "asked" else _DRAIN_S, self._timeout_s)
+        patience_s = min(_ASKED_DRAIN_S if self._stopped == "asked" else DRAIN_S, self._timeout_s)
         if self._given_up and not self._transport.lost:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), patience_s)

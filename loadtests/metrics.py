@@ -74,13 +74,14 @@ def summarise(samples: Sequence[Sample]) -> ServerLoad | None:
 class MetricsMeter:
     """Reads an endpoint twice a second between `start` and `stop`, in a thread of its own.
 
-    An endpoint that does not answer is not asked again; with `required`, `start` then raises TargetError.
+    An endpoint that has never answered is not asked again; with `required`, `start` then raises TargetError.
     """
 
     def __init__(self, url: str | None, *, required: bool = False) -> None:
         self._url = url
         self._required = required
         self._samples: list[Sample] = []
+        self._has_answered = False
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -112,9 +113,10 @@ class MetricsMeter:
         try:
             with urllib.request.urlopen(self._url, timeout=_TIMEOUT_S) as answer:
                 self._samples.append(parse(answer.read().decode()))
+                self._has_answered = True
         except (OSError, ValueError, urllib.error.URLError) as error:
-            if self._samples:
-                return  # a single reading that is late is left out
+            if self._has_answered:
+                return  # a reading that is late, beside a server that freezes for a second, is left out
             url, self._url = self._url, None
             if self._required:
                 raise TargetError(

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.attempt import hopeless_count
+from loadtests.errors import TargetLostError
 from loadtests.fleet import Generators
 from loadtests.hardware import CpuMeter
 from loadtests.job import Limits
 from loadtests.judging import make_point
 from loadtests.metrics import MetricsMeter
 from loadtests.point import Point, Probe
+from loadtests.record import UNAVAILABLE
 from loadtests.schedule import poisson
 from loadtests.server_stats import difference
 from loadtests.slo import Slo, loosest_limit_ms
@@ -68,7 +70,13 @@ class Prober:
         finally:
             load = self.metrics.stop()
         host_cpu_share = meter.read()
-        after: list[Any] = [] if outcome.stopped == "connection lost" else self.traffic.statistics()
+        after: list[Any] = []
+        if outcome.stopped != "connection lost":
+            try:
+                after = self.traffic.statistics()
+            except TargetLostError as error:  # it froze, or went away while nothing was due: what was recorded stays
+                said = {str(UNAVAILABLE): str(error)} | outcome.messages
+                outcome = replace(outcome, stopped="connection lost", messages=said)
         record = self.traffic.marked(record, choices)
         raw = self.store.save_record(probe.number, record) if self.store is not None else ""
         return make_point(

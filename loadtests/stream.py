@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from loadtests.batch import Batch, unanswered
+from loadtests.firing import DRAIN_S
 from loadtests.mix import Mix
 from loadtests.record import DEADLINE_EXCEEDED, OK, UNANSWERED, Record
 from loadtests.schedule import probe_seed
@@ -66,7 +67,7 @@ class Stream:
         self._count = 0
         self._ended: list[tuple[float, float, float, int, float]] = []
         self._messages: dict[str, str] = {}
-        self._measured_until_s = _NEVER
+        self._measured_until_s = self._drained_s = _NEVER
         self._finished = asyncio.Event()
 
     async def open(self) -> None:
@@ -156,9 +157,15 @@ class Stream:
             if oldest is None:
                 self._finished.set()
             elif oldest[0] > self._measured_until_s:
-                # Nothing measured is due any more. The rest is awaited too: Triton 2.51 can crash when many requests
-                # are cancelled (docs/server.md).
-                self._next_s = _NEVER
+                # Nothing measured is due any more. The rest is awaited too, for a while: Triton 2.51 can crash when
+                # many requests are cancelled (docs/server.md).
+                if self._next_s != _NEVER:
+                    self._next_s, self._drained_s = _NEVER, now_s + DRAIN_S
+                elif now_s > self._drained_s:
+                    for index in self._pending:
+                        self._transport.cancel(index)
+                    self._pending.clear()
+                    self._finished.set()
 
     def _gap_s(self) -> float:
         return self._random.expovariate(self._rate_per_s) if self._poisson else 1 / self._rate_per_s

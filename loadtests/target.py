@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from loadtests.errors import BadRequestError, TargetError, TargetLostError
+from loadtests.errors import BadRequestError, TargetBusyError, TargetError, TargetLostError
 from loadtests.server_stats import composing_models
 
 _CONNECT_S = 5.0
@@ -92,7 +92,8 @@ class Target:
     def infer(self, payload: bytes, timeout_s: float) -> float:
         """The latency in ms of one request.
 
-        TargetLostError when there is no answer in time, TargetError with the server's reason when it refuses.
+        TargetLostError when there is no answer in time, TargetError with the server's reason when it refuses;
+        TargetBusyError when it may take the same request in a moment.
         """
         request = self._pb.ModelInferRequest.FromString(payload)
         begin_s = time.monotonic()
@@ -101,7 +102,9 @@ class Target:
         except self._grpc.RpcError as error:
             if error.code() == self._grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise TargetLostError(f"{self.model} at {self.server} gave no answer within {timeout_s:g} s") from None
-            raise TargetError(f"{self.model} refuses the warm-up request: {_reason(error)}") from None
+            busy = error.code() in (self._grpc.StatusCode.UNAVAILABLE, self._grpc.StatusCode.RESOURCE_EXHAUSTED)
+            kind = TargetBusyError if busy else TargetError
+            raise kind(f"{self.model} refuses even a request sent alone: {_reason(error)}") from None
         return (time.monotonic() - begin_s) * 1e3
 
     def reachable(self) -> bool:

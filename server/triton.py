@@ -106,6 +106,10 @@ class TritonServer:
         """Whether the server's process runs; says nothing about readiness."""
         return self._process is not None and self._process.poll() is None
 
+    def answers(self, timeout_s: float = 2.0) -> bool:
+        """Whether it says anything at all, ready or not: one that hangs runs and does not."""
+        return self._health("live", timeout_s) is not None
+
     def death_reason(self) -> str:
         """Why a server that ended by itself did so: the signal that ended it, or what its log says, or its status."""
         status = self._require_process().wait()
@@ -197,13 +201,17 @@ class TritonServer:
             time.sleep(0.05)
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection(self._options.address, self._options.http_port, timeout=2)
+        return self._health("ready", 2.0) == 200
+
+    def _health(self, which: str, timeout_s: float) -> int | None:
+        """The HTTP status of a health question; None without an answer."""
+        connection = http.client.HTTPConnection(self._options.address, self._options.http_port, timeout=timeout_s)
         with contextlib.closing(connection):
             try:
-                connection.request("GET", "/v2/health/ready")
-                return connection.getresponse().status == 200
+                connection.request("GET", f"/v2/health/{which}")
+                return connection.getresponse().status
             except (OSError, http.client.HTTPException):
-                return False
+                return None
 
     def _start_failure(self, event: str) -> str:
         text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""

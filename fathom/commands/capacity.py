@@ -33,6 +33,8 @@ from loadtests.result import INTERRUPTED, summarise
 from loadtests.slo import Slo
 from loadtests.traffic import ModelShare, name_of
 
+LOOK_TIMEOUT_S = 10.0  # for the metadata alone
+
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom capacity`."""
@@ -172,5 +174,5 @@ def _unreachable(request: CapacityRequest, error: SloUnreachableError, *, as_jso
 
 def traffic(server: str, shares: Sequence[ModelShare], repository: Path) -> list[ModelShare]:
     """The models with the inputs of their recipes, where there are any."""
-    with Client(server) as client:
+    with Client(server, timeout_s=LOOK_TIMEOUT_S) as client:
         return [replace(share, payloads=payloads.from_recipe(client, share.model, repository)) for share in shares]

@@ -58,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(done.to_json())
     else:
         _summary(done)
-    return STOPPED if done.interrupted else 0
+    if done.interrupted:
+        return STOPPED
+    return 1 if any(result.partial for result in done.capacities.values()) else 0
 
 
 def _run_all(arguments: argparse.Namespace, slo: Slo) -> int:

@@ -14,6 +14,9 @@ from fathom import options
 from fathom.output import err, print_json
 from server import ServerDiedError, TritonServer
 
+_LOOK_EVERY_S = 1.0
+SILENT_S = 10.0
+
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom serve`."""
@@ -60,12 +63,28 @@ def run(arguments: argparse.Namespace) -> int:
             where = f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}"
             err.print(where, markup=False, soft_wrap=True)
             err.print("Ctrl-C stops it once the requests in flight are answered")
-        while server.is_alive():
-            time.sleep(0.5)
+        _watch(server)
         raise ServerDiedError(f"Triton ended by itself: {server.death_reason()}")
     except KeyboardInterrupt:
+        if not server.answers():
+            server.stop_timeout_s = 0  # one that hangs finishes nothing
         with err.status("stopping: waiting for requests in flight"):
             server.stop()
         return 0
     finally:
         server.stop()
+
+
+def _watch(server: TritonServer) -> None:
+    """Until it has ended. Says when it hangs, and when it goes on."""
+    heard_s, hangs = time.monotonic(), False
+    while server.is_alive():
+        time.sleep(_LOOK_EVERY_S)
+        if server.answers():
+            heard_s = time.monotonic()
+            if hangs:
+                hangs = False
+                err.print("Triton answers again")
+        elif not hangs and time.monotonic() - heard_s >= SILENT_S and server.is_alive():
+            hangs = True
+            err.print(f"Triton has answered nothing for {SILENT_S:g} s: it hangs. Ctrl-C ends it", soft_wrap=True)

@@ -17,7 +17,8 @@ import numpy as np
 
 from clients import Client, codec
 from clients.cuda_memory import CudaRegion
-from clients.regions import Place, Placement, output_size
+from clients.placement import Place, Placement
+from clients.regions import output_size
 from clients.shared_memory import Region, SystemRegion
 from clients.spec import ModelSpec
 from export import config as configs

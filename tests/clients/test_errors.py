@@ -36,6 +36,8 @@ SAID = [
     (CODE.RESOURCE_EXHAUSTED, "Received message larger than max (5 vs. 4)", InvalidInput, "smaller batches"),
     (CODE.UNAVAILABLE, "Socket closed", Unreachable, "want TLS"),
     (CODE.UNAVAILABLE, "failed to connect to all addresses; last error: Connection refused", Unreachable, "running"),
+    (CODE.UNAVAILABLE, "UNKNOWN: h:1: timed out before receiving SETTINGS frame", Unreachable, "hang there"),
+    (CODE.UNAVAILABLE, "UNAVAILABLE: h:1: Handshake read failed (Endpoint closing)", Unreachable, "hang there"),
     (CODE.UNAVAILABLE, "errors resolving http://h:1: [Misformatted domain name]", Unreachable, "leave http://"),
     (CODE.UNAVAILABLE, "Tls handshake failed: OPENSSL_internal:CERTIFICATE_VERIFY_FAILED", Unreachable, "tls="),
     (CODE.UNAVAILABLE, "Request for unknown model: 'm' version 1 is not at ready state", ModelNotReady, "load it"),

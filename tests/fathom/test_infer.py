@@ -1,13 +1,17 @@
 """`fathom infer`: what may be asked with which files and options, and what comes out."""
 
+import contextlib
 import io
 import json
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 from certificates import issue_all, mutual_flags
 from complete_server import complete_server
+from freezing import frozen
 from identity_models import write_identity
 from PIL import Image
 from python_models import write_counter
@@ -124,6 +128,16 @@ def test_a_quick_look_at_latency_that_claims_no_capacity(ask):
     look = json.loads(ask("echo", "n=1", "--repeat", "9", "--json")[1])["repeat"]
     assert (look["requests"], look["concurrency"], look["errors"], look["loop"]) == (9, 1, {}, "closed")
     assert 0 < look["p50_ms"] <= look["p90_ms"] <= look["p99_ms"]
+
+
+def test_a_look_at_a_server_that_hangs_is_given_up(ask, server):
+    start = time.monotonic()
+    with contextlib.ExitStack() as freeze:
+        threading.Timer(1.5, freeze.enter_context, [frozen(server)]).start()
+        look = ask("echo", "n=1", "--repeat", "1000000", "--concurrency", "2", "--timeout", "0.4")[1].splitlines()[1]
+    assert look.endswith("see whether it hangs); given up, since nobody answers any more")
+    assert "failed: 3 DeadlineExceeded (no answer from 'echo' at" in look or "failed: 4 DeadlineExceeded" in look
+    assert time.monotonic() - start < 8
 
 
 def test_shared_memory_gives_the_same_answer(ask, tmp_path):

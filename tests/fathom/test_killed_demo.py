@@ -96,3 +96,25 @@ def test_the_export_after_a_kill_repairs_the_repository(exported_repository, tmp
     assert json.loads(done.stdout)["models"][0]["unchanged"] is False
     assert [finding for finding in lint(repository) if finding.severity == "error"] == []
     assert not list(tmp_path.rglob("*scratch*/*/*"))
+
+
+@pytest.mark.slow
+def test_a_demo_whose_triton_freezes_in_a_search_reports_what_there_is(exported_repository, tmp_path):
+    results = tmp_path / "results"
+    command = [sys.executable, "-m", "fathom.cli", "demo", "--model-repository", str(exported_repository)]
+    demo = subprocess.Popen(
+        [*command, "--budget", "15", "--results", str(results)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    points = results / "image_classifier" / "points.jsonl"
+    while demo.poll() is None and not (points.exists() and points.read_text()):
+        time.sleep(0.2)
+    for process in psutil.Process(demo.pid).children(recursive=True):
+        if process.name() == "tritonserver":
+            process.suspend()
+    out, err = demo.communicate(timeout=120)
+    assert demo.returncode == 1, err
+    assert "the server went away" in " ".join(out.split())
+    assert "Traceback" not in err
+    assert (results / "report.html").exists()
+    assert wait_until_gone(exported_repository, demo.pid) == []

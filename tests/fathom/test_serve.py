@@ -1,11 +1,15 @@
 """`fathom serve` as a process: where it says that it is ready, and how it ends."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from contextlib import ExitStack
 
+import psutil
 import pytest
 from small_models import write_double
 
@@ -42,3 +46,38 @@ def test_a_program_reads_the_address_and_ctrl_c_ends_it_in_order(ended, stop):
     status, out, err = ended[stop]
     assert (status, out) == (0, "")
     assert "Traceback" not in err
+
+
+QUICK = """
+import sys
+from fathom import cli
+from fathom.commands import serve
+
+serve.SILENT_S = 0.5
+serve.TritonServer.answers.__defaults__ = (0.5,)
+sys.exit(cli.main())
+"""
+
+
+def test_a_triton_that_hangs_is_told_and_not_waited_for(tmp_path):
+    write_double(tmp_path / "double", "max_batch_size: 8")
+    command = [sys.executable, "-c", QUICK, "serve", "--json", "--model-repository", str(tmp_path), *PORTS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        late = threading.Timer(60, process.kill)
+        late.start()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        document = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+        os.kill(document["pid"], signal.SIGSTOP)
+        assert any("Triton has answered nothing for 0.5 s: it hangs" in line for line in process.stderr)
+        os.kill(document["pid"], signal.SIGCONT)
+        assert any("Triton answers again" in line for line in process.stderr)
+        os.kill(document["pid"], signal.SIGSTOP)
+        while psutil.Process(document["pid"]).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.001)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+        late.cancel()
+    assert time.monotonic() - start < 15  # not the 30 s that requests in flight are given
+    assert not psutil.pid_exists(document["pid"])

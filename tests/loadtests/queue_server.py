@@ -119,6 +119,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelInfer(self, request, context):
         if self.args.refuse:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.args.refuse)
+        if self.args.broken_after and self.queue.served >= self.args.broken_after:
+            await context.abort(grpc.StatusCode.INTERNAL, "Stub process 'queue_0' is not healthy.")
         if self.args.bound and len(self.queue.waiting) >= self.args.bound:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
         await self.queue.serve()
@@ -142,6 +144,7 @@ def main() -> None:
     parser.add_argument("--freeze-every-s", type=float, default=0.0)
     parser.add_argument("--freeze-s", type=float, default=0.0)
     parser.add_argument("--bound", type=int, default=0, help="longest queue; beyond it requests are UNAVAILABLE")
+    parser.add_argument("--broken-after", type=int, default=0, help="answer INTERNAL after this many inferences")
     parser.add_argument("--refuse", default="", help="answer every inference with this INVALID_ARGUMENT message")
     parser.add_argument("--not-ready", action="store_true")
     args = parser.parse_args()

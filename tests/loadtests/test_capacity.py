@@ -15,6 +15,7 @@ from queueing import md1_capacity_per_s
 
 from loadtests import CapacityRequest, Slo, find, write_report
 from loadtests.errors import BadRequestError, ResultsError, SloUnreachableError, TargetError
+from loadtests.resume import usable_points
 from loadtests.store import read_runs
 
 P99 = Slo.parse("p99=30ms")
@@ -168,18 +169,34 @@ def test_a_server_that_dies_leaves_the_points_so_far(start_queue, tmp_path, hast
     assert "partial" in write_report(tmp_path).read_text()
 
 
-def test_a_server_that_freezes_is_no_server_that_is_slow(start_queue, monkeypatch, hasty):
+def test_a_server_that_freezes_is_no_server_that_is_slow(start_queue, tmp_path, monkeypatch, hasty):
     queue = start_queue("--service-ms", "2")
-    monkeypatch.setattr("loadtests.capacity._SETTLE_S", 0.7)
+    monkeypatch.setattr("loadtests.settling._SETTLE_S", 0.7)
 
     def watch(point):
         if point.number == 0:
             threading.Timer(0.1, queue.process.send_signal, (signal.SIGSTOP,)).start()
 
-    result = find(CapacityRequest(queue.address, "queue", [P99], budget_s=30, timeout_s=0.3), on_point=watch)
+    request = CapacityRequest(queue.address, "queue", [P99], budget_s=30, timeout_s=0.3, folder=tmp_path)
+    result = find(request, on_point=watch)
     assert result.partial
     assert "no answer within" in result.reason
     assert len(result.points) >= 2
+    assert result.points[-1].stopped == "connection lost"  # it says nothing about the rate, and is measured again
+    assert usable_points(read_runs(tmp_path)[0]) == list(result.points[:-1])
+
+
+def test_a_model_that_breaks_is_no_model_that_is_slow(start_queue, monkeypatch, hasty):
+    """What Triton's python backend does for ever once a model's process was killed."""
+    queue = start_queue("--service-ms", "2", "--broken-after", "200")
+    monkeypatch.setattr("loadtests.settling._SETTLE_S", 0.5)
+    result = find(CapacityRequest(queue.address, "queue", [P99], budget_s=30))
+    assert result.partial
+    lost = "/s the server went away: queue refuses even a request sent alone: Stub process 'queue_0' is not healthy.; "
+    assert lost in result.reason
+    assert result.points[-1].stopped == "connection lost"
+    assert result.points[-1].took_s > 0.5  # waiting is of the budget
+    assert sum(point.took_s for point in result.points) < 10
 
 
 def test_ctrl_c_keeps_what_was_measured(start_queue, tmp_path, hasty):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 from queue_process import request
 
-from loadtests import Slo
+from loadtests import Slo, stream
 from loadtests.batch import Batch, unanswered
 from loadtests.errors import TargetLostError
+from loadtests.http2 import Http2Transport
 from loadtests.live import LiveGenerator
 from loadtests.mix import Mix
-from loadtests.record import Record
+from loadtests.record import DEADLINE_EXCEEDED, Record
 from loadtests.schedule import probe_seed
 from loadtests.traffic import scoped
 from loadtests.window import Window
@@ -55,6 +57,33 @@ def test_a_batch_survives_the_wire():
     assert np.array_equal(came.record.model, sent.record.model)
     assert came.waiting.model.tolist() == [1]
     assert came.messages == {"14": "full"}
+
+
+def test_the_end_of_a_stream_beside_a_frozen_server_waits_for_what_was_measured(start_queue, monkeypatch):
+    """And not as long again for what only kept the load up meanwhile."""
+    monkeypatch.setattr(stream, "DRAIN_S", 0.1)
+    queue, batches = start_queue("--service-ms", "2"), []
+
+    def connect(on_done):
+        return Http2Transport(queue.address, [request()], on_done, channels=1, timeout_s=1.5)
+
+    async def freeze_and_finish():
+        firing = stream.Stream(Mix((1,), (1.0,)), connect, batches.append, seed=0, timeout_s=1.5)
+        await firing.open()
+        running = asyncio.ensure_future(firing.run())
+        await asyncio.sleep(0)
+        firing.set_rate(100)
+        await asyncio.sleep(0.3)
+        queue.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(0.2)
+        firing.finish()
+        start = time.monotonic()
+        await running
+        return time.monotonic() - start
+
+    assert asyncio.run(freeze_and_finish()) < 2.5
+    ended = Record.merge([batch.record for batch in batches])
+    assert 5 < (ended.status == DEADLINE_EXCEEDED).sum() < 40
 
 
 def test_fires_at_the_rate_asked_for_and_drains(start_queue):

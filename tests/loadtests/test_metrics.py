@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from freezing import frozen
 
 from loadtests.errors import TargetError
 from loadtests.metrics import MetricsMeter, default_url, parse, summarise
@@ -52,6 +53,28 @@ def test_an_endpoint_that_is_not_there():
     assert meter.stop() is None
     with pytest.raises(TargetError, match=r"no metrics at http://127\.0\.0\.1:9"):
         MetricsMeter("http://127.0.0.1:9/metrics", required=True).start()
+
+
+def answers(meter) -> bool:
+    try:
+        meter.start()
+    except TargetError:
+        time.sleep(0.1)
+        return False
+    return meter.stop() is not None
+
+
+def test_an_endpoint_that_freezes_is_asked_again(small_server, monkeypatch):
+    meter = MetricsMeter(small_server.metrics_url, required=True)
+    until_s = time.monotonic() + 10
+    while not answers(meter) and time.monotonic() < until_s:  # Triton opens this port a little after it is ready
+        meter = MetricsMeter(small_server.metrics_url, required=True)
+    with frozen(small_server), monkeypatch.context() as patch:
+        patch.setattr("loadtests.metrics._TIMEOUT_S", 0.3)
+        meter.start()
+        assert meter.stop() is None
+    if small_server.metrics_url == meter._url:  # not started again
+        assert answers(meter)
 
 
 def test_only_tritons_own_port_is_guessed():

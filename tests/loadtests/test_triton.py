@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+
 import numpy as np
 import pytest
+from freezing import frozen
 
 from loadtests import CapacityRequest, Slo, find
 from loadtests.errors import TargetError
+from loadtests.fleet import Fleet
 from loadtests.job import Limits
+from loadtests.load import load
 from loadtests.payloads import from_metadata
 from loadtests.record import percentile
 from loadtests.schedule import payload_choices, poisson
 from loadtests.server_stats import difference
+from loadtests.shape import parse_shape
 from loadtests.target import Target
 from loadtests.worker import Worker, WorkerTarget
 
@@ -70,6 +77,24 @@ def test_finds_a_capacity_with_the_servers_figures(small_server, tmp_path, hasty
     assert all(point.queue_ms is not None and point.compute_ms > 0 for point in result.points)
     assert all(point.steps[0].model == "double" for point in result.points)
     assert result.settings["server_name"].startswith("triton")
+
+
+def test_what_was_recorded_before_triton_froze_is_kept(small_server, monkeypatch):
+    """It then does not tell its statistics either."""
+    monkeypatch.setattr("loadtests.target._FROZEN_S", 0.3)
+    with contextlib.ExitStack() as freeze:
+
+        def collect(*given, waiting=Fleet._collect):
+            threading.Timer(0.5, freeze.enter_context, [frozen(small_server)]).start()
+            waiting(*given)
+
+        monkeypatch.setattr(Fleet, "_collect", collect)
+        request = CapacityRequest(small_server.grpc_url, "double", [Slo.parse("p99=100ms")], timeout_s=0.4)
+        point = load(request, parse_shape("constant:100", 0.8))
+    assert (point.verdict, point.stopped) == ("fail", "connection lost")
+    assert point.reason.startswith(f"the server went away: {request.server} is reachable but frozen")
+    assert point.requests == 80
+    assert 5 < point.error_messages["DEADLINE_EXCEEDED: no answer within 0.4 s"] < 60
 
 
 def test_an_unknown_model_is_told_with_what_there_is(small_server):
