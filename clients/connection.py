@@ -59,20 +59,16 @@ class Connection(Generic[Flag, Names, Bound]):
         shared_memory: str | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self.addresses = (endpoint,) if isinstance(endpoint, str) else tuple(endpoint)
-        if not self.addresses or not all(self.addresses):
-            raise ValueError("no server to connect to: give 'host:port', or a list of them")
+        self.addresses = options.addresses(endpoint)
         self.endpoint = ", ".join(self.addresses)
         self.timeout_s, self.headers, self.tls, self.metrics = options.seconds(timeout_s), headers or {}, tls, metrics
         self.retries = retries or Retries()
         self.budget = Budget(self.retries)
-        if tls is None:
-            options.warn_if_insecure(self.addresses, stacklevel=3)
+        options.warn_if_insecure(self.addresses, tls, stacklevel=3)
         self.open = functools.partial(options.open_channel, self._grpc, tls, tls and tls.credentials())
         self._metadata = () if callable(self.headers) else options.as_metadata(self.headers)
         self._rotation: Rotation | None = None
-        self._opening = threading.Lock()
-        self._closed = threading.Event()
+        self._opening, self._closed = threading.Lock(), threading.Event()
         self.pool = RegionPool(shared_memory, self.addresses) if shared_memory is not None else None
 
     def is_ready(self) -> Flag:
@@ -125,11 +121,9 @@ class Connection(Generic[Flag, Names, Bound]):
         `retry` is false for what must not run twice; `server` pins it to one. Raises one of `clients.errors`.
         """
         rotation, metadata, failures = self._rotation or self.rotation(), self.metadata(headers), 0
-        timeout_s = left_s = self.timeout_s if timeout_s is None else timeout_s
-        if deadline_s is None:
-            deadline_s = time.monotonic() + timeout_s
-        else:
-            left_s = max(deadline_s - time.monotonic(), 0.0)
+        timeout_s, now_s = self.timeout_s if timeout_s is None else timeout_s, time.monotonic()
+        deadline_s = now_s + timeout_s if deadline_s is None else deadline_s
+        left_s = max(deadline_s - now_s, 0.0)
         self.budget.earn()
         while True:
             chosen = server or rotation.lone or rotation.pick()

@@ -6,7 +6,7 @@ import ipaddress
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,14 @@ class Retries:
     overloaded: bool = False
 
 
+def addresses(endpoint: str | Sequence[str]) -> tuple[str, ...]:
+    """One or several `host:port`. Raises ValueError for none."""
+    given = (endpoint,) if isinstance(endpoint, str) else tuple(endpoint)
+    if not given or not all(given):
+        raise ValueError("no server to connect to: give 'host:port', or a list of them")
+    return given
+
+
 def seconds(timeout_s: float) -> float:
     """A deadline for all calls. Raises ValueError for what is none: a call without one can wait for ever."""
     if not (isinstance(timeout_s, int | float) and 0 < timeout_s < math.inf):
@@ -120,9 +128,9 @@ def as_metadata(headers: Headers) -> Metadata:
     return tuple((name.lower(), value) for name, value in headers.items())
 
 
-def warn_if_insecure(addresses: tuple[str, ...], stacklevel: int) -> None:
+def warn_if_insecure(addresses: tuple[str, ...], tls: TLS | None, stacklevel: int) -> None:
     """Warn of plain text to other machines."""
-    far = [address for address in addresses if not _is_loopback(address)]
+    far = [address for address in addresses if tls is None and not _is_loopback(address)]
     if far:
         warnings.warn(
             f"requests to {', '.join(far)} travel unencrypted: pass tls=clients.TLS(ca='ca.pem') and start Triton with "

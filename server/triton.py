@@ -135,7 +135,7 @@ class TritonServer:
                     name for name in PORT_NAMES if why_not_free(self._options.address, getattr(self._options, name))
                 ]
                 self._discard()
-                if attempt < START_ATTEMPTS and any(self._ports[name] is None for name in taken):
+                if attempt < START_ATTEMPTS and any(not self._ports[name] for name in taken):
                     continue
                 raise
             except BaseException:

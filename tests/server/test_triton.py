@@ -95,6 +95,15 @@ def test_a_named_configuration_is_selected(tmp_path):
         assert client.model("double").spec.max_batch_size == 3
 
 
+def test_a_configuration_that_leaves_out_tensors_is_completed_from_the_graph(tmp_path):
+    write_double(tmp_path / "double")  # nothing but the backend
+    assert (tmp_path / "double" / "config.pbtxt").read_text().split() == ["backend:", '"onnxruntime"']
+    with TritonServer(tmp_path, stop_timeout_s=0) as server, Client(server.grpc_url) as client:
+        double = client.model("double")
+        assert (double.spec.max_batch_size, list(double.spec.inputs)) == (4, ["x"])
+        assert double(x=[[1, 2], [3, 4]])["y"].tolist() == [[2, 4], [6, 8]]
+
+
 OUTPUT = 'output [{name: "y" data_type: TYPE_FP32 dims: [-1, 2]}]'
 
 CONFIGS_THAT_CANNOT_LOAD = {
