@@ -1,9 +1,10 @@
 """Put MLPerf LoadGen beside our generator: `python tests/loadtests/beside_loadgen.py [queue | MODEL] ...`.
 
-Needs `pip install mlcommons-loadgen`. Both fire LoadGen's own arrivals at the same server, one after the other, at 60, 90
-and 105 % of its capacity, which theory knows for the exact queue (M/D/1) and a short search estimates for a model of
-model_repository/ (which must be exported) in an embedded Triton. With the arrivals the same, what differs is the measurement. The last
-columns say how late each generator was itself (p99). Rows go to results/loadgen.json, and the file is printed as Markdown. Nothing else should run.
+Needs `pip install mlcommons-loadgen`. Both fire LoadGen's own arrivals at the same server, one after the other, at 60,
+90 and 105 % of its capacity, which theory knows for the exact queue (M/D/1) and a short search estimates for a model of
+model_repository/ (which must be exported) in an embedded Triton. As the arrivals are the same, what differs is the
+measurement. The last column says how late each generator was itself (p99). Rows go to results/loadgen.json, and the
+whole file is printed as Markdown. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from loadtests.probing import Prober
 from loadtests.record import percentile
 from loadtests.schedule import poisson
 from loadtests.slo import Slo
-from loadtests.traffic import ModelShare, Traffic
+from loadtests.traffic import Traffic
 from server import TritonServer
 
 SERVICE_MS = 2.0
@@ -142,8 +143,8 @@ def row(server: Server, share: float, pair: Pair) -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown."""
-    titles = ["server, SLO", "rate", "seed", "p50 exact", "p50 LoadGen", "p50 Fathom", "p99 theory", "p99 exact", "p99 LoadGen",
-              "p99 Fathom", "over LoadGen / Fathom", "LoadGen", "Fathom", "sent late LoadGen / Fathom"]  # fmt: skip
+    titles = ["server", "rate", "seed", "p50 exact", "p50 LoadGen", "p50 Fathom", "p99 theory", "p99 exact",
+              "p99 LoadGen", "p99 Fathom", "over the limit", "LoadGen", "Fathom", "sent late"]  # fmt: skip
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for found in rows:
         theirs, ours = found["loadgen"], found["ours"]
@@ -152,8 +153,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         figures = [exact[0], theirs["p50_ms"], ours["p50_ms"], theory_ms, exact[1], theirs["p99_ms"], ours["p99_ms"]]
         cells = [f"{found['server']}, {found['slo']}", f"{found['rate_per_s']:.0f}/s ({found['share'] * 100:.0f} %)",
                  str(found["seed"]), *("-" if ms is None else f"{ms:.1f} ms" for ms in figures),
-                 f"{theirs['over']} / {ours['over']} of {found['requests']:,}", "VALID" if theirs["valid"] else "INVALID",
-                 ours["verdict"], f"{theirs['issue_delay_p99_ms']:.1f} / {ours['send_lag_p99_ms']:.1f} ms"]  # fmt: skip
+                 f"{theirs['over']} / {ours['over']} of {found['requests']:,}",
+                 "VALID" if theirs["valid"] else "INVALID", ours["verdict"],
+                 f"{theirs['issue_delay_p99_ms']:.1f} / {ours['send_lag_p99_ms']:.1f} ms"]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -1,7 +1,8 @@
 """MLPerf LoadGen's Server scenario against one KServe-v2 server, as a process that leaves LoadGen's logs in its folder.
 
-It asks through gRPC's own Python channel, as tritonclient's `async_infer` does, and so shares no code with the generator that it
-is put beside. Run by `support/loadgen_process.py`; prints how many answers were errors, which LoadGen cannot know.
+It asks through gRPC's own Python channel, as tritonclient's `async_infer` does, and so shares no code with the
+generator that it is put beside. Run by `support/loadgen_process.py`; prints how many answers were errors, which LoadGen
+cannot know.
 """
 
 from __future__ import annotations

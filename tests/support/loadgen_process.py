@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def run_loadgen(
         done = subprocess.run(
             mortal([sys.executable, str(SCENARIO), address, str(folder / "payloads.bin"), *words]),
             cwd=folder,
-            env={"PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             text=True,
             check=True,
