@@ -17,6 +17,7 @@ from beside_loadgen import QUEUE_SLO, SHARES, Pair, Server, exact_ms, fire_pair,
 from loadtests.payloads import from_metadata
 from loadtests.record import percentile
 from loadtests.schedule import poisson
+from loadtests.slo import Slo
 from loadtests.target import Target
 
 loadgen = pytest.mark.skipif(
@@ -58,16 +59,15 @@ def test_the_reference_queue(share, verdicts):
 @loadgen
 @pytest.mark.slow
 def test_a_real_triton(small_server):
-    """A model that answers at once."""
+    """A model that answers at once, under a limit that a busy machine does not reach."""
     with Target(small_server.grpc_url, "double") as target:
         pool = from_metadata(target.metadata(), target.config(), seed=0)
-    server = Server("double", small_server.grpc_url, "double", pool, QUEUE_SLO, 0.0)
+    server = Server("double", small_server.grpc_url, "double", pool, Slo.parse("p99=250ms"), 0.0)
     for _ in range(ATTEMPTS):
         pair = fire_pair(server, 100.0, 8.0, SEED)
         assert pair.loadgen.failed == pair.ours.errors == 0
         if calm(pair) and pair.loadgen.p50_ms == pytest.approx(pair.ours.p50_ms, abs=CLOSE_MS):
-            assert pair.loadgen.valid
-            assert pair.ours.verdict == "pass"
+            assert (pair.loadgen.valid, pair.ours.verdict) == (True, "pass")
             return
     pytest.fail(f"in the last of {ATTEMPTS} attempts: {pair}")
 
