@@ -84,9 +84,9 @@ def _read(log: Path) -> dict[str, Any]:
 
 def loadgen_arrivals_s(rate_per_s: float, duration_s: float, seed: int) -> np.ndarray:
     """LoadGen's schedule: std::mt19937 and libstdc++'s std::exponential_distribution, in whole nanoseconds from 0."""
-    bits = np.random.MT19937()
-    bits._legacy_seeding(seed)  # type: ignore[attr-defined]  # Knuth's initialisation, as the C++ standard has it
-    low, high = bits.random_raw(2 * round(2 * rate_per_s * duration_s + 100)).astype(float).reshape(-1, 2).T
+    draws = 2 * round(2 * rate_per_s * duration_s + 100)
+    words = np.random.RandomState(seed).randint(0, 1 << 32, draws, dtype=np.uint32)
+    low, high = words.astype(float).reshape(-1, 2).T
     gaps_ns = (-np.log(1 - (low + high * 2.0**32) / 2.0**64) / rate_per_s * 1e9).astype(np.int64)
     due_ns = np.concatenate([[0], np.cumsum(gaps_ns)])
     return due_ns[: int(np.argmax(due_ns >= duration_s * 1e9)) + 1] / 1e9
