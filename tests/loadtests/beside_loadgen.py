@@ -137,7 +137,8 @@ def row(server: Server, share: float, pair: Pair) -> dict[str, Any]:
         "rate_per_s": pair.rate_per_s, "seed": pair.seed, "requests": len(pair.arrivals_s), **known,
         "loadgen": asdict(pair.loadgen),
         "ours": {"p50_ms": ours.p50_ms, "p99_ms": ours.p99_ms, "over": ours.slos[0].over, "verdict": ours.verdict,
-                 "reason": ours.reason, "errors": ours.errors, "send_lag_p99_ms": ours.send_lag_p99_ms},
+                 "reason": ours.reason, "errors": ours.errors, "send_lag_p99_ms": ours.send_lag_p99_ms,
+                 "cpu_share": ours.generator_cpu_share},
     }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 It asks through gRPC's own Python channel, as tritonclient's `async_infer` does, and so shares no code with the
 generator that it is put beside. Run by `support/loadgen_process.py`; prints how many answers were errors, which LoadGen
-cannot know.
+cannot know, and how busy the process was.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import time
 from pathlib import Path
 
 import grpc
@@ -61,10 +62,12 @@ def main() -> None:
 
         system = loadgen.ConstructSUT(issue, lambda: None)
         library = loadgen.ConstructQSL(len(payloads), len(payloads), lambda _: None, lambda _: None)
+        began_s, cpu_s = time.monotonic(), time.process_time()
         loadgen.StartTest(system, library, settings)
+        cpu_share = (time.process_time() - cpu_s) / (time.monotonic() - began_s)
         loadgen.DestroyQSL(library)
         loadgen.DestroySUT(system)
-    print(json.dumps({"failed": len(failed)}))
+    print(json.dumps({"failed": len(failed), "cpu_share": cpu_share}))
 
 
 if __name__ == "__main__":

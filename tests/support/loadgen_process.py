@@ -28,7 +28,7 @@ _DELAY = re.compile(r'"issue_delay":(\d+)')
 
 @dataclass(frozen=True)
 class LoadGenResult:
-    """Figures of LoadGen's own logs, but for `failed`."""
+    """Figures of LoadGen's own logs, but for the last two."""
 
     valid: bool
     p50_ms: float
@@ -40,6 +40,8 @@ class LoadGenResult:
     issue_delay_p99_ms: float
     """How late LoadGen itself was, from its trace."""
     failed: int
+    cpu_share: float
+    """Of one core, while it ran."""
 
 
 def run_loadgen(
@@ -72,7 +74,7 @@ def run_loadgen(
         requests=said["result_query_count"],
         generated_ns=said["generated_query_duration"],
         issue_delay_p99_ms=percentile(np.asarray(delays_ns, dtype=float) / 1e6, 0.99),
-        failed=json.loads(done.stdout.splitlines()[-1])["failed"],
+        **json.loads(done.stdout.splitlines()[-1]),
     )
 
 
