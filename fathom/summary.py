@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fathom.output import out, say_as
 from loadtests import explain
+from loadtests.bearing import late_at_any_rate
 from loadtests.result import CapacityResult
 from loadtests.slo import as_asked, describe_slos
 
@@ -43,7 +44,8 @@ def sentences(result: CapacityResult) -> list[tuple[str, str]]:
         text = f"{result.capacity_estimate_per_s:,.1f}/s, 95 % between {low:,.1f} and {high:,.1f}: "
         shown.append(("estimated", f"{text}where all probes together put the edge, which none of them proves"))
     elif result.capacity_per_s is not None:
-        shown.append(("estimated", "none: no rate that was tried was too high"))
+        why = late_at_any_rate(result.points) or "no rate that was tried was too high"
+        shown.append(("estimated", f"none: {why}"))
     if warning := explain.warn(result):
         shown.append(("mind", warning))
     if result.partial:

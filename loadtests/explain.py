@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 
 from loadtests.attempt import likely_to_pass
+from loadtests.bearing import late_at_any_rate
 from loadtests.result import CapacityResult, lowest_judged
 from loadtests.slo import as_asked, describe_slos, format_rate
 from loadtests.verdict import required_requests
@@ -27,9 +28,9 @@ def certified(result: CapacityResult) -> str:
     slos, best = describe_slos(result.slos), result.certificate
     if best is not None:
         return (
-            f"Certified means: {best.requests:,} requests at {format_rate(best.rate_per_s)}, with a seed of their own, "
-            f"kept {slos} so clearly that a server which does not keep it would look this good at most one time in a "
-            "hundred."
+            f"Certified means: {best.requests:,} requests at {format_rate(best.rate_per_s)}, with a seed of their own "
+            f"and for {best.seconds:,.0f} s, kept {slos} so clearly that a server which does not keep it would look "
+            "this good at most one time in a hundred."
         )
     if result.verdict == "fail":
         return f"No rate is certified: {result.reason}{missed_by(result)}."
@@ -57,6 +58,8 @@ def missed_by(result: CapacityResult) -> str:
 def estimated(result: CapacityResult) -> str:
     """What the estimate means, and why it differs from the certified rate; empty where there is nothing to say."""
     best, interval = result.capacity_estimate_per_s, result.capacity_estimate_interval_per_s
+    if contradicted := late_at_any_rate(result.points):  # without a certificate it has been said
+        return f"There is no estimate: {contradicted}." if result.capacity_per_s is not None else ""
     if best is None or interval is None:
         known = result.capacity_per_s is not None
         return "No tested rate was too high, so how much more it holds is not known." if known else ""
@@ -89,6 +92,8 @@ def worth_more(result: CapacityResult) -> tuple[int, float] | None:
     """After how many more minutes a higher rate would probably be certified, and which, by the curve the estimate rests
     on; None where half an hour is not enough."""
     best_per_s = result.capacity_per_s or 0.0
+    if result.capacity_estimate_per_s is None:
+        return None
     for minutes in _MINUTES:
         rate_per_s = likely_to_pass(result.points, result.slos, minutes * 60.0, best_per_s, likely=_LIKELY)
         if rate_per_s > best_per_s * _WORTH:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loadtests.bearing import late_at_any_rate
 from loadtests.certify import Certificate, certificates
 from loadtests.estimate import Estimate, estimate
 from loadtests.point import Point
@@ -28,7 +29,8 @@ class CapacityResult:
     capacity_per_s: float | None
     """Certified: the highest rate whose confirmation passed at 99 % confidence. None when no rate did."""
     capacity_estimate_per_s: float | None
-    """From all points together. None when no rate was found too high (or none low enough)."""
+    """From all points together. None when no rate was found too high (or none low enough), or when the rate has no
+    bearing on lateness (`loadtests.bearing`)."""
     capacity_estimate_interval_per_s: tuple[float, float] | None
     """95 % of the probability."""
     verdict: Verdict
@@ -96,7 +98,7 @@ def summarise(
 ) -> CapacityResult:
     """The result that these points support. `partial` says why the search ended early, empty when it did not."""
     confirmed = next(iter(certificates(points)), None)
-    fitted = estimate(points, slos)
+    fitted = None if late_at_any_rate(points) else estimate(points, slos)
     verdict, reason = _verdict(points, confirmed, fitted, advise=not partial)
     return CapacityResult(
         model=model,
@@ -131,6 +133,8 @@ def _verdict(
     if not any(point.passes for point in whole):
         lowest = lowest_judged(whole)
         return "fail", f"even {format_rate(lowest.rate_per_s)} is too much: {lowest.reason}"
+    if contradicted := late_at_any_rate(points):
+        return "undecided", f"no rate was confirmed: {contradicted}"
     advice = "; a longer budget would certify a rate" if advise else ""
     if fitted is None:
         return "undecided", f"no rate was confirmed ({last.reason}){advice}"

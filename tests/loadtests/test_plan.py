@@ -21,7 +21,7 @@ SLO = Slo.parse("p99=50ms")
 
 def point(rate_per_s, p99_ms, phase="bisect", **changes):
     made = simulate(Probe(0, phase, rate_per_s, 2000, 1), SLO, 1e-6, None)
-    return dataclasses.replace(made, p99_ms=p99_ms, **changes)
+    return dataclasses.replace(made, p99_ms=p99_ms, **{"took_s": 2.0, **changes})
 
 
 def result(points, **settings):

@@ -88,7 +88,7 @@ def test_the_estimate_holds_on_a_machine_that_stalls(exponential):
 
 
 def test_a_confirmation_that_was_spoiled_does_not_lower_the_next():
-    searching, rates = search(Plan((P99,), 500.0, 1, budget_s=60)), []
+    searching, rates = search(Plan((P99,), 500.0, 1, budget_s=120)), []
     probe = next(searching)
     while len(rates) < 3:
         confirms = probe.phase == "confirm"

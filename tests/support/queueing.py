@@ -37,6 +37,17 @@ def in_batches_s(arrivals_s: np.ndarray, fixed_s: float, per_request_s: float, m
     return latencies_s
 
 
+def freezing_s(arrivals_s: np.ndarray, service_s: float, every_s: float, freeze_s: float) -> np.ndarray:
+    """Time in the system where the server stands still for `freeze_s` in every `every_s`, from a moment that differs
+    from schedule to schedule."""
+    phase_s = float(np.random.default_rng(int(arrivals_s[-1] * 1e9)).uniform(0, every_s))
+    works_s = every_s - freeze_s
+    periods, within_s = np.divmod(arrivals_s + phase_s, every_s)
+    came_s = periods * works_s + np.minimum(within_s, works_s)  # by a clock that runs while the server works
+    done_s = came_s + sojourn_s(came_s, np.full(len(arrivals_s), service_s))
+    return done_s + np.ceil(done_s / works_s - 1) * freeze_s - phase_s - arrivals_s
+
+
 def simulated_capacity_per_s(
     server: Callable[[np.ndarray], np.ndarray], limit_s: float, share: float, low: float, high: float
 ) -> float:
