@@ -56,7 +56,8 @@ class SloJudgement:
         text += f"{self.slo.allowed_share * 100:.10g} %)"
         if self.verdict == "undecided" and self.dependence > _RUNS:
             independent = self.requests / self.dependence
-            text += f"; slow ones come in runs, so this tells as much as {independent:,.0f} independent requests"
+            text += f"; slow ones come in runs, so this tells as much as {independent:,.0f} independent "
+            text += "request" if round(independent) == 1 else "requests"
         if self.verdict == "undecided" and self.requests_to_decide:
             text += f"; about {self.requests_to_decide:,} requests would decide"
         return text

@@ -103,6 +103,7 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output [ { name: "together" data_type: TYPE_INT64 dims: [ 1 ] } ]
         output [ { name: "same" data_type: TYPE_FP32 dims: [ 1 ] } ]
         instance_group [ { count: 1 kind: KIND_CPU } ]
+        dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 400000 }
         parameters { key: "rows_per_run" value { string_value: "2" } }
         """
     )

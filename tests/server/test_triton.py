@@ -1,5 +1,6 @@
 """The embedded server: readiness, coexistence, and one clear sentence for everything that can keep it from starting."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from complete_server import complete_server
 from python_models import write_nap
 from small_models import DOUBLE_CONFIG, write_double
 
-from clients import Client
+from clients import AsyncClient, Client
 from server import ServerDiedError, ServerStartError, TritonServer, TritonServerError
 
 
@@ -60,6 +61,17 @@ def test_a_batch_is_computed_in_runs_of_so_many_rows(small_server):
         answers = client.model("in_runs")(x=np.arange(5, dtype=np.float32)[:, None])
     assert answers["together"].ravel().tolist() == [2, 2, 2, 2, 1]
     assert answers["same"].ravel().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_requests_that_wait_are_joined_into_such_runs(small_server):
+    async def ask():
+        async with AsyncClient(small_server.grpc_url) as client:
+            in_runs = await client.model("in_runs")
+            return await asyncio.gather(*(in_runs(x=[[n]]) for n in range(4)))
+
+    answers = asyncio.run(ask())
+    assert [answer["together"].item() for answer in answers] == [2, 2, 2, 2]
+    assert [answer["same"].item() for answer in answers] == [0, 1, 2, 3]
 
 
 def test_it_listens_on_the_loopback_interface_only(small_server):

@@ -130,7 +130,7 @@ class TritonPythonModel:
         if self.device_io is not None and (self.batched or len(requests) == 1):
             return [pb_utils.InferenceResponse(tensors) for tensors in self.device_io.run(requests, self.run_options)]
         feeds = [self._feed(request) for request in requests]
-        if len(feeds) == 1 or self.rows_per_run:
+        if len(feeds) == 1 or self.rows_per_run == 1:
             return [self._answer(request, self._compute(feed)) for request, feed in zip(requests, feeds, strict=True)]
         if not self.batched:
             return [self._run([request])[0] for request in requests]
