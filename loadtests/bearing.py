@@ -19,19 +19,34 @@ _ENOUGH = 2
 
 def late_at_any_rate(points: Sequence[Point]) -> str:
     """What contradicts a capacity, as a sentence; empty where nothing does."""
-    held = [point.rate_per_s for point in points if point.passes and point.believed]
+    failed = _contradicting(points)
+    if not failed:
+        return ""
+    lowest_per_s, held_per_s = min(point.rate_per_s for point in failed), _highest_held_per_s(points)
+    return (
+        f"{len(failed)} probes failed at rates down to {format_rate(lowest_per_s)}, although {format_rate(held_per_s)} "
+        "held in another: what makes requests late here comes and goes with time more than with the rate, as where a "
+        "server freezes or its machine does something else; the latency over time in the report shows when"
+    )
+
+
+def longest_until_late_s(points: Sequence[Point]) -> float:
+    """How long the probes that contradict a capacity went on, at most, until they had failed; 0 without such."""
+    return max((point.requests / point.rate_per_s for point in _contradicting(points)), default=0.0)
+
+
+def _contradicting(points: Sequence[Point]) -> list[Point]:
+    held_per_s = _highest_held_per_s(points)
     failed = [
-        point.rate_per_s
+        point
         for point in points
         if point.verdict == "fail"
         and not point.passes
         and point.stopped != "connection lost"
-        and point.rate_per_s * _WELL_BELOW < max(held, default=0.0)
+        and point.rate_per_s * _WELL_BELOW < held_per_s
     ]
-    if len(failed) < _ENOUGH:
-        return ""
-    return (
-        f"{len(failed)} probes failed at rates down to {format_rate(min(failed))}, although {format_rate(max(held))} "
-        "held in another: what makes requests late here comes and goes with time more than with the rate, as where a "
-        "server freezes or its machine does something else; the latency over time in the report shows when"
-    )
+    return failed if len(failed) >= _ENOUGH else []
+
+
+def _highest_held_per_s(points: Sequence[Point]) -> float:
+    return max((point.rate_per_s for point in points if point.passes and point.believed), default=0.0)

@@ -5,7 +5,8 @@ twice, so each look is taken at 99.5 %: together they certify a rate that does n
 
 The statistics know nothing of what happens every few seconds: between two freezes of a server a short look is clean,
 however many requests it has. So the looks of a certificate last ten seconds together, or an eighth of the search until
-then where that is shorter. What happens more rarely than that they cannot see.
+then where that is shorter. What happens more rarely than that they cannot see. Where other probes show that lateness
+comes and goes with time, they last twice as long as the longest of these took to show it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from loadtests.bearing import longest_until_late_s
 from loadtests.point import Point, SloCount
 from loadtests.slo import Slo
 from loadtests.verdict import CONFIDENCE, judge_counts, requests_to_pass
@@ -20,6 +22,7 @@ from loadtests.verdict import CONFIDENCE, judge_counts, requests_to_pass
 LOOKS = 2
 LOOK_CONFIDENCE = 1 - (1 - CONFIDENCE) / LOOKS
 LEAST_S, LEAST_SHARE = 10.0, 1 / 8
+_TWICE = 2.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def _certificate(points: Sequence[Point], rate_per_s: float) -> Certificate | No
     looks = _looks(points, rate_per_s)
     for count in range(1, len(looks) + 1):
         together = looks[:count]
-        if _in_order(together) and _passes(together) and _lasted_s(together) >= _least_s(points, together[-1]):
+        searched_s = sum(point.took_s for point in points[: points.index(together[-1]) + 1])
+        if _in_order(together) and _passes(together) and _lasted_s(together) >= least_s(points, searched_s):
             return Certificate(rate_per_s, together)
     return None
 
@@ -88,9 +92,9 @@ def _lasted_s(looks: Sequence[Point]) -> float:
     return sum(point.requests / point.rate_per_s for point in looks)
 
 
-def _least_s(points: Sequence[Point], last: Point) -> float:
-    until = points[: points.index(last) + 1]
-    return min(LEAST_S, LEAST_SHARE * sum(point.took_s for point in until))
+def least_s(points: Sequence[Point], searched_s: float) -> float:
+    """How long the looks of a certificate have to last in a search that has taken so long until then."""
+    return max(min(LEAST_S, LEAST_SHARE * searched_s), _TWICE * longest_until_late_s(points))
 
 
 def _looks(points: Sequence[Point], rate_per_s: float) -> tuple[Point, ...]:

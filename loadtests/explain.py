@@ -28,9 +28,9 @@ def certified(result: CapacityResult) -> str:
     slos, best = describe_slos(result.slos), result.certificate
     if best is not None:
         return (
-            f"Certified means: {best.requests:,} requests at {format_rate(best.rate_per_s)} over {best.seconds:,.0f} s, "
-            f"with a seed of their own, kept {slos} so clearly that a server which does not keep it would look this good "
-            "at most one time in a hundred."
+            f"Certified means: {best.requests:,} requests at {format_rate(best.rate_per_s)} over {best.seconds:,.0f} "
+            f"s, with a seed of their own, kept {slos} so clearly that a server which does not keep it would look "
+            "this good at most one time in a hundred."
         )
     if result.verdict == "fail":
         return f"No rate is certified: {result.reason}{missed_by(result)}."

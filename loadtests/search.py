@@ -16,7 +16,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 from loadtests.attempt import likely_to_pass
-from loadtests.certify import LEAST_S, LEAST_SHARE, certificates, is_certified, missing_requests
+from loadtests.certify import certificates, is_certified, least_s, missing_requests
 from loadtests.errors import BadRequestError
 from loadtests.estimate import estimate
 from loadtests.point import Phase, Point, Probe
@@ -226,18 +226,18 @@ def _confirm(state: _State, low: float) -> Searching:
     tried, failures = bool(certified or refused), 0
     # What cannot pass even when clean is not worth its time, except as the one look that everybody gets.
     fewest = max(required_requests(slo.percentile, 0) for slo in plan.slos)
-    least_s = min(LEAST_S, LEAST_SHARE * plan.budget_s)
     while state.left_s > _LEAST_LEFT * plan.budget_s and certified < plan.max_per_s:
         likely = _LIKELY if certified else _SURE
         wanted_per_s = likely_to_pass(state.points, plan.slos, state.left_s, low, likely=likely)
         rate_per_s = min(wanted_per_s, ceiling)
-        if tried and (rate_per_s * state.left_s < fewest or state.left_s < least_s):
+        least = least_s(state.points, plan.budget_s)
+        if tried and (rate_per_s * state.left_s < fewest or state.left_s < least):
             return
         if rate_per_s <= certified * (1 + plan.tolerance):
             if not (yield from _refine(state)):
                 return
             continue
-        seconds = max((_LATER_SHARE if tried else _FIRST_SHARE) * state.left_s, least_s)
+        seconds = max((_LATER_SHARE if tried else _FIRST_SHARE) * state.left_s, least)
         point = yield from _fire(state, "confirm", rate_per_s, seconds)
         tried = True
         missing = missing_requests(state.points, rate_per_s)

@@ -63,3 +63,19 @@ def test_a_certificate_rests_on_an_eighth_of_the_search_or_ten_seconds():
     assert not is_certified(points(40.0, 4.0), 200.0)
     assert not is_certified(points(500.0, 9.0), 200.0)
     assert is_certified(points(500.0, 10.5), 200.0)
+
+
+def test_where_probes_contradict_a_capacity_a_certificate_takes_twice_as_long_as_they_took():
+    def probe(number, phase, rate_per_s, seconds, **changes):
+        point = simulate(Probe(number, phase, rate_per_s, round(rate_per_s * seconds), number), P99, 0.001, None)
+        return dataclasses.replace(point, took_s=seconds, **changes)
+
+    failed = {"verdict": "fail", "passes": False, "stopped": "hopeless"}
+    before = [
+        probe(0, "bisect", 450.0, 2.0),
+        probe(1, "confirm", 250.0, 9.0, **failed),
+        probe(2, "confirm", 200.0, 9.0, **failed),
+    ]
+    for seconds, certified in ((11.0, False), (17.0, False), (19.0, True)):
+        assert is_certified([*before, probe(3, "confirm", 160.0, seconds)], 160.0) == certified
+        assert is_certified([*before[:2], probe(3, "confirm", 160.0, seconds)], 160.0)
