@@ -62,6 +62,8 @@ class ServerError(InferenceError):
 
 _QUEUE_WORDS = ("Exceeds maximum queue size", "Request timeout expired")
 _SILENCE_WORDS = ("before receiving SETTINGS frame", "Handshake read failed (Endpoint closing)")  # the latter with TLS
+# Of a stream that ended without a status: a proxy whose server died in the middle of the answer does that.
+_BROKEN_WORDS = ("Stream removed", "RST_STREAM")
 _UNLOADED_WORDS = ("unknown model", "not ready", "has no available versions")
 
 
@@ -117,6 +119,8 @@ def _classify(
         return Unreachable, f"cannot reach {endpoint}: {_why(details)}"
     if status in (code.UNAUTHENTICATED, code.PERMISSION_DENIED):
         return ServerError, f"{at} refused access ({status.name}): {details}; pass headers={{'authorization': TOKEN}}"
+    if status in (code.UNKNOWN, code.INTERNAL, code.CANCELLED) and any(words in details for words in _BROKEN_WORDS):
+        return Unreachable, f"cannot reach {endpoint}: the connection broke in the middle of an answer ({details})"
     if status is code.CANCELLED:
         return ServerError, f"the request to {at} was cancelled: the client was closed, or the server gave it up"
     return ServerError, f"{at} failed ({status.name}): {details}"

@@ -53,6 +53,15 @@ SAID = [
     (CODE.INVALID_ARGUMENT, "unexpected shape for input 'x'", InvalidInput, "unexpected shape"),
     (CODE.DEADLINE_EXCEEDED, "Deadline Exceeded", DeadlineExceeded, "within 2 s: raise timeout_s"),
     (CODE.CANCELLED, "Channel closed!", ServerError, "the client was closed"),
+    (
+        CODE.UNKNOWN,
+        "Stream removed (Data frame with END_STREAM flag received)",
+        Unreachable,
+        "in the middle of an answer",
+    ),
+    (CODE.INTERNAL, "Received RST_STREAM with error code 2", Unreachable, "in the middle of an answer"),
+    (CODE.CANCELLED, "Received RST_STREAM with error code 8", Unreachable, "in the middle of an answer"),
+    (CODE.UNKNOWN, "the model raised", ServerError, "(UNKNOWN): the model raised"),
     (CODE.INTERNAL, "the model raised", ServerError, "(INTERNAL): the model raised"),
 ]
 

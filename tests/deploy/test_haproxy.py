@@ -76,7 +76,7 @@ def fire(client: Client, requests: int, third: threading.Event) -> tuple[dict[st
             answer = model(x=[[number, 1.0]], timeout_s=20.0)
             assert answer["y"].tolist() == [[2.0 * number, 2.0]]
         except InferenceError as error:
-            errors[type(error).__name__] += 1
+            errors[f"{type(error).__name__}: {error} ({error.status}, {error.details})"] += 1
         finally:
             if number == requests // 3:
                 third.set()
