@@ -119,7 +119,7 @@ def _classify(
         return Unreachable, f"cannot reach {endpoint}: {_why(details)}"
     if status in (code.UNAUTHENTICATED, code.PERMISSION_DENIED):
         return ServerError, f"{at} refused access ({status.name}): {details}; pass headers={{'authorization': TOKEN}}"
-    if status in (code.UNKNOWN, code.INTERNAL, code.CANCELLED) and any(words in details for words in _BROKEN_WORDS):
+    if status in (code.UNKNOWN, code.INTERNAL) and any(words in details for words in _BROKEN_WORDS):
         return Unreachable, f"cannot reach {endpoint}: the connection broke in the middle of an answer ({details})"
     if status is code.CANCELLED:
         return ServerError, f"the request to {at} was cancelled: the client was closed, or the server gave it up"

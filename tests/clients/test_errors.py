@@ -60,7 +60,6 @@ SAID = [
         "in the middle of an answer",
     ),
     (CODE.INTERNAL, "Received RST_STREAM with error code 2", Unreachable, "middle of an answer"),
-    (CODE.CANCELLED, "Received RST_STREAM with error code 8", Unreachable, "middle of an answer"),
     (CODE.UNKNOWN, "the model raised", ServerError, "(UNKNOWN): the model raised"),
     (CODE.INTERNAL, "the model raised", ServerError, "(INTERNAL): the model raised"),
 ]
