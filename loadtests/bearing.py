@@ -49,4 +49,4 @@ def _contradicting(points: Sequence[Point]) -> list[Point]:
 
 
 def _highest_held_per_s(points: Sequence[Point]) -> float:
-    return max((point.rate_per_s for point in points if point.passes and point.believed), default=0.0)
+    return max((point.rate_per_s for point in points if point.holds), default=0.0)

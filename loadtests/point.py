@@ -152,6 +152,11 @@ class Point:
         return self.verdict != "invalid" or bool(self.punctual)
 
     @property
+    def holds(self) -> bool:
+        """Whether the server kept the SLOs, as far as it tells."""
+        return self.passes and self.believed
+
+    @property
     def counts(self) -> tuple[SloCount, ...]:
         """What tells most about the server."""
         return self.punctual or self.slos

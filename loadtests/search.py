@@ -114,10 +114,6 @@ def _fire(state: _State, phase: Phase, rate_per_s: float, seconds: float) -> Gen
     return point
 
 
-def _holds(point: Point) -> bool:
-    return point.passes and point.believed
-
-
 def _decided(point: Point) -> bool:
     """Whether more requests would show the same way."""
     if not point.punctual:
@@ -134,7 +130,7 @@ def _quick_s(plan: Plan) -> float:
 def _bracket(known: Sequence[Point]) -> tuple[float | None, float | None]:
     """The lowest rate that did not hold and the highest below it that did, where there are such."""
     high = min((point.rate_per_s for point in known if not point.passes), default=None)
-    below = [point.rate_per_s for point in known if _holds(point) and (high is None or point.rate_per_s < high)]
+    below = [point.rate_per_s for point in known if point.holds and (high is None or point.rate_per_s < high)]
     return max(below, default=None), high
 
 
@@ -150,7 +146,7 @@ def _double(state: _State, held: float | None = None) -> Generator[Probe, Point,
         point = yield from _fire(state, "double", rate_per_s, seconds)
         if not (point.passes or _decided(point)):  # falling behind, or a few over: a longer look tells
             point = yield from _fire(state, "double", rate_per_s, _LONGER * seconds)
-        if _holds(point):
+        if point.holds:
             low = rate_per_s
             if rate_per_s >= plan.max_per_s or (high is not None and (retried or not spoiled)):
                 break
@@ -171,9 +167,9 @@ def _look_again(state: _State, low: float, high: float) -> Generator[Probe, Poin
     while not any(point.rate_per_s == low and point.verdict == "pass" for point in state.points):
         if state.left_s <= (1 - _EXPLORE_SHARE) * state.plan.budget_s:
             break
-        if _holds((yield from _fire(state, "double", low, _LONGER * _quick_s(state.plan)))):
+        if (yield from _fire(state, "double", low, _LONGER * _quick_s(state.plan))).holds:
             break
-        held = [point.rate_per_s for point in state.points if point.rate_per_s < low and _holds(point)]
+        held = [point.rate_per_s for point in state.points if point.rate_per_s < low and point.holds]
         low, high = max(held, default=low / 2), low
     return low, high
 
@@ -193,7 +189,7 @@ def _bisect(state: _State, low: float, high: float) -> Generator[Probe, Point, f
         seconds = max(explore_left_s / max(steps, 2) / 2, _QUICK_S)
         rate_per_s = math.sqrt(low * high)
         point = yield from _fire(state, "bisect", rate_per_s, seconds)
-        holds, decided = _holds(point), _decided(point)
+        holds, decided = point.holds, _decided(point)
         if not decided:
             again = yield from _fire(state, "bisect", rate_per_s, seconds)
             holds, decided = _together(point, again)
