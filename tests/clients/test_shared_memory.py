@@ -309,8 +309,8 @@ def test_size_classes_waste_at_most_a_quarter_and_a_page(size):
     assert size_class(size_class(size)) == size_class(size)
 
 
-@pytest.mark.parametrize(("count", "used"), [(20, 3), pytest.param(1000, 250, marks=pytest.mark.slow)])
-def test_clients_killed_at_random_leave_nothing(repository_of, count, used):
+@pytest.mark.parametrize("count", [20, pytest.param(1000, marks=pytest.mark.slow)])
+def test_clients_killed_at_random_leave_nothing(repository_of, count):
     """Triton 2.51 can crash when a request is cancelled, as a killed client's is (docs/server.md): it is restarted."""
     crashes = 0
     repository = repository_of("large")
@@ -333,7 +333,7 @@ def test_clients_killed_at_random_leave_nothing(repository_of, count, used):
             f"\n{count} clients killed, {sum(n > 0 for n in answered)} after an answer, {sum(answered)} answers; "
             f"Triton crashed {crashes} times; before the sweep {len(left)} names in {FOLDER}, {len(known)} there"
         )
-        assert sum(n > 0 for n in answered) >= used
+        assert sum(n > 0 for n in answered) >= count // 2
         with Client(url, shared_memory="system") as client:
             assert np.array_equal(client.model("large")(x=LARGE)["y"], LARGE)
             assert len(registered(url)) == 1

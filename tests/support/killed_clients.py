@@ -1,6 +1,7 @@
 """Fork clients that use shared memory, and kill each at a random moment: `python killed_clients.py URL COUNT SEED`.
 
-Prints how many answers each had had when it was killed. This process never opens a connection itself, so that its forks
+The moment counts from its start for every other client, and for the rest from their first answer. Prints how many
+answers each had had when it was killed. This process never opens a connection itself, so that its forks
 can; they share its imports, which makes a client cost a few milliseconds.
 """
 
@@ -20,6 +21,7 @@ from clients import Client, InferenceError
 
 AT_A_TIME = 8
 LONGEST_LIFE_S = 0.25
+ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
 def live(url: str, answered: mmap.mmap, slot: int) -> None:
@@ -43,9 +45,14 @@ def main(url: str, count: int, seed: int) -> None:
     rng = random.Random(seed)
     answered = mmap.mmap(-1, 4 * count)
     deaths: dict[int, float] = {}
+    waiting: dict[int, int] = {}  # for its first answer: process and slot
     slot = 0
-    while slot < count or deaths:
-        while slot < count and len(deaths) < AT_A_TIME:
+
+    def answers(of: int) -> int:
+        return int(struct.unpack_from("i", answered, 4 * of)[0])
+
+    while slot < count or deaths or waiting:
+        while slot < count and len(deaths) + len(waiting) < AT_A_TIME:
             pid = os.fork()
             if pid == 0:
                 try:
@@ -54,8 +61,14 @@ def main(url: str, count: int, seed: int) -> None:
                     traceback.print_exc()
                 finally:
                     os._exit(1)
-            deaths[pid] = time.monotonic() + rng.uniform(0, LONGEST_LIFE_S)
+            if slot % 2:
+                waiting[pid] = slot
+            else:
+                deaths[pid] = time.monotonic() + rng.uniform(0, LONGEST_LIFE_S)
             slot += 1
+        for pid in [pid for pid, of in waiting.items() if answers(of) or os.waitid(os.P_PID, pid, ENDED) is not None]:
+            del waiting[pid]
+            deaths[pid] = time.monotonic() + rng.uniform(0, LONGEST_LIFE_S)
         for pid in [pid for pid, at_s in deaths.items() if at_s <= time.monotonic()]:
             del deaths[pid]
             os.kill(pid, signal.SIGKILL)
