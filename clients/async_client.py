@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any
 
 import grpc.aio
@@ -56,9 +55,7 @@ class AsyncClient(Connection[Later[bool], Later[list[str]], Later[AsyncModel]]):
         """Hand a coroutine of this package to the caller, who awaits it."""
         return asking
 
-    async def send(
-        self, server: Server, method: Callable[..., Any], request: Any, timeout_s: float, metadata: Metadata
-    ) -> Any:
+    async def send(self, server: Server, method: Any, request: Any, timeout_s: float, metadata: Metadata) -> Any:
         """The answer to a request, or the gRPC error."""
         if self._closed.is_set():
             raise ValueError(CLOSED)

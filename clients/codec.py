@@ -44,6 +44,12 @@ def encode(
     bytes of inputs that are `placed` stay where they are. Raises InvalidInput, naming the tensor and the expected shape
     and type, before anything is sent.
     """
+    if len(inputs) == 1 and outputs is None and placed is None and not (classes or request_id or parameters):
+        ((name, array),) = inputs.items()
+        if type(array) is np.ndarray and array.flags.c_contiguous:
+            begin, seen = spec.heads.get((name, array.shape, array.dtype), (b"", False))
+            if seen:
+                return b"".join((begin, array.data))
     outputs = None if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
     asked = (outputs, classes, placed and placed.key())
     head, numbers = spec.heads.get((asked, _signature(inputs)), (b"", False))
@@ -53,6 +59,9 @@ def encode(
         if (known := spec.heads.get(key)) is None:
             plain = all(array.dtype.kind in "iufb" for array in inputs.values())  # texts are looked at every time
             known = _keep(spec.heads, key, (_head(spec, inputs, outputs, classes, placed), plain))
+            if plain and len(inputs) == 1 and asked == (None, 0, None):
+                begin = known[0] + _prefix(_RAW_INPUT, next(iter(inputs.values())).nbytes)
+                _keep(spec.heads, key[1], (begin, True))
         head, _ = known
     parts = [head]
     for name, array in inputs.items():
@@ -152,12 +161,11 @@ def decode(spec: ModelSpec, answer: bytes, placed: Placement | None = None) -> O
     Outputs that are `placed` are read from there. Raises ServerError for an answer that makes no sense.
     """
     outputs: Outputs = {}
-    known = spec.layouts.get(len(answer), ()) if placed is None else ()
-    for at, text, name, dtype, shape in known:
-        if not answer.startswith(text, at - len(text)):
-            break
+    for begin, text, at, name, dtype, shape in spec.layouts.get(len(answer), ()) if placed is None else ():
+        if not answer.startswith(text, begin):
+            return _parse(spec, answer, placed)
         outputs[name] = np.ndarray(shape, dtype, answer, at)
-    return outputs if known and len(outputs) == len(known) else _parse(spec, answer, placed)
+    return outputs or _parse(spec, answer, placed)
 
 
 def _parse(spec: ModelSpec, answer: bytes, placed: Placement | None) -> Outputs:
@@ -189,7 +197,7 @@ def _parse(spec: ModelSpec, answer: bytes, placed: Placement | None) -> Outputs:
         layout, begin, end = [], 0, len(answer) - len(tail)
         for (name, array), raw in zip(outputs.items(), raws, strict=True):
             start = end + len(_prefix(_RAW_OUTPUT, len(raw)))
-            layout.append((start, answer[begin:start], name, array.dtype, array.shape))
+            layout.append((begin, answer[begin:start], start, name, array.dtype, array.shape))
             begin = end = start + len(raw)
         _keep(spec.layouts, len(answer), layout)
     return outputs

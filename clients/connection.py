@@ -6,7 +6,6 @@ the asyncio client's are awaited. So deadlines, retries, the choice of a server 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import threading
 import time
@@ -14,15 +13,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import grpc
-from tritonclient.grpc import service_pb2
 
-from clients import errors, options
+from clients import discovery, errors, options
 from clients.metrics import Metrics
 from clients.options import TLS, Headers, Metadata, Retries
 from clients.regions import RegionPool
 from clients.retries import Budget, is_retryable, pause_s
 from clients.servers import Rotation, Server
-from clients.spec import ModelSpec
 
 # What the methods give: values for the blocking client, the same to await for the asyncio one.
 Flag = TypeVar("Flag")
@@ -45,6 +42,7 @@ class Connection(Generic[Flag, Names, Bound]):
     run: Callable[[Coroutine[Any, Any, Any]], Any]  # a coroutine of this package, to its end
     send: Callable[..., Coroutine[Any, Any, Any]]  # (server, method, request, timeout_s, metadata): answer or RpcError
     pause: Callable[[float], Coroutine[Any, Any, None]]
+    _ask: Callable[[bytes, str, float | None], Any] | None = None  # (request, model, timeout_s), where nothing waits
     abandon: Callable[[Server], None]  # cancels every call in flight on a server
     _start_probing: Callable[[], None]
 
@@ -66,6 +64,8 @@ class Connection(Generic[Flag, Names, Bound]):
         self.budget = Budget(self.retries)
         options.warn_if_insecure(self.addresses, tls, stacklevel=3)
         self.open = functools.partial(options.open_channel, self._grpc, tls, tls and tls.credentials())
+        if shared_memory is not None or metrics is not None or callable(self.headers):
+            self._ask = None
         self._metadata = () if callable(self.headers) else options.as_metadata(self.headers)
         self._rotation: Rotation | None = None
         self._opening, self._closed = threading.Lock(), threading.Event()
@@ -73,11 +73,11 @@ class Connection(Generic[Flag, Names, Bound]):
 
     def is_ready(self) -> Flag:
         """Whether a server can be reached and all its models are ready."""
-        return cast(Flag, self.run(self._ready()))
+        return cast(Flag, self.run(discovery.is_ready(self)))
 
     def models(self) -> Names:
         """Names of the models that are ready, sorted."""
-        return cast(Names, self.run(self._index()))
+        return cast(Names, self.run(discovery.names(self)))
 
     def model(self, name: str, *, version: str = "") -> Bound:
         """A model of the server; its metadata and configuration are fetched here, once.
@@ -114,11 +114,13 @@ class Connection(Generic[Flag, Names, Bound]):
         headers: Headers | None = None,
         retry: bool = True,
         server: Server | None = None,
+        tried: tuple[Server, grpc.RpcError] | None = None,
     ) -> Any:
         """Send a request until it is answered, refused for good, or its deadline passes.
 
         `deadline_s` is on the monotonic clock, for a call that has begun before; by default `timeout_s` from now.
-        `retry` is false for what must not run twice; `server` pins it to one. Raises one of `clients.errors`.
+        `retry` is false for what must not run twice; `server` pins it to one; `tried` is how a first try has ended.
+        Raises one of `clients.errors`.
         """
         rotation, metadata, failures = self._rotation or self.rotation(), self.metadata(headers), 0
         timeout_s, now_s = self.timeout_s if timeout_s is None else timeout_s, time.monotonic()
@@ -126,10 +128,13 @@ class Connection(Generic[Flag, Names, Bound]):
         left_s = max(deadline_s - now_s, 0.0)
         self.budget.earn()
         while True:
-            chosen = server or rotation.lone or rotation.pick()
-            reply = await self.send(chosen, chosen.method(method), request, left_s, metadata)
-            if not isinstance(reply, grpc.RpcError):
-                return reply
+            if tried is None:
+                chosen = server or rotation.lone or rotation.pick()
+                reply = await self.send(chosen, chosen.method(method), request, left_s, metadata)
+                if not isinstance(reply, grpc.RpcError):
+                    return reply
+            else:
+                (chosen, reply), tried = tried, None
             error = errors.from_rpc(reply, model=model, endpoint=chosen.address, timeout_s=timeout_s)
             failures += 1
             pause = pause_s(self.retries, failures)
@@ -140,31 +145,5 @@ class Connection(Generic[Flag, Names, Bound]):
             await self.pause(pause)
             left_s = deadline_s - time.monotonic()
 
-    async def _ready(self) -> bool:
-        for server in self.rotation().servers:
-            with contextlib.suppress(errors.InferenceError):
-                if (await self.call("ServerReady", service_pb2.ServerReadyRequest(), retry=False, server=server)).ready:
-                    return True
-        return False
-
-    async def _index(self) -> list[str]:
-        index = await self.call("RepositoryIndex", service_pb2.RepositoryIndexRequest(ready=True))
-        return sorted({model.name for model in index.models})
-
     async def _bound(self, name: str, version: str) -> Any:
-        which = {"name": name, "version": version}
-        try:
-            metadata = await self.call("ModelMetadata", service_pb2.ModelMetadataRequest(**which), model=name)
-        except errors.ModelNotFound as error:
-            with contextlib.suppress(errors.InferenceError):
-                known = await self._index()
-                what = f"version {version} of '{name}'" if name in known else f"model '{name}'"
-                error.args = (f"{error.endpoint} has no {what}: it serves {', '.join(known) or 'no model'}",)
-            raise
-        try:
-            config = await self.call("ModelConfig", service_pb2.ModelConfigRequest(**which), model=name)
-        except errors.ServerError as error:
-            if error.status != grpc.StatusCode.UNIMPLEMENTED.name:
-                raise
-            config = None  # a KServe-v2 server without the model configuration extension
-        return type(self)._model(self, ModelSpec.from_server(metadata, config, version))
+        return self._model(self, await discovery.signature(self, name, version))

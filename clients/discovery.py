@@ -1,0 +1,50 @@
+"""What a server has: whether it is ready, its models, and the signature of one."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from tritonclient.grpc import service_pb2
+
+from clients import errors
+from clients.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from clients.connection import Connection
+
+
+async def is_ready(client: Connection[Any, Any, Any]) -> bool:
+    """Whether a server can be reached and all its models are ready."""
+    for server in client.rotation().servers:
+        with contextlib.suppress(errors.InferenceError):
+            if (await client.call("ServerReady", service_pb2.ServerReadyRequest(), retry=False, server=server)).ready:
+                return True
+    return False
+
+
+async def names(client: Connection[Any, Any, Any]) -> list[str]:
+    """Names of the models that are ready, sorted."""
+    index = await client.call("RepositoryIndex", service_pb2.RepositoryIndexRequest(ready=True))
+    return sorted({model.name for model in index.models})
+
+
+async def signature(client: Connection[Any, Any, Any], name: str, version: str) -> ModelSpec:
+    """From a model's metadata and configuration. Raises ModelNotFound, naming the models there are."""
+    which = {"name": name, "version": version}
+    try:
+        metadata = await client.call("ModelMetadata", service_pb2.ModelMetadataRequest(**which), model=name)
+    except errors.ModelNotFound as error:
+        with contextlib.suppress(errors.InferenceError):
+            known = await names(client)
+            what = f"version {version} of '{name}'" if name in known else f"model '{name}'"
+            error.args = (f"{error.endpoint} has no {what}: it serves {', '.join(known) or 'no model'}",)
+        raise
+    try:
+        config = await client.call("ModelConfig", service_pb2.ModelConfigRequest(**which), model=name)
+    except errors.ServerError as error:
+        if error.status != grpc.StatusCode.UNIMPLEMENTED.name:
+            raise
+        config = None  # a KServe-v2 server without the model configuration extension
+    return ModelSpec.from_server(metadata, config, version)
