@@ -12,13 +12,15 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from clients import Client, codec
+from clients.placement import Place, Placement
+from clients.shared_memory import SystemRegion
 from export import recipes
 from export.exporter import export_model
 from fathom.bench import bare, closed_loop
@@ -37,15 +39,20 @@ class Case:
     size: int
     batch: int
     in_flight: int
+    shared_memory: bool = False  # of a client on the server's machine
 
     @property
     def name(self) -> str:
         """For the table."""
         images = "1 image" if self.batch == 1 else f"{self.batch} images"
-        return f"served / bare, mobilenet_v2 {self.size}x{self.size}, {images} a request"
+        way = " in shared memory" if self.shared_memory else ""
+        return f"served / bare, mobilenet_v2 {self.size}x{self.size}, {images} a request{way}"
 
 
-CASES = (Case(224, 1, 16), Case(224, 4, 8), Case(224, 8, 6), Case(128, 1, 24), Case(128, 8, 8), Case(128, 32, 6))
+CASES = (
+    *(Case(224, 1, 16), Case(224, 4, 8), Case(224, 8, 6)),
+    *(Case(128, 1, 24), Case(128, 8, 8), Case(128, 32, 6), Case(128, 8, 8, True), Case(128, 32, 6, True)),
+)
 
 
 def measure(repository: Path, *, repetitions: int = 9, seconds: float = 1.0) -> list[Row]:
@@ -55,8 +62,8 @@ def measure(repository: Path, *, repetitions: int = 9, seconds: float = 1.0) -> 
     with _imagenet_sized(repository) as imagenet:
         for size, folder in {128: repository, 224: imagenet}.items():
             model, cases = folder / "mobilenet_v2" / "1" / "model.onnx", [case for case in CASES if case.size == size]
-            with _only_mobilenet(folder, default_config_name(folder)) as server:
-                requests = {case: _request(server.grpc_url, case) for case in cases}
+            with _only_mobilenet(folder, default_config_name(folder)) as server, ExitStack() as regions:
+                requests = {case: _request(server.grpc_url, case, regions) for case in cases}
                 best = _best_batch(model, seconds)
                 before = bare.measure(model, batch=best, seconds=seconds)
                 for case in repetitions * cases:
@@ -114,7 +121,16 @@ def _only_mobilenet(repository: Path, config_name: str | None) -> Iterator[Trito
             yield server
 
 
-def _request(url: str, case: Case) -> bytes:
+def _request(url: str, case: Case, regions: ExitStack) -> bytes:
+    """One for all that are in flight: nobody writes to a region that they share. It is discarded with `regions`."""
     pixels = np.random.default_rng(0).integers(0, 256, (case.batch, case.size, case.size, 3), dtype=np.uint8)
     with Client(url) as client:
-        return codec.encode(client.model("mobilenet_v2").spec, {"pixels": pixels})
+        spec = client.model("mobilenet_v2").spec
+        if not case.shared_memory:
+            return codec.encode(spec, {"pixels": pixels})
+        region = SystemRegion(pixels.nbytes)
+        regions.callback(region.discard)
+        region.write(0, pixels)
+        client.run(client.call("SystemSharedMemoryRegister", region.registration()))
+        placed = Placement(region, inputs={"pixels": Place(region.name, pixels.nbytes)})
+        return codec.encode(spec, {"pixels": pixels}, placed=placed)

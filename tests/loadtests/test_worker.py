@@ -75,7 +75,9 @@ def test_records_every_request_against_its_intended_time(shared_queue, transport
     assert np.array_equal(record.intended_s, schedule)
     assert record.ok.all()
     assert np.all(record.sent_s >= record.intended_s)
-    assert np.all(record.done_s >= record.sent_s + 0.001)
+    assert np.all(record.done_s >= record.sent_s)
+    # Not from the sending: its time is taken after it, by a process that may have been put aside in between.
+    assert np.all(record.done_s >= record.intended_s + 0.001)
     assert outcome.stopped == ""
     assert 0 < outcome.cpu_s < outcome.wall_s
     assert outcome.wall_s == pytest.approx(schedule[-1], abs=0.5)
