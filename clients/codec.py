@@ -49,7 +49,7 @@ def encode(
         if type(array) is np.ndarray and array.flags.c_contiguous:
             begin, seen = spec.heads.get((name, array.shape, array.dtype), (b"", False))
             if seen:
-                return b"".join((begin, array.data))
+                return b"".join((begin, *inputs.values()))
     outputs = None if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
     asked = (outputs, classes, placed and placed.key())
     head, numbers = spec.heads.get((asked, _signature(inputs)), (b"", False))

@@ -5,10 +5,21 @@ import threading
 import time
 
 import grpc.aio
+import numpy as np
 import pytest
 from grpc import _observability
 
-from clients import AsyncClient, Client, DeadlineExceeded, InvalidInput, Retries, ServerError, Unreachable, direct
+from clients import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    InvalidInput,
+    Retries,
+    ServerError,
+    Unreachable,
+    codec,
+    direct,
+)
 
 
 def broken(*arguments):
@@ -22,7 +33,8 @@ def way(request, monkeypatch):
         monkeypatch.setattr(direct, "_BLOCKING_NAMES", (*direct._BLOCKING_NAMES[:-1], "Gone"))
     elif request.param == "the arguments have changed":
         monkeypatch.setattr(direct, "_Call", broken)
-        monkeypatch.setattr(direct, "_steps", lambda *operations: broken)
+        first, _, *others = direct._BLOCKING_NAMES  # another operation takes other arguments
+        monkeypatch.setattr(direct, "_BLOCKING_NAMES", (first, "SendCloseFromClientOperation", *others))
     elif request.param == "grpc observes its calls":
         monkeypatch.setattr(_observability, "_OBSERVABILITY_PLUGIN", Observer())
     return request.param
@@ -142,3 +154,28 @@ def test_a_cancelled_task_and_a_closed_client(way, python_server):
             await tasks[1]
 
     asyncio.run(ask())
+
+
+def test_cancelled_before_it_starts_beside_others(small_server):
+    """Calls beside many others wait for a turn of the loop: until then the server knows nothing of them."""
+
+    async def ask():
+        async with AsyncClient(small_server.grpc_url) as client:
+            double = await client.model("double")
+            request = codec.encode(double.spec, {"x": np.ones((1, 2), np.float32)})
+            infer = client.rotation().servers[0].infer
+            calls = [infer(request, timeout=5.0, metadata=None) for _ in range(direct.TOGETHER + 4)]
+
+            async def answer(call):
+                return codec.decode(double.spec, await call)["y"].tolist()
+
+            tasks = [asyncio.create_task(answer(call)) for call in calls]
+            await asyncio.sleep(0)
+            calls[-1].cancel()
+            tasks[-2].cancel()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    *answers, cancelled, dropped = asyncio.run(ask())
+    assert answers == [[[2, 2]]] * (direct.TOGETHER + 2)
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert isinstance(dropped, asyncio.CancelledError)
