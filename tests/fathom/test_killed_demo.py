@@ -84,6 +84,7 @@ def test_a_killed_demo_leaves_nothing_half_done(kill, exported_repository, tmp_p
     assert found["minilm"] == found["mobilenet_v2"] == "whole"
 
 
+@pytest.mark.slow  # tests/export/test_killed_export.py has it on a model of milliseconds
 def test_the_export_after_a_kill_repairs_the_repository(exported_repository, tmp_path):
     repository = tmp_path / "model_repository"
     shutil.copytree(exported_repository, repository)
