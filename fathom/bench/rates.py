@@ -7,7 +7,8 @@ the gRPC user of Locust's documentation. They take turns within each repetition.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from loadtests.job import Limits
 from loadtests.record import percentile
 from loadtests.schedule import poisson
 from loadtests.worker import Worker, WorkerTarget
+from server import TritonServer
 
 GENERATOR, OTHERS = "generator", ("tritonclient", "locust")
 NAMES = {GENERATOR: "generator", "tritonclient": "tritonclient.aio loop", "locust": "Locust gRPC user"}
@@ -40,25 +42,15 @@ def measure(repository: Path, *, repetitions: int = 2, seconds: float = 1.2) -> 
     """Requests per CPU-second of each, the generator's as a ratio to the others, and the highest rate on time."""
     per_cpu_s: dict[str, list[float]] = {kind: [] for kind in NAMES}
     highest: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in NAMES}
-    with cached_rain_forecast(repository) as server:
-        with Client(server.grpc_url) as client:
-            spec = client.model("rain_forecast").spec
-            request = codec.encode(spec, {name: [1.0] for name in spec.inputs})
-        with Worker(WorkerTarget(server.grpc_url, [request])) as worker:
-
-            def run(kind: str, rate_per_s: float) -> dict[str, float]:
-                if kind == GENERATOR:
-                    return _fire(worker, rate_per_s, seconds)
-                long_s = max(seconds, FEWEST_REQUESTS / rate_per_s) if rate_per_s else seconds
-                return paced.drive(kind, server.grpc_url, request, rate_per_s=rate_per_s, seconds=long_s)
-
-            for _ in range(repetitions):
-                loops = {kind: run(kind, 0.0) for kind in OTHERS}
-                loops[GENERATOR] = run(GENERATOR, loops["tritonclient"]["rate_per_s"])
-                for kind, found in loops.items():
-                    per_cpu_s[kind].append(1e6 / found["cpu_us"])
-                for kind in NAMES:
-                    _climb(run, kind, highest[kind])
+    for _ in range(repetitions):
+        with _asking(repository, seconds) as (run, _):
+            loops = {kind: run(kind, 0.0) for kind in OTHERS}
+            loops[GENERATOR] = run(GENERATOR, loops["tritonclient"]["rate_per_s"])
+        for kind, found in loops.items():
+            per_cpu_s[kind].append(1e6 / found["cpu_us"])
+        for kind in NAMES:  # each with a server of its own, which the highest rate of the one before may have killed
+            with _asking(repository, seconds) as (run, server):
+                _climb(run, server, kind, highest[kind])
     rows = [
         from_repetitions(f"{NAMES[kind]}, requests per CPU-second", values, unit="/CPU-s")
         for kind, values in per_cpu_s.items()
@@ -73,12 +65,35 @@ def measure(repository: Path, *, repetitions: int = 2, seconds: float = 1.2) -> 
     return rows
 
 
-def _climb(run: Run, kind: str, highest: list[tuple[float, ...]]) -> None:
+@contextmanager
+def _asking(repository: Path, seconds: float) -> Iterator[tuple[Run, TritonServer]]:
+    """How to ask a new server: in one of the three ways, at a rate, or at as high a rate as there is for 0."""
+    with cached_rain_forecast(repository) as server:
+        with Client(server.grpc_url) as client:
+            spec = client.model("rain_forecast").spec
+            request = codec.encode(spec, {name: [1.0] for name in spec.inputs})
+        with Worker(WorkerTarget(server.grpc_url, [request])) as worker:
+
+            def run(kind: str, rate_per_s: float) -> dict[str, float]:
+                if kind == GENERATOR:
+                    return _fire(worker, rate_per_s, seconds)
+                long_s = max(seconds, FEWEST_REQUESTS / rate_per_s) if rate_per_s else seconds
+                return paced.drive(kind, server.grpc_url, request, rate_per_s=rate_per_s, seconds=long_s)
+
+            yield run, server
+
+
+def _climb(run: Run, server: TritonServer, kind: str, highest: list[tuple[float, ...]]) -> None:
     """Appends the highest rate for each lag; 0 where even the lowest is sent late."""
     rate_per_s = START_PER_S[kind]
     found = [0.0] * len(ON_TIME_MS)
     while True:
-        measured = min((run(kind, rate_per_s) for _ in range(TRIES)), key=_lag_ms(rate_per_s))
+        try:
+            measured = min((run(kind, rate_per_s) for _ in range(TRIES)), key=_lag_ms(rate_per_s))
+        except RuntimeError:
+            if server.is_alive():
+                raise
+            break
         if _lag_ms(rate_per_s)(measured) > max(ON_TIME_MS):
             break
         for number, lag_ms in enumerate(ON_TIME_MS):
