@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from collections.abc import Coroutine
@@ -62,8 +61,9 @@ class Client(Connection[bool, list[str], Model]):
         server, end_s = rotation.lone or rotation.pick(), time.monotonic() + timeout_s
         reply = self._try(server, server.infer, request, max(timeout_s, 0.0), self._metadata)
         if isinstance(reply, grpc.RpcError):
-            tried, call = (server, reply), functools.partial(self.call, "ModelInfer", request, model=model)
-            return self.run(call(timeout_s=timeout_s, deadline_s=end_s, tried=tried))
+            tried = server, reply
+            again = self.call("ModelInfer", request, model=model, timeout_s=timeout_s, deadline_s=end_s, tried=tried)
+            return self.run(again)
         self.budget.earn()
         return reply
 

@@ -84,7 +84,7 @@ class Connection(Generic[Flag, Names, Bound]):
 
         Raises ModelNotFound (naming the models there are), ModelNotReady, Unreachable or DeadlineExceeded.
         """
-        return cast(Bound, self.run(self._bound(name, str(version))))
+        return cast(Bound, self.run(discovery.model(self, name, str(version))))
 
     def rotation(self) -> Rotation:
         """The servers; the first use opens their channels. Raises ValueError for a client that was closed."""
@@ -144,6 +144,3 @@ class Connection(Generic[Flag, Names, Bound]):
             self.budget.take(error)
             await self.pause(pause)
             left_s = deadline_s - time.monotonic()
-
-    async def _bound(self, name: str, version: str) -> Any:
-        return self._model(self, await discovery.signature(self, name, version))

@@ -1,4 +1,4 @@
-"""What a server has: whether it is ready, its models, and the signature of one."""
+"""What a server has: whether it is ready, its models, and one of them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ async def names(client: Connection[Any, Any, Any]) -> list[str]:
     return sorted({model.name for model in index.models})
 
 
-async def signature(client: Connection[Any, Any, Any], name: str, version: str) -> ModelSpec:
-    """From a model's metadata and configuration. Raises ModelNotFound, naming the models there are."""
+async def model(client: Connection[Any, Any, Any], name: str, version: str) -> Any:
+    """A model as its metadata and configuration describe it. Raises ModelNotFound, naming the models there are."""
     which = {"name": name, "version": version}
     try:
         metadata = await client.call("ModelMetadata", service_pb2.ModelMetadataRequest(**which), model=name)
@@ -47,4 +47,4 @@ async def signature(client: Connection[Any, Any, Any], name: str, version: str) 
         if error.status != grpc.StatusCode.UNIMPLEMENTED.name:
             raise
         config = None  # a KServe-v2 server without the model configuration extension
-    return ModelSpec.from_server(metadata, config, version)
+    return client._model(client, ModelSpec.from_server(metadata, config, version))
