@@ -9,8 +9,8 @@ export PYTHONDONTWRITEBYTECODE =
 demo: .venv/serving  ## export, serve, ask, measure, report: the main job end to end
 	.venv/bin/fathom demo
 
-test: .venv/development  ## all tests but the slow and the GPU ones, against a real Triton; one that fails has a second try, and is told
-	.venv/bin/pytest --reruns 1 --rerun-show-tracebacks
+test: .venv/development  ## all tests but the slow and the GPU ones, in two processes, against a real Triton; one that fails has a second try, and is told
+	.venv/bin/pytest --numprocesses 2 --no-loadscope-reorder --reruns 1 --rerun-show-tracebacks
 
 test-slow: .venv/development  ## the measurements against queueing theory, 10 minutes on a quiet machine
 	.venv/bin/pytest -m slow

@@ -7,7 +7,7 @@ import gc
 import importlib.metadata
 import platform
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ from complete_server import complete_server
 from onnx import TensorProto, helper
 from prepared import Preparation
 from small_models import write_double, write_onnx
+from turns import WORKER, ByFolder, order, turn
+from xdist.remote import Producer
 
 from fathom.options import default_config_name
 from server import TritonServer, environment
@@ -35,7 +37,20 @@ def pytest_report_header() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Last what would otherwise wait for `preparation`: it exports the bundled models beside the tests before."""
-    items.sort(key=lambda item: BUNDLED in item.path.parents)
+    items.sort(key=lambda item: (*order(item), BUNDLED in item.path.parents))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFolder:
+    """Whatever `--dist` says: more than one worker for a folder would make all its servers twice."""
+    return ByFolder(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    """A test that measures has the machine to itself."""
+    with turn(item):
+        return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -148,19 +163,24 @@ PREPARED = {"exported_repository": "bundled", "brought_project": "brought"}
 """What the fixtures take from the preparation."""
 
 
-@pytest.fixture(scope="session", autouse=True)
-def preparation(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Preparation | None]:
-    """What the selected tests need of `prepared`, begun before the first test."""
-    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    names = [PREPARED[name] for name in PREPARED if name in wanted]
-    if not names:
-        yield None
-        return
-    running = Preparation(tmp_path_factory.mktemp("prepared"), names)
+@pytest.fixture(scope="session")
+def preparation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preparation]:
+    """What the selected tests need of `prepared`."""
+    running = Preparation(tmp_path_factory.mktemp("prepared"), wanted(request))
     yield running
     running.end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prepared_in_time(request: pytest.FixtureRequest) -> None:
+    """`preparation` is begun before the first test, by the worker that begins with those that need it."""
+    if wanted(request) and WORKER in (None, "gw0"):
+        request.getfixturevalue("preparation")
+
+
+def wanted(request: pytest.FixtureRequest) -> list[str]:
+    names = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    return [PREPARED[name] for name in PREPARED if name in names]
 
 
 @pytest.fixture(scope="session")

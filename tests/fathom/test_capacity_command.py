@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from queue_process import QueueProcess
 
+pytestmark = pytest.mark.alone
+
 KEYS = {"capacity_per_s", "capacity_estimate_per_s", "verdict", "reason", "slo", "model", "seeds", "manifest", "points"}
 
 

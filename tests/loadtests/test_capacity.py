@@ -18,6 +18,8 @@ from loadtests.errors import BadRequestError, ResultsError, SloUnreachableError,
 from loadtests.resume import usable_points
 from loadtests.store import read_runs
 
+pytestmark = pytest.mark.alone
+
 P99 = Slo.parse("p99=30ms")
 
 

@@ -21,6 +21,8 @@ from loadtests.schedule import constant, payload_choices, poisson
 from loadtests.store import read_runs
 from loadtests.worker import WorkerTarget
 
+pytestmark = pytest.mark.alone
+
 P99 = Slo.parse("p99=30ms")
 ROOMY = Limits(max_outstanding=10_000)
 

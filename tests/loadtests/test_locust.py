@@ -29,6 +29,8 @@ from loadtests.record import histogram, percentile
 from loadtests.schedule import constant, payload_choices, poisson
 from loadtests.worker import Worker, WorkerTarget
 
+pytestmark = pytest.mark.alone
+
 StartLocust = Callable[..., LocustProcess]
 P99 = Slo.parse("p99=100ms")
 ROOMY = Limits(max_outstanding=10_000)

@@ -23,6 +23,8 @@ from loadtests.shape import parse_shape
 from loadtests.target import Target
 from loadtests.worker import Worker, WorkerTarget
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("transport", ["http2", "grpc"])
 def test_inputs_made_from_metadata_are_accepted(small_server, transport):

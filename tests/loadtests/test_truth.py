@@ -21,6 +21,8 @@ from loadtests.record import percentile
 from loadtests.schedule import payload_choices, poisson
 from loadtests.worker import Worker, WorkerTarget
 
+pytestmark = pytest.mark.alone
+
 ATTEMPTS = 4
 """A busy machine delays the queue server too; a systematic error would show in every attempt."""
 
