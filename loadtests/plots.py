@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from loadtests.backlog import backlog_at_arrivals
+from loadtests.labels import label_line
 from loadtests.picture import (
     BAND,
     FAIL,
@@ -32,6 +33,8 @@ from loadtests.slo import as_asked, format_ms, format_rate
 
 VERDICTS = {"pass": (PASS, "o"), "fail": (FAIL, "X"), "undecided": (UNDECIDED, "D"), "invalid": (INVALID, "s")}
 _MOST_DOTS = 1200
+_DASHES = ((), (7, 2), (4, 2), (1.5, 1.5), (7, 2, 1.5, 2))
+"""Of the curves of one picture, the deciding probe's first: several may have the colour of one verdict."""
 
 
 def latency_against_rate(result: CapacityResult) -> Picture | None:
@@ -46,14 +49,9 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
         axes.set_yscale("log")
         if result.capacity_estimate_interval_per_s:
             axes.axvspan(*result.capacity_estimate_interval_per_s, color=BAND, linewidth=0, zorder=0)
-        for slo in as_asked(result.slos):
-            if slo.limit_ms is not None:
-                axes.axhline(slo.limit_ms, color=SLO, linewidth=1.4, dashes=(5, 3), zorder=1)
-                label = f"{slo.metric} limit {format_ms(slo.limit_ms)}"
-                axes.annotate(
-                    label, (1, slo.limit_ms), (-2, 4), xycoords=("axes fraction", "data"),
-                    textcoords="offset points", color=SLO, fontsize=10, ha="right",
-                )  # fmt: skip
+        limits = [(slo.metric, slo.limit_ms) for slo in as_asked(result.slos) if slo.limit_ms is not None]
+        for _, limit_ms in limits:
+            axes.axhline(limit_ms, color=SLO, linewidth=1.4, dashes=(5, 3), zorder=1)
         # What a stopped probe reached is no percentile; of several at one rate the longest knows best.
         whole = list({p.rate_per_s: p for p in sorted(points, key=_by_length) if not p.stopped}.values())
         for name, colour in (("p50_ms", P50), ("p99_ms", P99)):
@@ -77,6 +75,9 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
             )  # fmt: skip
         axes.set_xlim(0, max(rates) * 1.06)
         _pad_log(axes)
+        marks = [(p.rate_per_s, ms) for p in points for ms in (p.p50_ms, p.p99_ms) if ms is not None]
+        for metric, limit_ms in limits:
+            label_line(axes, limit_ms, f"{metric} limit {format_ms(limit_ms)}", SLO, marks)
         _label(axes, "arrival rate, requests/s", "latency from the intended send, ms")
         plain_ticks(axes.yaxis)
 
@@ -131,7 +132,7 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
         axes = figure.add_subplot()
         axes.set_xscale("log")
         axes.set_yscale("log")
-        for point, record in chosen:
+        for (point, record), dashes in zip(chosen, _DASHES, strict=False):
             latencies_ms = np.sort(record.latencies_ms())
             latencies_ms = latencies_ms[np.isfinite(latencies_ms)]
             if not len(latencies_ms):
@@ -140,10 +141,9 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
             thin = np.unique(np.geomspace(1, len(share), 600).astype(int))
             keep = np.unique(np.concatenate([len(share) - thin, thin - 1]))
             colour = VERDICTS[point.verdict][0]
-            axes.step(latencies_ms[keep], share[keep], where="post", color=colour, linewidth=1.7)
-            axes.annotate(
-                f"{format_rate(point.rate_per_s)}", (latencies_ms[-1], share[-1]), (-4, 5), textcoords="offset points",
-                color=colour, fontsize=9, ha="right",
+            axes.step(
+                latencies_ms[keep], share[keep], where="post", color=colour, linewidth=1.7, dashes=dashes,
+                label=f"{format_rate(point.rate_per_s)} {point.verdict}",
             )  # fmt: skip
         for slo in as_asked(result.slos):
             if slo.limit_ms is not None:
@@ -153,6 +153,7 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
         axes.set_ylim(0.7 / requests, 1.3)
         fastest = min(float(np.min(record.latencies_ms())) for _, record in chosen)
         axes.set_xlim(left=fastest * 0.85)
+        axes.legend(loc="lower left", frameon=False, fontsize=9, handlelength=3.2)  # where no curve comes
         _label(axes, "latency, ms", "share of requests slower")
         plain_ticks(axes.xaxis)
         _percent_ticks(axes.yaxis)
