@@ -150,12 +150,25 @@ def _whole_numbers(subject: Subject) -> Findings:
     for key in WHOLE_NUMBERS:
         if key in subject.message.parameters:
             value = subject.message.parameters[key].string_value
-            if not value.isdecimal():
+            if (key, value) == ("rows_per_run", "auto"):
+                yield from _measured_rows(subject)
+            elif not value.isdecimal():
                 yield subject.error(
                     f'parameters["{key}"].value',
                     f"{key} is '{value}'",
                     'write a whole number in quotes, as string_value: "1"',
                 )
+
+
+def _measured_rows(subject: Subject) -> Findings:
+    for tensor in subject.message.input:
+        if min(tensor.dims, default=0) < 0:
+            yield subject.error(
+                'parameters["rows_per_run"].value',
+                f"rows_per_run is 'auto', but input '{tensor.name}' has dims {list(tensor.dims)}: what is fastest "
+                "depends on its size, and the embedded server would not load the model",
+                "write a number of rows",
+            )
 
 
 def _accelerators(subject: Subject, message: Any) -> Findings:

@@ -406,6 +406,27 @@ def test_an_artefact_without_a_manifest_is_a_warning(repository: Path) -> None:
     assert "has no manifest" in found.message
 
 
+@pytest.mark.parametrize(
+    ("dims", "rows", "words"),
+    [
+        ("[ 3 ]", "auto", None),
+        ("[ -1 ]", "8", None),
+        ("[ -1 ]", "auto", "rows_per_run is 'auto', but input 'x' has dims [-1]"),
+        ("[ 3 ]", "all", "rows_per_run is 'all'"),
+    ],
+)
+def test_rows_per_run_can_be_measured_where_the_sizes_are_known(
+    repository: Path, dims: str, rows: str, words: str | None
+) -> None:
+    config = repository / "scale" / "config.pbtxt"
+    replace(config, INPUT, INPUT.replace("[ 3 ]", dims))
+    replace(config, THREADS, f'{THREADS}\nparameters {{ key: "rows_per_run" value {{ string_value: "{rows}" }} }}')
+
+    found = [finding for finding in lint(repository, ["scale"]) if "rows_per_run" in finding.field]
+
+    assert [finding.message.partition(":")[0] for finding in found] == ([words] if words else [])
+
+
 DECLARATIONS = [
     ("PARAMETERS = {'gain': 1, 'other': 2}", 0, "a dictionary"),
     ("PARAMETERS: frozenset[str] = frozenset({'gain'})", 0, "a frozen set with an annotation"),

@@ -10,12 +10,14 @@ Runs inside Triton's python stub, so it imports only numpy, onnxruntime, the stu
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 from fathom_device_io import DeviceIO
+from fathom_rows import AUTO, measured_rows
 from fathom_session import (
     DEVICE_TENSORS,
     ROWS_PER_RUN,
@@ -87,14 +89,13 @@ class TritonPythonModel:
         self.outputs = [t["name"] for t in config["output"]]
         graph_types = {t.name: t.type for t in [*self.session.get_inputs(), *self.session.get_outputs()]}
         self.strings = {name for name, type_ in graph_types.items() if type_ == "tensor(string)"}
-        rows_per_run = whole_number(parameters, ROWS_PER_RUN, " of rows, 0 for all at once")
-        self.rows_per_run = rows_per_run if self.batched else 0
         # Strings have no DLPack form.
         self.device_io = None
         if parameters.get(DEVICE_TENSORS) == "no" and not self.strings:
             device = ("cuda", device_id) if on_gpu else ("cpu", 0)
             self.device_io = DeviceIO(self.session, *device, self.inputs, self.outputs)
             pb_utils.Logger.log_info(f"'{self.name}' takes and gives tensors on {device[0]}:{device[1]}")
+        self.rows_per_run = self._rows_per_run(config, parameters, on_gpu)
         # Triton's batchers drop cancelled requests themselves; asking costs 0.1 ms, a message to the server and back.
         self.asks_if_cancelled = "dynamic_batching" not in config and "sequence_batching" not in config
         self.run_options = None
@@ -102,6 +103,14 @@ class TritonPythonModel:
         if shrink:
             self.run_options = ort.RunOptions()
             self.run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", shrink)
+
+    def _rows_per_run(self, config, parameters, on_gpu):
+        auto = parameters.get(ROWS_PER_RUN) == AUTO
+        given = 0 if auto else whole_number(parameters, ROWS_PER_RUN, " of rows, 0 for all at once, or auto")
+        if not self.batched or not auto or self.device_io is not None:
+            return given if self.batched else 0
+        own_thread = not on_gpu and self.session.get_session_options().intra_op_num_threads == 1
+        return measured_rows(self.session, config, time.thread_time if own_thread else time.perf_counter)
 
     def execute(self, requests):
         """Run all requests as one batch; if that fails, each alone, so that only the guilty one gets the error."""
