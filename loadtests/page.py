@@ -19,7 +19,7 @@ def render(template: str, **values: Any) -> str:
 
     environment = Environment(autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True)
     environment.filters.update(
-        number=number, text=plain, seconds=seconds, share=share, percent=percent, batches=batches
+        number=number, text=plain, seconds=seconds, share=share, percent=percent, batches=batches, prose=prose
     )
     made = environment.from_string((_HERE / template).read_text(encoding="utf-8"))
     return made.render(style=_style(), **values)
@@ -39,6 +39,15 @@ def standalone(svg: str) -> str:
 def download(name: str, content: bytes) -> str:
     """A `data:` address from which the page itself saves a file."""
     return f"data:{_MIME[name.rpartition('.')[2]]};base64,{base64.b64encode(content).decode()}"
+
+
+def prose(text: str) -> Any:
+    """A sentence as HTML, whose lines end neither within `--an-option` nor before a per cent sign."""
+    from markupsafe import Markup, escape
+
+    return Markup(
+        re.sub(r"--\w[\w-]*", r'<span class="whole">\g<0></span>', str(escape(text)).replace(" %", "\u00a0%"))
+    )
 
 
 def number(value: float | None, digits: int = 3) -> str:
