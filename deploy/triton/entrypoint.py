@@ -73,6 +73,8 @@ def run(command: list[str], *, address: str, port: int, drain_s: float) -> int:
                     signals.get(timeout=drain_s)
             triton.send_signal(signal.SIGTERM)
         status = triton.wait()
+        for number in (signal.SIGTERM, signal.SIGINT):  # one more must not become the exit status
+            signal.signal(number, signal.SIG_IGN)
         agent.shutdown()
     return status if status >= 0 else 128 - status
 
