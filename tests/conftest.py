@@ -14,7 +14,7 @@ import pytest
 from complete_server import complete_server
 from onnx import TensorProto, helper
 from prepared import Preparation
-from small_models import write_double, write_onnx
+from small_models import rows_together, write_double, write_onnx
 from turns import WORKER, ByFolder, order, turn
 from xdist.remote import Producer
 
@@ -101,12 +101,7 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_onnx(
         repository / "in_runs" / "1" / "model.onnx",
-        [
-            helper.make_node("Shape", ["x"], ["shape"]),
-            helper.make_node("Shape", ["x"], ["count"], start=0, end=1),
-            helper.make_node("Expand", ["count", "shape"], ["together"]),
-            helper.make_node("Identity", ["x"], ["same"]),
-        ],
+        [*rows_together(), helper.make_node("Identity", ["x"], ["same"])],
         [("x", TensorProto.FLOAT, ["n", 1])],
         [("together", TensorProto.INT64, ["n", 1]), ("same", TensorProto.FLOAT, ["n", 1])],
     )

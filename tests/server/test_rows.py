@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from complete_server import complete_server
 from onnx import TensorProto, helper
-from small_models import write_double, write_onnx
+from small_models import rows_together, write_double, write_onnx
 
 from clients import Client
 from server import ServerStartError, TritonServer
@@ -26,16 +27,17 @@ parameters {{ key: "intra_op_thread_count" value {{ string_value: "1" }} }}
 """
 
 
-def write_counting(folder: Path, size: list[helper.TensorProto], work: list[helper.NodeProto]) -> None:
-    """A model whose `together` is the number of rows that were computed in the same run, after some `work`."""
+def write_working(folder: Path, sines: int, work: list[onnx.NodeProto]) -> None:
+    """A model that computes as many sines in a run as `all` says; the nodes `work` make it of `sines` and `count`."""
     write_onnx(
         folder / "1" / "model.onnx",
         [
-            helper.make_node("Shape", ["x"], ["shape"]),
-            helper.make_node("Shape", ["x"], ["count"], start=0, end=1),
-            helper.make_node("Expand", ["count", "shape"], ["together"]),
-            *(helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in size),
+            *rows_together(),
+            helper.make_node("Constant", [], ["sines"], value=helper.make_tensor("n", TensorProto.INT64, [1], [sines])),
             *work,
+            helper.make_node("ReduceMean", ["x"], ["one"], keepdims=0),
+            helper.make_node("Expand", ["one", "all"], ["copies"]),
+            helper.make_node("Sin", ["copies"], ["much"]),
             helper.make_node("ReduceMean", ["much"], ["mean"], keepdims=0),
             helper.make_node("Mul", ["x", "mean"], ["work"]),
         ],
@@ -46,31 +48,14 @@ def write_counting(folder: Path, size: list[helper.TensorProto], work: list[help
 
 
 def write_crowded(folder: Path) -> None:
-    """Its work grows with the square of the rows: 100,000 sines for each row and row beside it."""
-    write_counting(
-        folder,
-        [helper.make_tensor("size", TensorProto.INT64, [1], [100_000])],
-        [
-            helper.make_node("Mul", ["count", "count"], ["squared"]),
-            helper.make_node("Mul", ["squared", "size"], ["all"]),
-            helper.make_node("ReduceMean", ["x"], ["one"], keepdims=0),
-            helper.make_node("Expand", ["one", "all"], ["copies"]),
-            helper.make_node("Sin", ["copies"], ["much"]),
-        ],
-    )
+    """Its work grows with the square of the rows."""
+    squared = [helper.make_node("Mul", ["count", "count"], ["squared"])]
+    write_working(folder, 100_000, [*squared, helper.make_node("Mul", ["squared", "sines"], ["all"])])
 
 
 def write_sociable(folder: Path) -> None:
-    """Its work is the same for any number of rows: 400,000 sines."""
-    write_counting(
-        folder,
-        [helper.make_tensor("all", TensorProto.INT64, [1], [400_000])],
-        [
-            helper.make_node("ReduceMean", ["x"], ["one"], keepdims=0),
-            helper.make_node("Expand", ["one", "all"], ["copies"]),
-            helper.make_node("Sin", ["copies"], ["much"]),
-        ],
-    )
+    """Its work is the same for any number of rows."""
+    write_working(folder, 400_000, [helper.make_node("Identity", ["sines"], ["all"])])
 
 
 def test_the_rows_that_cost_least_here_are_computed_together(tmp_path: Path) -> None:

@@ -31,6 +31,16 @@ def write_onnx(path: Path, nodes: list, inputs: list[tuple], outputs: list[tuple
     onnx.save(model, path)
 
 
+def rows_together() -> list[onnx.NodeProto]:
+    """Nodes that answer each row of `x` with `together`, the number of rows that were computed in the same run; `count`
+    [1] is that number too."""
+    return [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Shape", ["x"], ["count"], start=0, end=1),
+        helper.make_node("Expand", ["count", "shape"], ["together"]),
+    ]
+
+
 def write_double(folder: Path, config: str = "") -> Path:
     """A model folder whose model doubles `x` FP32 [n, 2] into `y`; returns the folder."""
     tensor = (TensorProto.FLOAT, ["n", 2])
