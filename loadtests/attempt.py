@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
 
 from loadtests.certify import LOOK_CONFIDENCE
 from loadtests.estimate import Estimate, estimate
@@ -18,8 +20,29 @@ _CONTINUED = 2.5
 """A confirmation may be continued to this many times its requests."""
 _CAUTIOUS = 0.7
 """Of the rate that held in short probes: what to try when no rate can be expected to pass in the time there is."""
-_UNSEEN = 1.2
-"""What probes miss of the dependence, since they are shorter than the confirmation."""
+_DOUBTS = tuple(NormalDist().inv_cdf((step + 0.5) / 5) for step in range(5))
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """How sure a confirmation has to be of passing, and how dependent its requests may turn out to be."""
+
+    likely: float
+    unseen: float
+    """Times the dependence that the probes around showed, which are shorter and cannot see long runs."""
+    spread: float
+    """Standard deviation of the logarithm of that."""
+
+    def factors(self, near: float) -> list[float]:
+        """Equally likely dependences, where the probes around showed `near`."""
+        return [max(self.unseen * near * math.exp(self.spread * doubt), 1.0) for doubt in _DOUBTS]
+
+
+FIRST = Foresight(likely=0.9, unseen=1.5, spread=1.0)
+"""For the first certificate, without which the whole search was for nothing. Chosen with simulated searches of queues
+on machines that stall, where few short probes say little about the runs of slow requests (docs/capacity.md)."""
+HIGHER = Foresight(likely=0.6, unseen=1.2, spread=0.0)
+"""For a better one."""
 
 
 def hopeless_count(probe: Probe, slo: Slo) -> int:
@@ -35,9 +58,9 @@ def hopeless_count(probe: Probe, slo: Slo) -> int:
 
 
 def likely_to_pass(
-    points: Sequence[Point], slos: Sequence[Slo], seconds: float, fallback_per_s: float, *, likely: float
+    points: Sequence[Point], slos: Sequence[Slo], seconds: float, fallback_per_s: float, foresight: Foresight
 ) -> float:
-    """The highest rate at which a probe of `seconds` passes with the probability `likely`, by the estimated curve.
+    """The highest rate at which a probe of `seconds` passes with the wanted probability, by the estimated curve.
 
     A probe cannot pass right at the capacity: the fewer its requests, the further below it must stay. When no rate is
     that likely, the likeliest one.
@@ -48,9 +71,10 @@ def likely_to_pass(
     best_per_s, best = _CAUTIOUS * min(fallback_per_s, fitted.rate_per_s), 0.0
     rate_per_s = fitted.rate_per_s
     while rate_per_s > fitted.rate_per_s / 4:
-        factor = _UNSEEN * (dependence_near(points, fitted.slo, rate_per_s) or 1.0)
-        chance = _chance_to_pass(fitted, rate_per_s, rate_per_s * seconds / factor)
-        if chance >= likely:
+        factors = foresight.factors(dependence_near(points, fitted.slo, rate_per_s) or 1.0)
+        chances = [_chance_to_pass(fitted, rate_per_s, rate_per_s * seconds / factor) for factor in factors]
+        chance = sum(chances) / len(chances)
+        if chance >= foresight.likely:
             return rate_per_s
         if chance > best:
             best_per_s, best = rate_per_s, chance

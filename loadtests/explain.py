@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from loadtests.attempt import likely_to_pass
+from loadtests.attempt import FIRST, HIGHER, likely_to_pass
 from loadtests.bearing import late_at_any_rate
 from loadtests.result import CapacityResult, lowest_judged
 from loadtests.slo import as_asked, describe_slos, format_rate
@@ -13,8 +13,8 @@ from loadtests.verdict import required_requests
 
 _CALM_SHARE = 0.1
 _MINUTES = (1, 2, 5, 10, 30)
-_LIKELY, _WORTH = 0.6, 1.02
-"""How probable a certificate must be to be announced, and how much higher to be worth it."""
+_WORTH = 1.02
+"""How much higher a certificate must be to be announced."""
 _SPOILED_SHARE = 0.3
 
 
@@ -94,8 +94,9 @@ def worth_more(result: CapacityResult) -> tuple[int, float] | None:
     best_per_s = result.capacity_per_s or 0.0
     if result.capacity_estimate_per_s is None:
         return None
+    foresight = HIGHER if best_per_s else FIRST
     for minutes in _MINUTES:
-        rate_per_s = likely_to_pass(result.points, result.slos, minutes * 60.0, best_per_s, likely=_LIKELY)
+        rate_per_s = likely_to_pass(result.points, result.slos, minutes * 60.0, best_per_s, foresight)
         if rate_per_s > best_per_s * _WORTH:
             return minutes, rate_per_s
     return None

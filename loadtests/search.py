@@ -15,7 +15,7 @@ import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
-from loadtests.attempt import likely_to_pass
+from loadtests.attempt import FIRST, HIGHER, likely_to_pass
 from loadtests.certify import certificates, is_certified, least_s, missing_requests
 from loadtests.errors import BadRequestError
 from loadtests.estimate import estimate
@@ -32,9 +32,8 @@ _FEWEST_REQUESTS = 60
 _MOST_SPOILED = 2
 _NEAR = 1.5
 """Bisection never gives up on a wider gap between a rate that held and one that did not."""
-_FIRST_SHARE, _LATER_SHARE = 0.4, 0.7
+_FIRST_SHARE, _LATER_SHARE = 0.3, 0.5
 """Of the time left: what the first look at the first rate takes, and at each later one."""
-_SURE, _LIKELY = 0.9, 0.6
 _ROOM, _LEAST_ROOM = 1.5, 0.15
 """A continuation gets this many times the requests that seem to be missing, and at least this share of the time."""
 _REFINE_SHARE = 0.7
@@ -223,8 +222,7 @@ def _confirm(state: _State, low: float) -> Searching:
     # What cannot pass even when clean is not worth its time, except as the one look that everybody gets.
     fewest = max(required_requests(slo.percentile, 0) for slo in plan.slos)
     while state.left_s > _LEAST_LEFT * plan.budget_s and certified < plan.max_per_s:
-        likely = _LIKELY if certified else _SURE
-        wanted_per_s = likely_to_pass(state.points, plan.slos, state.left_s, low, likely=likely)
+        wanted_per_s = likely_to_pass(state.points, plan.slos, state.left_s, low, HIGHER if certified else FIRST)
         rate_per_s = min(wanted_per_s, ceiling)
         least = least_s(state.points, plan.budget_s)
         if tried and (rate_per_s * state.left_s < fewest or state.left_s < least):
