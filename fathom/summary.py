@@ -67,7 +67,7 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
         steps.append(("with more generators", f"fathom capacity {_traffic(result)}{options} --workers 2"))
     elif result.verdict != "fail" and (bought := explain.worth_more(result)):
         minutes, rate_per_s = bought
-        what = f"to certify about {rate_per_s:,.0f}/s, {minutes} min more"
+        what = f"to certify up to about {rate_per_s:,.0f}/s, {minutes} min more"
         steps.append((what, f"{again} --budget {budget_s + 60 * minutes:g}s"))
     if result.capacity_per_s is not None:
         steps.append(("replicas for a load", f"fathom plan --rate RATE --report {shlex.quote(result.folder)}"))

@@ -59,15 +59,16 @@ def hopeless_count(probe: Probe, slo: Slo) -> int:
 
 def likely_to_pass(
     points: Sequence[Point], slos: Sequence[Slo], seconds: float, fallback_per_s: float, foresight: Foresight
-) -> float:
-    """The highest rate at which a probe of `seconds` passes with the wanted probability, by the estimated curve.
+) -> tuple[float, float]:
+    """The highest rate at which a probe of `seconds` passes with the wanted probability, by the estimated curve, and
+    that probability.
 
     A probe cannot pass right at the capacity: the fewer its requests, the further below it must stay. When no rate is
-    that likely, the likeliest one.
+    that likely, the likeliest one. The probability is 0 where there is nothing to tell it from.
     """
     fitted = estimate(points, slos)
     if fitted is None:
-        return fallback_per_s
+        return fallback_per_s, 0.0
     best_per_s, best = _CAUTIOUS * min(fallback_per_s, fitted.rate_per_s), 0.0
     rate_per_s = fitted.rate_per_s
     while rate_per_s > fitted.rate_per_s / 4:
@@ -75,11 +76,11 @@ def likely_to_pass(
         chances = [_chance_to_pass(fitted, rate_per_s, rate_per_s * seconds / factor) for factor in factors]
         chance = sum(chances) / len(chances)
         if chance >= foresight.likely:
-            return rate_per_s
+            return rate_per_s, chance
         if chance > best:
             best_per_s, best = rate_per_s, chance
         rate_per_s *= 0.99
-    return best_per_s
+    return best_per_s, best
 
 
 def _chance_to_pass(fitted: Estimate, rate_per_s: float, independent: float) -> float:

@@ -222,7 +222,8 @@ def _confirm(state: _State, low: float) -> Searching:
     # What cannot pass even when clean is not worth its time, except as the one look that everybody gets.
     fewest = max(required_requests(slo.percentile, 0) for slo in plan.slos)
     while state.left_s > _LEAST_LEFT * plan.budget_s and certified < plan.max_per_s:
-        wanted_per_s = likely_to_pass(state.points, plan.slos, state.left_s, low, HIGHER if certified else FIRST)
+        foresight = HIGHER if certified else FIRST
+        wanted_per_s, _ = likely_to_pass(state.points, plan.slos, state.left_s, low, foresight)
         rate_per_s = min(wanted_per_s, ceiling)
         least = least_s(state.points, plan.budget_s)
         if tried and (rate_per_s * state.left_s < fewest or state.left_s < least):
