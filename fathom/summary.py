@@ -65,8 +65,8 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
         steps.append(("to go on", f"{again} --budget {budget_s:g}s"))
     elif result.verdict == "invalid":
         steps.append(("with more generators", f"fathom capacity {_traffic(result)}{options} --workers 2"))
-    elif result.verdict != "fail" and (bought := explain.worth_more(result)):
-        minutes, rate_per_s = bought
+    elif result.verdict != "fail" and (room := explain.worth_more(result)):
+        minutes, rate_per_s = room
         what = f"to certify up to about {rate_per_s:,.0f}/s, {minutes} min more"
         steps.append((what, f"{again} --budget {budget_s + 60 * minutes:g}s"))
     if result.capacity_per_s is not None:

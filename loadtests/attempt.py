@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 from loadtests.certify import LOOK_CONFIDENCE
 from loadtests.estimate import Estimate, estimate
@@ -20,7 +20,6 @@ _CONTINUED = 2.5
 """A confirmation may be continued to this many times its requests."""
 _CAUTIOUS = 0.7
 """Of the rate that held in short probes: what to try when no rate can be expected to pass in the time there is."""
-_DOUBTS = tuple(NormalDist().inv_cdf((step + 0.5) / 5) for step in range(5))
 
 
 @dataclass(frozen=True)
@@ -28,20 +27,14 @@ class Foresight:
     """How sure a confirmation has to be of passing, and how dependent its requests may turn out to be."""
 
     likely: float
-    unseen: float
-    """Times the dependence that the probes around showed, which are shorter and cannot see long runs."""
-    spread: float
-    """Standard deviation of the logarithm of that."""
-
-    def factors(self, near: float) -> list[float]:
-        """Equally likely dependences, where the probes around showed `near`."""
-        return [max(self.unseen * near * math.exp(self.spread * doubt), 1.0) for doubt in _DOUBTS]
+    unseen: tuple[float, ...]
+    """Equally likely multiples of the dependence that the probes around, too short to see long runs, have shown."""
 
 
-FIRST = Foresight(likely=0.9, unseen=1.5, spread=1.0)
+FIRST = Foresight(0.9, tuple(1.5 * math.exp(NormalDist().inv_cdf(share)) for share in (0.1, 0.3, 0.5, 0.7, 0.9)))
 """For the first certificate, without which the whole search was for nothing. Chosen with simulated searches of queues
 on machines that stall, where few short probes say little about the runs of slow requests (docs/capacity.md)."""
-HIGHER = Foresight(likely=0.6, unseen=1.2, spread=0.0)
+HIGHER = Foresight(0.6, (1.2,))
 """For a better one."""
 
 
@@ -72,9 +65,9 @@ def likely_to_pass(
     best_per_s, best = _CAUTIOUS * min(fallback_per_s, fitted.rate_per_s), 0.0
     rate_per_s = fitted.rate_per_s
     while rate_per_s > fitted.rate_per_s / 4:
-        factors = foresight.factors(dependence_near(points, fitted.slo, rate_per_s) or 1.0)
-        chances = [_chance_to_pass(fitted, rate_per_s, rate_per_s * seconds / factor) for factor in factors]
-        chance = sum(chances) / len(chances)
+        near = dependence_near(points, fitted.slo, rate_per_s) or 1.0
+        factors = [max(near * multiple, 1.0) for multiple in foresight.unseen]
+        chance = fmean(_chance_to_pass(fitted, rate_per_s, rate_per_s * seconds / factor) for factor in factors)
         if chance >= foresight.likely:
             return rate_per_s, chance
         if chance > best:
