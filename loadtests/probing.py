@@ -30,6 +30,8 @@ _BACKLOG_S = 1.5
 _FEWEST_OUTSTANDING, _MOST_OUTSTANDING = 64, 20_000
 _MOST_OUTSTANDING_BYTES = 512 << 20
 _COOLDOWN_S = 1.0
+_COUNTED_S = 0.05
+"""Triton counts a request a moment after it has answered it."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Prober:
         host_cpu_share = meter.read()
         after: list[Any] = []
         if outcome.stopped != "connection lost":
+            time.sleep(_COUNTED_S)
             try:
                 after = self.traffic.statistics()
             except TargetLostError as error:  # it froze, or went away while nothing was due: what was recorded stays
