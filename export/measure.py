@@ -6,9 +6,7 @@ front of it, so that two figures differ only because the stations do.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,30 +102,25 @@ def answers(
     evaluation: Evaluation,
     *,
     batch: int = 8,
-    at_once: int = 1,
     on_progress: Progress = no_progress,
     step: str = "measure",
 ) -> Outputs:
     """The station's outputs for every row of the evaluation, at most `batch` rows at a time, fewer of long ragged ones.
 
-    `at_once` batches are asked side by side, by threads, for a station with several instances. A model without a batch
-    axis is asked row by row, and its answers are stacked (laid end to end where their shapes differ). Raises
-    ExportError when the station answers with another number of rows than it was asked.
+    A model without a batch axis is asked row by row, and its answers are stacked (laid end to end where their shapes
+    differ). Raises ExportError when the station answers with another number of rows than it was asked.
     """
     parts: dict[str, list[Array]] = {}
     total, done = len(evaluation), 0
     on_progress(step, 0, total)
-    with ThreadPoolExecutor(at_once) as pool:
-        asked, given = itertools.tee(evaluation.batches(batch, CELLS))
-        answered = map(predict, asked) if at_once == 1 else pool.map(predict, asked)
-        for inputs, outputs in zip(given, answered, strict=True):
-            rows = len(next(iter(inputs.values()))) if evaluation.batched else 1
-            for name, values in outputs.items():
-                if evaluation.batched and len(values) != rows:
-                    raise ExportError(f"output '{name}' has {len(values)} rows for a batch of {rows}")
-                parts.setdefault(name, []).append(np.asarray(values))
-            done += rows
-            on_progress(step, done, total)
+    for inputs in evaluation.batches(batch, CELLS):
+        rows = len(next(iter(inputs.values()))) if evaluation.batched else 1
+        for name, values in predict(inputs).items():
+            if evaluation.batched and len(values) != rows:
+                raise ExportError(f"output '{name}' has {len(values)} rows for a batch of {rows}")
+            parts.setdefault(name, []).append(np.asarray(values))
+        done += rows
+        on_progress(step, done, total)
     return {name: _joined(values, evaluation.batched) for name, values in parts.items()}
 
 
@@ -162,7 +155,6 @@ def measure(
     reference: Reference,
     *,
     batch: int = 8,
-    at_once: int = 1,
     through_pipeline: bool = False,
     on_progress: Progress = no_progress,
     station: str = "station",
@@ -170,16 +162,14 @@ def measure(
     """Judge one station against the reference.
 
     With `through_pipeline`, `predict` is the recipe's pipeline and gets its raw requests instead of the model's
-    tensors. `batch` must not exceed the served model's max_batch_size; `at_once` of them are asked side by side.
+    tensors. `batch` must not exceed the served model's max_batch_size.
     """
     evaluation = reference.evaluation
     if through_pipeline:
         if recipe.pipeline is None:
             raise RecipeError(f"recipe '{recipe.name}' has no pipeline")
         evaluation = Evaluation(recipe.pipeline.requests(), evaluation.truth)
-    outputs = answers(
-        predict, evaluation, batch=batch, at_once=at_once, on_progress=on_progress, step=f"measure {station}"
-    )
+    outputs = answers(predict, evaluation, batch=batch, on_progress=on_progress, step=f"measure {station}")
     figures = recipe.score(outputs, reference.evaluation, reference.outputs)
     return Measurement(figures, parity(outputs, reference.outputs))
 

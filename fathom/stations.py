@@ -10,7 +10,7 @@ from export.measure import Measurement, measure
 from export.recipe import Progress, Recipe, no_progress
 from fathom.payloads import reference
 
-SENT_TOGETHER, AT_ONCE = 8, 4
+SENT_TOGETHER = 8
 
 
 def measured_at_export(recipe: Recipe, repository: Path) -> dict[str, Measurement]:
@@ -36,7 +36,6 @@ def measure_served(
             model.__call__,
             kept,
             batch=batch,
-            at_once=AT_ONCE,
             through_pipeline=through_pipeline,
             on_progress=on_progress,
             station=station,

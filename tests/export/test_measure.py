@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from scale_model import Scale
 
 from export.errors import AccuracyError, ExportError, RecipeError
 from export.measure import Measurement, Parity, Reference, answers, gate, measure, parity
-from export.recipe import Array, Arrays, Evaluation
+from export.recipe import Evaluation
 
 ROWS = {"y": np.array([[3.0, 4.0], [0.0, 2.0]], np.float32)}
 
@@ -96,23 +94,6 @@ def test_a_station_is_judged_by_truth_and_by_distance(scale: Scale) -> None:
     assert found.parity is not None
     assert found.parity.max_abs == 0.5
     assert Measurement.from_json(found.to_json()) == found
-
-
-def test_batches_that_are_asked_side_by_side_come_back_in_order(scale: Scale) -> None:
-    evaluation = scale.evaluation()
-    together = threading.Barrier(4)  # broken, and an error, where fewer are asked at once
-
-    def predict(arrays: Arrays) -> dict[str, Array]:
-        if float(arrays["x"][0, 0]) < 4 * arrays["x"].shape[1]:  # the first four of ten rows
-            together.wait(10)
-            time.sleep(0.05 * (4 - float(arrays["x"][0, 0]) / arrays["x"].shape[1]))  # the first is the slowest
-        return {"y": arrays["x"] * 2}
-
-    found = answers(predict, evaluation, batch=1, at_once=4)
-
-    assert found["y"].tolist() == (evaluation.inputs["x"] * 2).tolist()
-    with pytest.raises(ExportError, match="rows for a batch of"):
-        answers(lambda arrays: {"y": arrays["x"][:0]}, evaluation, batch=3, at_once=4)
 
 
 def test_a_recipe_without_a_pipeline_cannot_be_measured_through_one(scale: Scale) -> None:
