@@ -96,12 +96,9 @@ class Added(Recipe):
         """Each output in short: name, type, shape and first numbers."""
         return [_in_short(name, np.asarray(array)) for name, array in outputs.items()]
 
-    def code(self) -> tuple[Path, ...]:
-        """recipe.toml, the example, and this package's files that write the graph."""
-        here = Path(__file__).parent
-        own = [here / name for name in ("added.py", "prepare.py", "graph_edit.py", f"source_{self.file.kind}.py")]
-        example = self.folder / EXAMPLE
-        return (self.folder / FILE, *((example,) if self.file.inputs is None else ()), *own)
+    def data(self) -> tuple[Path, ...]:
+        """recipe.toml and the example."""
+        return (self.folder / FILE, *((self.folder / EXAMPLE,) if self.file.inputs is None else ()))
 
     @property
     def home(self) -> Path:

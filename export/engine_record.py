@@ -114,9 +114,3 @@ def records(folder: Path) -> list[EngineRecord]:
         if record is not None:
             found.append(record)
     return found
-
-
-def published(folder: Path) -> frozenset[str]:
-    """The paths of all that engines put into the version folder: what a new ONNX file makes stale."""
-    named = {name for record in records(folder) for name in record.files if name.startswith("1/")}
-    return frozenset(named | {f"1/{record.plan}{SUFFIX}" for record in records(folder)})

@@ -18,6 +18,9 @@ from export.precision import CPU, FP32, rule
 from export.publish import VERSION, Change, hold, publish, scratch
 from export.recipe import Progress, Recipe, Weights, no_progress
 
+BUILD = 1
+"""The exporter's build number: raise it when a change in this package changes the files of an export."""
+
 ARTEFACT, REFERENCE, LABELS = "1/model.onnx", "1/reference.npz", "labels.txt"
 
 
@@ -71,19 +74,21 @@ def export_model(
     found = recipe.resolve(weights)
     on_progress("check what is there", 0, 1)
     source = manifest.source_record(recipe, found)
-    print_of_build = manifest.fingerprint(recipe, source, precision, excluded, runtime)
+    build = manifest.build_record(recipe, source, BUILD, precision, excluded, runtime)
     with hold(model_repository, on_progress=on_progress):
-        present = None if force else _intact(recipe, folder, print_of_build, found.explicit)
+        present = _published(folder)
+        why = None if present is None else _why_again(recipe, folder, present, build, found.explicit)
         on_progress("check what is there", 1, 1)
-        if present is not None:
+        if present is not None and why is None and not force:
             return ExportResult(recipe.name, folder, present, True, time.monotonic() - began)
         with scratch(folder) as room:
-            built = _build(recipe, found, folder, room, precision, excluded, runtime, on_progress)
+            custom = present is not None and bool(present.source.get("custom_weights"))
+            built = _build(recipe, found, folder, room, precision, excluded, runtime, on_progress, was_custom=custom)
             made = Manifest(
                 model=recipe.name,
                 created=manifest.now(),
                 files=manifest.file_records({name: built.files[name] for name in built.files if _is_artefact(name)}),
-                fingerprint=print_of_build,
+                build=build,
                 source=source,
                 precision=precision,
                 reduction=built.reduction,
@@ -94,44 +99,47 @@ def export_model(
                 build_seconds=round(time.monotonic() - began, 1),
             )
             on_progress("publish", 0, 1)
-            publish(_changes(made, folder, built, room))
+            publish(_changes(made, present, folder, built, room))
             on_progress("publish", 1, 1)
-    return ExportResult(recipe.name, folder, made, False, time.monotonic() - began, built.notes)
+    notes = (*([f"{recipe.name} was made again: {why}"] if why else []), *built.notes, *_older_plans(folder, made))
+    return ExportResult(recipe.name, folder, made, False, time.monotonic() - began, notes)
 
 
-def _intact(recipe: Recipe, folder: Path, fingerprint: str, may_rewrite: bool) -> Manifest | None:
-    """The manifest of what is published, if it is what this build would make, whole, and still fits config.pbtxt.
+def _published(folder: Path) -> Manifest | None:
+    """The manifest of what is published, or None where there is none that can be read."""
+    try:
+        return Manifest.read(folder)
+    except ExportError:
+        return None
+
+
+def _why_again(
+    recipe: Recipe, folder: Path, present: Manifest, build: Mapping[str, Any], may_rewrite: bool
+) -> str | None:
+    """Why what is published must be built again; None where it is what this build would make, whole, and still fits
+    config.pbtxt.
 
     Raises ContractError when only config.pbtxt has changed and no longer fits, unless it may be rewritten.
     """
-    try:
-        present = Manifest.read(folder)
-    except ExportError:
-        return None
-    if (
-        present is None
-        or present.fingerprint != fingerprint
-        or present.signature is None
-        or present.changed_files(folder)
-    ):
-        return None
+    if why := manifest.difference(present.build, build):
+        return why
+    if changed := present.changed_files(folder):
+        return changed[0]
     for name in recipe.pipeline.companions if recipe.pipeline else ():
-        try:
-            companion = Manifest.read(folder.parent / name)
-        except ExportError:
-            return None
+        companion = _published(folder.parent / name)
         if companion is None or companion.source_sha256 != present.source_sha256:
-            return None
-        if companion.changed_files(folder.parent / name):
-            return None
+            return f"the files of {name} are not of this export"
+        if changed := companion.changed_files(folder.parent / name):
+            return f"{name}: {changed[0]}"
     for path in configs.config_paths(folder):
         try:
+            assert present.signature is not None
             contract.check(configs.load(path), present.signature)
         except ContractError:
             if may_rewrite:
-                return None
+                return f"{path.name} no longer fits the graph"
             raise
-    return present
+    return None
 
 
 def _build(
@@ -143,12 +151,14 @@ def _build(
     excluded: Sequence[str],
     runtime: str,
     on_progress: Progress,
+    *,
+    was_custom: bool,
 ) -> _Built:
     """Every file of the export in `room`, with the contract kept and the gate passed."""
     (room / VERSION).mkdir()
     conversion = Conversion(recipe, load(recipe, weights, on_progress), room, on_progress)
     shape, versions = signature.from_onnx(conversion.full_path)
-    files, notes = _fit_configs(folder, shape, weights, room)
+    files, notes = _fit_configs(folder, shape, weights, room, was_custom=was_custom)
     full = conversion.full
     conversion.passes(full, FP32)
     stations = {"source": conversion.at_source, "onnx": full.measured}
@@ -180,9 +190,12 @@ def _check_same(full: signature.Signature, reduced: signature.Signature, precisi
 
 
 def _fit_configs(
-    folder: Path, shape: signature.Signature, weights: Weights, room: Path
+    folder: Path, shape: signature.Signature, weights: Weights, room: Path, *, was_custom: bool
 ) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Hold every configuration to the graph; with weights that a person named, rewrite dims that differ."""
+    """Check every configuration against the graph; with weights that a person named, rewrite dims that differ.
+
+    `was_custom`: the last export was of weights that a person named.
+    """
     rewritten: dict[str, Path] = {}
     notes: list[str] = []
     for path in configs.config_paths(folder):
@@ -199,7 +212,7 @@ def _fit_configs(
         try:
             contract.check(config, shape)
         except ContractError as error:
-            if _has_custom_weights(folder) and not weights.explicit:
+            if was_custom and not weights.explicit:
                 raise ContractError(
                     f"{error} (the last export was of other weights: --weights bundled rewrites config.pbtxt back)"
                 ) from None
@@ -207,38 +220,37 @@ def _fit_configs(
     return rewritten, tuple(notes)
 
 
-def _changes(made: Manifest, folder: Path, built: _Built, room: Path) -> list[Change]:
-    """The main folder and its companions, each with its manifest, and without what an earlier export left."""
+def _changes(made: Manifest, present: Manifest | None, folder: Path, built: _Built, room: Path) -> list[Change]:
+    """The main folder and its companions, each with its manifest, and without what an earlier export left.
+
+    Engines stay, since a `configs/<gpu>.pbtxt` names them: `fathom check` reports those of an older ONNX file.
+    """
     path = room / manifest.FILE
     made.write(path)
-    stale = _published_before(folder) | engine_record.published(folder)  # an engine is of the ONNX file it came from
+    stale = frozenset(present.files) if present else frozenset()
     changes = [Change(folder, {**built.files, manifest.FILE: path}, stale)]
     for name, files in built.assets.items():
         companion = folder.parent / name
         if not (companion / "config.pbtxt").is_file():
             raise ConfigError(f"{companion}/config.pbtxt is missing: {made.model} is served through {name}")
         source = {key: value for key, value in made.source.items() if key != "files"}
-        record = Manifest(name, made.created, manifest.file_records(files), made.fingerprint, source, of=made.model)
+        record = Manifest(name, made.created, manifest.file_records(files), made.build, source, of=made.model)
         own = room / "assets" / name / manifest.FILE
         record.write(own)
-        changes.append(Change(companion, {**files, manifest.FILE: own}, _published_before(companion)))
+        before = _published(companion)
+        changes.append(
+            Change(companion, {**files, manifest.FILE: own}, frozenset(before.files) if before else frozenset())
+        )
     return changes
 
 
-def _published_before(folder: Path) -> frozenset[str]:
-    try:
-        before = Manifest.read(folder)
-    except ExportError:
-        before = None
-    return frozenset(before.files) if before else frozenset()
-
-
-def _has_custom_weights(folder: Path) -> bool:
-    try:
-        present = Manifest.read(folder)
-    except ExportError:
-        return False
-    return present is not None and bool(present.source.get("custom_weights"))
+def _older_plans(folder: Path, made: Manifest) -> list[str]:
+    """A line for a person about the engines that were built from another ONNX file than the one just published."""
+    now = made.files[ARTEFACT].sha256
+    older = [record.plan for record in engine_record.records(folder) if record.onnx_sha256 != now]
+    if not older:
+        return []
+    return [f"{folder.name}: {', '.join(older)} is of the ONNX file before: build it again with --engine"]
 
 
 def _write_assets(room: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:

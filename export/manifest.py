@@ -15,14 +15,13 @@ from typing import Any
 from export.errors import RecipeError
 from export.measure import Measurement
 from export.precision import CPU, FP32, INT8
-from export.precision import code as precision_code
 from export.recipe import Recipe, Weights
 from export.signature import Signature
 
 FORMAT = 1
 FILE = "1/manifest.json"
-PACKAGES = ("numpy", "onnx", "onnxscript", "onnxruntime")
-"""Distributions that take part in every export."""
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""Distributions whose versions determine every export."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,16 @@ class FileRecord:
 class Manifest:
     """A manifest as read from or written to `<model>/1/manifest.json`.
 
-    `files` maps paths in the model folder to their records. `of` is set for a companion: the main model's name and
-    the hash of its weights, by which a mismatched pair is known. `stations` and `signature` are set for a model.
-    `reduction` says how the graph was brought to a precision below FP32, and how far it is from the FP32 graph.
+    `files` maps paths in the model folder to their records. `build` is what the files follow from (see `build_record`),
+    empty in a manifest from before builds had numbers. `of` is set for a companion: the main model's name and the hash
+    of its weights, by which a mismatched pair is known. `stations` and `signature` are set for a model. `reduction`
+    says how the graph was brought to a precision below FP32, and how far it is from the FP32 graph.
     """
 
     model: str
     created: str
     files: Mapping[str, FileRecord]
-    fingerprint: str
+    build: Mapping[str, Any]
     source: Mapping[str, Any]
     of: str | None = None
     precision: str = FP32
@@ -67,7 +67,7 @@ class Manifest:
             "format": FORMAT,
             "model": self.model,
             "created": self.created,
-            "fingerprint": self.fingerprint,
+            "build": dict(self.build),
             "source": dict(self.source),
             "files": {name: vars(file) for name, file in sorted(self.files.items())},
         }
@@ -111,7 +111,7 @@ class Manifest:
                 model=record["model"],
                 created=record["created"],
                 files={name: FileRecord(**file) for name, file in record["files"].items()},
-                fingerprint=record["fingerprint"],
+                build=record.get("build", {}),
                 source=record["source"],
                 of=record.get("companion_of"),
                 precision=record.get("precision", FP32),
@@ -140,50 +140,83 @@ class Manifest:
 
 
 def source_record(recipe: Recipe, weights: Weights) -> dict[str, Any]:
-    """Where the model comes from: a description, each file's hash, and one hash over all (with the recipe's code)."""
+    """Where the model comes from: a description, each file's hash, and one hash over all.
+
+    A model that is trained at export has no files: its recipe's name and build number stand for them.
+    """
     files = {name: vars(file_record(path)) for name, path in weights.files.items()}
-    code = {path.name: file_sha256(path) for path in recipe.code()}
+    made: dict[str, Any] = {"recipe": recipe.name, "build": recipe.BUILD}
     return {
         "description": weights.description,
         "custom_weights": weights.custom,
         "files": files,
-        "sha256": _digest([files if files else code]),
+        "sha256": _digest([files or made]),
     }
 
 
-def fingerprint(
+def build_record(
     recipe: Recipe,
     source: Mapping[str, Any],
+    exporter: int,
     precision: str = FP32,
     excluded: Sequence[str] = (),
     runtime: str = CPU,
-) -> str:
-    """A hash of all that determines the build: format, recipe and its code, weights, precision, package versions.
+) -> dict[str, Any]:
+    """All that determines the files of an export; where it is the same, they need not be built again.
 
-    `excluded` are the nodes and operator types that a person kept out of a reduced precision; `runtime` is what INT8 is
-    made for.
+    `exporter` is the exporter's build number. `excluded` are the nodes and operator types that a person kept out of a
+    reduced precision; `runtime` is what INT8 is made for.
     """
-    from export import onnx_file, onnx_stream
-
-    code = [*recipe.code(), Path(onnx_file.__file__), Path(onnx_stream.__file__), *precision_code(precision)]
-    parts = {
-        "format": FORMAT,
-        "recipe": recipe.name,
+    return {
+        "exporter": exporter,
+        "recipe": recipe.BUILD,
         "precision": precision,
         "excluded": sorted(set(excluded)),
-        "runtime": runtime if precision == INT8 else None,
+        "int8_for": runtime if precision == INT8 else None,
         "source": source["sha256"],
         "custom_weights": source["custom_weights"],
-        "code": {path.name: file_sha256(path) for path in code},
-        "packages": package_versions(recipe),
+        "data": {path.name: file_sha256(path) for path in recipe.data()},
+        "packages": _installed((*PACKAGES, *recipe.packages)),
     }
-    return _digest(parts)
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What changed between two records of `build_record`, in words; None where nothing did."""
+    if not before:
+        return "its manifest is from before builds had numbers"
+    for name, words in _CHANGED.items():
+        was, value = before.get(name), now[name]
+        if was == value:
+            continue
+        if isinstance(value, Mapping):
+            old = was if isinstance(was, Mapping) else {}
+            name = next(key for key in (*value, *old) if old.get(key) != value.get(key))
+            was, value = old.get(name), value.get(name)
+        return words.format(name=name, was=was, now=value)
+    return None
+
+
+_CHANGED = {
+    "exporter": "the exporter's build number is {now}, it was {was}",
+    "recipe": "the recipe's build number is {now}, it was {was}",
+    "precision": "the precision is {now}, it was {was}",
+    "excluded": "{now} are kept in FP32, it was {was}",
+    "int8_for": "INT8 is made for {now}, it was for {was}",
+    "source": "the weights are others",
+    "custom_weights": "the weights are others",
+    "data": "{name} has changed",
+    "packages": "{name} is {now}, it was {was}",
+}
 
 
 def package_versions(recipe: Recipe) -> dict[str, str]:
-    """The versions of Python and of what takes part in the build; a package that is not installed is left out."""
-    versions = {"python": platform.python_version()}
-    for name in (*PACKAGES, *recipe.packages):
+    """The versions of Python, NumPy and what determines the build; a package that is not installed is left out."""
+    return {"python": platform.python_version(), **_installed(("numpy", *PACKAGES, *recipe.packages))}
+
+
+def _installed(packages: Iterable[str]) -> dict[str, str]:
+    versions = {}
+    for name in packages:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from export.errors import RecipeError
@@ -28,12 +27,6 @@ def rule(recipe: Recipe, precision: str) -> Reduced | None:
             f"{recipe.name} cannot be exported at {precision}: {recipe.why_not_reduced} (it is exported at {offered})"
         )
     return recipe.reduced[precision]
-
-
-def code(precision: str) -> tuple[Path, ...]:
-    """The files of this package that determine how a graph is reduced."""
-    names = {FP32: (), FP16: (__name__, "export.float16"), INT8: (__name__, "export.quantize")}[precision]
-    return tuple(Path(__file__).with_name(f"{name.removeprefix('export.')}.py") for name in names)
 
 
 def kept_float(model: Any, keep: Iterable[str], excluded: Sequence[str]) -> frozenset[str]:

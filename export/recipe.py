@@ -6,7 +6,6 @@ the running server. Each is a `Predict`, called with one mapping of named arrays
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -173,8 +172,8 @@ class Recipe(ABC):
     summary: ClassVar[str]
     figures: ClassVar[tuple[Figure, ...]]
     tolerance: ClassVar[Tolerance]
-    data_files: ClassVar[tuple[str, ...]] = ()
-    """Files beside the recipe's module that determine the build, with the module itself."""
+    BUILD: ClassVar[int] = 1
+    """The recipe's build number: raise it when a change of its code changes the model, its figures or its files."""
     packages: ClassVar[tuple[str, ...]] = ()
     """Distributions whose versions determine the build, beside those of every export."""
     axis_ranges: ClassVar[Axes] = {}
@@ -229,10 +228,9 @@ class Recipe(ABC):
         chosen = replace(evaluation, inputs={name: values[rows] for name, values in evaluation.inputs.items()})
         return next(chosen.batches(batch))
 
-    def code(self) -> tuple[Path, ...]:
-        """The files of this package that determine the build."""
-        module = Path(str(sys.modules[type(self).__module__].__file__))
-        return (module, *(module.parent / name for name in self.data_files))
+    def data(self) -> tuple[Path, ...]:
+        """Data files, beside the weights, that determine the build: texts, example requests."""
+        return ()
 
     def figure(self, name: str) -> Figure:
         """The definition of a figure by name."""

@@ -59,7 +59,6 @@ class MiniLM(Recipe):
     )
     tolerance = Tolerance(max_abs=1e-3, min_cosine=0.9999)
     axis_ranges: ClassVar[Axes] = {name: {1: TOKENS} for name in ("input_ids", "attention_mask")}
-    data_files = ("sentences.txt", "retrieval.txt", "calibration.txt", "weights.py")
     # INT8 may turn the vector of the oddest text by 18 degrees (cosine 0.95), and answer no question wrongly for it.
     # The products kept in FP32 are those that cost most when each was quantised alone: docs/precision.md.
     reduced: ClassVar[Mapping[str, Reduced]] = {

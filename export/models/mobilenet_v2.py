@@ -55,7 +55,6 @@ class MobileNetV2(Recipe):
         FP16: Reduced(Tolerance(max_abs=5e-3, min_cosine=0.9999)),
         INT8: Reduced(Tolerance(max_abs=0.1, min_cosine=0.98), losses={"top1_accuracy": 0.01, "top1_agreement": 0.01}),
     }
-    data_files = ("digits.py", "images.py")
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "scikit-learn", "pillow")
 
     @property

@@ -32,7 +32,7 @@ class RainForecast(Recipe):
         Figure("roc_auc", "chance that a wet hour is given a higher probability than a dry one", tolerance=1e-6),
     )
     tolerance = Tolerance(max_abs=1e-5, min_cosine=0.999999)
-    packages: ClassVar[tuple[str, ...]] = ("scikit-learn", "skl2onnx")
+    packages: ClassVar[tuple[str, ...]] = ("numpy", "scikit-learn", "skl2onnx")
     why_not_reduced = "trees compare and add, and ONNX has them in floating point of 32 bits or more only"
 
     def resolve(self, weights: str | None) -> Weights:

@@ -20,6 +20,7 @@ from export import cuda, engine_export, engine_record, engine_runtime, gpu, onnx
 from export.engine_export import export_engine
 from export.engine_options import EngineOptions
 from export.errors import AccuracyError, EngineError, EngineUnavailableError
+from export.exporter import export_model
 from export.lint import lint
 from export.manifest import file_sha256
 from export.quantize import Quantization
@@ -195,7 +196,24 @@ def test_two_compute_capabilities_share_a_repository(
     message = configs.parse((machine / "scale/configs/l4.pbtxt").read_text())
     assert dict(message.cc_model_filenames) == {"9.0": "model.plan", "8.9": "model.sm89.plan"}
     assert [each.plan for each in engine_record.records(machine / "scale")] == ["model.plan", "model.sm89.plan"]
-    assert engine_record.published(machine / "scale") >= {"1/model.plan", "1/model.sm89.plan", "1/model.plan.json"}
+
+
+def test_a_new_onnx_file_leaves_the_plan_that_a_configuration_names_and_check_reports_it(
+    surface: dict[str, Any], machine: Path, scale: Scale
+) -> None:
+    trt, _ = engine_machine.tensorrt(surface)
+    export_engine(scale, machine, trt, EngineOptions())
+    folder = machine / "scale"
+    plan = (folder / "1" / "model.plan").read_bytes()
+    scale.shape = ("rows", 3)  # another file of the same model
+
+    notes = export_model(scale, machine, force=True).notes
+
+    assert (folder / "1" / "model.plan").read_bytes() == plan
+    assert (folder / "configs" / "h200.pbtxt").is_file()
+    assert len([note for note in notes if "model.plan" in note]) == 1
+    errors = {finding.file for finding in lint(machine, ["scale"]) if finding.severity == "error"}
+    assert "scale/1/model.plan" in errors
 
 
 def test_a_configuration_changed_by_hand_is_kept(surface: dict[str, Any], machine: Path, scale: Scale) -> None:

@@ -108,7 +108,7 @@ def test_bundled_weights_by_name_repair_a_config_that_does_not_fit(repository: P
 
     result = export_model(scale, repository, weights="bundled")
 
-    assert result.notes == ("scale/config.pbtxt: input[0].dims [5] -> [3]",)
+    assert result.notes[-1] == "scale/config.pbtxt: input[0].dims [5] -> [3]"
     assert config.read_text() == SCALE_CONFIG
 
 
@@ -209,10 +209,8 @@ def test_other_weights_rewrite_dims_and_labels_and_bundled_ones_put_them_back(re
 
     result = export_model(scale, repository, weights="somewhere")
 
-    assert result.notes[:2] == (
-        "scale/config.pbtxt: input[0].dims [3] -> [5]",
-        "scale/config.pbtxt: output[0].dims [3] -> [5]",
-    )
+    assert "scale/config.pbtxt: input[0].dims [3] -> [5]" in result.notes
+    assert "scale/config.pbtxt: output[0].dims [3] -> [5]" in result.notes
     assert "scale/configs/cpu.pbtxt: input[0].dims [3] -> [5]" in result.notes
     assert result.notes[-1].startswith("scale/labels.txt: 5 labels of ")
     assert (repository / "scale" / "labels.txt").read_text() == "".join(f"label {index}\n" for index in range(5))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace as with_fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scale_model import Scale
@@ -77,21 +78,26 @@ def test_a_manifest_that_cannot_be_understood(repository: Path, text: str, words
     assert "run `fathom export scale --force`" in str(caught.value)
 
 
-def test_the_fingerprint_follows_what_determines_the_build(scale: Scale, monkeypatch: pytest.MonkeyPatch) -> None:
-    def now() -> str:
-        return manifest.fingerprint(scale, manifest.source_record(scale, scale.resolve(None)))
+def test_a_build_is_the_same_until_something_that_determines_it_changes(
+    scale: Scale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def now(exporter: int = 1, **options: Any) -> dict[str, Any]:
+        source = manifest.source_record(scale, scale.resolve(None))
+        return json.loads(json.dumps(manifest.build_record(scale, source, exporter, **options)))
 
     first = now()
-    assert now() == first
+    monkeypatch.setattr(manifest.platform, "python_version", lambda: "3.11.99")
+    assert manifest.difference(first, now()) is None
 
+    others = [({}, "no record")]
+    others += [(now(2), "exporter"), (now(precision="fp16"), "precision"), (now(excluded=["MatMul"]), "excluded")]
     scale.weights.write_text("3")
-    other_weights = now()
+    others += [(now(), "weights")]
+    monkeypatch.setattr(Scale, "BUILD", 7)
+    others += [(now(), "recipe")]
     monkeypatch.setattr(manifest.metadata, "version", lambda name: "0.0.1")
-    other_packages = now()
-    monkeypatch.setattr(Scale, "name", "other")
-    other_name = now()
-
-    assert len({first, other_weights, other_packages, other_name}) == 4
+    others += [(now(), "packages")]
+    assert [why for build, why in others if manifest.difference(build, first) is None] == []
 
 
 def test_no_path_of_this_machine_is_recorded(exported_repository: Path) -> None:

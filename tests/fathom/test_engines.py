@@ -95,23 +95,6 @@ def test_an_engine_is_built_by_default_and_left_alone_the_next_time(
     assert (status, document["unchanged"], document["engine"]["unchanged"]) == (0, True, True)
 
 
-def test_a_new_onnx_file_takes_the_old_engine_away(
-    repository: Path, with_gpu: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with_gpu()
-    export(repository, capsys=capsys)
-    version = repository / "scale" / "1"
-    assert {path.name for path in version.glob("model.plan*")} == {
-        "model.plan",
-        "model.plan.json",
-        "model.plan.layers.json",
-    }
-    status, _, _ = export(repository, "--force", "--no-engine", capsys=capsys)
-    assert status == 0
-    assert list(version.glob("model.plan*")) == []
-    assert (version / "model.onnx").is_file()
-
-
 REFUSED = {"answers": {"OnnxParser.parse_from_file": lambda parser, path: False}}
 
 

@@ -119,7 +119,7 @@ def write_repository(repository: Path) -> Path:
         model="scale",
         created="2026-11-22T00:00:00Z",
         files=file_records({name: scale / name for name in names}),
-        fingerprint="0" * 64,
+        build={},
         source={"sha256": "1" * 64},
         signature=from_onnx(scale / "1" / "model.onnx")[0],
     ).write(scale / "1" / "manifest.json")
