@@ -1,7 +1,6 @@
 """What the probes of a search tell about one SLO, ready for the estimate: rates, independent requests, how many over.
 
-A probe's arrivals are lucky or not, and by how much is partly known (`luck`): the evidence is of the rate at which
-ordinary arrivals would have been as late. Three things would make the estimate too high if points were taken at face
+Three things would make the estimate too high if points were taken at face
 value, as simulated queues show:
 
 - A lucky probe has few late requests *and* shows few signs that they come in runs. Dividing each probe by its own
@@ -27,8 +26,6 @@ Floats = NDArray[np.float64]
 
 _MOST_EVIDENCE = 600.0
 """Independent requests one point may count as: beyond that the machine's own drift decides, not the sample."""
-_MOST_EXPLAINED = 0.97
-"""Never is all of a probe's result the luck of its arrivals."""
 _NEARBY, _NEAR, _GROWTH = 0.7, 0.2, 3.0
 """How near in ln(rate) a probe must be to tell of another's dependence at all, and well; how that grows with rate."""
 _WARM_RUNS = 8
@@ -74,13 +71,7 @@ def _gather(points: Sequence[Point], slo: Slo) -> Evidence:
             factor = min(max(factor, count.dependence), count.over)
         requests, over = (count.requests, count.over) if cut_short else _settled(count, _WARM_RUNS * factor)
         effective = min(requests / factor, _MOST_EVIDENCE)
-        rate_per_s, virtual = point.rate_per_s, count.virtual
-        if virtual is not None:
-            if not cut_short:
-                effective /= 1 - _MOST_EXPLAINED * virtual.explains
-            share = (effective * over / requests + 0.5) / (effective + 1)
-            rate_per_s = virtual.ordinary_rate_per_s(rate_per_s, share, (slo.limit_ms or 0.0) / 1e3)
-        rows.append((rate_per_s, effective, effective * over / requests, cut_short))
+        rows.append((point.rate_per_s, effective, effective * over / requests, cut_short))
     table = np.asarray(rows, dtype=np.float64).reshape(-1, 4)
     return Evidence(table[:, 0], table[:, 1], table[:, 2], table[:, 3].astype(bool))
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from loadtests.backlog import judge_backlog
 from loadtests.certify import LOOK_CONFIDENCE
 from loadtests.job import Outcome
-from loadtests.luck import fit
 from loadtests.metrics import ServerLoad
 from loadtests.point import ModelPoint, Point, Probe, SloCount
 from loadtests.punctual import LEAST_SHARE, untouched
@@ -54,7 +53,7 @@ def make_point(
     verdict, reason = _verdict(known, outcome, judgements, slos, sum(errors.values()))
     passes = _leans_to_pass(record, judgements, verdict) and not outcome.stopped
     generators, whole = shares(record, outcome), outcome.stopped in ("", "hopeless")
-    counts = tuple(_count(found, known, latencies_ms, None, whole) for found in judgements)
+    counts = tuple(map(_count, judgements))
     punctual: tuple[SloCount, ...] = ()
     if whole and not (errors or outcome.lost or any(share.saturated for share in generators)):
         punctual = _punctual(known, latencies_ms, slos, models)
@@ -202,18 +201,11 @@ def _punctual(known: Record, latencies_ms: Floats, slos: Sequence[Slo], models: 
         return ()
     of_model = known.model[known.attempted]
     judgements = [judge(slo, latencies_ms[_asked(slo, models, of_model) & kept]) for slo in slos]
-    return tuple(_count(found, known, latencies_ms, kept, True) for found in judgements)
+    return tuple(map(_count, judgements))
 
 
-def _count(
-    found: SloJudgement, known: Record, latencies_ms: Floats, kept: NDArray[np.bool_] | None, whole: bool
-) -> SloCount:
-    virtual, slo = None, found.slo
-    # The other models' requests of a mix stand in the way of an SLO of one of them.
-    if whole and slo.limit_ms is not None and not slo.model:
-        sent = known.attempted
-        virtual = fit(known.intended_s[sent], known.sent_s[sent], latencies_ms, slo.limit_ms, kept)
-    return SloCount(str(slo), found.verdict, found.over, found.requests, found.dependence, found.over_by_part, virtual)
+def _count(found: SloJudgement) -> SloCount:
+    return SloCount(str(found.slo), found.verdict, found.over, found.requests, found.dependence, found.over_by_part)
 
 
 def _asked(slo: Slo, models: Sequence[str], of_model: NDArray[np.uint8]) -> NDArray[np.bool_]:

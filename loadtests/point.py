@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from loadtests.errors import ResultsError
-from loadtests.luck import VirtualQueue
 from loadtests.metrics import ServerLoad
 from loadtests.share import Share
 from loadtests.slo import Slo
@@ -39,8 +38,6 @@ class SloCount:
     dependence: float
     over_by_part: tuple[int, ...] = ()
     """`over` in each of equally long parts of the probe, in the order of the schedule."""
-    virtual: VirtualQueue | None = None
-    """What tells how lucky the arrivals were, where that can be known."""
 
     @property
     def within(self) -> bool:
@@ -51,7 +48,7 @@ class SloCount:
     def from_json(cls, document: Mapping[str, Any]) -> SloCount:
         fields = dict(document)
         fields["over_by_part"] = tuple(fields.get("over_by_part", ()))
-        fields["virtual"] = VirtualQueue(**fields["virtual"]) if fields.get("virtual") else None
+        fields.pop("virtual", None)  # results of earlier versions have it
         return cls(**fields)
 
 

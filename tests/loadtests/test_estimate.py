@@ -74,7 +74,7 @@ OTHERS = {
         90,
     ),
 }
-"""Servers that are not the queue by which the luck of arrivals is judged."""
+"""Servers that are no M/D/1 or M/M/1 queue."""
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_a_probe_that_was_sent_late_is_only_listened_to_where_no_other_shows_the
         rate_per_s=500.0,
         verdict="invalid",
         passes=False,
-        slos=(dataclasses.replace(low.slos[0], over=300, over_by_part=(), virtual=None),),
+        slos=(dataclasses.replace(low.slos[0], over=300, over_by_part=()),),
     )
     assert gather([low, high, stalled], P99).rates_per_s.tolist() == gather([low, high], P99).rates_per_s.tolist()
     assert 500.0 in gather([low, stalled], P99).rates_per_s
@@ -164,7 +164,7 @@ def test_few_independent_requests_do_not_let_the_estimate_run_away():
     points = []
     for rate_per_s, requests, over, dependence, stopped in seen:
         count = dataclasses.replace(
-            any_point.slos[0], requests=requests, over=over, dependence=dependence, over_by_part=(), virtual=None
+            any_point.slos[0], requests=requests, over=over, dependence=dependence, over_by_part=()
         )
         points.append(
             dataclasses.replace(any_point, rate_per_s=rate_per_s, requests=requests, slos=(count,), stopped=stopped)
