@@ -16,10 +16,10 @@ test-slow: .venv/development  ## the measurements against queueing theory, 10 mi
 	.venv/bin/pytest -m slow
 
 bench: .venv/development  ## the ratios of docs/benchmarks.md, into results/bench.json
-	.venv/bin/python -m fathom.bench
+	.venv/bin/python -m benchmarks
 
-gpu-proof: .venv/serving  ## what a GPU does with all this, into docs/gpu.md; without one a dry run (docs/gpu-machine.md)
-	.venv/bin/python tests/gpu/proof.py --document docs/gpu.md
+gpu-proof: .venv/serving  ## accuracy, served against bare, instances x batch on a GPU (docs/gpu.md); without one a dry run
+	.venv/bin/python -m benchmarks.gpu
 
 lint: .venv/development  ## ruff and mypy --strict
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

@@ -193,7 +193,7 @@ def _twin(client: Client) -> AsyncClient:
             headers=client.headers,
             tls=client.tls,
             retries=client.retries,
-            shared_memory=client.pool.kind if client.pool is not None else None,
+            shared_memory=None if client.pool is None else "system",
             metrics=client.metrics,
         )
     twin.budget = client.budget

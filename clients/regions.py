@@ -21,7 +21,7 @@ from clients.options import Headers, is_balanced
 from clients.placement import Place, Placement
 from clients.retries import may_have_run
 from clients.servers import Server
-from clients.shared_memory import ALIGNMENT, Pool, Region, SharedMemoryUnavailable, SystemRegion, dead_names
+from clients.shared_memory import ALIGNMENT, Pool, Region, SharedMemoryUnavailable, dead_names
 from clients.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -43,13 +43,14 @@ ByteSize = int
 
 
 class RegionPool:
-    """The shared memory of one client (`shared_memory="system"` or `"cuda"`), and the server's knowledge of it."""
+    """The shared memory of one client (`shared_memory="system"`), and the server's knowledge of it."""
 
     def __init__(self, kind: str, addresses: Sequence[str]) -> None:
         if len(addresses) > 1 or is_balanced(addresses[0]):
             raise ValueError("shared memory is for one server on this machine: name it, or leave shared_memory out")
-        self.kind = kind
-        self._pool = Pool(_maker(kind))
+        if kind != "system":
+            raise ValueError(f"shared_memory is {kind!r}: pass 'system', or leave it out")
+        self._pool = Pool()
         self._swept = False
 
     async def infer(
@@ -161,11 +162,12 @@ class RegionPool:
         """Whether the server knows the region now. Lets go of retired ones, and once of those of dead processes."""
         if not self._swept:
             self._swept = True
-            await self._sweep(connection, region.kind, deadline_s)
+            await self._sweep(connection, deadline_s)
         await self._unregister(connection, self._pool.retired(), deadline_s)
         try:
-            method = f"{region.kind}SharedMemoryRegister"
-            await connection.call(method, region.registration(), retry=False, deadline_s=deadline_s)
+            await connection.call(
+                "SystemSharedMemoryRegister", region.registration(), retry=False, deadline_s=deadline_s
+            )
         except errors.InferenceError as error:
             if (reason := _refusal(error, connection.endpoint)) is not None:
                 raise SharedMemoryUnavailable(reason, endpoint=connection.endpoint, status=error.status) from error
@@ -183,10 +185,8 @@ class RegionPool:
         for region in regions:
             in_use = hangs
             if not (gone or hangs):
-                request = getattr(service_pb2, f"{region.kind}SharedMemoryUnregisterRequest")(name=region.name)
-                method = f"{region.kind}SharedMemoryUnregister"
                 try:
-                    await connection.call(method, request, retry=False, deadline_s=until_s)
+                    await self._unregister_one(connection, region.name, until_s)
                 except errors.InferenceError as error:
                     hangs = isinstance(error, errors.DeadlineExceeded)
                     in_use = hangs or "currently in use" in error.details
@@ -197,16 +197,19 @@ class RegionPool:
                 region.discard()
         return not hangs
 
-    async def _sweep(self, connection: AnyConnection, kind: str, deadline_s: float) -> None:
+    @staticmethod
+    async def _unregister_one(connection: AnyConnection, name: str, deadline_s: float) -> None:
+        request = service_pb2.SystemSharedMemoryUnregisterRequest(name=name)
+        await connection.call("SystemSharedMemoryUnregister", request, retry=False, deadline_s=deadline_s)
+
+    async def _sweep(self, connection: AnyConnection, deadline_s: float) -> None:
         """Let the server unmap what killed processes of this machine had registered."""
-        status = getattr(service_pb2, f"{kind}SharedMemoryStatusRequest")()
+        status = service_pb2.SystemSharedMemoryStatusRequest()
         with contextlib.suppress(errors.InferenceError):  # the registration that follows says what is wrong
-            known = await connection.call(f"{kind}SharedMemoryStatus", status, retry=False, deadline_s=deadline_s)
+            known = await connection.call("SystemSharedMemoryStatus", status, retry=False, deadline_s=deadline_s)
             for name in dead_names(known.regions):
                 with contextlib.suppress(errors.ServerError):  # a request of the dead is still using it
-                    request = getattr(service_pb2, f"{kind}SharedMemoryUnregisterRequest")(name=name)
-                    method = f"{kind}SharedMemoryUnregister"
-                    await connection.call(method, request, retry=False, deadline_s=deadline_s)
+                    await self._unregister_one(connection, name, deadline_s)
 
 
 @atexit.register
@@ -265,14 +268,3 @@ def _refusal(error: errors.InferenceError, endpoint: str) -> str | None:
     if error.status == "UNIMPLEMENTED":
         return f"{endpoint} has no shared-memory extension: leave shared_memory out"
     return f"{endpoint} refused to share memory: {said}" if isinstance(error, _SERVERS_OWN) else None
-
-
-def _maker(kind: str) -> Callable[[int], Region]:
-    if kind == "system":
-        return SystemRegion
-    if kind != "cuda":
-        raise ValueError(f"shared_memory is '{kind}': choose 'system' or 'cuda'")
-    from clients.cuda_memory import CudaRegion
-
-    CudaRegion(1).discard()  # says at once where there is no GPU
-    return CudaRegion

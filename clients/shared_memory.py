@@ -16,9 +16,9 @@ import secrets
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tritonclient.grpc import service_pb2
@@ -37,33 +37,8 @@ class SharedMemoryUnavailable(InferenceError):  # noqa: N818 - like its siblings
     """The server or this machine cannot share memory; the message says what to change."""
 
 
-class Region(Protocol):
-    """Memory that this process and the server both see."""
-
-    name: str
-    byte_size: int
-    kind: str  # "System" or "Cuda", as in the names of the server's methods
-
-    def write(self, offset: int, data: Any) -> None:
-        """Copy a buffer of bytes in."""
-
-    def read(self, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-        """A copy of the tensor at `offset`."""
-
-    def registration(self) -> Any:
-        """The request that makes the region known to the server."""
-
-    def registered(self) -> None:
-        """The server has mapped it."""
-
-    def discard(self) -> None:
-        """Give this process's side back, once the server has unregistered the region or is gone."""
-
-
-class SystemRegion:
+class Region:
     """One POSIX shared-memory object of `byte_size` bytes, reserved when it is made."""
-
-    kind = "System"
 
     def __init__(self, byte_size: int) -> None:
         self.name = new_name()
@@ -113,8 +88,7 @@ class Pool:
     call was given up: the server may then still read or write it, so it is not used again.
     """
 
-    def __init__(self, make: Callable[[int], Region] = SystemRegion) -> None:
-        self._make = make
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self.owner = os.getpid()
         self._idle: dict[int, deque[Region]] = {}
@@ -137,7 +111,7 @@ class Pool:
                 return region, False
             if len(self._retired) >= MOST_RETIRED:
                 return None
-            region = self._make(size)
+            region = Region(size)
             self._lent.add(region)
             return region, True
 

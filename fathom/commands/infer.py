@@ -60,19 +60,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="send this header; may be given several times",
     )
-    memory = where.add_mutually_exclusive_group()
-    memory.add_argument(
+    where.add_argument(
         "--shared-memory",
         action="store_const",
         const="system",
         help="send large tensors through shared memory: for a server on this machine",
-    )
-    memory.add_argument(
-        "--cuda-shared-memory",
-        dest="shared_memory",
-        action="store_const",
-        const="cuda",
-        help="send large tensors through GPU memory: for a server on this machine's GPU",
     )
 
     result = command.add_argument_group("what to do with the answer")

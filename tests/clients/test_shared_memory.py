@@ -211,11 +211,6 @@ def test_what_triton_2604_says_by_default_is_put_into_a_sentence():
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU driver")
-def test_without_a_gpu_cuda_memory_is_refused_in_a_sentence():
-    with pytest.raises(SharedMemoryUnavailable, match=r"cuda-bindings|no usable NVIDIA GPU"):
-        Client("localhost:8001", shared_memory="cuda")
-
-
 @pytest.mark.parametrize(
     ("endpoint", "kind"), [("localhost:8001", "posix"), (["localhost:8001", "localhost:9001"], "system")]
 )

@@ -9,13 +9,13 @@ from complete_server import complete_server
 from haste import haste
 from prepared import LIGHT
 
+from benchmarks import added as light
 from clients import Client
 from export import recipes
 from export.lint import lint
 from export.manifest import Manifest
 from export.measure import gate
 from fathom import cli, payloads, stations
-from fathom.bench import added as light
 from server import TritonServer
 
 SOURCES = ("churn", "strict", "line", "clusters", "margin", "comments", "words", "encoder", "vision")

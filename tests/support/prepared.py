@@ -15,10 +15,10 @@ from pathlib import Path
 from brought_models import F, node, save_encoder, save_vision, write, write_functions
 from mortal import mortal
 
+from benchmarks.added import light_models
 from export import recipes
 from export.add import Wish, add
 from export.exporter import export_model
-from fathom.bench.added import light_models
 
 ROOT = Path(__file__).parents[2]
 ARTEFACTS = ("*.onnx", "*.json", "*.npz", "__pycache__")

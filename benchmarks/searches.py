@@ -1,0 +1,103 @@
+"""Ten searches of one deployment in a row: how repeatable are the two numbers? `python -m benchmarks.searches`.
+
+Each search has a seed of its own. The pooled value is the estimate from the points of all searches together; how often
+a search's own interval holds it says whether the intervals are honest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from clients import Client
+from export import recipes
+from export.exporter import export_model
+from fathom import payloads
+from fathom.options import default_config_name, default_repository
+from fathom.output import Steps, out
+from loadtests.capacity import CapacityRequest, find
+from loadtests.estimate import estimate
+from loadtests.hardware import describe_hardware
+from loadtests.result import CapacityResult
+from loadtests.slo import Slo
+from server import TritonServer
+
+
+def main() -> None:
+    """Search, summarise, write."""
+    command = argparse.ArgumentParser(prog="python -m benchmarks.searches", description=__doc__)
+    command.add_argument("--model", default="rain_forecast", metavar="MODEL")
+    command.add_argument("--slo", default="p99=50ms", metavar="SLO")
+    command.add_argument("--searches", type=int, default=10, metavar="N")
+    command.add_argument(
+        "--budget", type=float, default=40.0, metavar="S", help="seconds of each (default: %(default)g)"
+    )
+    command.add_argument("--results", type=Path, default=Path("results/searches.json"), metavar="FILE")
+    arguments = command.parse_args()
+    slo, repository = Slo.parse(arguments.slo), default_repository()
+    with Steps() as steps:
+        with steps.step("export"):
+            export_model(recipes.find(arguments.model), repository)
+        with TritonServer(repository, config_name=default_config_name(repository)) as server:
+            with Client(server.grpc_url) as client:
+                pool = payloads.from_recipe(client, arguments.model, repository)
+            found = []
+            for number in range(arguments.searches):
+                with steps.step(f"search {number + 1}") as step:
+                    request = CapacityRequest(
+                        server.grpc_url,
+                        arguments.model,
+                        [slo],
+                        budget_s=arguments.budget,
+                        seed=number,
+                        payloads=pool,
+                        folder=arguments.results.with_suffix("") / str(number + 1),
+                    )
+                    found.append(find(request))
+                    step.update(_told(found[-1]))
+    summary = summarise(found, slo)
+    document = {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "hardware": describe_hardware(),
+        "model": arguments.model,
+        "slo": arguments.slo,
+        "budget_s": arguments.budget,
+        **summary,
+    }
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    arguments.results.write_text(json.dumps(document, indent=2) + "\n")
+    out.print_json(json.dumps(summary))
+
+
+def summarise(found: Sequence[CapacityResult], slo: Slo) -> dict[str, Any]:
+    """Spread (highest / lowest) of both numbers, seconds of each, and how often an interval held the pooled value."""
+    certified = [result.capacity_per_s for result in found if result.capacity_per_s]
+    estimates = [result.capacity_estimate_per_s for result in found if result.capacity_estimate_per_s]
+    pooled = estimate([point for result in found for point in result.points], [slo])
+    intervals = [result.capacity_estimate_interval_per_s for result in found]
+    held = [low <= pooled.rate_per_s <= high for low, high in filter(None, intervals)] if pooled else []
+    return {
+        "searches": len(found),
+        "certified_per_s": [result.capacity_per_s for result in found],
+        "certified_spread": max(certified) / min(certified) if certified else None,
+        "estimate_per_s": [result.capacity_estimate_per_s for result in found],
+        "estimate_spread": max(estimates) / min(estimates) if estimates else None,
+        "interval_per_s": intervals,
+        "pooled_per_s": pooled.rate_per_s if pooled else None,
+        "intervals_that_held_it": sum(held),
+        "seconds": [round(sum(point.took_s for point in result.points), 1) for result in found],
+    }
+
+
+def _told(result: CapacityResult) -> str:
+    certified = f"{result.capacity_per_s:.0f}/s" if result.capacity_per_s else "none"
+    guess = f"{result.capacity_estimate_per_s:.0f}/s" if result.capacity_estimate_per_s else "none"
+    return f"certified {certified}, estimate {guess}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,0 @@
-"""`python -m fathom.proof`."""
-
-import sys
-
-from fathom.proof.cli import main
-
-sys.exit(main())
