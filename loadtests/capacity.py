@@ -17,7 +17,6 @@ from typing import Any
 from loadtests.errors import BadRequestError, SloUnreachableError, TargetError, TargetLostError
 from loadtests.fleet import Fleet, Generators
 from loadtests.hardware import CpuMeter, describe_hardware
-from loadtests.job import TransportName
 from loadtests.metrics import MetricsMeter, default_url
 from loadtests.point import Point
 from loadtests.probing import Prober
@@ -71,7 +70,6 @@ class CapacityRequest:
     """Generator processes that share each probe's schedule."""
     locust_master: str | None = None
     """"[host:]port" where a Locust master listens for that many workers, which then are the generators."""
-    transport: TransportName = "http2"
 
     @property
     def shares(self) -> tuple[ModelShare, ...]:
@@ -169,7 +167,7 @@ def _earlier(request: CapacityRequest, slos: Sequence[Slo]) -> Stored | None:
 
 def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generators:
     """What fires, to be entered: processes of this machine, or the workers of a Locust master."""
-    target = WorkerTarget(request.server, pool, _timeout_s(request), request.channels, request.transport)
+    target = WorkerTarget(request.server, pool, _timeout_s(request), request.channels)
     if request.locust_master is None:
         return Fleet(target, request.workers)
     host, _, port = request.locust_master.rpartition(":")
@@ -233,7 +231,6 @@ def _describe(
         "channels": request.channels,
         "workers": request.workers,
         "locust_master": request.locust_master,
-        "transport": request.transport,
         "arrivals": "poisson",
         "payloads": len(pool),
         "payload_bytes_mean": sum(map(len, pool)) / len(pool),

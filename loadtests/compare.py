@@ -22,7 +22,7 @@ from loadtests.store import Stored, read_runs
 
 Finding = Literal["more", "less", "no difference shown", "unknown"]
 _FEWEST = 2
-_MATTER = ("transport", "payload_source", "payloads", "workers", "server_name")
+_MATTER = ("payload_source", "payloads", "workers", "server_name")
 """Settings whose change could explain a difference by itself."""
 
 

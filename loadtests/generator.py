@@ -31,7 +31,7 @@ from loadtests.job import Job, read_payloads, read_schedule, write_record
 from loadtests.mix import Mix
 from loadtests.priority import go_first
 from loadtests.stream import Stream
-from loadtests.transport import GrpcTransport, OnDone, Transport
+from loadtests.transport import OnDone, Transport
 
 
 class Generator:
@@ -60,8 +60,7 @@ class Generator:
         intended_s, choices = read_schedule(folder)
 
         def make_transport(on_done: OnDone) -> Transport:
-            kind = GrpcTransport if job.transport == "grpc" else Http2Transport
-            return kind(job.server, self._payloads, on_done, channels=job.channels, timeout_s=job.timeout_s)
+            return Http2Transport(job.server, self._payloads, on_done, channels=job.channels, timeout_s=job.timeout_s)
 
         firing = Firing(intended_s, choices, job.limits, timeout_s=job.timeout_s, make_transport=make_transport)
         await firing.connect()

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from loadtests.errors import GeneratorError
 from loadtests.record import Record
 
-TransportName = Literal["http2", "grpc"]
 StopReason = Literal["", "backlog", "hopeless", "connection lost", "asked"]
 _LENGTH = struct.Struct("<I")
 
@@ -52,7 +51,6 @@ class Job:
     limits: Limits
     timeout_s: float = 10.0
     channels: int = 2
-    transport: TransportName = "http2"
     seed: int = 0
     """Who splits the schedule among several generators does it by this."""
 

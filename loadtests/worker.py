@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from loadtests.child import Child
 from loadtests.errors import GeneratorError, TargetLostError
-from loadtests.job import Job, Limits, Outcome, TransportName, read_record, write_payloads, write_schedule
+from loadtests.job import Job, Limits, Outcome, read_record, write_payloads, write_schedule
 from loadtests.record import Record
 
 
@@ -26,7 +26,6 @@ class WorkerTarget:
     payloads: Sequence[bytes]
     timeout_s: float = 10.0
     channels: int = 2
-    transport: TransportName = "http2"
 
 
 class Worker:
@@ -105,7 +104,6 @@ class Worker:
             limits,
             self._target.timeout_s,
             self._target.channels,
-            self._target.transport,
             seed,
         )
         self._tell(**asdict(job))

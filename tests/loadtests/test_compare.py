@@ -81,9 +81,9 @@ def test_without_an_estimate_a_certificate_decides(folders, tmp_path):
 
 def test_says_what_else_differs(folders, tmp_path):
     points = read_runs(folders[0])[0].result.points
-    other = save(tmp_path / "other", points, transport="grpc")
+    other = save(tmp_path / "other", points, payload_source="a file")
     notes = compare.compare_folders([folders[0], other])[0].changes[0].notes
-    assert any("transport" in note for note in notes)
+    assert any("payload source" in note for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from grpc_transport import GrpcTransport
 
 from loadtests import http2_frames as h2
 from loadtests.http2 import Http2Transport
 from loadtests.record import EMPTY_RESPONSE, OK, UNAVAILABLE
-from loadtests.transport import METHOD, GrpcTransport
+from loadtests.transport import METHOD
 
 TRANSPORTS = [Http2Transport, GrpcTransport]
 ECHO = b"echo "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -9,10 +10,13 @@ import time
 import numpy as np
 import pytest
 from freezing import frozen
+from grpc_transport import GrpcTransport
 
 from loadtests import CapacityRequest, Slo, find
 from loadtests.errors import TargetError
+from loadtests.firing import Firing
 from loadtests.fleet import Fleet
+from loadtests.http2 import Http2Transport
 from loadtests.job import Limits
 from loadtests.load import load
 from loadtests.payloads import from_metadata
@@ -26,23 +30,32 @@ from loadtests.worker import Worker, WorkerTarget
 pytestmark = pytest.mark.alone
 
 
-@pytest.mark.parametrize("transport", ["http2", "grpc"])
-def test_inputs_made_from_metadata_are_accepted(small_server, transport):
+def test_inputs_made_from_metadata_are_accepted(small_server):
     payloads = [payload for model in ("double", "echo", "mixed") for payload in made_payloads(small_server, model)]
-    with Worker(WorkerTarget(small_server.grpc_url, payloads, transport=transport)) as worker:
+    with Worker(WorkerTarget(small_server.grpc_url, payloads)) as worker:
         choices = payload_choices(60, len(payloads), seed=1)
         record, outcome = worker.fire(poisson(200, seed=1, count=60), choices, Limits(1000))
     assert record.ok.all(), outcome.messages
+
+
+async def fire(transport, server, payloads):
+    def make_transport(on_done):
+        return transport(server, payloads, on_done, channels=2, timeout_s=10)
+
+    schedule, choices = poisson(100, seed=2, count=200), payload_choices(200, len(payloads), seed=2)
+    firing = Firing(schedule, choices, Limits(1000), timeout_s=10, make_transport=make_transport)
+    await firing.connect()
+    record, _ = await firing.run()
+    return record
 
 
 @pytest.mark.slow
 def test_both_transports_measure_the_same(small_server):
     payloads = made_payloads(small_server, "double")
     medians = []
-    for transport in ("grpc", "http2"):
-        schedule = poisson(100, seed=2, count=200)
-        with Worker(WorkerTarget(small_server.grpc_url, payloads, transport=transport)) as worker:
-            record, _ = worker.fire(schedule, payload_choices(200, len(payloads), seed=2), Limits(1000))
+    for transport in (GrpcTransport, Http2Transport):
+        record = asyncio.run(fire(transport, small_server.grpc_url, payloads))
+        assert record.ok.all()
         medians.append(percentile(record.latencies_ms(), 0.5))
     assert medians[1] < medians[0] + 1.0
 

@@ -1,0 +1,76 @@
+"""The reference that the generator's own transport is compared with: the official Python client, `grpc.aio`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from loadtests.record import EMPTY_RESPONSE, OK, UNAVAILABLE
+from loadtests.transport import METHOD, OnDone
+
+
+class GrpcTransport:
+    """A `transport.Transport` over grpc.aio, with identity (de)serialisers."""
+
+    def __init__(
+        self, server: str, payloads: Sequence[bytes], on_done: OnDone, *, channels: int, timeout_s: float
+    ) -> None:
+        self._server = server
+        self._payloads = payloads
+        self._on_done = on_done
+        self._channel_count = channels
+        self._timeout_s = timeout_s
+        self._channels: list[Any] = []
+        self._calls: list[Any] = []
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self.lost = False
+
+    async def open(self) -> None:
+        import grpc
+
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),  # or all channels would share one connection
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+        ]
+        for _ in range(self._channel_count):
+            channel = grpc.aio.insecure_channel(self._server, options=options)
+            self._channels.append(channel)
+            self._calls.append(channel.unary_unary(METHOD))
+            try:
+                await asyncio.wait_for(channel.channel_ready(), self._timeout_s)
+            except TimeoutError:
+                raise OSError(f"no connection within {self._timeout_s:g} s") from None
+
+    def send(self, index: int, payload: int) -> None:
+        call = self._calls[index % self._channel_count](self._payloads[payload], timeout=self._timeout_s)
+        self._tasks[index] = asyncio.ensure_future(self._answer(index, call))
+
+    def flush(self) -> None:
+        pass
+
+    async def _answer(self, index: int, call: Any) -> None:
+        import grpc
+
+        try:
+            body = await call
+            status, message = (OK, "") if body else (EMPTY_RESPONSE, "the answer has no body")
+        except grpc.aio.AioRpcError as error:
+            status, message = error.code().value[0], error.details() or ""
+            self.lost = status == UNAVAILABLE and "failed to connect" in message
+        except asyncio.CancelledError:
+            call.cancel()
+            return
+        done_s = time.monotonic()
+        if self._tasks.pop(index, None) is not None:
+            self._on_done(index, done_s, status, message)
+
+    def cancel(self, index: int) -> None:
+        if task := self._tasks.pop(index, None):
+            task.cancel()
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close()
