@@ -42,7 +42,6 @@ class Connection(Generic[Flag, Names, Bound]):
     run: Callable[[Coroutine[Any, Any, Any]], Any]  # a coroutine of this package, to its end
     send: Callable[..., Coroutine[Any, Any, Any]]  # (server, method, request, timeout_s, metadata): answer or RpcError
     pause: Callable[[float], Coroutine[Any, Any, None]]
-    _ask: Callable[[bytes, str, float | None], Any] | None = None  # (request, model, timeout_s), where nothing waits
     abandon: Callable[[Server], None]  # cancels every call in flight on a server
     _start_probing: Callable[[], None]
 
@@ -64,8 +63,6 @@ class Connection(Generic[Flag, Names, Bound]):
         self.budget = Budget(self.retries)
         options.warn_if_insecure(self.addresses, tls, stacklevel=3)
         self.open = functools.partial(options.open_channel, self._grpc, tls, tls and tls.credentials())
-        if shared_memory is not None or metrics is not None or callable(self.headers):
-            self._ask = None
         self._metadata = () if callable(self.headers) else options.as_metadata(self.headers)
         self._rotation: Rotation | None = None
         self._opening, self._closed = threading.Lock(), threading.Event()
@@ -114,13 +111,11 @@ class Connection(Generic[Flag, Names, Bound]):
         headers: Headers | None = None,
         retry: bool = True,
         server: Server | None = None,
-        tried: tuple[Server, grpc.RpcError] | None = None,
     ) -> Any:
         """Send a request until it is answered, refused for good, or its deadline passes.
 
         `deadline_s` is on the monotonic clock, for a call that has begun before; by default `timeout_s` from now.
-        `retry` is false for what must not run twice; `server` pins it to one; `tried` is how a first try has ended.
-        Raises one of `clients.errors`.
+        `retry` is false for what must not run twice; `server` pins it to one. Raises one of `clients.errors`.
         """
         rotation, metadata, failures = self._rotation or self.rotation(), self.metadata(headers), 0
         timeout_s, now_s = self.timeout_s if timeout_s is None else timeout_s, time.monotonic()
@@ -128,13 +123,10 @@ class Connection(Generic[Flag, Names, Bound]):
         left_s = max(deadline_s - now_s, 0.0)
         self.budget.earn()
         while True:
-            if tried is None:
-                chosen = server or rotation.lone or rotation.pick()
-                reply = await self.send(chosen, chosen.method(method), request, left_s, metadata)
-                if not isinstance(reply, grpc.RpcError):
-                    return reply
-            else:
-                (chosen, reply), tried = tried, None
+            chosen = server or rotation.lone or rotation.pick()
+            reply = await self.send(chosen, chosen.method(method), request, left_s, metadata)
+            if not isinstance(reply, grpc.RpcError):
+                return reply
             error = errors.from_rpc(reply, model=model, endpoint=chosen.address, timeout_s=timeout_s)
             failures += 1
             pause = pause_s(self.retries, failures)

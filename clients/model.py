@@ -49,13 +49,9 @@ class BoundModel(Generic[Answer, Ranked]):
         **named: Any,
     ) -> Answer:
         """Infer. Returns every output, or those named in `outputs`; numeric arrays are read-only views."""
-        client, spec = self.client, self.spec
-        given = named if inputs is None else codec.named(spec, inputs, named)
-        if client._ask is not None and headers is None and spec.repeatable:
-            request = codec.encode(spec, given, outputs=outputs, request_id=request_id)
-            return cast(Answer, codec.decode(spec, client._ask(request, spec.name, timeout_s)))
+        given = named if inputs is None else codec.named(self.spec, inputs, named)
         asked = self.infer(given, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers)
-        return cast(Answer, client.run(self.counted(asked)))
+        return cast(Answer, self.client.run(self.counted(asked)))
 
     def one(
         self,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from clients import direct
 from clients.errors import (
     DeadlineExceeded,
     InferenceError,
@@ -48,7 +47,7 @@ class Server:
         self.channel = self._open(self.address)
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         # Requests and answers stay bytes here: the codec reads and writes them with fewer copies than protobuf does.
-        self.infer = direct.unary(self.channel, INFER_METHOD)
+        self.infer = self.channel.unary_unary(INFER_METHOD)
         self.stream = self.channel.unary_stream(STREAM_METHOD)
 
     def method(self, name: str) -> Callable[..., Any]:
