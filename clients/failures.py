@@ -94,8 +94,9 @@ def _look_up(status: grpc.StatusCode, details: str, sent: Sent) -> Failure:
         return _closed_at_once(sent) if any(w in details for w in _CLOSED) else _find(tables.NO_CONNECTION, details)
     if "protocol is restricted" in details:
         return tables.RESTRICTED
+    ended_here = status is grpc.StatusCode.DEADLINE_EXCEEDED or "Channel closed" in details
     broken = _BROKEN + (_BROKEN_UNAVAILABLE if status is grpc.StatusCode.UNAVAILABLE else ())
-    if status is not grpc.StatusCode.DEADLINE_EXCEEDED and any(words in details for words in broken):
+    if not ended_here and any(words in details for words in broken):
         refused = "GOAWAY" in details and "Error code: 0" not in details
         return tables.HEADERS if refused and sent.header_bytes > _LARGE_HEADERS_BYTES else _find(tables.BROKEN, details)
     return _find(tables.SAID.get(status, ()), details)

@@ -131,4 +131,6 @@ class Cut(grpc.RpcError):  # type: ignore[misc]
         return self.status
 
     def details(self) -> str:
+        if self.status is grpc.StatusCode.CANCELLED:
+            return "Channel closed!"
         return f"the server answers nothing, not even {PROBES_MISSED} health checks"

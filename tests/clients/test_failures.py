@@ -64,6 +64,7 @@ ROWS = [
     (CODE.DEADLINE_EXCEEDED, "Deadline Exceeded", DeadlineExceeded, "client", NEVER, PERHAPS),
     (CODE.DEADLINE_EXCEEDED, "Stream removed (Deadline Exceeded)", DeadlineExceeded, "client", NEVER, PERHAPS),
     (CODE.CANCELLED, "Channel closed!", ServerError, "client", NEVER, PERHAPS),
+    (CODE.CANCELLED, "Stream removed (Channel closed!)", ServerError, "client", NEVER, PERHAPS),
     # gateways that speak gRPC
     (CODE.DEADLINE_EXCEEDED, "stream timeout", DeadlineExceeded, "gateway", NEVER, PERHAPS),
     (CODE.UNAVAILABLE, "upstream request timeout", DeadlineExceeded, "gateway", NEVER, PERHAPS),
