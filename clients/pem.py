@@ -48,8 +48,8 @@ def _read(argument: str, file: str | Path, wanted: str) -> bytes:
         raise ValueError(f"{argument}='{file}' cannot be read ({error.strerror}): check the path") from None
     found = [block[1].decode() for block in _BLOCK.finditer(content)]
     if not any(label.endswith(wanted) for label in found):
-        what = f"holds {' and '.join(dict.fromkeys(found))}" if found else "is no PEM file (-----BEGIN ...)"
-        raise ValueError(f"{argument}='{file}' {what}, but must hold a {wanted} in PEM form")
+        instead = f"but {' and '.join(dict.fromkeys(found)).lower()}" if found else "in PEM form (-----BEGIN ...)"
+        raise ValueError(f"{argument}='{file}' holds no {wanted.lower()} {instead}: give the PEM file of one")
     return content
 
 

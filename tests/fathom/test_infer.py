@@ -190,7 +190,7 @@ def test_tls_needs_a_named_server_and_a_file(server, capsys):
     assert cli.main(["infer", "echo", "n=1", "--tls-ca", str(server.ca)]) == 2
     assert "--tls-ca needs --server" in capsys.readouterr().err
     assert cli.main(["infer", "echo", "n=1", "--server", server.grpc_url, "--tls-ca", "no.pem"]) == 2
-    assert "there is no file 'no.pem'" in capsys.readouterr().err
+    assert "--tls-ca='no.pem'" in capsys.readouterr().err
 
 
 def test_a_server_that_wants_a_certificate_is_not_asked_without_one(server, capsys):
