@@ -48,7 +48,7 @@ def _read(argument: str, file: str | Path, wanted: str) -> bytes:
         raise ValueError(f"{argument}='{file}' cannot be read ({error.strerror}): check the path") from None
     found = [block[1].decode() for block in _BLOCK.finditer(content)]
     if not any(label.endswith(wanted) for label in found):
-        instead = f"but {' and '.join(dict.fromkeys(found)).lower()}" if found else "in PEM form (-----BEGIN ...)"
+        instead = f"but a {' and a '.join(dict.fromkeys(found)).lower()}" if found else "in PEM form (-----BEGIN ...)"
         raise ValueError(f"{argument}='{file}' holds no {wanted.lower()} {instead}: give the PEM file of one")
     return content
 

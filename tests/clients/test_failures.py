@@ -79,7 +79,7 @@ ROWS = [
     (CODE.UNAVAILABLE, "keepalive watchdog timeout", Unreachable, "connection", LATER, PERHAPS),
     (CODE.UNAVAILABLE, "GOAWAY received; Error code: 0; Debug Text:", Unreachable, "connection", LATER, NOT),
     (CODE.UNAVAILABLE, "GOAWAY received; Error code: 2; Debug Text:", Unreachable, "connection", LATER, PERHAPS),
-    (CODE.UNAVAILABLE, RESET.format(7), Unreachable, "connection", LATER, NOT),
+    (CODE.UNAVAILABLE, RESET.format(7), Unreachable, "connection", LATER, PERHAPS),
     (CODE.INTERNAL, RESET.format(2), Unreachable, "connection", LATER, PERHAPS),
     (CODE.CANCELLED, RESET.format(8), Unreachable, "connection", LATER, PERHAPS),
     (CODE.RESOURCE_EXHAUSTED, RESET.format(11), Overloaded, "gateway", LATER, NOT),
