@@ -102,6 +102,9 @@ ROWS = [
     (CODE.UNAVAILABLE, f"{REFUSED}CERTIFICATE_VERIFY_FAILED: certificate has expired", Unreachable, "tls", NEVER, NOT),
     (CODE.UNAVAILABLE, f"{REFUSED}CERTIFICATE_VERIFY_FAILED: self signed", Unreachable, "tls", NEVER, NOT),
     (CODE.UNAVAILABLE, f"{REFUSED}Tls handshake failed: WRONG_VERSION_NUMBER", Unreachable, "tls", NEVER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Cannot check peer: missing selected ALPN", Unreachable, "tls", NEVER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Tls handshake failed: TLSV1_ALERT_UNKNOWN_CA", Unreachable, "tls", NEVER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Tls handshake failed: ALERT_PROTOCOL_VERSION", Unreachable, "tls", NEVER, NOT),
 ]
 
 
