@@ -88,11 +88,6 @@ def is_down(error: grpc.RpcError) -> bool:
     return unusable and (found.transient or error.code() is grpc.StatusCode.UNAVAILABLE)
 
 
-def is_cut(error: InferenceError) -> bool:
-    """Whether an answer ended without its gRPC status."""
-    return error.source == "gateway" and any(words in error.details for words in _CUT)
-
-
 def is_silence(details: str) -> bool:
     """Whether gRPC says of a connection that it was taken, and then not a word came: what a server that hangs does."""
     return any(words in details for words in _SILENCE)
