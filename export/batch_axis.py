@@ -1,0 +1,289 @@
+"""What in a graph's structure speaks against a batch axis: rows that look at one another, rows dropped or added.
+
+Shape inference follows the batch through the graph as a symbol. An operator that works along an axis of that symbol
+mixes rows; an output whose first axis is another symbol has other rows. What inference cannot follow, trials decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from export import graph_edit
+from export.refusals import nodes
+
+BATCH = "fathom batch"
+"""The symbol of the batch: no exporter writes a space."""
+
+CHOOSE_ROWS = frozenset(("Compress", "NonMaxSuppression", "NonZero", "Unique"))
+"""Operators whose number of results is in the values."""
+
+SHAPE_ONLY = frozenset(("EyeLike", "RandomNormalLike", "RandomUniformLike", "Shape", "Size"))
+"""Operators that do not look at values."""
+
+SIZES: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("ConstantOfShape", "If"), (0,)),
+    **dict.fromkeys(("Expand", "OneHot", "Reshape", "Split", "Squeeze", "Tile", "TopK", "Unsqueeze"), (1,)),
+    **dict.fromkeys(("Clip", "Resize", "Slice", "Upsample"), (1, 2, 3, 4)),
+    "Loop": (0, 1),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+}
+"""Inputs that decide sizes, limits and repetitions: whether rows differ by them is for trials to show."""
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why one output has no batch axis: the operator that is to blame (empty for none), and what it does."""
+
+    output: str
+    operator: str
+    why: str
+
+    def __str__(self) -> str:
+        blamed = f" (operator {self.operator})" if self.operator else ""
+        return f"output '{self.output}' {self.why}{blamed}"
+
+
+def obstacles(model: Any) -> list[Obstacle]:
+    """What is certain by the structure alone, at most one for each output. `model` may lack its large weights."""
+    import onnx
+
+    try:
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
+        inferred = onnx.shape_inference.infer_shapes(_marked(model), data_prop=True)
+    except Exception:  # the kinds of its C++ code, for graphs that it does not understand
+        return []
+    return list(_Walk(inferred, _own_names(model)).found())
+
+
+def _own_names(model: Any) -> set[str]:
+    """The outputs whose first axis the graph calls otherwise than any first axis of the inputs."""
+    firsts = {(graph_edit.shape(value) or (None,))[0] for value in graph_edit.inputs(model)}
+    outputs = {value.name: (graph_edit.shape(value) or (None,))[0] for value in model.graph.output}
+    return {name for name, first in outputs.items() if isinstance(first, str) and first not in firsts}
+
+
+def _marked(model: Any) -> Any:
+    """The model with BATCH as first axis of all inputs, and without the shapes that it declares itself."""
+    marked = type(model)()
+    marked.CopyFrom(model)
+    for value in (*marked.graph.value_info, *marked.graph.output):
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    for value in graph_edit.inputs(marked):
+        if sizes := graph_edit.shape(value):
+            graph_edit.set_shape(value, (BATCH, *sizes[1:]))
+    return marked
+
+
+class _Walk:
+    """One pass over the nodes, in their order."""
+
+    def __init__(self, model: Any, own_names: set[str]) -> None:
+        graph = model.graph
+        self.outputs = [value.name for value in graph.output]
+        self.own_names = own_names
+        self.shapes = {
+            value.name: graph_edit.shape(value)
+            for value in (*graph.input, *graph.value_info, *graph.output)
+            if value.type.HasField("tensor_type")
+        }
+        self.opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+        self.constants = graph_edit.constants(model)
+        self.dependent = {value.name for value in graph_edit.inputs(model)}
+        self.mixed: dict[str, Any] = {}
+        self.chosen: dict[str, Any] = {}
+        self.first_seen: dict[str, Any] = {}
+        self.made: dict[str, Any] = {}
+        for node in graph.node:
+            self._visit(node)
+
+    def found(self) -> Iterator[Obstacle]:
+        for output in self.outputs:
+            shape = self.shapes.get(output)
+            if output in self.mixed:
+                yield Obstacle(output, _named(self.mixed[output]), "depends on the other rows of its batch")
+            elif shape is not None and shape[:1] != (BATCH,):
+                yield from self._misplaced(output, shape)
+
+    def _misplaced(self, output: str, shape: graph_edit.Shape) -> Iterator[Obstacle]:
+        """What is certain of an output whose first axis is not the batch."""
+        maker = _named(self.made[output]) if output in self.made else ""
+        if not shape:
+            yield Obstacle(output, maker, "is one value for the whole batch")
+        elif BATCH in shape:
+            yield Obstacle(output, maker, f"has its rows on axis {shape.index(BATCH)}")
+        elif isinstance(shape[0], int):
+            yield Obstacle(output, maker, f"always has a first axis of {shape[0]}")
+        elif (node := self.first_seen.get(str(shape[0]))) is not None and self._chooses(node):
+            yield Obstacle(output, _named(node), "has as many rows as its values decide")
+        elif node is not None and self._resizes(node):
+            yield Obstacle(output, _named(node), "has another number of rows than the batch")
+        elif output in self.own_names and output in self.chosen:
+            why = "has a first axis with a name of its own, and its values decide how long it is"
+            yield Obstacle(output, _named(self.chosen[output]), why)
+
+    def _visit(self, node: Any) -> None:
+        inner = [name for each in node.attribute for graph in _graphs(each) for name in _used(graph)]
+        everything = [*node.input, *inner]
+        sizes = SIZES.get(node.op_type, ())
+        values = [name for index, name in enumerate(everything) if index not in sizes]
+        looks = node.op_type not in SHAPE_ONLY
+        chooser = node if self._chooses(node) else _first(everything, self.chosen)
+        mixer = _first(values, self.mixed) if looks else None
+        if looks and not self.dependent.isdisjoint(everything):
+            self.dependent.update(node.output)
+            if mixer is None and self._mixes(node):
+                mixer = node
+        for name in node.output:
+            self.made[name] = node
+            if mixer is not None:
+                self.mixed[name] = mixer
+            if chooser is not None:
+                self.chosen[name] = chooser
+            for size in self.shapes.get(name) or ():
+                if isinstance(size, str):
+                    self.first_seen.setdefault(size, node)
+
+    def _chooses(self, node: Any) -> bool:
+        return node.op_type in CHOOSE_ROWS and not self.dependent.isdisjoint(node.input)
+
+    def _mixes(self, node: Any) -> bool:
+        """Whether a node computes along the batch, or pairs its rows."""
+        if any((self.shapes.get(name) or ()).count(BATCH) > 1 for name in node.output):
+            return True
+        if (contracted := _CONTRACTIONS.get(node.op_type)) is not None:
+            return any(
+                self._is_batch(name, axis)
+                for name, axes in zip(node.input, contracted(node, self), strict=False)
+                for axis in axes
+            )
+        return node.input[0] in self.dependent and any(
+            self._is_batch(node.input[0], axis) for axis in self._along(node)
+        )
+
+    def _is_batch(self, name: str, axis: int) -> bool:
+        shape = self.shapes.get(name) or ()
+        return -len(shape) <= axis < len(shape) and shape[axis] == BATCH
+
+    def _resizes(self, node: Any) -> bool:
+        """Whether a node repeats or divides the batch, for certain."""
+        axis = _attribute(node, "axis", 0)
+        if node.op_type == "Concat":
+            return len(node.input) > 1 and any(self._is_batch(name, axis) for name in node.input)
+        if node.op_type == "Split":
+            return len(node.output) > 1 and self._is_batch(node.input[0], axis)
+        repeats = self.constants.get(node.input[1], ()) if node.op_type == "Tile" else ()
+        return any(count != 1 and self._is_batch(node.input[0], at) for at, count in enumerate(repeats))
+
+    def _along(self, node: Any) -> Iterator[int]:
+        """The axes of a node's first input along which values meet."""
+        kind, rank = node.op_type, len(self.shapes.get(node.input[0]) or ())
+        if kind in ("Softmax", "LogSoftmax", "Hardmax") and self.opset < 13:
+            yield from range(_attribute(node, "axis", 1) % max(rank, 1), rank)
+        elif kind in _AXIS:
+            yield _attribute(node, "axis", _AXIS[kind])
+        elif kind in ("LayerNormalization", "RMSNormalization"):
+            yield from range(_attribute(node, "axis", -1) % max(rank, 1), rank)
+        elif kind.startswith("Reduce"):
+            yield from self._reduced(node, rank)
+        elif kind == "CumSum":
+            yield from self.constants.get(node.input[1], ())
+        elif kind == "MeanVarianceNormalization":
+            yield from _attribute(node, "axes", [0, 2, 3])
+        elif kind == "BatchNormalization" and _attribute(node, "training_mode", 0):
+            yield from (axis for axis in range(rank) if axis != 1)
+        elif kind in ("LSTM", "GRU", "RNN"):
+            yield _attribute(node, "layout", 0)
+        elif kind == "ReverseSequence":
+            yield _attribute(node, "time_axis", 0)
+        elif kind == "Trilu":
+            yield from (-1, -2)
+        elif kind == "Gather" and node.input[1] not in self.dependent and node.input[1] in self.constants:
+            yield _attribute(node, "axis", 0)
+        elif kind == "Unique":
+            axis = _attribute(node, "axis", None)
+            yield from range(rank) if axis is None else (axis,)
+        elif kind == "Slice":
+            yield from self._cut(node)
+
+    def _reduced(self, node: Any, rank: int) -> Iterator[int]:
+        axes = _attribute(node, "axes", None)
+        if axes is None and len(node.input) > 1 and node.input[1]:
+            axes = self.constants.get(node.input[1])
+            if axes is None:
+                return
+        if axes:
+            yield from axes
+        elif not _attribute(node, "noop_with_empty_axes", 0):
+            yield from range(rank)
+
+    def _cut(self, node: Any) -> Iterator[int]:
+        """The axes along which a Slice takes some of the rows, or turns them round."""
+        given = [self.constants.get(name) if name else None for name in node.input[1:]]
+        starts, ends = (_attribute(node, "starts", None), _attribute(node, "ends", None))
+        axes, steps = _attribute(node, "axes", None), None
+        if len(given) > 1:
+            starts, ends = given[0], given[1]
+            axes = given[2] if len(given) > 2 else None
+            steps = given[3] if len(given) > 3 else None
+        if starts is None or ends is None:
+            return
+        for index, (start, end) in enumerate(zip(starts, ends, strict=False)):
+            step = steps[index] if steps else 1
+            if start != 0 or step != 1 or end < 2**31 - 1:
+                yield axes[index] if axes else index
+
+
+_AXIS = {
+    **dict.fromkeys(("ArgMax", "ArgMin"), 0),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "TopK", "LpNormalization"), -1),
+}
+"""Operators that work along one axis, with what it is where they do not say."""
+
+
+def _matmul(node: Any, walk: _Walk) -> tuple[tuple[int, ...], ...]:
+    return (-1,), (-2 if len(walk.shapes.get(node.input[1]) or ()) > 1 else 0,)
+
+
+def _gemm(node: Any, walk: _Walk) -> tuple[tuple[int, ...], ...]:
+    del walk
+    return (0 if _attribute(node, "transA", 0) else 1,), (1 if _attribute(node, "transB", 0) else 0,)
+
+
+def _einsum(node: Any, walk: _Walk) -> tuple[tuple[int, ...], ...]:
+    del walk
+    taken, arrow, given = _attribute(node, "equation", b"").decode().replace(" ", "").partition("->")
+    if not arrow or "." in taken:
+        return ()
+    return tuple(tuple(at for at, letter in enumerate(term) if letter not in given) for term in taken.split(","))
+
+
+_CONTRACTIONS = {"MatMul": _matmul, "MatMulInteger": _matmul, "Gemm": _gemm, "Einsum": _einsum}
+"""Operators that sum over axes of several inputs: those axes of each."""
+
+
+def _first(names: list[str], found: dict[str, Any]) -> Any:
+    return next((found[name] for name in names if name in found), None)
+
+
+def _attribute(node: Any, name: str, default: Any) -> Any:
+    from onnx import helper
+
+    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)
+
+
+def _graphs(attribute: Any) -> list[Any]:
+    return [*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs]
+
+
+def _used(graph: Any) -> list[str]:
+    """The names that a branch or a body uses, those of the graph around it among them."""
+    return [name for node in nodes(graph) for name in node.input] + [value.name for value in graph.output]
+
+
+def _named(node: Any) -> str:
+    return f"{node.op_type} '{node.name}'" if node.name else str(node.op_type)
