@@ -54,9 +54,9 @@ def obstacles(model: Any) -> list[Obstacle]:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
         inferred = onnx.shape_inference.infer_shapes(_marked(model), data_prop=True)
-    except Exception:  # the kinds of its C++ code, for graphs that it does not understand
+        return list(_Walk(inferred, _own_names(model)).found())
+    except Exception:  # the kinds of its C++ code, and what nodes raise that lack an input they must have
         return []
-    return list(_Walk(inferred, _own_names(model)).found())
 
 
 def _own_names(model: Any) -> set[str]:
@@ -96,6 +96,7 @@ class _Walk:
         self.dependent = {value.name for value in graph_edit.inputs(model)}
         self.mixed: dict[str, Any] = {}
         self.chosen: dict[str, Any] = {}
+        self.batches = {BATCH}
         self.first_seen: dict[str, Any] = {}
         self.made: dict[str, Any] = {}
         for node in graph.node:
@@ -119,11 +120,11 @@ class _Walk:
         elif isinstance(shape[0], int):
             yield Obstacle(output, maker, f"always has a first axis of {shape[0]}")
         elif (node := self.first_seen.get(str(shape[0]))) is not None and self._chooses(node):
-            yield Obstacle(output, _named(node), "has as many rows as its values decide")
+            yield Obstacle(output, _named(node), "has a number of rows that depends on the values")
         elif node is not None and self._resizes(node):
-            yield Obstacle(output, _named(node), "has another number of rows than the batch")
+            yield Obstacle(output, _named(node), "has a different number of rows than the batch")
         elif output in self.own_names and output in self.chosen:
-            why = "has a first axis with a name of its own, and its values decide how long it is"
+            why = "names its own first axis, whose length depends on the values"
             yield Obstacle(output, _named(self.chosen[output]), why)
 
     def _visit(self, node: Any) -> None:
@@ -140,16 +141,26 @@ class _Walk:
                 mixer = node
         for name in node.output:
             self.made[name] = node
-            if mixer is not None:
-                self.mixed[name] = mixer
-            if chooser is not None:
-                self.chosen[name] = chooser
-            for size in self.shapes.get(name) or ():
+            self.mixed |= {name: mixer} if mixer is not None else {}
+            self.chosen |= {name: chooser} if chooser is not None else {}
+            shape = self.shapes.get(name) or (None,)
+            if isinstance(shape[0], str) and shape[0] not in self.first_seen and self._merges(node):
+                self.batches.add(shape[0])
+            for size in shape:
                 if isinstance(size, str):
                     self.first_seen.setdefault(size, node)
 
     def _chooses(self, node: Any) -> bool:
+        """Whether values decide how many rows a node gives."""
+        if node.op_type == "Slice":
+            axes = self.constants.get(node.input[3], ()) if len(node.input) > 3 else (0,)
+            limited = not self.dependent.isdisjoint(node.input[1:3])
+            return limited and any(self._is_batch(node.input[0], axis) for axis in axes)
         return node.op_type in CHOOSE_ROWS and not self.dependent.isdisjoint(node.input)
+
+    def _merges(self, node: Any) -> bool:
+        """Whether a node's new first axis is made of the batch, with other axes it may be."""
+        return node.op_type in ("Reshape", "Flatten") and self._is_batch(node.input[0], 0)
 
     def _mixes(self, node: Any) -> bool:
         """Whether a node computes along the batch, or pairs its rows."""
@@ -161,13 +172,12 @@ class _Walk:
                 for name, axes in zip(node.input, contracted(node, self), strict=False)
                 for axis in axes
             )
-        return node.input[0] in self.dependent and any(
-            self._is_batch(node.input[0], axis) for axis in self._along(node)
-        )
+        first = node.input[0]
+        return first in self.dependent and any(self._is_batch(first, axis) for axis in self._along(node))
 
     def _is_batch(self, name: str, axis: int) -> bool:
         shape = self.shapes.get(name) or ()
-        return -len(shape) <= axis < len(shape) and shape[axis] == BATCH
+        return -len(shape) <= axis < len(shape) and shape[axis] in self.batches
 
     def _resizes(self, node: Any) -> bool:
         """Whether a node repeats or divides the batch, for certain."""

@@ -45,6 +45,25 @@ ROWS_ARE_CHOSEN: dict[str, Any] = {
         ],
         *([X], [("y", F, ["kept", 2])], {"half": HALF, "to": np.array([-1, 2])}, {"y": "Compress"}),
     ),
+    "the first rows, as many as are large": (
+        [
+            *LARGE_ENOUGH,
+            node("Cast", ["kept"], ["ones"], to=I64),
+            node("ReduceSum", ["ones"], ["count"]),
+            node("Slice", ["x", "row", "count", "row"], ["y"]),
+        ],
+        *([X], [Y], {"half": HALF, "row": ROW}, {"y": "Slice"}),
+    ),
+    "boxes with what else is known of them": (
+        [
+            node("NonMaxSuppression", ["boxes", "scores", "most", "overlap", "least"], ["chosen"]),
+            node("Gather", ["chosen", "places"], ["at"], axis=1),
+            node("GatherND", ["boxes", "at"], ["corners"]),
+            node("Cast", ["at"], ["numbers"], to=F),
+            node("Concat", ["numbers", "corners"], ["y"], axis=1),
+        ],
+        *(BOXES, [Y], {**NMS, "places": np.array([0, 2])}, {"y": "NonMaxSuppression"}),
+    ),
     "places of what is not zero": (FOUND, [X], [("found", I64, None)], {}, {"found": "NonZero"}),
     "boxes without overlap": (
         [node("NonMaxSuppression", ["boxes", "scores", "most", "overlap", "least"], ["y"])],
@@ -72,6 +91,10 @@ ROWS_MEET: dict[str, Any] = {
     "the batch turned round": (
         [node("Slice", ["x", "last", "before", "rows", "back"], ["y"])],
         *([X], [Y], {"last": np.array([-1]), "before": np.array([-(2**62)]), "rows": ROW, "back": np.array([-1])}),
+    ),
+    "a softmax over everything, laid flat": (
+        [node("Reshape", ["x", "flat"], ["f"]), node("Softmax", ["f"], ["s"]), node("Reshape", ["s", "back"], ["y"])],
+        *([X], [Y], {"flat": np.array([-1]), "back": np.array([-1, 4])}),
     ),
     "less the first row": (
         [node("Gather", ["x", "row"], ["r"], axis=0), node("Sub", ["x", "r"], ["y"])],
@@ -120,6 +143,10 @@ ONE_FOR_ONE: dict[str, Any] = {
             node("Add", ["a", "b"], ["y"]),
         ],
         *([X], [Y], {}),
+    ),
+    "steps of all rows laid flat for a layer": (
+        [node("Reshape", ["x", "flat"], ["f"]), node("Softmax", ["f"], ["s"]), node("Reshape", ["s", "back"], ["y"])],
+        *([("x", F, ["n", 3, 4])], [Y], {"flat": np.array([-1, 4]), "back": np.array([-1, 3, 4])}),
     ),
     "a constant filtered by a constant": (
         [node("Compress", ["w", "kept"], ["c"], axis=0), node("Add", ["x", "c"], ["y"])],
