@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from export import graph_edit
+from export import graph_edit, node_axes
 from export.refusals import nodes
 
 BATCH = "fathom batch"
@@ -21,6 +21,9 @@ CHOOSE_ROWS = frozenset(("Compress", "NonMaxSuppression", "NonZero", "Unique"))
 
 SHAPE_ONLY = frozenset(("EyeLike", "RandomNormalLike", "RandomUniformLike", "Shape", "Size"))
 """Operators that do not look at values."""
+
+BROADCAST = frozenset(("Add", "And", "Div", "Expand", "Max", "Min", "Mul", "Or", "Pow", "Sub", "Sum", "Where"))
+"""Operators that line up the axes of their inputs."""
 
 SIZES: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("ConstantOfShape", "If"), (0,)),
@@ -48,7 +51,7 @@ class Obstacle:
 
 def obstacles(model: Any) -> list[Obstacle]:
     """What is certain by the structure alone, at most one for each output. `model` may lack its large weights."""
-    import onnx
+    import onnx.inliner
 
     try:
         if model.functions:
@@ -70,7 +73,8 @@ def _marked(model: Any) -> Any:
     """The model with BATCH as first axis of all inputs, and without the shapes that it declares itself."""
     marked = type(model)()
     marked.CopyFrom(model)
-    for value in (*marked.graph.value_info, *marked.graph.output):
+    del marked.graph.value_info[:]
+    for value in marked.graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
     for value in graph_edit.inputs(marked):
@@ -143,12 +147,10 @@ class _Walk:
             self.made[name] = node
             self.mixed |= {name: mixer} if mixer is not None else {}
             self.chosen |= {name: chooser} if chooser is not None else {}
-            shape = self.shapes.get(name) or (None,)
-            if isinstance(shape[0], str) and shape[0] not in self.first_seen and self._merges(node):
-                self.batches.add(shape[0])
-            for size in shape:
-                if isinstance(size, str):
-                    self.first_seen.setdefault(size, node)
+            shape = self.shapes.get(name) or ()
+            for at, size in enumerate(shape):
+                if isinstance(size, str) and self.first_seen.setdefault(size, node) is node:
+                    self.batches |= {size} if self._passes_on(node, at, len(shape)) else set()
 
     def _chooses(self, node: Any) -> bool:
         """Whether values decide how many rows a node gives."""
@@ -158,22 +160,23 @@ class _Walk:
             return limited and any(self._is_batch(node.input[0], axis) for axis in axes)
         return node.op_type in CHOOSE_ROWS and not self.dependent.isdisjoint(node.input)
 
-    def _merges(self, node: Any) -> bool:
-        """Whether a node's new first axis is made of the batch, with other axes it may be."""
-        return node.op_type in ("Reshape", "Flatten") and self._is_batch(node.input[0], 0)
+    def _passes_on(self, node: Any, at: int, rank: int) -> bool:
+        """Whether an axis that inference gave a new symbol is made of the batch, with other axes it may be."""
+        if node.op_type in ("Reshape", "Flatten"):
+            return at == 0 and self._is_batch(node.input[0], 0)
+        return node.op_type in BROADCAST and any(self._is_batch(name, at - rank) for name in node.input)
 
     def _mixes(self, node: Any) -> bool:
         """Whether a node computes along the batch, or pairs its rows."""
         if any((self.shapes.get(name) or ()).count(BATCH) > 1 for name in node.output):
             return True
-        if (contracted := _CONTRACTIONS.get(node.op_type)) is not None:
-            return any(
-                self._is_batch(name, axis)
-                for name, axes in zip(node.input, contracted(node, self), strict=False)
-                for axis in axes
-            )
-        first = node.input[0]
-        return first in self.dependent and any(self._is_batch(first, axis) for axis in self._along(node))
+        ranks = [len(self.shapes.get(name) or ()) for name in node.input]
+        axes = node_axes.met(node, ranks, self.opset, self.constants)
+        return any(
+            name in self.dependent and self._is_batch(name, axis)
+            for name, each in zip(node.input, axes, strict=False)
+            for axis in each
+        )
 
     def _is_batch(self, name: str, axis: int) -> bool:
         shape = self.shapes.get(name) or ()
@@ -181,7 +184,7 @@ class _Walk:
 
     def _resizes(self, node: Any) -> bool:
         """Whether a node repeats or divides the batch, for certain."""
-        axis = _attribute(node, "axis", 0)
+        axis = node_axes.attribute(node, "axis", 0)
         if node.op_type == "Concat":
             return len(node.input) > 1 and any(self._is_batch(name, axis) for name in node.input)
         if node.op_type == "Split":
@@ -189,101 +192,9 @@ class _Walk:
         repeats = self.constants.get(node.input[1], ()) if node.op_type == "Tile" else ()
         return any(count != 1 and self._is_batch(node.input[0], at) for at, count in enumerate(repeats))
 
-    def _along(self, node: Any) -> Iterator[int]:
-        """The axes of a node's first input along which values meet."""
-        kind, rank = node.op_type, len(self.shapes.get(node.input[0]) or ())
-        if kind in ("Softmax", "LogSoftmax", "Hardmax") and self.opset < 13:
-            yield from range(_attribute(node, "axis", 1) % max(rank, 1), rank)
-        elif kind in _AXIS:
-            yield _attribute(node, "axis", _AXIS[kind])
-        elif kind in ("LayerNormalization", "RMSNormalization"):
-            yield from range(_attribute(node, "axis", -1) % max(rank, 1), rank)
-        elif kind.startswith("Reduce"):
-            yield from self._reduced(node, rank)
-        elif kind == "CumSum":
-            yield from self.constants.get(node.input[1], ())
-        elif kind == "MeanVarianceNormalization":
-            yield from _attribute(node, "axes", [0, 2, 3])
-        elif kind == "BatchNormalization" and _attribute(node, "training_mode", 0):
-            yield from (axis for axis in range(rank) if axis != 1)
-        elif kind in ("LSTM", "GRU", "RNN"):
-            yield _attribute(node, "layout", 0)
-        elif kind == "ReverseSequence":
-            yield _attribute(node, "time_axis", 0)
-        elif kind == "Trilu":
-            yield from (-1, -2)
-        elif kind == "Gather" and node.input[1] not in self.dependent and node.input[1] in self.constants:
-            yield _attribute(node, "axis", 0)
-        elif kind == "Unique":
-            axis = _attribute(node, "axis", None)
-            yield from range(rank) if axis is None else (axis,)
-        elif kind == "Slice":
-            yield from self._cut(node)
-
-    def _reduced(self, node: Any, rank: int) -> Iterator[int]:
-        axes = _attribute(node, "axes", None)
-        if axes is None and len(node.input) > 1 and node.input[1]:
-            axes = self.constants.get(node.input[1])
-            if axes is None:
-                return
-        if axes:
-            yield from axes
-        elif not _attribute(node, "noop_with_empty_axes", 0):
-            yield from range(rank)
-
-    def _cut(self, node: Any) -> Iterator[int]:
-        """The axes along which a Slice takes some of the rows, or turns them round."""
-        given = [self.constants.get(name) if name else None for name in node.input[1:]]
-        starts, ends = (_attribute(node, "starts", None), _attribute(node, "ends", None))
-        axes, steps = _attribute(node, "axes", None), None
-        if len(given) > 1:
-            starts, ends = given[0], given[1]
-            axes = given[2] if len(given) > 2 else None
-            steps = given[3] if len(given) > 3 else None
-        if starts is None or ends is None:
-            return
-        for index, (start, end) in enumerate(zip(starts, ends, strict=False)):
-            step = steps[index] if steps else 1
-            if start != 0 or step != 1 or end < 2**31 - 1:
-                yield axes[index] if axes else index
-
-
-_AXIS = {
-    **dict.fromkeys(("ArgMax", "ArgMin"), 0),
-    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "TopK", "LpNormalization"), -1),
-}
-"""Operators that work along one axis, with what it is where they do not say."""
-
-
-def _matmul(node: Any, walk: _Walk) -> tuple[tuple[int, ...], ...]:
-    return (-1,), (-2 if len(walk.shapes.get(node.input[1]) or ()) > 1 else 0,)
-
-
-def _gemm(node: Any, walk: _Walk) -> tuple[tuple[int, ...], ...]:
-    del walk
-    return (0 if _attribute(node, "transA", 0) else 1,), (1 if _attribute(node, "transB", 0) else 0,)
-
-
-def _einsum(node: Any, walk: _Walk) -> tuple[tuple[int, ...], ...]:
-    del walk
-    taken, arrow, given = _attribute(node, "equation", b"").decode().replace(" ", "").partition("->")
-    if not arrow or "." in taken:
-        return ()
-    return tuple(tuple(at for at, letter in enumerate(term) if letter not in given) for term in taken.split(","))
-
-
-_CONTRACTIONS = {"MatMul": _matmul, "MatMulInteger": _matmul, "Gemm": _gemm, "Einsum": _einsum}
-"""Operators that sum over axes of several inputs: those axes of each."""
-
 
 def _first(names: list[str], found: dict[str, Any]) -> Any:
     return next((found[name] for name in names if name in found), None)
-
-
-def _attribute(node: Any, name: str, default: Any) -> Any:
-    from onnx import helper
-
-    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)
 
 
 def _graphs(attribute: Any) -> list[Any]:

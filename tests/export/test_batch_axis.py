@@ -96,6 +96,14 @@ ROWS_MEET: dict[str, Any] = {
         [node("Reshape", ["x", "flat"], ["f"]), node("Softmax", ["f"], ["s"]), node("Reshape", ["s", "back"], ["y"])],
         *([X], [Y], {"flat": np.array([-1]), "back": np.array([-1, 4])}),
     ),
+    "a softmax over the batch behind heads, whose shapes are not followed": (
+        [
+            node("Reshape", ["x", "heads"], ["h"]),
+            node("Add", ["h", "x3"], ["a"]),
+            node("Softmax", ["a"], ["y"], axis=0),
+        ],
+        *([X, ("x3", F, ["n", 2, 2])], [Y], {"heads": np.array([-1, 2, 2])}),
+    ),
     "less the first row": (
         [node("Gather", ["x", "row"], ["r"], axis=0), node("Sub", ["x", "r"], ["y"])],
         *([X], [Y], {"row": ROW}),
