@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,17 +105,16 @@ class Examples:
         return rows.astype(wanted)
 
     def _shaped(self, name: str, rows: Array, batched: bool) -> Array:
-        """One request a row, each of the graph's rank: axes of size 1 are added or taken away. Raises ContractError
+        """One request a row, each of the graph's shape: axes of size 1 are added or taken away. Raises ContractError
         where that is not enough."""
         declared = self._declared(name)
-        if not batched and rows.ndim == len(declared):
+        if not batched and _fits(rows.shape, declared):
             return rows[None]
         wanted = declared[1:] if batched else declared
-        if rows.ndim == 1 + len(wanted):
+        if _fits(rows.shape[1:], wanted):
             return rows
         sizes = [size for size in rows.shape[1:] if size != 1]
-        left = [size for size in wanted if size != 1]
-        if len(sizes) == len(left) and all(not isinstance(b, int) or a == b for a, b in zip(sizes, left, strict=True)):
+        if _fits(sizes, [size for size in wanted if size != 1]):
             filled = iter(sizes)
             return rows.reshape(len(rows), *(1 if size == 1 else next(filled) for size in wanted))
         shape = ", ".join(["rows", *(str(size or "any") for size in wanted)]) + ("" if wanted else ",")
@@ -175,6 +174,12 @@ def unknown_dims(model: Any, dims: Mapping[str, int]) -> str | None:
             known = ", ".join(dict.fromkeys(open_axes)) or "none"
             return f"--dim {name}={dims[name]}: no input has an open axis of that name (open are: {known})"
     return None
+
+
+def _fits(sizes: Sequence[int], declared: Sequence[int | str | None]) -> bool:
+    return len(sizes) == len(declared) and all(
+        have == size or not isinstance(size, int) for have, size in zip(sizes, declared, strict=True)
+    )
 
 
 def _wanted(rules: Mapping[str, InputRule]) -> dict[str, tuple[str, tuple[int, ...], values.Values]]:
