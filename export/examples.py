@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ class Examples:
     """What is known of the inputs of one graph. `dims` sizes the open axes, by symbol or as `input:axis`.
 
     A `candidate` is a way of batching, of `export.recipe_file`. `why_no_batch` completes the error about an axis
-    without a size, `notes` are sentences for a person.
+    without a size, `first_axis` is the size of a first axis that turned out to be no batch, `notes` are sentences for
+    a person.
     """
 
     def __init__(self, brought: Brought, model: Any, dims: Mapping[str, int]) -> None:
@@ -33,6 +34,7 @@ class Examples:
         self.model = model
         self.dims = dims
         self.why_no_batch = ""
+        self.first_axis: int | None = None
         self.notes: list[str] = []
 
     def rules(self, candidate: str) -> dict[str, InputRule]:
@@ -70,10 +72,7 @@ class Examples:
         """Requests on a first axis: the source's own, else made up."""
         if self.brought.example is None:
             return values.rows(_wanted(rules), row_count(rules), SEED)
-        given = {name: self._given(name, rule.data_type) for name, rule in rules.items()}
-        if batched:
-            return given
-        return {name: rows[None] if rows.ndim == self._rank(name) else rows for name, rows in given.items()}
+        return {name: self._shaped(name, self._given(name, rule.data_type), batched) for name, rule in rules.items()}
 
     def probes(self, rules: Mapping[str, InputRule], count: int) -> dict[str, Array]:
         """`count` rows that differ: the example's, filled up with made-up ones where it has fewer."""
@@ -105,8 +104,24 @@ class Examples:
             raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes {wanted}: convert it")
         return rows.astype(wanted)
 
-    def _rank(self, name: str) -> int:
-        return next(len(graph_edit.shape(value) or ()) for value in graph_edit.inputs(self.model) if value.name == name)
+    def _shaped(self, name: str, rows: Array, batched: bool) -> Array:
+        """One request a row, each of the graph's shape: axes of size 1 are added or taken away. Raises ContractError
+        where that is not enough."""
+        declared = self._declared(name)
+        if not batched and _fits(rows.shape, declared):
+            return rows[None]
+        wanted = declared[1:] if batched else declared
+        if _fits(rows.shape[1:], wanted):
+            return rows
+        sizes = [size for size in rows.shape[1:] if size != 1]
+        if _fits(sizes, [size for size in wanted if size != 1]):
+            filled = iter(sizes)
+            return rows.reshape(len(rows), *(1 if size == 1 else next(filled) for size in wanted))
+        shape = ", ".join(["rows", *(str(size or "any") for size in wanted)]) + ("" if wanted else ",")
+        raise ContractError(f"the example of '{name}' has shape {rows.shape}: give it shape ({shape})")
+
+    def _declared(self, name: str) -> graph_edit.Shape:
+        return next(graph_edit.shape(value) or () for value in graph_edit.inputs(self.model) if value.name == name)
 
     def _size(self, name: str, axis: int, symbol: str | None) -> int | None:
         """How long an open axis is, where that is known."""
@@ -117,10 +132,12 @@ class Examples:
                     return known[word]
         if name in (self.brought.example or {}):
             sizes = np.asarray((self.brought.example or {})[name]).shape
-            sizes = sizes[1:] if len(sizes) > self._rank(name) else sizes  # requests of a model without a batch axis
+            sizes = (
+                sizes[1:] if len(sizes) > len(self._declared(name)) else sizes
+            )  # requests of a model without a batch axis
             if axis < len(sizes):
                 return int(sizes[axis])
-        return None
+        return self.first_axis if axis == 0 else None
 
     def _unsized(self, unsized: Mapping[str, tuple[str, int]], candidate: str) -> str:
         name, axis = next(iter(unsized.values()))
@@ -157,6 +174,12 @@ def unknown_dims(model: Any, dims: Mapping[str, int]) -> str | None:
             known = ", ".join(dict.fromkeys(open_axes)) or "none"
             return f"--dim {name}={dims[name]}: no input has an open axis of that name (open are: {known})"
     return None
+
+
+def _fits(sizes: Sequence[int], declared: Sequence[int | str | None]) -> bool:
+    return len(sizes) == len(declared) and all(
+        have == size or not isinstance(size, int) for have, size in zip(sizes, declared, strict=True)
+    )
 
 
 def _wanted(rules: Mapping[str, InputRule]) -> dict[str, tuple[str, tuple[int, ...], values.Values]]:
