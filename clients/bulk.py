@@ -64,6 +64,7 @@ def in_order(
     """
     # Items are taken by the caller's thread, and answered by an event loop in another one.
     _check(in_flight, errors)
+    timeout_s = model.client.within_s(timeout_s)
     options = {"outputs": outputs, "timeout_s": timeout_s}
     source = iter(items)
     slots: deque[_Slot] = deque()
@@ -217,6 +218,7 @@ async def in_order_async(
     timeout_s: float | None = None,
 ) -> AsyncIterator[Outputs | InferenceError]:
     _check(in_flight, errors)
+    timeout_s = model.client.within_s(timeout_s)
     stream = aiter(items) if isinstance(items, AsyncIterable) else None
     source: Iterator[Any] = iter(()) if isinstance(items, AsyncIterable) else iter(items)
     loop = asyncio.get_running_loop()

@@ -95,6 +95,10 @@ class Connection(Generic[Flag, Names, Bound]):
                         self._start_probing()
         return self._rotation
 
+    def within_s(self, timeout_s: float | None) -> float:
+        """How long a call may take: its own time-out, or the client's. Raises ValueError."""
+        return self.timeout_s if timeout_s is None else options.seconds(timeout_s)
+
     def metadata(self, headers: Headers | None = None) -> Metadata:
         """What goes with a request: the client's headers and its own."""
         common = options.as_metadata(self.headers()) if callable(self.headers) else self._metadata
@@ -118,7 +122,7 @@ class Connection(Generic[Flag, Names, Bound]):
         `retry` is false for what must not run twice; `server` pins it to one. Raises one of `clients.errors`.
         """
         rotation, metadata, failures = self._rotation or self.rotation(), self.metadata(headers), 0
-        timeout_s, now_s = self.timeout_s if timeout_s is None else timeout_s, time.monotonic()
+        timeout_s, now_s = self.within_s(timeout_s), time.monotonic()
         deadline_s = now_s + timeout_s if deadline_s is None else deadline_s
         left_s = max(deadline_s - now_s, 0.0)
         self.budget.earn()

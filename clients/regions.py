@@ -63,7 +63,7 @@ class RegionPool:
         content: Mapping[str, Any],
     ) -> Outputs:
         """The answer, through shared memory where that can be had; `content` is what `codec.encode` takes besides."""
-        timeout_s = connection.timeout_s if timeout_s is None else timeout_s
+        timeout_s = connection.within_s(timeout_s)
         told: dict[str, Any] = {"timeout_s": timeout_s, "deadline_s": time.monotonic() + timeout_s}
         call: Callable[..., Coroutine[Any, Any, bytes]] = functools.partial(
             connection.call, "ModelInfer", model=spec.name, headers=headers, server=server, **told

@@ -62,7 +62,7 @@ class BoundSequence(Generic[Answer]):
     async def _ask(
         self, inputs: Mapping[str, Any], *, end: bool, timeout_s: float | None, request_id: str = ""
     ) -> Outputs:
-        spec, self._timeout_s = self._model.spec, timeout_s
+        spec, self._timeout_s = self._model.spec, self._client.within_s(timeout_s)
         if self._over:
             raise invalid(spec, f"this sequence of '{spec.name}' is over: begin another")
         self._like = check(spec, inputs)
@@ -73,7 +73,7 @@ class BoundSequence(Generic[Answer]):
                 parameters=parameters,
                 headers=self._headers,
                 server=self.server,
-                timeout_s=timeout_s,
+                timeout_s=self._timeout_s,
                 request_id=request_id,
             )
             answer: Outputs = await self._model.counted(asked)
