@@ -14,7 +14,9 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import grpc
 
-from clients import discovery, errors, options
+from clients import discovery, options
+from clients.errors import InferenceError
+from clients.failures import Sent, from_rpc
 from clients.metrics import Metrics
 from clients.options import TLS, Headers, Metadata, Retries
 from clients.regions import RegionPool
@@ -104,6 +106,11 @@ class Connection(Generic[Flag, Names, Bound]):
         common = options.as_metadata(self.headers()) if callable(self.headers) else self._metadata
         return common + options.as_metadata(headers) if headers else common
 
+    def sent(self, server: Server, model: str, timeout_s: float, metadata: Metadata) -> Sent:
+        """What an error says of a request."""
+        header_bytes = sum(len(name) + len(value) for name, value in metadata)
+        return Sent(model, server.address, timeout_s, self.tls, header_bytes)
+
     async def call(
         self,
         method: str,
@@ -125,16 +132,18 @@ class Connection(Generic[Flag, Names, Bound]):
         timeout_s, now_s = self.within_s(timeout_s), time.monotonic()
         deadline_s = now_s + timeout_s if deadline_s is None else deadline_s
         left_s = max(deadline_s - now_s, 0.0)
+        error: InferenceError | None = None
         self.budget.earn()
         while True:
             chosen = server or rotation.lone or rotation.pick()
             reply = await self.send(chosen, chosen.method(method), request, left_s, metadata)
             if not isinstance(reply, grpc.RpcError):
                 return reply
-            error = errors.from_rpc(reply, model=model, endpoint=chosen.address, timeout_s=timeout_s)
+            before, error = error, from_rpc(reply, self.sent(chosen, model, timeout_s, metadata))
             failures += 1
             pause = pause_s(self.retries, failures)
-            again = rotation.learn(chosen, error) or is_retryable(error, self.retries)
+            moves = rotation.learn(chosen, error) and server is None
+            again = moves or is_retryable(error, self.retries, before)
             if not (retry and again) or rotation.seems_wrong(failures, error) or time.monotonic() + pause >= deadline_s:
                 raise error
             self.budget.take(error)

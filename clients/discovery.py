@@ -43,7 +43,7 @@ async def model(client: Connection[Any, Any, Any], name: str, version: str) -> A
         raise
     try:
         config = await client.call("ModelConfig", service_pb2.ModelConfigRequest(**which), model=name)
-    except errors.ServerError as error:
+    except errors.InferenceError as error:
         if error.status != grpc.StatusCode.UNIMPLEMENTED.name:
             raise
         config = None  # a KServe-v2 server without the model configuration extension

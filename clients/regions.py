@@ -19,7 +19,7 @@ from clients.codec import Outputs
 from clients.datatypes import NUMPY_TYPE, Array
 from clients.options import Headers, is_balanced
 from clients.placement import Place, Placement
-from clients.retries import may_have_run
+from clients.retries import is_retryable
 from clients.servers import Server
 from clients.shared_memory import ALIGNMENT, Pool, Region, SharedMemoryUnavailable, SystemRegion, dead_names
 from clients.spec import ModelSpec
@@ -88,11 +88,12 @@ class RegionPool:
                     raise
                 self._pool.retire_idle()
             except errors.Unreachable as error:
-                if not spec.repeatable or (may_have_run(error) and not connection.budget.spend()):
+                again = spec.repeatable and is_retryable(error, connection.retries)
+                if not (again and connection.budget.affords(error)):
                     raise
                 break
             except _SERVERS_OWN as error:
-                if error.status != "CANCELLED":
+                if error.status != "CANCELLED" and error.source == "server":
                     take_back = self._pool.give_back
                 raise
             finally:

@@ -28,6 +28,7 @@ from clients import (
     ServerError,
     TensorSpec,
     Unreachable,
+    failures,
 )
 
 
@@ -216,7 +217,7 @@ def test_what_the_server_refuses_is_invalid_input(client, small_server):
         request.raw_input_contents.append(b"\0" * 12)
         with pytest.raises(grpc.RpcError) as caught:
             service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
-    error = clients.errors.from_rpc(caught.value, model="double", endpoint=small_server.grpc_url, timeout_s=1)
+    error = failures.from_rpc(caught.value, failures.Sent("double", small_server.grpc_url))
     assert isinstance(error, InvalidInput)
     assert "[1,3]" in str(error)
 
