@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import functools
 import math
-import os
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -138,9 +137,14 @@ class RegionPool:
             raise
         return placed
 
-    def is_own(self) -> bool:
-        """Whether this process made the regions, and not one that it was forked from."""
-        return self._pool.owner == os.getpid()
+    def renew(self) -> None:
+        """Begin without regions, in a fork: those there are belong to its parent."""
+        self._pool, self._swept = Pool(self._pool.make), False
+
+    def discard(self) -> None:
+        """Give the memory back where no server can be told of it."""
+        for region in self._pool.close():
+            region.discard()
 
     async def close(self, connection: AnyConnection) -> None:
         """Unregister every region by its name and give the memory back."""
@@ -216,7 +220,7 @@ def _close_at_exit() -> None:
     from clients.client import Client
 
     for client in list(_users):
-        if isinstance(client, Client) and client.pool is not None and client.pool.is_own():
+        if isinstance(client, Client) and client.pool is not None:
             with contextlib.suppress(Exception):
                 client.run(client.pool.close(client))
 

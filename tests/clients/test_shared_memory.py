@@ -1,6 +1,7 @@
 """Shared memory against a real server: what goes through it, and that nothing is left however a client ends."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -282,18 +283,24 @@ def test_sweeping_takes_the_dead_and_leaves_the_living():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 on forks of processes with threads
-def test_a_fork_does_not_touch_its_parents_regions():
-    pool = Pool()
-    region, _ = pool.lend(5000)
+def test_a_fork_does_not_touch_its_parents_regions(client, server):
+    large = client.model("large")
+    assert np.array_equal(large(x=LARGE)["y"], LARGE)
+    parents = registered(server.grpc_url)
+    region, _ = client.pool._pool.lend(5000)  # its name is still in /dev/shm
     child = os.fork()
     if child == 0:
-        mine, new = pool.lend(5000)
-        os._exit(0 if new and mine.name != region.name and not pool.close()[1:] else 1)
+        with contextlib.suppress(BaseException):
+            right = np.array_equal(large(x=-LARGE)["y"], -LARGE)
+            new = registered(server.grpc_url) - parents
+            client.close()
+            os._exit(0 if right and len(new) == 1 and registered(server.grpc_url) == parents else 1)
+        os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert (FOLDER / region.name).exists()
     sweep()
-    pool.close()[0].discard()
-    assert not in_folder(os.getpid())
+    assert (FOLDER / region.name).exists()
+    assert np.array_equal(large(x=LARGE)["y"], LARGE)
+    assert registered(server.grpc_url) == parents
 
 
 def test_a_full_folder_is_an_error_and_not_a_crash():
