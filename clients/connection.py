@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import grpc
 
-from clients import discovery, life, options
+from clients import addresses, discovery, life, options
 from clients.errors import InferenceError
 from clients.failures import Sent, from_rpc
 from clients.metrics import Metrics
@@ -59,7 +59,7 @@ class Connection(Generic[Flag, Names, Bound]):
         shared_memory: str | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self.addresses = options.addresses(endpoint)
+        self.addresses = addresses.parse(endpoint)
         self.endpoint = ", ".join(self.addresses)
         self.timeout_s, self.headers, self.tls, self.metrics = options.seconds(timeout_s), headers or {}, tls, metrics
         self.retries = retries or Retries()

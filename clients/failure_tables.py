@@ -120,8 +120,9 @@ _CUT = Failure(
     transient=True,
     may_have_run=True,
 )
-# gRPC's words where a connection broke under a request. RST_STREAM 7 is REFUSED_STREAM; 0 is a connection's usual end,
-# of which gRPC tells the requests that were not looked at.
+# gRPC's words where a connection broke under a request. A GOAWAY of error code 0 is a connection's usual end, of which
+# gRPC tells the requests that were not looked at. RST_STREAM 7 (REFUSED_STREAM) should mean the same, but HAProxy sends
+# it for a server that died with the request.
 BROKEN: Table = (
     ("http1.x", Failure(Unreachable, "gateway", _NOT_GRPC, may_have_run=True)),
     (
@@ -129,10 +130,6 @@ BROKEN: Table = (
         Failure(
             ServerError, "server", "the headers of {endpoint}'s answer are too large ({details})", may_have_run=True
         ),
-    ),
-    (
-        "error code 7",
-        Failure(Unreachable, "connection", "{at} did not look at the request ({details})", transient=True),
     ),
     (
         "Error code: 0",

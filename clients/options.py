@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 import numbers
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
+
+from clients import pem
+from clients.addresses import is_balanced, is_loopback
 
 Headers = Mapping[str, str]
 Metadata = tuple[tuple[str, str], ...]
@@ -58,8 +60,9 @@ class TLS:
             raise ValueError("mutual TLS needs both: TLS(cert=FILE, key=FILE)")
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files. Raises OSError."""
-        ca, cert, key = (None if file is None else Path(file).read_bytes() for file in (self.ca, self.cert, self.key))
+        """Read and check the files. Raises ValueError."""
+        ca = None if self.ca is None else pem.read_certificates("ca", self.ca)
+        cert, key = (None, None) if self.cert is None or self.key is None else pem.read_pair(self.cert, self.key)
         return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
 
 
@@ -78,14 +81,6 @@ class Retries:
     first_pause_s: float = 0.05
     longest_pause_s: float = 1.0
     overloaded: bool = False
-
-
-def addresses(endpoint: str | Sequence[str]) -> tuple[str, ...]:
-    """One or several `host:port`. Raises ValueError for none."""
-    given = (endpoint,) if isinstance(endpoint, str) else tuple(endpoint)
-    if not given or not all(given):
-        raise ValueError("no server to connect to: give 'host:port', or a list of them")
-    return given
 
 
 def seconds(timeout_s: float) -> float:
@@ -116,11 +111,6 @@ def open_channel(
     return module.secure_channel(address, credentials, options=options)
 
 
-def is_balanced(address: str) -> bool:
-    """Whether gRPC's name resolution makes several servers of `address`."""
-    return address.startswith(("dns:", "ipv4:", "ipv6:", "xds:"))
-
-
 def as_metadata(headers: Headers) -> Metadata:
     """Headers as gRPC takes them. Raises ValueError for one that HTTP/2 cannot carry."""
     for name, value in headers.items():
@@ -135,7 +125,7 @@ def as_metadata(headers: Headers) -> Metadata:
 
 def warn_if_insecure(addresses: tuple[str, ...], tls: TLS | None, stacklevel: int) -> None:
     """Warn of plain text to other machines."""
-    far = [address for address in addresses if tls is None and not _is_loopback(address)]
+    far = [address for address in addresses if tls is None and not is_loopback(address)]
     if far:
         warnings.warn(
             f"requests to {', '.join(far)} travel unencrypted: pass tls=clients.TLS(ca='ca.pem') and start Triton with "
@@ -143,17 +133,3 @@ def warn_if_insecure(addresses: tuple[str, ...], tls: TLS | None, stacklevel: in
             InsecureConnectionWarning,
             stacklevel=stacklevel,
         )
-
-
-def _is_loopback(address: str) -> bool:
-    if address.startswith(("unix:", "unix-abstract:")):
-        return True
-    if address.startswith(("ipv4:", "ipv6:")):
-        return all(map(_is_loopback, address[5:].split(",")))
-    host = address.rpartition("/")[2].rpartition(":")[0].strip("[]") or address
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

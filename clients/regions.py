@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from tritonclient.grpc import service_pb2
 
 from clients import codec, errors
+from clients.addresses import is_balanced
 from clients.codec import Outputs
 from clients.datatypes import NUMPY_TYPE, Array
-from clients.options import Headers, is_balanced
+from clients.options import Headers
 from clients.placement import Place, Placement
 from clients.retries import is_retryable
 from clients.servers import Server

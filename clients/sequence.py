@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from clients import codec, errors
+from clients.addresses import is_balanced
 from clients.codec import Outputs, check, invalid
 from clients.life import UnusableClient
-from clients.options import Headers, is_balanced
+from clients.options import Headers
 from clients.servers import Server
 
 if TYPE_CHECKING:

@@ -219,7 +219,11 @@ def _connection(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _tls(arguments: argparse.Namespace) -> TLS | None:
     files = {name: getattr(arguments, f"tls_{name}") for name in ("ca", "cert", "key")}
-    for name, file in files.items():
-        if file is not None and not file.is_file():
-            raise UsageError(f"--tls-{name}: there is no file '{file}'")
-    return TLS(**files) if any(files.values()) else None
+    if not any(files.values()):
+        return None
+    tls = TLS(**files)
+    try:
+        tls.credentials()
+    except ValueError as error:
+        raise UsageError(f"--tls-{error}") from None
+    return tls

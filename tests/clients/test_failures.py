@@ -79,7 +79,7 @@ ROWS = [
     (CODE.UNAVAILABLE, "keepalive watchdog timeout", Unreachable, "connection", LATER, PERHAPS),
     (CODE.UNAVAILABLE, "GOAWAY received; Error code: 0; Debug Text:", Unreachable, "connection", LATER, NOT),
     (CODE.UNAVAILABLE, "GOAWAY received; Error code: 2; Debug Text:", Unreachable, "connection", LATER, PERHAPS),
-    (CODE.UNAVAILABLE, RESET.format(7), Unreachable, "connection", LATER, NOT),
+    (CODE.UNAVAILABLE, RESET.format(7), Unreachable, "connection", LATER, PERHAPS),
     (CODE.INTERNAL, RESET.format(2), Unreachable, "connection", LATER, PERHAPS),
     (CODE.CANCELLED, RESET.format(8), Unreachable, "connection", LATER, PERHAPS),
     (CODE.RESOURCE_EXHAUSTED, RESET.format(11), Overloaded, "gateway", LATER, NOT),
@@ -102,6 +102,9 @@ ROWS = [
     (CODE.UNAVAILABLE, f"{REFUSED}CERTIFICATE_VERIFY_FAILED: certificate has expired", Unreachable, "tls", NEVER, NOT),
     (CODE.UNAVAILABLE, f"{REFUSED}CERTIFICATE_VERIFY_FAILED: self signed", Unreachable, "tls", NEVER, NOT),
     (CODE.UNAVAILABLE, f"{REFUSED}Tls handshake failed: WRONG_VERSION_NUMBER", Unreachable, "tls", NEVER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Cannot check peer: missing selected ALPN", Unreachable, "tls", NEVER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Tls handshake failed: TLSV1_ALERT_UNKNOWN_CA", Unreachable, "tls", NEVER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Tls handshake failed: ALERT_PROTOCOL_VERSION", Unreachable, "tls", NEVER, NOT),
 ]
 
 

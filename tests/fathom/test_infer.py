@@ -190,7 +190,7 @@ def test_tls_needs_a_named_server_and_a_file(server, capsys):
     assert cli.main(["infer", "echo", "n=1", "--tls-ca", str(server.ca)]) == 2
     assert "--tls-ca needs --server" in capsys.readouterr().err
     assert cli.main(["infer", "echo", "n=1", "--server", server.grpc_url, "--tls-ca", "no.pem"]) == 2
-    assert "there is no file 'no.pem'" in capsys.readouterr().err
+    assert "--tls-ca='no.pem'" in capsys.readouterr().err
 
 
 def test_a_server_that_wants_a_certificate_is_not_asked_without_one(server, capsys):
@@ -200,7 +200,9 @@ def test_a_server_that_wants_a_certificate_is_not_asked_without_one(server, caps
     assert cli.main([*asked, "--tls-cert", f"{server.caller}.pem"]) == 2
     assert "--tls-cert is one half of mutual TLS: give --tls-cert FILE and" in capsys.readouterr().err
     assert cli.main([*asked, "--tls-cert", f"{server.caller}.pem", "--tls-key", "no.key"]) == 2
-    assert "--tls-key: there is no file 'no.key'" in capsys.readouterr().err
+    assert "--tls-key='no.key'" in capsys.readouterr().err
+    assert cli.main([*asked[:-1], f"{server.caller}.key"]) == 2  # a key in place of the authority
+    assert "--tls-ca=" in capsys.readouterr().err
 
 
 def test_nobody_at_the_address_is_a_short_line(capsys):
@@ -212,9 +214,10 @@ def test_nobody_at_the_address_is_a_short_line(capsys):
 @pytest.mark.parametrize(
     ("server", "said"),
     [
-        ("localhost", "'localhost' names no port: write localhost:8001"),
-        ("http://localhost:8001", "write the gRPC endpoint without a scheme, as in localhost:8001"),
-        ("nohost.invalid:1", "no host of that name"),
+        ("localhost", "--server 'localhost'"),
+        ("http://localhost:8001", "'localhost:8001'"),
+        ("::1:8001", "'[::1]:8001'"),
+        ("nohost.invalid:1", "no host named nohost.invalid"),
     ],
 )
 def test_an_address_that_cannot_be_right_is_a_short_line(server, said, capsys):
