@@ -35,6 +35,7 @@ CHANNEL_OPTIONS = (
     ("grpc.minimal_stack", 1),  # without filters for idleness, channelz and size limits: some 5 % less CPU per call
     ("grpc.enable_retries", 0),  # retries are this package's own business, and cost CPU even where none is made
 )
+NO_PROXY = ("grpc.enable_http_proxy", 0)  # gRPC sends even localhost through http_proxy
 ROUND_ROBIN = ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')
 
 
@@ -104,6 +105,8 @@ def open_channel(
     options: tuple[tuple[str, Any], ...] = CHANNEL_OPTIONS
     if balance and is_balanced(address):
         options += (ROUND_ROBIN,)
+    if is_loopback(address):
+        options += (NO_PROXY,)
     if tls is None:
         return module.insecure_channel(address, options=options)
     if tls.server_name:
