@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 import grpc
 
 from clients import addresses, discovery, life, options
-from clients.errors import InferenceError
 from clients.failures import Sent, from_rpc
 from clients.metrics import Metrics
 from clients.options import TLS, Headers, Metadata, Retries
@@ -157,18 +156,18 @@ class Connection(Generic[Flag, Names, Bound]):
         timeout_s, now_s = self.within_s(timeout_s), time.monotonic()
         deadline_s = now_s + timeout_s if deadline_s is None else deadline_s
         left_s = max(deadline_s - now_s, 0.0)
-        error: InferenceError | None = None
+        tries = 0  # that may have run
         self.budget.earn()
         while True:
             chosen = server or rotation.lone or rotation.pick()
             reply = await self.send(chosen, chosen.method(method), request, left_s, metadata)
             if not isinstance(reply, grpc.RpcError):
                 return reply
-            before, error = error, from_rpc(reply, self.sent(chosen, model, timeout_s, metadata))
-            failures += 1
+            error = from_rpc(reply, self.sent(chosen, model, timeout_s, metadata))
+            failures, tries = failures + 1, tries + error.may_have_run
             pause = pause_s(self.retries, failures)
             moves = rotation.learn(chosen, error) and server is None
-            again = moves or is_retryable(error, self.retries, before)
+            again = moves or is_retryable(error, self.retries, tries)
             if not (retry and again) or rotation.seems_wrong(failures, error) or time.monotonic() + pause >= deadline_s:
                 raise error
             self.budget.take(error)

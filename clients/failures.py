@@ -24,9 +24,20 @@ _NO_CONNECTION = (
 )
 _CLOSED = ("Socket closed", "Connection reset")
 _CUT = ("END_STREAM", "No status received")
-_BROKEN = ("Stream removed", "RST_STREAM", "GOAWAY", "No status received")
-# What older versions of gRPC, and this package, say of a broken connection. A server's own text could have these words.
-_BROKEN_UNAVAILABLE = (*_CLOSED, "Broken pipe", "ransport closed", "eepalive", "ping timeout", "health checks")
+# How gRPC begins what it says of a connection that broke; a server may quote it, from a connection of its own.
+_BROKEN = ("Stream removed", "Received RST_STREAM", "GOAWAY received", "Failed parsing HTTP/2", "No status received")
+_BROKEN_UNAVAILABLE = (  # of older versions, and of this package
+    *_CLOSED,
+    "recvmsg:",
+    "sendmsg:",
+    "Broken pipe",
+    "Transport closed",
+    "transport closed",
+    "keepalive",
+    "Keepalive",
+    "ping timeout",
+    "the server answers nothing",
+)
 _SILENCE = ("before receiving SETTINGS frame", "Handshake read failed (Endpoint closing)")  # the latter with TLS
 # No gRPC server sends these with an answer.
 _PAGE_HEADERS = {
@@ -57,7 +68,7 @@ def from_rpc(error: grpc.RpcError, sent: Sent) -> InferenceError:
     status, details = error.code(), (error.details() or "").strip()
     if _is_page(error, details):
         return _error(tables.PAGE, sent, status.name, details, 200)
-    if http := re.search(r"http2 header with status: (\d+)", details):
+    if http := re.match(r"(?:Stream removed \()?Received http2 header with status: (\d+)", details):
         number = int(http[1])
         row = tables.HTTP.get(number, tables.NO_ROUTE if number < 400 else tables.GATEWAY_FAILED)
         return _error(row, sent, status.name, details, number)
@@ -78,11 +89,6 @@ def is_down(error: grpc.RpcError) -> bool:
     return unusable and (found.transient or error.code() is grpc.StatusCode.UNAVAILABLE)
 
 
-def is_cut(error: InferenceError) -> bool:
-    """Whether an answer ended without its gRPC status."""
-    return error.source == "gateway" and any(words in error.details for words in _CUT)
-
-
 def is_silence(details: str) -> bool:
     """Whether gRPC says of a connection that it was taken, and then not a word came: what a server that hangs does."""
     return any(words in details for words in _SILENCE)
@@ -97,7 +103,7 @@ def _look_up(status: grpc.StatusCode, details: str, sent: Sent) -> Failure:
         return tables.RESTRICTED
     ended_here = status is grpc.StatusCode.DEADLINE_EXCEEDED or "Channel closed" in details
     broken = _BROKEN + (_BROKEN_UNAVAILABLE if status is grpc.StatusCode.UNAVAILABLE else ())
-    if not ended_here and any(words in details for words in broken):
+    if not ended_here and details.startswith(broken):
         refused = "GOAWAY" in details and "Error code: 0" not in details
         return tables.HEADERS if refused and sent.header_bytes > _LARGE_HEADERS_BYTES else _find(tables.BROKEN, details)
     return _find(tables.SAID.get(status, ()), details)

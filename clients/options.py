@@ -73,8 +73,8 @@ class Retries:
 
     Retries of requests that may have reached a server come out of a budget: `reserve` of them, and one more for every
     1 / `extra_load` requests. Pauses are random between 0 and a bound that doubles from `first_pause_s` to
-    `longest_pause_s`. `overloaded` retries refusals by a full queue too. `Retries(reserve=0)` retries nothing that may
-    have run.
+    `longest_pause_s`. A request that may have run is sent again twice at most, and never with `Retries(reserve=0)`.
+    `overloaded` retries refusals by a full queue too.
     """
 
     extra_load: float = 0.1

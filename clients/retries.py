@@ -7,8 +7,9 @@ import random
 import threading
 
 from clients.errors import InferenceError, Overloaded, Unreachable
-from clients.failures import is_cut
 from clients.options import Retries
+
+MOST_REPEATS = 2  # of a request that may have run: if it breaks all its connections, it is likelier the cause
 
 
 class Budget:
@@ -50,13 +51,11 @@ class Budget:
         self.retried += 1
 
 
-def is_retryable(error: InferenceError, retries: Retries, before: InferenceError | None = None) -> bool:
-    """Whether a request may be sent again after `error`, by kind alone; `before` is how the last try ended."""
+def is_retryable(error: InferenceError, retries: Retries, tries: int = 1) -> bool:
+    """Whether a request may be sent again after `error`, by kind; `tries` is how often it may have run by now."""
     if isinstance(error, Overloaded):
         return retries.overloaded
-    # An answer cut short once is that of a server that died; twice, a gateway that cuts every answer after it has run.
-    cut = before is not None and is_cut(error) and is_cut(before)
-    return isinstance(error, Unreachable) and error.transient and not cut
+    return isinstance(error, Unreachable) and error.transient and tries <= MOST_REPEATS
 
 
 def pause_s(retries: Retries, failures: int) -> float:

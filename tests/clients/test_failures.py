@@ -55,6 +55,8 @@ ROWS = [
     (CODE.UNAUTHENTICATED, "no token", ServerError, "server", NEVER, NOT),
     (CODE.UNKNOWN, "the model raised", ServerError, "server", NEVER, PERHAPS),
     (CODE.INTERNAL, "the model says: Connection refused, Socket closed", ServerError, "server", NEVER, PERHAPS),
+    (CODE.INTERNAL, "the model's own client: Stream removed (Socket closed)", ServerError, "server", NEVER, PERHAPS),
+    (CODE.UNAVAILABLE, "the model: connection failure, Socket closed", Unreachable, "server", NEVER, PERHAPS),
     (CODE.CANCELLED, "the model gave up", ServerError, "server", NEVER, PERHAPS),
     (CODE.UNAVAILABLE, "come back later", Unreachable, "server", NEVER, PERHAPS),
     (CODE.RESOURCE_EXHAUSTED, "Received message larger than max (5 vs. 4)", InvalidInput, "server", NEVER, NOT),
