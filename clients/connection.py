@@ -97,11 +97,6 @@ class Connection(Generic[Flag, Names, Bound]):
         if self.pool is not None:
             self.pool.renew()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there are channels."""
-        return self._rotation is not None and not self._closed.is_set()
-
     def __reduce__(self) -> Any:
         raise TypeError(
             f"a {type(self).__name__} cannot be copied or pickled, and neither can its models: its connections belong "

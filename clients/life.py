@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import os
 import sys
 import threading
@@ -91,7 +92,7 @@ def _before_fork() -> None:
     _forking = ""
     if os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "1").strip().lower() in _OFF:
         _forking = "with GRPC_ENABLE_FORK_SUPPORT=0"
-    elif any(client.is_asyncio and client.is_open for client in _clients):
+    elif _asyncio_runs():
         _forking = "while an AsyncClient, or a Model.map, was open"
     else:
         until_s = time.monotonic() + WAIT_S
@@ -100,6 +101,15 @@ def _before_fork() -> None:
                 _forking = "while another thread was in a call"
                 break
             time.sleep(0.001)
+
+
+def _asyncio_runs() -> bool:
+    """Whether gRPC's asyncio has its thread, which it has while there is a channel, closed or not."""
+    for _ in range(2):
+        if not any("_poll_wrapper" in thread.name for thread in threading.enumerate()):
+            return False
+        gc.collect()  # channels that are closed
+    return True
 
 
 def _others_call() -> bool:

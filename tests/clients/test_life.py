@@ -2,135 +2,52 @@
 
 import asyncio
 import copy
-import gc
-import os
+import json
 import pickle
 import subprocess
 import sys
-import threading
-import time
+from pathlib import Path
 
 import pytest
 
 from clients import AsyncClient, Client, InferenceError, UnusableClient
 
 X = [[1.0, 2.0]]
-forks = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 on forks of processes with threads
+FORKED_CLIENTS = str(Path(__file__).parents[1] / "support" / "forked_clients.py")
+
+FORKS = {
+    "a client, its servers in turn": "True",
+    "a client whose parent still asks": "True",
+    "a fork of a fork": "True",
+    "a new client of each kind, after both in the parent": "True",
+    "a map, after one in the parent": "True",
+    "a closed client": "ValueError",
+    "a sequence of the parent": "UnusableClient",
+    "a client, after a call of another thread that ends soon": "True",
+    "a client, in a call of another thread": "UnusableClient",
+    "a new client, in a call of another thread": "UnusableClient",
+    "a new client, in a map": "UnusableClient",
+    "a new client, beside an open asyncio client": "UnusableClient",
+    "a new client, without gRPC's support of forks": "UnusableClient",
+}
 
 
-def in_fork(check):
-    """Whether `check` is true in a fork of this process; an exception's name where it raises one."""
-    gc.collect()  # asyncio clients that other tests have left open
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            said = str(bool(check()))
-        except BaseException as error:
-            said = type(error).__name__
-        os.write(writing, said.encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        said = pipe.read()
-    os.waitpid(child, 0)
-    return said
+@pytest.fixture(scope="module")
+def forks(python_server):
+    """What the checks of tests/support/forked_clients.py came to, each in a fork of one process."""
+    command = [sys.executable, FORKED_CLIENTS, python_server.grpc_url]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
 
 
-@forks
-def test_a_fork_asks_its_servers_in_turn_and_finds_them_again(small_server):
-    with Client([small_server.grpc_url] * 2) as client:
-        double = client.model("double")
-        servers = client.rotation().servers
-
-        def goes_on():
-            client._opening.acquire(timeout=1)  # as the parent's thread may have held the lock
-            client._opening.release()
-            double(x=X)
-            mine = client.rotation()
-            assert not set(mine.servers) & set(servers), "channels are the parent's"
-            assert {mine.pick(), mine.pick()} == set(mine.servers)
-            mine.mark(mine.servers[0], up=False)
-            until_s = time.monotonic() + 5
-            while not mine.servers[0].up and time.monotonic() < until_s:
-                time.sleep(0.05)
-            return mine.servers[0].up
-
-        assert in_fork(goes_on) == "True"
-        assert in_fork(lambda: in_fork(goes_on) == "True") == "True"
-        assert client.rotation().servers == servers
-        assert double(x=X)["y"].tolist() == [[2, 4]]
+@pytest.mark.parametrize("case", FORKS)
+def test_in_a_fork(forks, case):
+    assert forks[case] == FORKS[case]
 
 
-@forks
-def test_a_fork_may_make_clients_of_both_kinds(small_server):
-    async def ask():
-        async with AsyncClient(small_server.grpc_url) as client:
-            return (await (await client.model("double"))(x=X))["y"].tolist() == [[2, 4]]
-
-    with Client(small_server.grpc_url) as client:
-        double = client.model("double")
-        assert len(list(double.map([X] * 3))) == 3
-        assert asyncio.run(ask())
-        assert in_fork(lambda: len(list(double.map([X] * 3))) == 3) == "True"
-        assert in_fork(lambda: asyncio.run(ask())) == "True"
-
-
-@forks
-def test_a_closed_client_is_closed_in_a_fork(small_server):
-    client = Client(small_server.grpc_url)
-    assert client.is_ready()
-    client.close()
-    assert in_fork(client.is_ready) == "ValueError"
-
-
-@forks
-def test_a_sequence_stays_in_its_process(python_server):
-    with Client(python_server.grpc_url) as client, client.model("total").sequence() as ask:
-        assert ask(x=[1])["total"].tolist() == [[1]]
-        assert in_fork(lambda: ask(x=[1])) == "UnusableClient"
-        assert ask(x=[2], end=True)["total"].tolist() == [[3]]
-
-
-@forks
-def test_a_fork_that_grpc_does_not_survive_says_so(small_server, monkeypatch):
-    def new():
-        return Client(small_server.grpc_url).is_ready()
-
-    with Client(small_server.grpc_url) as client:
-        slow = client.model("slow")
-        thread = threading.Thread(target=slow, kwargs={"seconds": [0.8]})
-        thread.start()
-        time.sleep(0.1)
-        assert in_fork(lambda: client.models()) == "UnusableClient"
-        assert in_fork(new) == "UnusableClient"
-        thread.join()
-        assert in_fork(new) == "True"
-        monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
-        assert in_fork(new) == "UnusableClient"
-        assert client.is_ready()
-
-
-@forks
-def test_a_fork_waits_for_a_short_call(small_server):
-    with Client(small_server.grpc_url) as client:
-        slow = client.model("slow")
-        thread = threading.Thread(target=slow, kwargs={"seconds": [0.15]})
-        thread.start()
-        time.sleep(0.05)
-        assert in_fork(client.is_ready) == "True"
-        thread.join()
-
-
-@forks
-def test_a_fork_beside_an_open_asyncio_client_says_so(small_server):
-    async def fork():
-        async with AsyncClient(small_server.grpc_url) as client:
-            double = await client.model("double")
-            assert in_fork(lambda: Client(small_server.grpc_url).is_ready()) == "UnusableClient"
-            assert (await double(x=X))["y"].tolist() == [[2, 4]]
-
-    asyncio.run(fork())
+def test_every_fork_is_looked_at(forks):
+    assert set(forks) == set(FORKS)
 
 
 @pytest.mark.parametrize("servers", [1, 2])
