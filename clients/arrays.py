@@ -1,7 +1,8 @@
 """What a caller gives for an input, as a numpy array of the input's type, so that no value changes in silence.
 
-Arrays must have the type already. Python numbers have no width of their own: a list of integers may become FP32, but a
-list of floats never INT64. Functions here raise InvalidInput with the second half of a sentence: "input 'x' ...".
+Arrays must have the type already. Python numbers have no width of their own: a list of integers may become FP32 where
+that rounds none of them, but a list of floats never INT64. Functions here raise InvalidInput with the second half of a
+sentence: "input 'x' ...".
 """
 
 from __future__ import annotations
@@ -63,6 +64,9 @@ def _as_numbers(value: Any, wanted: np.dtype[Any]) -> Array:
                 array = given.astype(wanted)
             if wanted.kind in "fV" and np.any(np.isinf(array) & np.isfinite(given)):
                 raise InvalidInput("has a number too large")
+            with np.errstate(invalid="ignore"):
+                if given.dtype.kind in "iu" and not np.array_equal(array.astype(given.dtype), given):
+                    raise InvalidInput("has a whole number that would be rounded (write it as a float to allow that)")
     if array.dtype.newbyteorder("=") != wanted:
         what = f"a {type(value).__name__}" if array.dtype.kind == "O" and array.ndim == 0 else describe(array)
         remedy = ": turn it with array.astype(ml_dtypes.bfloat16)" if wanted == NUMPY_TYPE["BF16"] else ""
@@ -71,7 +75,7 @@ def _as_numbers(value: Any, wanted: np.dtype[Any]) -> Array:
 
 
 def _converts(given: Array, wanted: np.dtype[Any]) -> bool:
-    """Whether numbers written in Python may become `wanted` without losing more than float rounding."""
+    """Whether the kind of numbers written in Python may become that of `wanted`."""
     if given.dtype.kind in "iub" and wanted.kind in "iu":
         return np.array_equal(given, given.astype(wanted))
     return given.dtype.kind in "iufb" and (wanted.kind in "fV" or np.can_cast(given.dtype, wanted, "same_kind"))
