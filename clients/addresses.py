@@ -33,7 +33,10 @@ def is_loopback(address: str) -> bool:
     if address.startswith(("ipv4:", "ipv6:")):
         return all(map(is_loopback, address[5:].split(",")))
     host = address.rpartition("/")[2].rpartition(":")[0].strip("[]") or address
-    return host == "localhost" or ((_is_ip(host, 4) or _is_ip(host, 6)) and ipaddress.ip_address(host).is_loopback)
+    if _is_ip(host, 4) or _is_ip(host, 6):
+        ip = ipaddress.ip_address(host)
+        return ip.is_loopback or ip.is_unspecified  # 0.0.0.0 is what a server on this machine listens on
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def _check(address: object) -> None:

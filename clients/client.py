@@ -28,7 +28,7 @@ class Model(BoundModel[Outputs, Labels]):
 
 class Client(Connection[bool, list[str], Model]):
     __doc__ = f"{Connection.__doc__}\n    Thread-safe; make one per process and keep it."
-    _grpc = grpc
+    _grpc, is_asyncio = grpc, False
     _model = Model
 
     def __enter__(self) -> Client:

@@ -85,7 +85,7 @@ _BAD_NAME = Failure(Unreachable, "client", "{details}: give 'host:port' without 
 
 # gRPC's words where no connection could be made, so that no request was sent.
 NO_CONNECTION: Table = (
-    ("HTTP proxy", _waits("gateway", "{details}: unset http_proxy, or name the host in no_proxy")),
+    ("HTTP proxy", _waits("gateway", "{details}")),
     ("Hostname Verification Check failed", _OTHER_NAME),
     ("Failed to create security handshaker", _BAD_PEM),
     ("certificate has expired", _EXPIRED),

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import grpc
 
 from clients import failure_tables as tables
-from clients.errors import InferenceError, ModelNotReady, Unreachable
+from clients import proxies
+from clients.errors import DeadlineExceeded, InferenceError, ModelNotReady, Unreachable
 from clients.failure_tables import Failure, Table
 from clients.options import TLS
 
@@ -150,6 +151,8 @@ def _error(row: Failure, sent: Sent, status: str, details: str, http_status: int
         header=details.partition("expecting header '")[2].partition("'")[0] or "triton-grpc-protocol-...",
         status=status,
     )
+    if row.kind in (Unreachable, DeadlineExceeded) and (proxy := proxies.on_the_way_to(sent.endpoint)):
+        message += f"; it was sent through {proxy}: unset that, or add '{host}' to no_proxy"
     return row.kind(
         message,
         model=sent.model,

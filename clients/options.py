@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import numbers
 import re
 import warnings
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from clients.addresses import is_balanced, is_loopback
 Headers = Mapping[str, str]
 Metadata = tuple[tuple[str, str], ...]
 DEFAULT_TIMEOUT_S = 30.0
+LONGEST_TIMEOUT_S = 1e9  # gRPC counts nanoseconds from 1970 in 64 bits: with 8e9 s it calls a deadline passed
 # -1 lifts gRPC's 4 MB limit. A connection that broke is tried again within a second, so that a restarted server is
 # used again soon. Pings closer than 300 s are abuse to Triton, which hangs up after a few of them: 310 s it tolerates.
 CHANNEL_OPTIONS = (
@@ -34,6 +35,7 @@ CHANNEL_OPTIONS = (
     ("grpc.minimal_stack", 1),  # without filters for idleness, channelz and size limits: some 5 % less CPU per call
     ("grpc.enable_retries", 0),  # retries are this package's own business, and cost CPU even where none is made
 )
+NO_PROXY = ("grpc.enable_http_proxy", 0)  # gRPC sends even localhost through http_proxy
 ROUND_ROBIN = ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')
 
 
@@ -83,9 +85,13 @@ class Retries:
 
 
 def seconds(timeout_s: float) -> float:
-    """A deadline for all calls. Raises ValueError for what is none: a call without one can wait for ever."""
-    if not (isinstance(timeout_s, int | float) and 0 < timeout_s < math.inf):
-        raise ValueError(f"timeout_s must be seconds above zero, not {timeout_s!r}: every call has a deadline")
+    """A deadline. Raises ValueError for what is none: a call without one can wait for ever."""
+    number = isinstance(timeout_s, numbers.Real) and not isinstance(timeout_s, bool)
+    if not (number and 0 < timeout_s <= LONGEST_TIMEOUT_S):
+        most = f"at most {LONGEST_TIMEOUT_S:.0e}"
+        raise ValueError(
+            f"timeout_s must be seconds above zero and {most}, not {timeout_s!r}: every call has a deadline"
+        )
     return float(timeout_s)
 
 
@@ -99,6 +105,8 @@ def open_channel(
     options: tuple[tuple[str, Any], ...] = CHANNEL_OPTIONS
     if balance and is_balanced(address):
         options += (ROUND_ROBIN,)
+    if is_loopback(address):
+        options += (NO_PROXY,)
     if tls is None:
         return module.insecure_channel(address, options=options)
     if tls.server_name:

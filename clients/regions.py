@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import functools
 import math
-import os
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -64,7 +63,7 @@ class RegionPool:
         content: Mapping[str, Any],
     ) -> Outputs:
         """The answer, through shared memory where that can be had; `content` is what `codec.encode` takes besides."""
-        timeout_s = connection.timeout_s if timeout_s is None else timeout_s
+        timeout_s = connection.within_s(timeout_s)
         told: dict[str, Any] = {"timeout_s": timeout_s, "deadline_s": time.monotonic() + timeout_s}
         call: Callable[..., Coroutine[Any, Any, bytes]] = functools.partial(
             connection.call, "ModelInfer", model=spec.name, headers=headers, server=server, **told
@@ -139,9 +138,14 @@ class RegionPool:
             raise
         return placed
 
-    def is_own(self) -> bool:
-        """Whether this process made the regions, and not one that it was forked from."""
-        return self._pool.owner == os.getpid()
+    def renew(self) -> None:
+        """Begin without regions, in a fork: those there are belong to its parent."""
+        self._pool, self._swept = Pool(self._pool.make), False
+
+    def discard(self) -> None:
+        """Give the memory back where no server can be told of it."""
+        for region in self._pool.close():
+            region.discard()
 
     async def close(self, connection: AnyConnection) -> None:
         """Unregister every region by its name and give the memory back."""
@@ -217,7 +221,7 @@ def _close_at_exit() -> None:
     from clients.client import Client
 
     for client in list(_users):
-        if isinstance(client, Client) and client.pool is not None and client.pool.is_own():
+        if isinstance(client, Client) and client.pool is not None:
             with contextlib.suppress(Exception):
                 client.run(client.pool.close(client))
 

@@ -114,9 +114,8 @@ class Pool:
     """
 
     def __init__(self, make: Callable[[int], Region] = SystemRegion) -> None:
-        self._make = make
+        self.make = make
         self._lock = threading.Lock()
-        self.owner = os.getpid()
         self._idle: dict[int, deque[Region]] = {}
         self._lent: set[Region] = set()
         self._retired: deque[Region] = deque()
@@ -129,15 +128,13 @@ class Pool:
         """
         size = size_class(byte_size)
         with self._lock:
-            if self.owner != os.getpid():  # forked: the regions are the parent's
-                self.owner, self._idle, self._lent, self._retired = os.getpid(), {}, set(), deque()
             if waiting := self._idle.get(size):
                 region = waiting.pop()
                 self._lent.add(region)
                 return region, False
             if len(self._retired) >= MOST_RETIRED:
                 return None
-            region = self._make(size)
+            region = self.make(size)
             self._lent.add(region)
             return region, True
 
@@ -182,8 +179,6 @@ class Pool:
         with self._lock:
             self._retired.extend(self._lent)
             self._lent.clear()
-            if self.owner != os.getpid():
-                self._retired.clear()
         return self.retired()
 
 

@@ -64,7 +64,7 @@ class _Stream:
         self, model: BoundModel[Any, Any], request: bytes, timeout_s: float | None, headers: Headers | None
     ) -> None:
         client, self._spec = model.client, model.spec
-        timeout_s = client.timeout_s if timeout_s is None else timeout_s
+        timeout_s = client.within_s(timeout_s)
         server, metadata = client.rotation().pick(), client.metadata(headers)
         self._sent = client.sent(server, self._spec.name, timeout_s, metadata)
         # Not with the header triton_grpc_error, though it would give failures a status: Triton 2.51 dies of the first.

@@ -27,12 +27,13 @@ class Target:
         import grpc
         from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+        from clients.options import open_channel
+
         self.server = server
         self.model = model
         self._grpc = grpc
         self._pb: Any = service_pb2
-        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self._channel = grpc.insecure_channel(server, options=options)
+        self._channel = open_channel(grpc, None, None, server)
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self.steps: list[str] = []
         """The models that do the work, in order; known after `statistics`, where the server tells."""
