@@ -15,10 +15,10 @@ from export.errors import RecipeError
 from export.prepare import reason, same
 from export.recipe import Array, Arrays
 from export.source_sklearn_columns import WANTED, Columns, columns
-from export.source_sklearn_graph import PROBABILITIES, convert
+from export.source_sklearn_graph import PREDICT, PROBABILITIES, convert
 
 LABEL, PREDICTION = "label", "prediction"
-PREDICT, SCORES = "predict", "decision_function"
+SCORES = "decision_function"
 OUTPUTS = {
     PROBABILITIES: "probabilities",
     SCORES: "scores",
@@ -116,8 +116,7 @@ class _Answers:
         dense = np.asarray(given.todense() if hasattr(given, "todense") else given)
         if method == PREDICT and _classifies(self.estimator):
             return dense.astype(np.str_) if dense.dtype.kind == "O" else dense
-        wide = dense.reshape(len(dense), -1)
-        return wide.astype(np.float32) if wide.dtype.kind == "f" else wide
+        return dense.reshape(len(dense), -1)
 
 
 def _methods(estimator: Any) -> tuple[str, ...]:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from export import graph_edit
+from export.agreement import extent
 from export.errors import AccuracyError, ExportError
 from export.onnx_file import OPSET, quiet, session
-from export.prepare import reason, same
+from export.prepare import RELATIVE_TOLERANCE, reason, same
 from export.recipe import Array
 from export.source_sklearn_columns import Columns
 
@@ -20,7 +21,7 @@ LOCALE = "C.UTF-8"
 OWN, FLOAT, DOUBLE = "own types", "FP32", "FP64"
 """What a graph computes in: what skl2onnx chooses by the columns' types, or all numbers cast to FP32 or FP64."""
 
-PROBABILITIES = "predict_proba"
+PREDICT, PROBABILITIES = "predict", "predict_proba"
 
 Answers = Mapping[str, Array]
 """The estimator's answers to the example by method; the first is the one that is always served."""
@@ -114,7 +115,10 @@ def _graph(
         inputs = [each.name for each in model.graph.input]
         graph_edit.rename_inputs(model, dict(zip(inputs, columns.served, strict=True)))
     graph_edit.cast_inputs(model, {name: _element(values.dtype) for name, values in columns.served.items()})
-    graph_edit.cast_outputs(model, TensorProto.DOUBLE, TensorProto.FLOAT)
+    if all(
+        not _off(each.astype(np.float32), each, method) for method, each in answers.items() if each.dtype.kind == "f"
+    ):
+        graph_edit.cast_outputs(model, TensorProto.DOUBLE, TensorProto.FLOAT)
     answered = session(model.SerializeToString())(columns.served)
     left = dict(answers)
     first = next(iter(left))
@@ -131,7 +135,7 @@ def _graph(
     _serve(model, chosen, names, answers)
     methods = {names[method]: method for method, _ in chosen.values()}
     final = session(model.SerializeToString())(columns.served)
-    wrong = {name: _off(final[name], answers[method]) for name, method in methods.items()}
+    wrong = {name: _off(final[name], answers[method], method) for name, method in methods.items()}
     return Graph(model, arithmetic, columns, methods, {name: most for name, most in wrong.items() if most}, spare)
 
 
@@ -156,30 +160,34 @@ def _method(given: Any, answers: Answers) -> tuple[str, int | None] | None:
         return None
     flat = given.reshape(len(given), -1)
     for method, wanted in answers.items():
-        if flat.shape == wanted.shape and _agree(flat, wanted):
+        if not _off(flat, wanted, method):
             return method, None
     for method, wanted in answers.items():
         if wanted.shape[1:] == (1,):
             for column in range(flat.shape[1]):
-                if _agree(flat[:, column : column + 1], wanted):
+                if not _off(flat[:, column : column + 1], wanted, method):
                     return method, column
     return None
 
 
-def _agree(given: Array, wanted: Array) -> bool:
-    return same(given.astype(wanted.dtype), wanted)
+def _off(given: Array, wanted: Array, method: str) -> float:
+    """0 where answers agree, else by how much they differ; 1 of texts, NaN of shapes.
 
-
-def _off(given: Array, wanted: Array) -> float:
-    """0 where answers agree, else by how much they differ; 1 of texts."""
+    Numbers may be off by what FP32 arithmetic in another order costs, as a part of the range of the answers: of each
+    target of a regressor by itself.
+    """
     given, wanted = given.reshape(len(given), -1), wanted.reshape(len(wanted), -1)
     if given.shape != wanted.shape:
         return float("nan")
     if wanted.dtype.kind not in "iufb":
         return float(not same(given, wanted))
-    if wanted.dtype.kind == "f" and _agree(given, wanted):
-        return 0.0
-    return float(np.abs(given.astype(np.float64) - wanted.astype(np.float64)).max())
+    difference = np.abs(given.astype(np.float64) - wanted.astype(np.float64))
+    if wanted.dtype.kind == "f":
+        extents = extent(wanted) if method == PREDICT else extent(wanted).max()
+        difference = np.where(np.isnan(given) & np.isnan(wanted), 0.0, difference)
+        if (difference <= RELATIVE_TOLERANCE * extents).all():
+            return 0.0
+    return float(difference.max())
 
 
 def _converted(estimator: Any, types: list[tuple[str, Any]]) -> Any:

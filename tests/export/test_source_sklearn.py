@@ -94,8 +94,8 @@ def test_the_source_answers_the_rows_as_they_were_given(brought):
     source, _ = brought((estimator, TABLE))
     answered = source.predict(source.example)["prediction"].ravel()
     rounded = estimator.predict(TABLE.astype(np.float32).astype(np.float64))
-    assert answered.tolist() == estimator.predict(TABLE).astype(np.float32).tolist()
-    assert answered.tolist() != rounded.astype(np.float32).tolist()
+    assert answered.tolist() == estimator.predict(TABLE).tolist()
+    assert answered.tolist() != rounded.tolist()
 
 
 def test_rows_that_are_not_the_examples_are_asked_too(brought):
@@ -113,6 +113,12 @@ def test_columns_of_every_type_go_into_one_table(brought):
     kinds = {name: values.dtype for name, values in source.example.items()}
     assert kinds == {"t": np.int64, "v": np.float64, "on": np.bool_}
     assert given["prediction"].ravel() == pytest.approx(estimator.predict(joined), abs=0.1)
+
+
+def test_targets_that_fp32_rounds_are_served_as_doubles(brought):
+    estimator = LinearRegression().fit(TABLE, 1.7e9 + 100 * TABLE[:, 0])
+    _, given = brought((estimator, TABLE))
+    assert given["prediction"].ravel() == pytest.approx(estimator.predict(TABLE), rel=0, abs=0.1)
 
 
 NAMES = [
