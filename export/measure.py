@@ -230,8 +230,8 @@ def _numbers(given: Array, wanted: Array) -> tuple[Array, Array]:
 
 
 def text(value: Any) -> str:
-    """A text as a server (bytes) or ONNX Runtime (str) gives it."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    """A text as a server (bytes) or ONNX Runtime (str) gives it; bytes that are none stay what they are."""
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def _cosines(given: Array, expected: Array) -> Array:

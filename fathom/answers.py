@@ -58,7 +58,7 @@ def in_short(name: str, array: np.ndarray[Any, Any]) -> str:
     """Name, type, shape and the first numbers of a tensor."""
     flat = array.ravel()
     if array.dtype == object:
-        head = ", ".join(repr(item.decode(errors="replace")) for item in flat[:SHOWN_NUMBERS])
+        head = ", ".join(repr(item.decode(errors="backslashreplace")) for item in flat[:SHOWN_NUMBERS])
     else:
         head = ", ".join(f"{number:.4g}" for number in flat[:SHOWN_NUMBERS])
     more = ", ..." if flat.size > SHOWN_NUMBERS else ""
@@ -67,11 +67,11 @@ def in_short(name: str, array: np.ndarray[Any, Any]) -> str:
 
 
 def as_json(outputs: Outputs) -> dict[str, Any]:
-    """Tensors as plain lists; bytes as text."""
+    """Tensors as plain lists; bytes as text, with those that are none as `\\xff`."""
     return {
         name: {
             "shape": list(array.shape),
-            "data": [item.decode(errors="replace") for item in array.ravel()]
+            "data": [item.decode(errors="backslashreplace") for item in array.ravel()]
             if array.dtype == object
             else array.astype(np.float64 if array.dtype.kind in "fV" else array.dtype).ravel().tolist(),
         }

@@ -42,6 +42,7 @@ AGREE = [
     ),
     ("y", np.zeros((3, 4), np.float32), np.full((3, 4), 1e-9, np.float32), 1.0, "zeros, but for the arithmetic"),
     ("y", np.array([["a"], ["b"]]), np.array([[b"a"], [b"c"]], object), 0.5, "texts, one of them another"),
+    ("y", np.array([[b"\xff"]], object), np.array([[b"\xfe"]], object), 0.0, "bytes that are no texts, and differ"),
     ("y", np.array([[1, 2], [3, 4]]), np.array([[1, 2], [3, 5]]), 0.5, "whole numbers, one of them another"),
     ("y", VECTORS, VECTORS * np.nan, 0.0, "no numbers"),
     ("y", VECTORS, VECTORS[:, :3], 0.0, "another shape"),
