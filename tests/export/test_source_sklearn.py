@@ -19,7 +19,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from export.errors import AccuracyError, ExportError, RecipeError
+from export.add import Wish, add
+from export.errors import AccuracyError, ContractError, ExportError, RecipeError
 from export.onnx_file import session
 from export.source_sklearn import load
 
@@ -113,6 +114,20 @@ def test_columns_of_every_type_go_into_one_table(brought):
     kinds = {name: values.dtype for name, values in source.example.items()}
     assert kinds == {"t": np.int64, "v": np.float64, "on": np.bool_}
     assert given["prediction"].ravel() == pytest.approx(estimator.predict(joined), abs=0.1)
+
+
+def test_another_example_that_fp32_would_change_is_refused(brought, tmp_path, monkeypatch):
+    brought(linear(SECONDS, SECONDS[:, 0] - 1.7e9))  # without an example of its own, and so FP32
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model_repository").mkdir()
+    for rows, passes in ((SECONDS / 1.0, False), (1.7e9 + 128.0 * np.arange(-8, 8)[:, None], True)):
+        np.savez(tmp_path / "rows.npz", features=rows)
+        wish = Wish("sklearn", "mine:model", example=tmp_path / "rows.npz")
+        if passes:
+            add("mine", wish, tmp_path / "model_repository")
+        else:
+            with pytest.raises(ContractError):
+                add("mine", wish, tmp_path / "model_repository")
 
 
 def test_targets_that_fp32_rounds_are_served_as_doubles(brought):
