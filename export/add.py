@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export import added, draft, examples, prepare, recipe_file, recipes, refusals, signature, trial
+from export import added, agreement, draft, examples, labels, prepare, recipe_file, recipes, refusals, signature, trial
 from export.brought import ONNX, SKLEARN, Brought, bring
 from export.errors import ContractError, PublishError
 from export.exporter import ExportResult, export_model
@@ -75,7 +75,7 @@ def add(
         plan = trial.plan(brought, raw, room, wish.dims, batching=wish.max_batch_size > 0)
         on_progress("inspect", 1, 1)
         staged = room / "model_repository"
-        recipe = _draft(staged / name, folder, wish, brought, plan, raw, room)
+        recipe, notes = _draft(staged / name, folder, wish, brought, plan, raw, room)
         exported = export_model(recipe, staged, on_progress=on_progress)
         if verify is not None:
             verify(recipe, staged)
@@ -87,14 +87,38 @@ def add(
     published = added.find(folder)
     assert published is not None
     limit = 0 if plan.batch == NONE else wish.max_batch_size
-    return Addition(replace(exported, folder=folder), published, plan.notes, limit, plan.latency_ms)
+    return Addition(replace(exported, folder=folder), published, (*plan.notes, *notes), limit, plan.latency_ms)
 
 
 def _loaded(wish: Wish) -> Brought:
     """The source, with the example that a person gave in place of its own."""
     example = added.read_example(wish.example) if wish.example is not None else None
     brought = bring(wish.kind, wish.source, Path.cwd())
-    return replace(brought, example=example) if example is not None else brought
+    if example is None:
+        return brought
+    if wish.kind == SKLEARN:
+        _check_rounding(brought, example)
+    return replace(brought, example=example)
+
+
+def _check_rounding(brought: Brought, example: Arrays) -> None:
+    """Refuse an example whose fractions the served types round so that the estimator, which takes them as they are,
+    answers otherwise."""
+    served = brought.example or {}
+    rounded = {
+        name: rows.astype(served[name].dtype if name in served else np.float32) if rows.dtype.kind == "f" else rows
+        for name, rows in example.items()
+    }
+    try:
+        given, asked = brought.predict(example), brought.predict(rounded)
+    except Exception:  # an example that does not fit, which the trial says
+        return
+    for name, answer in given.items():
+        if answer.dtype.kind == "f" and agreement.matching({name: asked[name]}, {name: answer}) < 1:
+            raise ContractError(
+                f"rounded to FP32, as it would be served, the example is answered otherwise (output '{name}'): let the "
+                "function return it as its example, which then chooses the types"
+            )
 
 
 def _check(raw: Path, wish: Wish, model_repository: Path) -> None:
@@ -108,8 +132,8 @@ def _check(raw: Path, wish: Wish, model_repository: Path) -> None:
 
 def _draft(
     staged: Path, folder: Path, wish: Wish, brought: Brought, plan: trial.Plan, raw: Path, room: Path
-) -> added.Added:
-    """Write config.pbtxt, recipe.toml and the example into the staged model folder; returns its recipe."""
+) -> tuple[added.Added, tuple[str, ...]]:
+    """Write config.pbtxt, recipe.toml and the example into the staged model folder; returns its recipe, and notes."""
     (staged / "1").mkdir(parents=True)
     repository = folder.parent
     local = wish.kind == ONNX or Path(wish.source).is_dir()
@@ -134,6 +158,7 @@ def _draft(
     recipe = added.find(staged, base=folder, brought=brought, written=graph)
     assert recipe is not None
     served, _ = signature.from_onnx(graph)
+    label_files, notes = labels.fitting(brought.labels, served, plan.batch != NONE)
     rules = plan.rules if made_up else _rules_of(plan)
     drafted = draft.Draft(
         name=folder.name,
@@ -143,9 +168,10 @@ def _draft(
         max_batch_size=0 if plan.batch == NONE else wish.max_batch_size,
         warmup_files=_warmup_files(staged / "warmup", plan.example),
         cpu_only=wish.kind == SKLEARN,
+        label_files=label_files,
     )
     (staged / "config.pbtxt").write_text(drafted.text(), encoding="utf-8")
-    return recipe
+    return recipe, notes
 
 
 def _rules_of(plan: trial.Plan) -> dict[str, InputRule]:
