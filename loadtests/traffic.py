@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests import payloads as made_payloads
-from loadtests.errors import BadRequestError
+from loadtests.errors import BadRequestError, InputFileError
 from loadtests.mix import Mix
 from loadtests.record import Record
 from loadtests.slo import Slo
@@ -129,17 +129,17 @@ class Traffic:
             for line, model in zip(trace.lines, trace.models, strict=True):
                 if model not in known:
                     asked = ", ".join(self.models)
-                    raise BadRequestError(
-                        f"{trace.path} line {line}: model {model!r} is not among those asked: {asked}"
-                    )
+                    raise InputFileError(trace.path, line, f"model {model!r} is not among those asked: {asked}")
             owners = np.asarray([known[model] for model in trace.models])
         if trace.payloads is not None:
             sizes = np.asarray(self._mix.sizes)[owners]
             if (beyond := np.flatnonzero(trace.payloads >= sizes)).size:
                 row = int(beyond[0])
-                raise BadRequestError(
-                    f"{trace.path} line {trace.lines[row]}: there is no payload {trace.payloads[row]} of "
-                    f"{self.models[owners[row]]}, which has {sizes[row]} (from 0)"
+                raise InputFileError(
+                    trace.path,
+                    trace.lines[row],
+                    f"there is no payload {trace.payloads[row]} of {self.models[owners[row]]}, which has "
+                    f"{sizes[row]} (from 0)",
                 )
         return self._mix.chosen(owners, trace.payloads, seed=seed)
 
