@@ -34,17 +34,18 @@ class PlainServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         inputs: tuple[tuple[str, str, tuple[int, ...]], ...] = (("x", "FP32", (-1, 4)),),
         most_rows: int | None = None,
     ) -> None:
+        self.told_name = model
         self.model, self.without, self.typed, self.empty = model, without, typed, empty
         self.inputs, self.most_rows = inputs, most_rows
         self.shapes: Counter[tuple[tuple[int, ...], ...]] = Counter()
         """How many inferences came with these shapes."""
         self._lock = threading.Lock()
+
+    def __enter__(self) -> PlainServer:
         self._server = grpc.server(ThreadPoolExecutor(8))
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
-
-    def __enter__(self) -> PlainServer:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,7 +69,7 @@ class PlainServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ServerMetadataResponse(name="plain", version="1")
 
     def ModelMetadata(self, request: Any, context: Any) -> Any:
-        found = pb.ModelMetadataResponse(name=self.model)
+        found = pb.ModelMetadataResponse(name=self.told_name)
         for name, datatype, shape in self.inputs:
             found.inputs.add(name=name, datatype=datatype, shape=shape)
             if not self.empty:
