@@ -157,6 +157,9 @@ class Front:
         """
         if user_count != self._reached:
             self._reached = None
+            for name in self._gone():  # they have no part in what comes
+                self._took_part.discard(name)
+                self.window.forget(name)
         runner = self.environment.runner
         if runner.state not in (STATE_RUNNING, STATE_SPAWNING):
             self._took_part = set()

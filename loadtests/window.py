@@ -71,10 +71,9 @@ class Window:
         while sum(map(len, known.records)) > most and len(known.records) > 1:
             known.since_s = float(known.records.pop(0).intended_s[-1])
 
-    @property
-    def names(self) -> list[str]:
-        """Of the generators, in the order of `Point.workers`."""
-        return list(self._sources)
+    def forget(self, source: str) -> None:
+        """A generator that left before the rate changed."""
+        self._sources.pop(source, None)
 
     def point(
         self, slos: Sequence[Slo], *, seed: int = 0, models: Sequence[str] = (), left: Mapping[str, str] | None = None

@@ -230,6 +230,8 @@ def test_a_change_of_shares_leaves_the_window_as_it_is():
     window.add(later, "a")
     point = window.point([P99], left={"b": ""})
     assert (point.requests, point.rate_per_s) == (1900, 100.0)
+    window.forget("b")
+    assert window.point([P99]).requests == 1000
 
 
 def test_generators_with_other_clocks_are_put_side_by_side():
