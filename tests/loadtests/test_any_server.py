@@ -20,8 +20,6 @@ P90 = Slo.parse("p90=1s")
 
 SERVERS: dict[str, tuple[dict[str, Any], tuple[tuple[int, ...], ...], bool]] = {
     "none of the extensions: one row a request": ({}, ((1, 4),), True),
-    "answers in typed contents": ({"typed": True}, ((1, 4),), True),
-    "answers without outputs": ({"empty": True}, ((1, 4),), True),
     "a name with slashes": ({"model": "team/m"}, ((1, 4),), True),
     "a batch of one at most": ({"most_rows": 1}, ((1, 4),), True),
     "no batch axis: a text of any length beside a row": (
@@ -37,29 +35,24 @@ SERVERS: dict[str, tuple[dict[str, Any], tuple[tuple[int, ...], ...], bool]] = {
 """What a server is like, the shapes it is asked with, and whether something about them is assumed."""
 
 
-@pytest.fixture(params=SERVERS)
-def served(request):
-    like, shapes, assumed = SERVERS[request.param]
-    with PlainServer(**like) as server:
-        yield server, shapes, assumed
-
-
-def test_one_schedule(served, caplog):
-    """What is made up is said aloud where the server leaves it open, once for each model."""
-    server, shapes, assumed = served
-    with caplog.at_level(logging.WARNING, "fathom"):
-        point = load(CapacityRequest(server.address, server.model, [P90]), parse_shape("constant:100", 0.3))
-    assert (point.errors, point.requests, point.queue_ms) == (0, 30, None)
-    assert set(server.shapes) == {shapes}
+@pytest.mark.parametrize("case", SERVERS)
+def test_the_first_request_fits_what_is_known(case, caplog):
+    """What is made up is said aloud where the server leaves it open."""
+    like, shapes, assumed = SERVERS[case]
+    with PlainServer(**like) as server, caplog.at_level(logging.WARNING, "fathom"):
+        options = SimpleNamespace(model=server.model, slo="p90=1s", inputs="", arrivals="poisson", seed=0)
+        target, _ = Wanted.of(SimpleNamespace(host=server.address, parsed_options=options)).target()
+    assert len(target.payloads) > 1
+    assert dict(server.shapes) == {shapes: 1}
     assert [server.model in record.getMessage() for record in caplog.records] == [True] * assumed
 
 
-def test_locust_asks_the_same_requests(served):
-    server, shapes, _ = served
-    options = SimpleNamespace(model=server.model, slo="p90=1s", inputs="", arrivals="poisson", seed=0)
-    target, _ = Wanted.of(SimpleNamespace(host=server.address, parsed_options=options)).target()
-    assert len(target.payloads) > 1
-    assert dict(server.shapes) == {shapes: 1}
+@pytest.mark.parametrize("like", [{}, {"typed": True}, {"empty": True}], ids=str)
+def test_every_answer_counts_whatever_it_holds(like):
+    with PlainServer(**like) as server:
+        point = load(CapacityRequest(server.address, server.model, [P90]), parse_shape("constant:100", 0.3))
+    assert (point.errors, point.requests, point.queue_ms) == (0, 30, None)
+    assert server.answered == 31
 
 
 def test_a_search_says_what_it_assumed_and_can_be_read_again(tmp_path, hasty):
