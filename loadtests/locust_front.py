@@ -155,14 +155,16 @@ class Front:
 
         Locust starts the same number of users anew when a worker joins or quits.
         """
+        runner = self.environment.runner
+        if runner.state not in (STATE_RUNNING, STATE_SPAWNING):
+            self._took_part = set()
+        elif self._ending:
+            return  # a worker quits while the last answers of all are awaited
         if user_count != self._reached:
             self._reached = None
             for name in self._gone():  # they have no part in what comes
                 self._took_part.discard(name)
                 self.window.forget(name)
-        runner = self.environment.runner
-        if runner.state not in (STATE_RUNNING, STATE_SPAWNING):
-            self._took_part = set()
         for name in self._took_part:
             runner.send_message(_REBALANCE, {"rebalancing": self._reached is not None}, client_id=name)
         self._took_part |= {client.id for client in runner.clients.all if client.state != STATE_MISSING}

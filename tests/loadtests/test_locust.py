@@ -160,14 +160,15 @@ def wait_until_answered(server: PlainServer, count: int, master: LocustProcess) 
 
 
 def test_every_answered_request_counts_once_whoever_has_left(start_fleet, tmp_path):
-    """One worker quits in the middle; then Ctrl-C ends the test before the last answers were reported."""
+    """One worker quits in the middle; then Ctrl-C reaches the others, as it does all processes of a terminal."""
     with PlainServer() as server:
         master, workers = start_fleet(server.address)
         wait_until_answered(server, 60, master)
         workers[0].process.terminate()
         workers[0].wait()
         wait_until_answered(server, server.answered + 60, master)
-        master.process.send_signal(signal.SIGINT)
+        for process in (master, workers[1]):
+            process.process.send_signal(signal.SIGINT)
         code, said, found = counts(master, tmp_path / "figures")
         trials = server.answered - found[0]
     assert len(set(found)) == 1, found
