@@ -3,6 +3,7 @@ for every tensor. The operators stay as they are."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,9 +29,14 @@ def shape(value: Any) -> Shape | None:
     if not tensor.HasField("shape"):
         return None
     return tuple(
-        int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param or None
+        int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else _symbol(dim.dim_param)
         for dim in tensor.shape.dim
     )
+
+
+def _symbol(name: str) -> str | None:
+    """An axis's name; what exporters write for an axis without one is none: `?`, `-1`, `None`."""
+    return name if re.search(r"[^\W_]", name) and name not in ("-1", "0", "None") else None
 
 
 def set_shape(value: Any, sizes: Sequence[int | str | None]) -> None:
