@@ -76,9 +76,27 @@ class Examples:
         if self.brought.example is None:
             return values.rows(_wanted(rules), row_count(rules), SEED)
         given = {name: self._given(name, rule.data_type) for name, rule in rules.items()}
-        if batched:
-            return given
-        return {name: rows[None] if rows.ndim == self._rank(name) else rows for name, rows in given.items()}
+        if not batched:
+            given = {name: self._requests(name, rows) for name, rows in given.items()}
+        for name, rows in given.items():
+            wanted = self._shape(name)[1 if batched else 0 :]
+            have = rows.shape[1:]
+            if len(have) != len(wanted) or any(
+                isinstance(a, int) and a != b for a, b in zip(wanted, have, strict=True)
+            ):
+                takes = ", ".join(str(size or "?") for size in wanted)
+                raise ContractError(
+                    f"the example of '{name}' has requests of shape {list(have)}, the graph takes [{takes}]: give rows "
+                    "of that shape"
+                )
+        return given
+
+    def _requests(self, name: str, rows: Array) -> Array:
+        """Whole requests on a first axis. Where there is none, the rows are one request, or one each for a graph of one
+        row."""
+        if rows.ndim != len(self._shape(name)):
+            return rows
+        return rows[:, None] if self._shape(name)[:1] == (1,) else rows[None]
 
     def probes(self, rules: Mapping[str, InputRule], count: int) -> dict[str, Array]:
         """`count` rows that differ: the example's, filled up with made-up ones where it has fewer."""
@@ -110,8 +128,8 @@ class Examples:
             raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes {wanted}: convert it")
         return rows.astype(wanted)
 
-    def _rank(self, name: str) -> int:
-        return next(len(graph_edit.shape(value) or ()) for value in graph_edit.inputs(self.model) if value.name == name)
+    def _shape(self, name: str) -> graph_edit.Shape:
+        return next(graph_edit.shape(value) or () for value in graph_edit.inputs(self.model) if value.name == name)
 
     def _size(self, name: str, axis: int, symbol: str | None) -> int | None:
         """How long an open axis is, where that is known: by itself, or by the axes that its name is a formula of (0
@@ -127,7 +145,9 @@ class Examples:
                     return known[word]
         if name in (self.brought.example or {}):
             sizes = np.asarray((self.brought.example or {})[name]).shape
-            sizes = sizes[1:] if len(sizes) > self._rank(name) else sizes  # requests of a model without a batch axis
+            sizes = (
+                sizes[1:] if len(sizes) > len(self._shape(name)) else sizes
+            )  # requests of a model without a batch axis
             if axis < len(sizes):
                 return int(sizes[axis])
         return None

@@ -63,6 +63,27 @@ def drop_weight_inputs(model: Any) -> int:
     return dropped
 
 
+def make_outputs(model: Any) -> None:
+    """Let a node make each output that is a weight of the graph: edits and converters look for one."""
+    from onnx import helper
+
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.output:
+        if value.name in weights:
+            inner = _unused(model, f"{value.name}_weight")
+            _rename(model.graph, value.name, inner)
+            model.graph.node.append(helper.make_node("Identity", [inner], [value.name], name=inner))
+
+
+def constants(model: Any) -> list[str]:
+    """The outputs that depend on no input."""
+    flowing = {value.name for value in inputs(model)}
+    for node in model.graph.node:
+        if flowing & _used(node):
+            flowing.update(node.output)
+    return [value.name for value in model.graph.output if value.name not in flowing]
+
+
 def open_batch(model: Any) -> None:
     """Open the first axis of every input, which is 1, and let the reshapes on the way keep it.
 
@@ -134,9 +155,6 @@ def widen(model: Any, names: Collection[str], batched: bool) -> None:
         if value.name in names:
             inner, constant = _unused(model, f"{value.name}_flat"), _unused(model, f"{value.name}_shape")
             _rename(model.graph, value.name, inner)
-            for tensor in model.graph.initializer:
-                if tensor.name == value.name:
-                    tensor.name = inner
             model.graph.initializer.append(helper.make_tensor(constant, 7, [len(target)], target))
             behind.append(helper.make_node("Reshape", [inner, constant], [value.name], name=inner))
             set_shape(value, sizes)
@@ -165,9 +183,6 @@ def rename_outputs(model: Any, names: Mapping[str, str]) -> None:
         if new in taken:
             aside = _unused(model, f"{new}_inner")
             _rename(model.graph, new, aside)
-            for tensor in model.graph.initializer:
-                if tensor.name == new:
-                    tensor.name = aside
         _rename(model.graph, old, new)
         for value in model.graph.output:
             if value.name == old:
@@ -217,6 +232,16 @@ def inferred_shapes(model: Any) -> dict[str, Shape]:
     return {value.name: found.get(value.name, ()) for value in model.graph.output}
 
 
+def _used(node: Any) -> set[str]:
+    """The values that a node uses, in the graphs inside it, too."""
+    used = set(node.input)
+    for attribute in node.attribute:
+        for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+            used.update(name for each in nodes(inner) for name in each.input)
+            used.update(value.name for value in inner.output)
+    return used
+
+
 def _constants(model: Any) -> dict[str, list[int]]:
     """Small integer tensors by name: initializers and Constant nodes."""
     from onnx import numpy_helper
@@ -243,7 +268,10 @@ def _unused(model: Any, wish: str) -> str:
 
 
 def _rename(graph: Any, old: str, new: str) -> None:
-    """Rename a value wherever nodes make or use it, in inner graphs too; the graph's own lists stay."""
+    """Rename a weight, or a value wherever nodes make or use it, in inner graphs too; inputs and outputs stay."""
+    for tensor in graph.initializer:
+        if tensor.name == old:
+            tensor.name = new
     for node in nodes(graph):
         for names in (node.input, node.output):
             for index, name in enumerate(names):

@@ -17,7 +17,7 @@ from brought_models import I64, F, matrix, node, write
 from onnx import TensorProto
 
 from export import config as configs
-from export import recipes, source_onnx
+from export import graph_edit, recipes, source_onnx
 from export.add import Wish, add
 from export.added import read_example, write_arrays
 from export.errors import ExportError
@@ -596,3 +596,28 @@ def test_sizes_that_leave_an_axis_none_are_said(repository, tmp_path):
     path = with_cache(tmp_path / "m.onnx", past="longest - sequence_length")
     with pytest.raises(ExportError, match=r"longest - sequence_length.*longest=3, sequence_length=3"):
         bring(repository, path, dims={"longest": 3, "sequence_length": 3, "past_sequence_length": 2})
+
+
+ANCHORS = [node("Relu", ["x"], ["y"])], [("x", F, ["n", 4])], {"anchors": np.array([1, 2, 3], np.float32)}
+
+
+def test_an_output_that_is_a_weight_has_no_batch_and_is_served_in_every_precision(repository, tmp_path):
+    nodes, inputs, weights = ANCHORS
+    path = write(tmp_path / "m.onnx", nodes, inputs, [("y", F, ["n", 4]), ("anchors", F, [3])], weights)
+    with pytest.raises(ExportError, match="axis 0 of input 'x' is open, and no batch: output 'anchors' is a constant"):
+        bring(repository, path)
+    made, message = bring(repository, path, dims={"n": 2})
+    assert (message.max_batch_size, dims(message)) == (0, {"x": [-1, 4], "y": [-1, 4], "anchors": [3]})
+    served = made.exported.manifest.stations["onnx"]
+    assert served.accuracy == {"matching_rows": 1.0}
+    assert export_model(made.recipe, repository, precision="fp16").manifest.precision == "fp16"
+
+
+def test_an_output_that_is_a_weight_is_renamed_like_any_other(tmp_path):
+    nodes, inputs, weights = ANCHORS
+    path = write(tmp_path / "m.onnx", nodes, inputs, [("y", F, ["n", 4]), ("anchors", F, [3])], weights)
+    model = onnx.load(path)
+    graph_edit.rename_outputs(model, {"y": "logits", "anchors": "y"})
+    assert graph_edit.constants(model) == ["y"]
+    answer = onnxruntime.InferenceSession(model.SerializeToString()).run(["y"], {"x": matrix(2, 4)})
+    np.testing.assert_array_equal(answer[0], [1, 2, 3])

@@ -4,12 +4,14 @@ import json
 import shlex
 import sys
 
+import numpy as np
 import pytest
 from complete_server import complete_server
 from haste import haste
 from prepared import LIGHT
 
 from clients import Client
+from export import config as configs
 from export import recipes
 from export.lint import lint
 from export.manifest import Manifest
@@ -18,7 +20,7 @@ from fathom import cli, payloads, stations
 from fathom.bench import added as light
 from server import TritonServer
 
-SOURCES = ("churn", "strict", "line", "clusters", "margin", "comments", "words", "encoder", "vision")
+SOURCES = ("churn", "strict", "line", "clusters", "margin", "comments", "words", "fixed", "encoder", "vision")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,24 @@ def test_it_is_served_and_answers_like_its_source(name, repository, server):
     gate(recipe, "served", stations.measured_at_export(recipe, repository)["source"], served)
     assert served.accuracy == {"matching_rows": 1.0}
     assert requests, "fathom capacity would make up its own requests"
+
+
+def test_every_tensor_of_a_nested_answer_is_served(repository, server):
+    with Client(server.grpc_url, timeout_s=60) as client:
+        spec = client.model("words").spec
+        assert list(spec.outputs) == ["logits", "total", "aux.parts.0", "aux.parts.1.double"]
+        answer = client.model("words")(recipes.find("words", repository).example(2))
+    np.testing.assert_allclose(answer["aux.parts.0"].sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(answer["aux.parts.1.double"], 2 * answer["logits"], atol=1e-6)
+
+
+def test_a_graph_of_one_row_with_constants_and_repeated_tensors_is_asked_row_by_row(repository):
+    recipe = recipes.find("fixed", repository)
+    message = configs.load(repository / "fixed" / "config.pbtxt").message
+    assert message.max_batch_size == 0
+    shapes = {output.name: list(output.dims) for output in message.output}
+    assert shapes == {"output_0": [3], "output_1": [3], "output_2": [1, 3], "output_3": [3]}
+    assert recipe.evaluation().inputs["x"].shape == (4, 1, 3)
 
 
 def test_the_added_models_lint_clean(repository):
