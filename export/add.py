@@ -142,7 +142,7 @@ def _draft(
         signature=served,
         rules=rules,
         max_batch_size=0 if plan.batch == NONE else wish.max_batch_size,
-        warmup_files=_warmup_files(staged / "warmup", plan.example),
+        warmup_files=_warmup_files(staged / "warmup", plan.example, rules),
         cpu_only=wish.kind == SKLEARN,
         label_files=label_files,
     )
@@ -158,8 +158,9 @@ def _rules_of(plan: trial.Plan) -> dict[str, InputRule]:
     }
 
 
-def _warmup_files(folder: Path, example: Arrays) -> dict[str, str]:
-    """Write the first example request of inputs for which zero may be no value: texts, and whole numbers without it.
+def _warmup_files(folder: Path, example: Arrays, rules: Mapping[str, InputRule]) -> dict[str, str]:
+    """Write the first example request of inputs for which zeros may be no value: texts, masks, and whole numbers
+    without it.
 
     The bytes are those of a request: numbers as they are, texts each behind its length.
     """
@@ -169,7 +170,7 @@ def _warmup_files(folder: Path, example: Arrays) -> dict[str, str]:
         if row.dtype.kind == "U":
             texts = [text.encode() for text in row.ravel().tolist()]
             data = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-        elif row.dtype.kind in "iu" and not (rows == 0).any():
+        elif row.dtype.kind in "iu" and (rules[name].values.kind == "masks" or not (rows == 0).any()):
             data = row.tobytes()
         else:
             continue

@@ -75,7 +75,7 @@ def make_outputs(model: Any) -> None:
             model.graph.node.append(helper.make_node("Identity", [inner], [value.name], name=inner))
 
 
-def constants(model: Any) -> list[str]:
+def fixed_outputs(model: Any) -> list[str]:
     """The outputs that depend on no input."""
     flowing = {value.name for value in inputs(model)}
     for node in model.graph.node:

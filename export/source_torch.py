@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +160,8 @@ class Traced:
         symbols = {symbol: torch.export.Dim(symbol) for each in axes.values() for symbol in each.values()}
         shapes = [{axis: symbols[symbol] for axis, symbol in axes.get(name, {}).items()} for name in tensors]
         plain = [f"fathom_output_{index}" for index in range(len(names))]
-        with quiet():
+        # torch prints the whole graph to stderr where a trace fails on data
+        with quiet(), redirect_stderr(StringIO()):
             program = torch.onnx.export(
                 _adapter(self.module, list(tensors), self.call),
                 tuple(tensors.values()),
