@@ -30,7 +30,8 @@ class Examples:
     """What is known of the inputs of one graph. `dims` sizes the open axes, by symbol or as `input:axis`.
 
     A `candidate` is a way of batching, of `export.recipe_file`. `why_no_batch` completes the error about an axis
-    without a size, `notes` are sentences for a person.
+    without a size, `first_axis` is the size of a first axis that turned out to be no batch, `notes` are sentences for
+    a person.
     """
 
     def __init__(self, brought: Brought, model: Any, dims: Mapping[str, int]) -> None:
@@ -38,6 +39,7 @@ class Examples:
         self.model = model
         self.dims = dims
         self.why_no_batch = ""
+        self.first_axis: int | None = None
         self.notes: list[str] = []
 
     def rules(self, candidate: str) -> dict[str, InputRule]:
@@ -75,28 +77,7 @@ class Examples:
         """Requests on a first axis: the source's own, else made up."""
         if self.brought.example is None:
             return values.rows(_wanted(rules), row_count(rules), SEED)
-        given = {name: self._given(name, rule.data_type) for name, rule in rules.items()}
-        if not batched:
-            given = {name: self._requests(name, rows) for name, rows in given.items()}
-        for name, rows in given.items():
-            wanted = self._shape(name)[1 if batched else 0 :]
-            have = rows.shape[1:]
-            if len(have) != len(wanted) or any(
-                isinstance(a, int) and a != b for a, b in zip(wanted, have, strict=True)
-            ):
-                takes = ", ".join(str(size or "?") for size in wanted)
-                raise ContractError(
-                    f"the example of '{name}' has requests of shape {list(have)}, the graph takes [{takes}]: give rows "
-                    "of that shape"
-                )
-        return given
-
-    def _requests(self, name: str, rows: Array) -> Array:
-        """Whole requests on a first axis. Where there is none, the rows are one request, or one each for a graph of one
-        row."""
-        if rows.ndim != len(self._shape(name)):
-            return rows
-        return rows[:, None] if self._shape(name)[:1] == (1,) else rows[None]
+        return {name: self._shaped(name, self._given(name, rule.data_type), batched) for name, rule in rules.items()}
 
     def probes(self, rules: Mapping[str, InputRule], count: int) -> dict[str, Array]:
         """`count` rows that differ: the example's, filled up with made-up ones where it has fewer."""
@@ -128,7 +109,24 @@ class Examples:
             raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes {wanted}: convert it")
         return rows.astype(wanted)
 
-    def _shape(self, name: str) -> graph_edit.Shape:
+    def _shaped(self, name: str, rows: Array, batched: bool) -> Array:
+        """One request a row, each of the graph's shape: axes of size 1 are added or taken away. Raises ContractError
+        where that is not enough."""
+        declared = self._declared(name)
+        wanted = declared[1:] if batched else declared
+        if not batched and rows.ndim == len(declared):
+            rows = rows[:, None] if declared[:1] == (1,) else rows[None]  # a graph of one row is asked row by row
+        shape = rows.shape[1:]
+        if len(shape) != len(wanted):
+            filled = iter([size for size in shape if size != 1])
+            shape = tuple(1 if size == 1 else next(filled, 0) for size in wanted) + tuple(filled)
+        misfit = len(shape) != len(wanted) or math.prod(shape) != math.prod(rows.shape[1:])
+        if misfit or any(isinstance(b, int) and a != b for a, b in zip(shape, wanted, strict=True)):
+            takes = ", ".join(["rows", *(str(size or "any") for size in wanted)]) + ("" if wanted else ",")
+            raise ContractError(f"the example of '{name}' has shape {rows.shape}: give it shape ({takes})")
+        return rows.reshape(len(rows), *shape)
+
+    def _declared(self, name: str) -> graph_edit.Shape:
         return next(graph_edit.shape(value) or () for value in graph_edit.inputs(self.model) if value.name == name)
 
     def _size(self, name: str, axis: int, symbol: str | None) -> int | None:
@@ -146,11 +144,11 @@ class Examples:
         if name in (self.brought.example or {}):
             sizes = np.asarray((self.brought.example or {})[name]).shape
             sizes = (
-                sizes[1:] if len(sizes) > len(self._shape(name)) else sizes
+                sizes[1:] if len(sizes) > len(self._declared(name)) else sizes
             )  # requests of a model without a batch axis
             if axis < len(sizes):
                 return int(sizes[axis])
-        return None
+        return self.first_axis if axis == 0 else None
 
     def _named_sizes(self) -> dict[str, int]:
         """The known sizes of open axes by name."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from export import batch_axis, contract, engine_record, manifest, onnx_data, onnx_stream, rewrite, signature
 from export import config as configs
-from export import contract, engine_record, manifest, onnx_data, rewrite, signature
 from export.convert import Conversion, load
 from export.errors import ConfigError, ContractError, ExportError
 from export.manifest import Manifest
@@ -149,6 +149,7 @@ def _build(
     conversion = Conversion(recipe, load(recipe, weights, on_progress), room, on_progress)
     shape, versions = signature.from_onnx(conversion.full_path)
     files, notes = _fit_configs(folder, shape, weights, room)
+    _check_batch(folder, conversion.full_path)
     full = conversion.full
     conversion.passes(full, FP32)
     stations = {"source": conversion.at_source, "onnx": full.measured}
@@ -171,6 +172,18 @@ def _build(
     conversion.reference.write(files[REFERENCE])
     assets = {name: _write_assets(room / "assets" / name, each) for name, each in source.assets.items()}
     return _Built(files, assets, shape, versions, stations, judged.reduction, notes)
+
+
+def _check_batch(folder: Path, graph: Path) -> None:
+    """Raise ContractError for a graph that does not answer row by row where a configuration batches."""
+    batching = [path for path in configs.config_paths(folder) if configs.load(path).message.max_batch_size > 0]
+    if not batching:
+        return
+    for obstacle in batch_axis.obstacles(onnx_stream.read_without_weights(graph, keep_bytes=onnx_stream.LARGE)):
+        raise ContractError(
+            f"{folder.name}/{batching[0].name} batches requests, but {obstacle}: write max_batch_size: 0 with whole "
+            "shapes in dims, or export a graph that answers row by row"
+        )
 
 
 def _check_same(full: signature.Signature, reduced: signature.Signature, precision: str) -> None:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from export.refusals import nodes
 
 BATCH = "batch"
@@ -93,15 +95,15 @@ def open_batch(model: Any) -> None:
     from onnx import helper
 
     known = _sizes(model)
-    constants = _constants(model)
+    known_constants = constants(model)
     flowing = {value.name for value in inputs(model)}
     for node in model.graph.node:
         if not flowing & set(node.input):
             continue
         flowing.update(node.output)
-        if node.op_type != "Reshape" or node.input[1] not in constants:
+        if node.op_type != "Reshape" or node.input[1] not in known_constants:
             continue
-        target = list(constants[node.input[1]])
+        target = list(known_constants[node.input[1]])
         if not target or target[0] != 1:
             continue
         copies = not any(attribute.name == "allowzero" and attribute.i for attribute in node.attribute)
@@ -242,19 +244,29 @@ def _used(node: Any) -> set[str]:
     return used
 
 
-def _constants(model: Any) -> dict[str, list[int]]:
-    """Small integer tensors by name: initializers and Constant nodes."""
-    from onnx import numpy_helper
+def constants(model: Any) -> dict[str, list[int]]:
+    """Small integer tensors of at most one axis by name: initializers and Constant nodes."""
+    from onnx import helper, numpy_helper
 
-    found = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            found[node.output[0]] = node.attribute[0].t
-    return {
-        name: [int(number) for number in numpy_helper.to_array(tensor).ravel()]
-        for name, tensor in found.items()
-        if tensor.data_type == 7 and len(tensor.dims) == 1 and tensor.data_location != tensor.EXTERNAL
+    found = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in model.graph.initializer
+        if _small_integers(tensor) and (tensor.raw_data or tensor.int64_data or tensor.int32_data)
     }
+    for node in model.graph.node:
+        if node.op_type != "Constant" or not node.attribute:
+            continue
+        value = helper.get_attribute_value(node.attribute[0])
+        if node.attribute[0].name in ("value_int", "value_ints"):
+            found[node.output[0]] = np.array(value)
+        elif node.attribute[0].name == "value" and _small_integers(value):
+            found[node.output[0]] = numpy_helper.to_array(value)
+    return {name: [int(number) for number in array.ravel()] for name, array in found.items()}
+
+
+def _small_integers(tensor: Any) -> bool:
+    whole = tensor.data_type in (6, 7)  # INT32, INT64
+    return whole and len(tensor.dims) <= 1 and tensor.data_location != tensor.EXTERNAL
 
 
 def _unused(model: Any, wish: str) -> str:

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from export import contract, int8_form, lint_engine, recipes, signature
+from export import contract, int8_form, lint_batch, lint_engine, recipes, signature
 from export.errors import ContractError, ExportError
 from export.finding import Finding, Findings, Subject
 from export.manifest import FILE as MANIFEST
@@ -60,6 +60,8 @@ def check_folder(folder: Path, subjects: Sequence[Subject], triton_tag: str | No
                 _export(manifest.of or folder.name, force=True, folder=folder),
             )
     yield from _graph(folder, subjects, manifest)
+    for version in _versions(folder)[-1:]:
+        yield from lint_batch.check_folder(version, subjects)
     yield from _int8(folder, subjects)
     yield from lint_engine.check_folder(folder, triton_tag)
     yield from _companion(folder, manifest)

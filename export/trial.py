@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from export import graph_edit, onnx_data, refusals
+from export import batch_axis, company, graph_edit, onnx_data, onnx_stream, refusals
 from export.brought import Brought
 from export.errors import ContractError, ExportError
 from export.examples import Examples
@@ -56,9 +56,6 @@ def plan(brought: Brought, raw: Path, room: Path, dims: Mapping[str, int], *, ba
     if count := graph_edit.drop_weight_inputs(model):
         notes.append(f"{count} weights were listed as inputs, too: they are constants now")
     candidate, why_not = _candidate(model, dims) if batching else (NONE, "you asked for no batching")
-    if candidate != NONE and (fixed := graph_edit.fixed_outputs(model)):
-        candidate, why_not = NONE, f"output '{fixed[0]}' is a constant of the graph, which has no batch"
-        notes.append(f"export the graph without its constant '{fixed[0]}', and requests can be batched")
     trial = Trial(brought, raw, model, room, dims)
     if candidate != NONE:
         failure = trial.batches(candidate)
@@ -66,6 +63,7 @@ def plan(brought: Brought, raw: Path, room: Path, dims: Mapping[str, int], *, ba
             notes += [_BATCHED[candidate], *trial.notes]
         else:
             candidate, why_not = NONE, failure
+            trial.examples.first_axis = PROBED
     if candidate == NONE:
         trial.examples.why_no_batch = f", and no batch: {why_not}"
         notes.append(f"{why_not}: max_batch_size is 0, and each request is answered alone")
@@ -93,14 +91,22 @@ class Trial:
 
     def batches(self, candidate: str) -> str | None:
         """Why rows cannot be asked together, as a sentence; None where their answers are those of each row alone."""
+        for fixed in graph_edit.fixed_outputs(self.model):
+            return f"output '{fixed}' is a constant: export the graph without it, and requests can be batched"
+        path = self.write(candidate, (), self.room / "probe.onnx")
+        structure = onnx_stream.read_without_weights(
+            path if candidate == OPENED else self.raw, keep_bytes=onnx_stream.LARGE
+        )
+        for obstacle in batch_axis.obstacles(structure):
+            return str(obstacle)
         rules = self.examples.rules(candidate)
         example = self.examples.probes(rules, PROBED)
         alone = [
             self._ask({name: rows[index : index + 1] for name, rows in example.items()}) for index in range(PROBED)
         ]
-        path = self.write(candidate, (), self.room / "probe.onnx")
+        graph = session(path)
         try:
-            together = session(path)({name: rows[:PROBED] for name, rows in example.items()})
+            together = graph({name: rows[:PROBED] for name, rows in example.items()})
         except Exception as error:  # ONNX Runtime's kinds: an operator that holds on to the one row
             return f"{PROBED} rows at once fail in ONNX Runtime ({reason(error)})"
         for name, rows in together.items():
@@ -113,6 +119,8 @@ class Trial:
                     if not same(self._ask(row)[name], single[name]):
                         return f"the source answers the same question differently{self._drawing()} (output '{name}')"
                     return f"rows together are answered otherwise than alone (output '{name}')"
+        if failure := company.disagreement(graph, company.unlike(example, rules)):
+            return failure
         if candidate == OPENED and all(_constant(rows) for rows in together.values()):
             return self._inner_values_agree(example)
         return None

@@ -322,7 +322,7 @@ REFUSED = {
     "an answer without tensors": (functions("no_tensors"), ["without tensors"]),
     "an example of another shape": (
         misshapen_example,
-        ["the example of 'x' has requests of shape [5]", "takes [3]"],
+        ["the example of 'x' has shape (2, 5)", "(rows, 3)"],
     ),
     "an estimator that is not fitted": (functions("unfitted"), ["not fitted"]),
     "a model that generates": (generating, ["GPT2LMHeadModel generates token by token", "vLLM"]),
