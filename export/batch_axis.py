@@ -127,7 +127,7 @@ class _Walk:
             yield Obstacle(output, _named(node), "has a number of rows that depends on the values")
         elif node is not None and self._resizes(node):
             yield Obstacle(output, _named(node), "has a different number of rows than the batch")
-        elif output in self.own_names and output in self.chosen:
+        elif output in self.own_names and output in self.chosen and shape[0] not in self.batches:
             why = "names its own first axis, whose length depends on the values"
             yield Obstacle(output, _named(self.chosen[output]), why)
 

@@ -19,16 +19,18 @@ LARGEST_POOL = 1 << 28
 """Bytes of rows that are tried."""
 
 BUDGET_S = 1.0
-"""After so long only what is most telling has been tried: all rows at once, in both orders."""
+"""A slow graph is asked for LEAST rows, all at once in both orders; what is left of this time goes to more."""
+
+LEAST = 3
 
 
 def unlike(example: Arrays, rules: Mapping[str, InputRule]) -> dict[str, Array]:
-    """The example's rows and, behind them, four that differ as much as the inputs allow: the lowest values (zeros, of
+    """The example's rows and, before them, four that differ as much as the inputs allow: the lowest values (zeros, of
     fractions), large ones, large negative ones, and the first row turned round."""
     row_bytes = sum(rows[:1].nbytes for rows in example.values())
     have = len(next(iter(example.values())))
     more = max(0, min(4, LARGEST_POOL // max(1, row_bytes) - have))
-    return {name: np.concatenate([rows, _extremes(rows, rules[name])[:more]]) for name, rows in example.items()}
+    return {name: np.concatenate([_extremes(rows, rules[name])[:more], rows]) for name, rows in example.items()}
 
 
 def _extremes(rows: Array, rule: InputRule) -> Array:
@@ -53,8 +55,12 @@ def disagreement(predict: Predict, rows: Arrays) -> str | None:
     Rows that the graph does not answer alone are left out, and what a row with an answer that is not finite gets is not
     judged; such a row is company all the same.
     """
-    pool, alone = [], []
+    pool: list[Arrays] = []
+    alone: list[Arrays] = []
+    began = time.perf_counter()
     for index in range(len(next(iter(rows.values())))):
+        if len(pool) >= LEAST and time.perf_counter() - began > BUDGET_S:
+            break
         row = {name: array[index : index + 1] for name, array in rows.items()}
         try:
             answer = predict(row)
@@ -66,7 +72,6 @@ def disagreement(predict: Predict, rows: Arrays) -> str | None:
         pool.append(row)
         alone.append(answer)
     scales = {name: _scale([answer[name] for answer in alone]) for name in alone[0]} if alone else {}
-    began = time.perf_counter()
     for tried, company in enumerate(_companies(len(pool))):
         if tried >= 2 and time.perf_counter() - began > BUDGET_S:
             break

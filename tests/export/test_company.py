@@ -11,7 +11,7 @@ import pytest
 from brought_models import F, node, write
 from onnx import helper
 
-from export import source_onnx, trial
+from export import company, source_onnx, trial
 from export.company import disagreement, unlike
 from export.recipe import Array
 from export.recipe_file import NONE, OWN, InputRule
@@ -69,6 +69,24 @@ def test_an_answer_that_company_changes_is_found(answer: Callable[[Array], Array
     assert disagreement(lambda inputs: {"y": answer(inputs["x"])}, unlike(ROWS, RULES)) is not None
 
 
+def test_a_slow_graph_is_asked_for_few_rows_and_found_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(company, "BUDGET_S", 0.0)
+    asked = []
+
+    def predict(inputs: Any) -> dict[str, Array]:
+        asked.append(len(inputs["x"]))
+        return {"y": inputs["x"] * 2}
+
+    assert disagreement(predict, unlike(ROWS, RULES)) is None
+    assert asked == [1, 1, 1, 3, 3]
+    missed = [
+        name
+        for name, answer in IN_COMPANY.items()
+        if disagreement(lambda inputs, answer=answer: {"y": answer(inputs["x"])}, unlike(ROWS, RULES)) is None
+    ]
+    assert missed == ["by the number of rows, from five on"]
+
+
 def test_one_output_of_two_is_enough() -> None:
     assert "'z'" in str(disagreement(lambda inputs: {"y": inputs["x"], "z": inputs["x"][::-1]}, unlike(ROWS, RULES)))
 
@@ -87,7 +105,7 @@ def test_rows_that_differ_are_of_the_inputs_type_and_within_its_values(kind: str
     values, rows = KINDS[kind]
     made = unlike({"x": rows}, {"x": InputRule(kind, rows.shape[1:], values)})["x"]
     assert (len(made), made.shape[1:], made.dtype) == (7, rows.shape[1:], rows.dtype)
-    assert np.array_equal(made[:3], rows)
+    assert np.array_equal(made[4:], rows)
     if values.kind == "integers":
         assert (made.min(), made.max()) == (0, values.high)
 
@@ -98,6 +116,17 @@ def branch(operator: str) -> Any:
     return helper.make_graph(
         [node(operator, ["x"], [name])], operator, [], [helper.make_tensor_value_info(name, F, None)]
     )
+
+
+def scan(carried: str) -> Any:
+    """A scan over the rows of `x` that adds to each what is carried, which is made by the operator `carried`."""
+    vectors = {name: helper.make_tensor_value_info(name, F, [4]) for name in ("sum", "row", "next", "given")}
+    nodes = [
+        node("Add", ["sum", "row"], ["given"]),
+        node(carried, ["sum", "row"] if carried == "Add" else ["sum"], ["next"]),
+    ]
+    body = helper.make_graph(nodes, "body", [vectors["sum"], vectors["row"]], [vectors["next"], vectors["given"]])
+    return node("Scan", ["start", "x"], ["end", "y"], body=body, num_scan_inputs=1)
 
 
 LOW = np.array(-10, np.float32)
@@ -123,6 +152,16 @@ GRAPHS: dict[str, Any] = {
             node("If", ["over"], ["y"], then_branch=branch("Neg"), else_branch=branch("Identity")),
         ],
         *("n", {"high": np.array(10, np.float32)}, False),
+    ),
+    "a sum that a scan carries from row to row": (
+        [scan(carried="Add")],
+        "n",
+        {"start": np.zeros(4, np.float32)},
+        False,
+    ),
+    "a scan that carries the same to each row": (
+        [scan(carried="Identity")],
+        *("n", {"start": np.ones(4, np.float32)}, True),
     ),
     "what is not zero, put back where it was": (
         [
