@@ -77,7 +77,12 @@ class Examples:
         """Requests on a first axis: the source's own, else made up."""
         if self.brought.example is None:
             return values.rows(_wanted(rules), row_count(rules), SEED)
-        return {name: self._shaped(name, self._given(name, rule.data_type), batched) for name, rule in rules.items()}
+        given = {name: self._given(name, rule.data_type) for name, rule in rules.items()}
+        if unasked := [name for name in self.brought.example if name not in rules]:
+            raise ContractError(
+                f"the example has '{unasked[0]}', which the model does not take: it takes {', '.join(rules)}"
+            )
+        return {name: self._shaped(name, rows, batched) for name, rows in given.items()}
 
     def probes(self, rules: Mapping[str, InputRule], count: int) -> dict[str, Array]:
         """`count` rows that differ: the example's, filled up with made-up ones where it has fewer."""

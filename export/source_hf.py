@@ -25,7 +25,7 @@ ASKED_BESIDE = ("output_hidden_states", "output_attentions", "use_cache", "use_m
 """Settings that add a tensor of each layer to the answer."""
 
 _NO_DATA = (
-    r"self|kwargs|.*labels?|.*_positions?|(output|return|use)_.*|.*inputs_embeds|encoder_.*|past_key_values|mems|"
+    r"self|kwargs|.*labels?|.*_positions?|(output|return|use)_.*|.*(inputs|image)_embeds|encoder_.*|past_key_values|mems|"
     r"(decoder_)?position_ids|.*head_mask|cache_position|logits_to_keep|interpolate_pos_encoding|bool_masked_pos"
 )
 NO_DATA = {True: re.compile(_NO_DATA), False: re.compile(_NO_DATA + "|attention_mask")}
@@ -84,7 +84,7 @@ def _load(source: str) -> Brought:
     main, kind = network.main_input_name, network.config.model_type
     inputs = _inputs(network, hf_processor.given(folder, kind, main), folder)
     shape = tuple(inputs.example[main].shape[1:])
-    notes = [*_left_out(folder), hf_processor.not_added(folder, source, main, shape)]
+    notes = [*_behind(folder), hf_processor.not_added(folder, source, main, shape)]
     if inputs.left_out:
         notes.append(
             f"{cls.__name__} also takes {', '.join(inputs.left_out)}, which the served model does not: it answers as "
@@ -97,17 +97,23 @@ def _load(source: str) -> Brought:
             "a text or picture may have several labels: the sigmoid of each number of 'logits' is its probability"
         )
     traced = Traced(network, inputs.example, inputs.axes, call=_call)
-    return traced.brought(
-        f"{cls.__name__} from {weights.description}",
-        notes=tuple(notes),
-        sizes=inputs.sizes,
-        longest=inputs.longest,
-        labels=_class_names(network.config, cls.__name__),
-        made_up=True,
-    )
+    try:
+        return traced.brought(
+            f"{cls.__name__} from {weights.description}",
+            notes=tuple(notes),
+            sizes=inputs.sizes,
+            longest=inputs.longest,
+            labels=_class_names(network.config, cls.__name__),
+            made_up=True,
+        )
+    except RecipeError as error:
+        if not inputs.left_out:
+            raise
+        words = f"an example without {', '.join(inputs.left_out)}"
+        raise RecipeError(str(error).replace("its example", words)) from error
 
 
-def _left_out(folder: Path) -> tuple[str, ...]:
+def _behind(folder: Path) -> tuple[str, ...]:
     """A sentence about what sentence-transformers puts behind the transformers model, if it does."""
     try:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
@@ -177,14 +183,15 @@ def _inputs(network: Any, given: tuple[str, ...], folder: Path) -> Inputs:
 
 
 def _class_names(config: Any, architecture: str) -> dict[str, list[str]]:
-    """The class names of a classifier, by output; none where they are the numbered ones that nobody gave."""
+    """The class names of a classifier, by output; none for a single score, nor for the numbers of classes that nobody
+    named."""
     names = getattr(config, "id2label", None) or {}
-    if not re.search("Classification|Detection|Segmentation", architecture) or any(
-        index not in names for index in range(len(names))
-    ):
+    ordered = [str(names[index]) for index in range(len(names)) if index in names]
+    numbered = all(re.fullmatch(r"LABEL_\d+", name) for name in ordered)
+    classifier = re.search("Classification|Detection|Segmentation", architecture)
+    if not classifier or numbered or not 1 < len(ordered) == len(names):
         return {}
-    ordered = [str(names[index]) for index in range(len(names))]
-    return {} if all(re.fullmatch(r"LABEL_\d+", name) for name in ordered) else {"logits": ordered}
+    return {"logits": ordered}
 
 
 def _call(network: Any, tensors: Mapping[str, Any]) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from brought_models import save_encoder, save_vision
 
 from export import hf_processor, source_hf
+from export.errors import RecipeError
 
 TEXT = {"input_ids", "attention_mask", "token_type_ids"}
 SMALL = {
@@ -111,10 +112,17 @@ def test_outputs_of_every_layer_are_not_asked_for_and_named(tmp_path):
     assert any("output_hidden_states" in note for note in loaded.notes)
 
 
+def test_a_model_that_needs_pictures_beside_texts_is_refused_by_their_name(tmp_path):
+    folder = save(tmp_path / "hub", "ViltForQuestionAnswering", "ViltConfig", image_size=32, patch_size=8)
+    with pytest.raises(RecipeError, match=r"without pixel_values, pixel_mask.*--torch"):
+        source_hf.load(str(folder), tmp_path)
+
+
 CLASSES = [
     ("BertForSequenceClassification", named("no", "yes", "maybe"), {"logits": ["no", "yes", "maybe"]}, "named classes"),
     ("BertForTokenClassification", named("O", "PER"), {"logits": ["O", "PER"]}, "classes of tokens"),
     ("BertForSequenceClassification", {"num_labels": 3}, {}, "numbered classes, which nobody named"),
+    ("BertForSequenceClassification", named("score"), {}, "one score, whose name ranks nothing"),
     ("BertModel", named("no", "yes"), {}, "names that a model without a head inherited"),
 ]
 

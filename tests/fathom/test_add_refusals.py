@@ -197,6 +197,12 @@ def wrong_example(folder):
     return ["--onnx", "m.onnx", "--example", "rows.npz"]
 
 
+def an_input_too_many(folder):
+    relu(folder / "m.onnx")
+    np.savez(folder / "rows.npz", x=matrix(2, 3), token_type_ids=np.zeros((2, 3), np.int64))
+    return ["--onnx", "m.onnx", "--example", "rows.npz"]
+
+
 def objects_as_example(folder):
     relu(folder / "m.onnx")
     np.savez(folder / "rows.npz", x=np.array([{"a": 1}], object))
@@ -298,6 +304,7 @@ REFUSED = {
     "a size for an axis that is not open": (plain("--dim", "height=3"), ["--dim height=3", "open are: n, x:0"]),
     "a size that is none": (plain("--dim", "n=many"), ["--dim n=many", "tokens=32"]),
     "an example without an input": (wrong_example, ["nothing for input 'x'"]),
+    "an example with an input too many": (an_input_too_many, ["'token_type_ids'", "it takes x"]),
     "an example of objects": (objects_as_example, ["rows.npz", "plain arrays"]),
     "a negative batch": (plain("--max-batch-size", "-1"), ["--max-batch-size -1"]),
     "answers that are no numbers": (
