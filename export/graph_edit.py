@@ -69,9 +69,10 @@ def make_outputs(model: Any) -> None:
     """Let a node make each output that is a weight of the graph: edits and converters look for one."""
     from onnx import helper
 
-    weights = {tensor.name for tensor in model.graph.initializer}
+    weights = {tensor.name: (tensor.data_type, tensor.dims) for tensor in model.graph.initializer}
     for value in model.graph.output:
-        if value.name in weights:
+        if value.name in weights:  # whose type nobody has held to the declared one so far
+            value.CopyFrom(helper.make_tensor_value_info(value.name, *weights[value.name]))
             inner = _unused(model, f"{value.name}_weight")
             _rename(model.graph, value.name, inner)
             model.graph.node.append(helper.make_node("Identity", [inner], [value.name], name=inner))

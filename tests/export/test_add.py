@@ -639,6 +639,14 @@ def test_an_output_that_is_a_weight_has_no_batch_and_is_served_in_every_precisio
     assert export_model(made.recipe, repository, precision="fp16").manifest.precision == "fp16"
 
 
+def test_an_output_that_is_a_weight_has_the_weights_own_type(repository, tmp_path):
+    nodes, inputs, _ = ANCHORS
+    outputs, weights = [("y", F, ["n", 4]), ("anchors", F, [3])], {"anchors": np.array([[1, 2]])}
+    made, message = bring(repository, write(tmp_path / "m.onnx", nodes, inputs, outputs, weights))
+    assert dims(message)["anchors"] == [1, 2]
+    assert made.exported.manifest.signature.outputs[1].data_type == "TYPE_INT64"
+
+
 def test_an_output_that_is_a_weight_is_renamed_like_any_other(tmp_path):
     nodes, inputs, weights = ANCHORS
     path = write(tmp_path / "m.onnx", nodes, inputs, [("y", F, ["n", 4]), ("anchors", F, [3])], weights)
