@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from export import graph_edit, node_axes
@@ -183,14 +184,21 @@ class _Walk:
         return -len(shape) <= axis < len(shape) and shape[axis] in self.batches
 
     def _resizes(self, node: Any) -> bool:
-        """Whether a node repeats or divides the batch, for certain."""
-        axis = node_axes.attribute(node, "axis", 0)
+        """Whether a node repeats, divides or pads the batch, for certain."""
+        given, axis = node.input[0], node_axes.attribute(node, "axis", 0)
         if node.op_type == "Concat":
             return len(node.input) > 1 and any(self._is_batch(name, axis) for name in node.input)
         if node.op_type == "Split":
-            return len(node.output) > 1 and self._is_batch(node.input[0], axis)
-        repeats = self.constants.get(node.input[1], ()) if node.op_type == "Tile" else ()
-        return any(count != 1 and self._is_batch(node.input[0], at) for at, count in enumerate(repeats))
+            return len(node.output) > 1 and self._is_batch(given, axis)
+        if node.op_type == "Reshape":
+            (first, *row), (_, *other) = self.shapes.get(given) or (None,), self.shapes[node.output[0]] or (None,)
+            known = [[size for size in sizes if isinstance(size, int)] for sizes in (row, other)]
+            fixed = sum(map(len, known)) == len(row) + len(other)
+            return first == BATCH and fixed and prod(known[0]) != prod(known[1])
+        counts = self.constants.get(node.input[1], ()) if node.op_type in ("Tile", "Pad") else ()
+        rank = len(self.shapes.get(given) or ()) or 1
+        unchanged = 1 if node.op_type == "Tile" else 0
+        return any(count != unchanged and self._is_batch(given, at % rank) for at, count in enumerate(counts))
 
 
 def _first(names: list[str], found: dict[str, Any]) -> Any:

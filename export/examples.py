@@ -118,18 +118,17 @@ class Examples:
         """One request a row, each of the graph's shape: axes of size 1 are added or taken away. Raises ContractError
         where that is not enough."""
         declared = self._declared(name)
+        if not batched and _fits(rows.shape, declared):
+            return rows[None]
         wanted = declared[1:] if batched else declared
-        if not batched and rows.ndim == len(declared):
-            rows = rows[:, None] if declared[:1] == (1,) else rows[None]  # a graph of one row is asked row by row
-        shape = rows.shape[1:]
-        if len(shape) != len(wanted):
-            filled = iter([size for size in shape if size != 1])
-            shape = tuple(1 if size == 1 else next(filled, 0) for size in wanted) + tuple(filled)
-        misfit = len(shape) != len(wanted) or math.prod(shape) != math.prod(rows.shape[1:])
-        if misfit or any(isinstance(b, int) and a != b for a, b in zip(shape, wanted, strict=True)):
-            takes = ", ".join(["rows", *(str(size or "any") for size in wanted)]) + ("" if wanted else ",")
-            raise ContractError(f"the example of '{name}' has shape {rows.shape}: give it shape ({takes})")
-        return rows.reshape(len(rows), *shape)
+        if _fits(rows.shape[1:], wanted):
+            return rows
+        sizes = [size for size in rows.shape[1:] if size != 1]
+        if _fits(sizes, [size for size in wanted if size != 1]):
+            filled = iter(sizes)
+            return rows.reshape(len(rows), *(1 if size == 1 else next(filled) for size in wanted))
+        shape = ", ".join(["rows", *(str(size or "any") for size in wanted)]) + ("" if wanted else ",")
+        raise ContractError(f"the example of '{name}' has shape {rows.shape}: give it shape ({shape})")
 
     def _declared(self, name: str) -> graph_edit.Shape:
         return next(graph_edit.shape(value) or () for value in graph_edit.inputs(self.model) if value.name == name)
@@ -230,6 +229,12 @@ def _sizes(names: Sequence[str], symbols: Sequence[str], known: Mapping[str, int
 def _option(name: str, size: int) -> str:
     """A `--dim` as a shell takes it."""
     return f"--dim{'=' if name.startswith('-') else ' '}{shlex.quote(f'{name}={size}')}"
+
+
+def _fits(sizes: Sequence[int], declared: Sequence[int | str | None]) -> bool:
+    return len(sizes) == len(declared) and all(
+        have == size or not isinstance(size, int) for have, size in zip(sizes, declared, strict=True)
+    )
 
 
 def _wanted(rules: Mapping[str, InputRule]) -> dict[str, tuple[str, tuple[int, ...], values.Values]]:

@@ -20,7 +20,7 @@ from export import config as configs
 from export import graph_edit, recipes, source_onnx
 from export.add import Wish, add
 from export.added import read_example, write_arrays
-from export.errors import ExportError
+from export.errors import ContractError, ExportError
 from export.examples import Examples, unknown_dims
 from export.exporter import export_model
 from export.lint import lint
@@ -195,15 +195,34 @@ def test_an_example_of_a_scalar_may_have_axes_of_one(shape, repository, tmp_path
     assert made.exported.manifest.stations["onnx"].accuracy == {"matching_rows": 1.0}
 
 
-def test_an_example_of_another_rank_is_refused(repository, tmp_path):
+OTHER_SHAPES = {"an axis too many": (8, 5, 3), "an axis too few": (8,), "another size": (8, 5)}
+
+
+@pytest.mark.parametrize("shape", OTHER_SHAPES.values(), ids=OTHER_SHAPES.keys())
+def test_an_example_of_another_shape_is_refused_with_the_right_one(shape, repository, tmp_path):
     path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["rows", 3])], [("y", F, ["rows", 2])], WEIGHTS)
-    write_arrays(tmp_path / "rows.npz", {"x": np.ones((8, 5, 3), np.float32)})
-    with pytest.raises(ExportError, match=r"'x' has shape \(8, 5, 3\): give it shape \(rows, 3\)"):
+    write_arrays(tmp_path / "rows.npz", {"x": np.ones(shape, np.float32)})
+    with pytest.raises(ContractError, match=r"'x'.*\(rows, 3\)"):
         bring(repository, path, example=tmp_path / "rows.npz")
     assert not (repository / "mine").exists()
-    write_arrays(tmp_path / "one.npz", {"x": np.ones((8, 1, 3), np.float32)})
-    _, message = bring(repository, path, example=tmp_path / "one.npz")
-    assert (message.max_batch_size, dims(message)) == (8, {"x": [3], "y": [2]})
+
+
+# (the graph's first axis and its others, the example's shape, the dims that are served)
+FITTED = {
+    "a batch of one in each request": (["rows", 3], (8, 1, 3), [3]),
+    "one number a row where a column is taken": (["rows", 1], (8,), [1]),
+    "a column where one number a row is taken": (["rows"], (8, 1), [1]),
+    "whole requests without an axis of one": ([4, 1], (8, 4), [4, 1]),
+}
+
+
+@pytest.mark.parametrize(("taken", "given", "served"), FITTED.values(), ids=FITTED.keys())
+def test_axes_of_one_in_an_example_are_added_or_taken_away(taken, given, served, repository, tmp_path):
+    path = write(tmp_path / "m.onnx", [node("Neg", ["x"], ["y"])], [("x", F, taken)], [("y", F, taken)])
+    write_arrays(tmp_path / "rows.npz", {"x": np.arange(np.prod(given), dtype=np.float32).reshape(given)})
+    made, message = bring(repository, path, example=tmp_path / "rows.npz")
+    assert dims(message) == {"x": served, "y": served}
+    assert made.exported.manifest.stations["onnx"].accuracy == {"matching_rows": 1.0}
 
 
 def test_batching_can_be_declined(repository, tmp_path):

@@ -74,6 +74,22 @@ ROWS_ARE_CHOSEN: dict[str, Any] = {
 ROWS_ARE_ADDED: dict[str, Any] = {
     "rows twice": ([node("Concat", ["x", "x"], ["y"], axis=0)], [X], [Y], {}, {"y": "Concat"}),
     "rows tiled": ([node("Tile", ["x", "by"], ["y"])], [X], [Y], {"by": np.array([2, 1])}, {"y": "Tile"}),
+    "each row three times": (
+        [
+            node("Unsqueeze", ["x", "one"], ["u"]),
+            node("Expand", ["u", "three"], ["e"]),
+            node("Reshape", ["e", "rows"], ["y"]),
+        ],
+        *([X], [Y], {"one": np.array([1]), "three": np.array([1, 3, 1]), "rows": np.array([-1, 4])}),
+        {"y": "Reshape"},
+    ),
+    "a row of zeros behind": (
+        [node("Pad", ["x", "by"], ["y"])],
+        [X],
+        [Y],
+        {"by": np.array([0, 0, 1, 0])},
+        {"y": "Pad"},
+    ),
     "halves": ([node("Split", ["x"], ["y", "z"], axis=0)], [X], [Y, ("z", F, None)], {}, dict.fromkeys("yz", "Split")),
 }
 ROWS_MEET: dict[str, Any] = {
@@ -156,6 +172,7 @@ ONE_FOR_ONE: dict[str, Any] = {
         [node("Reshape", ["x", "flat"], ["f"]), node("Softmax", ["f"], ["s"]), node("Reshape", ["s", "back"], ["y"])],
         *([("x", F, ["n", 3, 4])], [Y], {"flat": np.array([-1, 4]), "back": np.array([-1, 3, 4])}),
     ),
+    "columns of zeros behind": ([node("Pad", ["x", "by"], ["y"])], [X], [Y], {"by": np.array([0, 0, 0, 1])}),
     "a constant filtered by a constant": (
         [node("Compress", ["w", "kept"], ["c"], axis=0), node("Add", ["x", "c"], ["y"])],
         *([X], [Y], {"w": np.ones((3, 4), np.float32), "kept": np.array([False, True, False])}),
