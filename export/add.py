@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export import added, draft, examples, labels, prepare, recipe_file, recipes, refusals, signature, trial
+from export import added, agreement, draft, examples, labels, prepare, recipe_file, recipes, refusals, signature, trial
 from export.brought import ONNX, SKLEARN, Brought, bring
 from export.errors import ContractError, PublishError
 from export.exporter import ExportResult, export_model
@@ -94,7 +94,31 @@ def _loaded(wish: Wish) -> Brought:
     """The source, with the example that a person gave in place of its own."""
     example = added.read_example(wish.example) if wish.example is not None else None
     brought = bring(wish.kind, wish.source, Path.cwd())
-    return replace(brought, example=example) if example is not None else brought
+    if example is None:
+        return brought
+    if wish.kind == SKLEARN:
+        _check_rounding(brought, example)
+    return replace(brought, example=example)
+
+
+def _check_rounding(brought: Brought, example: Arrays) -> None:
+    """Refuse an example whose fractions the served types round so that the estimator, which takes them as they are,
+    answers otherwise."""
+    served = brought.example or {}
+    rounded = {
+        name: rows.astype(served[name].dtype if name in served else np.float32) if rows.dtype.kind == "f" else rows
+        for name, rows in example.items()
+    }
+    try:
+        given, asked = brought.predict(example), brought.predict(rounded)
+    except Exception:  # an example that does not fit, which the trial says
+        return
+    for name, answer in given.items():
+        if answer.dtype.kind == "f" and agreement.matching({name: asked[name]}, {name: answer}) < 1:
+            raise ContractError(
+                f"rounded to FP32, as it would be served, the example is answered otherwise (output '{name}'): let the "
+                "function return it as its example, which then chooses the types"
+            )
 
 
 def _check(raw: Path, wish: Wish, model_repository: Path) -> None:

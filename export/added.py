@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from math import isinf
 from pathlib import Path
 from typing import Any, ClassVar
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import numpy as np
 
+from export import agreement, labels, onnx_data, prepare, values
 from export import brought as sources
-from export import labels, onnx_data, prepare, values
 from export.brought import HF, KINDS, ONNX, SKLEARN, TORCH, Brought
 from export.errors import ExportError, RecipeError
 from export.measure import text
 from export.precision import FP16, INT8
-from export.recipe import Array, Arrays, Evaluation, Figure, Predict, Recipe, Reduced, Source, Tolerance, Weights
+from export.recipe import Array, Arrays, Evaluation, Figure, Predict, Recipe, Reduced, Source, Weights
 from export.recipe_file import EXAMPLE, FILE, NONE, RecipeFile, read
 
 SHOWN_NUMBERS = 6
@@ -26,8 +27,9 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     HF: ("torch", "transformers"),
     SKLEARN: ("scikit-learn", "skl2onnx"),
 }
-REDUCED_COSTS = {FP16: (20, 0.999), INT8: (100, 0.95)}
-"""By precision: how many times the FP32 tolerance outputs may differ by, and the smallest cosine with the source's."""
+REDUCED_COSTS = {FP16: (20, 0.999, 0.01), INT8: (100, 0.95, 0.05)}
+"""By precision: how many times the FP32 tolerance outputs may differ by, the smallest cosine with the source's, and the
+fraction of rows that may be answered otherwise."""
 
 CALIBRATED_ON = 8
 """Rows that INT8 needs at least to find its ranges on."""
@@ -85,14 +87,11 @@ class Added(Recipe):
         return Evaluation(self._requests(), batched=self.file.batch != NONE)
 
     def score(self, outputs: Arrays, evaluation: Evaluation, source: Arrays | None = None) -> dict[str, float]:
-        """The fraction of rows whose every output is the source's: texts and whole numbers equal, others as close as
-        recipe.toml's tolerance."""
+        """The fraction of rows that are answered as the source answers them: see `export.agreement`."""
         if source is None:
             return {}
-        rows = [_matching(outputs[name], wanted, self.tolerance.max_abs) for name, wanted in source.items()]
-        if len({len(each) for each in rows}) != 1:
-            return {"matching_rows": float(all(each.all() for each in rows))}
-        return {"matching_rows": float(np.logical_and.reduce(rows).mean())}
+        noise = self.tolerance.max_abs if isinf(self.tolerance.max_relative) else 0.0
+        return {"matching_rows": agreement.matching(outputs, source, noise=noise)}
 
     def interpret(self, outputs: Arrays, labels: Sequence[str] = ()) -> list[str]:
         """Each output in short: name, type, shape and first numbers."""
@@ -101,7 +100,8 @@ class Added(Recipe):
     def code(self) -> tuple[Path, ...]:
         """recipe.toml, the example, and this package's files that write the graph."""
         here = Path(__file__).parent
-        names = ("added.py", "labels.py", "prepare.py", "graph_edit.py", f"source_{self.file.kind}.py")
+        names = ["added.py", "agreement.py", "labels.py", "prepare.py", "graph_edit.py"]
+        names += sorted(path.name for path in here.glob(f"source_{self.file.kind}*.py"))
         example = self.folder / EXAMPLE
         return (self.folder / FILE, *((example,) if self.file.inputs is None else ()), *(here / name for name in names))
 
@@ -149,8 +149,8 @@ def find(
         "packages": PACKAGES[file.kind],
         "axis_ranges": {name: {axis: (each,) for axis, each in axes.items()} for name, axes in file.axes.items()},
         "reduced": {
-            precision: Reduced(Tolerance(times * file.tolerance.max_abs, cosine), losses={"matching_rows": 1.0})
-            for precision, (times, cosine) in REDUCED_COSTS.items()
+            precision: Reduced(file.tolerance.times(times, cosine), losses={"matching_rows": lost})
+            for precision, (times, cosine, lost) in REDUCED_COSTS.items()
             if precision != INT8 or file.inputs is None
         },
         "folder": folder,
@@ -222,21 +222,6 @@ def _or_said(predict: Predict) -> Predict:
             ) from error
 
     return answer
-
-
-def _matching(given: Array, wanted: Array, limit: float) -> Array:
-    """Per row, whether two outputs agree."""
-    given, wanted = np.asarray(given), np.asarray(wanted)
-    if given.shape != wanted.shape:
-        return np.zeros(len(wanted), bool)
-    flat, expected = given.reshape(len(given), -1), wanted.reshape(len(wanted), -1)
-    if expected.dtype.kind in "OUS":
-        same = [[text(a) == text(b) for a, b in zip(*pair, strict=True)] for pair in zip(flat, expected, strict=True)]
-        return np.asarray(np.array(same, bool).all(axis=1))
-    if expected.dtype.kind == "f":
-        distance: Array = np.abs(flat.astype(np.float64) - expected.astype(np.float64))
-        return np.asarray((distance <= limit).all(axis=1))
-    return np.asarray((flat == expected).all(axis=1))
 
 
 def _in_short(name: str, array: Array) -> str:

@@ -110,6 +110,11 @@ class Examples:
                 raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes texts: give numpy.str_")
             return rows.astype(np.str_)
         wanted = values.NUMPY[data_type]
+        whole = rows.dtype.kind in "iu" and wanted.kind in "iuf"
+        if whole and not np.array_equal(rows.astype(wanted).astype(rows.dtype), rows):
+            raise ContractError(
+                f"the example of '{name}' is {rows.dtype}, with numbers that the input's {wanted} lacks: give others"
+            )
         if not np.can_cast(rows.dtype, wanted, "same_kind"):
             raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes {wanted}: convert it")
         return rows.astype(wanted)

@@ -10,6 +10,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,6 +52,11 @@ class Tolerance:
 
     max_abs: float
     min_cosine: float
+    max_relative: float = inf
+
+    def times(self, factor: float, min_cosine: float) -> Tolerance:
+        """The tolerance of a coarser arithmetic."""
+        return Tolerance(factor * self.max_abs, min_cosine, factor * self.max_relative)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -77,6 +78,7 @@ class RecipeFile:
             "[tolerance]                # of every station's outputs, against the source's",
             f"max_abs = {self.tolerance.max_abs!r}",
             f"min_cosine = {self.tolerance.min_cosine!r}",
+            f"max_relative = {self.tolerance.max_relative!r}     # of each output's largest number",
             "",
             "[example]",
         ]
@@ -125,7 +127,11 @@ def read(folder: Path) -> RecipeFile:
             home=str(source.get("home", ".")),
             batch=batch,
             widened=tuple(graph.get("widened", ())),
-            tolerance=Tolerance(float(tolerance["max_abs"]), float(tolerance["min_cosine"])),
+            tolerance=Tolerance(
+                float(tolerance["max_abs"]),
+                float(tolerance["min_cosine"]),
+                float(tolerance.get("max_relative", math.inf)),
+            ),
             rows=max(1, int(example.get("rows", 1))),
             seed=int(example.get("seed", 0)),
             inputs=made_up,

@@ -263,18 +263,19 @@ def _said_of(model: Any, answers: list[dict[str, Array]]) -> list[str]:
 def _tolerance(answers: list[dict[str, Array]], again: dict[str, Array]) -> tuple[Tolerance, bool]:
     """What stations may differ by, of two significant digits, and whether the source itself varies."""
     numbers = [
-        np.abs(array.astype(np.float64)) for each in answers for array in each.values() if array.dtype.kind in "fiub"
+        np.abs(array.astype(np.float64)) for each in answers for array in each.values() if array.dtype.kind == "f"
     ]
     scale = max((float(array.max(initial=0.0)) for array in numbers), default=0.0)
     half = any(array.dtype == np.float16 for each in answers for array in each.values())
-    limit = (scale or 1.0) * RELATIVE_TOLERANCE * (10 if half else 1)
+    relative = RELATIVE_TOLERANCE * (10 if half else 1)
+    limit = (scale or 1.0) * relative
     spread = 0.0
     for name, array in answers[0].items():
         if array.dtype.kind == "f" and array.shape == again[name].shape and array.size:
             spread = max(spread, float(np.abs(array.astype(np.float64) - again[name].astype(np.float64)).max()))
     if spread > limit:
         return Tolerance(float(f"{10 * spread:.1e}"), -1.0), True
-    return Tolerance(float(f"{limit:.1e}"), 0.999 if half else 0.9999), False
+    return Tolerance(float(f"{limit:.1e}"), 0.999 if half else 0.9999, relative), False
 
 
 def _constant(rows: Array) -> bool:

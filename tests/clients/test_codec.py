@@ -127,6 +127,13 @@ def test_outputs_are_views_into_the_response():
     assert not outputs["y"].flags.writeable
 
 
+def test_texts_come_as_the_bytes_that_were_sent():
+    sent = np.array(["naïve".encode(), b"\xff\x00"], object)
+    texts = codec.decode(IMAGE, response(("t", "BYTES", [2, 1], codec.pack_bytes(sent))))["t"]
+    assert texts.dtype == object
+    assert texts.tolist() == [["naïve".encode()], [b"\xff\x00"]]
+
+
 def test_an_output_without_its_bytes_is_a_server_error():
     with pytest.raises(ServerError, match=r"'y'.*FP32 \[1, 2\].*0 bytes.*numpy 2"):
         codec.decode(IMAGE, response(("y", "FP32", [1, 2], b"")))

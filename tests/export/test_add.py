@@ -396,6 +396,22 @@ def test_real_requests_take_the_place_of_made_up_ones(repository, tmp_path):
     assert "file = " in (repository / "mine" / "recipe.toml").read_text()
 
 
+BEYOND = [(F, 2**24 + 1, "FP32 rounds it"), (TensorProto.INT32, 2**31, "INT32 cuts it off")]
+
+
+@pytest.mark.parametrize(("kind", "number", "why"), BEYOND, ids=[row[-1] for row in BEYOND])
+def test_whole_numbers_that_the_input_does_not_hold_are_refused(kind, number, why, repository, tmp_path):
+    path = write(
+        tmp_path / "m.onnx", [node("Identity", ["x"], ["y"])], [("x", kind, ["n", 1])], [("y", kind, ["n", 1])]
+    )
+    np.savez(tmp_path / "rows.npz", x=np.array([[1], [number]]))
+    with pytest.raises(ContractError) as refused:
+        bring(repository, path, example=tmp_path / "rows.npz")
+    assert "'x'" in str(refused.value)
+    np.savez(tmp_path / "rows.npz", x=np.array([[1], [number - 1]]))
+    bring(repository, path, example=tmp_path / "rows.npz")
+
+
 def test_it_is_exported_in_half_precision(repository, tmp_path):
     path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["n", 3])], [("y", F, ["n", 2])], WEIGHTS)
     bring(repository, path)

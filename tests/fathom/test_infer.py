@@ -59,6 +59,7 @@ GIVEN = {
     "a text that begins with @": ("text=@@home", None, "'@home'"),
     "a text file, without its last line end": ("text=@t.txt", b"two\nlines\n", r"'two\nlines'"),
     "any other file, byte for byte": ("text=@t.bin", b"a\n", r"'a\n'"),
+    "bytes that are no text": ("text=@t.bin", b"\xff\xfea", r"'\\xff\\xfea'"),
     "a JSON list of texts is a batch": ("text=@t.json", b'["a", "b"]', "BYTES [2, 1] = 'a', 'b'"),
     "a number": ("n=1.5", None, "[1, 1] = 1.5"),
     "a JSON list is a batch": ("n=[[1], [2]]", None, "[2, 1] = 1, 2"),
