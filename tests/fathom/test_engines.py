@@ -140,7 +140,7 @@ def test_an_engine_that_answers_otherwise_fails_the_export_even_unasked(
 ) -> None:
     with_gpu(gain=3.0)
     status, _, said = export(repository, capsys=capsys)
-    assert status == 2
+    assert status == 1
     assert "hit_rate is 0" in said
     assert "no engine was published" in said
 
