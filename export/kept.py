@@ -10,10 +10,10 @@ import ast
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from export import brought, recipe_file
+from export import brought, packages, recipe_file
 from export.brought import HF, ONNX
 from export.trace import Trace, is_installed
 
@@ -42,7 +42,7 @@ class Kept:
 
     source: str
     home: str = FOLDER
-    files: Mapping[str, int] | None = None
+    files: Mapping[str, int] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
 
     def notes(self, folder: Path) -> tuple[str, ...]:
@@ -117,7 +117,8 @@ def _code(source: str, home: Path, folder: Path, staged: Path, trace: Trace) -> 
         if root not in roots:
             roots.append(root)
     needs, left = [], LIMIT_BYTES - sum(_sizes(found).values())
-    for path in dict.fromkeys((*trace.opened, *_named(trace.modules.values(), home))):
+    named = (path for path in _named(trace.modules.values(), home) if path not in trace.written)
+    for path in dict.fromkeys((*trace.opened, *named)):
         home_of = next((root for root in roots if path.is_relative_to(root)), None)
         inner = path.relative_to(home_of) if home_of is not None else path
         hidden = any(part.startswith(".") for part in inner.parts)
@@ -133,6 +134,7 @@ def _code(source: str, home: Path, folder: Path, staged: Path, trace: Trace) -> 
             left -= count
     if not trace.modules:
         needs.insert(0, f"the package '{source.split('.')[0].split(':')[0]}', which is installed here")
+    needs += [f"the package {package}" for package in packages.beyond_ours(trace.modules.values())]
     _copy(found, staged)
     return Kept(source, files=_sizes(found), needs=tuple(needs))
 

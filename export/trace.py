@@ -20,13 +20,15 @@ _BYTECODE = ".pyc"
 
 @dataclass
 class Trace:
-    """`modules` are the user's own, by name. `opened` are the other files that Python opened to read.
+    """`modules` are the user's own, by name. `opened` are the other files that Python opened to read, and not those
+    of `written`, which it made itself.
 
     Files that a library opens by itself, in C++ or Rust, do not show.
     """
 
     modules: dict[str, Path] = field(default_factory=dict)
     opened: list[Path] = field(default_factory=list)
+    written: set[Path] = field(default_factory=set)
     seconds: float = 0.0
 
 
@@ -35,8 +37,7 @@ def tracing() -> Iterator[Trace]:
     """A trace of what this process imports and reads within the block; it is complete when the block ends."""
     trace, before, began = Trace(), set(sys.modules), time.monotonic()
     read: dict[Path, None] = {}
-    written: set[Path] = set()
-    _listen(read, written)
+    _listen(read, trace.written)
     try:
         yield trace
     finally:
@@ -50,7 +51,7 @@ def tracing() -> Iterator[Trace]:
         trace.opened = [
             path
             for path in read
-            if path not in written and path not in code and path.suffix not in (_BYTECODE, ".py")
+            if path not in trace.written and path not in code and path.suffix not in (_BYTECODE, ".py")
             if path.is_file() and not is_installed(path)
         ]
 

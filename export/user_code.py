@@ -13,7 +13,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager, nullcontext
+from contextlib import chdir, contextmanager, nullcontext, redirect_stdout
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ def last_call() -> Trace:
 
 
 def call(source: str, home: Path, option: str) -> Any:
-    """What the function returns. `home` is imported from before the current folder, and the function runs there.
+    """What the function returns. `home` is imported from before the current folder, and the function runs there. What
+    it prints goes to stderr.
 
     Raises RecipeError for a name that is none, and with the place in the user's file where their code failed.
     """
@@ -42,7 +43,8 @@ def call(source: str, home: Path, option: str) -> Any:
     module_name, function_name = _parts(source, option)
     for name in _last.modules:
         sys.modules.pop(name, None)
-    with _importable(home), chdir(home) if home.is_dir() else nullcontext(), tracing() as _last:
+    where = chdir(home) if home.is_dir() else nullcontext()
+    with _importable(home), where, redirect_stdout(sys.stderr), tracing() as _last:
         module = _run(source, lambda: importlib.import_module(module_name))
         function = getattr(module, function_name, None)
         if not callable(function):
