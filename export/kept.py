@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,14 +118,15 @@ def _code(source: str, home: Path, folder: Path, staged: Path, trace: Trace) -> 
         if root not in roots:
             roots.append(root)
     needs, left = [], LIMIT_BYTES - sum(_sizes(found).values())
-    named = (path for path in _named(trace.modules.values(), home) if path not in trace.written)
-    for path in dict.fromkeys((*trace.opened, *named)):
+    elsewhere: list[Path] = []
+    unseen = [*_weights(trace.opened), *_named(trace.modules.values(), home)]
+    for path in dict.fromkeys((*trace.opened, *(path for path in unseen if path not in trace.written))):
         home_of = next((root for root in roots if path.is_relative_to(root)), None)
         inner = path.relative_to(home_of) if home_of is not None else path
         hidden = any(part.startswith(".") for part in inner.parts)
         if home_of is None:
             if not _of_the_system(path) and (not hidden or _CACHES & {*path.parts}):
-                needs.append(f"{path}, which {source} reads")
+                elsewhere.append(path)
         elif hidden:
             needs.append(f"{path}, which {source} reads (hidden files are never kept: they may hold secrets)")
         elif (count := path.stat().st_size) > left:
@@ -132,11 +134,21 @@ def _code(source: str, home: Path, folder: Path, staged: Path, trace: Trace) -> 
         else:
             found.setdefault(inner.as_posix(), path)
             left -= count
+    several = Counter(path.parent for path in elsewhere)
+    places = dict.fromkeys(path.parent if several[path.parent] > 1 else path for path in elsewhere)
+    needs += [f"{place}, which {source} reads" for place in places]
     if not trace.modules:
         needs.insert(0, f"the package '{source.split('.')[0].split(':')[0]}', which is installed here")
     needs += [f"the package {package}" for package in packages.beyond_ours(trace.modules.values())]
     _copy(found, staged)
     return Kept(source, files=_sizes(found), needs=tuple(needs))
+
+
+def _weights(opened: Iterable[Path]) -> Iterator[Path]:
+    """The weights of the transformers folders that were read: safetensors opens them where Python does not see it."""
+    for path in opened:
+        if path.name == "config.json":
+            yield from sorted(path.parent.glob("*.safetensors"))
 
 
 def _named(modules: Iterable[Path], home: Path) -> Iterator[Path]:

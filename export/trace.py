@@ -80,7 +80,8 @@ def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
     if event != "open" or not _listeners or not isinstance(arguments[0], str | bytes | os.PathLike):
         return
     read, written = _listeners[0]
-    path = Path(os.path.normpath(Path.cwd() / os.fsdecode(arguments[0])))
+    path = Path(os.fsdecode(arguments[0]))
+    path = Path(os.path.normpath(path if path.is_absolute() else Path.cwd() / path))
     if arguments[2] & os.O_ACCMODE == os.O_RDONLY:
         read[path] = None
     else:

@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
                         force=arguments.force,
                         on_progress=step.update,
                     )
-                except ExportError as error:
+                except (ExportError, OSError) as error:
                     failed[recipe.name] = error
                     step.update("failed")
                     continue
@@ -129,12 +129,13 @@ def run(arguments: argparse.Namespace) -> int:
     return status(failed.values())
 
 
-def find(names: Sequence[str], model_repository: Path) -> tuple[list[Recipe], dict[str, ExportError]]:
+def find(names: Sequence[str], model_repository: Path) -> tuple[list[Recipe], dict[str, Exception]]:
     """The recipes of that name, and the errors of those whose recipe.toml cannot be read.
 
     Raises RecipeError for a name that has none.
     """
-    found, broken = [], {}
+    found: list[Recipe] = []
+    broken: dict[str, Exception] = {}
     for name in dict.fromkeys(names):
         try:
             found.append(recipes.find(name, model_repository))
@@ -145,7 +146,7 @@ def find(names: Sequence[str], model_repository: Path) -> tuple[list[Recipe], di
     return found, broken
 
 
-def status(failures: Iterable[ExportError]) -> int:
+def status(failures: Iterable[Exception]) -> int:
     """The exit status: 2 where a model could not be exported, 1 where only accuracy gates failed."""
     kinds = {isinstance(error, AccuracyError) for error in failures}
     return 2 if False in kinds else int(True in kinds)

@@ -112,6 +112,16 @@ CODE = {
         "mine:go",
         {"mine.py", "w.safetensors"},
     ),
+    "the weights of a transformers folder, which are opened likewise": (
+        {
+            "mine.py": BESIDE + "def go(): return (HERE / 'net' / ('config' + '.json')).read_text()",
+            "net/config.json": "{}",
+            "net/model.safetensors": "w",
+            "net/README.md": "",
+        },
+        "mine:go",
+        {"mine.py", "net/config.json", "net/model.safetensors"},
+    ),
     "what it writes is not kept": (
         {"mine.py": BESIDE + "def go(): return Path('log').write_text('x'), Path('log').read_text()"},
         "mine:go",
@@ -140,6 +150,13 @@ def test_a_module_on_the_path_outside_the_home_folder_is_kept_as_well(home, tmp_
 
 NEEDS = {
     "a file elsewhere": ({"mine.py": BESIDE + "def go(): return Path('{elsewhere}').read_text()"}, "{elsewhere}"),
+    "several files of a folder elsewhere": (
+        {
+            "mine.py": BESIDE
+            + "def go(): return [each.read_text() for each in Path('{elsewhere}').parent.glob('*.csv')]"
+        },
+        "{folder_elsewhere}, ",
+    ),
     "a hidden file, which may hold a secret": (
         {"mine.py": BESIDE + "def go(): return Path('.env').read_text()", ".env": "TOKEN=1"},
         "{home}/.env",
@@ -154,12 +171,12 @@ NEEDS = {
 @pytest.mark.parametrize(("files", "named"), NEEDS.values(), ids=NEEDS)
 def test_what_is_not_kept_is_named(files, named, home, tmp_path, monkeypatch):
     monkeypatch.setattr(kept, "LIMIT_BYTES", 1000)
-    elsewhere = tmp_path / "elsewhere.csv"
-    elsewhere.write_text("1")
+    elsewhere = tmp_path / "data" / "elsewhere.csv"
+    put(elsewhere.parent, {"elsewhere.csv": "1", "second.csv": "2"})
     put(home, {name: text.format(elsewhere=elsewhere) for name, text in files.items()})
     made, folder = keep(home, "mine:go")
     (need,) = made.needs
-    assert named.format(elsewhere=elsewhere, home=home, folder=folder) in need
+    assert named.format(elsewhere=elsewhere, folder_elsewhere=elsewhere.parent, home=home, folder=folder) in need
     assert tree(folder / "source") == {"mine.py"}
 
 
@@ -232,7 +249,7 @@ def test_two_models_may_have_modules_of_the_same_name(repository, tmp_path, monk
         add(name, Wish("sklearn", "model:line"), repository)
         shutil.rmtree(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    for name, answer in (("one", 1.0), ("two", 4.0), ("one", 1.0)):
+    for name, answer in (("one", 1.0), ("two", 4.0)):
         export_model(recipes.find(name, repository), repository, force=True)
         with np.load(repository / name / "1" / "reference.npz") as file:
             (outputs,) = [file[key] for key in file.files if "prediction" in key]
