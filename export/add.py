@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export import added, draft, examples, kept, prepare, recipes, refusals, signature, trial, user_code
+from export import added, draft, examples, kept, labels, prepare, recipes, refusals, signature, trial, user_code
 from export.brought import SKLEARN, Brought, bring
 from export.errors import ContractError, PublishError, RecipeError
 from export.exporter import ExportResult, export_model
@@ -83,7 +83,7 @@ def add(
         staged = room / "model_repository"
         (staged / name / "1").mkdir(parents=True)
         source = kept.keep(wish.kind, wish.source, Path.cwd(), folder, staged / name, user_code.last_call())
-        recipe = _draft(staged / name, folder, wish, brought, source, plan, raw, room)
+        recipe, notes = _draft(staged / name, folder, wish, brought, source, plan, raw, room)
         exported = export_model(recipe, staged, on_progress=on_progress)
         tried = _try_kept(recipe, on_progress)
         if verify is not None:
@@ -96,7 +96,7 @@ def add(
     published = added.find(folder)
     assert published is not None
     limit = 0 if plan.batch == NONE else wish.max_batch_size
-    notes = (*plan.notes, *source.notes(folder), *tried)
+    notes = (*plan.notes, *notes, *source.notes(folder), *tried)
     return Addition(replace(exported, folder=folder), published, source, notes, limit, plan.latency_ms)
 
 
@@ -143,8 +143,8 @@ def _draft(
     plan: trial.Plan,
     raw: Path,
     room: Path,
-) -> added.Added:
-    """Write config.pbtxt, recipe.toml and the example into the staged model folder; returns its recipe."""
+) -> tuple[added.Added, tuple[str, ...]]:
+    """Write config.pbtxt, recipe.toml and the example into the staged model folder; returns its recipe, and notes."""
     made_up = brought.example is None
     file = RecipeFile(
         kind=wish.kind,
@@ -167,6 +167,7 @@ def _draft(
     recipe = added.find(staged, base=folder, brought=brought, written=graph)
     assert recipe is not None
     served, _ = signature.from_onnx(graph)
+    label_files, notes = labels.fitting(brought.labels, served, plan.batch != NONE)
     rules = plan.rules if made_up else _rules_of(plan)
     drafted = draft.Draft(
         name=folder.name,
@@ -174,11 +175,12 @@ def _draft(
         signature=served,
         rules=rules,
         max_batch_size=0 if plan.batch == NONE else wish.max_batch_size,
-        warmup_files=_warmup_files(staged / "warmup", plan.example),
+        warmup_files=_warmup_files(staged / "warmup", plan.example, rules),
         cpu_only=wish.kind == SKLEARN,
+        label_files=label_files,
     )
     (staged / "config.pbtxt").write_text(drafted.text(), encoding="utf-8")
-    return recipe
+    return recipe, notes
 
 
 def _rules_of(plan: trial.Plan) -> dict[str, InputRule]:
@@ -189,8 +191,9 @@ def _rules_of(plan: trial.Plan) -> dict[str, InputRule]:
     }
 
 
-def _warmup_files(folder: Path, example: Arrays) -> dict[str, str]:
-    """Write the first example request of inputs for which zero may be no value: texts, and whole numbers without it.
+def _warmup_files(folder: Path, example: Arrays, rules: Mapping[str, InputRule]) -> dict[str, str]:
+    """Write the first example request of inputs for which zeros may be no value: texts, masks, and whole numbers
+    without it.
 
     The bytes are those of a request: numbers as they are, texts each behind its length.
     """
@@ -200,7 +203,7 @@ def _warmup_files(folder: Path, example: Arrays) -> dict[str, str]:
         if row.dtype.kind == "U":
             texts = [text.encode() for text in row.ravel().tolist()]
             data = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-        elif row.dtype.kind in "iu" and not (rows == 0).any():
+        elif row.dtype.kind in "iu" and (rules[name].values.kind == "masks" or not (rows == 0).any()):
             data = row.tobytes()
         else:
             continue

@@ -11,7 +11,7 @@ from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 import numpy as np
 
 from export import brought as sources
-from export import kept, onnx_data, prepare, user_code, values
+from export import kept, labels, onnx_data, prepare, user_code, values
 from export.brought import HF, KINDS, ONNX, SKLEARN, TORCH, Brought
 from export.errors import ExportError, RecipeError
 from export.measure import text
@@ -87,7 +87,9 @@ class Added(Recipe):
                 )
             return evaluation
 
-        return Source(_row_by_row(predict) if batched else predict, write_onnx, evaluation, calibration=calibration)
+        asked = _row_by_row(predict) if batched else predict
+        named = labels.contents(loaded.labels)
+        return Source(asked, write_onnx, evaluation, labels=named, calibration=calibration)
 
     def evaluation(self) -> Evaluation:
         """The requests of example.npz, or made-up ones, the same each time."""
@@ -110,9 +112,9 @@ class Added(Recipe):
     def code(self) -> tuple[Path, ...]:
         """recipe.toml, the example, and this package's files that write the graph."""
         here = Path(__file__).parent
-        own = [here / name for name in ("added.py", "prepare.py", "graph_edit.py", f"source_{self.file.kind}.py")]
+        names = ("added.py", "labels.py", "prepare.py", "graph_edit.py", f"source_{self.file.kind}.py")
         example = self.folder / EXAMPLE
-        return (self.folder / FILE, *((example,) if self.file.inputs is None else ()), *own)
+        return (self.folder / FILE, *((example,) if self.file.inputs is None else ()), *(here / name for name in names))
 
     @property
     def home(self) -> Path:

@@ -18,7 +18,7 @@ from export.precision import CPU, FP32, rule
 from export.publish import VERSION, Change, hold, publish, scratch
 from export.recipe import Progress, Recipe, Weights, no_progress
 
-ARTEFACT, REFERENCE, LABELS = "1/model.onnx", "1/reference.npz", "labels.txt"
+ARTEFACT, REFERENCE = "1/model.onnx", "1/reference.npz"
 
 
 @dataclass(frozen=True)
@@ -161,12 +161,12 @@ def _build(
     files[ARTEFACT] = judged.path
     files |= {f"{VERSION}/{name}": path for name, path in onnx_data.files(judged.path).items()}
     source = conversion.source
-    if source.labels and _labels_named(folder):
-        files[LABELS] = room / LABELS
-        files[LABELS].write_text("\n".join(source.labels) + "\n", encoding="utf-8")
-        kept = folder / LABELS
-        if weights.custom and not (kept.is_file() and kept.read_bytes() == files[LABELS].read_bytes()):
-            notes = (*notes, f"{recipe.name}/{LABELS}: {len(source.labels)} labels of {weights.description}")
+    for name in source.labels.keys() & _label_files(folder):
+        files[name] = room / name
+        files[name].write_text("\n".join(source.labels[name]) + "\n", encoding="utf-8", newline="")
+        kept = folder / name
+        if weights.custom and not (kept.is_file() and kept.read_bytes() == files[name].read_bytes()):
+            notes = (*notes, f"{recipe.name}/{name}: {len(source.labels[name])} labels of {weights.description}")
     files[REFERENCE] = room / REFERENCE
     conversion.reference.write(files[REFERENCE])
     assets = {name: _write_assets(room / "assets" / name, each) for name, each in source.assets.items()}
@@ -249,10 +249,10 @@ def _write_assets(room: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
     return paths
 
 
-def _labels_named(folder: Path) -> bool:
-    """Whether config.pbtxt gives an output its labels from labels.txt."""
+def _label_files(folder: Path) -> set[str]:
+    """The files that config.pbtxt gives outputs their labels from."""
     message = configs.load(folder / "config.pbtxt").message
-    return any(output.label_filename == LABELS for output in message.output)
+    return {output.label_filename for output in message.output if output.label_filename}
 
 
 def _is_artefact(name: str) -> bool:

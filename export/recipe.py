@@ -138,6 +138,7 @@ class Weights:
 class Source:
     """A loaded model: the source station, how it becomes ONNX, and what it is judged on.
 
+    `labels` are class names by label file, written where config.pbtxt names that file.
     `assets` are the files of companion models in the repository, as {model: {path in its folder: content}}.
     `calibration` gives the rows that INT8 finds its ranges on, of a bundled model none that is in `evaluation`.
     `module` is the torch module that `predict` runs, where there is one: its parameters are the inputs, by name.
@@ -146,7 +147,7 @@ class Source:
     predict: Predict
     write_onnx: Callable[[Path], None]
     evaluation: Evaluation
-    labels: tuple[str, ...] = ()
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     assets: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     calibration: Callable[[], Evaluation] | None = None
     module: Any = None

@@ -156,7 +156,7 @@ def relative(path: Path, folder: Path, model_repository: Path) -> str:
 
 def _rule(record: Mapping[str, Any]) -> InputRule:
     values = Values(
-        _one_of(record["values"], ("normal", "integers", "booleans", "texts")),
+        _one_of(record["values"], ("normal", "integers", "booleans", "texts", "masks")),
         int(record.get("low", 0)),
         int(record.get("high", 1)),
         tuple(str(text) for text in record.get("texts", ())),

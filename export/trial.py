@@ -56,6 +56,9 @@ def plan(brought: Brought, raw: Path, room: Path, dims: Mapping[str, int], *, ba
     if count := graph_edit.drop_weight_inputs(model):
         notes.append(f"{count} weights were listed as inputs, too: they are constants now")
     candidate, why_not = _candidate(model, dims) if batching else (NONE, "you asked for no batching")
+    if candidate != NONE and (fixed := graph_edit.fixed_outputs(model)):
+        candidate, why_not = NONE, f"output '{fixed[0]}' is a constant of the graph, which has no batch"
+        notes.append(f"export the graph without its constant '{fixed[0]}', and requests can be batched")
     trial = Trial(brought, raw, model, room, dims)
     if candidate != NONE:
         failure = trial.batches(candidate)

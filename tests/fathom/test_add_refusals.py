@@ -161,6 +161,10 @@ TORCH = (
     "no_axes",
     "other_axes",
     "complex_valued",
+    "own_name",
+    "one_name",
+    "row_by_row",
+    "no_tensors",
 )
 
 
@@ -196,6 +200,12 @@ def wrong_example(folder):
 def objects_as_example(folder):
     relu(folder / "m.onnx")
     np.savez(folder / "rows.npz", x=np.array([{"a": 1}], object))
+    return ["--onnx", "m.onnx", "--example", "rows.npz"]
+
+
+def misshapen_example(folder):
+    relu(folder / "m.onnx")
+    np.savez(folder / "rows.npz", x=matrix(2, 5))
     return ["--onnx", "m.onnx", "--example", "rows.npz"]
 
 
@@ -306,6 +316,14 @@ REFUSED = {
     "axes that are none": (functions("no_axes"), ["returned 5 as the axes", "{input: {axis: symbol}}"]),
     "axes of another input": (functions("other_axes"), ["opens axes of 'folder', and the example has file"]),
     "complex numbers": (functions("complex_valued"), ["complex64"]),
+    "an answer by the name of its input": (functions("own_name"), ["takes 'x' and returns a tensor of that name"]),
+    "two answers of one name": (functions("one_name"), ["'a.b'"]),
+    "other answers to two rows than to one": (functions("row_by_row"), ["output_1.boxes", "batch axis in front"]),
+    "an answer without tensors": (functions("no_tensors"), ["without tensors"]),
+    "an example of another shape": (
+        misshapen_example,
+        ["the example of 'x' has requests of shape [5]", "takes [3]"],
+    ),
     "an estimator that is not fitted": (functions("unfitted"), ["not fitted"]),
     "a model that generates": (generating, ["GPT2LMHeadModel generates token by token", "vLLM"]),
     "a model of its own code": (own_code, ["has no AcmeModel", "its own code"]),
