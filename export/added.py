@@ -112,7 +112,8 @@ class Added(Recipe):
     def code(self) -> tuple[Path, ...]:
         """recipe.toml, the example, and this package's files that write the graph."""
         here = Path(__file__).parent
-        names = ("added.py", "labels.py", "prepare.py", "graph_edit.py", f"source_{self.file.kind}.py")
+        names = ["added.py", "labels.py", "prepare.py", "graph_edit.py"]
+        names += sorted(path.name for path in here.glob(f"source_{self.file.kind}*.py"))
         example = self.folder / EXAMPLE
         return (self.folder / FILE, *((example,) if self.file.inputs is None else ()), *(here / name for name in names))
 

@@ -190,6 +190,81 @@ def rename_outputs(model: Any, names: Mapping[str, str]) -> None:
     del model.graph.value_info[:]
 
 
+def rename_inputs(model: Any, names: Mapping[str, str]) -> None:
+    """Give inputs other names, which no inner value has."""
+    aside = {old: _unused(model, f"{old}_renamed") for old, new in names.items() if old != new}
+    for step in (aside, {aside[old]: names[old] for old in aside}):  # a new name may be another's old one
+        for old, new in step.items():
+            _rename(model.graph, old, new)
+            for value in model.graph.input:
+                if value.name == old:
+                    value.name = new
+
+
+def split_input(model: Any, names: Sequence[str]) -> None:
+    """Let the one input [batch, width] come as its columns, each [batch, 1]; inner values of their names get others."""
+    from onnx import helper
+
+    table = model.graph.input[0]
+    inner = _unused(model, f"{table.name}_table")
+    for name in {name for node in nodes(model.graph) for name in node.output} & set(names):
+        aside = _unused(model, f"{name}_inner")
+        _rename(model.graph, name, aside)
+        for value in model.graph.output:
+            if value.name == name:
+                value.name = aside
+    _rename(model.graph, table.name, inner)
+    element = table.type.tensor_type.elem_type
+    del model.graph.input[:]
+    model.graph.input.extend(helper.make_tensor_value_info(name, element, (BATCH, 1)) for name in names)
+    nodes_behind = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([helper.make_node("Concat", names, [inner], name=inner, axis=1), *nodes_behind])
+
+
+def cast_inputs(model: Any, types: Mapping[str, int]) -> None:
+    """Let inputs come as other ONNX element types."""
+    from onnx import helper
+
+    before = []
+    for value in model.graph.input:
+        tensor = value.type.tensor_type
+        if types.get(value.name, tensor.elem_type) != tensor.elem_type:
+            inner = _unused(model, f"{value.name}_cast")
+            _rename(model.graph, value.name, inner)
+            before.append(helper.make_node("Cast", [value.name], [inner], name=inner, to=tensor.elem_type))
+            tensor.elem_type = types[value.name]
+    ordered = [*before, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)
+
+
+def cast_outputs(model: Any, element: int, other: int) -> None:
+    """Give outputs that are declared as one ONNX element type as another."""
+    from onnx import helper
+
+    for value in model.graph.output:
+        if value.type.tensor_type.elem_type == element:
+            inner = _unused(model, f"{value.name}_uncast")
+            _rename(model.graph, value.name, inner)
+            model.graph.node.append(helper.make_node("Cast", [inner], [value.name], name=inner, to=other))
+            value.type.tensor_type.elem_type = other
+    del model.graph.value_info[:]
+
+
+def take_columns(model: Any, columns: Mapping[str, int]) -> None:
+    """Leave one column of outputs [batch, width], as [batch, 1]."""
+    from onnx import helper
+
+    for value in model.graph.output:
+        if value.name in columns:
+            inner, index = _unused(model, f"{value.name}_whole"), _unused(model, f"{value.name}_column")
+            _rename(model.graph, value.name, inner)
+            model.graph.initializer.append(helper.make_tensor(index, 7, [1], [columns[value.name]]))
+            model.graph.node.append(helper.make_node("Gather", [inner, index], [value.name], name=inner, axis=1))
+            set_shape(value, (BATCH, 1))
+
+
 def taps(model: Any, count: int) -> list[str]:
     """Names of up to `count` inner FP32 values of one row that depend on the inputs, spread over the graph."""
     floats = _sizes(model, floats_only=True)

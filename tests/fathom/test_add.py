@@ -121,7 +121,9 @@ def test_its_folder_is_all_that_another_repository_needs(name, repository, monke
 def test_it_is_asked_by_its_example_and_by_its_columns(repository, server, capsys):
     where = ["--server", server.grpc_url, "--model-repository", str(repository)]
     assert cli.main(["infer", "churn", "plan=basic", "monthly_fee=45", "months=3", *where]) == 0
-    assert "label: BYTES [1, 1] = 'leaves'" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "this is a leaves (73.1 %), or a stays" in said
+    assert "label: BYTES [1, 1] = 'leaves'" in said
     assert cli.main(["infer", "vision", "--example", *where]) == 0
     assert "this is a" in capsys.readouterr().out, "its classes have names"
     assert cli.main(["infer", "vision", "pixel_values=1", "--example", *where]) == 2

@@ -49,18 +49,11 @@ def pickled_weights(folder):
     return ["--hf", "hub"]
 
 
-def zipmap(folder):
-    y = helper.make_tensor_value_info("y", F, ["n", 3])
-    maps = helper.make_sequence_type_proto(
-        helper.make_map_type_proto(I64, helper.make_tensor_type_proto(F, [])),
-    )
-    nodes = [
-        node("Identity", ["x"], ["y"]),
-        node("ZipMap", ["y"], ["scores"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2]),
-    ]
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info(*ROW[0])], [y, helper.make_value_info("scores", maps)]
-    )
+def map_as_input(folder):
+    words = helper.make_map_type_proto(TensorProto.STRING, helper.make_tensor_type_proto(F, []))
+    nodes = [node("DictVectorizer", ["words"], ["y"], domain="ai.onnx.ml", string_vocabulary=["a", "b"])]
+    y = helper.make_tensor_value_info("y", F, [1, 2])
+    graph = helper.make_graph(nodes, "g", [helper.make_value_info("words", words)], [y])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / "m.onnx")
     return ["--onnx", "m.onnx"]
@@ -215,7 +208,7 @@ REFUSED = {
     "a pickle by another name": (a_renamed_pickle, ["model.onnx is a pickle"]),
     "a torch checkpoint": (a_torch_checkpoint, ["weights is a pickle", "safetensors"]),
     "pickled transformers weights": (pickled_weights, ["--hf hub", "pytorch_model.bin, a pickle", "save_pretrained"]),
-    "ZipMap": (zipmap, ["'scores' is a sequence of maps", "ZipMap", "{'zipmap': False}"]),
+    "a map": (map_as_input, ["'words' is a map", "tensors"]),
     "external data outside the folder": (data_outside, ["'../secret.bin'", "outside its own folder"]),
     "external data through a link": (data_through_a_link, ["'w.bin'", "outside its own folder"]),
     "external data by an absolute path": (
