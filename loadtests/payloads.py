@@ -37,29 +37,55 @@ _SIDE, _BLOCK = 224, 32
 """Pixels of a made picture's side, and of the squares it is made of: a few kilobytes, as a drawing has."""
 
 
-def from_metadata(metadata: Any, config: Any, *, seed: int, count: int = POOL_SIZE) -> list[bytes]:
+def from_metadata(metadata: Any, config: Any | None, *, seed: int, count: int = POOL_SIZE) -> list[bytes]:
     """`count` different encoded ModelInferRequests, one item each, from ModelMetadataResponse and ModelConfig.
 
     Numbers are uniform: 0..255 for 8-bit integers, 0 and 1 for other integers (valid as a token, class or flag), 0..1
     for floats; text is a few English words, or a PNG file where the input's name says that it is a picture. A dimension
-    that is free is 16, the batch dimension 1.
+    that is free is 16, the batch dimension 1. Without a ModelConfig the first dimension counts as the batch where it is
+    free in every input.
     """
     from tritonclient.grpc import service_pb2
 
     rng = np.random.default_rng([seed, 2])
-    batched = config.max_batch_size > 0
+    shapes = _shapes(metadata, config)
     payloads = []
     for _ in range(count):
         request: Any = service_pb2.ModelInferRequest(model_name=metadata.name)
-        for tensor in metadata.inputs:
-            shape = [
-                (1 if batched and axis == 0 else _FREE_DIMENSION) if size < 0 else size
-                for axis, size in enumerate(tensor.shape)
-            ]
+        for tensor, shape in zip(metadata.inputs, shapes, strict=True):
             request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
             request.raw_input_contents.append(_content(tensor, shape, rng))
         payloads.append(request.SerializeToString())
     return payloads
+
+
+def assumptions(metadata: Any, config: Any | None) -> str:
+    """What made-up requests assume about the model, for a person; empty where the server tells all of their shapes."""
+    batched = config is not None and config.max_batch_size > 0
+    if not any(size < 0 for tensor in metadata.inputs for size in tensor.shape[1 if batched else 0 :]):
+        return ""
+    shapes = zip(metadata.inputs, _shapes(metadata, config), strict=True)
+    made = ", ".join(f"{tensor.name} {tensor.datatype} {shape}" for tensor, shape in shapes)
+    first = _first_is_batch(metadata) if config is None else batched
+    why = "the server does not tell its configuration, so " if config is None else ""
+    rows = "the first dimension counts as the batch" if first else "no dimension counts as a batch"
+    return f"inputs of {metadata.name} are made up as {made}: {why}{rows}"
+
+
+def _shapes(metadata: Any, config: Any | None) -> list[list[int]]:
+    """Of one item of each input."""
+    batched = _first_is_batch(metadata) if config is None else config.max_batch_size > 0
+    return [
+        [
+            size if size >= 0 else 1 if batched and axis == 0 else _FREE_DIMENSION
+            for axis, size in enumerate(tensor.shape)
+        ]
+        for tensor in metadata.inputs
+    ]
+
+
+def _first_is_batch(metadata: Any) -> bool:
+    return all(len(tensor.shape) and tensor.shape[0] < 0 for tensor in metadata.inputs)
 
 
 def _content(tensor: Any, shape: list[int], rng: np.random.Generator) -> bytes:

@@ -69,6 +69,14 @@ def test_an_input_whose_name_says_picture_gets_one(name, is_picture):
             assert picture.convert("RGB").size == (224, 224)
 
 
+def test_without_a_configuration_a_first_dimension_that_all_share_is_the_batch():
+    pair = (("x", "FP32", [-1, 4]), ("t", "BYTES", [-1]))
+    for tensors, shapes in ((pair, [[1, 4], [1]]), ((*pair, ("y", "FP32", [4])), [[16, 4], [16], [4]])):
+        (payload,) = from_metadata(metadata(*tensors), None, seed=0, count=1)
+        request = service_pb2.ModelInferRequest.FromString(payload)
+        assert [list(tensor.shape) for tensor in request.inputs] == shapes
+
+
 def test_the_seed_decides():
     tensor = ("x", "FP32", [-1, 4])
     assert made(tensor)[0] == made(tensor)[0]
