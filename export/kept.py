@@ -23,6 +23,7 @@ LIMIT_BYTES = 100_000_000
 """Of all that is kept of one model. GitHub takes no larger file."""
 
 LONGEST_NAME = 200
+SHOWN = 5
 IGNORE = ".gitignore"
 IGNORED = """\
 # What this folder's artefacts are built from is committed, whatever is ignored elsewhere; the artefacts are not.
@@ -50,8 +51,8 @@ class Kept:
         """What a person should know, a line each."""
         lines = []
         if self.files:
-            names = sorted(self.files, key=lambda name: (name.count("/"), name))
-            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            names = sorted(self.files, key=lambda name: (name.endswith(".py"), name.count("/"), name))  # data first
+            shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
             lines.append(
                 f"kept in {folder / FOLDER}: {shown} ({size(sum(self.files.values()))}); commit {folder}, and "
                 f"`fathom export {folder.name}` builds the model on any machine"

@@ -241,6 +241,22 @@ def test_an_onnx_file_is_exported_wherever_its_folder_is_copied(repository, tmp_
     assert export_model(recipes.find("mine", tmp_path / "models"), tmp_path / "models").skipped
 
 
+def test_linked_data_of_another_folder_is_named_and_written_nowhere(tmp_path):
+    blobs, snapshot, staged = (tmp_path / name for name in ("blobs", "snapshot", "staged"))
+    path = write(blobs / "m.onnx", DENSE, *SHAPES, {"w": matrix(3, 2)})
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer[0].external_data[0].value = "../blobs/w.bin"
+    path.write_bytes(model.SerializeToString())
+    snapshot.mkdir()
+    staged.mkdir()
+    (snapshot / "m.onnx").symlink_to(path)
+    made = kept.keep(ONNX, str(snapshot / "m.onnx"), tmp_path, tmp_path / "mine", staged, Trace())
+    assert made.files == {}
+    assert str(snapshot / "m.onnx") in made.needs[0]
+    assert tree(staged) == {".gitignore"}
+
+
 def test_two_models_may_have_modules_of_the_same_name(repository, tmp_path, monkeypatch):
     for name, weights in (("one", "[1.0, 2.0, 3.0]"), ("two", "weights()")):
         files = {"model.py": ESTIMATOR.format(imports="from parts import weights" * (name == "two"), weights=weights)}
