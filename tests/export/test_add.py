@@ -20,7 +20,7 @@ from export import config as configs
 from export import graph_edit, recipes, source_onnx
 from export.add import Wish, add
 from export.added import read_example, write_arrays
-from export.errors import ContractError, ExportError
+from export.errors import ContractError, ExportError, RecipeError
 from export.examples import Examples, unknown_dims
 from export.exporter import export_model
 from export.lint import lint
@@ -78,12 +78,14 @@ def test_a_changed_source_is_exported_again_and_a_missing_one_is_named(repositor
     shapes = [("x", F, ["rows", 3])], [("y", F, ["rows", 2])]
     path = write(tmp_path / "m.onnx", DENSE, *shapes, WEIGHTS)
     bring(repository, path)
-    write(path, DENSE, *shapes, {"w": matrix(3, 2, seed=1)})
+    kept = repository / "mine" / "source" / "m.onnx"
+    write(kept, DENSE, *shapes, {"w": matrix(3, 2, seed=1)})
     assert not export_model(recipes.find("mine", repository), repository).skipped
-    path.rename(tmp_path / "moved.onnx")
-    with pytest.raises(ExportError, match=r"m\.onnx is missing: put it back, or name another with --weights"):
+    kept.unlink()
+    with pytest.raises(RecipeError) as caught:
         export_model(recipes.find("mine", repository), repository)
-    moved = export_model(recipes.find("mine", repository), repository, weights=str(tmp_path / "moved.onnx"))
+    assert str(kept) in str(caught.value)
+    moved = export_model(recipes.find("mine", repository), repository, weights=str(path))
     assert not moved.skipped
 
 
@@ -337,7 +339,7 @@ def test_external_data_comes_along(repository, tmp_path):
     assert manifest is not None
     assert "1/model.onnx.data" in manifest.files
     assert export_model(recipes.find("mine", repository), repository).skipped
-    (path.parent / "weights.bin").write_bytes(matrix(3, 2, seed=4).tobytes())
+    (repository / "mine" / "source" / "weights.bin").write_bytes(matrix(3, 2, seed=4).tobytes())
     assert not export_model(recipes.find("mine", repository), repository).skipped
     assert (repository / "mine" / "1" / "model.onnx.data").read_bytes() == matrix(3, 2, seed=4).tobytes()
     assert lint(repository) == []
@@ -352,8 +354,10 @@ def test_a_hubs_cache_which_links_the_model_and_its_data_is_taken_and_kept_by_th
         (blobs / name).rename(blobs / f"{number}")
         (snapshot / name).symlink_to(blobs / f"{number}")
     bring(repository, snapshot / "m.onnx")
+    kept = repository / "mine" / "source"
+    assert sorted(path.name for path in kept.iterdir() if not path.is_symlink()) == ["m.onnx", "m.onnx_data"]
     assert export_model(recipes.find("mine", repository), repository).skipped
-    (snapshot / "m.onnx_data").unlink()
+    (kept / "m.onnx_data").unlink()
     with pytest.raises(ExportError, match=r"'m\.onnx_data', which is not beside it"):
         export_model(recipes.find("mine", repository), repository)
 

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import sys
 
 import numpy as np
@@ -13,6 +14,7 @@ from prepared import LIGHT
 from clients import Client
 from export import config as configs
 from export import recipes
+from export.exporter import export_model
 from export.lint import lint
 from export.manifest import Manifest
 from export.measure import gate
@@ -103,6 +105,17 @@ def test_they_are_built_again_from_another_folder(repository, monkeypatch, tmp_p
     assert after is not None
     assert after.files["1/model.onnx"] == before.files["1/model.onnx"]
     assert "matching_rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["churn", "words", "encoder", "squeezenet"])
+def test_its_folder_is_all_that_another_repository_needs(name, repository, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(repository / name, tmp_path / "models" / name)
+    recipe = recipes.find(name, tmp_path / "models")
+    files = recipe.resolve(None).files
+    assert files
+    assert all(path.is_relative_to(tmp_path / "models" / name / "source") for path in files.values())
+    assert export_model(recipe, tmp_path / "models").skipped, "from the same files"
 
 
 def test_it_is_asked_by_its_example_and_by_its_columns(repository, server, capsys):

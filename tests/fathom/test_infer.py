@@ -58,9 +58,11 @@ GIVEN = {
     "a text as it is": ("text=hello", None, "'hello'"),
     "a text that begins with @": ("text=@@home", None, "'@home'"),
     "a text file, without its last line end": ("text=@t.txt", b"two\nlines\n", r"'two\nlines'"),
+    "a text file's byte-order mark is no text": ("text=@t.txt", b"\xef\xbb\xbfmark\r\n", "'mark'"),
     "any other file, byte for byte": ("text=@t.bin", b"a\n", r"'a\n'"),
     "bytes that are no text": ("text=@t.bin", b"\xff\xfea", r"'\\xff\\xfea'"),
     "a JSON list of texts is a batch": ("text=@t.json", b'["a", "b"]', "BYTES [2, 1] = 'a', 'b'"),
+    "a JSON file with a byte-order mark": ("text=@t.json", b'\xef\xbb\xbf["a"]', "BYTES [1, 1] = 'a'"),
     "a number": ("n=1.5", None, "[1, 1] = 1.5"),
     "a JSON list is a batch": ("n=[[1], [2]]", None, "[2, 1] = 1, 2"),
     "a JSON file": ("n=@n.json", b"[[1], [2], [3]]", "[3, 1] = 1, 2, 3"),
@@ -153,6 +155,8 @@ MISTAKES = {
     "a picture where only the author knows how": (["large", "x=@p.png"], ["FP32 [-1]", "p.png", ".npy"]),
     "a picture that is none": (["picture", "pixels=@n.png"], ["'n.png' is not an image file"]),
     "texts that are none": (["echo", "text=@n.json"], ["'text' takes texts", "n.json"]),
+    "a JSON file of another encoding": (["echo", "text=@u.json"], ["'text'", "u.json", "UTF-16"]),
+    "a text file of another encoding": (["echo", "text=@l.txt"], ["'text'", "l.txt line 2"]),
     "values of several shapes": (["picture", f"pixels={[1]}", "pixels=[[1, 2]]"], ["differ in shape: [1, 2] and [1]"]),
     "several values without a batch": (["large", "x=[1]", "x=[2]"], ["given 2 times", "takes no batches"]),
     "a forgotten escape": (["echo", "text=@home"], ["cannot read 'home'", "write @@"]),
@@ -173,6 +177,8 @@ def test_a_mistake_is_one_line_and_exit_status_2(case, ask, tmp_path):
     (tmp_path / "p.png").write_bytes(picture(6, 4))
     (tmp_path / "n.png").write_bytes(b"no picture")
     (tmp_path / "n.json").write_text("[1, 2]")
+    (tmp_path / "u.json").write_text('["a"]', encoding="utf-16")
+    (tmp_path / "l.txt").write_bytes("a\né".encode("latin-1"))
     np.save(tmp_path / "o.npy", np.array([None]), allow_pickle=True)
     arguments, words = MISTAKES[case]
     status, out, err = ask(*arguments)
