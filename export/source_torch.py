@@ -103,7 +103,7 @@ class Traced:
         import torch
 
         path = room / "source" / f"{type(self.module).__name__}.onnx"
-        path.parent.mkdir()
+        path.parent.mkdir(exist_ok=True)
         row = self._row()
         names = list(torch_outputs.named(self._answer(row)))
         if taken := row.keys() & set(names):
