@@ -11,7 +11,7 @@ from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import numpy as np
 
-from export import agreement, labels, onnx_data, prepare, values
+from export import agreement, kept, labels, onnx_data, prepare, user_code, values
 from export import brought as sources
 from export.brought import HF, KINDS, ONNX, SKLEARN, TORCH, Brought
 from export.errors import ExportError, RecipeError
@@ -51,14 +51,25 @@ class Added(Recipe):
 
     def resolve(self, weights: str | None) -> Weights:
         """The source that recipe.toml names, or another of its kind."""
-        source = self.source if weights is None else weights
-        found = sources.files(self.file.kind, source, self.home)
-        words = f"{self.file.kind} source '{self.file.source if weights is None else weights}'"
-        return Weights(words, found, Path(source), custom=weights is not None, explicit=weights is not None)
+        if weights is not None:
+            found = sources.files(self.file.kind, weights, self.home)
+            return Weights(f"{self.file.kind} source '{weights}'", found, Path(weights), custom=True, explicit=True)
+        own = self.folder / kept.FOLDER
+        if self.file.kind not in (ONNX, HF) and self.home == own:
+            found = kept.files(self.folder)
+        else:
+            try:
+                found = sources.files(self.file.kind, self.source, self.home)
+            except RecipeError as error:
+                raise RecipeError(f"{error}{self._looked()}") from error
+        return Weights(f"{self.file.kind} source '{self.file.source}'", found, Path(self.source))
 
     def load(self, weights: Weights) -> Source:
         source = str(weights.folder) if weights.custom else self.source
-        loaded = self.brought or sources.bring(self.file.kind, source, self.home)
+        try:
+            loaded = self.brought or sources.bring(self.file.kind, source, self.home)
+        except RecipeError as error:
+            raise RecipeError(f"{error}{self._needed()}") from error
         batched = self.file.batch != NONE
         evaluation = self.evaluation()
 
@@ -107,8 +118,9 @@ class Added(Recipe):
 
     @property
     def home(self) -> Path:
-        """The folder that the source's module is imported from."""
-        return Path(os.path.normpath(self.base / self.file.home))
+        """The folder that the source's module is imported from: the model's own, or what recipe.toml names."""
+        own = self.folder / kept.FOLDER
+        return own if user_code.is_in(self.file.source, own) else self._path(self.file.home)
 
     @property
     def base(self) -> Path:
@@ -117,11 +129,40 @@ class Added(Recipe):
 
     @property
     def source(self) -> str:
-        """The source with its path made absolute, where it is one."""
+        """The source with its path made absolute, where it is one; what lies in the model's own folder is preferred."""
         given = self.file.source
-        if self.file.kind == ONNX or (self.file.kind == HF and given.startswith((".", "/", "~"))):
-            return os.path.normpath(self.base / Path(given).expanduser())
-        return given
+        if self.file.kind not in (ONNX, HF):
+            return given
+        own = kept.place(self.folder, given)
+        if own.exists():
+            return str(own)
+        return str(self._path(given)) if self._is_path else given
+
+    @property
+    def _is_path(self) -> bool:
+        return self.file.kind == ONNX or (self.file.kind == HF and self.file.source.startswith((".", "/", "~")))
+
+    def _path(self, given: str) -> Path:
+        """A path of recipe.toml. While a model is added, what lies in its folder is not yet where it will be."""
+        path = Path(given).expanduser()
+        inside = Path(os.path.normpath(self.folder / path))
+        return inside if inside.is_relative_to(self.folder) else Path(os.path.normpath(self.base / path))
+
+    def _looked(self) -> str:
+        """Where a missing source was looked for, and where to put it."""
+        function = self.file.kind not in (ONNX, HF)
+        own = self.folder / kept.FOLDER if function else kept.place(self.folder, self.file.source)
+        named = self.file.home if function else self.file.source
+        places = [str(own)]
+        if (function or self._is_path) and self._path(named) != own:
+            places.append(
+                f"{self._path(named)}{' (of the machine it was added on)' if Path(named).is_absolute() else ''}"
+            )
+        return f" (looked in {' and '.join(places)}; put it into the first){self._needed()}"
+
+    def _needed(self) -> str:
+        """What recipe.toml says has to be brought along, behind an error that may be of its absence."""
+        return f"; {FILE} says that it needs {'; '.join(self.file.needs)}" if self.file.needs else ""
 
     def _requests(self) -> dict[str, Array]:
         if self.file.inputs is None:

@@ -3,6 +3,7 @@ for every tensor. The operators stay as they are."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -30,9 +31,14 @@ def shape(value: Any) -> Shape | None:
     if not tensor.HasField("shape"):
         return None
     return tuple(
-        int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param or None
+        int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else _symbol(dim.dim_param)
         for dim in tensor.shape.dim
     )
+
+
+def _symbol(name: str) -> str | None:
+    """An axis's name; what exporters write for an axis without one is none: `?`, `-1`, `None`."""
+    return name if re.search(r"[^\W_]", name) and name not in ("-1", "0", "None") else None
 
 
 def set_shape(value: Any, sizes: Sequence[int | str | None]) -> None:
@@ -57,6 +63,28 @@ def drop_weight_inputs(model: Any) -> int:
         model.graph.input.extend(kept)
         model.ir_version = max(model.ir_version, LEAST_IR)
     return dropped
+
+
+def make_outputs(model: Any) -> None:
+    """Let a node make each output that is a weight of the graph: edits and converters look for one."""
+    from onnx import helper
+
+    weights = {tensor.name: (tensor.data_type, tensor.dims) for tensor in model.graph.initializer}
+    for value in model.graph.output:
+        if value.name in weights:  # whose type nobody has held to the declared one so far
+            value.CopyFrom(helper.make_tensor_value_info(value.name, *weights[value.name]))
+            inner = _unused(model, f"{value.name}_weight")
+            _rename(model.graph, value.name, inner)
+            model.graph.node.append(helper.make_node("Identity", [inner], [value.name], name=inner))
+
+
+def fixed_outputs(model: Any) -> list[str]:
+    """The outputs that depend on no input."""
+    flowing = {value.name for value in inputs(model)}
+    for node in model.graph.node:
+        if flowing & _used(node):
+            flowing.update(node.output)
+    return [value.name for value in model.graph.output if value.name not in flowing]
 
 
 def open_batch(model: Any) -> None:
@@ -130,9 +158,6 @@ def widen(model: Any, names: Collection[str], batched: bool) -> None:
         if value.name in names:
             inner, constant = _unused(model, f"{value.name}_flat"), _unused(model, f"{value.name}_shape")
             _rename(model.graph, value.name, inner)
-            for tensor in model.graph.initializer:
-                if tensor.name == value.name:
-                    tensor.name = inner
             model.graph.initializer.append(helper.make_tensor(constant, 7, [len(target)], target))
             behind.append(helper.make_node("Reshape", [inner, constant], [value.name], name=inner))
             set_shape(value, sizes)
@@ -161,9 +186,6 @@ def rename_outputs(model: Any, names: Mapping[str, str]) -> None:
         if new in taken:
             aside = _unused(model, f"{new}_inner")
             _rename(model.graph, new, aside)
-            for tensor in model.graph.initializer:
-                if tensor.name == new:
-                    tensor.name = aside
         _rename(model.graph, old, new)
         for value in model.graph.output:
             if value.name == old:
@@ -288,6 +310,16 @@ def inferred_shapes(model: Any) -> dict[str, Shape]:
     return {value.name: found.get(value.name, ()) for value in model.graph.output}
 
 
+def _used(node: Any) -> set[str]:
+    """The values that a node uses, in the graphs inside it, too."""
+    used = set(node.input)
+    for attribute in node.attribute:
+        for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+            used.update(name for each in nodes(inner) for name in each.input)
+            used.update(value.name for value in inner.output)
+    return used
+
+
 def constants(model: Any) -> dict[str, list[int]]:
     """Small integer tensors of at most one axis by name: initializers and Constant nodes."""
     from onnx import helper, numpy_helper
@@ -324,7 +356,10 @@ def _unused(model: Any, wish: str) -> str:
 
 
 def _rename(graph: Any, old: str, new: str) -> None:
-    """Rename a value wherever nodes make or use it, in inner graphs too; the graph's own lists stay."""
+    """Rename a weight, or a value wherever nodes make or use it, in inner graphs too; inputs and outputs stay."""
+    for tensor in graph.initializer:
+        if tensor.name == old:
+            tensor.name = new
     for node in nodes(graph):
         for names in (node.input, node.output):
             for index, name in enumerate(names):

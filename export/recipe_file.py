@@ -36,7 +36,8 @@ class RecipeFile:
     """The content of recipe.toml.
 
     `source` is a path, a hub id or `package.module:function` (see `export.brought`); `home` is the folder to import
-    from. `widened` are tensors given an axis of size 1. `inputs` is None where example.npz holds real requests.
+    from. `needs` says what has to be brought along to another machine (see `export.kept`).
+    `widened` are tensors given an axis of size 1. `inputs` is None where example.npz holds real requests.
     `axes` gives an engine the range of each open axis but the batch, by input.
     """
 
@@ -50,6 +51,7 @@ class RecipeFile:
     seed: int
     inputs: Mapping[str, InputRule] | None
     axes: Mapping[str, Mapping[int, AxisRange]]
+    needs: tuple[str, ...] = ()
 
     def text(self, name: str) -> str:
         """The file, with a comment for whoever edits it."""
@@ -62,10 +64,12 @@ class RecipeFile:
             f"from = {_quoted(self.source)}",
         ]
         if self.kind not in (ONNX, HF):
-            lines += [
-                f"home = {_quoted(self.home)}",
-                "# Only the module's own file is watched for changes: after others, use --force.",
-            ]
+            lines.append(f"home = {_quoted(self.home)}")
+        lines.append("# What lies in source/ is used before anything else. For a new version, replace the files there.")
+        if self.needs:
+            lines += ["# Not in source/, and needed on every machine that exports this model:", "needs = ["]
+            lines += [f"  {_quoted(need)}," for need in self.needs]
+            lines.append("]")
         lines += [
             "",
             "[graph]",
@@ -139,6 +143,7 @@ def read(folder: Path) -> RecipeFile:
                 key: {int(axis): AxisRange(*map(int, each)) for axis, each in ranges.items()}
                 for key, ranges in record.get("axes", {}).items()
             },
+            needs=tuple(str(need) for need in source.get("needs", ())),
         )
     except KeyError as error:
         raise RecipeError(f"{folder.name}/{FILE} lacks the key {error}: see docs/adding-your-model.md") from None
@@ -157,7 +162,7 @@ def relative(path: Path, folder: Path, model_repository: Path) -> str:
 
 def _rule(record: Mapping[str, Any]) -> InputRule:
     values = Values(
-        _one_of(record["values"], ("normal", "integers", "booleans", "texts")),
+        _one_of(record["values"], ("normal", "integers", "booleans", "texts", "masks")),
         int(record.get("low", 0)),
         int(record.get("high", 1)),
         tuple(str(text) for text in record.get("texts", ())),

@@ -91,6 +91,8 @@ class Trial:
 
     def batches(self, candidate: str) -> str | None:
         """Why rows cannot be asked together, as a sentence; None where their answers are those of each row alone."""
+        for fixed in graph_edit.fixed_outputs(self.model):
+            return f"output '{fixed}' is a constant, and without it requests could be batched"
         path = self.write(candidate, (), self.room / "probe.onnx")
         structure = onnx_stream.read_without_weights(
             path if candidate == OPENED else self.raw, keep_bytes=onnx_stream.LARGE

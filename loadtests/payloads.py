@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -29,14 +32,18 @@ _TEXT = (
     "quiet streets after a long summer day"
 )
 _WORDS = _TEXT.split()
+_PICTURES = frozenset({"image", "images", "img", "jpeg", "jpg", "photo", "picture", "pictures", "png"})
+_SIDE, _BLOCK = 224, 32
+"""Pixels of a made picture's side, and of the squares it is made of: a few kilobytes, as a drawing has."""
 
 
 def from_metadata(metadata: Any, config: Any | None, *, seed: int, count: int = POOL_SIZE) -> list[bytes]:
     """`count` different encoded ModelInferRequests, one item each, from ModelMetadataResponse and ModelConfig.
 
     Numbers are uniform: 0..255 for 8-bit integers, 0 and 1 for other integers (valid as a token, class or flag), 0..1
-    for floats; text is a few English words. A dimension that is free is 16, the batch dimension 1. Without a
-    ModelConfig the first dimension counts as the batch where it is free in every input.
+    for floats; text is a few English words, or a PNG file where the input's name says that it is a picture. A dimension
+    that is free is 16, the batch dimension 1. Without a ModelConfig the first dimension counts as the batch where it is
+    free in every input.
     """
     from tritonclient.grpc import service_pb2
 
@@ -83,8 +90,9 @@ def _first_is_batch(metadata: Any) -> bool:
 
 def _content(tensor: Any, shape: list[int], rng: np.random.Generator) -> bytes:
     if tensor.datatype == "BYTES":
-        texts = (" ".join(rng.choice(_WORDS, rng.integers(4, 13))).encode() for _ in range(int(np.prod(shape))))
-        return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+        is_picture = _PICTURES & {*re.split(r"[^a-z]+", tensor.name.lower())}
+        items = (_picture(rng) if is_picture else _words(rng) for _ in range(int(np.prod(shape))))
+        return b"".join(len(item).to_bytes(4, "little") + item for item in items)
     if tensor.datatype == "BF16":  # the upper half of a float32
         return (rng.random(shape, dtype=np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
     if tensor.datatype not in _NUMPY:
@@ -96,3 +104,23 @@ def _content(tensor: Any, shape: list[int], rng: np.random.Generator) -> bytes:
         return rng.random(shape).astype(dtype).tobytes()
     highest = {"UINT8": 256, "INT8": 128}.get(tensor.datatype, 2)
     return rng.integers(0, highest, shape).astype(dtype).tobytes()
+
+
+def _words(rng: np.random.Generator) -> bytes:
+    return " ".join(rng.choice(_WORDS, rng.integers(4, 13))).encode()
+
+
+def _picture(rng: np.random.Generator) -> bytes:
+    """A PNG file of coloured squares, written here because load generators need no imaging library."""
+    squares = rng.integers(0, 256, (_SIDE // _BLOCK, _SIDE // _BLOCK, 3), np.uint8)
+    pixels = squares.repeat(_BLOCK, 0).repeat(_BLOCK, 1).reshape(_SIDE, -1)
+    lines = b"".join(b"\0" + line.tobytes() for line in pixels)  # each begins with its filter: none
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", _SIDE, _SIDE, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(lines)),
+        (b"IEND", b""),
+    )
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

@@ -154,6 +154,10 @@ TORCH = (
     "no_axes",
     "other_axes",
     "complex_valued",
+    "own_name",
+    "one_name",
+    "row_by_row",
+    "no_tensors",
 )
 
 
@@ -186,9 +190,21 @@ def wrong_example(folder):
     return ["--onnx", "m.onnx", "--example", "rows.npz"]
 
 
+def an_input_too_many(folder):
+    relu(folder / "m.onnx")
+    np.savez(folder / "rows.npz", x=matrix(2, 3), token_type_ids=np.zeros((2, 3), np.int64))
+    return ["--onnx", "m.onnx", "--example", "rows.npz"]
+
+
 def objects_as_example(folder):
     relu(folder / "m.onnx")
     np.savez(folder / "rows.npz", x=np.array([{"a": 1}], object))
+    return ["--onnx", "m.onnx", "--example", "rows.npz"]
+
+
+def misshapen_example(folder):
+    relu(folder / "m.onnx")
+    np.savez(folder / "rows.npz", x=matrix(2, 5))
     return ["--onnx", "m.onnx", "--example", "rows.npz"]
 
 
@@ -281,6 +297,7 @@ REFUSED = {
     "a size for an axis that is not open": (plain("--dim", "height=3"), ["--dim height=3", "open are: n, x:0"]),
     "a size that is none": (plain("--dim", "n=many"), ["--dim n=many", "tokens=32"]),
     "an example without an input": (wrong_example, ["nothing for input 'x'"]),
+    "an example with an input too many": (an_input_too_many, ["'token_type_ids'", "it takes x"]),
     "an example of objects": (objects_as_example, ["rows.npz", "plain arrays"]),
     "a negative batch": (plain("--max-batch-size", "-1"), ["--max-batch-size -1"]),
     "answers that are no numbers": (
@@ -299,6 +316,14 @@ REFUSED = {
     "axes that are none": (functions("no_axes"), ["returned 5 as the axes", "{input: {axis: symbol}}"]),
     "axes of another input": (functions("other_axes"), ["opens axes of 'folder', and the example has file"]),
     "complex numbers": (functions("complex_valued"), ["complex64"]),
+    "an answer by the name of its input": (functions("own_name"), ["takes 'x' and returns a tensor of that name"]),
+    "two answers of one name": (functions("one_name"), ["'a.b'"]),
+    "other answers to two rows than to one": (functions("row_by_row"), ["output_1.boxes", "batch axis in front"]),
+    "an answer without tensors": (functions("no_tensors"), ["without tensors"]),
+    "an example of another shape": (
+        misshapen_example,
+        ["the example of 'x' has shape (2, 5)", "(rows, 3)"],
+    ),
     "an estimator that is not fitted": (functions("unfitted"), ["not fitted"]),
     "a model that generates": (generating, ["GPT2LMHeadModel generates token by token", "vLLM"]),
     "a model of its own code": (own_code, ["has no AcmeModel", "its own code"]),
