@@ -3,6 +3,7 @@
 import sys
 
 import numpy as np
+import pandas
 import pytest
 from scipy import sparse
 from sklearn.compose import ColumnTransformer
@@ -154,7 +155,6 @@ def test_columns_keep_their_names(names, output, notes, why, brought):
 
 
 def test_names_reach_a_step_that_goes_by_them(brought):
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"Monthly Fee": TABLE[:, 0], "plan": list("ab") * 30})
     columns = ColumnTransformer([("n", StandardScaler(), ["Monthly Fee"]), ("o", OneHotEncoder(), ["plan"])])
     estimator = make_pipeline(columns, LogisticRegression()).fit(frame, TWO)
