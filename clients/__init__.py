@@ -13,6 +13,7 @@ from clients.errors import (
     ServerError,
     Unreachable,
 )
+from clients.life import UnusableClient
 from clients.metrics import Metrics
 from clients.options import TLS, InsecureConnectionWarning, Retries
 from clients.shared_memory import SharedMemoryUnavailable
@@ -40,5 +41,6 @@ __all__ = [
     "SharedMemoryUnavailable",
     "TensorSpec",
     "Unreachable",
+    "UnusableClient",
     "trace_context",
 ]

@@ -8,13 +8,13 @@ from typing import Any
 
 import grpc.aio
 
-from clients import bulk, sequence, streams
+from clients import bulk, life, sequence, streams
 from clients.classification import Labels
 from clients.codec import Outputs
 from clients.connection import CLOSED, Connection
 from clients.model import BoundModel, Later, T
 from clients.options import Metadata
-from clients.servers import Cut, Server, probe_for_ever
+from clients.servers import Cut, Rotation, Server, probe_for_ever
 
 
 class AsyncModel(BoundModel[Later[Outputs], Later[Labels]]):
@@ -27,9 +27,10 @@ class AsyncModel(BoundModel[Later[Outputs], Later[Labels]]):
 
 class AsyncClient(Connection[Later[bool], Later[list[str]], Later[AsyncModel]]):
     __doc__ = f"{Connection.__doc__}\n    For one event loop; make one and keep it."
-    _grpc = grpc.aio
+    _grpc, is_asyncio = grpc.aio, True
     _model = AsyncModel
     _prober: asyncio.Task[None] | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -41,6 +42,13 @@ class AsyncClient(Connection[Later[bool], Later[list[str]], Later[AsyncModel]]):
         """Close the connection; calls in flight are cancelled."""
         if self._closed.is_set():
             return
+        if self._loop is not None and self._loop.is_closed():  # and its connections with it
+            if self.pool is not None:
+                self.pool.discard()
+            self._closed.set()
+            self._rotation = None
+            return
+        life.hold_to_loop(self._loop, self.endpoint)
         if self.pool is not None:
             await self.pool.close(self)
         self._closed.set()
@@ -50,6 +58,14 @@ class AsyncClient(Connection[Later[bool], Later[list[str]], Later[AsyncModel]]):
         for server in self._rotation.servers if self._rotation is not None else ():
             self.abandon(server)
             await server.channel.close()
+
+    def renew(self) -> None:
+        super().renew()
+        self._loop = self._prober = None
+
+    def rotation(self) -> Rotation:
+        self._loop = life.hold_to_loop(self._loop, self.endpoint)
+        return super().rotation()
 
     def run(self, asking: Later[T]) -> Later[T]:
         """Hand a coroutine of this package to the caller, who awaits it."""

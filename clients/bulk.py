@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Literal
 
+from clients import life
 from clients.datatypes import Array
 from clients.errors import InferenceError, InvalidInput
 from clients.options import InsecureConnectionWarning
@@ -63,7 +64,8 @@ def in_order(
     flight. `progress` shows a bar.
     """
     # Items are taken by the caller's thread, and answered by an event loop in another one.
-    _check(in_flight, errors)
+    _check(model.client, in_flight, errors)
+    timeout_s = model.client.within_s(timeout_s)
     options = {"outputs": outputs, "timeout_s": timeout_s}
     source = iter(items)
     slots: deque[_Slot] = deque()
@@ -216,7 +218,8 @@ async def in_order_async(
     outputs: Sequence[str] | None = None,
     timeout_s: float | None = None,
 ) -> AsyncIterator[Outputs | InferenceError]:
-    _check(in_flight, errors)
+    _check(model.client, in_flight, errors)
+    timeout_s = model.client.within_s(timeout_s)
     stream = aiter(items) if isinstance(items, AsyncIterable) else None
     source: Iterator[Any] = iter(()) if isinstance(items, AsyncIterable) else iter(items)
     loop = asyncio.get_running_loop()
@@ -320,7 +323,9 @@ def _bar(items: object, shown: bool) -> Iterator[Callable[[], None]]:
         yield lambda: bars.advance(task)
 
 
-def _check(in_flight: int, errors: str) -> None:
+def _check(client: Client | AsyncClient, in_flight: int, errors: str) -> None:
+    life.refuse_greenlets(client)
+    client.rotation()  # raises what would else be the error of every item
     if in_flight < 1:
         raise ValueError(f"in_flight is {in_flight}: at least one request must be in flight")
     if errors not in ("raise", "return"):

@@ -28,7 +28,7 @@ class Model(BoundModel[Outputs, Labels]):
 
 class Client(Connection[bool, list[str], Model]):
     __doc__ = f"{Connection.__doc__}\n    Thread-safe; make one per process and keep it."
-    _grpc = grpc
+    _grpc, is_asyncio = grpc, False
     _model = Model
 
     def __enter__(self) -> Client:
@@ -55,23 +55,8 @@ class Client(Connection[bool, list[str], Model]):
             return end.value
         raise RuntimeError("a coroutine of a blocking client has waited for an event loop")
 
-    def _ask(self, request: bytes, model: str, timeout_s: float | None) -> Any:
-        """What `call` gives for an inference that may be repeated, at half the cost where the first try is answered."""
-        rotation, timeout_s = self._rotation or self.rotation(), self.timeout_s if timeout_s is None else timeout_s
-        server, end_s = rotation.lone or rotation.pick(), time.monotonic() + timeout_s
-        reply = self._try(server, server.infer, request, max(timeout_s, 0.0), self._metadata)
-        if isinstance(reply, grpc.RpcError):
-            tried = server, reply
-            again = self.call("ModelInfer", request, model=model, timeout_s=timeout_s, deadline_s=end_s, tried=tried)
-            return self.run(again)
-        self.budget.earn()
-        return reply
-
     async def send(self, server: Server, method: Any, request: Any, timeout_s: float, metadata: Metadata) -> Any:
         """The answer to a request, or the gRPC error."""
-        return self._try(server, method, request, timeout_s, metadata)
-
-    def _try(self, server: Server, method: Any, request: Any, timeout_s: float, metadata: Metadata) -> Any:
         channel = server.channel
         try:
             # A blocking call, not .future(): that costs twice the CPU. Ctrl-C cancels it all the same.

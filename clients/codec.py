@@ -16,7 +16,8 @@ import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2
 
-from clients.datatypes import NUMPY_TYPE, Array, describe
+from clients.arrays import as_array
+from clients.datatypes import NUMPY_TYPE, Array
 from clients.errors import InvalidInput, ServerError
 from clients.spec import ModelSpec, TensorSpec
 
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
     from clients.placement import Placement
 
 _RAW_INPUT, _RAW_OUTPUT = 0x3A, 0x32  # the tags of raw_input_contents and raw_output_contents
+# The field of InferTensorContents that carries a type, and its width there; FP16 and BF16 have none.
+_TYPED = {
+    "BOOL": ("bool_contents", np.bool_),
+    **dict.fromkeys(("INT8", "INT16", "INT32"), ("int_contents", np.int32)),
+    "INT64": ("int64_contents", np.int64),
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), ("uint_contents", np.uint32)),
+    "UINT64": ("uint64_contents", np.uint64),
+    "FP32": ("fp32_contents", np.float32),
+    "FP64": ("fp64_contents", np.float64),
+    "BYTES": ("bytes_contents", np.object_),
+}
 Outputs = dict[str, Array]
 T = TypeVar("T")
 
@@ -175,24 +187,33 @@ def _parse(spec: ModelSpec, answer: bytes, placed: Placement | None) -> Outputs:
         raise ServerError(f"the answer of '{spec.name}' is no message: {error}", model=spec.name) from None
     outputs: Outputs = {}
     raws = list(message.raw_output_contents)
-    for index, tensor in enumerate(message.outputs):
+    # Triton adds one for every output; a server that answers in typed contents too adds them for the others alone.
+    bare = [tensor for tensor in message.outputs if not tensor.HasField("contents")]
+    carriers = message.outputs if len(raws) == len(message.outputs) else bare
+    raw_of = dict(zip((tensor.name for tensor in carriers), raws, strict=False))
+    if len(raws) > len(carriers):
+        what = f"{len(raws)} raw contents for {len(carriers)} outputs without typed ones"
+        raise ServerError(f"the answer of '{spec.name}' has {what}", model=spec.name)
+    for tensor in message.outputs:
         name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
-        raw = raws[index] if index < len(raws) else b""
+        raw, typed = raw_of.get(name, b""), tensor.contents.ListFields()
         try:
             if placed is not None and name in placed.outputs:
                 outputs[name] = placed.read(name, NUMPY_TYPE[datatype], shape)
+            elif typed:
+                outputs[name] = _from_typed(datatype, typed, raw).reshape(shape)
             else:
                 flat = unpack_bytes(raw) if datatype == "BYTES" else np.frombuffer(raw, NUMPY_TYPE[datatype])
                 outputs[name] = flat.reshape(shape)
         except (ValueError, LookupError) as error:
-            raise ServerError(
-                f"output '{name}' of '{spec.name}' is announced as {datatype} {list(shape)} but carries "
-                f"{len(raw)} bytes ({error}): the server's python backend may run with numpy 2",
-                model=spec.name,
-            ) from error
+            size = " and ".join(f"{len(values)} values in {field.name}" for field, values in typed)
+            size += "" if typed and not raw else f"{' and ' if typed else ''}{len(raw)} bytes"
+            hint = "" if typed or raw else ": the server's python backend may run with numpy 2"
+            announced = f"output '{name}' of '{spec.name}' is announced as {datatype} {list(shape)}"
+            raise ServerError(f"{announced} but carries {size} ({error}){hint}", model=spec.name) from error
     tail = b"".join(part for raw in raws for part in (_prefix(_RAW_OUTPUT, len(raw)), raw))
     numbers = placed is None and all(array.dtype.kind != "O" for array in outputs.values())
-    if numbers and raws and len(raws) == len(outputs) and answer.endswith(tail):
+    if numbers and raws and len(raws) == len(outputs) == len(bare) and answer.endswith(tail):
         layout, begin, end = [], 0, len(answer) - len(tail)
         for (name, array), raw in zip(outputs.items(), raws, strict=True):
             start = end + len(_prefix(_RAW_OUTPUT, len(raw)))
@@ -200,6 +221,21 @@ def _parse(spec: ModelSpec, answer: bytes, placed: Placement | None) -> Outputs:
             begin = end = start + len(raw)
         _keep(spec.layouts, len(answer), layout)
     return outputs
+
+
+def _from_typed(datatype: str, typed: Sequence[tuple[Any, Any]], raw: bytes) -> Array:
+    """A flat array from the typed fields that are set. Raises ValueError for any but the type's own."""
+    name, width = _TYPED.get(datatype, ("", np.object_))
+    field, values = typed[0]
+    if len(typed) > 1 or field.name != name or raw:
+        raise ValueError(f"{datatype} belongs in {name or 'raw contents'} alone")
+    wide = np.fromiter(values, np.dtype(width), len(values))
+    if datatype == "BYTES":
+        return wide
+    flat = wide.astype(NUMPY_TYPE[datatype], copy=False)
+    if flat is not wide and not np.array_equal(flat, wide):
+        raise ValueError(f"some are no {datatype}")
+    return flat
 
 
 def check(spec: ModelSpec, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Array]:
@@ -253,7 +289,7 @@ def _misfit(spec: ModelSpec, tensor: TensorSpec, what: str) -> InvalidInput:
 
 def _fit(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
     try:
-        array = _as_text(value) if tensor.datatype == "BYTES" else _as_numbers(value, NUMPY_TYPE[tensor.datatype])
+        array = as_array(value, tensor.datatype)
     except InvalidInput as error:
         raise _misfit(spec, tensor, str(error)) from None
     except Exception as error:  # whatever the object's own conversion raises
@@ -264,50 +300,3 @@ def _fit(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
     if array.ndim != len(dims) or any(want not in (-1, have) for want, have in zip(dims, array.shape, strict=True)):
         raise _misfit(spec, tensor, f"has shape {list(array.shape)}")
     return np.asarray(array, order="C")
-
-
-def _as_numbers(value: Any, wanted: np.dtype[Any]) -> Array:
-    array = given = np.asarray(value)
-    # Python numbers have no width of their own: a list of ints may become FP32, a list of floats not INT64.
-    if isinstance(value, list | tuple | int | float | np.generic):
-        if given.dtype.kind == "f" and wanted == np.uint64:  # numpy's reading of integers on both sides of 2**63
-            whole = np.array(value, dtype=object)
-            if all(isinstance(item, int | np.integer) and 0 <= item < 2**64 for item in whole.flat):
-                array = given = whole.astype(np.uint64)
-        if _converts(given, wanted):
-            with np.errstate(over="ignore"):
-                array = given.astype(wanted)
-            if wanted.kind in "fV" and np.any(np.isinf(array) & np.isfinite(given)):
-                raise InvalidInput("has a number too large")
-    if array.dtype.newbyteorder("=") != wanted:
-        raise InvalidInput(f"is {describe(array)}")
-    return array.astype(wanted, copy=False)
-
-
-def _converts(given: Array, wanted: np.dtype[Any]) -> bool:
-    """Whether numbers written in Python may become `wanted` without losing more than float rounding."""
-    if given.dtype.kind in "iub" and wanted.kind in "iu":
-        return np.array_equal(given, given.astype(wanted))
-    return given.dtype.kind in "iufb" and (wanted.kind in "fV" or np.can_cast(given.dtype, wanted, "same_kind"))
-
-
-def _as_text(value: Any) -> Array:
-    value = [value] if isinstance(value, str | bytes) else value
-    if isinstance(value, np.ndarray):
-        array = value.astype(object) if value.dtype.kind in "SU" else np.asarray(value)
-    else:  # not without dtype=object: numpy would cut trailing NUL bytes off
-        array = np.array(value, dtype=object)
-        if array.size and isinstance(array.flat[0], int):  # what it makes of a bytearray
-            array = np.array(_without_bytearrays(value), dtype=object)
-        array = array if array.ndim else array.reshape(1)
-    if array.dtype.kind != "O":
-        raise InvalidInput(f"is {describe(array)}")
-    if not all(isinstance(item, str | bytes | bytearray) for item in array.ravel()):
-        raise InvalidInput("holds other things than str and bytes")
-    return array
-
-
-def _without_bytearrays(value: Any) -> Any:
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_without_bytearrays(item) for item in value]
-    return bytes(value) if isinstance(value, bytearray) else value

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import grpc
 
-from clients import discovery, errors, options
+from clients import addresses, discovery, life, options
+from clients.failures import Sent, from_rpc
 from clients.metrics import Metrics
 from clients.options import TLS, Headers, Metadata, Retries
 from clients.regions import RegionPool
@@ -39,10 +40,10 @@ class Connection(Generic[Flag, Names, Bound]):
 
     _grpc: ClassVar[Any]  # the module that makes channels
     _model: ClassVar[type[Any]]
+    is_asyncio: ClassVar[bool]
     run: Callable[[Coroutine[Any, Any, Any]], Any]  # a coroutine of this package, to its end
     send: Callable[..., Coroutine[Any, Any, Any]]  # (server, method, request, timeout_s, metadata): answer or RpcError
     pause: Callable[[float], Coroutine[Any, Any, None]]
-    _ask: Callable[[bytes, str, float | None], Any] | None = None  # (request, model, timeout_s), where nothing waits
     abandon: Callable[[Server], None]  # cancels every call in flight on a server
     _start_probing: Callable[[], None]
 
@@ -57,19 +58,18 @@ class Connection(Generic[Flag, Names, Bound]):
         shared_memory: str | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self.addresses = options.addresses(endpoint)
+        self.addresses = addresses.parse(endpoint)
         self.endpoint = ", ".join(self.addresses)
         self.timeout_s, self.headers, self.tls, self.metrics = options.seconds(timeout_s), headers or {}, tls, metrics
         self.retries = retries or Retries()
-        self.budget = Budget(self.retries)
         options.warn_if_insecure(self.addresses, tls, stacklevel=3)
         self.open = functools.partial(options.open_channel, self._grpc, tls, tls and tls.credentials())
-        if shared_memory is not None or metrics is not None or callable(self.headers):
-            self._ask = None
         self._metadata = () if callable(self.headers) else options.as_metadata(self.headers)
-        self._rotation: Rotation | None = None
-        self._opening, self._closed = threading.Lock(), threading.Event()
-        self.pool = RegionPool(shared_memory, self.addresses) if shared_memory is not None else None
+        self._closed = threading.Event()
+        self.pool: RegionPool | None = None
+        self.renew()
+        if shared_memory is not None:
+            self.pool = RegionPool(shared_memory, self.addresses)
 
     def is_ready(self) -> Flag:
         """Whether a server can be reached and all its models are ready."""
@@ -86,6 +86,23 @@ class Connection(Generic[Flag, Names, Bound]):
         """
         return cast(Bound, self.run(discovery.model(self, name, str(version))))
 
+    def renew(self) -> None:
+        """Begin as if nothing had been asked yet: in a fork, channels, threads and locks are its parent's."""
+        self._rotation: Rotation | None = None
+        self._opening, closed = threading.Lock(), self._closed.is_set()
+        self._closed = threading.Event()
+        if closed:
+            self._closed.set()
+        self.budget = Budget(self.retries)
+        if self.pool is not None:
+            self.pool.renew()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be copied or pickled, and neither can its models: its connections belong "
+            f"to this process. Pass on the address ({self.endpoint!r}) and make a client there"
+        )
+
     def rotation(self) -> Rotation:
         """The servers; the first use opens their channels. Raises ValueError for a client that was closed."""
         if self._closed.is_set():
@@ -93,15 +110,25 @@ class Connection(Generic[Flag, Names, Bound]):
         if self._rotation is None:
             with self._opening:
                 if self._rotation is None:
+                    life.settle(self)
                     rotation = self._rotation = Rotation([Server(address, self.open) for address in self.addresses])
                     if rotation.lone is None:
                         self._start_probing()
         return self._rotation
 
+    def within_s(self, timeout_s: float | None) -> float:
+        """How long a call may take: its own time-out, or the client's. Raises ValueError."""
+        return self.timeout_s if timeout_s is None else options.seconds(timeout_s)
+
     def metadata(self, headers: Headers | None = None) -> Metadata:
         """What goes with a request: the client's headers and its own."""
         common = options.as_metadata(self.headers()) if callable(self.headers) else self._metadata
         return common + options.as_metadata(headers) if headers else common
+
+    def sent(self, server: Server, model: str, timeout_s: float, metadata: Metadata) -> Sent:
+        """What an error says of a request."""
+        header_bytes = sum(len(name) + len(value) for name, value in metadata)
+        return Sent(model, server.address, timeout_s, self.tls, header_bytes)
 
     async def call(
         self,
@@ -114,31 +141,28 @@ class Connection(Generic[Flag, Names, Bound]):
         headers: Headers | None = None,
         retry: bool = True,
         server: Server | None = None,
-        tried: tuple[Server, grpc.RpcError] | None = None,
     ) -> Any:
         """Send a request until it is answered, refused for good, or its deadline passes.
 
         `deadline_s` is on the monotonic clock, for a call that has begun before; by default `timeout_s` from now.
-        `retry` is false for what must not run twice; `server` pins it to one; `tried` is how a first try has ended.
-        Raises one of `clients.errors`.
+        `retry` is false for what must not run twice; `server` pins it to one. Raises one of `clients.errors`.
         """
-        rotation, metadata, failures = self._rotation or self.rotation(), self.metadata(headers), 0
-        timeout_s, now_s = self.timeout_s if timeout_s is None else timeout_s, time.monotonic()
+        rotation, metadata, failures = self.rotation(), self.metadata(headers), 0
+        timeout_s, now_s = self.within_s(timeout_s), time.monotonic()
         deadline_s = now_s + timeout_s if deadline_s is None else deadline_s
         left_s = max(deadline_s - now_s, 0.0)
+        tries = 0  # that may have run
         self.budget.earn()
         while True:
-            if tried is None:
-                chosen = server or rotation.lone or rotation.pick()
-                reply = await self.send(chosen, chosen.method(method), request, left_s, metadata)
-                if not isinstance(reply, grpc.RpcError):
-                    return reply
-            else:
-                (chosen, reply), tried = tried, None
-            error = errors.from_rpc(reply, model=model, endpoint=chosen.address, timeout_s=timeout_s)
-            failures += 1
+            chosen = server or rotation.lone or rotation.pick()
+            reply = await self.send(chosen, chosen.method(method), request, left_s, metadata)
+            if not isinstance(reply, grpc.RpcError):
+                return reply
+            error = from_rpc(reply, self.sent(chosen, model, timeout_s, metadata))
+            failures, tries = failures + 1, tries + error.may_have_run
             pause = pause_s(self.retries, failures)
-            again = rotation.learn(chosen, error) or is_retryable(error, self.retries)
+            moves = rotation.learn(chosen, error) and server is None
+            again = moves or is_retryable(error, self.retries, tries)
             if not (retry and again) or rotation.seems_wrong(failures, error) or time.monotonic() + pause >= deadline_s:
                 raise error
             self.budget.take(error)

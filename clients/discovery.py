@@ -9,6 +9,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from clients import errors
+from clients.errors import InvalidInput
 from clients.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -32,19 +33,33 @@ async def names(client: Connection[Any, Any, Any]) -> list[str]:
 
 async def model(client: Connection[Any, Any, Any], name: str, version: str) -> Any:
     """A model as its metadata and configuration describe it. Raises ModelNotFound, naming the models there are."""
-    which = {"name": name, "version": version}
     try:
-        metadata = await client.call("ModelMetadata", service_pb2.ModelMetadataRequest(**which), model=name)
+        return client._model(client, await signature(client, name, version))
     except errors.ModelNotFound as error:
         with contextlib.suppress(errors.InferenceError):
             known = await names(client)
             what = f"version {version} of '{name}'" if name in known else f"model '{name}'"
             error.args = (f"{error.endpoint} has no {what}: it serves {', '.join(known) or 'no model'}",)
         raise
+
+
+async def signature(client: Connection[Any, Any, Any], name: str, version: str, **options: Any) -> ModelSpec:
+    """What a model takes and gives now; `options` are those of `Connection.call`."""
+    which = {"name": name, "version": version}
+    options["model"] = name
+    metadata = await client.call("ModelMetadata", service_pb2.ModelMetadataRequest(**which), **options)
     try:
-        config = await client.call("ModelConfig", service_pb2.ModelConfigRequest(**which), model=name)
-    except errors.ServerError as error:
+        config = await client.call("ModelConfig", service_pb2.ModelConfigRequest(**which), **options)
+    except errors.InferenceError as error:
         if error.status != grpc.StatusCode.UNIMPLEMENTED.name:
             raise
         config = None  # a KServe-v2 server without the model configuration extension
-    return client._model(client, ModelSpec.from_server(metadata, config, version))
+    return ModelSpec.from_server(metadata, config, version)
+
+
+async def now(client: Connection[Any, Any, Any], spec: ModelSpec, error: InvalidInput, timeout_s: float) -> ModelSpec:
+    """The signature of a model as the server has it that refused a request; `spec` where it will not say."""
+    server = next((server for server in client.rotation().servers if server.address == error.endpoint), None)
+    with contextlib.suppress(errors.InferenceError):
+        return await signature(client, spec.name, spec.version, server=server, timeout_s=timeout_s)
+    return spec

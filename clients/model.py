@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 
-from clients import codec
+from clients import codec, discovery
 from clients.classification import Labels, decode_classes, scores
 from clients.codec import Outputs, invalid
 from clients.connection import Connection
+from clients.errors import InvalidInput
 from clients.options import Headers
 from clients.servers import Server
 from clients.spec import ModelSpec
@@ -49,13 +51,9 @@ class BoundModel(Generic[Answer, Ranked]):
         **named: Any,
     ) -> Answer:
         """Infer. Returns every output, or those named in `outputs`; numeric arrays are read-only views."""
-        client, spec = self.client, self.spec
-        given = named if inputs is None else codec.named(spec, inputs, named)
-        if client._ask is not None and headers is None and spec.repeatable:
-            request = codec.encode(spec, given, outputs=outputs, request_id=request_id)
-            return cast(Answer, codec.decode(spec, client._ask(request, spec.name, timeout_s)))
+        given = named if inputs is None else codec.named(self.spec, inputs, named)
         asked = self.infer(given, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers)
-        return cast(Answer, client.run(self.counted(asked)))
+        return cast(Answer, self.client.run(self.counted(asked)))
 
     def one(
         self,
@@ -112,13 +110,27 @@ class BoundModel(Generic[Answer, Ranked]):
             if not spec.decoupled:
                 how = "keeps state: ask it with `with model.sequence() as ask: ...`"
             raise invalid(spec, f"'{spec.name}' {how}")
-        if client.pool is not None:
-            return await client.pool.infer(client, spec, inputs, timeout_s, headers, server, content)
-        request, retry = codec.encode(spec, inputs, **content), spec.repeatable
-        answer = await client.call(
-            "ModelInfer", request, model=spec.name, timeout_s=timeout_s, headers=headers, retry=retry, server=server
-        )
-        return codec.decode(spec, answer)
+        deadline_s = time.monotonic() + client.within_s(timeout_s)
+        try:
+            if client.pool is not None:
+                return await client.pool.infer(client, spec, inputs, timeout_s, headers, server, content)
+            request, retry = codec.encode(spec, inputs, **content), spec.repeatable
+            answer = await client.call(
+                "ModelInfer", request, model=spec.name, timeout_s=timeout_s, headers=headers, retry=retry, server=server
+            )
+            return codec.decode(spec, answer)
+        except InvalidInput as error:
+            left_s = deadline_s - time.monotonic()
+            if error.status and self.spec is spec and left_s > 0:  # the server's own word on what fits `spec`
+                self.spec = await discovery.now(client, spec, error, left_s)
+                left_s = deadline_s - time.monotonic()
+            if not error.status or self.spec == spec or left_s <= 0:
+                raise
+        try:  # it did not run, so that it may be sent again where it fits
+            return await self.infer(inputs, timeout_s=left_s, headers=headers, server=server, **content)
+        except InvalidInput as error:
+            error.args = (f"'{spec.name}' has changed on the server since its metadata was fetched: {error}",)
+            raise
 
     async def _one(self, sample: Mapping[str, Any], **options: Any) -> Outputs:
         if not self.spec.batched:

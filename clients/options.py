@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import ipaddress
-import math
+import numbers
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from clients import pem
+from clients.addresses import is_balanced, is_loopback
+
 Headers = Mapping[str, str]
 Metadata = tuple[tuple[str, str], ...]
 DEFAULT_TIMEOUT_S = 30.0
+LONGEST_TIMEOUT_S = 1e9  # gRPC counts nanoseconds from 1970 in 64 bits: with 8e9 s it calls a deadline passed
 # -1 lifts gRPC's 4 MB limit. A connection that broke is tried again within a second, so that a restarted server is
 # used again soon. Pings closer than 300 s are abuse to Triton, which hangs up after a few of them: 310 s it tolerates.
 CHANNEL_OPTIONS = (
@@ -32,6 +35,7 @@ CHANNEL_OPTIONS = (
     ("grpc.minimal_stack", 1),  # without filters for idleness, channelz and size limits: some 5 % less CPU per call
     ("grpc.enable_retries", 0),  # retries are this package's own business, and cost CPU even where none is made
 )
+NO_PROXY = ("grpc.enable_http_proxy", 0)  # gRPC sends even localhost through http_proxy
 ROUND_ROBIN = ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')
 
 
@@ -57,8 +61,9 @@ class TLS:
             raise ValueError("mutual TLS needs both: TLS(cert=FILE, key=FILE)")
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files. Raises OSError."""
-        ca, cert, key = (None if file is None else Path(file).read_bytes() for file in (self.ca, self.cert, self.key))
+        """Read and check the files. Raises ValueError."""
+        ca = None if self.ca is None else pem.read_certificates("ca", self.ca)
+        cert, key = (None, None) if self.cert is None or self.key is None else pem.read_pair(self.cert, self.key)
         return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
 
 
@@ -68,8 +73,8 @@ class Retries:
 
     Retries of requests that may have reached a server come out of a budget: `reserve` of them, and one more for every
     1 / `extra_load` requests. Pauses are random between 0 and a bound that doubles from `first_pause_s` to
-    `longest_pause_s`. `overloaded` retries refusals by a full queue too. `Retries(reserve=0)` retries nothing that may
-    have run.
+    `longest_pause_s`. A request that may have run is sent again twice at most, and never with `Retries(reserve=0)`.
+    `overloaded` retries refusals by a full queue too.
     """
 
     extra_load: float = 0.1
@@ -79,18 +84,14 @@ class Retries:
     overloaded: bool = False
 
 
-def addresses(endpoint: str | Sequence[str]) -> tuple[str, ...]:
-    """One or several `host:port`. Raises ValueError for none."""
-    given = (endpoint,) if isinstance(endpoint, str) else tuple(endpoint)
-    if not given or not all(given):
-        raise ValueError("no server to connect to: give 'host:port', or a list of them")
-    return given
-
-
 def seconds(timeout_s: float) -> float:
-    """A deadline for all calls. Raises ValueError for what is none: a call without one can wait for ever."""
-    if not (isinstance(timeout_s, int | float) and 0 < timeout_s < math.inf):
-        raise ValueError(f"timeout_s must be seconds above zero, not {timeout_s!r}: every call has a deadline")
+    """A deadline. Raises ValueError for what is none: a call without one can wait for ever."""
+    number = isinstance(timeout_s, numbers.Real) and not isinstance(timeout_s, bool)
+    if not (number and 0 < timeout_s <= LONGEST_TIMEOUT_S):
+        most = f"at most {LONGEST_TIMEOUT_S:.0e}"
+        raise ValueError(
+            f"timeout_s must be seconds above zero and {most}, not {timeout_s!r}: every call has a deadline"
+        )
     return float(timeout_s)
 
 
@@ -104,16 +105,13 @@ def open_channel(
     options: tuple[tuple[str, Any], ...] = CHANNEL_OPTIONS
     if balance and is_balanced(address):
         options += (ROUND_ROBIN,)
+    if is_loopback(address):
+        options += (NO_PROXY,)
     if tls is None:
         return module.insecure_channel(address, options=options)
     if tls.server_name:
         options += (("grpc.ssl_target_name_override", tls.server_name),)
     return module.secure_channel(address, credentials, options=options)
-
-
-def is_balanced(address: str) -> bool:
-    """Whether gRPC's name resolution makes several servers of `address`."""
-    return address.startswith(("dns:", "ipv4:", "ipv6:", "xds:"))
 
 
 def as_metadata(headers: Headers) -> Metadata:
@@ -130,7 +128,7 @@ def as_metadata(headers: Headers) -> Metadata:
 
 def warn_if_insecure(addresses: tuple[str, ...], tls: TLS | None, stacklevel: int) -> None:
     """Warn of plain text to other machines."""
-    far = [address for address in addresses if tls is None and not _is_loopback(address)]
+    far = [address for address in addresses if tls is None and not is_loopback(address)]
     if far:
         warnings.warn(
             f"requests to {', '.join(far)} travel unencrypted: pass tls=clients.TLS(ca='ca.pem') and start Triton with "
@@ -138,17 +136,3 @@ def warn_if_insecure(addresses: tuple[str, ...], tls: TLS | None, stacklevel: in
             InsecureConnectionWarning,
             stacklevel=stacklevel,
         )
-
-
-def _is_loopback(address: str) -> bool:
-    if address.startswith(("unix:", "unix-abstract:")):
-        return True
-    if address.startswith(("ipv4:", "ipv6:")):
-        return all(map(_is_loopback, address[5:].split(",")))
-    host = address.rpartition("/")[2].rpartition(":")[0].strip("[]") or address
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import functools
 import math
-import os
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -15,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from tritonclient.grpc import service_pb2
 
 from clients import codec, errors
+from clients.addresses import is_balanced
 from clients.codec import Outputs
 from clients.datatypes import NUMPY_TYPE, Array
-from clients.options import Headers, is_balanced
+from clients.options import Headers
 from clients.placement import Place, Placement
-from clients.retries import may_have_run
+from clients.retries import is_retryable
 from clients.servers import Server
 from clients.shared_memory import ALIGNMENT, Pool, Region, SharedMemoryUnavailable, dead_names
 from clients.spec import ModelSpec
@@ -64,7 +64,7 @@ class RegionPool:
         content: Mapping[str, Any],
     ) -> Outputs:
         """The answer, through shared memory where that can be had; `content` is what `codec.encode` takes besides."""
-        timeout_s = connection.timeout_s if timeout_s is None else timeout_s
+        timeout_s = connection.within_s(timeout_s)
         told: dict[str, Any] = {"timeout_s": timeout_s, "deadline_s": time.monotonic() + timeout_s}
         call: Callable[..., Coroutine[Any, Any, bytes]] = functools.partial(
             connection.call, "ModelInfer", model=spec.name, headers=headers, server=server, **told
@@ -89,11 +89,12 @@ class RegionPool:
                     raise
                 self._pool.retire_idle()
             except errors.Unreachable as error:
-                if not spec.repeatable or (may_have_run(error) and not connection.budget.spend()):
+                again = spec.repeatable and is_retryable(error, connection.retries)
+                if not (again and connection.budget.affords(error)):
                     raise
                 break
             except _SERVERS_OWN as error:
-                if error.status != "CANCELLED":
+                if error.status != "CANCELLED" and error.source == "server":
                     take_back = self._pool.give_back
                 raise
             finally:
@@ -138,9 +139,14 @@ class RegionPool:
             raise
         return placed
 
-    def is_own(self) -> bool:
-        """Whether this process made the regions, and not one that it was forked from."""
-        return self._pool.owner == os.getpid()
+    def renew(self) -> None:
+        """Begin without regions, in a fork: those there are belong to its parent."""
+        self._pool, self._swept = Pool(), False
+
+    def discard(self) -> None:
+        """Give the memory back where no server can be told of it."""
+        for region in self._pool.close():
+            region.discard()
 
     async def close(self, connection: AnyConnection) -> None:
         """Unregister every region by its name and give the memory back."""
@@ -218,7 +224,7 @@ def _close_at_exit() -> None:
     from clients.client import Client
 
     for client in list(_users):
-        if isinstance(client, Client) and client.pool is not None and client.pool.is_own():
+        if isinstance(client, Client) and client.pool is not None:
             with contextlib.suppress(Exception):
                 client.run(client.pool.close(client))
 

@@ -9,7 +9,7 @@ import threading
 from clients.errors import InferenceError, Overloaded, Unreachable
 from clients.options import Retries
 
-_NEVER_SENT = ("failed to connect to all addresses", "connections to all backends failing", "DNS resolution failed")
+MOST_REPEATS = 2  # of a request that may have run: if it breaks all its connections, it is likelier the cause
 
 
 class Budget:
@@ -22,7 +22,7 @@ class Budget:
         self._requests = itertools.count()  # atomic, unlike +=
         self._credited = self._looks = 0
         self.earn = self._requests.__next__
-        self.spent = 0  # retries of requests that may have run
+        self.spent = 0  # retries of requests that may have run, or that somebody has answered
         self.retried = 0  # all retries
 
     def spend(self) -> bool:
@@ -39,22 +39,23 @@ class Budget:
             self.spent += 1
             return True
 
+    def affords(self, error: InferenceError) -> bool:
+        """Whether there is a token for a retry after `error`. One that has reached nobody costs none."""
+        return not (error.may_have_run or error.source in ("gateway", "server")) or self.spend()
+
     def take(self, error: InferenceError) -> None:
-        """Count a retry after `error`; raises it where the request may have run and there is no token left."""
-        if may_have_run(error) and not self.spend():
+        """Count a retry after `error`; raises it where there is no token left."""
+        if not self.affords(error):
             error.add_note("not sent again: the retry budget is spent, see clients.Retries")
             raise error
         self.retried += 1
 
 
-def is_retryable(error: InferenceError, retries: Retries) -> bool:
-    """Whether a request may be sent again after `error`, by kind alone."""
-    return isinstance(error, Unreachable) or (retries.overloaded and isinstance(error, Overloaded))
-
-
-def may_have_run(error: InferenceError) -> bool:
-    """Whether the request may have reached a server, so that sending it again can be extra load."""
-    return not any(words in error.details for words in _NEVER_SENT)
+def is_retryable(error: InferenceError, retries: Retries, tries: int = 1) -> bool:
+    """Whether a request may be sent again after `error`, by kind; `tries` is how often it may have run by now."""
+    if isinstance(error, Overloaded):
+        return retries.overloaded
+    return isinstance(error, Unreachable) and error.transient and tries <= MOST_REPEATS
 
 
 def pause_s(retries: Retries, failures: int) -> float:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from clients import codec, errors
+from clients.addresses import is_balanced
 from clients.codec import Outputs, check, invalid
-from clients.options import Headers, is_balanced
+from clients.life import UnusableClient
+from clients.options import Headers
 from clients.servers import Server
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ class BoundSequence(Generic[Answer]):
         self._open = self._over = False
         self._like: Outputs = {}
         self._timeout_s: float | None = None  # of the last request: a server that hangs is not waited for longer
-        self.server = self._client.rotation().pick()
+        self._rotation = self._client.rotation()
+        self.server = self._rotation.pick()
         self._own: Server | None = None
         if is_balanced(self.server.address):  # gRPC would send each request to another server
             self._own = self.server = Server(
@@ -62,7 +65,9 @@ class BoundSequence(Generic[Answer]):
     async def _ask(
         self, inputs: Mapping[str, Any], *, end: bool, timeout_s: float | None, request_id: str = ""
     ) -> Outputs:
-        spec, self._timeout_s = self._model.spec, timeout_s
+        spec, self._timeout_s = self._model.spec, self._client.within_s(timeout_s)
+        if self._client.rotation() is not self._rotation:
+            raise UnusableClient(f"this sequence of '{spec.name}' belongs to the process that this one was forked from")
         if self._over:
             raise invalid(spec, f"this sequence of '{spec.name}' is over: begin another")
         self._like = check(spec, inputs)
@@ -73,7 +78,7 @@ class BoundSequence(Generic[Answer]):
                 parameters=parameters,
                 headers=self._headers,
                 server=self.server,
-                timeout_s=timeout_s,
+                timeout_s=self._timeout_s,
                 request_id=request_id,
             )
             answer: Outputs = await self._model.counted(asked)

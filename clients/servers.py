@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from clients import direct
-from clients.errors import (
-    DeadlineExceeded,
-    InferenceError,
-    ModelNotReady,
-    Unreachable,
-    is_connection_failure,
-    is_silence,
-)
+from clients.errors import DeadlineExceeded, InferenceError, ModelNotReady, Unreachable
+from clients.failures import is_down, is_silence
 
 if TYPE_CHECKING:
     from clients.connection import Connection
@@ -48,7 +41,7 @@ class Server:
         self.channel = self._open(self.address)
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         # Requests and answers stay bytes here: the codec reads and writes them with fewer copies than protobuf does.
-        self.infer = direct.unary(self.channel, INFER_METHOD)
+        self.infer = self.channel.unary_unary(INFER_METHOD)
         self.stream = self.channel.unary_stream(STREAM_METHOD)
 
     def method(self, name: str) -> Callable[..., Any]:
@@ -86,9 +79,11 @@ class Rotation:
         """Take what a failed request says of its server; returns whether another one is to be asked instead."""
         if not isinstance(error, Unreachable | DeadlineExceeded):
             server.answered_s = time.monotonic()
-        # A server that drains after SIGTERM unloads its models first; another one has them.
-        moves = isinstance(error, ModelNotReady) and self.has_other(server)
-        if moves or (isinstance(error, Unreachable) and self.lone is None):
+        # A server that drains after SIGTERM unloads its models first; another one has them. So may one have a gRPC port
+        # or a valid certificate where this one has not.
+        never_ran = isinstance(error, ModelNotReady | Unreachable) and not error.may_have_run
+        moves = never_ran and self.has_other(server)
+        if moves or (isinstance(error, Unreachable) and error.transient and self.lone is None):
             self.mark(server, up=False)
         return moves
 
@@ -118,7 +113,7 @@ async def probe(connection: Connection[Any, Any, Any], server: Server) -> None:
     server.missed += 1
     if reply.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
         # It may answer, if only that health is not ours to ask.
-        rotation.mark(server, up=not is_connection_failure(reply))
+        rotation.mark(server, up=not is_down(reply))
     # A machine that is merely busy answers something: only complete silence counts.
     elif time.monotonic() - server.answered_s >= PROBE_TIMEOUT_S and rotation.has_other(server):
         rotation.mark(server, up=False)
@@ -136,4 +131,6 @@ class Cut(grpc.RpcError):  # type: ignore[misc]
         return self.status
 
     def details(self) -> str:
+        if self.status is grpc.StatusCode.CANCELLED:
+            return "Channel closed!"
         return f"the server answers nothing, not even {PROBES_MISSED} health checks"

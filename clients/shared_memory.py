@@ -90,7 +90,6 @@ class Pool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.owner = os.getpid()
         self._idle: dict[int, deque[Region]] = {}
         self._lent: set[Region] = set()
         self._retired: deque[Region] = deque()
@@ -103,8 +102,6 @@ class Pool:
         """
         size = size_class(byte_size)
         with self._lock:
-            if self.owner != os.getpid():  # forked: the regions are the parent's
-                self.owner, self._idle, self._lent, self._retired = os.getpid(), {}, set(), deque()
             if waiting := self._idle.get(size):
                 region = waiting.pop()
                 self._lent.add(region)
@@ -156,8 +153,6 @@ class Pool:
         with self._lock:
             self._retired.extend(self._lent)
             self._lent.clear()
-            if self.owner != os.getpid():
-                self._retired.clear()
         return self.retired()
 
 

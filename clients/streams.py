@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from tritonclient.grpc import service_pb2
 
-from clients import codec, errors
+from clients import codec
 from clients.codec import Outputs
+from clients.failures import from_rpc, from_text
 from clients.model import BoundModel
 from clients.options import Headers
 
@@ -63,11 +64,11 @@ class _Stream:
         self, model: BoundModel[Any, Any], request: bytes, timeout_s: float | None, headers: Headers | None
     ) -> None:
         client, self._spec = model.client, model.spec
-        self._timeout_s = client.timeout_s if timeout_s is None else timeout_s
-        server = client.rotation().pick()
-        self._address = server.address
+        timeout_s = client.within_s(timeout_s)
+        server, metadata = client.rotation().pick(), client.metadata(headers)
+        self._sent = client.sent(server, self._spec.name, timeout_s, metadata)
         # Not with the header triton_grpc_error, though it would give failures a status: Triton 2.51 dies of the first.
-        self._call = server.stream(request, timeout=self._timeout_s, metadata=client.metadata(headers))
+        self._call = server.stream(request, timeout=timeout_s, metadata=metadata)
 
     def parts(self) -> Iterator[Outputs]:
         with self._ending():
@@ -84,14 +85,12 @@ class _Stream:
         try:
             yield
         except grpc.RpcError as error:
-            raise errors.from_rpc(
-                error, model=self._spec.name, endpoint=self._address, timeout_s=self._timeout_s
-            ) from None
+            raise from_rpc(error, self._sent) from None
         finally:
             self._call.cancel()
 
     def _read(self, message: bytes) -> Outputs:
         part = service_pb2.ModelStreamInferResponse.FromString(message)
         if part.error_message:
-            raise errors.from_text(part.error_message, model=self._spec.name, endpoint=self._address)
+            raise from_text(part.error_message, self._sent)
         return codec.decode(self._spec, part.infer_response.SerializeToString())

@@ -6,15 +6,29 @@ failure or a kill at any moment leaves the repository as it was.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from export import added, draft, examples, prepare, recipe_file, recipes, refusals, signature, trial
-from export.brought import ONNX, SKLEARN, Brought, bring
-from export.errors import ContractError, PublishError
+from export import (
+    added,
+    agreement,
+    draft,
+    examples,
+    kept,
+    labels,
+    prepare,
+    recipes,
+    refusals,
+    signature,
+    trial,
+    user_code,
+)
+from export.brought import SKLEARN, Brought, bring
+from export.errors import ContractError, PublishError, RecipeError
 from export.exporter import ExportResult, export_model
 from export.plan import configured_tag
 from export.publish import hold, scratch
@@ -22,6 +36,9 @@ from export.recipe import Arrays, Progress, no_progress
 from export.recipe_file import EXAMPLE, FILE, NONE, InputRule, RecipeFile
 
 MAX_BATCH_SIZE = 8
+LONGEST_TRY_S = 30.0
+"""A function that takes longer is not called once more to see that what was kept of it suffices."""
+
 Verify = Callable[[added.Added, Path], None]
 
 
@@ -43,10 +60,12 @@ class Wish:
 
 @dataclass(frozen=True)
 class Addition:
-    """What was added: the export, what a person should know, and the time that one request took the source."""
+    """What was added: the export, what was kept of the source, what a person should know, and the time that one
+    request took the source."""
 
     exported: ExportResult
     recipe: added.Added
+    kept: kept.Kept
     notes: tuple[str, ...]
     max_batch_size: int
     latency_ms: float
@@ -75,8 +94,11 @@ def add(
         plan = trial.plan(brought, raw, room, wish.dims, batching=wish.max_batch_size > 0)
         on_progress("inspect", 1, 1)
         staged = room / "model_repository"
-        recipe = _draft(staged / name, folder, wish, brought, plan, raw, room)
+        (staged / name / "1").mkdir(parents=True)
+        source = kept.keep(wish.kind, wish.source, Path.cwd(), folder, staged / name, user_code.last_call())
+        recipe, notes = _draft(staged / name, folder, wish, brought, source, plan, raw, room)
         exported = export_model(recipe, staged, on_progress=on_progress)
+        tried = _try_kept(recipe, on_progress)
         if verify is not None:
             verify(recipe, staged)
         refusals.model_name(name, model_repository, recipes.reserved())  # it may have appeared meanwhile
@@ -87,14 +109,57 @@ def add(
     published = added.find(folder)
     assert published is not None
     limit = 0 if plan.batch == NONE else wish.max_batch_size
-    return Addition(replace(exported, folder=folder), published, plan.notes, limit, plan.latency_ms)
+    notes = (*plan.notes, *notes, *source.notes(folder), *tried)
+    return Addition(replace(exported, folder=folder), published, source, notes, limit, plan.latency_ms)
+
+
+def _try_kept(recipe: added.Added, on_progress: Progress) -> tuple[str, ...]:
+    """A note where a function does not run with what was kept of it alone, or takes too long to try."""
+    home, first = recipe.folder / kept.FOLDER, user_code.last_call()
+    if not home.is_dir() or not user_code.is_in(recipe.file.source, home):
+        return ()
+    if first.seconds > LONGEST_TRY_S:
+        return (
+            f"whether {recipe.file.source} runs with what was kept alone was not tried: it takes {first.seconds:.0f} s",
+        )
+    on_progress("try the kept source", 0, 1)
+    try:
+        with contextlib.chdir(home):  # which is imported from as well, so that nothing is found in the person's folder
+            user_code.call(recipe.file.source, home, f"--{recipe.file.kind}")
+    except RecipeError as error:
+        return (f"with what was kept alone, {error}: put what it lacks into source/, or bring it along",)
+    return ()
 
 
 def _loaded(wish: Wish) -> Brought:
     """The source, with the example that a person gave in place of its own."""
     example = added.read_example(wish.example) if wish.example is not None else None
     brought = bring(wish.kind, wish.source, Path.cwd())
-    return replace(brought, example=example) if example is not None else brought
+    if example is None:
+        return brought
+    if wish.kind == SKLEARN:
+        _check_rounding(brought, example)
+    return replace(brought, example=example)
+
+
+def _check_rounding(brought: Brought, example: Arrays) -> None:
+    """Refuse an example whose fractions the served types round so that the estimator, which takes them as they are,
+    answers otherwise."""
+    served = brought.example or {}
+    rounded = {
+        name: rows.astype(served[name].dtype if name in served else np.float32) if rows.dtype.kind == "f" else rows
+        for name, rows in example.items()
+    }
+    try:
+        given, asked = brought.predict(example), brought.predict(rounded)
+    except Exception:  # an example that does not fit, which the trial says
+        return
+    for name, answer in given.items():
+        if answer.dtype.kind == "f" and agreement.matching({name: asked[name]}, {name: answer}) < 1:
+            raise ContractError(
+                f"rounded to FP32, as it would be served, the example is answered otherwise (output '{name}'): let the "
+                "function return it as its example, which then chooses the types"
+            )
 
 
 def _check(raw: Path, wish: Wish, model_repository: Path) -> None:
@@ -107,17 +172,21 @@ def _check(raw: Path, wish: Wish, model_repository: Path) -> None:
 
 
 def _draft(
-    staged: Path, folder: Path, wish: Wish, brought: Brought, plan: trial.Plan, raw: Path, room: Path
-) -> added.Added:
-    """Write config.pbtxt, recipe.toml and the example into the staged model folder; returns its recipe."""
-    (staged / "1").mkdir(parents=True)
-    repository = folder.parent
-    local = wish.kind == ONNX or Path(wish.source).is_dir()
+    staged: Path,
+    folder: Path,
+    wish: Wish,
+    brought: Brought,
+    source: kept.Kept,
+    plan: trial.Plan,
+    raw: Path,
+    room: Path,
+) -> tuple[added.Added, tuple[str, ...]]:
+    """Write config.pbtxt, recipe.toml and the example into the staged model folder; returns its recipe, and notes."""
     made_up = brought.example is None
     file = RecipeFile(
         kind=wish.kind,
-        source=recipe_file.relative(Path(wish.source), folder, repository) if local else wish.source,
-        home=recipe_file.relative(Path.cwd(), folder, repository),
+        source=source.source,
+        home=source.home,
         batch=plan.batch,
         widened=plan.widened,
         tolerance=plan.tolerance,
@@ -125,6 +194,7 @@ def _draft(
         seed=examples.SEED,
         inputs=plan.rules if made_up else None,
         axes=plan.axes,
+        needs=source.needs,
     )
     (staged / FILE).write_text(file.text(folder.name), encoding="utf-8")
     if not made_up:
@@ -134,6 +204,7 @@ def _draft(
     recipe = added.find(staged, base=folder, brought=brought, written=graph)
     assert recipe is not None
     served, _ = signature.from_onnx(graph)
+    label_files, notes = labels.fitting(brought.labels, served, plan.batch != NONE)
     rules = plan.rules if made_up else _rules_of(plan)
     drafted = draft.Draft(
         name=folder.name,
@@ -141,11 +212,12 @@ def _draft(
         signature=served,
         rules=rules,
         max_batch_size=0 if plan.batch == NONE else wish.max_batch_size,
-        warmup_files=_warmup_files(staged / "warmup", plan.example),
+        warmup_files=_warmup_files(staged / "warmup", plan.example, rules),
         cpu_only=wish.kind == SKLEARN,
+        label_files=label_files,
     )
     (staged / "config.pbtxt").write_text(drafted.text(), encoding="utf-8")
-    return recipe
+    return recipe, notes
 
 
 def _rules_of(plan: trial.Plan) -> dict[str, InputRule]:
@@ -156,8 +228,9 @@ def _rules_of(plan: trial.Plan) -> dict[str, InputRule]:
     }
 
 
-def _warmup_files(folder: Path, example: Arrays) -> dict[str, str]:
-    """Write the first example request of inputs for which zero may be no value: texts, and whole numbers without it.
+def _warmup_files(folder: Path, example: Arrays, rules: Mapping[str, InputRule]) -> dict[str, str]:
+    """Write the first example request of inputs for which zeros may be no value: texts, masks, and whole numbers
+    without it.
 
     The bytes are those of a request: numbers as they are, texts each behind its length.
     """
@@ -167,7 +240,7 @@ def _warmup_files(folder: Path, example: Arrays) -> dict[str, str]:
         if row.dtype.kind == "U":
             texts = [text.encode() for text in row.ravel().tolist()]
             data = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-        elif row.dtype.kind in "iu" and not (rows == 0).any():
+        elif row.dtype.kind in "iu" and (rules[name].values.kind == "masks" or not (rows == 0).any()):
             data = row.tobytes()
         else:
             continue

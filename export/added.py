@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from math import isinf
 from pathlib import Path
 from typing import Any, ClassVar
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import numpy as np
 
+from export import agreement, kept, labels, onnx_data, prepare, user_code, values
 from export import brought as sources
-from export import onnx_data, prepare, values
 from export.brought import HF, KINDS, ONNX, SKLEARN, TORCH, Brought
 from export.errors import ExportError, RecipeError
 from export.measure import text
 from export.precision import FP16, INT8
-from export.recipe import Array, Arrays, Evaluation, Figure, Predict, Recipe, Reduced, Source, Tolerance, Weights
+from export.recipe import Array, Arrays, Evaluation, Figure, Predict, Recipe, Reduced, Source, Weights
 from export.recipe_file import EXAMPLE, FILE, NONE, RecipeFile, read
 
 SHOWN_NUMBERS = 6
@@ -26,8 +27,9 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     HF: ("torch", "transformers"),
     SKLEARN: ("scikit-learn", "skl2onnx"),
 }
-REDUCED_COSTS = {FP16: (20, 0.999), INT8: (100, 0.95)}
-"""By precision: how many times the FP32 tolerance outputs may differ by, and the smallest cosine with the source's."""
+REDUCED_COSTS = {FP16: (20, 0.999, 0.01), INT8: (100, 0.95, 0.05)}
+"""By precision: how many times the FP32 tolerance outputs may differ by, the smallest cosine with the source's, and the
+fraction of rows that may be answered otherwise."""
 
 CALIBRATED_ON = 8
 """Rows that INT8 needs at least to find its ranges on."""
@@ -49,14 +51,25 @@ class Added(Recipe):
 
     def resolve(self, weights: str | None) -> Weights:
         """The source that recipe.toml names, or another of its kind."""
-        source = self.source if weights is None else weights
-        found = sources.files(self.file.kind, source, self.home)
-        words = f"{self.file.kind} source '{self.file.source if weights is None else weights}'"
-        return Weights(words, found, Path(source), custom=weights is not None, explicit=weights is not None)
+        if weights is not None:
+            found = sources.files(self.file.kind, weights, self.home)
+            return Weights(f"{self.file.kind} source '{weights}'", found, Path(weights), custom=True, explicit=True)
+        own = self.folder / kept.FOLDER
+        if self.file.kind not in (ONNX, HF) and self.home == own:
+            found = kept.files(self.folder)
+        else:
+            try:
+                found = sources.files(self.file.kind, self.source, self.home)
+            except RecipeError as error:
+                raise RecipeError(f"{error}{self._looked()}") from error
+        return Weights(f"{self.file.kind} source '{self.file.source}'", found, Path(self.source))
 
     def load(self, weights: Weights) -> Source:
         source = str(weights.folder) if weights.custom else self.source
-        loaded = self.brought or sources.bring(self.file.kind, source, self.home)
+        try:
+            loaded = self.brought or sources.bring(self.file.kind, source, self.home)
+        except RecipeError as error:
+            raise RecipeError(f"{error}{self._needed()}") from error
         batched = self.file.batch != NONE
         evaluation = self.evaluation()
 
@@ -76,21 +89,20 @@ class Added(Recipe):
                 )
             return evaluation
 
-        return Source(_row_by_row(predict) if batched else predict, write_onnx, evaluation, calibration=calibration)
+        asked = _row_by_row(predict) if batched else predict
+        named = labels.contents(loaded.labels)
+        return Source(asked, write_onnx, evaluation, labels=named, calibration=calibration)
 
     def evaluation(self) -> Evaluation:
         """The requests of example.npz, or made-up ones, the same each time."""
         return Evaluation(self._requests(), batched=self.file.batch != NONE)
 
     def score(self, outputs: Arrays, evaluation: Evaluation, source: Arrays | None = None) -> dict[str, float]:
-        """The fraction of rows whose every output is the source's: texts and whole numbers equal, others as close as
-        recipe.toml's tolerance."""
+        """The fraction of rows that are answered as the source answers them: see `export.agreement`."""
         if source is None:
             return {}
-        rows = [_matching(outputs[name], wanted, self.tolerance.max_abs) for name, wanted in source.items()]
-        if len({len(each) for each in rows}) != 1:
-            return {"matching_rows": float(all(each.all() for each in rows))}
-        return {"matching_rows": float(np.logical_and.reduce(rows).mean())}
+        noise = self.tolerance.max_abs if isinf(self.tolerance.max_relative) else 0.0
+        return {"matching_rows": agreement.matching(outputs, source, noise=noise)}
 
     def interpret(self, outputs: Arrays, labels: Sequence[str] = ()) -> list[str]:
         """Each output in short: name, type, shape and first numbers."""
@@ -102,8 +114,9 @@ class Added(Recipe):
 
     @property
     def home(self) -> Path:
-        """The folder that the source's module is imported from."""
-        return Path(os.path.normpath(self.base / self.file.home))
+        """The folder that the source's module is imported from: the model's own, or what recipe.toml names."""
+        own = self.folder / kept.FOLDER
+        return own if user_code.is_in(self.file.source, own) else self._path(self.file.home)
 
     @property
     def base(self) -> Path:
@@ -112,11 +125,40 @@ class Added(Recipe):
 
     @property
     def source(self) -> str:
-        """The source with its path made absolute, where it is one."""
+        """The source with its path made absolute, where it is one; what lies in the model's own folder is preferred."""
         given = self.file.source
-        if self.file.kind == ONNX or (self.file.kind == HF and given.startswith((".", "/", "~"))):
-            return os.path.normpath(self.base / Path(given).expanduser())
-        return given
+        if self.file.kind not in (ONNX, HF):
+            return given
+        own = kept.place(self.folder, given)
+        if own.exists():
+            return str(own)
+        return str(self._path(given)) if self._is_path else given
+
+    @property
+    def _is_path(self) -> bool:
+        return self.file.kind == ONNX or (self.file.kind == HF and self.file.source.startswith((".", "/", "~")))
+
+    def _path(self, given: str) -> Path:
+        """A path of recipe.toml. While a model is added, what lies in its folder is not yet where it will be."""
+        path = Path(given).expanduser()
+        inside = Path(os.path.normpath(self.folder / path))
+        return inside if inside.is_relative_to(self.folder) else Path(os.path.normpath(self.base / path))
+
+    def _looked(self) -> str:
+        """Where a missing source was looked for, and where to put it."""
+        function = self.file.kind not in (ONNX, HF)
+        own = self.folder / kept.FOLDER if function else kept.place(self.folder, self.file.source)
+        named = self.file.home if function else self.file.source
+        places = [str(own)]
+        if (function or self._is_path) and self._path(named) != own:
+            places.append(
+                f"{self._path(named)}{' (of the machine it was added on)' if Path(named).is_absolute() else ''}"
+            )
+        return f" (looked in {' and '.join(places)}; put it into the first){self._needed()}"
+
+    def _needed(self) -> str:
+        """What recipe.toml says has to be brought along, behind an error that may be of its absence."""
+        return f"; {FILE} says that it needs {'; '.join(self.file.needs)}" if self.file.needs else ""
 
     def _requests(self) -> dict[str, Array]:
         if self.file.inputs is None:
@@ -144,8 +186,8 @@ def find(
         "packages": PACKAGES[file.kind],
         "axis_ranges": {name: {axis: (each,) for axis, each in axes.items()} for name, axes in file.axes.items()},
         "reduced": {
-            precision: Reduced(Tolerance(times * file.tolerance.max_abs, cosine), losses={"matching_rows": 1.0})
-            for precision, (times, cosine) in REDUCED_COSTS.items()
+            precision: Reduced(file.tolerance.times(times, cosine), losses={"matching_rows": lost})
+            for precision, (times, cosine, lost) in REDUCED_COSTS.items()
             if precision != INT8 or file.inputs is None
         },
         "folder": folder,
@@ -217,21 +259,6 @@ def _or_said(predict: Predict) -> Predict:
             ) from error
 
     return answer
-
-
-def _matching(given: Array, wanted: Array, limit: float) -> Array:
-    """Per row, whether two outputs agree."""
-    given, wanted = np.asarray(given), np.asarray(wanted)
-    if given.shape != wanted.shape:
-        return np.zeros(len(wanted), bool)
-    flat, expected = given.reshape(len(given), -1), wanted.reshape(len(wanted), -1)
-    if expected.dtype.kind in "OUS":
-        same = [[text(a) == text(b) for a, b in zip(*pair, strict=True)] for pair in zip(flat, expected, strict=True)]
-        return np.asarray(np.array(same, bool).all(axis=1))
-    if expected.dtype.kind == "f":
-        distance: Array = np.abs(flat.astype(np.float64) - expected.astype(np.float64))
-        return np.asarray((distance <= limit).all(axis=1))
-    return np.asarray((flat == expected).all(axis=1))
 
 
 def _in_short(name: str, array: Array) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.errors import RecipeError
+from export.labels import Labels
 from export.recipe import Arrays, Predict
 
 ONNX, TORCH, HF, SKLEARN = KINDS = ("onnx", "torch", "hf", "sklearn")
@@ -20,7 +21,7 @@ class Brought:
     `predict` takes whole tensors, as the source itself does. `raw(room)` gives the ONNX file of it, written into
     `room` where it does not exist yet; its open axes and outputs are the source's. `example` are real requests, named
     arrays of equal first axis. `sizes` and `longest` are, by symbol, the size that an open axis is asked at and the
-    largest it may have.
+    largest it may have. `labels` are, by output, the names of its classes.
     """
 
     description: str
@@ -30,6 +31,7 @@ class Brought:
     sizes: Mapping[str, int] = field(default_factory=dict)
     longest: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    labels: Labels = field(default_factory=dict)
 
 
 def bring(kind: str, source: str, home: Path) -> Brought:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -171,9 +170,9 @@ class Conversion:
 
 
 def _said(error: Exception) -> str:
-    """A converter's exception in one line, without where ONNX Runtime read the file from."""
+    """A converter's exception in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return re.sub(r"^.*Load model from \S+ failed:", "", lines[0])[:300]
+    return lines[0][:300]
 
 
 def _gone(*arguments: Any) -> Any:

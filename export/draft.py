@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from export.recipe_file import InputRule
 from export.signature import Signature, TensorSpec
@@ -17,7 +17,7 @@ INSTANCES, THREADS = 2, 1
 @dataclass(frozen=True)
 class Draft:
     """What a draft is made of: `max_batch_size` is 0 for a model without a batch axis; `warmup_files`
-    name the file of the warm-up folder for inputs that zeros may be no values of."""
+    name the file of the warm-up folder for inputs that zeros may be no values of, `label_files` those of outputs."""
 
     name: str
     summary: str
@@ -26,6 +26,7 @@ class Draft:
     max_batch_size: int
     warmup_files: Mapping[str, str]
     cpu_only: bool = False
+    label_files: Mapping[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
         """The file."""
@@ -60,6 +61,7 @@ class Draft:
                     f"    name: {quoted(spec.name)}",
                     f"    data_type: {spec.data_type}",
                     f"    {dims.ljust(30)} # {note}" if note else f"    {dims}",
+                    *self._labels(spec, kind),
                     "  }" + ("," if index < len(specs) - 1 else ""),
                 ]
             lines.append("]")
@@ -69,6 +71,10 @@ class Draft:
         if self.max_batch_size and index == 0:
             return "the batch axis is not written here"
         return "-1 is a length that may vary" if -1 in self._dims(spec) else ""
+
+    def _labels(self, spec: TensorSpec, kind: str) -> list[str]:
+        file = self.label_files.get(spec.name) if kind == "output" else None
+        return [f"    label_filename: {quoted(file)}"] if file else []
 
     def _queue(self) -> str:
         words = (

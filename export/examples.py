@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from export import graph_edit, values
+from export import axis_size, graph_edit, values
 from export.brought import Brought
 from export.errors import ContractError
 from export.profiles import AxisRange
@@ -17,6 +19,9 @@ from export.recipe_file import NONE, InputRule
 from export.signature import TRITON_TYPES
 
 SEED = 0
+SIZES = (16, 32, 8)
+"""What a message suggests for an axis: the first, or another where formulas of the axes would make no size of it."""
+
 LARGEST_REQUEST = 2**31 - 1
 """Bytes."""
 
@@ -25,7 +30,8 @@ class Examples:
     """What is known of the inputs of one graph. `dims` sizes the open axes, by symbol or as `input:axis`.
 
     A `candidate` is a way of batching, of `export.recipe_file`. `why_no_batch` completes the error about an axis
-    without a size, `notes` are sentences for a person.
+    without a size, `first_axis` is the size of a first axis that turned out to be no batch, `notes` are sentences for
+    a person.
     """
 
     def __init__(self, brought: Brought, model: Any, dims: Mapping[str, int]) -> None:
@@ -33,6 +39,7 @@ class Examples:
         self.model = model
         self.dims = dims
         self.why_no_batch = ""
+        self.first_axis: int | None = None
         self.notes: list[str] = []
 
     def rules(self, candidate: str) -> dict[str, InputRule]:
@@ -43,7 +50,7 @@ class Examples:
         from onnx import TensorProto
 
         found = {}
-        unsized: dict[str, tuple[str, int]] = {}
+        unsized: dict[tuple[str, int], str | None] = {}
         for value in graph_edit.inputs(self.model):
             kind = TRITON_TYPES[TensorProto.DataType.Name(value.type.tensor_type.elem_type)]
             sizes = []
@@ -51,8 +58,8 @@ class Examples:
                 if axis == 0 and candidate != NONE:
                     continue
                 size = declared if isinstance(declared, int) else self._size(value.name, axis, declared)
-                if size is None:
-                    unsized.setdefault(str(declared) if declared else f"{value.name}:{axis}", (value.name, axis))
+                if not size:
+                    unsized[value.name, axis] = None if declared is None else str(declared)
                 sizes.append(size or 1)
             found[value.name] = InputRule(kind, tuple(sizes), values.guess(self.model, value.name, kind))
         if unsized:
@@ -71,9 +78,11 @@ class Examples:
         if self.brought.example is None:
             return values.rows(_wanted(rules), row_count(rules), SEED)
         given = {name: self._given(name, rule.data_type) for name, rule in rules.items()}
-        if batched:
-            return given
-        return {name: rows[None] if rows.ndim == self._rank(name) else rows for name, rows in given.items()}
+        if unasked := [name for name in self.brought.example if name not in rules]:
+            raise ContractError(
+                f"the example has '{unasked[0]}', which the model does not take: it takes {', '.join(rules)}"
+            )
+        return {name: self._shaped(name, rows, batched) for name, rows in given.items()}
 
     def probes(self, rules: Mapping[str, InputRule], count: int) -> dict[str, Array]:
         """`count` rows that differ: the example's, filled up with made-up ones where it has fewer."""
@@ -101,32 +110,80 @@ class Examples:
                 raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes texts: give numpy.str_")
             return rows.astype(np.str_)
         wanted = values.NUMPY[data_type]
+        whole = rows.dtype.kind in "iu" and wanted.kind in "iuf"
+        if whole and not np.array_equal(rows.astype(wanted).astype(rows.dtype), rows):
+            raise ContractError(
+                f"the example of '{name}' is {rows.dtype}, with numbers that the input's {wanted} lacks: give others"
+            )
         if not np.can_cast(rows.dtype, wanted, "same_kind"):
             raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes {wanted}: convert it")
         return rows.astype(wanted)
 
-    def _rank(self, name: str) -> int:
-        return next(len(graph_edit.shape(value) or ()) for value in graph_edit.inputs(self.model) if value.name == name)
+    def _shaped(self, name: str, rows: Array, batched: bool) -> Array:
+        """One request a row, each of the graph's shape: axes of size 1 are added or taken away. Raises ContractError
+        where that is not enough."""
+        declared = self._declared(name)
+        if not batched and _fits(rows.shape, declared):
+            return rows[None]
+        wanted = declared[1:] if batched else declared
+        if _fits(rows.shape[1:], wanted):
+            return rows
+        sizes = [size for size in rows.shape[1:] if size != 1]
+        if _fits(sizes, [size for size in wanted if size != 1]):
+            filled = iter(sizes)
+            return rows.reshape(len(rows), *(1 if size == 1 else next(filled) for size in wanted))
+        shape = ", ".join(["rows", *(str(size or "any") for size in wanted)]) + ("" if wanted else ",")
+        raise ContractError(f"the example of '{name}' has shape {rows.shape}: give it shape ({shape})")
+
+    def _declared(self, name: str) -> graph_edit.Shape:
+        return next(graph_edit.shape(value) or () for value in graph_edit.inputs(self.model) if value.name == name)
 
     def _size(self, name: str, axis: int, symbol: str | None) -> int | None:
-        """How long an open axis is, where that is known."""
-        key = str(symbol) if symbol else f"{name}:{axis}"
+        """How long an open axis is, where that is known: by itself, or by the axes that its name is a formula of (0
+        where that makes no size)."""
+        given = self._given_size(name, axis, symbol)
+        return given if given is not None or symbol is None else axis_size.size(symbol, self._named_sizes())
+
+    def _given_size(self, name: str, axis: int, symbol: str | None) -> int | None:
+        words = (f"{name}:{axis}", *([symbol] if symbol else []))
         for known in (self.dims, self.brought.sizes):
-            for word in (f"{name}:{axis}", key):
+            for word in words:
                 if word in known:
                     return known[word]
         if name in (self.brought.example or {}):
             sizes = np.asarray((self.brought.example or {})[name]).shape
-            sizes = sizes[1:] if len(sizes) > self._rank(name) else sizes  # requests of a model without a batch axis
+            sizes = (
+                sizes[1:] if len(sizes) > len(self._declared(name)) else sizes
+            )  # requests of a model without a batch axis
             if axis < len(sizes):
                 return int(sizes[axis])
-        return None
+        return self.first_axis if axis == 0 else None
 
-    def _unsized(self, unsized: Mapping[str, tuple[str, int]], candidate: str) -> str:
-        name, axis = next(iter(unsized.values()))
+    def _named_sizes(self) -> dict[str, int]:
+        """The known sizes of open axes by name."""
+        found = {**self.brought.sizes, **self.dims}
+        for value in graph_edit.inputs(self.model):
+            for axis, symbol in enumerate(graph_edit.shape(value) or ()):
+                if isinstance(symbol, str) and (size := self._given_size(value.name, axis, symbol)) is not None:
+                    found.setdefault(symbol, size)
+        return found
+
+    def _unsized(self, unsized: Mapping[tuple[str, int], str | None], candidate: str) -> str:
+        (name, axis), symbol = next(iter(unsized.items()))
+        known = self._named_sizes()
+        missing: dict[str, None] = {}
+        for (each, index), word in unsized.items():
+            parts = axis_size.parts(word or "") - known.keys()
+            missing.update(dict.fromkeys(sorted(parts) or [word or f"{each}:{index}"]))
+        suggested = _sizes(list(missing), [word for word in unsized.values() if word], known)
+        options = " ".join(_option(key, size) for key, size in suggested.items())
         why = self.why_no_batch if axis == 0 and candidate == NONE else ""
-        more = f" (and {len(unsized) - 1} more)" if len(unsized) > 1 else ""
-        options = " ".join(f"--dim {key}=16" for key in unsized)
+        if symbol and axis_size.size(symbol, known) == 0:
+            given = ", ".join(f"{part}={known[part]}" for part in sorted(axis_size.parts(symbol)))
+            return (
+                f"axis {axis} of input '{name}' is {symbol}, which is no size with {given}; give it one with {options}"
+            )
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         axes = f"axis {axis} of input '{name}'{more} is open{why}"
         return f"{axes}; say how long it is in an example request, with {options}"
 
@@ -134,29 +191,55 @@ class Examples:
         """What an engine is built for on each open axis but the batch: from 1 to the longest known, or four times the
         example's size."""
         found: dict[str, dict[int, AxisRange]] = {}
+        known = self._named_sizes()
+        longest = {**{symbol: 4 * size for symbol, size in known.items()}, **self.brought.longest}
         for value in graph_edit.inputs(self.model):
-            for axis, size in enumerate(graph_edit.shape(value) or ()):
-                if isinstance(size, int) or (axis == 0 and candidate != NONE):
+            for axis, symbol in enumerate(graph_edit.shape(value) or ()):
+                if isinstance(symbol, int) or (axis == 0 and candidate != NONE):
                     continue
-                optimum = self._size(value.name, axis, size)
-                assert optimum is not None, "`rules` found it"
-                longest = self.brought.longest.get(str(size), 4 * optimum)
-                found.setdefault(value.name, {})[axis] = AxisRange(1, optimum, max(optimum, longest))
+                optimum = self._size(value.name, axis, symbol)
+                assert optimum, "`rules` found it"
+                formula = symbol if symbol and self._given_size(value.name, axis, symbol) is None else ""
+                least = axis_size.size(formula, dict.fromkeys(known, 1)) or 1
+                most = axis_size.size(formula, longest) if formula else longest.get(symbol or "", 4 * optimum)
+                found.setdefault(value.name, {})[axis] = AxisRange(
+                    min(least, optimum), optimum, max(most or 0, optimum)
+                )
         return found
 
 
 def unknown_dims(model: Any, dims: Mapping[str, int]) -> str | None:
     """A sentence about the first `--dim` that no axis of the inputs goes by; None where each fits one."""
-    open_axes = []
+    open_axes: list[str] = []
     for value in graph_edit.inputs(model):
         for axis, size in enumerate(graph_edit.shape(value) or ()):
             if not isinstance(size, int):
-                open_axes += [str(size)] * bool(size) + [f"{value.name}:{axis}"]
+                open_axes += [*([size, *sorted(axis_size.parts(size))] if size else []), f"{value.name}:{axis}"]
     for name in dims:
         if name not in open_axes:
             known = ", ".join(dict.fromkeys(open_axes)) or "none"
             return f"--dim {name}={dims[name]}: no input has an open axis of that name (open are: {known})"
     return None
+
+
+def _sizes(names: Sequence[str], symbols: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
+    """Sizes for the named axes of which every formula among `symbols` makes one, too."""
+    for sizes in itertools.islice(itertools.product(SIZES, repeat=len(names)), 1000):
+        chosen = dict(zip(names, sizes, strict=True))
+        if all(word in chosen or axis_size.size(word, {**known, **chosen}) != 0 for word in symbols):
+            return chosen
+    return dict.fromkeys(names, SIZES[0])
+
+
+def _option(name: str, size: int) -> str:
+    """A `--dim` as a shell takes it."""
+    return f"--dim{'=' if name.startswith('-') else ' '}{shlex.quote(f'{name}={size}')}"
+
+
+def _fits(sizes: Sequence[int], declared: Sequence[int | str | None]) -> bool:
+    return len(sizes) == len(declared) and all(
+        have == size or not isinstance(size, int) for have, size in zip(sizes, declared, strict=True)
+    )
 
 
 def _wanted(rules: Mapping[str, InputRule]) -> dict[str, tuple[str, tuple[int, ...], values.Values]]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from export import batch_axis, contract, engine_record, manifest, onnx_data, onnx_stream, rewrite, signature
 from export import config as configs
-from export import contract, engine_record, manifest, onnx_data, rewrite, signature
 from export.convert import Conversion, load
 from export.errors import ConfigError, ContractError, ExportError
 from export.manifest import Manifest
@@ -21,7 +21,7 @@ from export.recipe import Progress, Recipe, Weights, no_progress
 BUILD = 1
 """The exporter's build number: raise it when a change in this package changes the files of an export."""
 
-ARTEFACT, REFERENCE, LABELS = "1/model.onnx", "1/reference.npz", "labels.txt"
+ARTEFACT, REFERENCE = "1/model.onnx", "1/reference.npz"
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,7 @@ def _build(
     conversion = Conversion(recipe, load(recipe, weights, on_progress), room, on_progress)
     shape, versions = signature.from_onnx(conversion.full_path)
     files, notes = _fit_configs(folder, shape, weights, room, was_custom=was_custom)
+    _check_batch(folder, conversion.full_path)
     full = conversion.full
     conversion.passes(full, FP32)
     stations = {"source": conversion.at_source, "onnx": full.measured}
@@ -171,16 +172,28 @@ def _build(
     files[ARTEFACT] = judged.path
     files |= {f"{VERSION}/{name}": path for name, path in onnx_data.files(judged.path).items()}
     source = conversion.source
-    if source.labels and _labels_named(folder):
-        files[LABELS] = room / LABELS
-        files[LABELS].write_text("\n".join(source.labels) + "\n", encoding="utf-8")
-        kept = folder / LABELS
-        if weights.custom and not (kept.is_file() and kept.read_bytes() == files[LABELS].read_bytes()):
-            notes = (*notes, f"{recipe.name}/{LABELS}: {len(source.labels)} labels of {weights.description}")
+    for name in source.labels.keys() & _label_files(folder):
+        files[name] = room / name
+        files[name].write_text("\n".join(source.labels[name]) + "\n", encoding="utf-8", newline="")
+        kept = folder / name
+        if weights.custom and not (kept.is_file() and kept.read_bytes() == files[name].read_bytes()):
+            notes = (*notes, f"{recipe.name}/{name}: {len(source.labels[name])} labels of {weights.description}")
     files[REFERENCE] = room / REFERENCE
     conversion.reference.write(files[REFERENCE])
     assets = {name: _write_assets(room / "assets" / name, each) for name, each in source.assets.items()}
     return _Built(files, assets, shape, versions, stations, judged.reduction, notes)
+
+
+def _check_batch(folder: Path, graph: Path) -> None:
+    """Raise ContractError for a graph that does not answer row by row where a configuration batches."""
+    batching = [path for path in configs.config_paths(folder) if configs.load(path).message.max_batch_size > 0]
+    if not batching:
+        return
+    for obstacle in batch_axis.obstacles(onnx_stream.read_without_weights(graph, keep_bytes=onnx_stream.LARGE)):
+        raise ContractError(
+            f"{folder.name}/{batching[0].name} batches requests, but {obstacle}: write max_batch_size: 0 with whole "
+            "shapes in dims, or export a graph that answers row by row"
+        )
 
 
 def _check_same(full: signature.Signature, reduced: signature.Signature, precision: str) -> None:
@@ -261,10 +274,10 @@ def _write_assets(room: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
     return paths
 
 
-def _labels_named(folder: Path) -> bool:
-    """Whether config.pbtxt gives an output its labels from labels.txt."""
+def _label_files(folder: Path) -> set[str]:
+    """The files that config.pbtxt gives outputs their labels from."""
     message = configs.load(folder / "config.pbtxt").message
-    return any(output.label_filename == LABELS for output in message.output)
+    return {output.label_filename for output in message.output if output.label_filename}
 
 
 def _is_artefact(name: str) -> bool:

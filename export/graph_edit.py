@@ -3,8 +3,11 @@ for every tensor. The operators stay as they are."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from export.refusals import nodes
 
@@ -28,9 +31,14 @@ def shape(value: Any) -> Shape | None:
     if not tensor.HasField("shape"):
         return None
     return tuple(
-        int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param or None
+        int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else _symbol(dim.dim_param)
         for dim in tensor.shape.dim
     )
+
+
+def _symbol(name: str) -> str | None:
+    """An axis's name; what exporters write for an axis without one is none: `?`, `-1`, `None`."""
+    return name if re.search(r"[^\W_]", name) and name not in ("-1", "0", "None") else None
 
 
 def set_shape(value: Any, sizes: Sequence[int | str | None]) -> None:
@@ -57,6 +65,28 @@ def drop_weight_inputs(model: Any) -> int:
     return dropped
 
 
+def make_outputs(model: Any) -> None:
+    """Let a node make each output that is a weight of the graph: edits and converters look for one."""
+    from onnx import helper
+
+    weights = {tensor.name: (tensor.data_type, tensor.dims) for tensor in model.graph.initializer}
+    for value in model.graph.output:
+        if value.name in weights:  # whose type nobody has held to the declared one so far
+            value.CopyFrom(helper.make_tensor_value_info(value.name, *weights[value.name]))
+            inner = _unused(model, f"{value.name}_weight")
+            _rename(model.graph, value.name, inner)
+            model.graph.node.append(helper.make_node("Identity", [inner], [value.name], name=inner))
+
+
+def fixed_outputs(model: Any) -> list[str]:
+    """The outputs that depend on no input."""
+    flowing = {value.name for value in inputs(model)}
+    for node in model.graph.node:
+        if flowing & _used(node):
+            flowing.update(node.output)
+    return [value.name for value in model.graph.output if value.name not in flowing]
+
+
 def open_batch(model: Any) -> None:
     """Open the first axis of every input, which is 1, and let the reshapes on the way keep it.
 
@@ -66,15 +96,15 @@ def open_batch(model: Any) -> None:
     from onnx import helper
 
     known = _sizes(model)
-    constants = _constants(model)
+    known_constants = constants(model)
     flowing = {value.name for value in inputs(model)}
     for node in model.graph.node:
         if not flowing & set(node.input):
             continue
         flowing.update(node.output)
-        if node.op_type != "Reshape" or node.input[1] not in constants:
+        if node.op_type != "Reshape" or node.input[1] not in known_constants:
             continue
-        target = list(constants[node.input[1]])
+        target = list(known_constants[node.input[1]])
         if not target or target[0] != 1:
             continue
         copies = not any(attribute.name == "allowzero" and attribute.i for attribute in node.attribute)
@@ -128,9 +158,6 @@ def widen(model: Any, names: Collection[str], batched: bool) -> None:
         if value.name in names:
             inner, constant = _unused(model, f"{value.name}_flat"), _unused(model, f"{value.name}_shape")
             _rename(model.graph, value.name, inner)
-            for tensor in model.graph.initializer:
-                if tensor.name == value.name:
-                    tensor.name = inner
             model.graph.initializer.append(helper.make_tensor(constant, 7, [len(target)], target))
             behind.append(helper.make_node("Reshape", [inner, constant], [value.name], name=inner))
             set_shape(value, sizes)
@@ -159,14 +186,86 @@ def rename_outputs(model: Any, names: Mapping[str, str]) -> None:
         if new in taken:
             aside = _unused(model, f"{new}_inner")
             _rename(model.graph, new, aside)
-            for tensor in model.graph.initializer:
-                if tensor.name == new:
-                    tensor.name = aside
         _rename(model.graph, old, new)
         for value in model.graph.output:
             if value.name == old:
                 value.name = new
     del model.graph.value_info[:]
+
+
+def rename_inputs(model: Any, names: Mapping[str, str]) -> None:
+    """Give inputs other names, which no inner value has."""
+    aside = {old: _unused(model, f"{old}_renamed") for old, new in names.items() if old != new}
+    for step in (aside, {aside[old]: names[old] for old in aside}):  # a new name may be another's old one
+        for old, new in step.items():
+            _rename(model.graph, old, new)
+            for value in model.graph.input:
+                if value.name == old:
+                    value.name = new
+
+
+def split_input(model: Any, names: Sequence[str]) -> None:
+    """Let the one input [batch, width] come as its columns, each [batch, 1]; inner values of their names get others."""
+    from onnx import helper
+
+    table = model.graph.input[0]
+    inner = _unused(model, f"{table.name}_table")
+    for name in {name for node in nodes(model.graph) for name in node.output} & set(names):
+        aside = _unused(model, f"{name}_inner")
+        _rename(model.graph, name, aside)
+        for value in model.graph.output:
+            if value.name == name:
+                value.name = aside
+    _rename(model.graph, table.name, inner)
+    element = table.type.tensor_type.elem_type
+    del model.graph.input[:]
+    model.graph.input.extend(helper.make_tensor_value_info(name, element, (BATCH, 1)) for name in names)
+    nodes_behind = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([helper.make_node("Concat", names, [inner], name=inner, axis=1), *nodes_behind])
+
+
+def cast_inputs(model: Any, types: Mapping[str, int]) -> None:
+    """Let inputs come as other ONNX element types."""
+    from onnx import helper
+
+    before = []
+    for value in model.graph.input:
+        tensor = value.type.tensor_type
+        if types.get(value.name, tensor.elem_type) != tensor.elem_type:
+            inner = _unused(model, f"{value.name}_cast")
+            _rename(model.graph, value.name, inner)
+            before.append(helper.make_node("Cast", [value.name], [inner], name=inner, to=tensor.elem_type))
+            tensor.elem_type = types[value.name]
+    ordered = [*before, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)
+
+
+def cast_outputs(model: Any, element: int, other: int) -> None:
+    """Give outputs that are declared as one ONNX element type as another."""
+    from onnx import helper
+
+    for value in model.graph.output:
+        if value.type.tensor_type.elem_type == element:
+            inner = _unused(model, f"{value.name}_uncast")
+            _rename(model.graph, value.name, inner)
+            model.graph.node.append(helper.make_node("Cast", [inner], [value.name], name=inner, to=other))
+            value.type.tensor_type.elem_type = other
+    del model.graph.value_info[:]
+
+
+def take_columns(model: Any, columns: Mapping[str, int]) -> None:
+    """Leave one column of outputs [batch, width], as [batch, 1]."""
+    from onnx import helper
+
+    for value in model.graph.output:
+        if value.name in columns:
+            inner, index = _unused(model, f"{value.name}_whole"), _unused(model, f"{value.name}_column")
+            _rename(model.graph, value.name, inner)
+            model.graph.initializer.append(helper.make_tensor(index, 7, [1], [columns[value.name]]))
+            model.graph.node.append(helper.make_node("Gather", [inner, index], [value.name], name=inner, axis=1))
+            set_shape(value, (BATCH, 1))
 
 
 def taps(model: Any, count: int) -> list[str]:
@@ -211,19 +310,39 @@ def inferred_shapes(model: Any) -> dict[str, Shape]:
     return {value.name: found.get(value.name, ()) for value in model.graph.output}
 
 
-def _constants(model: Any) -> dict[str, list[int]]:
-    """Small integer tensors by name: initializers and Constant nodes."""
-    from onnx import numpy_helper
+def _used(node: Any) -> set[str]:
+    """The values that a node uses, in the graphs inside it, too."""
+    used = set(node.input)
+    for attribute in node.attribute:
+        for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+            used.update(name for each in nodes(inner) for name in each.input)
+            used.update(value.name for value in inner.output)
+    return used
 
-    found = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            found[node.output[0]] = node.attribute[0].t
-    return {
-        name: [int(number) for number in numpy_helper.to_array(tensor).ravel()]
-        for name, tensor in found.items()
-        if tensor.data_type == 7 and len(tensor.dims) == 1 and tensor.data_location != tensor.EXTERNAL
+
+def constants(model: Any) -> dict[str, list[int]]:
+    """Small integer tensors of at most one axis by name: initializers and Constant nodes."""
+    from onnx import helper, numpy_helper
+
+    found = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in model.graph.initializer
+        if _small_integers(tensor) and (tensor.raw_data or tensor.int64_data or tensor.int32_data)
     }
+    for node in model.graph.node:
+        if node.op_type != "Constant" or not node.attribute:
+            continue
+        value = helper.get_attribute_value(node.attribute[0])
+        if node.attribute[0].name in ("value_int", "value_ints"):
+            found[node.output[0]] = np.array(value)
+        elif node.attribute[0].name == "value" and _small_integers(value):
+            found[node.output[0]] = numpy_helper.to_array(value)
+    return {name: [int(number) for number in array.ravel()] for name, array in found.items()}
+
+
+def _small_integers(tensor: Any) -> bool:
+    whole = tensor.data_type in (6, 7)  # INT32, INT64
+    return whole and len(tensor.dims) <= 1 and tensor.data_location != tensor.EXTERNAL
 
 
 def _unused(model: Any, wish: str) -> str:
@@ -237,7 +356,10 @@ def _unused(model: Any, wish: str) -> str:
 
 
 def _rename(graph: Any, old: str, new: str) -> None:
-    """Rename a value wherever nodes make or use it, in inner graphs too; the graph's own lists stay."""
+    """Rename a weight, or a value wherever nodes make or use it, in inner graphs too; inputs and outputs stay."""
+    for tensor in graph.initializer:
+        if tensor.name == old:
+            tensor.name = new
     for node in nodes(graph):
         for names in (node.input, node.output):
             for index, name in enumerate(names):

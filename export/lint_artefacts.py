@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from export import contract, int8_form, lint_engine, recipes, signature
+from export import contract, int8_form, lint_batch, lint_engine, recipes, signature
 from export.errors import ContractError, ExportError
 from export.finding import Finding, Findings, Subject
 from export.manifest import FILE as MANIFEST
@@ -60,6 +61,8 @@ def check_folder(folder: Path, subjects: Sequence[Subject], triton_tag: str | No
                 _export(manifest.of or folder.name, force=True, folder=folder),
             )
     yield from _graph(folder, subjects, manifest)
+    for version in _versions(folder)[-1:]:
+        yield from lint_batch.check_folder(version, subjects)
     yield from _int8(folder, subjects)
     yield from lint_engine.check_folder(folder, triton_tag)
     yield from _companion(folder, manifest)
@@ -97,13 +100,32 @@ def _labels(subject: Subject) -> Findings:
         if not path.is_file():
             yield subject.error(field, f"{output.label_filename} is missing", _export(subject.folder.name))
             continue
-        lines = len(path.read_text(encoding="utf-8").splitlines())
+        content = path.read_bytes()
+        if found := _beside_labels(content):
+            yield subject.error(
+                field,
+                f"{output.label_filename} {found}, which Triton takes for a part of a label",
+                "save it as UTF-8 without a byte-order mark, with \\n at the end of each line",
+            )
+        lines = len(content.removesuffix(b"\n").split(b"\n"))  # as Triton reads it
         if -1 not in output.dims and lines != prod(output.dims):
             yield subject.error(
                 field,
                 f"{output.label_filename} has {lines} lines, output '{output.name}' has dims {list(output.dims)}",
                 "write one label a line for each number of the output",
             )
+
+
+def _beside_labels(content: bytes) -> str:
+    """What a file of labels holds that is none; empty where it is as it should be."""
+    if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "begins with a byte-order mark"
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if b"\r" in line:
+            return f"line {number} has a carriage return"
+        if "\N{REPLACEMENT CHARACTER}" in line.decode(errors="replace"):
+            return f"line {number} is not UTF-8"
+    return ""
 
 
 def _graph(folder: Path, subjects: Sequence[Subject], manifest: Manifest | None) -> Findings:

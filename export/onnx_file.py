@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -121,7 +122,8 @@ def session(model: Path | bytes, *, threads: int = 0) -> Predict:
         running = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         name = "the graph" if isinstance(model, bytes) else model.name
-        raise NotLoadedError(f"ONNX Runtime cannot load {name}: {error}") from error
+        words = re.sub(r"^.*Load model from .*? failed: *", "", " ".join(str(error).split()))  # its path is of scratch
+        raise NotLoadedError(f"ONNX Runtime cannot load {name}: {words}") from error
     names = [output.name for output in running.get_outputs()]
 
     def predict(arrays: Arrays) -> dict[str, Array]:

@@ -44,6 +44,7 @@ def write(raw: Path, batch: str, widened: tuple[str, ...], example: Arrays, path
 
 def edit(model: Any, batch: str, widened: tuple[str, ...]) -> None:
     """The edits of a plan, in place."""
+    graph_edit.make_outputs(model)
     if batch == OPENED:
         graph_edit.open_batch(model)
     elif batch == OWN:

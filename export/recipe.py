@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,6 +51,11 @@ class Tolerance:
 
     max_abs: float
     min_cosine: float
+    max_relative: float = inf
+
+    def times(self, factor: float, min_cosine: float) -> Tolerance:
+        """The tolerance of a coarser arithmetic."""
+        return Tolerance(factor * self.max_abs, min_cosine, factor * self.max_relative)
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,7 @@ class Weights:
 class Source:
     """A loaded model: the source station, how it becomes ONNX, and what it is judged on.
 
+    `labels` are class names by label file, written where config.pbtxt names that file.
     `assets` are the files of companion models in the repository, as {model: {path in its folder: content}}.
     `calibration` gives the rows that INT8 finds its ranges on, of a bundled model none that is in `evaluation`.
     `module` is the torch module that `predict` runs, where there is one: its parameters are the inputs, by name.
@@ -145,7 +152,7 @@ class Source:
     predict: Predict
     write_onnx: Callable[[Path], None]
     evaluation: Evaluation
-    labels: tuple[str, ...] = ()
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     assets: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     calibration: Callable[[], Evaluation] | None = None
     module: Any = None

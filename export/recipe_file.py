@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -35,7 +36,8 @@ class RecipeFile:
     """The content of recipe.toml.
 
     `source` is a path, a hub id or `package.module:function` (see `export.brought`); `home` is the folder to import
-    from. `widened` are tensors given an axis of size 1. `inputs` is None where example.npz holds real requests.
+    from. `needs` says what has to be brought along to another machine (see `export.kept`).
+    `widened` are tensors given an axis of size 1. `inputs` is None where example.npz holds real requests.
     `axes` gives an engine the range of each open axis but the batch, by input.
     """
 
@@ -49,6 +51,7 @@ class RecipeFile:
     seed: int
     inputs: Mapping[str, InputRule] | None
     axes: Mapping[str, Mapping[int, AxisRange]]
+    needs: tuple[str, ...] = ()
 
     def text(self, name: str) -> str:
         """The file, with a comment for whoever edits it."""
@@ -61,10 +64,12 @@ class RecipeFile:
             f"from = {_quoted(self.source)}",
         ]
         if self.kind not in (ONNX, HF):
-            lines += [
-                f"home = {_quoted(self.home)}",
-                "# Only the module's own file is watched for changes: after others, use --force.",
-            ]
+            lines.append(f"home = {_quoted(self.home)}")
+        lines.append("# What lies in source/ is used before anything else. For a new version, replace the files there.")
+        if self.needs:
+            lines += ["# Not in source/, and needed on every machine that exports this model:", "needs = ["]
+            lines += [f"  {_quoted(need)}," for need in self.needs]
+            lines.append("]")
         lines += [
             "",
             "[graph]",
@@ -77,6 +82,7 @@ class RecipeFile:
             "[tolerance]                # of every station's outputs, against the source's",
             f"max_abs = {self.tolerance.max_abs!r}",
             f"min_cosine = {self.tolerance.min_cosine!r}",
+            f"max_relative = {self.tolerance.max_relative!r}     # of each output's largest number",
             "",
             "[example]",
         ]
@@ -125,7 +131,11 @@ def read(folder: Path) -> RecipeFile:
             home=str(source.get("home", ".")),
             batch=batch,
             widened=tuple(graph.get("widened", ())),
-            tolerance=Tolerance(float(tolerance["max_abs"]), float(tolerance["min_cosine"])),
+            tolerance=Tolerance(
+                float(tolerance["max_abs"]),
+                float(tolerance["min_cosine"]),
+                float(tolerance.get("max_relative", math.inf)),
+            ),
             rows=max(1, int(example.get("rows", 1))),
             seed=int(example.get("seed", 0)),
             inputs=made_up,
@@ -133,6 +143,7 @@ def read(folder: Path) -> RecipeFile:
                 key: {int(axis): AxisRange(*map(int, each)) for axis, each in ranges.items()}
                 for key, ranges in record.get("axes", {}).items()
             },
+            needs=tuple(str(need) for need in source.get("needs", ())),
         )
     except KeyError as error:
         raise RecipeError(f"{folder.name}/{FILE} lacks the key {error}: see docs/adding-your-model.md") from None
@@ -151,7 +162,7 @@ def relative(path: Path, folder: Path, model_repository: Path) -> str:
 
 def _rule(record: Mapping[str, Any]) -> InputRule:
     values = Values(
-        _one_of(record["values"], ("normal", "integers", "booleans", "texts")),
+        _one_of(record["values"], ("normal", "integers", "booleans", "texts", "masks")),
         int(record.get("low", 0)),
         int(record.get("high", 1)),
         tuple(str(text) for text in record.get("texts", ())),

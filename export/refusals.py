@@ -194,8 +194,8 @@ def _tensor(value: Any, kind: str) -> None:
         words = "sequence of maps"
     article = "an" if words[0] in "aeiou" else "a"
     remedy = (
-        "that is scikit-learn's ZipMap: convert with "
-        "convert_sklearn(model, ..., options={id(model): {'zipmap': False}})"
+        "convert the model so that it gives tensors (zipmap=False of onnxmltools, "
+        "options={id(model): {'zipmap': False}} of skl2onnx)"
         if "map" in words
         else "let the graph take and give tensors"
     )

@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export import refusals
+from export import hf_processor, refusals
 from export.brought import Brought
 from export.errors import RecipeError
+from export.hf_processor import PIXELS, TEXT
 from export.models import weights as weight_files
 from export.onnx_file import quiet
 from export.recipe import Weights
-from export.source_torch import Traced
+from export.source_torch import Axes, Traced
 
 TOKENS = "tokens"
 EXAMPLE_TOKENS = 32
-TEXT = ("input_ids", "attention_mask", "token_type_ids")
+ASKED_BESIDE = ("output_hidden_states", "output_attentions", "use_cache", "use_mems_eval")
+"""Settings that add a tensor of each layer to the answer."""
+
+_NO_DATA = (
+    r"self|kwargs|.*labels?|.*_positions?|(output|return|use)_.*|.*(inputs|image)_embeds|encoder_.*|past_key_values|mems|"
+    r"(decoder_)?position_ids|.*head_mask|cache_position|logits_to_keep|interpolate_pos_encoding|bool_masked_pos"
+)
+NO_DATA = {True: re.compile(_NO_DATA), False: re.compile(_NO_DATA + "|attention_mask")}
+"""Arguments of forward() that no processor gives: targets, switches, and what the model else makes itself. By whether
+the model takes text."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Example tensors of two rows, the axes to open beside the batch, their sizes and the longest they may be, and the
+    arguments of forward() that carry data and are not among them."""
+
+    example: Mapping[str, Any]
+    axes: Axes
+    sizes: Mapping[str, int]
+    longest: Mapping[str, int]
+    left_out: Sequence[str]
 
 
 def find(source: str) -> Weights:
@@ -54,13 +78,42 @@ def _load(source: str) -> Brought:
             "transformers would make them up: save the trained model again with save_pretrained()"
         )
     network.eval()
-    example, axes, sizes, longest = _inputs(network, folder)
-    traced = Traced(network, example, axes, call=_call)
-    description = f"{cls.__name__} from {weights.description}"
-    return traced.brought(description, notes=_left_out(folder), sizes=sizes, longest=longest, made_up=True)
+    plain = [name for name in ASKED_BESIDE if getattr(network.config, name, False)]
+    for name in plain:
+        setattr(network.config, name, False)
+    main, kind = network.main_input_name, network.config.model_type
+    inputs = _inputs(network, hf_processor.given(folder, kind, main), folder)
+    shape = tuple(inputs.example[main].shape[1:])
+    notes = [*_behind(folder), hf_processor.not_added(folder, source, main, shape)]
+    if inputs.left_out:
+        notes.append(
+            f"{cls.__name__} also takes {', '.join(inputs.left_out)}, which the served model does not: it answers as "
+            "without them; to serve them, add a function that returns (module, example) with --torch"
+        )
+    if beside := [name for name in plain if name.startswith("output_")]:
+        notes.append(f"config.json has {', '.join(beside)}: these outputs are not served")
+    if getattr(network.config, "problem_type", None) == "multi_label_classification":
+        notes.append(
+            "a text or picture may have several labels: the sigmoid of each number of 'logits' is its probability"
+        )
+    traced = Traced(network, inputs.example, inputs.axes, call=_call)
+    try:
+        return traced.brought(
+            f"{cls.__name__} from {weights.description}",
+            notes=tuple(notes),
+            sizes=inputs.sizes,
+            longest=inputs.longest,
+            labels=_class_names(network.config, cls.__name__),
+            made_up=True,
+        )
+    except RecipeError as error:
+        if not inputs.left_out:
+            raise
+        words = f"an example without {', '.join(inputs.left_out)}"
+        raise RecipeError(str(error).replace("its example", words)) from error
 
 
-def _left_out(folder: Path) -> tuple[str, ...]:
+def _behind(folder: Path) -> tuple[str, ...]:
     """A sentence about what sentence-transformers puts behind the transformers model, if it does."""
     try:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
@@ -99,65 +152,46 @@ def _architecture(folder: Path) -> Any:
     return cls
 
 
-def _inputs(
-    network: Any, folder: Path
-) -> tuple[dict[str, Any], dict[str, dict[int, str]], dict[str, int], dict[str, int]]:
-    """Example tensors of two rows, the axes to open beside the batch, and the sizes of those."""
+def _inputs(network: Any, given: tuple[str, ...], folder: Path) -> Inputs:
+    """What the architecture takes and the folder's processor gives, of two rows."""
     import torch
 
-    config = network.config
-    main = network.main_input_name
+    config, main = network.config, network.main_input_name
+    taken = inspect.signature(network.forward).parameters
+    known = TEXT if main in TEXT else PIXELS
+    idle = ("token_type_ids",) if int(getattr(config, "type_vocab_size", 2)) < 2 else ()  # tells nothing apart
+    names = [name for name in known if name == main or (name in taken and name in given and name not in idle)]
+    silent = NO_DATA[main in TEXT]
+    left_out = [
+        name for name in taken if name not in names and (name in given or not (name in idle or silent.fullmatch(name)))
+    ]
     if main == "input_ids":
-        taken = inspect.signature(network.forward).parameters
-        wanted = _json(folder / "tokenizer_config.json").get("model_input_names") or TEXT[:2]
-        names = [name for name in TEXT if name in taken and name in ("input_ids", *wanted)]
         tokens = torch.ones(2, 12, dtype=torch.int64)
         example = {name: torch.zeros_like(tokens) if name == "token_type_ids" else tokens.clone() for name in names}
-        longest = _longest(config, folder)
+        longest = hf_processor.longest(config, folder)
         axes = {name: {1: TOKENS} for name in names}
-        return example, axes, {TOKENS: min(EXAMPLE_TOKENS, longest)}, {TOKENS: longest}
+        return Inputs(example, axes, {TOKENS: min(EXAMPLE_TOKENS, longest)}, {TOKENS: longest}, left_out)
     if main == "pixel_values":
-        height, width = _picture(config, folder)
-        channels = int(getattr(config, "num_channels", 3))
-        return {main: torch.zeros(2, channels, height, width)}, {}, {}, {}
+        height, width = hf_processor.picture(config, folder)
+        shapes = {main: (2, int(getattr(config, "num_channels", 3)), height, width), "pixel_mask": (2, height, width)}
+        example = {name: torch.ones(shapes[name], dtype=None if name == main else torch.int64) for name in names}
+        return Inputs(example, {}, {}, {}, left_out)
     raise RecipeError(
         f"{type(network).__name__} takes '{main}', and Fathom knows the shapes of input_ids and pixel_values "
         "only: write a function that returns (module, example) and add it with --torch package.module:function"
     )
 
 
-def _longest(config: Any, folder: Path) -> int:
-    """The most tokens a text may have: the tokenizer's limit, else the positions less the padding's offset."""
-    limit = _json(folder / "tokenizer_config.json").get("model_max_length")
-    positions = int(getattr(config, "max_position_embeddings", 512) or 512)
-    offset = 2 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer") else 0
-    return int(limit) if isinstance(limit, int | float) and 0 < limit <= positions else max(1, positions - offset)
-
-
-def _picture(config: Any, folder: Path) -> tuple[int, int]:
-    """Height and width of the pictures the network was trained on."""
-    size = getattr(config, "image_size", None)
-    if size is None:
-        rule = _json(folder / "preprocessor_config.json")
-        size = rule.get("crop_size") if rule.get("do_center_crop") else rule.get("size")
-    if isinstance(size, Mapping):
-        size = [size["height"], size["width"]] if "height" in size else size.get("shortest_edge")
-    if isinstance(size, list | tuple):
-        return int(size[0]), int(size[1])
-    if size is None:
-        raise RecipeError(
-            f"neither {folder.name}/config.json nor preprocessor_config.json names the size of the pictures: save the "
-            "model's image processor there with save_pretrained()"
-        )
-    return int(size), int(size)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+def _class_names(config: Any, architecture: str) -> dict[str, list[str]]:
+    """The class names of a classifier, by output; none for a single score, nor for the numbers of classes that nobody
+    named."""
+    names = getattr(config, "id2label", None) or {}
+    ordered = [str(names[index]) for index in range(len(names)) if index in names]
+    numbered = all(re.fullmatch(r"LABEL_\d+", name) for name in ordered)
+    classifier = re.search("Classification|Detection|Segmentation", architecture)
+    if not classifier or numbered or not 1 < len(ordered) == len(names):
         return {}
-    return found if isinstance(found, dict) else {}
+    return {"logits": ordered}
 
 
 def _call(network: Any, tensors: Mapping[str, Any]) -> Any:

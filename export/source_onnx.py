@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from export import refusals
+from export import onnx_data, refusals, source_onnx_zipmap
 from export.brought import Brought
 from export.errors import ContractError, ExportError
 from export.onnx_file import session
@@ -19,6 +19,7 @@ def load(source: str, home: Path) -> Brought:
     del home
     path = Path(source)
     model = refusals.onnx_file(path)
+    keys = source_onnx_zipmap.cut(model)
     refusals.graph(model, path, None)
     try:
         predict = session(path)
@@ -35,4 +36,20 @@ def load(source: str, home: Path) -> Brought:
             f"{path.name} has opset {opset}, and ONNX Runtime has operators from {OLDEST_OPSET} on: convert it with "
             f"onnx.version_converter.convert_version(model, 13)"
         ) from error
-    return Brought(f"ONNX file '{path.name}'", predict, lambda room: path)
+
+    def raw(room: Path) -> Path:
+        if not keys:
+            return path
+        onnx_data.save(model, room / "raw.onnx", path.parent)
+        return room / "raw.onnx"
+
+    return Brought(
+        f"ONNX file '{path.name}'",
+        source_onnx_zipmap.as_numbers(predict, keys) if keys else predict,
+        raw,
+        notes=tuple(
+            f"'{name}' was a map for each row (ZipMap): now it is {len(classes)} numbers, in the map's order"
+            for name, classes in keys.items()
+        ),
+        labels={name: tuple(map(str, classes)) for name, classes in keys.items()},
+    )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from export import user_code
+from export import torch_outputs, user_code
 from export.brought import Brought
 from export.errors import ExportError, RecipeError
-from export.graph_edit import BATCH, rename_outputs
+from export.graph_edit import BATCH, inputs, rename_outputs, shape
+from export.labels import Labels
 from export.prepare import reason
 from export.recipe import Array, Arrays
 
@@ -46,6 +49,11 @@ def load(source: str, home: Path) -> Brought:
         raise RecipeError(f"{source} returned a module without an example of its input: {WANTED}")
     notes = ("the module was in training mode: it is exported in evaluation mode",) if module.training else ()
     named = _named(module, example, source)
+    if unasked := _unasked(module, named):
+        notes = (
+            *notes,
+            f"forward() also takes {', '.join(unasked)}: no example gives a value, so the default is served",
+        )
     if not isinstance(axes, Mapping) or not all(isinstance(each, Mapping) for each in axes.values()):
         raise RecipeError(f"{source} returned {axes!r} as the axes to open: write them as {{input: {{axis: symbol}}}}")
     if unknown := [name for name in axes if name not in named]:
@@ -70,12 +78,15 @@ class Traced:
         notes: tuple[str, ...] = (),
         sizes: Mapping[str, int] | None = None,
         longest: Mapping[str, int] | None = None,
+        labels: Labels | None = None,
         made_up: bool = False,
     ) -> Brought:
         """As a source. With `made_up` the example tensors only have the right shapes, and are not asked."""
         example = {name: _array(name, tensor) for name, tensor in self.example.items()}
         chosen = None if made_up else example
-        return Brought(description, self.predict, self.raw, chosen, sizes or {}, longest or {}, notes)
+        if others := torch_outputs.others(self._answer(self._row())):
+            notes = (*notes, f"what the module returns beside its tensors is not served: {', '.join(others)}")
+        return Brought(description, self.predict, self.raw, chosen, sizes or {}, longest or {}, notes, labels or {})
 
     def predict(self, arrays: Arrays) -> dict[str, Array]:
         """The module's outputs by name."""
@@ -83,27 +94,34 @@ class Traced:
 
         tensors = {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in self.example}
         with torch.inference_mode():
-            return {name: tensor.numpy() for name, tensor in named_outputs(self.call(self.module, tensors)).items()}
+            return {
+                name: tensor.numpy() for name, tensor in torch_outputs.named(self.call(self.module, tensors)).items()
+            }
 
     def raw(self, room: Path) -> Path:
         """The ONNX file, with the batch axis open where torch can trace it so, else of one row."""
         import torch
 
-        path = room / "raw.onnx"
-        row = {name: tensor[:1] for name, tensor in self.example.items()}
-        try:
-            with torch.inference_mode():
-                names = list(named_outputs(self.call(self.module, row)))
-        except RecipeError:
-            raise
-        except Exception as error:  # whatever the module's own code raises
-            words = f"{type(error).__name__}: {reason(error)}"
+        path = room / "source" / f"{type(self.module).__name__}.onnx"
+        path.parent.mkdir(exist_ok=True)
+        row = self._row()
+        names = list(torch_outputs.named(self._answer(row)))
+        if taken := row.keys() & set(names):
             raise RecipeError(
-                f"{type(self.module).__name__} does not answer one row of its example ({words}): write a function that "
-                "returns (module, example), which does, and add it with --torch package.module:function"
-            ) from error
+                f"{type(self.module).__name__} takes '{min(taken)}' and returns a tensor of that name, which no ONNX "
+                "graph can: return it under another name"
+            )
+        pair = {name: torch.cat([tensor, tensor]) for name, tensor in row.items()}  # torch takes 1 for a constant
         try:
-            pair = {name: torch.cat([tensor, tensor]) for name, tensor in row.items()}  # torch takes 1 for a constant
+            several = list(torch_outputs.named(self._answer(pair)))
+        except RecipeError:  # the trace of one row is tried next
+            several = names
+        if several != names:
+            raise RecipeError(
+                f"{type(self.module).__name__} answers two rows with other tensors ({', '.join(several)}) than one row "
+                f"({', '.join(names)}), and a graph always has the same: return tensors with the batch axis in front"
+            )
+        try:
             self._export(path, pair, {name: {0: BATCH, **self.axes.get(name, {})} for name in row}, names)
         except Exception as error:  # torch.export's kinds; a second try tells whether the batch was the trouble
             if any(self.axes.values()):
@@ -114,6 +132,25 @@ class Traced:
                 raise _failed(again) from again
         return path
 
+    def _row(self) -> dict[str, Any]:
+        return {name: tensor[:1] for name, tensor in self.example.items()}
+
+    def _answer(self, tensors: Mapping[str, Any]) -> Any:
+        """What the module returns. Raises RecipeError where it fails."""
+        import torch
+
+        try:
+            with torch.inference_mode():
+                return self.call(self.module, tensors)
+        except RecipeError:
+            raise
+        except Exception as error:  # whatever the module's own code raises
+            words = f"{type(error).__name__}: {reason(error)}"
+            raise RecipeError(
+                f"{type(self.module).__name__} does not answer one row of its example ({words}): write a function that "
+                "returns (module, example), which does, and add it with --torch package.module:function"
+            ) from error
+
     def _export(self, path: Path, tensors: Mapping[str, Any], axes: Axes, names: Sequence[str]) -> None:
         import onnx
         import torch
@@ -123,7 +160,8 @@ class Traced:
         symbols = {symbol: torch.export.Dim(symbol) for each in axes.values() for symbol in each.values()}
         shapes = [{axis: symbols[symbol] for axis, symbol in axes.get(name, {}).items()} for name in tensors]
         plain = [f"fathom_output_{index}" for index in range(len(names))]
-        with quiet():
+        # torch prints the whole graph to stderr where a trace fails on data
+        with quiet(), redirect_stderr(StringIO()):
             program = torch.onnx.export(
                 _adapter(self.module, list(tensors), self.call),
                 tuple(tensors.values()),
@@ -142,33 +180,11 @@ class Traced:
             del holder.metadata_props[:]  # stack traces with this machine's paths
             holder.doc_string = ""
         rename_outputs(model, dict(zip(plain, names, strict=True)))
+        for value in inputs(model):
+            for axis in axes.get(value.name, {}):
+                if isinstance((shape(value) or (None,))[axis], int):
+                    raise ExportError(f"the trace holds on to the size of axis {axis} of '{value.name}'")
         onnx.save(model, str(path))
-
-
-def named_outputs(given: Any) -> dict[str, Any]:
-    """The tensors of what a module returned, by name: a mapping's keys, a named tuple's fields, or `output`.
-
-    What is no tensor (hidden states, caches) is left out. Raises RecipeError where nothing is left.
-    """
-    import torch
-
-    if isinstance(given, torch.Tensor):
-        return {"output": given}
-    if isinstance(given, Mapping):
-        named = dict(given.items())
-    elif hasattr(given, "_asdict"):
-        named = given._asdict()
-    elif isinstance(given, tuple | list):
-        named = {"output": given[0]} if len(given) == 1 else {f"output_{i}": each for i, each in enumerate(given)}
-    else:
-        named = {}
-    tensors = {str(name): value for name, value in named.items() if isinstance(value, torch.Tensor)}
-    if not tensors:
-        raise RecipeError(
-            f"the module returned a {type(given).__name__} without tensors: let forward() return a tensor, a tuple or "
-            "a dictionary of tensors"
-        )
-    return tensors
 
 
 def _by_name(module: Any, tensors: Mapping[str, Any]) -> Any:
@@ -185,7 +201,7 @@ def _adapter(module: Any, names: Sequence[str], call: Any) -> Any:
             self.module = module
 
         def forward(self, *tensors: Any) -> Any:
-            return tuple(named_outputs(call(self.module, dict(zip(names, tensors, strict=True)))).values())
+            return tuple(torch_outputs.named(call(self.module, dict(zip(names, tensors, strict=True)))).values())
 
     return Adapter().eval()
 
@@ -213,6 +229,16 @@ def _named(module: Any, example: Any, source: str) -> dict[str, Any]:
         shapes = ", ".join(f"'{name}' {list(value.shape)}" for name, value in named.items())
         raise RecipeError(f"{source} returned examples whose first axes differ or are empty ({shapes}): {WANTED}")
     return named
+
+
+def _unasked(module: Any, named: Mapping[str, Any]) -> list[str]:
+    """The optional arguments of forward() that the example leaves out."""
+    optional = inspect.signature(module.forward).parameters.values()
+    return [
+        f"'{each.name}' ({str(each.default)[:20]})"
+        for each in optional
+        if each.default is not each.empty and each.name not in named
+    ]
 
 
 def _array(name: str, tensor: Any) -> Array:

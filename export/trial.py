@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from export import graph_edit, onnx_data, refusals
+from export import batch_axis, company, graph_edit, onnx_data, onnx_stream, refusals
 from export.brought import Brought
 from export.errors import ContractError, ExportError
 from export.examples import Examples
@@ -63,6 +63,7 @@ def plan(brought: Brought, raw: Path, room: Path, dims: Mapping[str, int], *, ba
             notes += [_BATCHED[candidate], *trial.notes]
         else:
             candidate, why_not = NONE, failure
+            trial.examples.first_axis = PROBED
     if candidate == NONE:
         trial.examples.why_no_batch = f", and no batch: {why_not}"
         notes.append(f"{why_not}: max_batch_size is 0, and each request is answered alone")
@@ -90,14 +91,22 @@ class Trial:
 
     def batches(self, candidate: str) -> str | None:
         """Why rows cannot be asked together, as a sentence; None where their answers are those of each row alone."""
+        for fixed in graph_edit.fixed_outputs(self.model):
+            return f"output '{fixed}' is a constant, and without it requests could be batched"
+        path = self.write(candidate, (), self.room / "probe.onnx")
+        structure = onnx_stream.read_without_weights(
+            path if candidate == OPENED else self.raw, keep_bytes=onnx_stream.LARGE
+        )
+        for obstacle in batch_axis.obstacles(structure):
+            return str(obstacle)
         rules = self.examples.rules(candidate)
         example = self.examples.probes(rules, PROBED)
         alone = [
             self._ask({name: rows[index : index + 1] for name, rows in example.items()}) for index in range(PROBED)
         ]
-        path = self.write(candidate, (), self.room / "probe.onnx")
+        graph = session(path)
         try:
-            together = session(path)({name: rows[:PROBED] for name, rows in example.items()})
+            together = graph({name: rows[:PROBED] for name, rows in example.items()})
         except Exception as error:  # ONNX Runtime's kinds: an operator that holds on to the one row
             return f"{PROBED} rows at once fail in ONNX Runtime ({reason(error)})"
         for name, rows in together.items():
@@ -110,6 +119,8 @@ class Trial:
                     if not same(self._ask(row)[name], single[name]):
                         return f"the source answers the same question differently{self._drawing()} (output '{name}')"
                     return f"rows together are answered otherwise than alone (output '{name}')"
+        if failure := company.disagreement(graph, company.unlike(example, rules)):
+            return failure
         if candidate == OPENED and all(_constant(rows) for rows in together.values()):
             return self._inner_values_agree(example)
         return None
@@ -252,18 +263,19 @@ def _said_of(model: Any, answers: list[dict[str, Array]]) -> list[str]:
 def _tolerance(answers: list[dict[str, Array]], again: dict[str, Array]) -> tuple[Tolerance, bool]:
     """What stations may differ by, of two significant digits, and whether the source itself varies."""
     numbers = [
-        np.abs(array.astype(np.float64)) for each in answers for array in each.values() if array.dtype.kind in "fiub"
+        np.abs(array.astype(np.float64)) for each in answers for array in each.values() if array.dtype.kind == "f"
     ]
     scale = max((float(array.max(initial=0.0)) for array in numbers), default=0.0)
     half = any(array.dtype == np.float16 for each in answers for array in each.values())
-    limit = (scale or 1.0) * RELATIVE_TOLERANCE * (10 if half else 1)
+    relative = RELATIVE_TOLERANCE * (10 if half else 1)
+    limit = (scale or 1.0) * relative
     spread = 0.0
     for name, array in answers[0].items():
         if array.dtype.kind == "f" and array.shape == again[name].shape and array.size:
             spread = max(spread, float(np.abs(array.astype(np.float64) - again[name].astype(np.float64)).max()))
     if spread > limit:
         return Tolerance(float(f"{10 * spread:.1e}"), -1.0), True
-    return Tolerance(float(f"{limit:.1e}"), 0.999 if half else 0.9999), False
+    return Tolerance(float(f"{limit:.1e}"), 0.999 if half else 0.9999, relative), False
 
 
 def _constant(rows: Array) -> bool:

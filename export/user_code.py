@@ -1,4 +1,8 @@
-"""Call a function of the user's own code, named as `package.module:function`."""
+"""Call a function of the user's own code, named as `package.module:function`.
+
+It runs in its home folder, the first that is imported from. Modules that an earlier call imported are forgotten before
+the next one: two models may each have a module of the same name.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,38 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, nullcontext, redirect_stdout
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
 from export import refusals
 from export.errors import RecipeError
+from export.trace import Trace, tracing
 
 NAMED = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)")
 
 
+_last = Trace()
+
+
+def last_call() -> Trace:
+    """What the last call took: its modules, the files it read, its time."""
+    return _last
+
+
 def call(source: str, home: Path, option: str) -> Any:
-    """What the function returns. `home` is imported from as the current folder is.
+    """What the function returns. `home` is imported from before the current folder, and the function runs there. What
+    it prints goes to stderr.
 
     Raises RecipeError for a name that is none, and with the place in the user's file where their code failed.
     """
+    global _last
     module_name, function_name = _parts(source, option)
-    with _importable(home):
+    for name in _last.modules:
+        sys.modules.pop(name, None)
+    where = chdir(home) if home.is_dir() else nullcontext()
+    with _importable(home), where, redirect_stdout(sys.stderr), tracing() as _last:
         module = _run(source, lambda: importlib.import_module(module_name))
         function = getattr(module, function_name, None)
         if not callable(function):
@@ -42,19 +61,48 @@ def call(source: str, home: Path, option: str) -> Any:
 
 
 def module_file(source: str, home: Path) -> Path:
-    """The file of the module that a `package.module:function` is in. Raises RecipeError where there is none."""
+    """The file of the module that a `package.module:function` is in, found without running any code.
+
+    Raises RecipeError where there is none.
+    """
     module_name, _ = _parts(source, "--weights")
     with _importable(home):
-        try:
-            found = importlib.util.find_spec(module_name)
-        except (ImportError, ValueError):
-            found = None
+        found = _spec(module_name, sys.path) or _installed(module_name)
     if found is None or not found.origin or not Path(found.origin).is_file():
         raise RecipeError(
             f"the module {module_name} of '{source}' cannot be found: run this in the folder that has it, or where it "
             "is installed"
         )
     return Path(found.origin)
+
+
+def is_in(source: str, home: Path) -> bool:
+    """Whether a folder has the module of a `package.module:function`."""
+    match = NAMED.fullmatch(source)
+    return match is not None and _spec(match["module"], [str(home)]) is not None
+
+
+def _spec(module_name: str, path: list[str]) -> ModuleSpec | None:
+    """Where a module would be imported from; `importlib.util.find_spec` would run the packages that it is in, and
+    answers with what is imported already."""
+    importlib.invalidate_caches()
+    places: Any = path
+    found: ModuleSpec | None = None
+    parts = module_name.split(".")
+    for count in range(1, len(parts) + 1):
+        found = PathFinder.find_spec(".".join(parts[:count]), places) if places is not None else None
+        if found is None:
+            return None
+        places = found.submodule_search_locations
+    return found
+
+
+def _installed(module_name: str) -> ModuleSpec | None:
+    """Where a module lies that only an import hook finds, such as that of an editable installation."""
+    try:
+        return importlib.util.find_spec(module_name)
+    except (ImportError, ValueError):
+        return None
 
 
 def _parts(source: str, option: str) -> tuple[str, str]:
@@ -86,10 +134,12 @@ def _run(source: str, function: Callable[[], Any]) -> Any:
 
 @contextmanager
 def _importable(home: Path) -> Iterator[None]:
-    before = list(sys.path)
-    sys.path[:0] = [str(Path.cwd()), str(home)]
+    """No bytecode is written meanwhile: a home may lie in a model repository."""
+    path, bytecode = list(sys.path), sys.dont_write_bytecode
+    sys.path[:0] = [str(home.absolute()), str(Path.cwd())]
+    sys.dont_write_bytecode = True
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        sys.path[:] = before
+        sys.path[:], sys.dont_write_bytecode = path, bytecode

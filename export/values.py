@@ -7,7 +7,7 @@ table's size is read from the graph.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,8 @@ PASSED_ON = frozenset(("Cast", "Clip", "Flatten", "Identity", "Reshape", "Squeez
 
 @dataclass(frozen=True)
 class Values:
-    """How one input is made up: `kind` is "normal", "integers" (`low` to `high`, both taken), "booleans" or "texts"."""
+    """How one input is made up: `kind` is "normal", "integers" (`low` to `high`, both taken), "booleans", "texts" or
+    "masks": ones, then zeros as of padding."""
 
     kind: str
     low: int = 0
@@ -49,6 +50,8 @@ class Values:
         dtype = NUMPY[data_type]
         if self.kind == "booleans":
             return random.integers(0, 2, tuple(shape)).astype(dtype)
+        if self.kind == "masks":
+            return _masks(random, tuple(shape)).astype(dtype)
         if self.kind == "integers":
             return random.integers(self.low, self.high, tuple(shape), endpoint=True).astype(dtype)
         return random.standard_normal(tuple(shape)).astype(dtype)
@@ -66,11 +69,21 @@ def guess(model: Any, name: str, data_type: str) -> Values:
     if data_type == "TYPE_UINT8":
         whole = Values("integers", high=255)  # pixels
     elif "mask" in name.lower():
-        whole = Values("integers", low=1, high=1)  # a mask that hides everything makes attention divide by zero
+        whole = Values("masks")
     else:
         whole = Values("integers")
     sizes = [size for node, value in _readers(model, name) for size in _table_sizes(model, node, value)]
-    return replace(whole, low=0, high=max(0, min(sizes) - 1)) if sizes else whole
+    return Values("integers", high=max(0, min(sizes) - 1)) if sizes else whole
+
+
+def _masks(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Ones up to another length in each row; the first has no zeros. None has zeros alone: attention divides by their
+    sum."""
+    if len(shape) < 2:
+        return np.ones(shape)
+    lengths = random.integers(1, shape[-1], (shape[0], *(1 for _ in shape[1:])), endpoint=True)
+    lengths[0] = shape[-1]
+    return np.broadcast_to(np.arange(shape[-1]) < lengths, shape)
 
 
 def _readers(model: Any, name: str) -> Iterator[tuple[Any, str]]:

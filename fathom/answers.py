@@ -28,11 +28,22 @@ def labelled_output(client: Client, model: Model) -> str | None:
 
 
 def ranked(labels: list[Classification]) -> str:
-    """`this is a 7 (99.2 %), or a 1 (0.5 %)`: the best label, and those behind it that are worth a word."""
+    """`this is a 7 (99.2 %), or a 1 (0.5 %)`: the best label, and those behind it that are worth a word.
+
+    Scores that are no probabilities stay numbers: `this is a 7 (3.12), or a 1 (-0.4)`.
+    """
     first, *rest = labels
-    others = [entry for entry in rest[:2] if entry.value >= 0.01]
-    text = f"this is {_article(first)} ({first.value:.1%})".replace("%", " %")
-    return text + "".join(f", or {_article(entry)} ({entry.value:.1%})".replace("%", " %") for entry in others)
+    shares = _are_shares(labels)
+    others = [entry for entry in rest[:2] if not shares or entry.value >= 0.01]
+    shown = [f"{entry.value:.1%}".replace("%", " %") if shares else f"{entry.value:.4g}" for entry in (first, *others)]
+    named = [f"{_article(entry)} ({value})" for entry, value in zip((first, *others), shown, strict=True)]
+    return f"this is {', or '.join(named)}"
+
+
+def ranked_as_json(labels: list[Classification]) -> list[dict[str, Any]]:
+    """Labels with their probabilities, or with scores where these are none."""
+    key = "probability" if _are_shares(labels) else "score"
+    return [{"label": entry.label, key: entry.value} for entry in labels]
 
 
 def sentences(model: str, outputs: Outputs) -> list[str]:
@@ -47,7 +58,7 @@ def in_short(name: str, array: np.ndarray[Any, Any]) -> str:
     """Name, type, shape and the first numbers of a tensor."""
     flat = array.ravel()
     if array.dtype == object:
-        head = ", ".join(repr(item.decode(errors="replace")) for item in flat[:SHOWN_NUMBERS])
+        head = ", ".join(repr(item.decode(errors="backslashreplace")) for item in flat[:SHOWN_NUMBERS])
     else:
         head = ", ".join(f"{number:.4g}" for number in flat[:SHOWN_NUMBERS])
     more = ", ..." if flat.size > SHOWN_NUMBERS else ""
@@ -56,11 +67,11 @@ def in_short(name: str, array: np.ndarray[Any, Any]) -> str:
 
 
 def as_json(outputs: Outputs) -> dict[str, Any]:
-    """Tensors as plain lists; bytes as text."""
+    """Tensors as plain lists; bytes as text, with those that are none as `\\xff`."""
     return {
         name: {
             "shape": list(array.shape),
-            "data": [item.decode(errors="replace") for item in array.ravel()]
+            "data": [item.decode(errors="backslashreplace") for item in array.ravel()]
             if array.dtype == object
             else array.astype(np.float64 if array.dtype.kind in "fV" else array.dtype).ravel().tolist(),
         }
@@ -99,6 +110,10 @@ def _writable(name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if any(len(kept) != len(item) for kept, item in zip(fixed.flat, array.flat, strict=True)):
         raise UsageError(f"output '{name}' has bytes that end in NUL, which .npy would drop: use --json")
     return fixed
+
+
+def _are_shares(labels: list[Classification]) -> bool:
+    return all(0 <= entry.value <= 1 for entry in labels)
 
 
 def _article(entry: Classification) -> str:

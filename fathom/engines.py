@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from export import engine_library
+from export import engine_library, onnx_stream
 from export.engine_export import EngineResult, export_engine
 from export.engine_options import HARDWARE_COMPATIBILITY, TILING, EngineOptions
 from export.errors import EngineError, EngineUnavailableError
+from export.exporter import ARTEFACT
 from export.recipe import Recipe
 from fathom.errors import UsageError
 from fathom.output import Steps, note
@@ -53,6 +54,8 @@ class Engines:
     trt: Any | None
     explicit: bool
     options: EngineOptions
+    named: bool = True
+    """Whether somebody named the models. Of all models, those with operators that TensorRT never has need no engine."""
     built: dict[str, EngineResult] = field(default_factory=dict)
     failures: list[EngineError] = field(default_factory=list)
     why_none: str = ""
@@ -61,6 +64,9 @@ class Engines:
     def export(self, recipe: Recipe, model_repository: Path, steps: Steps, *, force: bool) -> None:
         """Build the engine of one exported model. A failure is kept: the other models still get theirs."""
         if self.trt is None:
+            return
+        if not self.named and (operator := _beyond_tensorrt(model_repository / recipe.name / ARTEFACT)):
+            note(f"no engine: {recipe.name} has the operator {operator}, which TensorRT lacks; ONNX Runtime serves it")
             return
         with steps.step(f"engine {recipe.name}") as step:
             try:
@@ -115,8 +121,14 @@ def find(arguments: argparse.Namespace) -> Engines:
     if arguments.engine is False:
         return Engines(None, explicit, options)
     try:
-        return Engines(engine_library.load(), explicit, options)
+        return Engines(engine_library.load(), explicit, options, named=bool(arguments.models))
     except EngineUnavailableError as error:
         if explicit:
             raise
         return Engines(None, explicit, options, why_none=str(error))
+
+
+def _beyond_tensorrt(path: Path) -> str:
+    """An operator of classical machine learning (`ai.onnx.ml`) in the graph, of which TensorRT has none; else empty."""
+    model = onnx_stream.read_without_weights(path)
+    return next((str(node.op_type) for node in model.graph.node if node.domain == "ai.onnx.ml"), "")

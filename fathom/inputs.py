@@ -15,6 +15,8 @@ from clients.datatypes import NUMPY_TYPE
 from fathom.arguments import did_you_mean
 from fathom.errors import UsageError
 from fathom.images import SUFFIXES, as_pixels
+from loadtests.errors import InputFileError
+from loadtests.lines import decode
 
 Array = np.ndarray[Any, Any]
 
@@ -80,13 +82,17 @@ def _from_file(spec: ModelSpec, tensor: TensorSpec, name: str) -> Any:
         except ValueError as error:
             raise UsageError(f"input '{tensor.name}': '{path}' is no .npy file of numbers or texts: {error}") from error
         return array.astype(object) if tensor.datatype == "BYTES" and array.dtype.kind in "SU" else array
-    if suffix == ".json":
-        return _from_json(tensor, data.decode(errors="replace"), f"'{path}'")
-    if tensor.datatype == "BYTES":
-        return data.removesuffix(b"\n").removesuffix(b"\r") if suffix in (".txt", ".md") else data
+    if tensor.datatype == "BYTES" and suffix not in (".json", ".txt", ".md"):
+        return data
     if suffix in SUFFIXES:
         return as_pixels(tensor, data, path)
-    return _from_json(tensor, data.decode(errors="replace"), f"'{path}'")
+    try:
+        text = decode(data, path)
+    except InputFileError as error:
+        raise UsageError(f"input '{tensor.name}': {error}") from error
+    if tensor.datatype == "BYTES" and suffix != ".json":
+        return text.removesuffix("\n").removesuffix("\r").encode()
+    return _from_json(tensor, text, f"'{path}'")
 
 
 def _from_json(tensor: TensorSpec, text: str, where: str) -> Any:

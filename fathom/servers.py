@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from clients import Client, Unreachable
+from clients import Client, Unreachable, addresses
 from fathom.errors import UsageError
 from fathom.options import DEFAULT_SERVER, default_config_name
 from fathom.output import err
@@ -28,10 +27,10 @@ def connect(server: str | None, repository: Path) -> Iterator[str]:
 def connect_with_metrics(server: str | None, repository: Path) -> Iterator[tuple[str, str | None]]:
     """The same and, where it is known, the address of the metrics."""
     if server is not None:
-        if found := re.match(r"(?:https?|grpcs?)://([^/]+)", server):
-            raise UsageError(f"--server '{server}': write the gRPC endpoint without a scheme, as in {found[1]}")
-        if not server.rpartition(":")[2].isdigit() and "//" not in server:
-            raise UsageError(f"--server '{server}' names no port: write {server.rstrip(':') or 'HOST'}:8001")
+        try:
+            addresses.parse(server)
+        except ValueError as error:
+            raise UsageError(f"--server {error}") from None
         try:
             yield server, None
         except (Unreachable, TargetError) as error:

@@ -26,17 +26,19 @@ class Batch:
     """Requests that are unanswered now; each batch says so anew."""
     rate_per_s: float
     since_s: float
-    """When the present rate began."""
+    """When the present rate of all generators together began."""
     at_s: float
     cpu_s: float
     """User and system time since the last batch, of `wall_s`."""
     wall_s: float
     messages: Mapping[str, str] = field(default_factory=dict)
     """The server's first message per status that is not OK."""
+    final: bool = False
+    """Whether the generator has finished: every request it measured is in this batch or an earlier one."""
 
     def pack(self) -> dict[str, Any]:
         """Plain values, for JSON or msgpack."""
-        fields = {name: getattr(self, name) for name in ("rate_per_s", "since_s", "at_s", "cpu_s", "wall_s")}
+        fields = {name: getattr(self, name) for name in ("rate_per_s", "since_s", "at_s", "cpu_s", "wall_s", "final")}
         record, waiting = self.record, self.waiting
         columns = (record.intended_s, record.sent_s, record.done_s, record.status, record.model)
         return {

@@ -236,7 +236,7 @@ def _describe(
         "payload_bytes_mean": sum(map(len, pool)) / len(pool),
         "payload_source": "given"
         if all(share.payloads for share in request.shares)
-        else "made from the server's metadata",
+        else "; ".join(["made from the server's metadata", *traffic.assumed]),
         "mix": {model: float(weight) for model, weight in zip(traffic.models, traffic.weights, strict=True)},
         "unloaded_ms": unloaded_ms,
         "busy_before_share": busy_before_share,

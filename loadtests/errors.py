@@ -1,7 +1,8 @@
 """Every error a load test can raise on purpose; each is one line: what happened, with which value, and what to do.
 
 LoadTestError
- ├─ BadRequestError         what was asked for cannot be run (a malformed SLO, a rate of zero, a broken trace file)
+ ├─ BadRequestError         what was asked for cannot be run (a malformed SLO, a rate of zero)
+ │   └─ InputFileError      a line of a file of requests, of a trace or of another text is wrong
  ├─ TargetError             the server under test: not reachable, model unknown or not ready, refused the warm request
  │   ├─ TargetBusyError     its queue is full, or it is not there at the moment
  │   └─ TargetLostError     it answered before and does not any more (points measured so far are kept)
@@ -12,6 +13,8 @@ LoadTestError
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class LoadTestError(Exception):
     """Base of all errors of this package."""
@@ -19,6 +22,14 @@ class LoadTestError(Exception):
 
 class BadRequestError(LoadTestError, ValueError):
     """What was asked for cannot be run."""
+
+
+class InputFileError(BadRequestError):
+    """A file that a person gave cannot be used; `line` counts from 1, and is None where no line is to blame."""
+
+    def __init__(self, path: Path, line: int | None, problem: str) -> None:
+        self.path, self.line = path, line
+        super().__init__(f"{path}{f' line {line}:' if line else ''} {problem}")
 
 
 class TargetError(LoadTestError):

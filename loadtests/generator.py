@@ -100,7 +100,7 @@ class Generator:
         _say(state="ready")
         while (command := await self._read()) is not None:
             if "rate" in command:
-                stream.set_rate(command["rate"])
+                stream.set_rate(command["rate"], rebalanced=command["rebalanced"])
             elif "stop" in command:
                 stream.finish()
                 await running

@@ -3,8 +3,8 @@
     {"text": ["play some jazz"]}
     {"image": ["@pictures/seven.png"]}
 
-A value is what the model takes as a nested list; a text that starts with @ names a file (beside the JSON file) whose
-bytes are meant.
+A value is what the model takes as a nested list. A text that starts with @ names a file (beside the JSON file) whose
+bytes are meant; @@ stands for a text's own @.
 """
 
 from __future__ import annotations
@@ -14,37 +14,49 @@ from pathlib import Path
 from typing import Any
 
 from clients import Client, InferenceError, codec
-from loadtests.errors import BadRequestError
+from loadtests.errors import InputFileError
+from loadtests.lines import read_lines
+
+_EXAMPLE = '{"text": ["play some jazz"]}'
 
 
 def read_inputs(path: Path, server: str, model: str) -> list[bytes]:
-    """An encoded request per line; BadRequestError names the file and the line that is wrong."""
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRequestError(f"cannot read the inputs {path}: {error}") from error
+    """An encoded request per line. Raises InputFileError, with the line that is wrong."""
+    lines = read_lines(path)
+    if not lines:
+        raise InputFileError(path, None, f"holds no requests; write one per line, such as {_EXAMPLE}")
     requests = []
     with Client(server) as client:
         spec = client.model(model).spec
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+        for number, line in lines:
             try:
-                named = json.loads(line)
+                named = json.loads(line, object_pairs_hook=_once_each)
                 if not isinstance(named, dict):
-                    raise BadRequestError('not an object of inputs, such as {"text": ["play some jazz"]}')
+                    raise InputFileError(path, number, f"is not an object of inputs, such as {_EXAMPLE}")
                 named = {name: _with_files(value, path.parent) for name, value in named.items()}
                 requests.append(codec.encode(spec, named))
-            except (ValueError, OSError, InferenceError) as error:
-                raise BadRequestError(f"{path} line {number}: {error}") from error
-    if not requests:
-        raise BadRequestError(f'{path} holds no requests; write one per line, such as {{"text": ["play some jazz"]}}')
+            except InputFileError:
+                raise
+            except OSError as error:
+                hint = "write @@ for a text that begins with @"
+                said = f"cannot read {error.filename}: {error.strerror}; {hint}"
+                raise InputFileError(path, number, said) from error
+            except (ValueError, RecursionError, InferenceError) as error:
+                raise InputFileError(path, number, str(error)) from error
     return requests
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} comes twice")
+    return named
 
 
 def _with_files(value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [_with_files(entry, folder) for entry in value]
     if isinstance(value, str) and value.startswith("@"):
-        return (folder / value[1:]).read_bytes()
+        return value[1:] if value.startswith("@@") else (folder / value[1:]).read_bytes()
     return value

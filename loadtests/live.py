@@ -77,9 +77,9 @@ class LiveGenerator:
             raise TargetLostError(f"{self._target.server} cannot be reached: {answer.get('message')}")
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def set_rate(self, rate_per_s: float) -> None:
-        """Requests a second from now on."""
-        self._tell(rate=rate_per_s)
+    def set_rate(self, rate_per_s: float, *, rebalanced: bool = False) -> None:
+        """Requests a second from now on. `rebalanced`: other generators take over the difference, or gave it."""
+        self._tell(rate=rate_per_s, rebalanced=rebalanced)
 
     def finish(self) -> None:
         """Waits for the answers that are due, hands over the last batch and ends the process. May be called again."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import gevent
 import locust.runners
+import locust.stats
 from grpc.experimental import gevent as grpc_gevent
 
 from loadtests import locust_options, locust_stats
@@ -18,6 +22,7 @@ from loadtests.slo import Slo, describe_slos, format_rate
 
 _REPORT_INTERVAL_S = 1.0
 _RAMP_PER_S = 100.0
+_CSV_MARGIN_S = 0.2
 
 
 def install(events: Any) -> None:
@@ -44,24 +49,47 @@ def _attach(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
     if isinstance(runner, locust.runners.WorkerRunner):
         Jobs(environment)
     else:
+        environment.events.test_start.add_listener(_at_interrupt(environment))
         environment.events.quitting.add_listener(lambda **_: _conclude(front))
 
 
+def _at_interrupt(environment: Any) -> Callable[..., None]:
+    """Lets Ctrl-C end a test as `--run-time` does: Locust would write its HTML report before the last answers came."""
+    waiting: list[Any] = []
+
+    def quit_now() -> None:
+        waiting.pop().cancel()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends the process at once
+        environment.runner.quit()
+        if environment.web_ui is not None:
+            environment.web_ui.stop()
+
+    def listen(**_: Any) -> None:
+        if not waiting:
+            waiting.append(gevent.signal_handler(signal.SIGINT, quit_now))
+
+    return listen
+
+
 def _conclude(front: Front) -> None:
-    """Says what held and sets the exit status: 0 when the SLOs held, 1 when not or not certainly, 2 for a problem."""
-    environment = front.environment
-    if front.problem or not environment.parsed_options.headless:
+    """Prints the verdict. Without a page the exit status follows it: 0 for a pass, 1 for others, 2 for a problem."""
+    environment, options = front.environment, front.environment.parsed_options
+    if front.problem or (front.wanted is None and not options.headless):
         return
+    front.drain()
+    if options.csv_prefix:
+        gevent.sleep(locust.stats.CSV_STATS_INTERVAL_SEC + _CSV_MARGIN_S)  # Locust writes the tables only so often
     point = front.point()
-    environment.process_exit_code = 0 if point is not None and point.verdict == "pass" else 1
-    for line in summary(point, front.wanted.slos if front.wanted else ()):
+    if options.headless:
+        environment.process_exit_code = 0 if point is not None and point.verdict == "pass" else 1
+    for line in summary(point, front.wanted.slos if front.wanted else (), front.lost):
         print(line, file=sys.stderr)
 
 
-def summary(point: Point | None, slos: tuple[Slo, ...]) -> list[str]:
+def summary(point: Point | None, slos: tuple[Slo, ...], lost: Sequence[str] = ()) -> list[str]:
     """What the last rate came to, for a person."""
     if point is None:
-        return ["no request was answered"]
+        return ["; ".join(["no request was answered", *(f"generator {how}" for how in lost)])]
     names = {"p50": point.p50_ms, "p90": point.p90_ms, "p99": point.p99_ms, "p99.9": point.p999_ms}
     latencies = ", ".join(f"{name} {value:.3f} ms" for name, value in names.items() if value is not None)
     worst = max(point.workers, key=lambda share: share.send_lag_p99_ms)

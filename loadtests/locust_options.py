@@ -78,6 +78,11 @@ class Wanted:
         server = with_scheme(environment.host).removeprefix(SCHEME)
         return cls(server, shares, slos, _inputs(options.inputs, models), options.arrivals, int(options.seed))
 
+    @property
+    def timeout_s(self) -> float:
+        """Deadline of each request."""
+        return max(_FEWEST_TIMEOUT_S, 4 * loosest_limit_ms(self.slos) / 1e3)
+
     def target(self) -> tuple[WorkerTarget, Mix]:
         """Asks each model once; TargetError with the server's reason where it will not do."""
         shares = [
@@ -86,12 +91,11 @@ class Wanted:
             else share
             for share in self.shares
         ]
-        timeout_s = max(_FEWEST_TIMEOUT_S, 4 * loosest_limit_ms(self.slos) / 1e3)
         with Traffic(self.server, shares, seed=self.seed) as traffic:
             traffic.check()
             for target, pool in traffic.first_payloads:
-                target.infer(pool[0], timeout_s)
-            return WorkerTarget(self.server, traffic.pool, timeout_s), traffic.mix
+                target.infer(pool[0], self.timeout_s)
+            return WorkerTarget(self.server, traffic.pool, self.timeout_s), traffic.mix
 
 
 def _several(text: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +79,12 @@ class MetricsMeter:
     """
 
     def __init__(self, url: str | None, *, required: bool = False) -> None:
+        from clients.addresses import is_loopback
+
         self._url = url
+        own = url is not None and is_loopback(urllib.parse.urlsplit(url).netloc)
+        # By default urllib sends even localhost through http_proxy.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({} if own else None))
         self._required = required
         self._samples: list[Sample] = []
         self._has_answered = False
@@ -111,7 +117,7 @@ class MetricsMeter:
         if self._url is None:
             return
         try:
-            with urllib.request.urlopen(self._url, timeout=_TIMEOUT_S) as answer:
+            with self._opener.open(self._url, timeout=_TIMEOUT_S) as answer:
                 self._samples.append(parse(answer.read().decode()))
                 self._has_answered = True
         except (OSError, ValueError, urllib.error.URLError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,17 +41,18 @@ class ServerStats:
         return self.slowest.mean_batch
 
 
-def composing_models(config: Any, config_of: Any) -> list[str]:
-    """The models that do the work for `config` (a ModelConfig): its ensemble steps, nested ones resolved, in order.
+def composing_models(model: str, config_of: Callable[[str], Any | None]) -> list[str]:
+    """The models that do the work for `model`: its ensemble steps, nested ones resolved, in order.
 
-    `config_of(name)` fetches another model's configuration.
+    `config_of(name)` fetches a model's ModelConfig; None where the server does not tell it.
     """
-    steps = [step.model_name for step in config.ensemble_scheduling.step]
+    config = config_of(model)
+    steps = [step.model_name for step in config.ensemble_scheduling.step] if config is not None else []
     if not steps:
-        return [config.name]
+        return [model]
     found: list[str] = []
     for name in steps:
-        found += [inner for inner in composing_models(config_of(name), config_of) if inner not in found]
+        found += [inner for inner in composing_models(name, config_of) if inner not in found]
     return found
 
 

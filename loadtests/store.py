@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from loadtests.errors import BadRequestError, ResultsError
 from loadtests.point import Point
@@ -79,7 +80,7 @@ class Store:
     """Writes one run; an earlier run of the same model in the same folder is replaced, but for the points `kept`."""
 
     def __init__(self, folder: Path, run: Run, kept: Sequence[Point] = ()) -> None:
-        self.folder = folder / run.model
+        self.folder = folder / quote(run.model, safe="+ ")  # KServe's names may have slashes
         self._run = run
         try:
             (self.folder / _RAW).mkdir(parents=True, exist_ok=True)

@@ -74,13 +74,15 @@ class Stream:
         """Connects; raises OSError."""
         await self._transport.open()
 
-    def set_rate(self, rate_per_s: float) -> None:
-        """From now on; 0 pauses."""
+    def set_rate(self, rate_per_s: float, *, rebalanced: bool = False) -> None:
+        """From now on; 0 pauses. `rebalanced`: the share of this generator changes, not the rate of all together."""
         self._hand_over()
+        now_s = time.monotonic()
         self._rate_per_s = rate_per_s
-        self._since_s = time.monotonic()
-        self._next_s = self._since_s + self._gap_s() if rate_per_s > 0 else _NEVER
-        self._alarm.set(min(self._next_s, self._since_s + _SWEEP_S))
+        if not rebalanced:
+            self._since_s = now_s
+        self._next_s = now_s + self._gap_s() if rate_per_s > 0 else _NEVER
+        self._alarm.set(min(self._next_s, now_s + _SWEEP_S))
 
     def finish(self) -> None:
         """Measures no new requests; the load goes on until those before are answered."""
@@ -104,7 +106,7 @@ class Stream:
             handing.cancel()
             self._alarm.close()
             await self._transport.close()
-        self._hand_over()
+        self._hand_over(final=True)
 
     # Hot path: called once per wake-up and once per answer.
 
@@ -180,7 +182,7 @@ class Stream:
             carried = next(self._carried)
         return carried
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, *, final: bool = False) -> None:
         now_s, cpu_s = time.monotonic(), _cpu_s()
         rows = np.asarray(sorted(self._ended), np.float64).reshape(-1, 5)
         times = rows[:, :3].T + self._unix_s
@@ -196,6 +198,7 @@ class Stream:
             cpu_s=cpu_s - self._handed_cpu_s,
             wall_s=now_s - self._handed_s,
             messages=dict(self._messages),
+            final=final,
         )
         self._ended = []
         self._handed_s, self._handed_cpu_s = now_s, cpu_s

@@ -27,12 +27,13 @@ class Target:
         import grpc
         from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+        from clients.options import open_channel
+
         self.server = server
         self.model = model
         self._grpc = grpc
         self._pb: Any = service_pb2
-        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self._channel = grpc.insecure_channel(server, options=options)
+        self._channel = open_channel(grpc, None, None, server)
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self.steps: list[str] = []
         """The models that do the work, in order; known after `statistics`, where the server tells."""
@@ -77,17 +78,17 @@ class Target:
         return f"{self.server} has no model {self.model}{hint}; it has: {', '.join(known) or 'none'}"
 
     def metadata(self) -> Any:
-        """The model's ModelMetadataResponse."""
-        return self._ask("ModelMetadata", self._pb.ModelMetadataRequest(name=self.model))
+        """The model's ModelMetadataResponse, by the name that it was asked for."""
+        found = self._ask("ModelMetadata", self._pb.ModelMetadataRequest(name=self.model))
+        found.name = self.model
+        return found
 
-    def config(self, model: str = "") -> Any:
-        """A ModelConfig; an empty one where the server does not offer the extension."""
+    def config(self, model: str = "") -> Any | None:
+        """A ModelConfig, or None where the server does not offer the extension."""
         try:
             return self._stub.ModelConfig(self._pb.ModelConfigRequest(name=model or self.model), timeout=_ASK_S).config
         except self._grpc.RpcError:
-            from tritonclient.grpc import model_config_pb2
-
-            return model_config_pb2.ModelConfig(name=model or self.model)
+            return None
 
     def infer(self, payload: bytes, timeout_s: float) -> float:
         """The latency in ms of one request.
@@ -120,7 +121,7 @@ class Target:
         if not self._has_statistics:
             return []
         if not self.steps:
-            self.steps = composing_models(self.config(), self.config)
+            self.steps = composing_models(self.model, self.config)
         try:
             found: list[Any] = []
             for step in self.steps:

@@ -1,25 +1,43 @@
-"""Recorded arrivals: a CSV file of offsets in seconds, with an optional model and payload number per row.
+"""Recorded arrivals: a CSV file of offsets, with an optional model and payload number per row.
 
     offset_s,model,payload
     0.000,image_classifier,3
     0.012,text_embedding,0
 
-The header may be left out; columns are then in this order. Every complaint names the line.
+The header may be left out; columns are then in this order and offsets in seconds. A header may name another unit
+(`offset_ms`, `timestamp (us)`). Only differences between offsets count, so they may be negative or seconds since 1970.
+Every complaint names the line.
 """
 
 from __future__ import annotations
 
 import csv
-import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.errors import BadRequestError
+from loadtests.errors import InputFileError
+from loadtests.lines import read_lines
 
 _COLUMNS = ("offset_s", "model", "payload")
+_UNITS_S = {
+    **dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("ms", "msec", "millis", "millisecond", "milliseconds"), 1e-3),
+    **dict.fromkeys(("us", "µs", "μs", "usec", "micros", "microsecond", "microseconds"), 1e-6),
+    **dict.fromkeys(("ns", "nsec", "nanos", "nanosecond", "nanoseconds"), 1e-9),
+    **dict.fromkeys(("min", "minute", "minutes"), 60.0),
+}
+_UNIT = "|".join(filter(None, _UNITS_S))
+_OFFSET = re.compile(
+    rf"(?:offset|timestamp|time|arrival(?:[ _]time)?|t)(?:[ _]*[(\[]?(?P<unit>{_UNIT})[)\]]?)?|(?P<alone>{_UNIT})"
+)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_LARGEST_S = 1e11
+"""Larger than any time in seconds that anybody means: the year 5138."""
+_MOST_PAYLOADS = 2**31
 
 
 @dataclass(frozen=True)
@@ -42,68 +60,98 @@ class Trace:
         return float(self.offsets_s[-1])
 
 
+@dataclass(frozen=True)
+class _Form:
+    """Where each column is, and how many seconds one unit of the offset has."""
+
+    places: dict[str, int]
+    unit_s: float = 1.0
+
+
 def read_trace(path: Path) -> Trace:
-    """Raises BadRequestError with the line that is wrong."""
-    rows: list[tuple[int, list[str]]] = []
-    try:
-        with path.open(newline="") as file:
-            rows = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if any(map(str.strip, row))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadRequestError(f"cannot read the trace {path}: {getattr(error, 'strerror', None) or error}") from error
-    columns = _columns(path, *rows[0]) if rows and not _is_number(rows[0][1][0]) else None
-    if columns is not None:
+    """Raises InputFileError, with the line that is wrong."""
+    rows = _rows(path)
+    form = _header(path, *rows[0]) if rows and not _is_number(rows[0][1][0]) else None
+    if form is not None:
         rows = rows[1:]
     if not rows:
-        raise BadRequestError(f"{path} holds no offsets; write one number of seconds per line")
-    places = columns or dict(zip(_COLUMNS, range(len(rows[0][1])), strict=False))
-    offsets: list[float] = []
+        raise InputFileError(path, None, "holds no offsets; write one number of seconds per line")
+    form = form or _Form(dict(zip(_COLUMNS, range(len(rows[0][1])), strict=False)))
+    offsets_s: list[float] = []
     models: list[str] = []
     payloads: list[int] = []
     for line, row in rows:
-        if len(row) <= max(places.values()):
-            raise BadRequestError(f"{path} line {line}: {len(row)} columns where {', '.join(places)} are due")
-        offsets.append(_offset_s(path, line, row[places["offset_s"]], offsets[-1] if offsets else -math.inf))
-        if "model" in places:
-            models.append(row[places["model"]].strip())
-        if "payload" in places:
-            payloads.append(_payload(path, line, row[places["payload"]]))
-    offsets_s = np.asarray(offsets, np.float64) - offsets[0]
+        if len(row) != len(form.places):
+            due = ", ".join(form.places)
+            raise InputFileError(path, line, f"{len(row)} columns where {len(form.places)} are due ({due})")
+        offsets_s.append(_offset_s(path, line, row[form.places["offset_s"]], form.unit_s))
+        if offsets_s[-1] < max(offsets_s[-2:]):
+            text = row[form.places["offset_s"]]
+            raise InputFileError(path, line, f"offset {text} is before the one above it; sort the trace by time")
+        if "model" in form.places:
+            models.append(row[form.places["model"]])
+        if "payload" in form.places:
+            payloads.append(_payload(path, line, row[form.places["payload"]]))
     numbers = np.asarray(payloads, np.int32) if payloads else None
-    return Trace(path, offsets_s, tuple(models), numbers, tuple(line for line, _ in rows))
+    from_zero_s = np.asarray(offsets_s, np.float64) - offsets_s[0]
+    return Trace(path, from_zero_s, tuple(models), numbers, tuple(line for line, _ in rows))
 
 
-def _columns(path: Path, line: int, header: list[str]) -> dict[str, int]:
-    """Where each column is; the first is always the offset, whatever it is called."""
-    names = ["offset_s", *(name.strip().lower() for name in header[1:])]
-    if unknown := set(names) - set(_COLUMNS):
-        raise BadRequestError(
-            f"{path} line {line}: column {min(unknown)!r} is unknown; there are {', '.join(_COLUMNS)}"
-        )
-    return {name: names.index(name) for name in names}
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The cells of each line that has any, without the empty ones at its end; commas, semicolons or tabs part them."""
+    lines = read_lines(path)
+    separator = next((mark for mark in (";", "\t") if lines and mark in lines[0][1]), ",")
+    rows = []
+    for number, line in lines:
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([line], delimiter=separator, strict=True))]
+        except csv.Error as error:
+            raise InputFileError(path, number, f"is not a row of CSV: {error}") from error
+        while cells and not cells[-1]:
+            cells.pop()
+        if cells:
+            rows.append((number, cells))
+    return rows
 
 
-def _offset_s(path: Path, line: int, text: str, before_s: float) -> float:
+def _header(path: Path, line: int, header: list[str]) -> _Form:
+    places: dict[str, int] = {}
+    unit_s = 1.0
+    for place, name in enumerate(header):
+        column = name.lower()
+        if found := _OFFSET.fullmatch(column):
+            column, unit_s = "offset_s", _UNITS_S[found["unit"] or found["alone"] or ""]
+        if column not in _COLUMNS:
+            raise InputFileError(
+                path,
+                line,
+                f"{name!r} is neither a number nor a column; the columns are {', '.join(_COLUMNS)} (or offset_ms, "
+                "offset_us, offset_ns)",
+            )
+        if column in places:
+            raise InputFileError(path, line, f"column {column} comes twice")
+        places[column] = place
+    if "offset_s" not in places:
+        raise InputFileError(path, line, "there is no column offset_s")
+    return _Form(places, unit_s)
+
+
+def _offset_s(path: Path, line: int, text: str, unit_s: float) -> float:
     if not _is_number(text):
-        raise BadRequestError(
-            f"{path} line {line}: {text!r} is not an offset in seconds; write one number of seconds per line"
+        raise InputFileError(path, line, f"{text!r} is not an offset; write one number of seconds per line")
+    offset_s = float(text) * unit_s
+    if abs(offset_s) > _LARGEST_S:
+        raise InputFileError(
+            path, line, f"offset {text} is too large for its unit; name the unit in a header, as in offset_ms"
         )
-    offset_s = float(text)
-    if not math.isfinite(offset_s):
-        raise BadRequestError(f"{path} line {line}: offset {text} is not a number of seconds")
-    if offset_s < before_s:
-        raise BadRequestError(f"{path} line {line}: offset {text} is before the one above it; sort the trace by time")
     return offset_s
 
 
 def _payload(path: Path, line: int, text: str) -> int:
-    if not text.strip().isdigit():
-        raise BadRequestError(f"{path} line {line}: payload {text!r} is not a number from 0")
+    if not (text.isascii() and text.isdecimal() and int(text) < _MOST_PAYLOADS):
+        raise InputFileError(path, line, f"payload {text!r} is not a number from 0")
     return int(text)
 
 
 def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return _NUMBER.fullmatch(text) is not None

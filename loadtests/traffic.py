@@ -6,6 +6,7 @@ Every percentile of a mix can be told for each of its models and for all request
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -17,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests import payloads as made_payloads
-from loadtests.errors import BadRequestError
+from loadtests.errors import BadRequestError, InputFileError
 from loadtests.mix import Mix
 from loadtests.record import Record
 from loadtests.slo import Slo
 from loadtests.target import Target
 from loadtests.trace import Trace
 
+logger = logging.getLogger("fathom")
 _SHARE = re.compile(r"(?P<model>[^=\s]+)(?:=(?P<weight>[^=]+))?")
 
 
@@ -80,6 +82,8 @@ class Traffic:
         self._shares = tuple(shares)
         self._seed = seed
         self._pools: list[list[bytes]] = []
+        self.assumed: list[str] = []
+        """What made-up requests assume about the models; known after `check`, which also logs it."""
 
     def __enter__(self) -> Traffic:
         return self
@@ -95,10 +99,16 @@ class Traffic:
         """TargetError unless the server answers and has all models ready. Makes the payloads that were not given."""
         for target in self.targets:
             target.check()
-        self._pools = [
-            list(share.payloads or made_payloads.from_metadata(target.metadata(), target.config(), seed=self._seed))
-            for share, target in zip(self._shares, self.targets, strict=True)
-        ]
+        self._pools, self.assumed = [], []
+        for share, target in zip(self._shares, self.targets, strict=True):
+            if share.payloads:
+                self._pools.append(list(share.payloads))
+                continue
+            metadata, config = target.metadata(), target.config()
+            self._pools.append(made_payloads.from_metadata(metadata, config, seed=self._seed))
+            if assumed := made_payloads.assumptions(metadata, config):
+                self.assumed.append(assumed)
+                logger.warning(assumed)
         self._mix = replace(self._mix, sizes=tuple(map(len, self._pools)))
 
     @property
@@ -129,17 +139,17 @@ class Traffic:
             for line, model in zip(trace.lines, trace.models, strict=True):
                 if model not in known:
                     asked = ", ".join(self.models)
-                    raise BadRequestError(
-                        f"{trace.path} line {line}: model {model!r} is not among those asked: {asked}"
-                    )
+                    raise InputFileError(trace.path, line, f"model {model!r} is not among those asked: {asked}")
             owners = np.asarray([known[model] for model in trace.models])
         if trace.payloads is not None:
             sizes = np.asarray(self._mix.sizes)[owners]
             if (beyond := np.flatnonzero(trace.payloads >= sizes)).size:
                 row = int(beyond[0])
-                raise BadRequestError(
-                    f"{trace.path} line {trace.lines[row]}: there is no payload {trace.payloads[row]} of "
-                    f"{self.models[owners[row]]}, which has {sizes[row]} (from 0)"
+                raise InputFileError(
+                    trace.path,
+                    trace.lines[row],
+                    f"there is no payload {trace.payloads[row]} of {self.models[owners[row]]}, which has "
+                    f"{sizes[row]} (from 0)",
                 )
         return self._mix.chosen(owners, trace.payloads, seed=seed)
 

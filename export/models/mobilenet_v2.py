@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from export.errors import RecipeError
+from export.labels import FILE as LABEL_FILE
 from export.models import digits
 from export.models import weights as weight_files
 from export.models.images import Preprocessor
@@ -110,7 +111,8 @@ class MobileNetV2(Recipe):
             first = answers(predict, evaluation)["probabilities"].argmax(axis=1)
             evaluation = Evaluation(evaluation.inputs, {"source_class": first})
         assets = {COMPANION: {"1/preprocessor_config.json": preprocessor.to_json()}}
-        return Source(predict, write_onnx, evaluation, labels, assets, lambda: _calibration(preprocessor), module)
+        named = {LABEL_FILE: labels}
+        return Source(predict, write_onnx, evaluation, named, assets, lambda: _calibration(preprocessor), module)
 
     def evaluation(self) -> Evaluation:
         return _evaluation(DIGITS_PREPROCESSOR)

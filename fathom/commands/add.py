@@ -196,6 +196,8 @@ def _as_json(added: Addition, served: Mapping[str, Measurement]) -> dict[str, ob
         **as_json(added.exported),
         "recipe": str(added.exported.folder / FILE),
         "max_batch_size": added.max_batch_size,
+        "kept": dict(added.kept.files),
+        "needs": list(added.kept.needs),
         "notes": list(added.notes),
         "latency_ms": round(added.latency_ms, 3),
         "served": {station: measured.to_json() for station, measured in served.items()},

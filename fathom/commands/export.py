@@ -1,19 +1,24 @@
 """Export models into the model repository: ONNX, precision, engine, accuracy at every station, manifest.
 
-A model whose source and precision have not changed is left alone; --force builds it again.
+A model whose source and precision have not changed is left alone; --force builds it again. A model that fails does not
+keep the others from being exported.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from rich.table import Table
 
 from export import recipes
+from export.errors import AccuracyError, ExportError
 from export.exporter import ExportResult, export_model
 from export.precision import CPU, FP32, INT8, PRECISIONS, RUNTIMES, TENSORRT, rule
 from export.recipe import Recipe
+from export.recipe_file import FILE
 from fathom import engines, options
 from fathom.errors import UsageError
 from fathom.figures import cell
@@ -75,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             "--engine builds with TensorRT, which takes INT8 with zero point 0 only: leave out --int8-for cpu"
         )
-    chosen = [recipes.find(name, repository) for name in names]
+    chosen, failed = find(names, repository)
     for recipe in chosen if arguments.models else ():
         rule(recipe, arguments.precision)
     results = []
@@ -87,28 +92,64 @@ def run(arguments: argparse.Namespace) -> int:
                 note(f"{recipe.name} is left as it is: {recipe.why_not_reduced}")
                 continue
             with steps.step(f"export {recipe.name}") as step:
-                result = export_model(
-                    recipe,
-                    arguments.model_repository,
-                    weights=arguments.weights,
-                    precision=arguments.precision,
-                    excluded=arguments.exclude,
-                    runtime=runtime,
-                    force=arguments.force,
-                    on_progress=step.update,
-                )
+                try:
+                    result = export_model(
+                        recipe,
+                        repository,
+                        weights=arguments.weights,
+                        precision=arguments.precision,
+                        excluded=arguments.exclude,
+                        runtime=runtime,
+                        force=arguments.force,
+                        on_progress=step.update,
+                    )
+                except (ExportError, OSError) as error:
+                    failed[recipe.name] = error
+                    step.update("failed")
+                    continue
                 step.update("unchanged" if result.skipped else f"{result.seconds:.1f} s")
             results.append(result)
-            builder.export(recipe, arguments.model_repository, steps, force=arguments.force)
+            try:
+                builder.export(recipe, repository, steps, force=arguments.force)
+            except AccuracyError as error:  # the engine's; the ONNX model stands
+                failed[recipe.name] = error
     for result in results:
         for line in result.notes:
             note(line)
     if arguments.json:
-        print_json({"models": [{**as_json(result), "engine": builder.to_json(result.recipe)} for result in results]})
-    else:
+        models = [{**as_json(result), "engine": builder.to_json(result.recipe)} for result in results]
+        print_json({"models": models, "failed": {name: str(why) for name, why in failed.items()}})
+    elif results:
         out.print(table(results, {recipe.name: recipe for recipe in chosen}))
-    builder.finish()
-    return 0
+    try:
+        builder.finish()
+    finally:
+        for name, why in failed.items():
+            print(f"fathom export: {name}: {' '.join(str(why).split())}", file=sys.stderr)
+    return status(failed.values())
+
+
+def find(names: Sequence[str], model_repository: Path) -> tuple[list[Recipe], dict[str, Exception]]:
+    """The recipes of that name, and the errors of those whose recipe.toml cannot be read.
+
+    Raises RecipeError for a name that has none.
+    """
+    found: list[Recipe] = []
+    broken: dict[str, Exception] = {}
+    for name in dict.fromkeys(names):
+        try:
+            found.append(recipes.find(name, model_repository))
+        except ExportError as error:
+            if not (model_repository / name / FILE).is_file():
+                raise
+            broken[name] = error
+    return found, broken
+
+
+def status(failures: Iterable[Exception]) -> int:
+    """The exit status: 2 where a model could not be exported, 1 where only accuracy gates failed."""
+    kinds = {isinstance(error, AccuracyError) for error in failures}
+    return 2 if False in kinds else int(True in kinds)
 
 
 def as_json(result: ExportResult) -> dict[str, object]:

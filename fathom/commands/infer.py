@@ -135,8 +135,14 @@ def _ask(
     labelled = None if arguments.output else answers.labelled_output(client, model)
     if labelled is not None:
         classes = model.classify(arrays, top=arguments.top, output=labelled)
-        found = [[{"label": c.label, "probability": c.value} for c in entry] for entry in classes]
-        return [answers.ranked(entry) for entry in classes], {"labels": found}
+        found = [answers.ranked_as_json(entry) for entry in classes]
+        lines = [answers.ranked(entry) for entry in classes]
+        others = [name for name in model.spec.outputs if name != labelled]
+        if not others:
+            return lines, {"labels": found}
+        rest = model(arrays, outputs=others)
+        lines += [answers.in_short(name, array) for name, array in rest.items()]
+        return lines, {"labels": found, "outputs": answers.as_json(rest)}
     outputs = model(arrays)
     if arguments.output:
         answers.write(arguments.output, outputs)
@@ -211,7 +217,11 @@ def _connection(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _tls(arguments: argparse.Namespace) -> TLS | None:
     files = {name: getattr(arguments, f"tls_{name}") for name in ("ca", "cert", "key")}
-    for name, file in files.items():
-        if file is not None and not file.is_file():
-            raise UsageError(f"--tls-{name}: there is no file '{file}'")
-    return TLS(**files) if any(files.values()) else None
+    if not any(files.values()):
+        return None
+    tls = TLS(**files)
+    try:
+        tls.credentials()
+    except ValueError as error:
+        raise UsageError(f"--tls-{error}") from None
+    return tls

@@ -52,7 +52,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--trace",
         type=Path,
         metavar="FILE",
-        help="instead: a CSV of offset in seconds and, where wanted, model and number of the payload",
+        help="replay arrivals from a CSV file: offset in seconds (or a column offset_ms), optionally model and payload "
+        "index",
     )
     command.add_argument(
         "--duration", type=options.duration_s, default=30.0, metavar="TIME", help="of the schedule (default: 30s)"

@@ -127,9 +127,92 @@ def test_outputs_are_views_into_the_response():
     assert not outputs["y"].flags.writeable
 
 
+def test_texts_come_as_the_bytes_that_were_sent():
+    sent = np.array(["naïve".encode(), b"\xff\x00"], object)
+    texts = codec.decode(IMAGE, response(("t", "BYTES", [2, 1], codec.pack_bytes(sent))))["t"]
+    assert texts.dtype == object
+    assert texts.tolist() == [["naïve".encode()], [b"\xff\x00"]]
+
+
 def test_an_output_without_its_bytes_is_a_server_error():
     with pytest.raises(ServerError, match=r"'y'.*FP32 \[1, 2\].*0 bytes.*numpy 2"):
         codec.decode(IMAGE, response(("y", "FP32", [1, 2], b"")))
+
+
+def typed(*tensors: tuple[str, str, list[int], dict[str, list], bytes | None]) -> bytes:
+    """An answer with `contents`, and raw contents for the outputs that have some."""
+    message = service_pb2.ModelInferResponse(model_name="m")
+    for name, datatype, shape, contents, raw in tensors:
+        message.outputs.add(name=name, datatype=datatype, shape=shape)
+        for field, values in contents.items():
+            getattr(message.outputs[-1].contents, field).extend(values)
+        if raw is not None:
+            message.raw_output_contents.append(raw)
+    return message.SerializeToString()
+
+
+TYPED = {
+    "BOOL": ("bool_contents", [True, False]),
+    "INT8": ("int_contents", [-128, 127]),
+    "INT16": ("int_contents", [-(2**15), 5]),
+    "INT32": ("int_contents", [-(2**31), 5]),
+    "INT64": ("int64_contents", [-(2**63), 2**53 + 1]),
+    "UINT8": ("uint_contents", [0, 255]),
+    "UINT16": ("uint_contents", [0, 2**16 - 1]),
+    "UINT32": ("uint_contents", [0, 2**32 - 1]),
+    "UINT64": ("uint64_contents", [0, 2**64 - 1]),
+    "FP32": ("fp32_contents", [1.5, float("inf")]),
+    "FP64": ("fp64_contents", [0.1, -1e300]),
+    "BYTES": ("bytes_contents", [b"a\x00", b""]),
+}
+
+
+@pytest.mark.parametrize("datatype", TYPED)
+def test_typed_contents_are_read(datatype):
+    field, values = TYPED[datatype]
+    for raw in (None, b""):  # without raw contents, and from a server that adds an empty one for every output
+        answer = typed(("y", datatype, [2, 1], {field: values}, raw))
+        for _ in range(2):  # the second time from what the first has taught
+            y = codec.decode(IMAGE, answer)["y"]
+            assert (y.shape, y.ravel().tolist()) == ((2, 1), values)
+            assert y.dtype == NUMPY_TYPE.get(datatype, object)
+
+
+def test_raw_and_typed_contents_in_one_answer():
+    half = np.array([0.5], np.float16)
+    y, z = ("y", "INT32", [2], {"int_contents": [3, 4]}), ("z", "FP16", [1], {})
+    for raw in (None, b""):
+        for answer in (typed((*y, raw), (*z, half.tobytes())), typed((*z, half.tobytes()), (*y, raw))):
+            outputs = codec.decode(IMAGE, answer)
+            assert (outputs["y"].tolist(), outputs["z"].tolist()) == ([3, 4], [0.5])
+
+
+WRONG_ANSWERS = {
+    "fewer values than the shape says": ("FP32", [1, 4], {"fp32_contents": [1.0]}, None),
+    "more values than the shape says": ("BYTES", [1], {"bytes_contents": [b"a", b"b"]}, None),
+    "values in another type's field": ("INT64", [1], {"int_contents": [1]}, None),
+    "a type that has no field": ("FP16", [1], {"fp32_contents": [1.0]}, None),
+    "a type that there is not": ("INT4", [1], {"int_contents": [1]}, None),
+    "values beyond the type": ("INT8", [1], {"int_contents": [300]}, None),
+    "two fields": ("INT32", [1], {"int_contents": [1], "uint_contents": [1]}, None),
+    "typed and raw contents of one output": ("INT32", [1], {"int_contents": [1]}, b"\x01\0\0\0"),
+    "no values of an output that has some": ("INT32", [1], {}, None),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_ANSWERS)
+def test_contents_that_do_not_fit_are_a_server_error(case):
+    with pytest.raises(ServerError, match="'y'") as caught:
+        codec.decode(IMAGE, typed(("y", *WRONG_ANSWERS[case])))
+    assert caught.value.model == "m"
+
+
+def test_more_raw_contents_than_outputs_are_a_server_error():
+    y, z = ("y", "INT32", [1], {"int_contents": [1]}), ("z", "INT32", [1], {"int_contents": [1]})
+    message = service_pb2.ModelInferResponse.FromString(typed((*y, b""), (*z, b"")))
+    message.raw_output_contents.append(b"\x01\0\0\0")
+    with pytest.raises(ServerError):
+        codec.decode(IMAGE, message.SerializeToString())
 
 
 def test_classes_are_ranked_labels():

@@ -41,7 +41,7 @@ def test_a_map_begun_in_a_freeze_waits_for_its_end(lone):
 def test_a_first_question_in_a_freeze_says_what_is_the_matter(lone):
     start = time.monotonic()
     with frozen(lone), Client(lone.grpc_url, timeout_s=1.4) as client:
-        with pytest.raises(Unreachable, match="takes connections but answers nothing; does the server hang there"):
+        with pytest.raises(Unreachable, match="takes connections but answers nothing"):
             client.model("double")
         assert time.monotonic() - start < 2.5
 

@@ -59,6 +59,14 @@ def test_a_broken_connection_is_tried_again():
     assert (answer, len(asked), len(pauses)) == ("answer", 4, 3)
 
 
+def test_what_may_have_run_is_sent_again_twice_at_most_and_what_has_not_until_the_deadline():
+    client = known()
+    with pytest.raises(Unreachable):
+        drive(client, [BROKEN, REFUSED, BROKEN, REFUSED, BROKEN, "answer"])
+    assert (client.budget.retried, client.budget.spent) == (4, 2)
+    assert drive(known(), [REFUSED] * 20 + ["answer"])[0] == "answer"
+
+
 def test_another_server_is_tried_first():
     answer, asked, _ = drive(known("ab"), [BROKEN, "answer"])
     assert answer == "answer"
@@ -163,7 +171,7 @@ def test_nothing_is_given_up_where_no_other_server_is_up():
 
 def test_retries_end_with_the_deadline():
     with pytest.raises(Unreachable):
-        drive(known(), [BROKEN], timeout_s=0.0)
+        drive(known(), [BROKEN], timeout_s=1e-9)
 
 
 def test_the_budget_is_a_tenth_of_the_requests_and_a_reserve():

@@ -276,19 +276,42 @@ def test_sweeping_takes_the_dead_and_leaves_the_living():
             (FOLDER / name).unlink(missing_ok=True)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 on forks of processes with threads
-def test_a_fork_does_not_touch_its_parents_regions():
-    pool = Pool()
-    region, _ = pool.lend(5000)
+FORK = """
+import os, sys
+import numpy as np
+from tritonclient.grpc import service_pb2
+from clients import Client
+from clients.shared_memory import FOLDER, sweep
+
+def registered():
+    with Client(sys.argv[1]) as plain:
+        status = service_pb2.SystemSharedMemoryStatusRequest()
+        return set(plain.run(plain.call("SystemSharedMemoryStatus", status)).regions)
+
+x = np.ones((1, 65_536), np.float32)
+with Client(sys.argv[1], shared_memory="system") as client:
+    large = client.model("large")
+    large(x=x)
+    parents, (region, _) = registered(), client.pool._pool.lend(5000)  # whose name is still in /dev/shm
     child = os.fork()
     if child == 0:
-        mine, new = pool.lend(5000)
-        os._exit(0 if new and mine.name != region.name and not pool.close()[1:] else 1)
+        assert np.array_equal(large(x=-x)["y"], -x)
+        assert len(registered() - parents) == 1, "it has a region of its own"
+        client.close()
+        assert registered() == parents
+        sys.exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert (FOLDER / region.name).exists()
     sweep()
-    pool.close()[0].discard()
-    assert not in_folder(os.getpid())
+    assert (FOLDER / region.name).exists()
+    assert np.array_equal(large(x=x)["y"], x)
+    assert registered() == parents
+"""
+
+
+def test_a_fork_does_not_touch_its_parents_regions(server):
+    ran = subprocess.run([sys.executable, "-c", FORK, server.grpc_url], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert not registered(server.grpc_url)
 
 
 def test_a_full_folder_is_an_error_and_not_a_crash():

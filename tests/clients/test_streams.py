@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import math
 import time
 
 import pytest
@@ -131,3 +132,11 @@ def test_streams_and_sequences_with_asyncio(python_server):
                 return numbers(parts), totals
 
     assert asyncio.run(ask_both()) == ([0, 1, 2], [1, 3, 6])
+
+
+def test_a_sequence_goes_on_after_a_deadline_that_is_none(python_server):
+    with Client(python_server.grpc_url) as client, client.model("total").sequence() as ask:
+        assert ask(x=[2])["total"].tolist() == [[2]]
+        with pytest.raises(ValueError, match="every call has a deadline"):
+            ask(x=[3], timeout_s=math.inf)
+        assert ask(x=[3], end=True)["total"].tolist() == [[5]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from scale_model import SCALE_CONFIG, Scale, replace, tree
+from small_models import write_onnx as write_small_onnx
 
 from clients import Client
 from export import onnx_file, recipes
@@ -23,10 +26,40 @@ from export.lint import lint
 from export.manifest import Manifest
 from export.measure import Reference
 from export.publish import SCRATCH
+from export.recipe import Source, Weights
 from server import TritonServer
 
 SEED = 20_261_123
 KILLS = int(os.environ.get("FATHOM_KILLS", "8"))
+
+
+class Crowded(Scale):
+    """Its graph adds nothing, made of the largest row: the figures are right, the structure is not."""
+
+    def load(self, weights: Weights) -> Source:
+        def write_onnx(path: Path) -> None:
+            constants = [
+                helper.make_node("Constant", [], [name], value_float=value)
+                for name, value in (("two", 2.0), ("no", 0.0))
+            ]
+            nodes = [
+                *constants,
+                helper.make_node("ReduceMax", ["x"], ["largest"], axes=[0]),
+                helper.make_node("Mul", ["largest", "no"], ["nothing"]),
+                helper.make_node("Mul", ["x", "two"], ["twice"]),
+                helper.make_node("Add", ["twice", "nothing"], ["y"]),
+            ]
+            tensor = (TensorProto.FLOAT, ["n", 3])
+            write_small_onnx(path, nodes, [("x", *tensor)], [("y", *tensor)])
+
+        return dataclasses.replace(super().load(weights), write_onnx=write_onnx)
+
+
+def test_a_graph_whose_rows_meet_is_not_published_where_requests_are_batched(repository: Path, scale: Scale) -> None:
+    before = tree(repository)
+    with pytest.raises(ContractError, match=r"'y'.*ReduceMax"):
+        export_model(Crowded(scale.weights), repository)
+    assert tree(repository) == before
 
 
 def test_an_export_publishes_artefact_reference_labels_and_manifest(repository: Path, scale: Scale) -> None:

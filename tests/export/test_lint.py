@@ -364,6 +364,18 @@ FOLDERS = [
     ),
     (lambda r: (r / "scale/labels.txt").write_text("a\nb\n"), "scale/config.pbtxt", "has 2 lines", "too few labels"),
     (
+        lambda r: (r / "scale/labels.txt").write_bytes(b"a\nb\xe9\nc\n"),
+        *("scale/config.pbtxt", "line 2 is not UTF-8", "labels of another encoding"),
+    ),
+    (
+        lambda r: (r / "scale/labels.txt").write_bytes(b"\xef\xbb\xbfa\nb\nc\n"),
+        *("scale/config.pbtxt", "byte-order mark", "a mark before the first label"),
+    ),
+    (
+        lambda r: (r / "scale/labels.txt").write_bytes(b"a\r\nb\r\nc\r\n"),
+        *("scale/config.pbtxt", "line 1 has a carriage return", "labels from Windows"),
+    ),
+    (
         lambda r: (r / "scale/1/model.onnx").write_bytes((r / "scale/1/model.onnx").read_bytes() + b"\0"),
         *("scale/1/model.onnx", "were published", "an artefact that grew"),
     ),

@@ -2,8 +2,10 @@
 
 import json
 import shlex
+import shutil
 import sys
 
+import numpy as np
 import pytest
 from complete_server import complete_server
 from haste import haste
@@ -11,14 +13,16 @@ from prepared import LIGHT
 
 from benchmarks import added as light
 from clients import Client
+from export import config as configs
 from export import recipes
+from export.exporter import export_model
 from export.lint import lint
 from export.manifest import Manifest
 from export.measure import gate
 from fathom import cli, payloads, stations
 from server import TritonServer
 
-SOURCES = ("churn", "strict", "line", "clusters", "margin", "comments", "words", "encoder", "vision")
+SOURCES = ("churn", "strict", "line", "clusters", "margin", "comments", "words", "fixed", "encoder", "vision")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,41 @@ def test_it_is_served_and_answers_like_its_source(name, repository, server):
     gate(recipe, "served", stations.measured_at_export(recipe, repository)["source"], served)
     assert served.accuracy == {"matching_rows": 1.0}
     assert requests, "fathom capacity would make up its own requests"
+
+
+def test_every_tensor_of_a_nested_answer_is_served(repository, server):
+    with Client(server.grpc_url, timeout_s=60) as client:
+        spec = client.model("words").spec
+        assert list(spec.outputs) == ["logits", "total", "aux.parts.0", "aux.parts.1.double"]
+        answer = client.model("words")(recipes.find("words", repository).example(2))
+    np.testing.assert_allclose(answer["aux.parts.0"].sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(answer["aux.parts.1.double"], 2 * answer["logits"], atol=1e-6)
+
+
+def test_a_transformers_classifier_names_its_classes(repository, server):
+    with Client(server.grpc_url, timeout_s=60) as client:
+        vision = client.model("vision")
+        example = recipes.find("vision", repository).example(2)
+        ranked = vision.classify(example, top=3)
+        logits = vision(example)["logits"]
+    assert [row[0].label for row in ranked] == ["abc"[best] for best in logits.argmax(1)]
+
+
+def test_made_up_texts_tell_a_lost_input_by_padding_and_both_types(repository):
+    inputs = recipes.find("encoder", repository).evaluation().inputs
+    lengths = inputs["attention_mask"].sum(1)
+    assert lengths[0] == inputs["attention_mask"].shape[1], "the first request, which warms up, is whole"
+    assert 0 < lengths.min() < lengths.max()
+    assert set(np.unique(inputs["token_type_ids"])) == {0, 1}
+
+
+def test_a_graph_of_one_row_with_constants_and_repeated_tensors_is_asked_row_by_row(repository):
+    recipe = recipes.find("fixed", repository)
+    message = configs.load(repository / "fixed" / "config.pbtxt").message
+    assert message.max_batch_size == 0
+    shapes = {output.name: list(output.dims) for output in message.output}
+    assert shapes == {"output_0": [3], "output_1": [3], "output_2": [1, 3], "output_3": [3]}
+    assert recipe.evaluation().inputs["x"].shape == (4, 1, 3)
 
 
 def test_the_added_models_lint_clean(repository):
@@ -68,12 +107,25 @@ def test_they_are_built_again_from_another_folder(repository, monkeypatch, tmp_p
     assert "matching_rows" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["churn", "words", "encoder", "squeezenet"])
+def test_its_folder_is_all_that_another_repository_needs(name, repository, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(repository / name, tmp_path / "models" / name)
+    recipe = recipes.find(name, tmp_path / "models")
+    files = recipe.resolve(None).files
+    assert files
+    assert all(path.is_relative_to(tmp_path / "models" / name / "source") for path in files.values())
+    assert export_model(recipe, tmp_path / "models").skipped, "from the same files"
+
+
 def test_it_is_asked_by_its_example_and_by_its_columns(repository, server, capsys):
     where = ["--server", server.grpc_url, "--model-repository", str(repository)]
     assert cli.main(["infer", "churn", "plan=basic", "monthly_fee=45", "months=3", *where]) == 0
-    assert "label: BYTES [1, 1] = 'leaves'" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "this is a leaves (73.1 %), or a stays" in said
+    assert "label: BYTES [1, 1] = 'leaves'" in said
     assert cli.main(["infer", "vision", "--example", *where]) == 0
-    assert "logits: float32 [1, 3]" in capsys.readouterr().out
+    assert "this is a" in capsys.readouterr().out, "its classes have names"
     assert cli.main(["infer", "vision", "pixel_values=1", "--example", *where]) == 2
     assert "--example asks its own inputs" in capsys.readouterr().err
 

@@ -49,18 +49,11 @@ def pickled_weights(folder):
     return ["--hf", "hub"]
 
 
-def zipmap(folder):
-    y = helper.make_tensor_value_info("y", F, ["n", 3])
-    maps = helper.make_sequence_type_proto(
-        helper.make_map_type_proto(I64, helper.make_tensor_type_proto(F, [])),
-    )
-    nodes = [
-        node("Identity", ["x"], ["y"]),
-        node("ZipMap", ["y"], ["scores"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2]),
-    ]
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info(*ROW[0])], [y, helper.make_value_info("scores", maps)]
-    )
+def map_as_input(folder):
+    words = helper.make_map_type_proto(TensorProto.STRING, helper.make_tensor_type_proto(F, []))
+    nodes = [node("DictVectorizer", ["words"], ["y"], domain="ai.onnx.ml", string_vocabulary=["a", "b"])]
+    y = helper.make_tensor_value_info("y", F, [1, 2])
+    graph = helper.make_graph(nodes, "g", [helper.make_value_info("words", words)], [y])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / "m.onnx")
     return ["--onnx", "m.onnx"]
@@ -161,6 +154,10 @@ TORCH = (
     "no_axes",
     "other_axes",
     "complex_valued",
+    "own_name",
+    "one_name",
+    "row_by_row",
+    "no_tensors",
 )
 
 
@@ -193,9 +190,21 @@ def wrong_example(folder):
     return ["--onnx", "m.onnx", "--example", "rows.npz"]
 
 
+def an_input_too_many(folder):
+    relu(folder / "m.onnx")
+    np.savez(folder / "rows.npz", x=matrix(2, 3), token_type_ids=np.zeros((2, 3), np.int64))
+    return ["--onnx", "m.onnx", "--example", "rows.npz"]
+
+
 def objects_as_example(folder):
     relu(folder / "m.onnx")
     np.savez(folder / "rows.npz", x=np.array([{"a": 1}], object))
+    return ["--onnx", "m.onnx", "--example", "rows.npz"]
+
+
+def misshapen_example(folder):
+    relu(folder / "m.onnx")
+    np.savez(folder / "rows.npz", x=matrix(2, 5))
     return ["--onnx", "m.onnx", "--example", "rows.npz"]
 
 
@@ -205,7 +214,7 @@ REFUSED = {
     "a pickle by another name": (a_renamed_pickle, ["model.onnx is a pickle"]),
     "a torch checkpoint": (a_torch_checkpoint, ["weights is a pickle", "safetensors"]),
     "pickled transformers weights": (pickled_weights, ["--hf hub", "pytorch_model.bin, a pickle", "save_pretrained"]),
-    "ZipMap": (zipmap, ["'scores' is a sequence of maps", "ZipMap", "{'zipmap': False}"]),
+    "a map": (map_as_input, ["'words' is a map", "tensors"]),
     "external data outside the folder": (data_outside, ["'../secret.bin'", "outside its own folder"]),
     "external data through a link": (data_through_a_link, ["'w.bin'", "outside its own folder"]),
     "external data by an absolute path": (
@@ -288,6 +297,7 @@ REFUSED = {
     "a size for an axis that is not open": (plain("--dim", "height=3"), ["--dim height=3", "open are: n, x:0"]),
     "a size that is none": (plain("--dim", "n=many"), ["--dim n=many", "tokens=32"]),
     "an example without an input": (wrong_example, ["nothing for input 'x'"]),
+    "an example with an input too many": (an_input_too_many, ["'token_type_ids'", "it takes x"]),
     "an example of objects": (objects_as_example, ["rows.npz", "plain arrays"]),
     "a negative batch": (plain("--max-batch-size", "-1"), ["--max-batch-size -1"]),
     "answers that are no numbers": (
@@ -306,6 +316,14 @@ REFUSED = {
     "axes that are none": (functions("no_axes"), ["returned 5 as the axes", "{input: {axis: symbol}}"]),
     "axes of another input": (functions("other_axes"), ["opens axes of 'folder', and the example has file"]),
     "complex numbers": (functions("complex_valued"), ["complex64"]),
+    "an answer by the name of its input": (functions("own_name"), ["takes 'x' and returns a tensor of that name"]),
+    "two answers of one name": (functions("one_name"), ["'a.b'"]),
+    "other answers to two rows than to one": (functions("row_by_row"), ["output_1.boxes", "batch axis in front"]),
+    "an answer without tensors": (functions("no_tensors"), ["without tensors"]),
+    "an example of another shape": (
+        misshapen_example,
+        ["the example of 'x' has shape (2, 5)", "(rows, 3)"],
+    ),
     "an estimator that is not fitted": (functions("unfitted"), ["not fitted"]),
     "a model that generates": (generating, ["GPT2LMHeadModel generates token by token", "vLLM"]),
     "a model of its own code": (own_code, ["has no AcmeModel", "its own code"]),

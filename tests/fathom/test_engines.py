@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import engine_machine
+import onnx
 import pytest
 import tensorrt_bindings
 from scale_model import Scale, tree, write_repository
 
 from export import cuda, engine_library, gpu, plan, recipes
+from export.engine_options import EngineOptions
 from fathom import cli, engines
+from fathom.output import Steps
 
 H200 = gpu.Gpu("NVIDIA H200", "9.0", "580.65.06")
 
@@ -118,12 +121,30 @@ def test_what_tensorrt_cannot_take_is_an_error_where_it_was_asked_for(
     assert said.splitlines()[-1].startswith("fathom export: TensorRT 11.4.0.106 cannot take model.onnx")
 
 
+@pytest.mark.parametrize(("named", "failures"), [(False, 0), (True, 1)], ids=["all models", "this model"])
+def test_operators_that_tensorrt_lacks_fail_an_engine_only_where_the_model_was_named(
+    named: bool, failures: int, repository: Path, with_gpu: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_gpu(**REFUSED)
+    assert cli.main(["export", "scale", "--no-engine", "--model-repository", str(repository)]) == 0
+    path = repository / "scale" / "1" / "model.onnx"
+    model = onnx.load(path)
+    model.graph.node.append(onnx.helper.make_node("Binarizer", ["y"], ["above"], domain="ai.onnx.ml"))
+    path.unlink()
+    onnx.save(model, path)
+    builder = engines.Engines(engine_library.load(), True, EngineOptions(), named=named)
+    with Steps() as steps:
+        builder.export(recipes.find("scale", repository), repository, steps, force=False)
+    assert len(builder.failures) == failures
+    assert ("Binarizer" in capsys.readouterr().err) is not named
+
+
 def test_an_engine_that_answers_otherwise_fails_the_export_even_unasked(
     repository: Path, with_gpu: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_gpu(gain=3.0)
     status, _, said = export(repository, capsys=capsys)
-    assert status == 2
+    assert status == 1
     assert "hit_rate is 0" in said
     assert "no engine was published" in said
 

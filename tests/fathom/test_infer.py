@@ -58,8 +58,11 @@ GIVEN = {
     "a text as it is": ("text=hello", None, "'hello'"),
     "a text that begins with @": ("text=@@home", None, "'@home'"),
     "a text file, without its last line end": ("text=@t.txt", b"two\nlines\n", r"'two\nlines'"),
+    "a text file's byte-order mark is no text": ("text=@t.txt", b"\xef\xbb\xbfmark\r\n", "'mark'"),
     "any other file, byte for byte": ("text=@t.bin", b"a\n", r"'a\n'"),
+    "bytes that are no text": ("text=@t.bin", b"\xff\xfea", r"'\\xff\\xfea'"),
     "a JSON list of texts is a batch": ("text=@t.json", b'["a", "b"]', "BYTES [2, 1] = 'a', 'b'"),
+    "a JSON file with a byte-order mark": ("text=@t.json", b'\xef\xbb\xbf["a"]', "BYTES [1, 1] = 'a'"),
     "a number": ("n=1.5", None, "[1, 1] = 1.5"),
     "a JSON list is a batch": ("n=[[1], [2]]", None, "[2, 1] = 1, 2"),
     "a JSON file": ("n=@n.json", b"[[1], [2], [3]]", "[3, 1] = 1, 2, 3"),
@@ -152,6 +155,8 @@ MISTAKES = {
     "a picture where only the author knows how": (["large", "x=@p.png"], ["FP32 [-1]", "p.png", ".npy"]),
     "a picture that is none": (["picture", "pixels=@n.png"], ["'n.png' is not an image file"]),
     "texts that are none": (["echo", "text=@n.json"], ["'text' takes texts", "n.json"]),
+    "a JSON file of another encoding": (["echo", "text=@u.json"], ["'text'", "u.json", "UTF-16"]),
+    "a text file of another encoding": (["echo", "text=@l.txt"], ["'text'", "l.txt line 2"]),
     "values of several shapes": (["picture", f"pixels={[1]}", "pixels=[[1, 2]]"], ["differ in shape: [1, 2] and [1]"]),
     "several values without a batch": (["large", "x=[1]", "x=[2]"], ["given 2 times", "takes no batches"]),
     "a forgotten escape": (["echo", "text=@home"], ["cannot read 'home'", "write @@"]),
@@ -172,6 +177,8 @@ def test_a_mistake_is_one_line_and_exit_status_2(case, ask, tmp_path):
     (tmp_path / "p.png").write_bytes(picture(6, 4))
     (tmp_path / "n.png").write_bytes(b"no picture")
     (tmp_path / "n.json").write_text("[1, 2]")
+    (tmp_path / "u.json").write_text('["a"]', encoding="utf-16")
+    (tmp_path / "l.txt").write_bytes("a\né".encode("latin-1"))
     np.save(tmp_path / "o.npy", np.array([None]), allow_pickle=True)
     arguments, words = MISTAKES[case]
     status, out, err = ask(*arguments)
@@ -190,7 +197,7 @@ def test_tls_needs_a_named_server_and_a_file(server, capsys):
     assert cli.main(["infer", "echo", "n=1", "--tls-ca", str(server.ca)]) == 2
     assert "--tls-ca needs --server" in capsys.readouterr().err
     assert cli.main(["infer", "echo", "n=1", "--server", server.grpc_url, "--tls-ca", "no.pem"]) == 2
-    assert "there is no file 'no.pem'" in capsys.readouterr().err
+    assert "--tls-ca='no.pem'" in capsys.readouterr().err
 
 
 def test_a_server_that_wants_a_certificate_is_not_asked_without_one(server, capsys):
@@ -200,7 +207,9 @@ def test_a_server_that_wants_a_certificate_is_not_asked_without_one(server, caps
     assert cli.main([*asked, "--tls-cert", f"{server.caller}.pem"]) == 2
     assert "--tls-cert is one half of mutual TLS: give --tls-cert FILE and" in capsys.readouterr().err
     assert cli.main([*asked, "--tls-cert", f"{server.caller}.pem", "--tls-key", "no.key"]) == 2
-    assert "--tls-key: there is no file 'no.key'" in capsys.readouterr().err
+    assert "--tls-key='no.key'" in capsys.readouterr().err
+    assert cli.main([*asked[:-1], f"{server.caller}.key"]) == 2  # a key in place of the authority
+    assert "--tls-ca=" in capsys.readouterr().err
 
 
 def test_nobody_at_the_address_is_a_short_line(capsys):
@@ -212,9 +221,10 @@ def test_nobody_at_the_address_is_a_short_line(capsys):
 @pytest.mark.parametrize(
     ("server", "said"),
     [
-        ("localhost", "'localhost' names no port: write localhost:8001"),
-        ("http://localhost:8001", "write the gRPC endpoint without a scheme, as in localhost:8001"),
-        ("nohost.invalid:1", "no host of that name"),
+        ("localhost", "--server 'localhost'"),
+        ("http://localhost:8001", "'localhost:8001'"),
+        ("::1:8001", "'[::1]:8001'"),
+        ("nohost.invalid:1", "no host named nohost.invalid"),
     ],
 )
 def test_an_address_that_cannot_be_right_is_a_short_line(server, said, capsys):

@@ -4,6 +4,7 @@ import functools
 import io
 import threading
 
+import compose
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +13,7 @@ from clients import Client, InvalidInput
 from export import recipes
 from export.models import digits
 from fathom import stations
+from loadtests.traffic import ModelShare, Traffic
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +185,14 @@ def test_meaning_is_nearer_than_words(client):
 def test_the_server_lives_after_all_of_this(client, served):
     assert served.is_alive()
     assert client.is_ready()
+
+
+def test_compose_loads_its_default_model_without_a_file_of_requests(served):
+    command = compose.read({"TRITON_ADMIN_TOKEN": "a"})["services"]["load-master"]["command"]
+    given = dict(word.removeprefix("--").split("=", 1) for word in command if "=" in word)
+    assert given["inputs"] == ""
+    with Traffic(served.grpc_url, [ModelShare.parse(given["model"])], seed=0) as traffic:
+        traffic.check()
+        ((target, pool),) = traffic.first_payloads
+        for payload in pool[:3]:
+            target.infer(payload, 60)

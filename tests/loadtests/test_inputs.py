@@ -5,18 +5,23 @@ from __future__ import annotations
 import pytest
 from tritonclient.grpc import service_pb2
 
-from loadtests.errors import BadRequestError
+from loadtests.errors import InputFileError
 from loadtests.inputs import read_inputs
 
 
 @pytest.fixture
 def read(small_server, tmp_path):
-    def reading(content: str, model: str = "double"):
+    def reading(content: str | bytes, model: str = "double"):
         path = tmp_path / "inputs.jsonl"
-        path.write_text(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return read_inputs(path, small_server.grpc_url, model)
 
     return reading
+
+
+def text_of(request: bytes) -> bytes:
+    """The only text in the only input."""
+    return service_pb2.ModelInferRequest.FromString(request).raw_input_contents[0][4:]
 
 
 def test_each_line_is_a_request(read):
@@ -28,20 +33,47 @@ def test_each_line_is_a_request(read):
 def test_an_at_sign_names_a_file_beside_it(read, tmp_path):
     (tmp_path / "some.txt").write_bytes(b"\x00raw\xff")
     (request,) = read('{"text": [["@some.txt"]]}\n', "echo")
-    assert b"\x00raw\xff" in request
+    assert text_of(request) == b"\x00raw\xff"
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "texts"),
     [
-        ('{"x": [[1.0, 2.0]]}\nnot json\n', "line 2: "),
-        ("[1, 2]\n", "line 1: not an object of inputs"),
-        ('{"x": [[1.0, 2.0, 3.0]]}\n', "line 1: .*x"),
-        ('{"y": [[1.0, 2.0]]}\n', "line 1: .*y"),
-        ('{"x": "@none.bin"}\n', "line 1: .*none.bin"),
-        ("\n", "holds no requests"),
+        ('{"text": [["@@alice"]]}\n', ["@alice"]),
+        ('{"text": [["@@@alice"]]}\n', ["@@alice"]),
+        ('{"text": [["a@@b"]]}\n', ["a@@b"]),
+        *((f'{{"text": [["a{end}b"]]}}\n{{"text": [["c"]]}}\n', [f"a{end}b", "c"]) for end in "\u2028\u2029\x85"),
+        ('{"text": [["a\\u000bb\\u001cc"]]}\n', ["a\x0bb\x1cc"]),
+        ('{"text": [["a"]]}\r\n{"text": [["b"]]}\r\n', ["a", "b"]),
+        (b'\xef\xbb\xbf{"text": [["a"]]}\n \n{"text": [["b"]]}', ["a", "b"]),
     ],
 )
-def test_a_broken_file_names_its_line(read, content, message):
-    with pytest.raises(BadRequestError, match=message):
+def test_texts_arrive_as_they_were_written(read, content, texts):
+    assert [text_of(request).decode() for request in read(content, "echo")] == texts
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('{"x": [[1.0, 2.0]]}\nnot json\n', 2),
+        ('{"x": [[1.0, 2.0]]},\n', 1),
+        ('{"x": [[1.0, 2.0]]} {"x": [[1.0, 2.0]]}\n', 1),
+        ('{"x": [[1.0, 2.0]]}\r{"x": [[1.0, 2.0]]}\r', 1),
+        ("[1, 2]\n", 1),
+        ("\n" + "[" * 100_000, 2),
+        ('{"x": [[1.0, 2.0, 3.0]]}\n', 1),
+        ('{"x": [[1.0, 2.0]], "x": [[3.0, 4.0]]}\n', 1),
+        ('{"y": [[1.0, 2.0]]}\n', 1),
+        ('{"x": "@none.bin"}\n', 1),
+        ('\n\n{"x": "@"}\n', 3),
+        (b'{"x": [[1.0, 2.0]]}\n{"x": "\xe9"}\n', 2),
+        (b'{"x": [[1.0, 2.0]]}\n\x00\n', 2),
+        ('{"x": [[1.0, 2.0]]}\n'.encode("utf-16"), None),
+        ('{"x": [[1.0, 2.0]]}\n'.encode("utf-32"), None),
+        ("\n", None),
+    ],
+)
+def test_a_broken_file_names_its_line(read, tmp_path, content, line):
+    with pytest.raises(InputFileError) as raised:
         read(content)
+    assert (raised.value.path, raised.value.line) == (tmp_path / "inputs.jsonl", line)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,7 +98,12 @@ def test_fires_at_the_rate_asked_for_and_drains(start_queue):
     live.set_rate(10)
     since_s = time.time()
     until(lambda: batches[-1].rate_per_s == 10)
+    began_s = batches[-1].since_s
+    live.set_rate(30, rebalanced=True)
+    until(lambda: batches[-1].rate_per_s == 30)
+    assert batches[-1].since_s == began_s > batches[0].since_s
     live.finish()
+    assert [one.final for one in batches] == [False] * (len(batches) - 1) + [True]
     record = Record.merge([one.record for one in batches])
     assert record.ok.all()
     drawn = mix.choices(4096, seed=probe_seed(1, 0))[: len(record)]
@@ -185,9 +191,57 @@ def test_two_generators_are_pooled_and_named():
     assert point.p50_ms == pytest.approx(10)
     assert point.p99_ms == pytest.approx(20)
     assert [share.requests for share in point.workers] == [900, 900]
-    assert window.names == ["a", "b"]
-    window.forget("b")
+
+
+def test_a_generator_that_left_keeps_its_requests():
+    """They were answered. Only one that was lost, with requests nobody knows the fate of, spoils the verdict."""
+    window = Window()
+    window.add(batch(), "a")
+    window.add(batch(), "b")
+    for left, verdict, rate_per_s in (({"b": ""}, "pass", 100), ({"b": "went missing"}, "invalid", 100)):
+        point = window.point([P99], left=left)
+        assert (point.requests, point.verdict, point.rate_per_s) == (1800, verdict, rate_per_s)
+    assert window.point([P99], left={"a": "", "b": ""}).rate_per_s == 200
+
+
+def test_a_generator_that_was_lost_before_it_reported_is_named():
+    window = Window()
+    window.add(batch(), "a")
+    point = window.point([P99], left={"c": "went missing"})
+    assert (point.requests, point.verdict) == (900, "invalid")
+    assert "generator 2 of 2 (c)" in point.reason
+
+
+def test_the_youngest_count_once_no_more_can_come():
+    window = Window()
+    window.add(batch(at_s=1005.0))
+    assert window.point([P99], left={"1": "went missing"}).requests == 900
+    window.add(replace(batch(at_s=1005.0, count=0), final=True))
     assert window.point([P99]).requests == 900
+
+
+def test_a_change_of_shares_leaves_the_window_as_it_is():
+    """One generator takes over what another sent: `since_s` stays."""
+    window = Window()
+    window.add(batch(rate_per_s=50.0), "a")
+    window.add(batch(rate_per_s=50.0), "b")
+    later = batch(rate_per_s=100.0, count=100)
+    later = replace(later, record=replace(later.record, intended_s=later.record.intended_s + 20), at_s=1030.0)
+    window.add(later, "a")
+    point = window.point([P99], left={"b": ""})
+    assert (point.requests, point.rate_per_s) == (1900, 100.0)
+    window.forget("b")
+    assert window.point([P99]).requests == 1000
+
+
+def test_generators_with_other_clocks_are_put_side_by_side():
+    """Clocks that agree keep their times: the second generator joined later."""
+    now_s = time.time()
+    for behind_s, offered_per_s in ((0.0, 1799 / 18.99), (3600.0, 1799 / 18.99)):
+        window = Window()
+        window.add(batch(since_s=now_s - 20, at_s=now_s), "a")
+        window.add(batch(since_s=now_s - 10 - behind_s, at_s=now_s - behind_s), "b")
+        assert window.point([P99]).offered_per_s == pytest.approx(offered_per_s, rel=0.02)
 
 
 def test_nothing_is_known_at_first():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
+import signal
 import threading
 import time
 import urllib.parse
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 from browser import Browser
 from locust_process import LocustProcess, children, free_port, kill
+from plain_server import PlainServer
 from queue_process import request as queue_request
 from queueing import md1_capacity_per_s
 
@@ -120,6 +123,73 @@ def test_files_of_inputs_are_for_one_model_each():
     for text in ("a.jsonl", "m=", "o=c.jsonl"):
         with pytest.raises(BadRequestError, match="the accepted form is FILE for one model, MODEL=FILE"):
             wanted(model="m,n", inputs=text)
+
+
+def counts(process: LocustProcess, figures: Path) -> tuple[int, str, list[int]]:
+    """The exit status, what was said, and how many requests the verdict, JSON, CSV and HTML each count."""
+    code, said = process.wait()
+    assert 'Traceback (most recent call last):\n  File "/' not in said, said
+    (verdict,) = re.findall(r"^(\d+) requests at", said, re.MULTILINE) or ["0"]
+    rows = json.loads(figures.with_suffix(".json").read_text())
+    with figures.with_name("figures_stats.csv").open() as file:
+        table = int(list(csv.DictReader(file))[-1]["Request Count"])
+    page = re.findall(r'"num_requests": ?(\d+)', figures.with_suffix(".html").read_text())
+    return code, said, [int(verdict), sum(row["num_requests"] for row in rows), table, int(page[-1])]
+
+
+@pytest.fixture
+def start_fleet(start_locust, tmp_path):
+    """A headless master with two workers at a server, and its files `figures.*`."""
+
+    def start(address: str, *options: str) -> tuple[LocustProcess, list[LocustProcess]]:
+        port, figures = str(free_port()), str(tmp_path / "figures")
+        files = ("--json-file", figures, "--csv", figures, "--html", f"{figures}.html", "--only-summary")
+        asked = ("--host", address, "--model", "m", "--slo", "p90=1s", "--headless", "-u", "60", *files)
+        listening = ("--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--expect-workers", "2")
+        master = start_locust("--master", *listening, *asked, *options)
+        return master, [start_locust("--worker", "--master-port", port) for _ in range(2)]
+
+    return start
+
+
+def wait_until_answered(server: PlainServer, count: int, master: LocustProcess) -> None:
+    until_s = time.monotonic() + 60
+    while server.answered < count:
+        assert time.monotonic() < until_s, f"{server.answered} answered: {master.log.read_text()}"
+        time.sleep(0.05)
+
+
+def test_every_answered_request_counts_once_whoever_has_left(start_fleet, tmp_path):
+    """One worker quits in the middle; then Ctrl-C reaches the others, as it does all processes of a terminal."""
+    with PlainServer() as server:
+        master, workers = start_fleet(server.address)
+        wait_until_answered(server, 60, master)
+        workers[0].process.terminate()
+        workers[0].wait()
+        wait_until_answered(server, server.answered + 60, master)
+        for process in (master, workers[1]):
+            process.process.send_signal(signal.SIGINT)
+        code, said, found = counts(master, tmp_path / "figures")
+        trials = server.answered - found[0]
+    assert len(set(found)) == 1, found
+    assert 2 <= trials <= 8  # each worker tries one request, and a few keep up the load until the last are answered
+    assert code == 0, said
+    assert "2 generator(s)" in said
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_named_and_its_requests_count(start_fleet, tmp_path):
+    """Slow, because Locust takes seconds to miss it."""
+    with PlainServer() as server:
+        master, workers = start_fleet(server.address, "-t", "12s")
+        wait_until_answered(server, 150, master)
+        kill(workers[0].process.pid)
+        code, said, found = counts(master, tmp_path / "figures")
+        unknown = server.answered - found[0]
+    assert len(set(found)) == 1, found
+    assert 2 <= unknown <= 60  # a second of one worker's requests, at most, went with it
+    assert code == 1
+    assert re.search(r"^p90=1s: invalid, generator \d of 2 .* went missing", said, re.MULTILINE), said
 
 
 @pytest.fixture(params=[2, pytest.param(4, marks=pytest.mark.slow)])

@@ -9,6 +9,7 @@ from freezing import frozen
 
 from loadtests.errors import TargetError
 from loadtests.metrics import MetricsMeter, default_url, parse, summarise
+from loadtests.target import Target
 
 BEFORE = """# HELP nv_gpu_utilization GPU utilization rate [0.0 - 1.0)
 nv_gpu_utilization{gpu_uuid="GPU-1"} 0.0
@@ -80,6 +81,16 @@ def test_an_endpoint_that_freezes_is_asked_again(small_server, monkeypatch):
 def test_only_tritons_own_port_is_guessed():
     assert default_url("triton.example:8001") == "http://triton.example:8002/metrics"
     assert default_url("localhost:9001") is None
+
+
+def test_a_proxy_is_not_asked_for_this_machine(small_server, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with Target(small_server.grpc_url, "double") as target:
+        assert target.metadata().inputs
+    until_s = time.monotonic() + 10
+    while not answers(MetricsMeter(small_server.metrics_url, required=True)):
+        assert time.monotonic() < until_s
 
 
 def test_a_real_triton(small_server):

@@ -1,5 +1,8 @@
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from loadtests.errors import BadRequestError
@@ -50,6 +53,28 @@ def test_text_is_length_prefixed_words():
     content = request.raw_input_contents[0]
     length = int.from_bytes(content[:4], "little")
     assert content[4 : 4 + length].decode().replace(" ", "").isalpha()
+
+
+@pytest.mark.parametrize(
+    ("name", "is_picture"),
+    [("image", True), ("input_image", True), ("JPEG-bytes", True), ("text", False), ("imagery", False)],
+)
+def test_an_input_whose_name_says_picture_gets_one(name, is_picture):
+    (request, another, *_) = made((name, "BYTES", [-1, 1]))
+    content = request.raw_input_contents[0][4:]
+    assert content.startswith(b"\x89PNG") is is_picture
+    assert content != another.raw_input_contents[0][4:]
+    if is_picture:
+        with Image.open(io.BytesIO(content)) as picture:
+            assert picture.convert("RGB").size == (224, 224)
+
+
+def test_without_a_configuration_a_first_dimension_that_all_share_is_the_batch():
+    pair = (("x", "FP32", [-1, 4]), ("t", "BYTES", [-1]))
+    for tensors, shapes in ((pair, [[1, 4], [1]]), ((*pair, ("y", "FP32", [4])), [[16, 4], [16], [4]])):
+        (payload,) = from_metadata(metadata(*tensors), None, seed=0, count=1)
+        request = service_pb2.ModelInferRequest.FromString(payload)
+        assert [list(tensor.shape) for tensor in request.inputs] == shapes
 
 
 def test_the_seed_decides():

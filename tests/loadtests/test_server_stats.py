@@ -66,8 +66,8 @@ def test_composing_models_are_resolved_through_nested_pipelines():
         "inner": pipeline("inner", "model", "post"),
         **{name: pipeline(name) for name in ("pre", "model", "post")},
     }
-    assert composing_models(known["outer"], known.__getitem__) == ["pre", "model", "post"]
-    assert composing_models(known["pre"], known.__getitem__) == ["pre"]
+    assert composing_models("outer", known.__getitem__) == ["pre", "model", "post"]
+    assert composing_models("pre", known.__getitem__) == ["pre"]
 
 
 def test_a_mix_counts_each_step_as_often_as_it_is_asked():

@@ -151,7 +151,7 @@ def test_a_trace_that_does_not_fit_names_its_line(traffic, tmp_path, row, messag
         (["double", "--schedule", "poisson"], "schedule 'poisson' is not understood"),
         (["double", "--workers", "300"], "300 workers: give a number from 1 to 255"),
         (["double=x"], "traffic 'double=x' is not understood"),
-        (["double", "--trace", "TRACE"], "line 2: 'soon' is not an offset in seconds"),
+        (["double", "--trace", "TRACE"], "line 2: 'soon' is not an offset"),
     ],
 )
 def test_bad_input_is_one_line(small_server, tmp_path, capsys, arguments, message):

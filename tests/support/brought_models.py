@@ -126,7 +126,8 @@ class Words(torch.nn.Module):
 
     def forward(self, ids, scale, unused=None):
         logits = self.drop(self.head(torch.cat([self.table(ids).mean(1), scale], 1)))
-        return {"logits": logits, "total": logits.sum(-1)}
+        parts = (logits.softmax(-1), {"double": logits * 2}, None)
+        return {"logits": logits, "total": logits.sum(-1), "aux": {"parts": parts}}
 
 
 def words():
@@ -153,6 +154,46 @@ def misfit():
 
 def complex_valued():
     return torch.nn.Identity(), torch.randn(2, 3, dtype=torch.complex64)
+
+
+class Answering(torch.nn.Module):
+    """Takes x, and answers with what a function makes of it."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def forward(self, x):
+        return self.make(x)
+
+
+def _answering(make):
+    return Answering(make).eval(), torch.randn(4, 3)
+
+
+def own_name():
+    return _answering(lambda x: {"x": x * 2})
+
+
+def one_name():
+    return _answering(lambda x: {"a.b": x, "a": {"b": x}})
+
+
+def row_by_row():
+    return _answering(lambda x: [{"boxes": row} for row in x])
+
+
+def no_tensors():
+    return _answering(lambda x: {"loss": None})
+
+
+def fixed_rows():
+    """A constant, its own input and one tensor twice; nothing for torch to open a batch on."""
+    def make(x):
+        flat = x.reshape(int(x.shape[0]) * 3)
+        return flat, torch.tensor([1, 2, 3]), x, flat
+
+    return _answering(make)
 
 
 def exits():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+HOUR = datetime.timedelta(hours=1)
 
-def issue(folder: Path, name: str, signer: Any = None) -> Any:
-    """Write NAME.pem and NAME.key for 127.0.0.1; returns what signs others. Signed by `signer`, or by itself."""
+
+def issue(
+    folder: Path,
+    name: str,
+    signer: Any = None,
+    *,
+    valid: tuple[datetime.timedelta, datetime.timedelta] = (-HOUR, HOUR),
+    addresses: Sequence[str] = ("127.0.0.1",),
+) -> Any:
+    """Write NAME.pem and NAME.key for `addresses`; returns what signs others. Signed by `signer`, or by itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -25,11 +35,13 @@ def issue(folder: Path, name: str, signer: Any = None) -> Any:
         .issuer_name(certificate.subject if certificate else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
+        .not_valid_before(now + valid[0])
+        .not_valid_after(now + valid[1])
         .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), critical=True)
         .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            x509.SubjectAlternativeName(
+                [x509.DNSName(name), *(x509.IPAddress(ipaddress.ip_address(address)) for address in addresses)]
+            ),
             critical=False,
         )
         .sign(signing_key, hashes.SHA256())

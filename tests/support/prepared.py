@@ -80,6 +80,7 @@ def brought(folder: Path) -> None:
     wishes = {
         **{name: Wish("sklearn", f"their_models:{name}") for name in estimators},
         "words": Wish("torch", "their_models:words"),
+        "fixed": Wish("torch", "their_models:fixed_rows"),
         "encoder": Wish("hf", str(folder / "encoder")),
         "vision": Wish("hf", str(folder / "vision")),
         **{name: Wish("onnx", str(light_models() / f"light_{name}.onnx"), max_batch_size=4) for name in LIGHT},

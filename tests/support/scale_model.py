@@ -167,7 +167,7 @@ class Scale(Recipe):
 
         width = self.shape[1]
         labels = tuple(f"label {index}" for index in range(width)) if weights.custom else ("low", "middle", "high")
-        return Source(predict, write_onnx, self.evaluation(), labels)
+        return Source(predict, write_onnx, self.evaluation(), {"labels.txt": labels})
 
     def evaluation(self) -> Evaluation:
         width = self.shape[1]

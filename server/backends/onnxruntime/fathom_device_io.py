@@ -10,24 +10,26 @@ import ctypes
 
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
+from fathom_split import require_rows
 
 
 class DeviceIO:
     """Runs of one session with inputs and outputs on `device`, "cuda" or "cpu"."""
 
-    def __init__(self, session, device, device_id, inputs, outputs):
+    def __init__(self, session, device, device_id, inputs, outputs, batched):
         self._session = session
         self._device, self._device_id = device, device_id
-        self._inputs, self._outputs = inputs, outputs
+        self._inputs, self._outputs, self._batched = inputs, outputs, batched
         self._memory = CudaMemory(device_id) if device == "cuda" else HostMemory()
 
     def run(self, requests, run_options):
         """One list of output tensors per request, of the outputs that it asks for; the requests run as one batch.
 
-        Raises ValueError where their shapes do not form a batch, and whatever ONNX Runtime does.
+        Raises ValueError where their shapes do not form a batch, SplitError where the outputs' are none, and whatever
+        ONNX Runtime does.
         """
         parts = {name: [_value(request, name) for request in requests] for name in self._inputs}
-        rows = [part.shape()[0] for part in parts[self._inputs[0]]] if len(requests) > 1 else [None]
+        rows = [part.shape()[0] for part in parts[self._inputs[0]]] if self._batched else [None]
         binding = self._session.io_binding()
         held = []  # a binding does not keep alive what it points to
         for name, values in parts.items():
@@ -40,12 +42,15 @@ class DeviceIO:
         self._session.run_with_iobinding(binding, run_options)
         binding.synchronize_outputs()
         outputs = dict(zip(self._outputs, binding.get_outputs(), strict=True))
+        splittable = self._outputs if len(requests) > 1 else requests[0].requested_output_names()
+        for name in splittable if self._batched else ():
+            require_rows(name, outputs[name].shape(), sum(rows))
         answers, start = [], 0
         for request, count in zip(requests, rows, strict=True):
             wanted = set(request.requested_output_names())
             answers.append(
                 [
-                    _tensor(name, value if count is None else self._rows(name, value, start, count))
+                    _tensor(name, value if len(requests) == 1 else self._rows(value, start, count))
                     for name, value in outputs.items()
                     if name in wanted
                 ]
@@ -68,11 +73,9 @@ class DeviceIO:
             at += value.tensor_size_in_bytes()
         return whole
 
-    def _rows(self, name, whole, start, count):
+    def _rows(self, whole, start, count):
         """A copy of some rows of an output, since a DLPack tensor begins where its memory does."""
         shape = whole.shape()
-        if not shape or shape[0] < start + count:
-            raise ValueError(f"output '{name}' has shape {shape}: its first axis is not the batch")
         size = whole.tensor_size_in_bytes() // shape[0]
         part = self._new([count, *shape[1:]], whole.element_type())
         self._memory.copy(part.data_ptr(), whole.data_ptr() + start * size, count * size)

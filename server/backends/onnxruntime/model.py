@@ -28,6 +28,7 @@ from fathom_session import (
     whole_number,
 )
 from fathom_signature import check_signature, dims, triton_type
+from fathom_split import PROVING, SplitError, require_rows, same_first_axis
 
 DEFAULT_MAX_BATCH_SIZE = 4  # what the official backend fills in for a model whose first axes are all dynamic
 
@@ -87,13 +88,15 @@ class TritonPythonModel:
         check_signature(config["output"], self.session.get_outputs(), self.batched, "output")
         self.inputs = [t["name"] for t in config["input"]]
         self.outputs = [t["name"] for t in config["output"]]
+        self.joins = self.batched  # until a run shows that its outputs cannot be split
+        self.proving = 0 if same_first_axis(self.session) else PROVING
         graph_types = {t.name: t.type for t in [*self.session.get_inputs(), *self.session.get_outputs()]}
         self.strings = {name for name, type_ in graph_types.items() if type_ == "tensor(string)"}
         # Strings have no DLPack form.
         self.device_io = None
         if parameters.get(DEVICE_TENSORS) == "no" and not self.strings:
             device = ("cuda", device_id) if on_gpu else ("cpu", 0)
-            self.device_io = DeviceIO(self.session, *device, self.inputs, self.outputs)
+            self.device_io = DeviceIO(self.session, *device, self.inputs, self.outputs, self.batched)
             pb_utils.Logger.log_info(f"'{self.name}' takes and gives tensors on {device[0]}:{device[1]}")
         self.rows_per_run = self._rows_per_run(config, parameters, on_gpu)
         # Triton's batchers drop cancelled requests themselves; asking costs 0.1 ms, a message to the server and back.
@@ -120,50 +123,80 @@ class TritonPythonModel:
                 responses[index] = _failed("the client cancelled the request", pb_utils.TritonError.CANCELLED)
             else:
                 live.append(index)
-        batch = [requests[index] for index in live]
-        try:
-            answers = self._run(batch) if batch else []
-        except Exception:
-            answers = [self._run_alone(request) for request in batch]
-        for index, answer in zip(live, answers, strict=True):
+        for index, answer in zip(live, self._answers([requests[index] for index in live]), strict=True):
             responses[index] = answer
         return responses
 
+    def _answers(self, batch):
+        if len(batch) > 1 and self.joins and not self.proving:
+            try:
+                return self._run(batch)
+            except SplitError as error:
+                self._join_no_more(error)
+            except Exception:  # of one request or of their joining: each alone shows which
+                pass
+        return [self._run_alone(request) for request in batch]
+
     def _run_alone(self, request):
         try:
-            return self._run([request])[0]
+            answer = self._run([request])[0]
+            self.proving = max(0, self.proving - 1)
+            return answer
+        except SplitError as error:
+            self._join_no_more(error)
+            return _failed(f"'{self.name}': {error}", pb_utils.TritonError.INTERNAL)
         except Exception as error:
             return _failed(f"ONNX Runtime could not run '{self.name}': {error}", pb_utils.TritonError.INTERNAL)
 
+    def _join_no_more(self, error):
+        """From now on each request is run alone: of such a graph, equal sums of rows would prove nothing."""
+        if self.joins:
+            self.joins = False
+            pb_utils.Logger.log_warn(f"'{self.name}' runs each request alone from now on: {error}")
+
     def _run(self, requests):
-        if self.device_io is not None and (self.batched or len(requests) == 1):
+        """The responses, of one run for all requests. Raises SplitError, and whatever ONNX Runtime does."""
+        if self.device_io is not None:
             return [pb_utils.InferenceResponse(tensors) for tensors in self.device_io.run(requests, self.run_options)]
         feeds = [self._feed(request) for request in requests]
         if len(feeds) == 1 or self.rows_per_run == 1:
-            return [self._answer(request, self._compute(feed)) for request, feed in zip(requests, feeds, strict=True)]
-        if not self.batched:
-            return [self._run([request])[0] for request in requests]
-        joined = self._compute({name: np.concatenate([feed[name] for feed in feeds]) for name in self.inputs})
+            return [self._answer_alone(request, feed) for request, feed in zip(requests, feeds, strict=True)]
+        joined = {name: np.concatenate([feed[name] for feed in feeds]) for name in self.inputs}
+        values = self._compute(joined, self.outputs)
         answers, start = [], 0
         for request, feed in zip(requests, feeds, strict=True):
             end = start + len(feed[self.inputs[0]])
-            answers.append(self._answer(request, [value[start:end] for value in joined]))
+            answers.append(self._answer(request, [value[start:end] for value in values]))
             start = end
         return answers
 
-    def _compute(self, feed):
-        """The outputs, in their order; in runs of `rows_per_run` rows where that is set."""
-        step = self.rows_per_run
-        rows = len(feed[self.inputs[0]]) if step else 0
+    def _answer_alone(self, request, feed):
+        return self._answer(request, self._compute(feed, request.requested_output_names()))
+
+    def _compute(self, feed, splittable):
+        """The outputs, in their order; in runs of `rows_per_run` rows where that is set.
+
+        Raises SplitError for an output named in `splittable` that has other rows than the input.
+        """
+        rows = len(feed[self.inputs[0]]) if self.batched else 0
+        step = self.rows_per_run or rows
         if rows <= step:
-            return self.session.run(self.outputs, feed, self.run_options)
+            return self._compute_once(feed, rows, splittable)
         runs = [
-            self.session.run(
-                self.outputs, {name: value[at : at + step] for name, value in feed.items()}, self.run_options
+            self._compute_once(
+                {name: value[at : at + step] for name, value in feed.items()}, min(step, rows - at), splittable
             )
             for at in range(0, rows, step)
         ]
         return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
+
+    def _compute_once(self, feed, rows, splittable):
+        values = self.session.run(self.outputs, feed, self.run_options)
+        if self.batched:
+            for name, value in zip(self.outputs, values, strict=True):
+                if name in splittable:
+                    require_rows(name, value.shape, rows)
+        return values
 
     def _answer(self, request, values):
         wanted = set(request.requested_output_names())

@@ -1,0 +1,298 @@
+"""What gateways answer in place of a server: the error that it becomes, and how often the request is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from mortal import mortal
+from replica import lasting_ports
+from scripted_gateway import ScriptedGateway, data, goaway, headers, reset
+from tritonclient.grpc import service_pb2
+
+from clients import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    InferenceError,
+    InvalidInput,
+    Overloaded,
+    ServerError,
+    Unreachable,
+    options,
+)
+
+REDIRECTS = (301, 302, 303, 307, 308)
+RETURNS = (200, 400, 401, 403, 404, 405, 408, 413, 418, 421, 429, 431, 500, 501, 502, 503, 504, 524)
+CONFIG = """
+global
+  log stdout format raw local0
+defaults
+  mode http
+  log global
+  log-format "%[capture.req.hdr(0)] %ST"
+  retries 0
+  timeout client 20s
+  timeout connect 1s
+  timeout server 20s
+frontend gateway
+  bind 127.0.0.1:{port} proto h2
+  http-request capture req.hdr(x-case) len 60
+{rules}
+  use_backend %[req.hdr(x-answer)] if {{ req.hdr(x-answer) -m found }}
+  default_backend triton
+backend triton
+  server a {triton} proto h2
+backend late
+  timeout server 200ms
+  server a {triton} proto h2
+backend nobody
+  server a 127.0.0.1:9 proto h2
+backend dies
+  server a {dies} proto h2
+"""
+
+
+class Gateway:
+    """A real HAProxy in front of a Triton; a request's header `x-answer` says what it gets."""
+
+    def __init__(self, folder: Path, triton: str, mortal_server: ScriptedGateway) -> None:
+        rules = [f"redirect code {n} location https://elsewhere/ if {{ req.hdr(x-answer) {n} }}" for n in REDIRECTS]
+        page = 'content-type text/html string "<html>no</html>"'
+        rules += [f"return status {n} {page} if {{ req.hdr(x-answer) {n} }}" for n in RETURNS]
+        (self.port,), self.mortal = lasting_ports(1), mortal_server
+        self._log, config = folder / "haproxy.log", folder / "haproxy.cfg"
+        lines = "\n".join(f"  http-request {rule}" for rule in rules)
+        config.write_text(CONFIG.format(port=self.port, rules=lines, triton=triton, dies=self.mortal.address))
+        with self._log.open("wb") as log:
+            command = mortal(["haproxy", "-db", "-f", str(config)])
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        with Client(self.address) as client:
+            until(client.is_ready)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def passed(self, case: str) -> int:
+        """How many requests of a case have come to an end here."""
+        return self._log.read_text(errors="replace").count(f"{case} ")
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+
+def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def gateway(small_server, tmp_path_factory) -> Iterator[Gateway]:
+    with ScriptedGateway(lambda stream: None) as dies:
+        gateway = Gateway(tmp_path_factory.mktemp("gateway"), small_server.grpc_url, dies)
+        yield gateway
+        gateway.close()
+
+
+DOUBLE, SLOW = ("double", {"x": [[1, 2]]}), ("slow", {"seconds": [[0.5]]})
+
+
+def ask(kind: type, address: str, question: tuple[str, dict] = DOUBLE, **options) -> tuple[InferenceError, int]:
+    """The error of one inference by a client that had an answer before, and how often it was sent again."""
+    model, inputs = question
+
+    async def ask_async() -> tuple[InferenceError, int]:
+        async with AsyncClient(address) as client:
+            bound = await client.model(model)
+            with pytest.raises(InferenceError) as caught:
+                await bound(inputs, **options)
+            return caught.value, client.budget.retried
+
+    if kind is AsyncClient:
+        return asyncio.run(ask_async())
+    with Client(address) as client:
+        bound = client.model(model)
+        with pytest.raises(InferenceError) as caught:
+            bound(inputs, **options)
+        return caught.value, client.budget.retried
+
+
+ONCE, AGAIN = False, True
+ANSWERS = {
+    # of the gateway: (error, HTTP status, is the request sent again?)
+    **{str(status): (Unreachable, status, ONCE) for status in REDIRECTS},
+    **{str(status): (Unreachable, status, ONCE) for status in (200, 400, 404, 405, 421, 501)},  # 200 is a page
+    **{str(status): (ServerError, status, ONCE) for status in (401, 403, 418, 500)},
+    **{str(status): (InvalidInput, status, ONCE) for status in (413, 431)},
+    **{str(status): (DeadlineExceeded, status, ONCE) for status in (408, 504, 524)},
+    "429": (Overloaded, 429, ONCE),
+    "502": (Unreachable, 502, AGAIN),
+    "503": (Unreachable, 503, AGAIN),
+    "nobody": (Unreachable, 503, AGAIN),  # no server is up
+}
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_what_a_gateway_answers_is_its_error_and_sent_again_only_where_a_server_may_return(gateway, kind, answer):
+    expected, http_status, again = ANSWERS[answer]
+    case = f"{kind.__name__}-{answer}"
+    error, retried = ask(kind, gateway.address, timeout_s=0.5, headers={"x-answer": answer, "x-case": case})
+    assert (type(error), error.http_status, error.source) == (expected, http_status, "gateway")
+    until(lambda: gateway.passed(case) == 1 + retried)
+    assert (retried > 0) == again
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_request_of_which_its_server_dies_is_sent_again_twice(gateway, kind):
+    """HAProxy then refuses the stream, as if the request had not left it."""
+    before = gateway.mortal.inferences
+    error, retried = ask(kind, gateway.address, timeout_s=0.5, headers={"x-answer": "dies"})
+    assert (type(error), error.transient, error.may_have_run) == (Unreachable, True, True)
+    assert gateway.mortal.inferences - before == 1 + retried == 3
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_request_that_a_gateway_gave_up_runs_once(gateway, small_server, kind):
+    def executed():
+        asked = service_pb2.ModelStatisticsRequest(name="slow")
+        with Client(small_server.grpc_url) as client:
+            return client.run(client.call("ModelStatistics", asked)).model_stats[0].inference_stats.success.count
+
+    before = executed()
+    error, retried = ask(kind, gateway.address, SLOW, timeout_s=5, headers={"x-answer": "late"})
+    assert (type(error), error.http_status, error.may_have_run, retried) == (DeadlineExceeded, 504, True, 0)
+    until(lambda: executed() > before)
+    assert executed() == before + 1
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_headers_too_large_for_a_gateway_or_a_server_are_sent_once(gateway, small_server, kind):
+    large = {"x-token": "a" * 17_000}
+    for address in (gateway.address, small_server.grpc_url):
+        error, retried = ask(kind, address, timeout_s=5, headers=large)
+        assert (type(error), retried) == (InvalidInput, 0)
+
+
+OK, GRPC, PAGE = (":status", "200"), ("content-type", "application/grpc"), ("content-type", "text/html")
+NO_STATUS = ("x", "y")
+PART = b"\x00\x00\x00\x00\x10abc"  # of a message
+CUT = {
+    # answers by hand, of the stream's number: (answer, error, inferences: 0 for as many as there is time for, cost)
+    "a connection that ends before the request was looked at": (lambda s: goaway(0), Unreachable, 0, 0),
+    "a stream that was refused": (lambda s: reset(s, 7), Unreachable, 3, 1),
+    "a connection that breaks": (lambda s: None, Unreachable, 3, 1),
+    "a proxy that gives a stream up": (lambda s: headers(s, OK, GRPC) + reset(s, 8), Unreachable, 3, 1),
+    "a proxy that asks for less": (lambda s: reset(s, 11), Overloaded, 1, 0),
+    "a proxy that wants HTTP/1": (lambda s: reset(s, 13), Unreachable, 1, 0),
+    "an answer that is always cut": (lambda s: headers(s, OK, GRPC) + data(s, PART, end=True), Unreachable, 3, 1),
+    "an answer without a status": (lambda s: headers(s, OK, GRPC) + headers(s, NO_STATUS, end=True), Unreachable, 3, 1),
+    "a page that is recognised": (
+        lambda s: headers(s, OK, PAGE, ("etag", "1")) + data(s, b"<html>", end=True), Unreachable, 1, 0,
+    ),
+    "a page that is not": (lambda s: headers(s, OK, PAGE) + data(s, b"<html>", end=True), Unreachable, 3, 1),
+    "Envoy's time-out": (
+        lambda s: headers(s, OK, GRPC, ("grpc-status", "14"), ("grpc-message", "upstream request timeout"), end=True),
+        DeadlineExceeded, 1, 0,
+    ),
+    "a server that says it is unavailable": (
+        lambda s: headers(s, OK, GRPC, ("grpc-status", "14"), ("grpc-message", "later"), end=True), Unreachable, 1, 0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("case", CUT)
+def test_an_answer_that_is_none(case, asynchronous):
+    script, expected, inferences, cost = CUT[case]
+
+    async def infer(address):
+        async with AsyncClient(address, timeout_s=0.4) as client:
+            assert await client.is_ready()
+            with pytest.raises(InferenceError) as caught:
+                await client.call("ModelInfer", b"", model="m")
+            return caught.value, client.budget
+
+    with ScriptedGateway(script) as peer:
+        if asynchronous:
+            error, budget = asyncio.run(infer(peer.address))
+        else:
+            with Client(peer.address, timeout_s=0.4) as client:
+                assert client.is_ready()
+                with pytest.raises(InferenceError) as caught:
+                    client.run(client.call("ModelInfer", b"", model="m"))
+                error, budget = caught.value, client.budget
+    assert type(error) is expected
+    assert peer.inferences == 1 + budget.retried
+    assert peer.inferences == inferences if inferences else peer.inferences > 1
+    assert budget.spent == cost * budget.retried
+
+
+def http1(connection: socket.socket) -> None:
+    connection.recv(1000)
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 6\r\nServer: nginx\r\n\r\n<html>")
+    time.sleep(0.1)
+
+
+def banner(connection: socket.socket) -> None:
+    connection.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+    time.sleep(0.1)
+
+
+PORTS = {
+    "HTTP/1 alone": (http1, "gateway", 400),
+    "another protocol": (banner, "gateway", 0),
+    "nothing: it closes": (lambda connection: connection.recv(1000), "connection", 0),
+}
+
+
+@pytest.mark.parametrize("case", PORTS)
+def test_a_port_that_is_not_grpcs_is_unreachable_at_once(case):
+    handle, source, http_status = PORTS[case]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection = listener.accept()[0]
+                except OSError:
+                    return
+                with connection:
+                    handle(connection)
+
+        threading.Thread(target=serve, daemon=True).start()
+        with Client(f"127.0.0.1:{listener.getsockname()[1]}", timeout_s=5) as client:
+            began = time.monotonic()
+            with pytest.raises(Unreachable) as caught:
+                client.model("m")
+            listener.shutdown(socket.SHUT_RDWR)
+    assert time.monotonic() - began < 4
+    error = caught.value
+    assert (error.source, error.http_status, error.may_have_run) == (source, http_status, False)
+    assert "is the server running" not in str(error)
+
+
+def test_grpcs_own_retries_are_off_whatever_a_name_server_says(monkeypatch):
+    """A service configuration (of DNS, or xDS) may ask for them, and they know nothing of a budget."""
+    asked = []
+    with (
+        ScriptedGateway(lambda stream: asked.append(stream) or reset(stream, 7)) as peer,
+        Client(peer.address) as client,
+    ):
+        policy = '{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 5, "initialBackoff": "0.01s", '
+        policy += '"maxBackoff": "0.01s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}'
+        configured = (*options.CHANNEL_OPTIONS, ("grpc.service_config", policy))
+        monkeypatch.setattr(options, "CHANNEL_OPTIONS", configured)
+        with pytest.raises(Unreachable):
+            client.run(client.call("ModelInfer", b"", retry=False))
+    assert len(asked) == 1
