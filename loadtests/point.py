@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,6 +27,8 @@ class Probe:
     rate_per_s: float
     requests: int
     seed: int
+    until_s: float = math.inf
+    """Seconds after which it ends, whatever is then unanswered: the budget is spent."""
 
 
 @dataclass(frozen=True)

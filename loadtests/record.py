@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,14 +86,18 @@ class Record:
 
     def save(self, path: Path) -> None:
         """One compressed file; microsecond columns are exact to 0.1 us up to hours."""
-        np.savez_compressed(path, **{name: getattr(self, name) for name in _COLUMNS})
+        try:
+            np.savez_compressed(path, **{name: getattr(self, name) for name in _COLUMNS})
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
     @classmethod
     def load(cls, path: Path) -> Record:
         try:
             with np.load(path, allow_pickle=False) as columns:
                 return cls(**{name: columns[name] for name in _COLUMNS if name in columns})
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise ResultsError(f"cannot read the raw results {path}: {error}") from error
 
     @classmethod

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,32 +80,43 @@ class Store:
 
     def __init__(self, folder: Path, run: Run, kept: Sequence[Point] = ()) -> None:
         self.folder = folder / run.model
-        self._run = run
+        self.trouble = ""
+        """What could not be written, and why."""
+        self._given_up: set[str] = set()
         try:
             (self.folder / _RAW).mkdir(parents=True, exist_ok=True)
             raw = {self.folder / point.raw for point in kept if point.raw}
             for stale in [self.folder / _CAPACITY, *(self.folder / _RAW).glob("probe-*.npz")]:
                 if stale not in raw:
                     stale.unlink(missing_ok=True)
-            scratch = self.folder / f"{_POINTS}.part"
-            scratch.write_text("".join(json.dumps(point.to_json()) + "\n" for point in kept))
-            scratch.replace(self.folder / _POINTS)
-            _write_json(self.folder / _RUN, run.to_json())
+            _replace(self.folder / _POINTS, "".join(json.dumps(point.to_json()) + "\n" for point in kept))
+            _replace(self.folder / _RUN, json.dumps(run.to_json(), indent=2) + "\n")
         except OSError as error:
             raise BadRequestError(f"cannot write results to {self.folder}: {error.strerror}") from error
 
     def save_record(self, number: int, record: Record) -> str:
         """Returns the file's name relative to the run's folder."""
         name = f"{_RAW}/probe-{number:03d}.npz"
-        record.save(self.folder / name)
-        return name
+        return name if self._kept(_RAW, lambda: record.save(self.folder / name)) else ""
 
     def add(self, point: Point) -> None:
-        with (self.folder / _POINTS).open("a") as file:
-            file.write(json.dumps(point.to_json()) + "\n")
+        self._kept(_POINTS, lambda: _append(self.folder / _POINTS, json.dumps(point.to_json()) + "\n"))
 
     def finish(self, result: CapacityResult) -> None:
-        _write_json(self.folder / _CAPACITY, result.to_json())
+        self._kept(_CAPACITY, lambda: _replace(self.folder / _CAPACITY, json.dumps(result.to_json(), indent=2) + "\n"))
+
+    def _kept(self, what: str, write: Callable[[], None]) -> bool:
+        """Whether it could be written. What once could not is not tried again: half a line may stand at the end."""
+        if what in self._given_up:
+            return False
+        try:
+            write()
+        except OSError as error:
+            self._given_up.add(what)
+            why = f"cannot write {what}: {error.strerror}"
+            self.trouble = self.trouble or f"{self.folder} does not hold all that was measured: {why}"
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -168,7 +179,17 @@ def _points(path: Path) -> list[Point]:
     return points
 
 
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    scratch = path.with_suffix(".part")
-    scratch.write_text(json.dumps(document, indent=2) + "\n")
-    scratch.replace(path)
+def _replace(path: Path, text: str) -> None:
+    """The old file stays where the new one cannot be written."""
+    scratch = path.with_name(f"{path.name}.part")
+    try:
+        scratch.write_text(text)
+        scratch.replace(path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(line)
