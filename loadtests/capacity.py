@@ -23,7 +23,7 @@ from loadtests.metrics import MetricsMeter, default_url
 from loadtests.point import Point
 from loadtests.probing import Prober
 from loadtests.result import CUT_OFF, INTERRUPTED, CapacityResult, too_short
-from loadtests.resume import earlier_run, usable_points
+from loadtests.resume import changes, earlier_run, usable_points
 from loadtests.search import search
 from loadtests.settling import settled
 from loadtests.slo import Slo, format_rate, loosest_limit_ms, tightest_limit_ms
@@ -208,7 +208,7 @@ def _describe(
 ) -> Run:
     pool = traffic.pool
     busy_before = [busy_share(), earlier.run.settings.get("busy_before_share") if earlier else None]
-    settings = {
+    settings: dict[str, Any] = {
         "budget_s": plan.budget_s,
         "tolerance": plan.tolerance,
         "seed": plan.seed,
@@ -231,6 +231,9 @@ def _describe(
         "busy_before_share": max((share for share in busy_before if share is not None), default=None),
         "server_name": traffic.targets[0].server_name(),
     }
+    hardware = describe_hardware()
+    if earlier and (changed := changes(earlier.run, request.server, settings, hardware)):
+        settings["resumed"] = changed
     return Run(
         model=request.model,
         server=request.server,
@@ -238,6 +241,6 @@ def _describe(
         seed=plan.seed,
         settings=settings,
         manifest=request.manifest,
-        hardware=describe_hardware(),
+        hardware=hardware,
         started_at=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     )

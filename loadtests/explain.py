@@ -104,6 +104,11 @@ def worth_more(result: CapacityResult) -> tuple[int, float] | None:
 
 def warn(result: CapacityResult) -> str:
     """What the reader must know before trusting the figures; empty where nothing is amiss."""
+    return " ".join(doubts(result))
+
+
+def doubts(result: CapacityResult) -> list[str]:
+    """The same, a reason each: reports, comparisons and plans of this result repeat them."""
     said = []
     busy = result.settings.get("busy_before_share")
     if busy is not None and busy > _CALM_SHARE:
@@ -121,4 +126,6 @@ def warn(result: CapacityResult) -> str:
             + " The estimate rests on the requests that were sent in time."
             * listened
         )
-    return " ".join(said)
+    if resumed := result.settings.get("resumed"):
+        said.append(f"The search was resumed where something else was measured ({', '.join(resumed)}).")
+    return said

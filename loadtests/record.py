@@ -95,8 +95,12 @@ class Record:
     @classmethod
     def load(cls, path: Path) -> Record:
         try:
-            with np.load(path, allow_pickle=False) as columns:
-                return cls(**{name: columns[name] for name in _COLUMNS if name in columns})
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:
+                record = cls(**{name: columns[name] for name in _COLUMNS if name in columns})
+            shapes = {getattr(record, name).shape for name in _COLUMNS}
+            if shapes != {(len(record),)}:
+                raise ValueError(f"its columns have the shapes {', '.join(map(str, sorted(shapes)))}")
+            return record
         except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise ResultsError(f"cannot read the raw results {path}: {error}") from error
 

@@ -8,22 +8,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loadtests.documents import read
 from loadtests.errors import BadRequestError, ResultsError
+from loadtests.lock import writer
 from loadtests.point import Point
 from loadtests.record import Record
 from loadtests.result import CapacityResult, summarise
-from loadtests.slo import Slo
+from loadtests.slo import Slo, loosest_limit_ms
 
 FORMAT = 1
 _RUN, _POINTS, _RAW, _CAPACITY = "run.json", "points.jsonl", "raw", "capacity.json"
 
 _MEASURE = "give the folder that a search wrote: fathom capacity MODEL --slo p99=50ms --report DIR"
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Settings that are reckoned with, where they are there."""
+
+    budget_s: float | None = None
+    least_s: float | None = None
+    max_per_s: float | None = None
+    unloaded_ms: float | None = None
+    busy_before_share: float | None = None
+    workers: int | None = None
+    mix: Mapping[str, float] | None = None
+    resumed: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _Format:
+    """What is read of `run.json` first."""
+
+    format: int
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """What is read of `capacity.json`: all else follows from the points."""
+
+    partial: bool
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -54,10 +86,12 @@ class Run:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Run:
-        fields = {key: value for key, value in document.items() if key != "format"}
-        fields["slos"] = tuple(Slo.parse(text) for text in document["slos"])
-        return cls(**fields)
+    def from_json(cls, document: Any) -> Run:
+        """ValueError that says what is wrong with it."""
+        run = read(cls, document)
+        read(_Numbers, run.settings)
+        loosest_limit_ms(run.slos)
+        return run
 
     def result(self, points: Sequence[Point], *, partial: str, folder: Path | None) -> CapacityResult:
         """What these points come to; see `summarise`."""
@@ -85,12 +119,12 @@ class Store:
         self._given_up: set[str] = set()
         try:
             (self.folder / _RAW).mkdir(parents=True, exist_ok=True)
+            _replace(self.folder / _POINTS, "".join(json.dumps(point.to_json()) + "\n" for point in kept))
+            _replace(self.folder / _RUN, json.dumps(run.to_json(), indent=2) + "\n")
             raw = {self.folder / point.raw for point in kept if point.raw}
             for stale in [self.folder / _CAPACITY, *(self.folder / _RAW).glob("probe-*.npz")]:
                 if stale not in raw:
                     stale.unlink(missing_ok=True)
-            _replace(self.folder / _POINTS, "".join(json.dumps(point.to_json()) + "\n" for point in kept))
-            _replace(self.folder / _RUN, json.dumps(run.to_json(), indent=2) + "\n")
         except OSError as error:
             raise BadRequestError(f"cannot write results to {self.folder}: {error.strerror}") from error
 
@@ -143,39 +177,47 @@ def read_runs(folder: Path) -> list[Stored]:
 
 
 def _read(folder: Path) -> Stored:
-    path = folder / _RUN
-    try:
-        document = json.loads(path.read_text())
-        if document.get("format") != FORMAT:
-            raise ResultsError(f"{path} has format {document.get('format')}; this version of Fathom reads {FORMAT}")
+    with _telling(folder / _RUN) as path:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if (written := read(_Format, document).format) != FORMAT:
+            raise ValueError(f"it has format {written}, and this version of Fathom reads {FORMAT}: measure again")
         run = Run.from_json(document)
-        path = folder / _POINTS
-        points = _points(path)
-        path = folder / _CAPACITY
-        ended = json.loads(path.read_text()) if path.exists() else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ResultsError(f"cannot read {path}: {error}") from error
-    partial = ""
+    points = _points(folder / _POINTS, run)
+    with _telling(folder / _CAPACITY) as path:
+        ended = read(_Ended, json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
     if ended is None:
-        partial = "the search did not end"
-    elif ended["partial"]:
-        partial = str(ended["reason"]).partition("; ")[0]
-    return Stored(folder, run, run.result(points, partial=partial, folder=folder))
+        process = writer(folder)
+        partial = f"the search goes on in process {process}" if process else "the search did not end"
+    else:
+        partial = ended.reason.partition("; ")[0] if ended.partial else ""
+    with _telling(folder):  # each field is what it should be, but edited ones may contradict one another
+        return Stored(folder, run, run.result(points, partial=partial, folder=folder))
 
 
-def _points(path: Path) -> list[Point]:
+@contextlib.contextmanager
+def _telling(path: Path) -> Iterator[Path]:
+    """Whatever is wrong with a file becomes a line that names it."""
+    try:
+        yield path
+    except (OSError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
+        raise ResultsError(f"cannot read {path}: {error}") from error
+
+
+def _points(path: Path, run: Run) -> list[Point]:
     """One a line. A search that was killed may have left half a line at the end, which is no point yet."""
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
+    with _telling(path):
+        *lines, last = path.read_text(encoding="utf-8").split("\n")
+    with contextlib.suppress(json.JSONDecodeError):
+        lines += [last] if json.loads(last) else []
     points = []
     for number, line in enumerate(lines, start=1):
-        try:
-            points.append(Point.from_json(json.loads(line)))
-        except ValueError as error:
-            if number == len(lines) and not line.endswith("\n"):
-                break
-            raise ResultsError(f"cannot read {path} line {number}: {error}") from error
+        with _telling(path.with_name(f"{path.name} line {number}")):
+            point = Point.from_json(json.loads(line))
+            if (found := {count.slo for count in point.slos}) != (asked := set(map(str, run.slos))):
+                raise ValueError(f"it is about {', '.join(sorted(found))}, and {_RUN} about {', '.join(sorted(asked))}")
+            points.append(point)
     return points
 
 
