@@ -15,6 +15,7 @@ from fathom import demo, options, precisions, summary
 from fathom.arguments import STOPPED
 from fathom.figures import cell
 from fathom.output import WORD_WIDTH, Steps, out, print_json
+from loadtests.errors import ResultsError
 from loadtests.slo import Slo
 
 ALL = "all"
@@ -58,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(done.to_json())
     else:
         _summary(done)
+    if done.trouble:
+        raise ResultsError(done.trouble)
     if done.interrupted:
         return STOPPED
     return 1 if any(result.partial for result in done.capacities.values()) else 0
@@ -128,7 +131,7 @@ def _summary(done: demo.DemoResult) -> None:
         summary.show(result)
     out.print()
     for word, text in {
-        "report": str(done.report),
+        **({"report": str(done.report)} if done.report.name else {}),
         "serve": "fathom serve",
         "ask": f"fathom infer image_classifier image=@{done.digit}",
         "took": f"{done.seconds:.0f} s",
