@@ -33,12 +33,12 @@ _MEASURE = "give the folder that a search wrote: fathom capacity MODEL --slo p99
 class _Numbers:
     """Settings that are reckoned with, where they are there."""
 
-    budget_s: float | None = None
+    budget_s: float = 0.0
     least_s: float | None = None
     max_per_s: float | None = None
     unloaded_ms: float | None = None
     busy_before_share: float | None = None
-    workers: int | None = None
+    workers: int = 1
     mix: Mapping[str, float] | None = None
     resumed: tuple[str, ...] | None = None
 
