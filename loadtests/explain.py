@@ -8,7 +8,7 @@ from collections import Counter
 from loadtests.attempt import HIGHER, likely_to_pass
 from loadtests.bearing import late_at_any_rate
 from loadtests.result import CapacityResult, lowest_judged
-from loadtests.slo import as_asked, describe_slos, format_rate
+from loadtests.slo import about_ms, as_asked, describe_slos, format_rate
 from loadtests.verdict import required_requests
 
 _CALM_SHARE = 0.1
@@ -48,7 +48,7 @@ def missed_by(result: CapacityResult) -> str:
     point = lowest_judged(result.points)
     seen_ms = {0.5: point.p50_ms, 0.9: point.p90_ms, 0.99: point.p99_ms, 0.999: point.p999_ms}
     return "".join(
-        f"; its {slo.metric} was {value_ms:.3g} ms, {value_ms - slo.limit_ms:.3g} ms too long"
+        f"; its {slo.metric} was {about_ms(value_ms)}, {about_ms(value_ms - slo.limit_ms)} too long"
         for slo in as_asked(result.slos)
         if slo.limit_ms is not None and not slo.model
         if (value_ms := seen_ms.get(slo.percentile)) is not None and value_ms > slo.limit_ms

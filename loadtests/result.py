@@ -10,7 +10,7 @@ from loadtests.bearing import late_at_any_rate
 from loadtests.certify import Certificate, certificates
 from loadtests.estimate import Estimate, estimate
 from loadtests.point import Point
-from loadtests.slo import Slo, describe_slos, format_rate, format_s
+from loadtests.slo import Slo, about_ms, describe_slos, format_rate, format_s
 from loadtests.verdict import Verdict
 
 INTERRUPTED = "interrupted"
@@ -141,6 +141,8 @@ def _verdict(
         return "invalid", last.reason
     if not any(point.passes for point in whole):
         lowest = lowest_judged(whole)
+        if lowest.verdict != "fail":
+            return "undecided", f"no rate was confirmed (at {format_rate(lowest.rate_per_s)} {lowest.reason}){because}"
         return "fail", f"even {format_rate(lowest.rate_per_s)} is too much: {lowest.reason}"
     if contradicted := late_at_any_rate(points):
         return "undecided", f"no rate was confirmed: {contradicted}"
@@ -157,10 +159,9 @@ def too_short(model: str, slos: Sequence[Slo], settings: Mapping[str, Any]) -> s
     budget_s, least_s, unloaded_ms = (settings.get(key) or 0.0 for key in ("budget_s", "least_s", "unloaded_ms"))
     if budget_s >= least_s:
         return ""
-    alone = format_s(unloaded_ms / 1e3)
     return (
-        f"{model} takes {alone} a request, so certifying a rate under {describe_slos(slos)} takes about "
-        f"{format_s(least_s)} at least, better twice that; --budget {format_s(budget_s)} is too short"
+        f"{model} takes {about_ms(unloaded_ms)} a request, so certifying a rate under {describe_slos(slos)} takes "
+        f"about {format_s(least_s)} at least, better twice that; --budget {format_s(budget_s)} is too short"
     )
 
 

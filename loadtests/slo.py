@@ -87,6 +87,12 @@ def format_ms(duration_ms: float) -> str:
     return f"{duration_ms / 1e3:.10g}s" if duration_ms >= 1e3 else f"{duration_ms:.10g}ms"
 
 
+def about_ms(duration_ms: float) -> str:
+    """A measured duration, to three digits: `32.5 ms`, `4.9 s`."""
+    seconds = duration_ms >= 999.5
+    return f"{duration_ms / 1e3:.3g} s" if seconds else f"{duration_ms:.3g} ms"
+
+
 def format_s(duration_s: float) -> str:
     """About how long something takes, as `--budget` takes it: `5s`, `0.25s`, `53m`, `2.5h`."""
     if duration_s < 180:

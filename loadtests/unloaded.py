@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from loadtests.errors import SloUnreachableError
 from loadtests.hardware import CpuMeter
-from loadtests.slo import Slo, format_ms
+from loadtests.slo import Slo, about_ms, format_ms
 from loadtests.target import Target
 from loadtests.traffic import Traffic
 
@@ -67,7 +67,7 @@ def _check(model: str, slos: Sequence[Slo], median_ms: float, requests: int) -> 
         # The median is at most any higher percentile, so this is never a false alarm.
         if slo.limit_ms is not None and slo.percentile >= 0.5 and median_ms > slo.limit_ms:
             raise SloUnreachableError(
-                f"{model} takes {median_ms:.4g} ms without any load (median of {requests} requests, one at a time): "
-                f"{slo} is missed by {median_ms - slo.limit_ms:.3g} ms at every rate; "
+                f"{model} takes {about_ms(median_ms)} without any load (median of {requests} requests, one at a time): "
+                f"{slo} is missed by {about_ms(median_ms - slo.limit_ms)} at every rate; "
                 f"allow more than {format_ms(math.ceil(median_ms))} or make the model faster"
             )

@@ -70,11 +70,11 @@ def _run_all(arguments: argparse.Namespace, slo: Slo) -> int:
     began = time.monotonic()
     budget_s = arguments.budget or BUDGET_OF_ALL_S
     with Steps() as steps:
-        rows = precisions.run(arguments.model_repository, arguments.results, slo, budget_s, steps)
+        rows, interrupted = precisions.run(arguments.model_repository, arguments.results, slo, budget_s, steps)
     seconds = time.monotonic() - began
     if arguments.json:
         print_json({"precisions": [row.to_json() for row in rows], "slo": str(slo), "seconds": round(seconds, 1)})
-        return 0
+        return STOPPED if interrupted else 0
     out.print()
     out.print(precision_table(rows))
     for reason, group in itertools.groupby(
@@ -85,7 +85,7 @@ def _run_all(arguments: argparse.Namespace, slo: Slo) -> int:
     out.print()
     out.print(f"  served by Triton on this CPU, capacity under {slo}; {vnni.sentence()}", markup=False)
     out.print(f"  took {seconds:.0f} s", markup=False)
-    return 0
+    return STOPPED if interrupted else 0
 
 
 def precision_table(rows: list[precisions.ServedPrecision]) -> Table:
