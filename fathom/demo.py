@@ -21,6 +21,7 @@ from fathom.options import default_config_name
 from fathom.output import Steps
 from loadtests import report
 from loadtests.capacity import CapacityRequest, find
+from loadtests.errors import LoadTestError
 from loadtests.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
 from server import TritonServer
@@ -49,6 +50,8 @@ class DemoResult:
     seconds: float = 0.0
     interrupted: bool = False
     """By Ctrl-C during a search; what was measured until then is in the report."""
+    trouble: str = ""
+    """What of the results could not be written."""
 
     def to_json(self) -> dict[str, Any]:
         """The document of `fathom demo --json`."""
@@ -60,7 +63,7 @@ class DemoResult:
             "answers": self.answers,
             "capacities": {name: result.to_json() for name, result in self.capacities.items()},
             "digit": str(self.digit),
-            "report": str(self.report),
+            "report": str(self.report) if self.report.name else None,
             "ready_s": round(self.ready_s, 2),
             "seconds": round(self.seconds, 1),
             "interrupted": self.interrupted,
@@ -91,8 +94,11 @@ def run(repository: Path, results: Path, slo: Slo, budget_s: float, precision: s
         finally:
             server.stop()
         with steps.step("write the report") as step:
-            done.report = report.write(results)
-            step.update(str(done.report))
+            try:
+                done.report = report.write(results)
+                step.update(str(done.report))
+            except LoadTestError as error:  # what was measured is shown all the same
+                done.trouble = done.trouble or str(error)
     done.seconds = time.monotonic() - began
     return done
 
@@ -130,6 +136,7 @@ def _use(
                 )
                 found = find(request, on_point=show)
                 done.capacities[name] = found
+                done.trouble = done.trouble or found.unsaved
                 certified = found.capacity_per_s
                 step.update("no rate certified" if certified is None else f"{certified:.0f} requests/s certified")
             if found.partial:  # interrupted, or nobody is there to be asked about the next one

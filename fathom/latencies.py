@@ -6,7 +6,7 @@ import asyncio
 import collections
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class Latencies:
     concurrency: int
     errors: Mapping[str, int]
     first_error: str
+    interrupted: bool = False
+    """By Ctrl-C; the rest was not sent."""
     given_up: bool = False
     """After requests in a row that nobody answered; the rest was not sent."""
 
@@ -45,6 +47,8 @@ class Latencies:
         if self.errors:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.errors.items())
             text += f"{'; ' if len(self.latencies_ms) else ''}failed: {kinds} ({self.first_error})"
+        if self.interrupted:
+            text += "; interrupted"
         if self.given_up:
             text += "; given up, since nobody answers any more"
         return text
@@ -59,6 +63,7 @@ class Latencies:
             "rate_per_s": round(len(self.latencies_ms) / self.elapsed_s, 2),
             "errors": dict(self.errors),
             "given_up": self.given_up,
+            "interrupted": self.interrupted,
             "loop": "closed",
         }
 
@@ -66,36 +71,61 @@ class Latencies:
 def measure(
     server: str, model: str, inputs: Mapping[str, Any], *, requests: int, concurrency: int, **options: Any
 ) -> Latencies:
-    """Send `requests` of them, `concurrency` in flight, after one that does not count. `options` are AsyncClient's."""
-    return asyncio.run(_measure(server, model, inputs, requests, min(concurrency, requests), options))
+    """Send `requests` of them, `concurrency` in flight, after one that does not count. `options` are AsyncClient's.
+
+    Ctrl-C ends it with what was measured until then.
+    """
+    taken = _Taken(min(concurrency, requests))
+    try:
+        asyncio.run(_measure(server, model, inputs, requests, taken, options))
+    except KeyboardInterrupt:
+        if not (taken.latencies_ms or taken.errors):
+            raise
+        return taken.result(interrupted=True)
+    return taken.result(given_up=taken.requests < requests)
+
+
+@dataclass
+class _Taken:
+    """What is known so far."""
+
+    concurrency: int
+    latencies_ms: list[float] = field(default_factory=list)
+    errors: collections.Counter[str] = field(default_factory=collections.Counter)
+    first_error: str = ""
+    began_s: float = 0.0
+    requests: int = 0
+    """That were sent."""
+
+    def result(self, **ending: bool) -> Latencies:
+        elapsed_s = time.perf_counter() - self.began_s
+        return Latencies(
+            np.array(self.latencies_ms), elapsed_s, self.concurrency, self.errors, self.first_error, **ending
+        )
 
 
 async def _measure(
-    server: str, name: str, inputs: Mapping[str, Any], requests: int, concurrency: int, options: Mapping[str, Any]
-) -> Latencies:
-    latencies_ms: list[float] = []
-    errors: collections.Counter[str] = collections.Counter()
-    first_error, in_vain = "", 0
-    left = iter(range(requests))
+    server: str, name: str, inputs: Mapping[str, Any], requests: int, taken: _Taken, options: Mapping[str, Any]
+) -> None:
+    in_vain = 0
     async with AsyncClient(server, **options) as client:
         model = await client.model(name)
         await model(inputs)
 
         async def keep_asking() -> None:
-            nonlocal first_error, in_vain
-            while in_vain < max(concurrency, _GONE) and next(left, None) is not None:
+            nonlocal in_vain
+            while in_vain < max(taken.concurrency, _GONE) and taken.requests < requests:
+                taken.requests += 1
                 start = time.perf_counter()
                 try:
                     await model(inputs)
                 except InferenceError as error:
-                    errors[type(error).__name__] += 1
-                    first_error = first_error or str(error)
+                    taken.errors[type(error).__name__] += 1
+                    taken.first_error = taken.first_error or str(error)
                     in_vain = in_vain + 1 if isinstance(error, DeadlineExceeded | Unreachable) else 0
                 else:
                     in_vain = 0
-                    latencies_ms.append((time.perf_counter() - start) * 1e3)
+                    taken.latencies_ms.append((time.perf_counter() - start) * 1e3)
 
-        start = time.perf_counter()
-        await asyncio.gather(*(keep_asking() for _ in range(concurrency)))
-        elapsed_s = time.perf_counter() - start
-    return Latencies(np.array(latencies_ms), elapsed_s, concurrency, errors, first_error, next(left, None) is not None)
+        taken.began_s = time.perf_counter()
+        await asyncio.gather(*(keep_asking() for _ in range(taken.concurrency)))

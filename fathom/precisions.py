@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,31 @@ class ServedPrecision:
         }
 
 
-def run(repository: Path, results: Path, slo: Slo, budget_s: float, steps: Steps) -> list[ServedPrecision]:
-    """A row per model and precision, the models in order. Raises the errors of the package that failed."""
+def run(repository: Path, results: Path, slo: Slo, budget_s: float, steps: Steps) -> tuple[list[ServedPrecision], bool]:
+    """A row per model and precision, the models in order, and whether Ctrl-C ended it before all were there.
+
+    Raises the errors of the package that failed.
+    """
     rows: dict[tuple[str, str], ServedPrecision] = {}
+    interrupted = False
+    try:
+        _fill(rows, repository, results, slo, budget_s, steps)
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+        interrupted = True
+    order = [(name, precision) for name in recipes.NAMES for precision in PRECISIONS]
+    return [rows[key] for key in order if key in rows], interrupted
+
+
+def _fill(
+    rows: dict[tuple[str, str], ServedPrecision],
+    repository: Path,
+    results: Path,
+    slo: Slo,
+    budget_s: float,
+    steps: Steps,
+) -> None:
     for precision in PRECISIONS:
         chosen = []
         for name in recipes.NAMES:
@@ -70,12 +92,11 @@ def run(repository: Path, results: Path, slo: Slo, budget_s: float, steps: Steps
             continue
         for row in _serve(chosen, precision, repository, results / FOLDER / precision, slo, budget_s, steps):
             rows[row.model, precision] = row
-    return [rows[name, precision] for name in recipes.NAMES for precision in PRECISIONS]
 
 
 def _serve(
     chosen: list[Recipe], precision: str, repository: Path, home: Path, slo: Slo, budget_s: float, steps: Steps
-) -> list[ServedPrecision]:
+) -> Iterator[ServedPrecision]:
     """Export the models at one precision into `home`, serve them, and measure each."""
     own = home / "model_repository"
     exported: dict[str, ExportResult] = {}
@@ -90,7 +111,6 @@ def _serve(
         server = TritonServer(own, config_name=default_config_name(own), stop_timeout_s=0)
         server.start()
         step.update(f"ready at {server.grpc_url}")
-    rows = []
     with contextlib.ExitStack() as stack:
         stack.callback(server.stop)
         client = stack.enter_context(Client(server.grpc_url))
@@ -113,8 +133,7 @@ def _serve(
                 raise KeyboardInterrupt
             files = exported[recipe.name].manifest.files
             size = sum(file.bytes for name, file in files.items() if ".onnx" in name)
-            rows.append(ServedPrecision(recipe.name, precision, None, size, served, found))
-    return rows
+            yield ServedPrecision(recipe.name, precision, None, size, served, found)
 
 
 def _shown(step: Step) -> Callable[[Any], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loadtests.point import Point, StepPoint
 from loadtests.result import CapacityResult
-from loadtests.slo import format_rate
+from loadtests.slo import about_ms, format_rate
 
 _BUSY_GENERATOR = 0.7
 _CALM_QUEUE = 0.15
@@ -35,8 +35,10 @@ def describe_bottleneck(point: Point) -> str:
     }
     kind, part_ms = max(parts.items(), key=lambda item: item[1])
     share = part_ms / point.mean_ms * 100 if point.mean_ms > 0 else 0.0
-    begin = f"At {format_rate(point.rate_per_s)} a request takes {point.mean_ms:.3g} ms on average; the largest part, "
-    begin += f"{part_ms:.3g} ms ({share:.0f} %), is "
+    begin = (
+        f"At {format_rate(point.rate_per_s)} a request takes {about_ms(point.mean_ms)} on average; the largest part, "
+    )
+    begin += f"{about_ms(part_ms)} ({share:.0f} %), is "
     if kind == "queue":
         return (
             f"{begin}waiting in front of {_named(crowded, point)}: more instances or a faster model there would help."

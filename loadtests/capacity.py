@@ -5,36 +5,36 @@ result = find(CapacityRequest(server="localhost:8001", model="rain_forecast", sl
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loadtests.errors import BadRequestError, SloUnreachableError, TargetError, TargetLostError
+from loadtests.budget import Plan
+from loadtests.errors import BadRequestError, TargetError, TargetLostError
 from loadtests.fleet import Fleet, Generators
-from loadtests.hardware import CpuMeter, describe_hardware
+from loadtests.hardware import describe_hardware
+from loadtests.lock import writing
 from loadtests.metrics import MetricsMeter, default_url
 from loadtests.point import Point
 from loadtests.probing import Prober
-from loadtests.result import CUT_OFF, INTERRUPTED, CapacityResult
-from loadtests.resume import earlier_run, usable_points
-from loadtests.search import Plan, search
+from loadtests.result import CUT_OFF, INTERRUPTED, CapacityResult, too_short
+from loadtests.resume import changes, earlier_run, usable_points
+from loadtests.search import search
 from loadtests.settling import settled
-from loadtests.slo import Slo, format_ms, format_rate, loosest_limit_ms, tightest_limit_ms
-from loadtests.store import Run, Store, Stored
+from loadtests.slo import Slo, format_rate, loosest_limit_ms, tightest_limit_ms
+from loadtests.store import Run, Store, Stored, model_folder
 from loadtests.traffic import ModelShare, Traffic, scoped
+from loadtests.unloaded import Unloaded, busy_share, look
 from loadtests.worker import Worker, WorkerTarget
 
-_WARM_REQUESTS = 5
-_UNLOADED_REQUESTS = 15
 _START_SHARE = 0.5
-_LISTEN_S = 0.4
 
 OnPoint = Callable[[Point], None]
+OnNote = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -85,35 +85,49 @@ class CapacityRequest:
                 raise BadRequestError(f"{name} rate {rate_per_s:g}/s must be above zero")
 
 
-def find(request: CapacityRequest, on_point: OnPoint | None = None) -> CapacityResult:
-    """Searches within the budget; `on_point` sees every point as it is measured.
+def find(request: CapacityRequest, on_point: OnPoint | None = None, on_note: OnNote | None = None) -> CapacityResult:
+    """Searches within the budget; `on_point` sees every point as it is measured, `on_note` what to know beforehand.
 
     Ctrl-C ends the search, and a server that dies ends it too: the result is then marked partial and keeps its points.
     Raises TargetError (server, model or warm request) and SloUnreachableError before measuring, GeneratorError when
-    our own process fails.
+    our own process fails. What cannot be written while it measures is said in the result (`unsaved`).
     """
-    with Traffic(request.server, request.shares, seed=request.seed) as traffic:
+    with contextlib.ExitStack() as stack:
+        traffic = stack.enter_context(Traffic(request.server, request.shares, seed=request.seed))
         slos = scoped(request.slos, traffic.models)
+        _earlier(request, slos)  # refuses before anything is made or asked
+        traffic.check()
+        if request.folder is not None:
+            stack.enter_context(writing(model_folder(request.folder, request.model)))
         earlier = _earlier(request, slos)
         points = usable_points(earlier) if earlier else []
-        traffic.check()
-        unloaded_ms = _unloaded_ms(traffic, slos, request)
-        busy_before_share = _busy_share()
-        plan = Plan(
-            slos=slos,
-            start_per_s=request.start_per_s or _START_SHARE * 1e3 / unloaded_ms,
-            seed=earlier.run.seed if earlier else request.seed,
-            budget_s=request.budget_s,
-            tolerance=request.tolerance,
-            max_per_s=request.max_per_s or math.inf,
-        )
-        run = _describe(request, plan, traffic, unloaded_ms, busy_before_share)
+        unloaded = look(traffic, slos, timeout_s=timeout_s(request), budget_s=request.budget_s)
+        plan = _plan(request, slos, unloaded, earlier)
+        run = _describe(request, plan, traffic, unloaded, earlier)
+        if on_note is not None and not points and (warning := too_short(run.model, run.slos, run.settings)):
+            on_note(warning)
+        if next(search(plan, tuple(points)), None) is None:  # an earlier result stays where it is
+            return run.result(points, partial="", folder=earlier.folder if earlier else None)
         store = Store(request.folder, run, kept=points) if request.folder is not None else None
-        partial = _measure(request, traffic, plan, store, unloaded_ms, points, on_point)
+        partial = _measure(request, traffic, plan, store, unloaded.latency_ms, points, on_point)
         result = run.result(points, partial=partial, folder=store.folder if store else None)
-        if store is not None:
-            store.finish(result)
-        return result
+        if store is None:
+            return result
+        store.finish(result)
+        return replace(result, unsaved=store.trouble)
+
+
+def _plan(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded, earlier: Stored | None) -> Plan:
+    return Plan(
+        slos=slos,
+        start_per_s=request.start_per_s or _START_SHARE * 1e3 / unloaded.latency_ms,
+        seed=earlier.run.seed if earlier else request.seed,
+        budget_s=request.budget_s,
+        tolerance=request.tolerance,
+        max_per_s=request.max_per_s or math.inf,
+        unloaded_s=unloaded.latency_ms / 1e3,
+        looked_s=unloaded.took_s,
+    )
 
 
 def _measure(
@@ -136,7 +150,8 @@ def _measure(
             while True:
                 point = prober.at_rate(probe)
                 if point.stopped and point.stopped not in CUT_OFF:
-                    point = settled(point, traffic, unloaded_ms, _timeout_s(request))
+                    left_s = plan.left_s([*points, point])
+                    point = settled(point, traffic, unloaded_ms, timeout_s(request), left_s)
                 points.append(point)
                 if store is not None:
                     store.add(point)
@@ -167,7 +182,7 @@ def _earlier(request: CapacityRequest, slos: Sequence[Slo]) -> Stored | None:
 
 def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generators:
     """What fires, to be entered: processes of this machine, or the workers of a Locust master."""
-    target = WorkerTarget(request.server, pool, _timeout_s(request), request.channels)
+    target = WorkerTarget(request.server, pool, timeout_s(request), request.channels)
     if request.locust_master is None:
         return Fleet(target, request.workers)
     host, _, port = request.locust_master.rpartition(":")
@@ -177,57 +192,27 @@ def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generat
     return Worker(target, module="loadtests.locust_master", options=options)
 
 
-def _unloaded_ms(traffic: Traffic, slos: Sequence[Slo], request: CapacityRequest) -> float:
-    """The median latency of one request at a time, averaged over the mix, after a few requests to warm up.
-
-    SloUnreachableError: a model already misses an SLO without any load.
-    """
-    medians_ms = []
-    for target, pool in traffic.first_payloads:
-        for index in range(_WARM_REQUESTS):
-            target.infer(pool[index % len(pool)], _timeout_s(request))
-        measured = [target.infer(pool[index % len(pool)], _timeout_s(request)) for index in range(_UNLOADED_REQUESTS)]
-        median_ms = statistics.median(measured)
-        medians_ms.append(median_ms)
-        for slo in slos:
-            if slo.model != (target.model if len(traffic.models) > 1 else ""):
-                continue
-            # The median is at most any higher percentile, so this is never a false alarm.
-            if slo.limit_ms is not None and slo.percentile >= 0.5 and median_ms > slo.limit_ms:
-                raise SloUnreachableError(
-                    f"{target.model} takes {median_ms:.4g} ms without any load (median of {_UNLOADED_REQUESTS} "
-                    f"requests, one at a time): {slo} is missed by {median_ms - slo.limit_ms:.3g} ms at every rate; "
-                    f"allow more than {format_ms(math.ceil(median_ms))} or make the model faster"
-                )
-    return float(traffic.weights @ medians_ms)
-
-
-def _timeout_s(request: CapacityRequest) -> float:
+def timeout_s(request: CapacityRequest) -> float:
+    """The deadline of each request."""
     return max(request.timeout_s, 4 * loosest_limit_ms(request.slos) / 1e3)
-
-
-def _busy_share() -> float | None:
-    """How busy this machine is with other things."""
-    meter = CpuMeter()
-    time.sleep(_LISTEN_S)
-    return meter.read()
 
 
 def _describe(
     request: CapacityRequest,
     plan: Plan,
     traffic: Traffic,
-    unloaded_ms: float,
-    busy_before_share: float | None,
+    unloaded: Unloaded,
+    earlier: Stored | None,
 ) -> Run:
     pool = traffic.pool
-    settings = {
+    busy_before = [busy_share(), earlier.run.settings.get("busy_before_share") if earlier else None]
+    settings: dict[str, Any] = {
         "budget_s": plan.budget_s,
         "tolerance": plan.tolerance,
         "seed": plan.seed,
         "start_per_s": plan.start_per_s,
         "max_per_s": request.max_per_s,
-        "timeout_s": _timeout_s(request),
+        "timeout_s": timeout_s(request),
         "channels": request.channels,
         "workers": request.workers,
         "locust_master": request.locust_master,
@@ -238,10 +223,14 @@ def _describe(
         if all(share.payloads for share in request.shares)
         else "; ".join(["made from the server's metadata", *traffic.assumed]),
         "mix": {model: float(weight) for model, weight in zip(traffic.models, traffic.weights, strict=True)},
-        "unloaded_ms": unloaded_ms,
-        "busy_before_share": busy_before_share,
+        "unloaded_ms": unloaded.latency_ms,
+        "least_s": plan.least_s,
+        "busy_before_share": max((share for share in busy_before if share is not None), default=None),
         "server_name": traffic.targets[0].server_name(),
     }
+    hardware = describe_hardware()
+    if earlier and (changed := changes(earlier.run, request.server, settings, hardware)):
+        settings["resumed"] = changed
     return Run(
         model=request.model,
         server=request.server,
@@ -249,6 +238,6 @@ def _describe(
         seed=plan.seed,
         settings=settings,
         manifest=request.manifest,
-        hardware=describe_hardware(),
+        hardware=hardware,
         started_at=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     )

@@ -5,8 +5,9 @@ twice, so each look is taken at 99.5 %: together they certify a rate that does n
 
 The statistics know nothing of what happens every few seconds: between two freezes of a server a short look is clean,
 however many requests it has. So the looks of a certificate last ten seconds together, or an eighth of the search until
-then where that is shorter. What happens more rarely than that they cannot see. Where other probes show that lateness
-comes and goes with time, they last twice as long as the longest of these took to show it.
+then where that is shorter, and eight times the largest limit: a queue that grows slowly takes its time to pass it. What
+happens more rarely than that they cannot see. Where other probes show that lateness comes and goes with time, they last
+twice as long as the longest of these took to show it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from loadtests.verdict import CONFIDENCE, judge_counts, requests_to_pass
 LOOKS = 2
 LOOK_CONFIDENCE = 1 - (1 - CONFIDENCE) / LOOKS
 LEAST_S, LEAST_SHARE = 10.0, 1 / 8
+LEAST_LIMITS = 8.0
 _TWICE = 2.0
 
 
@@ -94,7 +96,9 @@ def _lasted_s(looks: Sequence[Point]) -> float:
 
 def least_s(points: Sequence[Point], searched_s: float) -> float:
     """How long the looks of a certificate have to last in a search that has taken so long until then."""
-    return max(min(LEAST_S, LEAST_SHARE * searched_s), _TWICE * longest_until_late_s(points))
+    limits_ms = (Slo.parse(count.slo).limit_ms or 0.0 for point in points for count in point.slos)
+    filled_s = LEAST_LIMITS * max(limits_ms, default=0.0) / 1e3
+    return max(min(LEAST_S, LEAST_SHARE * searched_s), filled_s, _TWICE * longest_until_late_s(points))
 
 
 def _looks(points: Sequence[Point], rate_per_s: float) -> tuple[Point, ...]:

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from loadtests import page
 from loadtests.errors import ResultsError
+from loadtests.explain import doubts
+from loadtests.hardware import MACHINE
 from loadtests.picture import P99, PASS, SLO, STEPS, Picture, make_picture, plain_ticks
 from loadtests.result import CapacityResult
 from loadtests.slo import describe_slos, format_ms, format_rate
@@ -38,7 +40,7 @@ class Change:
     """95 % of the ratio."""
     sentence: str
     notes: tuple[str, ...]
-    """What else differs between the two."""
+    """What casts doubt on one of the two, and what else differs between them."""
 
 
 @dataclass(frozen=True)
@@ -137,17 +139,25 @@ def write(folders: Sequence[Path], path: Path) -> list[Comparison]:
 
 
 def _change(first_name: str, first: Stored, name: str, second: Stored) -> Change:
-    notes = _notes(first, second)
+    differing = _differing(first, second)
+    doubted = [*_doubts(first_name, first.result), *_doubts(name, second.result)]
+    notes = (*doubted, *differing, *_partial(first_name, first.result), *_partial(name, second.result))
     found = ratio_interval(first.result, second.result)
     if found is None:
         finding, sentence = _by_certificates(first_name, first.result, name, second.result)
+        finding = "unknown" if doubted else finding
         return Change(name, finding, None, None, sentence, notes)
     ratio, low, high = found
     between = f"95 % between {_percent(low)} and {_percent(high)}"
     if low > 1 or high < 1:
         finding = "more" if ratio > 1 else "less"
-        sentence = f"{name} holds {_percent(abs(ratio - 1) + 1, sign=False)} {finding} than {first_name} ({between})"
-        return Change(name, finding, ratio, (low, high), f"{sentence}: significant at 95 %.", notes)
+        share = _percent(abs(ratio - 1) + 1, sign=False)
+        if doubted:
+            sentence = f"{name} measured {share} {finding} than {first_name} ({between})"
+            return Change(name, "unknown", ratio, (low, high), f"{sentence}; nothing follows, see the notes.", notes)
+        sentence = f"{name} holds {share} {finding} than {first_name} ({between})"
+        conclusion = "more than chance, but see what else differs" if differing else "significant at 95 %"
+        return Change(name, finding, ratio, (low, high), f"{sentence}: {conclusion}.", notes)
     sentence = (
         f"No difference shown between {name} and {first_name}: the estimates differ by {_percent(ratio)} ({between}), "
         "which chance alone explains; longer budgets would show smaller differences."
@@ -172,9 +182,18 @@ def _by_certificates(first_name: str, first: CapacityResult, name: str, second: 
     return "unknown", f"{name} and {first_name} cannot be told apart: {missing} ended without an estimate."
 
 
-def _notes(first: Stored, second: Stored) -> tuple[str, ...]:
+def _doubts(name: str, result: CapacityResult) -> list[str]:
+    """Why one of the two may not show what its server holds."""
+    return [f"{name}: {doubt.rstrip('.')}" for doubt in doubts(result)]
+
+
+def _partial(name: str, result: CapacityResult) -> list[str]:
+    return [f"{name} is partial: {result.ended_because}"] if result.partial else []
+
+
+def _differing(first: Stored, second: Stored) -> tuple[str, ...]:
     said = []
-    for key in ("cpu", "cores", "gpus"):
+    for key in MACHINE:
         one, other = first.run.hardware.get(key), second.run.hardware.get(key)
         if one != other:
             said.append(f"different hardware: {key} {page.plain(one)} and {page.plain(other)}")
@@ -182,9 +201,6 @@ def _notes(first: Stored, second: Stored) -> tuple[str, ...]:
         one, other = first.run.settings.get(key), second.run.settings.get(key)
         if one != other:
             said.append(f"different {key.replace('_', ' ')}: {page.plain(one)} and {page.plain(other)}")
-    for stored in (first, second):
-        if stored.result.partial:
-            said.append(f"the run of {stored.run.started_at.replace('T', ' ')} is partial")
     return tuple(said)
 
 

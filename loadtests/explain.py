@@ -8,7 +8,7 @@ from collections import Counter
 from loadtests.attempt import HIGHER, likely_to_pass
 from loadtests.bearing import late_at_any_rate
 from loadtests.result import CapacityResult, lowest_judged
-from loadtests.slo import as_asked, describe_slos, format_rate
+from loadtests.slo import about_ms, as_asked, describe_slos, format_rate
 from loadtests.verdict import required_requests
 
 _CALM_SHARE = 0.1
@@ -48,7 +48,7 @@ def missed_by(result: CapacityResult) -> str:
     point = lowest_judged(result.points)
     seen_ms = {0.5: point.p50_ms, 0.9: point.p90_ms, 0.99: point.p99_ms, 0.999: point.p999_ms}
     return "".join(
-        f"; its {slo.metric} was {value_ms:.3g} ms, {value_ms - slo.limit_ms:.3g} ms too long"
+        f"; its {slo.metric} was {about_ms(value_ms)}, {about_ms(value_ms - slo.limit_ms)} too long"
         for slo in as_asked(result.slos)
         if slo.limit_ms is not None and not slo.model
         if (value_ms := seen_ms.get(slo.percentile)) is not None and value_ms > slo.limit_ms
@@ -104,6 +104,11 @@ def worth_more(result: CapacityResult) -> tuple[int, float] | None:
 
 def warn(result: CapacityResult) -> str:
     """What the reader must know before trusting the figures; empty where nothing is amiss."""
+    return " ".join(doubts(result))
+
+
+def doubts(result: CapacityResult) -> list[str]:
+    """The same, a reason each: reports, comparisons and plans of this result repeat them."""
     said = []
     busy = result.settings.get("busy_before_share")
     if busy is not None and busy > _CALM_SHARE:
@@ -121,4 +126,6 @@ def warn(result: CapacityResult) -> str:
             + " The estimate rests on the requests that were sent in time."
             * listened
         )
-    return " ".join(said)
+    if resumed := result.settings.get("resumed"):
+        said.append(f"The search was resumed where something else was measured ({', '.join(resumed)}).")
+    return said

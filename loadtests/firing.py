@@ -24,7 +24,7 @@ _LONGEST_BATCH = 256
 # Triton 2.51 can crash when many requests are cancelled (docs/server.md), and what still waits there would slow the
 # next probe: answers nobody needs are awaited, and only what takes longer is cancelled.
 DRAIN_S = 5.0
-_ASKED_DRAIN_S = 0.5
+_HURRIED_DRAIN_S = 0.5
 _PENDING = -1
 
 
@@ -154,7 +154,9 @@ class Firing:
 
     async def _drain(self) -> None:
         """Let the server answer what it was asked, for a while, and no longer than it was told to try."""
-        patience_s = min(_ASKED_DRAIN_S if self._stopped == "asked" else DRAIN_S, self._timeout_s)
+        left_s = self._limits.until_s - (time.monotonic() - self._start_s)
+        patience_s = min(_HURRIED_DRAIN_S if self._stopped == "asked" else DRAIN_S, self._timeout_s)
+        patience_s = min(patience_s, max(left_s, _HURRIED_DRAIN_S))
         if self._given_up and not self._transport.lost:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), patience_s)
@@ -174,6 +176,8 @@ class Firing:
             self._oldest += 1
         if self._transport.lost and not self._finished.done():
             self.stop("connection lost")
+        if now_s - self._start_s > self._limits.until_s and not self._finished.done():
+            self.stop("budget")
 
     def _record(self) -> Record:
         status = np.asarray(self._status, dtype=np.int16)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import select
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from loadtests.errors import GeneratorError
 from loadtests.job import Limits, Outcome
 from loadtests.record import Record
 from loadtests.split import Part, merge, split
-from loadtests.worker import Worker, WorkerTarget
+from loadtests.worker import FiringStopped, Worker, WorkerTarget
 
 _HEAD_START_S = 0.03
 OnReady = Callable[[], None]
@@ -74,7 +74,7 @@ class Fleet:
         seed: int = 0,
         on_ready: OnReady = lambda: None,
     ) -> tuple[Record, Outcome]:
-        """One schedule, fired by all; Ctrl-C stops them all and then raises KeyboardInterrupt.
+        """One schedule, fired by all; Ctrl-C stops them all and then raises FiringStopped.
 
         TargetLostError: no connection. GeneratorError: a generator cannot even be started.
         """
@@ -99,8 +99,8 @@ class Fleet:
         except KeyboardInterrupt:
             self._stop(range(len(self.workers)))
             self._collect(found, lost)
-            raise
-        return merge([found.get(number, (part.unsent(), _NOTHING)) for number, part in enumerate(parts)], lost=lost)
+            raise FiringStopped(*_together(parts, found, lost)) from None
+        return _together(parts, found, lost)
 
     def _collect(self, found: dict[int, tuple[Record, Outcome]], lost: dict[int, str]) -> None:
         """Waits for all; the first that stops early, or dies, stops the others."""
@@ -121,6 +121,12 @@ class Fleet:
 
 
 _NOTHING = Outcome(wall_s=0.0, cpu_s=0.0, stopped="", started_unix_s=0.0)
+
+
+def _together(
+    parts: Sequence[Part], found: Mapping[int, tuple[Record, Outcome]], lost: Mapping[int, str]
+) -> tuple[Record, Outcome]:
+    return merge([found.get(number, (part.unsent(), _NOTHING)) for number, part in enumerate(parts)], lost=lost)
 
 
 def _hand_over(worker: Worker, part: Part, *, restart: bool) -> None:

@@ -131,8 +131,9 @@ async def _serve() -> None:
 
 
 def main() -> None:
-    # Ctrl-C reaches the whole process group; the parent decides what it means and tells us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, and often SIGTERM, reach the whole process group; the parent decides what they mean and tells us.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     go_first()
     try:
         import uvloop

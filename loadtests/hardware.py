@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+MACHINE = ("cpu", "cores", "gpus")
+"""What of it decides how fast it is."""
 _CPUINFO, _MEMINFO, _STAT = Path("/proc/cpuinfo"), Path("/proc/meminfo"), Path("/proc/stat")
 
 

@@ -6,6 +6,7 @@ minute at a few thousand requests per second is a million numbers.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from loadtests.errors import GeneratorError
 from loadtests.record import Record
 
-StopReason = Literal["", "backlog", "hopeless", "connection lost", "asked"]
+StopReason = Literal["", "backlog", "hopeless", "connection lost", "asked", "budget"]
 _LENGTH = struct.Struct("<I")
 
 
@@ -34,11 +35,13 @@ class Limits:
     """So many requests at the end of the schedule only keep the load up until all others are answered. They are not
     recorded: a server whose arrivals stop treats its last requests unlike all before (Triton's batcher may leave them
     for half a second)."""
+    until_s: float = math.inf
+    """Seconds from the start of the schedule to the end of the budget."""
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Limits:
         hopeless = tuple((float(limit_ms), int(count)) for limit_ms, count in document["hopeless"])
-        return cls(document["max_outstanding"], hopeless, document["cooldown"])
+        return cls(document["max_outstanding"], hopeless, document["cooldown"], document["until_s"])
 
 
 @dataclass(frozen=True)

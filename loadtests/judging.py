@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ def make_point(
 ) -> Point:
     """The verdict is that of the strictest rule; an invalid probe keeps its figures but proves nothing."""
     known = record
-    if outcome.stopped in ("hopeless", "asked"):
+    if outcome.stopped in ("hopeless", "asked", "budget"):
         known = record.known_at(outcome.wall_s, loosest_limit_ms(slos) / 1e3)
     latencies_ms = known.latencies_ms()
     lags_ms = record.send_lags_ms()
@@ -51,6 +52,8 @@ def make_point(
     of_model = known.model[known.attempted]
     judgements = [judge(slo, latencies_ms[_asked(slo, models, of_model)], confidence=confidence) for slo in slos]
     verdict, reason = _verdict(known, outcome, judgements, slos, sum(errors.values()))
+    if outcome.stopped == "budget" and verdict == "fail":
+        outcome = replace(outcome, stopped="hopeless")  # what is known until then tells enough
     passes = _leans_to_pass(record, judgements, verdict) and not outcome.stopped
     generators, whole = shares(record, outcome), outcome.stopped in ("", "hopeless")
     counts = tuple(map(_count, judgements))
@@ -162,6 +165,8 @@ def _verdict(
     if failed is not None or outcome.stopped == "hopeless":
         worst = failed or max(judgements, key=lambda found: found.excess)
         return "fail", worst.describe() + "".join(f"; {said}" for said in _complaints(outcome)[:1])
+    if outcome.stopped == "budget":
+        return "undecided", f"the budget ended when {len(record):,} requests were known"
     if not any(slo.limit_ms is None for slo in slos) and errors:
         bound = _error_bound(errors, len(record))
         if bound is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from loadtests.capacity import CapacityRequest, start_generators
+from loadtests.capacity import CapacityRequest, start_generators, timeout_s
 from loadtests.job import Limits
 from loadtests.point import Point, Probe
 from loadtests.probing import Prober
@@ -31,7 +31,7 @@ def load(request: CapacityRequest, plan: Shape | Trace) -> Point:
             offsets_s, peak_per_s = plan.offsets_s(request.seed), plan.peak_per_s
             choices = traffic.choices(len(offsets_s), seed=request.seed)
         for target, pool in traffic.first_payloads:
-            target.infer(pool[0], request.timeout_s)
+            target.infer(pool[0], timeout_s(request))
         mean_per_s = len(offsets_s) / max(float(offsets_s[-1]), 1e-3)
         probe = Probe(0, "load", mean_per_s, len(offsets_s), request.seed)
         with start_generators(request, traffic.pool) as generators:

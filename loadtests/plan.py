@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from loadtests.errors import BadRequestError, ResultsError
+from loadtests.explain import doubts
 from loadtests.point import Point
 from loadtests.result import CapacityResult
 from loadtests.slo import describe_slos, format_rate, tightest_limit_ms
@@ -55,9 +56,11 @@ class DeploymentPlan:
     cost_per_million: float | None
     """Of all replicas, spare ones included, per million requests at `rate_per_s`."""
     assumptions: tuple[str, ...]
+    doubts: tuple[str, ...]
+    """Why the measurement may not show what a replica holds; see `explain.doubts`."""
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"assumptions": list(self.assumptions)}
+        return dataclasses.asdict(self) | {"assumptions": list(self.assumptions), "doubts": list(self.doubts)}
 
 
 def make_plan(
@@ -108,6 +111,7 @@ def make_plan(
             None if cost_per_hour is None else cost_per_hour * replicas / (rate_per_s * _S_PER_HOUR) * _PER_MILLION
         ),
         assumptions=_assumptions(result, certified_per_s, rate_per_s, headroom, spare),
+        doubts=tuple(doubts(result)),
     )
 
 

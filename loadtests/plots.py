@@ -111,7 +111,7 @@ def server_breakdown(result: CapacityResult) -> Picture | None:
         limit = float(left.max()) * 1.22
         for row, point in enumerate(points):
             axes.annotate(
-                f"batch {point.mean_batch:.2g}", (left[row], row), (5, 0), textcoords="offset points",
+                f"batch {point.mean_batch or 1:.2g}", (left[row], row), (5, 0), textcoords="offset points",
                 va="center", color=MUTED, fontsize=9,
             )  # fmt: skip
         axes.set_yticks(rows, [format_rate(point.rate_per_s).removesuffix("/s") for point in points])

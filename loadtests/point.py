@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from loadtests.errors import ResultsError
+from loadtests.documents import read
 from loadtests.metrics import ServerLoad
 from loadtests.share import Share
 from loadtests.slo import Slo
@@ -25,6 +26,8 @@ class Probe:
     rate_per_s: float
     requests: int
     seed: int
+    until_s: float = math.inf
+    """Seconds after which it ends, whatever is then unanswered: the budget is spent."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,6 @@ class SloCount:
     def within(self) -> bool:
         """Whether no larger share was over than the SLO allows."""
         return self.over <= Slo.parse(self.slo).allowed_share * self.requests
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> SloCount:
-        fields = dict(document)
-        fields["over_by_part"] = tuple(fields.get("over_by_part", ()))
-        fields.pop("virtual", None)  # results of earlier versions have it
-        return cls(**fields)
 
 
 @dataclass(frozen=True)
@@ -162,15 +158,13 @@ class Point:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Point:
-        try:
-            fields = dict(document)
-            for name in ("slos", "punctual"):
-                fields[name] = tuple(map(SloCount.from_json, fields.get(name, ())))
-            fields["steps"] = tuple(StepPoint(**entry) for entry in fields["steps"])
-            fields["load"] = ServerLoad(**fields["load"]) if fields.get("load") else None
-            fields["models"] = tuple(ModelPoint(**entry) for entry in fields.get("models", ()))
-            fields["workers"] = tuple(Share(**entry) for entry in fields.get("workers", ()))
-            return cls(**fields)
-        except (TypeError, KeyError) as error:
-            raise ResultsError(f"not a point of this version of Fathom: {error}") from error
+    def from_json(cls, document: Any) -> Point:
+        """ValueError that says what is wrong with it."""
+        point = read(cls, document)
+        if not point.rate_per_s > 0:
+            raise ValueError(f"rate_per_s is {point.rate_per_s:g}, not above 0")
+        for count in (*point.slos, *point.punctual):
+            Slo.parse(count.slo)
+            if not 0 <= count.over <= count.requests or count.dependence <= 0:
+                raise ValueError(f"{count.over} of {count.requests} requests with a dependence of {count.dependence:g}")
+        return point

@@ -20,11 +20,12 @@ from loadtests.judging import make_point
 from loadtests.metrics import MetricsMeter
 from loadtests.point import Point, Probe
 from loadtests.record import UNAVAILABLE
-from loadtests.schedule import poisson
+from loadtests.schedule import early_enough, poisson
 from loadtests.server_stats import difference
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.store import Store
 from loadtests.traffic import Traffic
+from loadtests.worker import FiringStopped
 
 _BACKLOG_S = 1.5
 _FEWEST_OUTSTANDING, _MOST_OUTSTANDING = 64, 20_000
@@ -49,11 +50,12 @@ class Prober:
         hopeless = dict.fromkeys(
             (slo.limit_ms, hopeless_count(probe, slo)) for slo in self.slos if slo.limit_ms is not None
         )
-        cooldown = math.ceil(probe.rate_per_s * (_COOLDOWN_S + loosest_limit_ms(self.slos) / 1e3))
-        count = probe.requests + cooldown
-        intended_s = poisson(probe.rate_per_s, seed=probe.seed, count=count)
-        limits = Limits(self.max_outstanding(probe.rate_per_s), tuple(hopeless), cooldown)
-        return self.fire(probe, intended_s, self.traffic.choices(count, seed=probe.seed), limits)
+        limit_s = loosest_limit_ms(self.slos) / 1e3
+        cooldown = math.ceil(probe.rate_per_s * (_COOLDOWN_S + limit_s))
+        intended_s = poisson(probe.rate_per_s, seed=probe.seed, count=probe.requests + cooldown)
+        count = early_enough(intended_s[: probe.requests], probe.until_s, limit_s) + cooldown
+        limits = Limits(self.max_outstanding(probe.rate_per_s), tuple(hopeless), cooldown, probe.until_s)
+        return self.fire(probe, intended_s[:count], self.traffic.choices(count, seed=probe.seed), limits)
 
     def fire(self, probe: Probe, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits) -> Point:
         """Any schedule."""
@@ -69,6 +71,8 @@ class Prober:
 
         try:
             record, outcome = self.generators.fire(intended_s, choices, limits, seed=probe.seed, on_ready=ready)
+        except FiringStopped as stop:
+            record, outcome = stop.record, stop.outcome
         finally:
             load = self.metrics.stop()
         host_cpu_share = meter.read()
@@ -77,6 +81,8 @@ class Prober:
             time.sleep(_COUNTED_S)
             try:
                 after = self.traffic.statistics()
+            except KeyboardInterrupt:
+                outcome = replace(outcome, stopped="asked")
             except TargetLostError as error:  # it froze, or went away while nothing was due: what was recorded stays
                 said = {str(UNAVAILABLE): str(error)} | outcome.messages
                 outcome = replace(outcome, stopped="connection lost", messages=said)

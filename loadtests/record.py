@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,14 +86,22 @@ class Record:
 
     def save(self, path: Path) -> None:
         """One compressed file; microsecond columns are exact to 0.1 us up to hours."""
-        np.savez_compressed(path, **{name: getattr(self, name) for name in _COLUMNS})
+        try:
+            np.savez_compressed(path, **{name: getattr(self, name) for name in _COLUMNS})
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
     @classmethod
     def load(cls, path: Path) -> Record:
         try:
-            with np.load(path, allow_pickle=False) as columns:
-                return cls(**{name: columns[name] for name in _COLUMNS if name in columns})
-        except (OSError, ValueError, TypeError) as error:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:
+                record = cls(**{name: columns[name] for name in _COLUMNS if name in columns})
+            shapes = {getattr(record, name).shape for name in _COLUMNS}
+            if shapes != {(len(record),)}:
+                raise ValueError(f"its columns have the shapes {', '.join(map(str, sorted(shapes)))}")
+            return record
+        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise ResultsError(f"cannot read the raw results {path}: {error}") from error
 
     @classmethod

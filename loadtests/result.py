@@ -10,13 +10,17 @@ from loadtests.bearing import late_at_any_rate
 from loadtests.certify import Certificate, certificates
 from loadtests.estimate import Estimate, estimate
 from loadtests.point import Point
-from loadtests.slo import Slo, format_rate
+from loadtests.slo import Slo, about_ms, describe_slos, format_rate, format_s
 from loadtests.verdict import Verdict
 
 INTERRUPTED = "interrupted"
 """Why a search ended early that Ctrl-C ended."""
-CUT_OFF = ("asked", "connection lost")
+CUT_OFF = ("asked", "connection lost", "budget")
 """How a probe ends that says nothing about its rate."""
+
+
+_FEWEST_POINTS = 4
+"""Fewer put the edge where chance does."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class CapacityResult:
     settings: Mapping[str, Any]
     points: tuple[Point, ...]
     folder: str | None
+    unsaved: str = ""
+    """What of this could not be written into the folder, and why; empty when everything was."""
 
     @property
     def certificate(self) -> Certificate | None:
@@ -79,6 +85,7 @@ class CapacityResult:
             "manifest": dict(self.manifest) if self.manifest is not None else None,
             "hardware": dict(self.hardware),
             "folder": self.folder,
+            "unsaved": self.unsaved or None,
             "points": [point.to_json() for point in self.points],
         }
 
@@ -98,8 +105,9 @@ def summarise(
 ) -> CapacityResult:
     """The result that these points support. `partial` says why the search ended early, empty when it did not."""
     confirmed = next(iter(certificates(points)), None)
-    fitted = None if late_at_any_rate(points) else estimate(points, slos)
-    verdict, reason = _verdict(points, confirmed, fitted, advise=not partial)
+    fitted = None if late_at_any_rate(points) or len(points) < _FEWEST_POINTS else estimate(points, slos)
+    advice = "" if partial else too_short(model, slos, settings or {}) or "a longer budget would certify a rate"
+    verdict, reason = _verdict(points, confirmed, fitted, advice)
     return CapacityResult(
         model=model,
         server=server,
@@ -120,27 +128,40 @@ def summarise(
 
 
 def _verdict(
-    points: Sequence[Point], confirmed: Certificate | None, fitted: Estimate | None, *, advise: bool
+    points: Sequence[Point], confirmed: Certificate | None, fitted: Estimate | None, advice: str
 ) -> tuple[Verdict, str]:
     if confirmed is not None:
         return "pass", f"at {format_rate(confirmed.rate_per_s)}, {confirmed.describe()}"
     whole = [point for point in points if point.stopped not in CUT_OFF]
+    because = f"; {advice}" if advice else ""
     if not whole:
-        return "undecided", "no probe was finished" if points else "nothing was measured"
+        return "undecided", ("no probe was finished" if points else "nothing was measured in time") + because
     last = whole[-1]
     if all(point.verdict == "invalid" for point in whole):
         return "invalid", last.reason
     if not any(point.passes for point in whole):
         lowest = lowest_judged(whole)
+        if lowest.verdict != "fail":
+            return "undecided", f"no rate was confirmed (at {format_rate(lowest.rate_per_s)} {lowest.reason}){because}"
         return "fail", f"even {format_rate(lowest.rate_per_s)} is too much: {lowest.reason}"
     if contradicted := late_at_any_rate(points):
         return "undecided", f"no rate was confirmed: {contradicted}"
-    advice = "; a longer budget would certify a rate" if advise else ""
     if fitted is None:
-        return "undecided", f"no rate was confirmed ({last.reason}){advice}"
+        return "undecided", f"no rate was confirmed ({last.reason}){because}"
     return (
         "undecided",
-        f"no rate was confirmed at 99 % (last tried {format_rate(last.rate_per_s)}: {last.reason}){advice}",
+        f"no rate was confirmed at 99 % (last tried {format_rate(last.rate_per_s)}: {last.reason}){because}",
+    )
+
+
+def too_short(model: str, slos: Sequence[Slo], settings: Mapping[str, Any]) -> str:
+    """What a search needs at least to certify a rate, where its budget is less; empty where it is not, or unknown."""
+    budget_s, least_s, unloaded_ms = (settings.get(key) or 0.0 for key in ("budget_s", "least_s", "unloaded_ms"))
+    if budget_s >= least_s:
+        return ""
+    return (
+        f"{model} takes {about_ms(unloaded_ms)} a request, so certifying a rate under {describe_slos(slos)} takes "
+        f"about {format_s(least_s)} at least, better twice that; --budget {format_s(budget_s)} is too short"
     )
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.errors import BadRequestError
+from loadtests.hardware import MACHINE
+from loadtests.page import plain
 from loadtests.point import Point
 from loadtests.result import CUT_OFF
 from loadtests.slo import Slo
-from loadtests.store import Stored, read_runs
+from loadtests.store import Run, Stored, read_runs
 
 
 def earlier_run(
@@ -37,6 +39,19 @@ def earlier_run(
             f"the search in {folder} has spent {spent_s:.0f} s of its {budget_s:g} s; give a longer --budget to go on"
         )
     return stored
+
+
+def changes(before: Run, server: str, settings: Mapping[str, Any], hardware: Mapping[str, Any]) -> list[str]:
+    """What is no longer as it was when the points so far were measured, now or at an earlier resumption."""
+    found = list(before.settings.get("resumed") or ())
+    then: dict[str, Any] = {**before.hardware, **before.settings}
+    now: dict[str, Any] = {**hardware, **settings}
+    if before.server.rpartition(":")[0] != server.rpartition(":")[0]:
+        found.append(f"server {before.server}, then {server}")
+    for key in (*MACHINE, "server_name"):
+        if then.get(key) != now.get(key):
+            found.append(f"{key.replace('_', ' ')} {plain(then.get(key))}, then {plain(now.get(key))}")
+    return found
 
 
 def usable_points(stored: Stored) -> list[Point]:

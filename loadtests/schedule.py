@@ -36,6 +36,11 @@ def poisson(rate_per_s: float, *, seed: int, count: int | None = None, duration_
     return varying(lambda at_s: np.full_like(at_s, rate_per_s), length_s, seed=seed)
 
 
+def early_enough(offsets_s: Offsets, until_s: float, answer_s: float) -> int:
+    """How many come so early that an answer which takes `answer_s` is there until then; those of the first half do."""
+    return max(int(np.searchsorted(offsets_s, max(until_s - answer_s, until_s / 2))), 1)
+
+
 def constant(rate_per_s: float, *, count: int | None = None, duration_s: float | None = None) -> Offsets:
     """A metronome: the i-th request at i / rate."""
     length_s = _check(rate_per_s, count, duration_s)

@@ -11,24 +11,26 @@ rate to try follows from all points so far: the highest at which a probe of the 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 from loadtests.attempt import FIRST, HIGHER, likely_to_pass
+from loadtests.budget import EXPLORE_SHARE, Plan
 from loadtests.certify import certificates, is_certified, least_s, missing_requests
-from loadtests.errors import BadRequestError
 from loadtests.estimate import estimate
 from loadtests.point import Phase, Point, Probe
 from loadtests.schedule import probe_seed
 from loadtests.slo import Slo, loosest_limit_ms
-from loadtests.verdict import CONFIDENCE, judge_counts, required_requests
+from loadtests.verdict import CONFIDENCE, judge_counts
 
-_EXPLORE_SHARE = 0.33
 _QUICK_SHARE = 0.06
 _QUICK_S = 1.0
 _LONGER = 3
-_FEWEST_REQUESTS = 60
+_FEWEST_REQUESTS, _LEAST_REQUESTS = 60, 8
+"""Of a probe, and where so many take more than `_FEWEST_SHARE` of the budget."""
+_FEWEST_SHARE, _PROBE_LIMITS = 0.08, 4.0
 _MOST_SPOILED = 2
 _NEAR = 1.5
 """Bisection never gives up on a wider gap between a rate that held and one that did not."""
@@ -39,27 +41,8 @@ _ROOM, _LEAST_ROOM = 1.5, 0.15
 _REFINE_SHARE = 0.7
 _LEAST_EDGE = 0.06
 _LEAST_LEFT = 0.05
-_LEAST_RATE_PER_S = 0.05
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to search for. `budget_s` is what probes may take together; the one that decides may run over a little."""
-
-    slos: tuple[Slo, ...]
-    start_per_s: float
-    seed: int
-    budget_s: float = 180.0
-    tolerance: float = 0.03
-    max_per_s: float = math.inf
-
-    def __post_init__(self) -> None:
-        if not 0 < self.tolerance < 1:
-            raise BadRequestError(f"tolerance {self.tolerance:g} must lie between 0 and 1, as in 0.03 for 3 %")
-        if not self.budget_s > 0:
-            raise BadRequestError(f"budget {self.budget_s:g} s must be above zero")
-        if not (self.start_per_s > 0 and self.max_per_s > 0):
-            raise BadRequestError("start and maximum rate must be above zero")
+_LEAST_RATE_PER_S, _LOWEST = 0.05, 16
+"""The lowest rate to try, or this part of the first rate where that is lower."""
 
 
 Searching = Generator[Probe, Point, None]
@@ -74,12 +57,28 @@ class _State:
 
     @property
     def left_s(self) -> float:
-        return self.plan.budget_s - sum(point.took_s for point in self.points)
+        return self.plan.left_s(self.points)
 
     def probe(self, phase: Phase, rate_per_s: float, seconds: float) -> Probe:
-        number = len(self.points)
-        requests = max(round(rate_per_s * seconds), _FEWEST_REQUESTS)
-        return Probe(number, phase, rate_per_s, requests, probe_seed(self.plan.seed, number))
+        number, plan = len(self.points), self.plan
+        fewest = min(_FEWEST_REQUESTS, rate_per_s * _FEWEST_SHARE * plan.budget_s)
+        requests = max(round(rate_per_s * max(seconds, self.least_s)), round(fewest), _LEAST_REQUESTS)
+        until_s = self.left_s + plan.unloaded_s
+        return Probe(number, phase, rate_per_s, requests, probe_seed(plan.seed, number), until_s)
+
+    @property
+    def least_s(self) -> float:
+        """Shorter, and a queue that grows has not grown beyond the limit."""
+        return _PROBE_LIMITS * loosest_limit_ms(self.plan.slos) / 1e3
+
+    def has_time(self, rate_per_s: float) -> bool:
+        """Whether a probe at this rate would tell anything."""
+        least_s = max(_LEAST_LEFT * self.plan.budget_s, self.least_s, _LEAST_REQUESTS / rate_per_s)
+        return self.left_s > least_s
+
+
+class _BudgetSpentError(Exception):
+    """Ends the search, wherever it is."""
 
 
 def search(plan: Plan, known: Sequence[Point] = ()) -> Searching:
@@ -87,7 +86,11 @@ def search(plan: Plan, known: Sequence[Point] = ()) -> Searching:
 
     `known` are the points of an earlier search under the same SLOs, to be gone on from; their time counts.
     """
-    state = _State(plan, list(known))
+    with contextlib.suppress(_BudgetSpentError):
+        yield from _search(_State(plan, list(known)), known)
+
+
+def _search(state: _State, known: Sequence[Point]) -> Searching:
     low, high = _bracket(known)
     if low is None or high is None:
         low, high = yield from _double(state, low)
@@ -105,10 +108,12 @@ def _fire(state: _State, phase: Phase, rate_per_s: float, seconds: float) -> Gen
     """One probe; a probe that the generator spoiled although it passed is repeated with a fresh seed, unless it shows
     the way all the same."""
     for _ in range(_MOST_SPOILED):
+        if not state.has_time(rate_per_s):
+            raise _BudgetSpentError
         point = yield state.probe(phase, rate_per_s, seconds)
         state.points.append(point)
         enough = point.verdict != "invalid" if phase == "confirm" else point.believed
-        if enough or not point.passes or state.left_s <= 0:
+        if enough or not point.passes:
             break
     return point
 
@@ -141,7 +146,7 @@ def _double(state: _State, held: float | None = None) -> Generator[Probe, Point,
     plan, seconds = state.plan, _quick_s(state.plan)
     low, high, spoiled, retried = held, None, False, False
     rate_per_s = min(2 * held if held else plan.start_per_s, plan.max_per_s)
-    while state.left_s > 0 and rate_per_s >= _LEAST_RATE_PER_S:
+    while rate_per_s >= min(_LEAST_RATE_PER_S, plan.start_per_s / _LOWEST):
         point = yield from _fire(state, "double", rate_per_s, seconds)
         if not (point.passes or _decided(point)):  # falling behind, or a few over: a longer look tells
             point = yield from _fire(state, "double", rate_per_s, _LONGER * seconds)
@@ -164,7 +169,7 @@ def _look_again(state: _State, low: float, high: float) -> Generator[Probe, Poin
     """The same two rates, the lower one surer: a queue takes its time to fill, so a short probe of a rate slightly too
     high may hold, and everything between it and the next one then fails."""
     while not any(point.rate_per_s == low and point.verdict == "pass" for point in state.points):
-        if state.left_s <= (1 - _EXPLORE_SHARE) * state.plan.budget_s:
+        if state.left_s <= (1 - EXPLORE_SHARE) * state.plan.budget_s:
             break
         if (yield from _fire(state, "double", low, _LONGER * _quick_s(state.plan))).holds:
             break
@@ -181,7 +186,7 @@ def _bisect(state: _State, low: float, high: float) -> Generator[Probe, Point, f
     """
     plan = state.plan
     while high / low > 1 + plan.tolerance:
-        explore_left_s = state.left_s - (1 - _EXPLORE_SHARE) * plan.budget_s
+        explore_left_s = state.left_s - (1 - EXPLORE_SHARE) * plan.budget_s
         if explore_left_s <= 0:
             break
         steps = math.ceil(math.log2(math.log(high / low) / math.log1p(plan.tolerance)))
@@ -219,20 +224,19 @@ def _confirm(state: _State, low: float) -> Searching:
     refused = [p.rate_per_s for p in state.points if _refuses(p) and p.rate_per_s > certified]
     ceiling = min([plan.max_per_s, *(rate_per_s / (1 + plan.tolerance) for rate_per_s in refused)])
     tried, failures = bool(certified or refused), 0
-    # What cannot pass even when clean is not worth its time, except as the one look that everybody gets.
-    fewest = max(required_requests(slo.percentile, 0) for slo in plan.slos)
     while state.left_s > _LEAST_LEFT * plan.budget_s and certified < plan.max_per_s:
         foresight = HIGHER if certified else FIRST
         wanted_per_s, _ = likely_to_pass(state.points, plan.slos, state.left_s, low, foresight)
         rate_per_s = min(wanted_per_s, ceiling)
         least = least_s(state.points, plan.budget_s)
-        if tried and (rate_per_s * state.left_s < fewest or state.left_s < least):
+        if tried and state.left_s < least:
             return
-        if rate_per_s <= certified * (1 + plan.tolerance):
+        clean_s = plan.clean_requests / rate_per_s
+        if clean_s > state.left_s or rate_per_s <= certified * (1 + plan.tolerance):
             if not (yield from _refine(state)):
                 return
             continue
-        seconds = max((_LATER_SHARE if tried else _FIRST_SHARE) * state.left_s, least)
+        seconds = max((_LATER_SHARE if tried else _FIRST_SHARE) * state.left_s, least, clean_s)
         point = yield from _fire(state, "confirm", rate_per_s, seconds)
         tried = True
         missing = missing_requests(state.points, rate_per_s)
@@ -254,7 +258,7 @@ def _refuses(point: Point) -> bool:
 def _see_the_edge(state: _State) -> Searching:
     """What bisection left of its time goes to the rate where it puts the capacity: which rate to confirm follows."""
     plan = state.plan
-    while (seconds := state.left_s - (1 - _EXPLORE_SHARE) * plan.budget_s) > _LEAST_EDGE * plan.budget_s:
+    while (seconds := state.left_s - (1 - EXPLORE_SHARE) * plan.budget_s) > _LEAST_EDGE * plan.budget_s:
         fitted = estimate(state.points, plan.slos)
         if fitted is None:
             return

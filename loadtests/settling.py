@@ -12,15 +12,17 @@ from loadtests.traffic import Traffic
 _SETTLE_S = 15.0
 
 
-def settled(point: Point, traffic: Traffic, unloaded_ms: float, timeout_s: float) -> Point:
-    """The point, with the time that this took.
+def settled(point: Point, traffic: Traffic, unloaded_ms: float, timeout_s: float, left_s: float) -> Point:
+    """The point, with the time that this took, at most the `left_s` of the budget.
 
     A server that then answers nothing, or nothing but errors, did not miss the SLO for its load: it hangs or has
     broken, and the probe in which it did becomes one in which it went away. Ctrl-C makes it one that was asked to stop.
     """
     began_s = time.monotonic()
+    # What was sent may still have to be worked off where the server goes on with requests that were cancelled.
+    patience_s = max(_SETTLE_S, point.requests * unloaded_ms / 1e3)
     try:
-        _settle(traffic, unloaded_ms, timeout_s)
+        _settle(traffic, unloaded_ms, timeout_s, patience_s, left_s)
     except KeyboardInterrupt:
         point = replace(point, stopped="asked")
     except TargetLostError as error:
@@ -28,13 +30,16 @@ def settled(point: Point, traffic: Traffic, unloaded_ms: float, timeout_s: float
     return replace(point, took_s=point.took_s + time.monotonic() - began_s)
 
 
-def _settle(traffic: Traffic, unloaded_ms: float, timeout_s: float) -> None:
-    """TargetLostError: it did not give one good answer to the end."""
-    until_s = time.monotonic() + _SETTLE_S
+def _settle(traffic: Traffic, unloaded_ms: float, timeout_s: float, patience_s: float, left_s: float) -> None:
+    """TargetLostError: it did not give one good answer to the end of our patience."""
+    began_s = time.monotonic()
     trouble: TargetLostError | None = None
-    while time.monotonic() < until_s:
+    while (waited_s := time.monotonic() - began_s) < patience_s:
+        if waited_s >= left_s:
+            return  # there is no next probe
         try:
-            asked = [target.infer(pool[0], timeout_s) for target, pool in traffic.first_payloads]
+            each_s = min(timeout_s, left_s - waited_s)
+            asked = [target.infer(pool[0], each_s) for target, pool in traffic.first_payloads]
             trouble = None
             if float(traffic.weights @ asked) < 2 * unloaded_ms + 2:
                 return

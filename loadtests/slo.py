@@ -87,6 +87,19 @@ def format_ms(duration_ms: float) -> str:
     return f"{duration_ms / 1e3:.10g}s" if duration_ms >= 1e3 else f"{duration_ms:.10g}ms"
 
 
+def about_ms(duration_ms: float) -> str:
+    """A measured duration, to three digits: `32.5 ms`, `4.9 s`."""
+    seconds = duration_ms >= 999.5
+    return f"{duration_ms / 1e3:.3g} s" if seconds else f"{duration_ms:.3g} ms"
+
+
+def format_s(duration_s: float) -> str:
+    """About how long something takes, as `--budget` takes it: `5s`, `0.25s`, `53m`, `2.5h`."""
+    if duration_s < 180:
+        return f"{duration_s:.2g}s" if duration_s < 10 else f"{duration_s:.0f}s"
+    return f"{duration_s / 60:.0f}m" if duration_s < 180 * 60 else f"{duration_s / 3600:.1f}h"
+
+
 def format_rate(rate_per_s: float) -> str:
     """A rate for a person: `963.4/s`, `12,345/s`; four digits at least, never a power of ten."""
     whole = rate_per_s >= 1000

@@ -59,6 +59,7 @@ def split(
             max_outstanding=math.ceil(limits.max_outstanding / workers),
             hopeless=tuple((limit_ms, _share_of(count, workers)) for limit_ms, count in limits.hopeless),
             cooldown=int((own >= measured).sum()),
+            until_s=limits.until_s,
         )
         parts.append(Part(intended_s[own], choices[own], share))
     return parts

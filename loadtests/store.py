@@ -8,23 +8,55 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from loadtests.documents import read
 from loadtests.errors import BadRequestError, ResultsError
+from loadtests.lock import writer
 from loadtests.point import Point
 from loadtests.record import Record
 from loadtests.result import CapacityResult, summarise
-from loadtests.slo import Slo
+from loadtests.slo import Slo, loosest_limit_ms
 
 FORMAT = 1
 _RUN, _POINTS, _RAW, _CAPACITY = "run.json", "points.jsonl", "raw", "capacity.json"
 
 _MEASURE = "give the folder that a search wrote: fathom capacity MODEL --slo p99=50ms --report DIR"
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Settings that are reckoned with, where they are there."""
+
+    budget_s: float = 0.0
+    least_s: float | None = None
+    max_per_s: float | None = None
+    unloaded_ms: float | None = None
+    busy_before_share: float | None = None
+    workers: int = 1
+    mix: Mapping[str, float] | None = None
+    resumed: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _Format:
+    """What is read of `run.json` first."""
+
+    format: int
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """What is read of `capacity.json`: all else follows from the points."""
+
+    partial: bool
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -55,10 +87,12 @@ class Run:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Run:
-        fields = {key: value for key, value in document.items() if key != "format"}
-        fields["slos"] = tuple(Slo.parse(text) for text in document["slos"])
-        return cls(**fields)
+    def from_json(cls, document: Any) -> Run:
+        """ValueError that says what is wrong with it."""
+        run = read(cls, document)
+        read(_Numbers, run.settings)
+        loosest_limit_ms(run.slos)
+        return run
 
     def result(self, points: Sequence[Point], *, partial: str, folder: Path | None) -> CapacityResult:
         """What these points come to; see `summarise`."""
@@ -76,37 +110,53 @@ class Run:
         )
 
 
+def model_folder(folder: Path, model: str) -> Path:
+    """Where the results of a model lie in a results folder: KServe's names may have slashes."""
+    return folder / quote(model, safe="+ ")
+
+
 class Store:
     """Writes one run; an earlier run of the same model in the same folder is replaced, but for the points `kept`."""
 
     def __init__(self, folder: Path, run: Run, kept: Sequence[Point] = ()) -> None:
-        self.folder = folder / quote(run.model, safe="+ ")  # KServe's names may have slashes
-        self._run = run
+        self.folder = model_folder(folder, run.model)
+        self.trouble = ""
+        """What could not be written, and why."""
+        self._given_up: set[str] = set()
         try:
             (self.folder / _RAW).mkdir(parents=True, exist_ok=True)
+            _replace(self.folder / _POINTS, "".join(json.dumps(point.to_json()) + "\n" for point in kept))
+            _replace(self.folder / _RUN, json.dumps(run.to_json(), indent=2) + "\n")
             raw = {self.folder / point.raw for point in kept if point.raw}
             for stale in [self.folder / _CAPACITY, *(self.folder / _RAW).glob("probe-*.npz")]:
                 if stale not in raw:
                     stale.unlink(missing_ok=True)
-            scratch = self.folder / f"{_POINTS}.part"
-            scratch.write_text("".join(json.dumps(point.to_json()) + "\n" for point in kept))
-            scratch.replace(self.folder / _POINTS)
-            _write_json(self.folder / _RUN, run.to_json())
         except OSError as error:
             raise BadRequestError(f"cannot write results to {self.folder}: {error.strerror}") from error
 
     def save_record(self, number: int, record: Record) -> str:
         """Returns the file's name relative to the run's folder."""
         name = f"{_RAW}/probe-{number:03d}.npz"
-        record.save(self.folder / name)
-        return name
+        return name if self._kept(_RAW, lambda: record.save(self.folder / name)) else ""
 
     def add(self, point: Point) -> None:
-        with (self.folder / _POINTS).open("a") as file:
-            file.write(json.dumps(point.to_json()) + "\n")
+        self._kept(_POINTS, lambda: _append(self.folder / _POINTS, json.dumps(point.to_json()) + "\n"))
 
     def finish(self, result: CapacityResult) -> None:
-        _write_json(self.folder / _CAPACITY, result.to_json())
+        self._kept(_CAPACITY, lambda: _replace(self.folder / _CAPACITY, json.dumps(result.to_json(), indent=2) + "\n"))
+
+    def _kept(self, what: str, write: Callable[[], None]) -> bool:
+        """Whether it could be written. What once could not is not tried again: half a line may stand at the end."""
+        if what in self._given_up:
+            return False
+        try:
+            write()
+        except OSError as error:
+            self._given_up.add(what)
+            why = f"cannot write {what}: {error.strerror}"
+            self.trouble = self.trouble or f"{self.folder} does not hold all that was measured: {why}"
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -133,43 +183,61 @@ def read_runs(folder: Path) -> list[Stored]:
 
 
 def _read(folder: Path) -> Stored:
-    path = folder / _RUN
-    try:
-        document = json.loads(path.read_text())
-        if document.get("format") != FORMAT:
-            raise ResultsError(f"{path} has format {document.get('format')}; this version of Fathom reads {FORMAT}")
+    with _telling(folder / _RUN) as path:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if (written := read(_Format, document).format) != FORMAT:
+            raise ValueError(f"it has format {written}, and this version of Fathom reads {FORMAT}: measure again")
         run = Run.from_json(document)
-        path = folder / _POINTS
-        points = _points(path)
-        path = folder / _CAPACITY
-        ended = json.loads(path.read_text()) if path.exists() else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ResultsError(f"cannot read {path}: {error}") from error
-    partial = ""
+    points = _points(folder / _POINTS, run)
+    with _telling(folder / _CAPACITY) as path:
+        ended = read(_Ended, json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
     if ended is None:
-        partial = "the search did not end"
-    elif ended["partial"]:
-        partial = str(ended["reason"]).partition("; ")[0]
-    return Stored(folder, run, run.result(points, partial=partial, folder=folder))
+        process = writer(folder)
+        partial = f"the search goes on in process {process}" if process else "the search did not end"
+    else:
+        partial = ended.reason.partition("; ")[0] if ended.partial else ""
+    with _telling(folder):  # each field is what it should be, but edited ones may contradict one another
+        return Stored(folder, run, run.result(points, partial=partial, folder=folder))
 
 
-def _points(path: Path) -> list[Point]:
+@contextlib.contextmanager
+def _telling(path: Path) -> Iterator[Path]:
+    """Whatever is wrong with a file becomes a line that names it."""
+    try:
+        yield path
+    except (OSError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
+        raise ResultsError(f"cannot read {path}: {error}") from error
+
+
+def _points(path: Path, run: Run) -> list[Point]:
     """One a line. A search that was killed may have left half a line at the end, which is no point yet."""
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
+    with _telling(path):
+        *lines, last = path.read_text(encoding="utf-8").split("\n")
+    with contextlib.suppress(json.JSONDecodeError):
+        lines += [last] if json.loads(last) else []
     points = []
     for number, line in enumerate(lines, start=1):
-        try:
-            points.append(Point.from_json(json.loads(line)))
-        except ValueError as error:
-            if number == len(lines) and not line.endswith("\n"):
-                break
-            raise ResultsError(f"cannot read {path} line {number}: {error}") from error
+        with _telling(path.with_name(f"{path.name} line {number}")):
+            point = Point.from_json(json.loads(line))
+            if (found := {count.slo for count in point.slos}) != (asked := set(map(str, run.slos))):
+                raise ValueError(f"it is about {', '.join(sorted(found))}, and {_RUN} about {', '.join(sorted(asked))}")
+            points.append(point)
     return points
 
 
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    scratch = path.with_suffix(".part")
-    scratch.write_text(json.dumps(document, indent=2) + "\n")
-    scratch.replace(path)
+def _replace(path: Path, text: str) -> None:
+    """The old file stays where the new one cannot be written."""
+    scratch = path.with_name(f"{path.name}.part")
+    try:
+        scratch.write_text(text)
+        scratch.replace(path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +26,15 @@ class WorkerTarget:
     payloads: Sequence[bytes]
     timeout_s: float = 10.0
     channels: int = 2
+
+
+class FiringStopped(KeyboardInterrupt):
+    """Ctrl-C, with what was recorded until then."""
+
+    def __init__(self, record: Record, outcome: Outcome) -> None:
+        super().__init__()
+        self.record = record
+        self.outcome = replace(outcome, stopped=outcome.stopped or "asked")  # it may have been over just then
 
 
 class Worker:
@@ -77,7 +86,7 @@ class Worker:
     ) -> tuple[Record, Outcome]:
         """Fires one schedule. `on_ready` runs when the connections stand, just before the first request.
 
-        Ctrl-C stops the firing and then raises KeyboardInterrupt. TargetLostError: no connection.
+        Ctrl-C stops the firing and then raises FiringStopped. TargetLostError: no connection.
         """
         self.prepare(intended_s, choices, limits, seed=seed)
         self.wait_ready()
@@ -87,8 +96,7 @@ class Worker:
             return self.result()
         except KeyboardInterrupt:
             self.stop()
-            self.result()
-            raise
+            raise FiringStopped(*self.result()) from None
 
     # What `fire` is made of, for those who drive several at once. All raise GeneratorError when the process has ended.
 

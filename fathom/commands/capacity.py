@@ -8,7 +8,7 @@ confidence; it is conservative. The estimate, with its 95 % interval, comes from
   fathom capacity image_classifier=0.7 text_embedding=0.3 --slo p99=50ms --slo text_embedding:p50=10ms
 
 Exit status 1 when no rate could be certified, or the server died; 130 when Ctrl-C ended it. What was measured until
-then is kept in both cases, and --resume goes on with it.
+then is kept in both cases, and --resume goes on with it. Exit status 2 after a result: it could not be written to disk.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from fathom import options, payloads, summary
 from fathom.arguments import STOPPED
 from fathom.live_table import live_table
 from fathom.manifests import manifest_of
-from fathom.output import out, print_json
+from fathom.output import note, out, print_json
 from fathom.servers import connect_with_metrics
 from loadtests.capacity import CapacityRequest, find
-from loadtests.errors import SloUnreachableError
-from loadtests.result import INTERRUPTED, summarise
+from loadtests.errors import ResultsError, SloUnreachableError
+from loadtests.result import INTERRUPTED, CapacityResult, summarise
 from loadtests.slo import Slo
 from loadtests.traffic import ModelShare, name_of
 
@@ -137,21 +137,32 @@ def run(arguments: argparse.Namespace) -> int:
         )
         try:
             with live_table(arguments.budget, transient=arguments.json) as show:
-                result = find(request, on_point=show)
+                result = find(request, on_point=show, on_note=note)
         except SloUnreachableError as error:
             return _unreachable(request, error, as_json=arguments.json)
-    path = report.write(Path(result.folder or folder))
-    if arguments.json:
-        print_json({**result.to_json(), "report": str(path)})
-    else:
-        given = f" --server {shlex.quote(arguments.server)}" if arguments.server else ""
-        if repository.resolve() != options.default_repository().resolve():
-            given += f" --model-repository {shlex.quote(str(repository))}"
-        summary.show(result, options=given)
-        out.print(f"  report: {path}", markup=False, soft_wrap=True)
+    path = None
+    try:
+        if result.folder is not None and not result.unsaved:
+            path = report.write(Path(result.folder))
+    finally:  # whatever becomes of the report, what was measured is said
+        _print(arguments, result, path)
+    if result.unsaved:
+        raise ResultsError(result.unsaved)
     if result.ended_because == INTERRUPTED:
         return STOPPED
     return 0 if result.verdict == "pass" and not result.partial else 1
+
+
+def _print(arguments: argparse.Namespace, result: CapacityResult, path: Path | None) -> None:
+    if arguments.json:
+        print_json({**result.to_json(), "report": str(path) if path else None})
+        return
+    given = f" --server {shlex.quote(arguments.server)}" if arguments.server else ""
+    if arguments.model_repository.resolve() != options.default_repository().resolve():
+        given += f" --model-repository {shlex.quote(str(arguments.model_repository))}"
+    summary.show(result, options=given)
+    if path:
+        out.print(f"  report: {path}", markup=False, soft_wrap=True)
 
 
 def _unreachable(request: CapacityRequest, error: SloUnreachableError, *, as_json: bool) -> int:

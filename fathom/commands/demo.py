@@ -15,6 +15,7 @@ from fathom import demo, options, precisions, summary
 from fathom.arguments import STOPPED
 from fathom.figures import cell
 from fathom.output import WORD_WIDTH, Steps, out, print_json
+from loadtests.errors import ResultsError
 from loadtests.slo import Slo
 
 ALL = "all"
@@ -58,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(done.to_json())
     else:
         _summary(done)
+    if done.trouble:
+        raise ResultsError(done.trouble)
     if done.interrupted:
         return STOPPED
     return 1 if any(result.partial for result in done.capacities.values()) else 0
@@ -67,11 +70,11 @@ def _run_all(arguments: argparse.Namespace, slo: Slo) -> int:
     began = time.monotonic()
     budget_s = arguments.budget or BUDGET_OF_ALL_S
     with Steps() as steps:
-        rows = precisions.run(arguments.model_repository, arguments.results, slo, budget_s, steps)
+        rows, interrupted = precisions.run(arguments.model_repository, arguments.results, slo, budget_s, steps)
     seconds = time.monotonic() - began
     if arguments.json:
         print_json({"precisions": [row.to_json() for row in rows], "slo": str(slo), "seconds": round(seconds, 1)})
-        return 0
+        return STOPPED if interrupted else 0
     out.print()
     out.print(precision_table(rows))
     for reason, group in itertools.groupby(
@@ -82,7 +85,7 @@ def _run_all(arguments: argparse.Namespace, slo: Slo) -> int:
     out.print()
     out.print(f"  served by Triton on this CPU, capacity under {slo}; {vnni.sentence()}", markup=False)
     out.print(f"  took {seconds:.0f} s", markup=False)
-    return 0
+    return STOPPED if interrupted else 0
 
 
 def precision_table(rows: list[precisions.ServedPrecision]) -> Table:
@@ -128,7 +131,7 @@ def _summary(done: demo.DemoResult) -> None:
         summary.show(result)
     out.print()
     for word, text in {
-        "report": str(done.report),
+        **({"report": str(done.report)} if done.report.name else {}),
         "serve": "fathom serve",
         "ask": f"fathom infer image_classifier image=@{done.digit}",
         "took": f"{done.seconds:.0f} s",

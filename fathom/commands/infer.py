@@ -21,6 +21,7 @@ from typing import Any
 
 from clients import TLS, Client, DeadlineExceeded, InsecureConnectionWarning, InvalidInput, Model
 from fathom import answers, inputs, latencies, options, payloads
+from fathom.arguments import STOPPED
 from fathom.errors import UsageError
 from fathom.output import err, out, print_json
 from fathom.servers import connect
@@ -111,6 +112,7 @@ def _run(arguments: argparse.Namespace) -> int:
             result["latency_ms"] = round((time.perf_counter() - start) * 1e3, 3)
         if not arguments.json:
             _print(lines)
+        interrupted = False
         if arguments.repeat:
             look = latencies.measure(
                 server,
@@ -120,12 +122,12 @@ def _run(arguments: argparse.Namespace) -> int:
                 concurrency=arguments.concurrency or 1,
                 **connection,
             )
-            result["repeat"] = look.as_json()
+            result["repeat"], interrupted = look.as_json(), look.interrupted
             if not arguments.json:
                 _print([look.sentence(), *_caveat(arguments)])
     if arguments.json:
         print_json({"model": arguments.model, **result, "answers": lines})
-    return 0
+    return STOPPED if interrupted else 0
 
 
 def _ask(

@@ -96,6 +96,7 @@ def describe(plan: DeploymentPlan) -> list[str]:
     ]
     if plan.cost_per_million is not None:
         lines.append(f"cost               {plan.cost_per_million:,.4g} per million requests")
+    lines += [f"mind: {doubt}" for doubt in plan.doubts]
     return [*lines, "assumed:", *(f"- {text}" for text in plan.assumptions)]
 
 

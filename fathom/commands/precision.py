@@ -17,6 +17,7 @@ from export.compare import PrecisionRow, compare
 from export.precision import CPU, RUNTIMES
 from export.recipe import Recipe
 from fathom import options
+from fathom.arguments import STOPPED
 from fathom.errors import UsageError
 from fathom.figures import cell
 from fathom.output import Steps, note, out, print_json
@@ -45,11 +46,19 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--weights is for one model: name it, as in `fathom precision minilm --weights DIR`")
     chosen = [recipes.find(name, arguments.model_repository) for name in names]
     rows: list[PrecisionRow] = []
-    with Steps() as steps:
-        for recipe in chosen:
-            with steps.step(f"compare {recipe.name}") as step:
-                rows += compare(recipe, weights=arguments.weights, runtime=arguments.int8_for, on_progress=step.update)
-                step.update("done")
+    interrupted = False
+    try:
+        with Steps() as steps:
+            for recipe in chosen:
+                with steps.step(f"compare {recipe.name}") as step:
+                    rows += compare(
+                        recipe, weights=arguments.weights, runtime=arguments.int8_for, on_progress=step.update
+                    )
+                    step.update("done")
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+        interrupted = True  # the models until then are shown
     if arguments.json:
         print_json({"precisions": [row.to_json() for row in rows], "int8_instructions": vnni.found()})
     else:
@@ -58,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     for row in rows:
         if row.passed is False:
             note(f"{row.model} at {row.precision}: {row.gate}")
+    if interrupted:
+        return STOPPED
     return 1 if any(row.passed is False for row in rows) else 0
 
 

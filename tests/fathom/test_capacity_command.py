@@ -1,5 +1,6 @@
 """`fathom capacity` and `fathom load` as processes: what is on which stream, and with which exit status they end."""
 
+import errno
 import json
 import os
 import signal
@@ -9,11 +10,23 @@ import time
 from pathlib import Path
 
 import pytest
+from haste import haste
 from queue_process import QueueProcess
+
+from fathom.cli import main
+from loadtests import store
+from loadtests.lock import writing
+from loadtests.slo import Slo
 
 pytestmark = pytest.mark.alone
 
 KEYS = {"capacity_per_s", "capacity_estimate_per_s", "verdict", "reason", "slo", "model", "seeds", "manifest", "points"}
+
+
+@pytest.fixture
+def hasty():
+    with haste():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +60,72 @@ def test_an_slo_that_the_unloaded_server_misses_is_a_result_with_exit_status_1(q
     assert set(document) >= KEYS
     assert (document["verdict"], document["capacity_per_s"], document["points"]) == ("fail", None, [])
     assert "p99=2ms is missed by" in document["reason"]
+
+
+@pytest.mark.parametrize(
+    ("patched", "error"),
+    [
+        ("loadtests.store._append", OSError(errno.ENOSPC, "No space left on device")),
+        ("loadtests.report.page.render", OSError(errno.EROFS, "Read-only file system")),
+    ],
+    ids=["the points cannot be written", "the report cannot be written"],
+)
+def test_what_was_measured_is_said_before_the_disk_is_complained_about(
+    queue, tmp_path, capsys, monkeypatch, hasty, patched, error
+):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(patched, full)
+    folder = ("--report", str(tmp_path))
+    asked = ("capacity", "queue", "--slo", "p90=80ms", "--budget", "2s", "--max-rate", "40", "--server", queue.address)
+    assert main([*asked, *folder, "--json"]) == 2
+    told = capsys.readouterr()
+    document = json.loads(told.out)
+    assert document["points"]
+    assert document["report"] is None
+    complaints = [line for line in told.err.splitlines() if line.startswith("fathom capacity: ")]
+    assert len(complaints) == 1
+    assert error.strerror in complaints[0]
+
+
+@pytest.mark.parametrize("search", [["--report"], ["--resume"]], ids=["a new search", "going on with it"])
+def test_a_folder_in_use_is_refused_with_its_process(queue, tmp_path, capsys, search):
+    (tmp_path / "queue").mkdir()
+    store.Store(tmp_path, store.Run("queue", "x:1", (Slo.parse("p99=40ms"),), 0, {}, None, {}, "2026-11-22T00:00"))
+    with writing(tmp_path / "queue"):
+        asked = ("capacity", "queue", "--slo", "p99=40ms", "--server", queue.address)
+        assert main([*asked, *search, str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"process {os.getpid()}" in told
+    assert str(tmp_path / "queue") in told
+
+
+def test_a_load_that_is_stopped_shows_what_it_measured(queue):
+    """Ctrl-C for a person, SIGTERM for a program; both at the same time."""
+    asked = ["load", "queue", "--slo", "p99=40ms", "--schedule", "poisson:50", "--duration", "60", "--server"]
+    command = [sys.executable, "-m", "fathom.cli", *asked, queue.address]
+    started = [
+        subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for options in ([], ["--json"])
+    ]
+    for process in started:
+        generators = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + 30
+        while not generators.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    time.sleep(3)  # the generators start, and fire
+    for process, number in zip(started, (signal.SIGINT, signal.SIGTERM), strict=True):
+        process.send_signal(number)
+    (shown, noted), (document, _) = (process.communicate(timeout=30) for process in started)
+    assert [process.returncode for process in started] == [130, 130]
+    assert "interrupted" in shown
+    assert "Traceback" not in noted
+    point = json.loads(document)
+    assert (point["stopped"], point["verdict"]) == ("asked", "undecided")
+    assert point["requests"] > 0
+    assert point["p50_ms"] > 0
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from export.compare import PrecisionRow
 from export.models import digits
 from fathom import cli
 
@@ -157,6 +158,22 @@ def test_precisions_are_compared_and_nothing_is_published(exported_repository, c
     assert rows[0]["batch_1_latency_ms"] > 0
     assert rows[2]["gate"].startswith("trees compare and add")
     assert (exported_repository / "rain_forecast" / "1" / "manifest.json").read_bytes() == before
+
+
+def test_precisions_that_ctrl_c_cut_short_are_shown_until_then(exported_repository, capsys, monkeypatch):
+    done = []
+
+    def compare(recipe, **_):
+        if done:
+            raise KeyboardInterrupt
+        done.append(PrecisionRow(recipe.name, "fp32", "", True))
+        return done
+
+    monkeypatch.setattr("fathom.commands.precision.compare", compare)
+    options = ("--model-repository", exported_repository, "--json")
+    status, out, _ = fathom("precision", "rain_forecast", "minilm", *options, capsys=capsys)
+    assert status == 130
+    assert [row["model"] for row in json.loads(out)["precisions"]] == ["rain_forecast"]
 
 
 def test_export_of_what_is_there_changes_nothing(exported_repository, capsys):

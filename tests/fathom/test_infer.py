@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import os
+import signal
 import sys
 import threading
 import time
@@ -141,6 +143,16 @@ def test_a_look_at_a_server_that_hangs_is_given_up(ask, server):
     assert look.endswith("see whether it hangs); given up, since nobody answers any more")
     assert "failed: 3 DeadlineExceeded (no answer from 'echo' at" in look or "failed: 4 DeadlineExceeded" in look
     assert time.monotonic() - start < 8
+
+
+def test_ctrl_c_shows_the_latencies_until_then(ask):
+    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    status, out, _ = ask("echo", "n=1", "--repeat", "1000000", "--concurrency", "2", "--json")
+    look = json.loads(out)["repeat"]
+    assert status == 130
+    assert look["interrupted"]
+    assert 0 < look["requests"] < 1_000_000
+    assert look["p50_ms"] > 0
 
 
 def test_shared_memory_gives_the_same_answer(ask, tmp_path):

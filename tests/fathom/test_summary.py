@@ -94,6 +94,15 @@ def test_a_busy_machine_and_a_late_generator_are_said(points):
     assert summary.next_steps(late)[0][1].endswith("--workers 2")
 
 
+def test_few_requests_over_the_limit_are_no_miss_at_every_rate(points):
+    few = replace(points[0], verdict="undecided", passes=False, reason="2 of 8 over 20ms")
+    assert result_of((few,)).verdict == "undecided"
+    result = summarise(
+        (few,), (SLO,), model="queue", server="h:1", base_seed=0, settings={"budget_s": 5, "least_s": 60}
+    )
+    assert "--budget 5s is too short" in result.reason
+
+
 @pytest.mark.parametrize(("width", "columns"), [(80, 10), (50, 4)])
 def test_the_table_fits_the_terminal(points, width, columns):
     table = points_table(points, width=width)

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 
 import pytest
 from haste import haste
@@ -16,7 +17,7 @@ from queueing import md1_capacity_per_s
 from loadtests import CapacityRequest, Slo, find, write_report
 from loadtests.errors import BadRequestError, ResultsError, SloUnreachableError, TargetError
 from loadtests.resume import usable_points
-from loadtests.store import read_runs
+from loadtests.store import Run, Store, read_runs
 
 pytestmark = pytest.mark.alone
 
@@ -154,6 +155,30 @@ def test_refuses_impossible_requests(shared_queue, change, hasty):
         find(CapacityRequest(**{"server": address, "model": "queue", "slos": [P99], **change}))
 
 
+def test_a_slow_model_ends_with_its_budget_and_says_before_what_it_needs(start_queue, tmp_path):
+    queue = start_queue("--service-ms", "200")
+    told, began_s = [], time.monotonic()
+    request = CapacityRequest(
+        queue.address, "queue", [Slo.parse("p90=500ms")], budget_s=5, start_per_s=8, folder=tmp_path
+    )
+    result = find(request, on_note=told.append)
+    assert time.monotonic() - began_s < 5 + 0.2 + 3  # the generator has to start and to end
+    assert result.points
+    assert told
+    assert result.settings["least_s"] > 5
+    assert (result.capacity_per_s, result.partial) == (None, False)
+
+
+def test_a_budget_too_short_for_any_probe_is_a_result_and_leaves_an_earlier_one(shared_queue, tmp_path):
+    address = shared_queue("--service-ms", "2").address
+    folder = tmp_path / "results"
+    Store(folder, Run("queue", address, (P99,), 0, {}, None, {}, "2026-11-22T00:00"))
+    request = CapacityRequest(address, "queue", [Slo.parse("p99=5s")], budget_s=1, folder=folder)
+    result = find(request)
+    assert (result.verdict, result.points, result.folder, result.partial) == ("undecided", (), None, False)
+    assert read_runs(folder)[0].run.slos == (P99,)
+
+
 def test_a_server_that_dies_leaves_the_points_so_far(start_queue, tmp_path, hasty):
     queue = start_queue("--service-ms", "2")
     seen = []
@@ -241,7 +266,7 @@ def test_nothing_to_resume(shared_queue, tmp_path):
 
 def test_a_bounded_queue_fails_by_its_errors(start_queue, hasty):
     queue = start_queue("--service-ms", "5", "--bound", "2")
-    request = CapacityRequest(queue.address, "queue", [Slo.parse("p99=200ms")], budget_s=0.5, start_per_s=400)
+    request = CapacityRequest(queue.address, "queue", [Slo.parse("p99=200ms")], budget_s=1.5, start_per_s=400)
     first = find(request).points[0]
     assert first.verdict == "fail"
     assert "UNAVAILABLE: Exceeds maximum queue size" in first.reason

@@ -9,18 +9,18 @@ import pytest
 from simulated import run_search
 
 from fathom.cli import main
-from loadtests import compare, report
+from loadtests import compare, explain, report
 from loadtests.errors import ResultsError
+from loadtests.plan import make_plan
 from loadtests.slo import Slo
 from loadtests.store import Run, Store, read_runs
 
 P99 = Slo.parse("p99=20ms")
 
 
-def save(folder, points, *, model="queue", slo=P99, **settings):
-    run = Run(
-        model, "simulated:1", (slo,), 0, {"unloaded_ms": 1.0, **settings}, None, {"cpu": "none"}, "2026-11-22T00:00"
-    )
+def save(folder, points, *, model="queue", slo=P99, cpu="none", **settings):
+    settings = {"unloaded_ms": 1.0, **settings}
+    run = Run(model, "simulated:1", (slo,), 0, settings, None, {"cpu": cpu}, "2026-11-22T00:00")
     store = Store(folder, run)
     for point in points:
         store.add(dataclasses.replace(point, raw=""))
@@ -84,6 +84,45 @@ def test_says_what_else_differs(folders, tmp_path):
     other = save(tmp_path / "other", points, payload_source="a file")
     notes = compare.compare_folders([folders[0], other])[0].changes[0].notes
     assert any("payload source" in note for note in notes)
+
+
+DOUBTED = {
+    "one began on a busy machine": {"busy_before_share": 1.0},
+    "one was resumed on another machine": {"resumed": ["cores 2, then 64"]},
+}
+
+
+@pytest.mark.parametrize("case", DOUBTED)
+def test_a_run_in_doubt_concludes_nothing_and_every_reader_of_it_says_why(folders, tmp_path, capsys, case):
+    before, after = (read_runs(folder)[0].result.points for folder in (folders[0], folders[2]))
+    doubted = save(tmp_path / "doubted", before, **DOUBTED[case])
+    (doubt,) = explain.doubts(read_runs(doubted)[0].result)
+    assert doubt.replace(" %", "\xa0%") in report.write(doubted).read_text().replace("&#39;", "'")
+    for pair in ([doubted, folders[2]], [folders[2], doubted]):
+        (change,) = compare.compare_folders(pair)[0].changes
+        assert change.finding == "unknown"
+        assert change.ratio is not None
+        assert any("doubted" in note and doubt.rstrip(".") in note for note in change.notes)
+    fast = save(tmp_path / "fast", [point for point in after if point.verdict == "pass"], **DOUBTED[case])
+    assert compare.compare_folders([folders[0], fast])[0].changes[0].finding == "unknown"
+    assert make_plan(read_runs(doubted)[0].result, 1000.0).doubts == (doubt,)
+    assert main(["plan", "--rate", "1000", "--report", str(doubted)]) == 0
+    assert doubt in capsys.readouterr().out
+
+
+def test_late_generators_are_a_doubt(folders, tmp_path):
+    points = read_runs(folders[2])[0].result.points
+    spoiled = [dataclasses.replace(p, verdict="invalid") if p.phase in ("double", "bisect") else p for p in points]
+    late = save(tmp_path / "late", spoiled)
+    assert compare.compare_folders([folders[0], late])[0].changes[0].finding == "unknown"
+
+
+def test_other_hardware_is_no_doubt_but_not_called_significant_either(folders, tmp_path):
+    other = save(tmp_path / "other", read_runs(folders[2])[0].result.points, cpu="fast")
+    (change,) = compare.compare_folders([folders[0], other])[0].changes
+    assert change.finding == "more"
+    assert "significant" not in change.sentence
+    assert any("cpu" in note for note in change.notes)
 
 
 @pytest.mark.parametrize(

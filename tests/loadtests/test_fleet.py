@@ -19,7 +19,7 @@ from loadtests.point import Probe
 from loadtests.record import percentile
 from loadtests.schedule import constant, payload_choices, poisson
 from loadtests.store import read_runs
-from loadtests.worker import WorkerTarget
+from loadtests.worker import FiringStopped, WorkerTarget
 
 pytestmark = pytest.mark.alone
 
@@ -116,8 +116,10 @@ def test_a_search_goes_on_after_a_generator_died(shared_queue, tmp_path, monkeyp
 def test_ctrl_c_stops_all(fleet):
     interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     began_s = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(FiringStopped) as stopped:
         fire(fleet, constant(100, duration_s=30), on_ready=interrupt.start)
     assert time.monotonic() - began_s < 10
+    assert stopped.value.outcome.stopped == "asked"
+    assert stopped.value.record.ok.sum() > 0
     record, _ = fire(fleet, constant(100, count=10))
     assert record.ok.all()

@@ -5,11 +5,12 @@ import pytest
 from queueing import md1_capacity_per_s, mm1_capacity_per_s
 from simulated import Stalls, run_search, simulate
 
+from loadtests.budget import Plan
 from loadtests.estimate import estimate
 from loadtests.point import Point, Probe
 from loadtests.punctual import untouched
 from loadtests.record import Record
-from loadtests.search import Plan, search
+from loadtests.search import search
 from loadtests.slo import Slo
 
 P99 = Slo.parse("p99=20ms")

@@ -3,13 +3,15 @@ import math
 import numpy as np
 import pytest
 from queueing import md1_capacity_per_s, mm1_capacity_per_s
-from simulated import Stalls, run_search, simulate
+from simulated import OVERHEAD_S, Stalls, run_search, simulate
 
+from loadtests.budget import Plan
 from loadtests.certify import certificates, is_certified, missing_requests
 from loadtests.errors import BadRequestError
 from loadtests.estimate import estimate
 from loadtests.point import Probe
-from loadtests.search import Plan, search
+from loadtests.result import summarise
+from loadtests.search import search
 from loadtests.slo import Slo
 
 P99 = Slo.parse("p99=20ms")
@@ -82,6 +84,59 @@ def test_a_short_search_on_a_machine_that_stalls_certifies_more_often_than_not()
 def test_budget_is_kept(searches):
     for points in searches:
         assert sum(point.took_s for point in points) < 60 * 1.1
+
+
+SLOW = {
+    "a p99 of three service times on a budget for a look": (2.0, "p99=6s", 630.0),
+    "the same with room for a certificate": (2.0, "p99=6s", 6304.0),
+    "a p90 that fits many service times": (5.0, "p90=25s", 1522.0),
+    "half a minute a request": (30.0, "p90=90s", 9000.0),
+    "one probe at most": (5.0, "p50=10s", 60.0),
+}
+
+
+@pytest.mark.parametrize("case", SLOW)
+def test_a_slow_model_keeps_the_budget_and_is_not_flattered(case):
+    service_s, limit, budget_s = SLOW[case]
+    slo = Slo.parse(limit)
+    capacity_per_s = md1_capacity_per_s(service_s, slo.limit_ms / 1e3, slo.percentile)
+    for seed in range(3):
+        points = run_search(slo, service_s, budget_s=budget_s, seed=seed)
+        assert sum(point.took_s for point in points) <= budget_s + service_s + OVERHEAD_S
+        assert all(best.rate_per_s <= capacity_per_s for best in certificates(points))
+        fitted = summarise(points, [slo], model="m", server="s", base_seed=seed).capacity_estimate_interval_per_s
+        assert fitted is None or fitted[0] < 1.2 * capacity_per_s
+
+
+def test_a_slow_model_is_certified_in_twice_the_least_that_is_named():
+    slo = Slo.parse("p90=25s")
+    plan = Plan((slo,), 0.1, 0, unloaded_s=5.0)
+    found = [certificates(run_search(slo, 5.0, budget_s=2 * plan.least_s, seed=seed)) for seed in range(6)]
+    assert sum(bool(certified) for certified in found) >= 4
+    assert all(certified[0].rate_per_s > 0.05 for certified in found if certified)
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "looked_s"),
+    [(5.0, 0.0), (5.0, 4.0), (200.0, 190.0), (60.0, 60.1)],
+    ids=["shorter than one probe", "and most of it gone", "what is left is shorter", "nothing left"],
+)
+def test_no_time_for_a_probe_is_no_probe(budget_s, looked_s):
+    slo = Slo.parse("p99=6s")
+    assert next(search(Plan((slo,), 0.25, 0, budget_s, unloaded_s=2.0, looked_s=looked_s)), None) is None
+
+
+def test_a_probe_that_the_budget_cut_off_counts_only_when_it_failed():
+    slo = Slo.parse("p99=6s")
+    young, behind = (
+        simulate(Probe(0, "double", rate_per_s, 60, 1, until_s=20.0), slo, 2.0, None) for rate_per_s in (0.1, 4.0)
+    )
+    assert (young.stopped, young.verdict) == ("", "undecided")  # all that had come was answered
+    assert (behind.stopped, behind.verdict, behind.passes) == ("hopeless", "fail", False)
+    cut = simulate(Probe(0, "double", 1.0, 60, 1, until_s=20.0), slo, 2.0, None)
+    assert (cut.stopped, cut.verdict) == ("budget", "undecided")
+    result = summarise([cut], [slo], model="m", server="s", base_seed=0)
+    assert result.verdict == "undecided"
 
 
 def test_phases_come_in_order_with_seeds_of_their_own(searches):

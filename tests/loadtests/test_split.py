@@ -13,7 +13,7 @@ from loadtests.split import merge, split
 
 SCHEDULE = poisson(1000, seed=1, count=8000)
 CHOICES = payload_choices(8000, 7, seed=1)
-LIMITS = Limits(max_outstanding=400, hopeless=((50.0, 100),), cooldown=500)
+LIMITS = Limits(max_outstanding=400, hopeless=((50.0, 100),), cooldown=500, until_s=30.0)
 
 
 def test_the_parts_are_the_schedule():
@@ -38,6 +38,7 @@ def test_each_part_is_poisson_of_its_share_and_follows_from_the_seed():
 
 def test_limits_are_shared_with_room_for_scatter():
     part = split(SCHEDULE, CHOICES, LIMITS, 4, seed=3)[0]
+    assert part.limits.until_s == 30.0
     assert part.limits.max_outstanding == 100
     assert part.limits.hopeless == ((50.0, 35),)
 

@@ -17,7 +17,7 @@ from loadtests.errors import GeneratorError, TargetLostError
 from loadtests.job import Limits, read_payloads, write_payloads
 from loadtests.record import DEADLINE_EXCEEDED, NOT_SENT, UNANSWERED, UNAVAILABLE, percentile
 from loadtests.schedule import constant, payload_choices, poisson
-from loadtests.worker import Worker, WorkerTarget
+from loadtests.worker import FiringStopped, Worker, WorkerTarget
 
 ROOMY = Limits(max_outstanding=10_000)
 
@@ -46,9 +46,11 @@ def test_ctrl_c_stops_the_firing(worker):
     schedule = constant(100, duration_s=30)
     interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     began_s = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(FiringStopped) as stopped:
         worker.fire(schedule, payload_choices(len(schedule), 1, seed=0), ROOMY, on_ready=interrupt.start)
     assert time.monotonic() - began_s < 5
+    assert stopped.value.outcome.stopped == "asked"
+    assert len(stopped.value.record) == len(schedule)
     record, _ = worker.fire(constant(100, count=5), payload_choices(5, 1, seed=0), ROOMY)
     assert record.ok.all()
 

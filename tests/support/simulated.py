@@ -9,12 +9,13 @@ import numpy as np
 from queueing import sojourn_s
 
 from loadtests.attempt import hopeless_count
+from loadtests.budget import Plan
 from loadtests.job import Outcome
 from loadtests.judging import make_point
 from loadtests.point import Point, Probe
 from loadtests.record import NOT_SENT, UNANSWERED, Record
-from loadtests.schedule import poisson
-from loadtests.search import Plan, search
+from loadtests.schedule import early_enough, poisson
+from loadtests.search import search
 from loadtests.slo import Slo
 
 OVERHEAD_S = 0.3
@@ -47,6 +48,7 @@ def simulate(
 ) -> Point:
     """One server, with deterministic service without `rng` and exponential with it; or another `server`."""
     intended_s = poisson(probe.rate_per_s, seed=probe.seed, count=probe.requests)
+    intended_s = intended_s[: early_enough(intended_s, probe.until_s, slo.limit_ms / 1e3)]
     begins_s, pauses_s = stalls.during(probe, float(intended_s[-1])) if stalls else (np.zeros(0), np.zeros(0))
     ends_s = begins_s + np.cumsum(pauses_s)  # by the clock on the wall
     before = np.searchsorted(ends_s, intended_s, side="right")
@@ -67,6 +69,10 @@ def simulate(
         status[done_s > wall_s] = UNANSWERED
         status[intended_s > wall_s] = NOT_SENT
         done_s = np.where(status == 0, done_s, np.nan)
+    if wall_s > probe.until_s:
+        wall_s, stopped = probe.until_s, "budget"
+        status[~(done_s <= wall_s)] = UNANSWERED
+        done_s = np.where(status == 0, done_s, np.nan)
     record = Record(intended_s, sent_s, done_s, status)
     return make_point(probe, record, Outcome(wall_s, 0.0, stopped, 0.0), [slo], took_s=wall_s + OVERHEAD_S)
 
@@ -83,7 +89,7 @@ def run_search(
 ) -> list[Point]:
     """All points of one search, started at half of what one request at a time reaches."""
     rng = np.random.default_rng([seed, 9]) if exponential else None
-    searching = search(Plan((slo,), 0.5 / service_s, seed, budget_s))
+    searching = search(Plan((slo,), 0.5 / service_s, seed, budget_s, unloaded_s=service_s))
     points: list[Point] = []
     try:
         probe = next(searching)

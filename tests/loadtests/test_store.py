@@ -1,0 +1,186 @@
+"""The folder of results: two searches do not mix in it, a full disk loses nothing that was said, old ones are read."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+from simulated import run_search
+
+from fathom.cli import main
+from loadtests import report, store
+from loadtests.errors import BadRequestError, ResultsError
+from loadtests.explain import explain
+from loadtests.lock import writer, writing
+from loadtests.record import Record
+from loadtests.slo import Slo
+from loadtests.store import Run, Store, read_runs
+
+P99 = Slo.parse("p99=20ms")
+SETTINGS = {"unloaded_ms": 1.0, "budget_s": 60.0, "workers": 1, "mix": {"queue": 1.0}}
+
+
+def a_run():
+    return Run("queue", "simulated:1", (P99,), 0, SETTINGS, {}, {"cpu": "none"}, "2026-11-22T00:00")
+
+
+@pytest.fixture(scope="module")
+def points():
+    return [*run_search(P99, 0.001, budget_s=60, seed=1)[:5]]
+
+
+@pytest.fixture
+def kept(points, tmp_path):
+    """A finished search of five points, as its folder."""
+    kept = Store(tmp_path, a_run())
+    for point in points:
+        kept.add(point)
+    kept.finish(a_run().result(points, partial="", folder=kept.folder))
+    return kept.folder
+
+
+def edit(home, name, change):
+    """Changes the JSON in a file, of `points.jsonl` that in its second line."""
+    lines = (home / name).read_text().splitlines()
+    if name == "points.jsonl":
+        lines[1] = json.dumps(change(json.loads(lines[1])))
+    else:
+        lines = [json.dumps(change(json.loads("\n".join(lines))))]
+    (home / name).write_text("\n".join(lines) + "\n")
+
+
+def with_field(document, key, value):
+    """The document with another value, or with `...` without the field."""
+    return {name: value if name == key else old for name, old in document.items() if (name, value) != (key, ...)}
+
+
+@pytest.mark.parametrize("name", ["run.json", "points.jsonl", "capacity.json"])
+def test_an_old_or_edited_result_is_read_or_refused_in_one_line(kept, name):
+    """Each field in turn is missing, null, text and an object."""
+    text = (kept / name).read_text()
+    document = json.loads(text.splitlines()[1] if name == "points.jsonl" else text)
+    refused = []
+    for key in ("partial", "reason") if name == "capacity.json" else document:
+        for value in (..., None, "x", {"a": "b"}):
+            (kept / name).write_text(text)
+            edit(kept, name, lambda old, key=key, value=value: with_field(old, key, value))
+            try:
+                explain(read_runs(kept)[0].result)
+            except ResultsError as error:
+                refused.append(str(error))
+    assert not any("\n" in told for told in refused)
+    assert sum(name in told for told in refused) > (3 if name == "capacity.json" else len(document))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("run.json", lambda run: {**run, "format": 2}, ["run.json", "format 2"]),
+        ("run.json", lambda run: [run], ["run.json"]),
+        ("run.json", lambda run: {k: v for k, v in run.items() if k != "format"}, ["run.json", "format is missing"]),
+        ("run.json", lambda run: {**run, "slos": ["fast"]}, ["run.json", "'fast'"]),
+        ("run.json", lambda run: {**run, "slos": ["p99=30ms"]}, ["points.jsonl line 1", "p99=30ms"]),
+        ("run.json", lambda run: {**run, "settings": {"budget_s": "long"}}, ["run.json", "budget_s is 'long'"]),
+        ("points.jsonl", lambda point: {**point, "rate_per_s": 0}, ["points.jsonl line 2", "rate_per_s is 0"]),
+        ("points.jsonl", lambda point: {**point, "verdict": "fine"}, ["points.jsonl line 2", "verdict is 'fine'"]),
+        ("points.jsonl", lambda point: {**point, "p99_ms": math.nan}, ["points.jsonl line 2", "p99_ms is nan"]),
+        ("points.jsonl", lambda point: point["seed"], ["points.jsonl line 2"]),
+        ("capacity.json", lambda ended: {}, ["capacity.json", "partial is missing"]),
+    ],
+)
+def test_what_is_wrong_with_a_result_is_named(kept, capsys, name, change, words):
+    edit(kept, name, change)
+    for command in (["report", str(kept)], ["plan", "--rate", "9", "--report", str(kept)]):
+        assert main(command) == 2
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        assert all(word in told for word in words)
+
+
+def test_fields_of_a_newer_version_and_a_missing_last_newline_are_passed_over(kept, points):
+    edit(kept, "points.jsonl", lambda point: {**point, "colour": "red"})
+    (kept / "points.jsonl").write_text((kept / "points.jsonl").read_text().rstrip("\n"))
+    assert list(read_runs(kept)[0].result.points) == points
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"\x93NUMPY"], ids=["empty", "cut short", "no zip"])
+def test_raw_data_that_cannot_be_read_is_an_error_of_results(tmp_path, content):
+    (tmp_path / "probe-000.npz").write_bytes(content)
+    with pytest.raises(ResultsError, match="probe-000"):
+        Record.load(tmp_path / "probe-000.npz")
+
+
+def test_a_second_search_is_refused_while_the_first_lives(tmp_path):
+    program = "import sys, time, pathlib; from loadtests.lock import writing\n"
+    program += "with writing(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(60)"
+    first = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        first.stdout.readline()
+        with pytest.raises(BadRequestError) as refused, writing(tmp_path):
+            pass
+        assert str(first.pid) in str(refused.value)
+        assert str(tmp_path) in str(refused.value)
+        assert writer(tmp_path) == str(first.pid)
+    finally:
+        first.kill()  # no time to clean up
+        first.communicate()
+    assert writer(tmp_path) == ""
+    with writing(tmp_path):
+        assert writer(tmp_path) == str(os.getpid())
+
+
+def test_a_search_that_goes_on_is_read_as_such(kept):
+    (kept / "capacity.json").unlink()
+    assert read_runs(kept)[0].result.partial
+    with writing(kept):
+        assert str(os.getpid()) in read_runs(kept)[0].result.ended_because
+        assert report.write(kept).is_file()
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text("x"), lambda path: path.symlink_to("/proc/none/x")])
+def test_a_folder_that_cannot_be_is_refused_before_anything_is_measured(tmp_path, make):
+    make(tmp_path / "queue")
+    with pytest.raises(BadRequestError, match="cannot write results"), writing(tmp_path / "queue"):
+        pass
+
+
+FULL = {"points.jsonl": "_append", "capacity.json": "_replace", "raw": "record"}
+
+
+@pytest.mark.parametrize("what", FULL)
+def test_a_disk_that_fills_up_is_complained_about_once_and_the_rest_is_kept(tmp_path, points, monkeypatch, what):
+    record = Record(*([[0.0]] * 3), [0])  # type: ignore[arg-type]
+    folder = Store(tmp_path, a_run())
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(monkeypatch.context())
+        patch.setattr(*((Record, "save") if what == "raw" else (store, FULL[what])), full)
+        raw = [folder.save_record(number, record) for number in range(2)]
+        for point in points:
+            folder.add(point)
+        folder.finish(a_run().result(points, partial="", folder=folder.folder))
+    assert raw == (["", ""] if what == "raw" else ["raw/probe-000.npz", "raw/probe-001.npz"])
+    assert what in folder.trouble
+    assert "No space left" in folder.trouble
+    assert len(read_runs(tmp_path)[0].result.points) == (0 if what == "points.jsonl" else len(points))
+
+
+def test_an_earlier_result_stays_when_the_next_cannot_begin(kept, points, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_replace", full)
+        with pytest.raises(BadRequestError):
+            Store(kept.parent, a_run())
+    assert list(read_runs(kept)[0].result.points) == points
+    assert not read_runs(kept)[0].result.partial
