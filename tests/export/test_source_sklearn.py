@@ -39,17 +39,17 @@ def brought(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     def bring(made):
-        (tmp_path / "mine.py").write_text("made = None\n\n\ndef model():\n    return made\n")
-        sys.modules.pop("mine", None)
-        import mine
+        (tmp_path / "estimated.py").write_text("made = None\n\n\ndef model():\n    return made\n")
+        sys.modules.pop("estimated", None)
+        import estimated
 
-        monkeypatch.setattr(mine, "made", made)
-        source = load("mine:model", tmp_path)
+        monkeypatch.setattr(estimated, "made", made)
+        source = load("estimated:model", tmp_path)
         answered = session(source.raw(tmp_path))
         return source, answered(source.example) if source.example else answered
 
     yield bring
-    sys.modules.pop("mine", None)
+    sys.modules.pop("estimated", None)
 
 
 def linear(table, target):
@@ -123,7 +123,7 @@ def test_another_example_that_fp32_would_change_is_refused(brought, tmp_path, mo
     (tmp_path / "model_repository").mkdir()
     for rows, passes in ((SECONDS / 1.0, False), (1.7e9 + 128.0 * np.arange(-8, 8)[:, None], True)):
         np.savez(tmp_path / "rows.npz", features=rows)
-        wish = Wish("sklearn", "mine:model", example=tmp_path / "rows.npz")
+        wish = Wish("sklearn", "estimated:model", example=tmp_path / "rows.npz")
         if passes:
             add("mine", wish, tmp_path / "model_repository")
         else:
