@@ -34,8 +34,8 @@ from export import config as configs
 from export import gpu, recipes
 from export.compare import typical
 from export.manifest import Manifest
-from export.measure import Reference, answers, parity
-from export.recipe import Array, Arrays
+from export.measure import Reference, parity
+from export.recipe import Array, Arrays, answers
 from fathom.options import default_repository
 from fathom.output import err, out
 from loadtests.hardware import describe_hardware

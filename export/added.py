@@ -11,7 +11,7 @@ from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import numpy as np
 
-from export import agreement, kept, labels, onnx_data, prepare, user_code, values
+from export import agreement, kept, labels, onnx_data, onnx_file, prepare, user_code, values
 from export import brought as sources
 from export.brought import HF, KINDS, ONNX, SKLEARN, TORCH, Brought
 from export.errors import ExportError, RecipeError
@@ -254,7 +254,7 @@ def _or_said(predict: Predict) -> Predict:
             raise
         except Exception as error:  # ONNX Runtime's, torch's and scikit-learn's kinds
             raise ExportError(
-                f"the source does not answer every example request ({prepare.reason(error)}): give real ones with "
+                f"the source does not answer every example request ({onnx_file.reason(error)}): give real ones with "
                 "--example FILE.npz"
             ) from error
 

@@ -27,6 +27,10 @@ SCORES = ("logits", "scores", "probabilities", "probability", "probs")
 """How names of class scores end."""
 
 
+RELATIVE_TOLERANCE = 1e-3
+"""Of the largest output: what FP32 arithmetic in another order may cost a deep network."""
+
+
 def matching(outputs: Arrays, source: Arrays, *, noise: float = 0.0) -> float:
     """The fraction of rows whose every output is the source's. `noise` is what the source's own answers vary by."""
     with np.errstate(invalid="ignore"):  # NaN agrees with nothing
@@ -91,3 +95,16 @@ def _same_direction(given: Array, wanted: Array, precision: float) -> Array:
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     near = np.linalg.norm(given - wanted, axis=1) <= CLOSE * spread
     return np.asarray(((one * other).sum(axis=1) >= COSINE * norms) & (norms > 0) | near)
+
+
+def same(one: Array, other: Array) -> bool:
+    """Whether two answers agree as far as FP32 arithmetic in another order allows."""
+    if one.shape != other.shape:
+        return False
+    if one.dtype.kind in "OUS":
+        return [text(each) for each in one.ravel()] == [text(each) for each in other.ravel()]
+    if one.dtype.kind != "f":
+        return bool(np.array_equal(one, other))
+    scale = float(np.abs(other).max(initial=0.0))
+    limit = RELATIVE_TOLERANCE * (10 if one.dtype == np.float16 else 1) * scale
+    return bool(np.allclose(one.astype(np.float64), other.astype(np.float64), rtol=0, atol=limit, equal_nan=True))

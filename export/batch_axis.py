@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 from export import graph_edit, node_axes
-from export.refusals import nodes
+from export.graph_edit import nodes
 
 BATCH = "fathom batch"
 """The symbol of the batch: no exporter writes a space."""

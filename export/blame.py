@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from export import onnx_file
-from export.measure import answers
-from export.recipe import Evaluation, Progress, no_progress
+from export.recipe import Evaluation, Progress, answers, no_progress
 
 ROWS, BATCH = 16, 8
 

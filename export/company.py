@@ -8,7 +8,8 @@ from itertools import permutations
 
 import numpy as np
 
-from export.prepare import RELATIVE_TOLERANCE, reason
+from export.agreement import RELATIVE_TOLERANCE
+from export.onnx_file import reason
 from export.recipe import Array, Arrays, Predict
 from export.recipe_file import InputRule
 

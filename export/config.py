@@ -11,6 +11,8 @@ from typing import Any
 from export.errors import ConfigError
 from export.pbtxt import Places
 
+TENSORRT = {"execution_context_allocation_strategy", "enable_multi_device", "multi_device_gpus"}
+
 
 @dataclass(frozen=True)
 class Config:

@@ -13,10 +13,10 @@ from export import memory, onnx_file
 from export.blame import Cost, costs
 from export.errors import AccuracyError, ExportError, NotLoadedError
 from export.float16 import HalfPrecision
-from export.measure import Measurement, Reference, answers, gate, parity
+from export.measure import Measurement, Reference, gate, parity
 from export.precision import CPU, FP16, FP32, rule
 from export.quantize import Quantization
-from export.recipe import Arrays, Evaluation, Progress, Recipe, Reduced, Source, no_progress
+from export.recipe import Arrays, Evaluation, Progress, Recipe, Reduced, Source, answers, no_progress
 
 Costs = Callable[[], list[Cost]]
 WORST = 3

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from export import config as configs
-from export.config import Config
-from export.lint_parameters import TENSORRT
+from export.config import TENSORRT, Config
 from export.profiles import Profile, whole_dims
 
 BUSY_WAIT_BELOW_MS = 2.0

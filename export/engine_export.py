@@ -26,10 +26,10 @@ from export.engine_options import EngineOptions
 from export.engine_record import EngineRecord
 from export.errors import AccuracyError, EngineError, EngineUnavailableError, ExportError
 from export.gpu import Gpu
-from export.measure import Measurement, Parity, Reference, answers, parity
+from export.measure import Measurement, Parity, Reference, parity
 from export.profiles import Profile, profiles
 from export.publish import Change, hold, publish, scratch
-from export.recipe import Arrays, Predict, Progress, Recipe, no_progress
+from export.recipe import Arrays, Predict, Progress, Recipe, answers, no_progress
 
 ONNX, REFERENCE, PLAN = "1/model.onnx", "1/reference.npz", "model.plan"
 MOST_RELATIVE, LEAST_COSINE = 0.02, 0.999

@@ -13,8 +13,7 @@ import numpy as np
 from export import axis_size, graph_edit, values
 from export.brought import Brought
 from export.errors import ContractError
-from export.profiles import AxisRange
-from export.recipe import Array
+from export.recipe import Array, AxisRange
 from export.recipe_file import NONE, InputRule
 from export.signature import TRITON_TYPES
 

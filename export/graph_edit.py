@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from export.refusals import nodes
-
 BATCH = "batch"
 LEAST_IR = 4
 """Before IR version 4 a weight had to be listed as an input, too."""
@@ -371,3 +369,14 @@ def _rename(graph: Any, old: str, new: str) -> None:
                 for value in inner.output:
                     if value.name == old:
                         value.name = new
+
+
+def nodes(graph: Any) -> Any:
+    """Every node of a graph and of the graphs inside its nodes."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from nodes(attribute.g)
+            for inner in attribute.graphs:
+                yield from nodes(inner)

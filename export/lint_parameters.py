@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from export.config import TENSORRT
 from export.finding import Findings, Subject
 
 ONNXRUNTIME = {
@@ -27,7 +28,6 @@ ONNXRUNTIME = {
 }
 """What Triton's ONNX Runtime backend reads (onnxruntime.cc), and what only the embedded server's does: the last two."""
 
-TENSORRT = {"execution_context_allocation_strategy", "enable_multi_device", "multi_device_gpus"}
 PYTHON = {"EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS"}
 
 WHOLE_NUMBERS = ("intra_op_thread_count", "inter_op_thread_count", "execution_mode", "gpu_mem_limit", "rows_per_run")

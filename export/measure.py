@@ -15,15 +15,10 @@ from zipfile import BadZipFile
 import numpy as np
 
 from export.errors import AccuracyError, ExportError, RecipeError
-from export.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, Reduced, no_progress
-
-Outputs = dict[str, Array]
+from export.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, Reduced, answers, no_progress
 
 ROUNDING = 1e-9
 """Of figures, so that 19 of 20 rows are 5 % less than all."""
-
-CELLS = 512
-"""How many padded tokens a batch of ragged rows has at most: attention takes memory by the square of the length."""
 
 
 @dataclass(frozen=True)
@@ -98,33 +93,6 @@ class Reference:
                 f"{path} cannot be read ({error}): run `fathom export {path.parent.parent.name} --force`"
             ) from error
         return Reference(Evaluation(parts["input"], parts["truth"], mask, batched), parts["output"])
-
-
-def answers(
-    predict: Predict,
-    evaluation: Evaluation,
-    *,
-    batch: int = 8,
-    on_progress: Progress = no_progress,
-    step: str = "measure",
-) -> Outputs:
-    """The station's outputs for every row of the evaluation, at most `batch` rows at a time, fewer of long ragged ones.
-
-    A model without a batch axis is asked row by row, and its answers are stacked (laid end to end where their shapes
-    differ). Raises ExportError when the station answers with another number of rows than it was asked.
-    """
-    parts: dict[str, list[Array]] = {}
-    total, done = len(evaluation), 0
-    on_progress(step, 0, total)
-    for inputs in evaluation.batches(batch, CELLS):
-        rows = len(next(iter(inputs.values()))) if evaluation.batched else 1
-        for name, values in predict(inputs).items():
-            if evaluation.batched and len(values) != rows:
-                raise ExportError(f"output '{name}' has {len(values)} rows for a batch of {rows}")
-            parts.setdefault(name, []).append(np.asarray(values))
-        done += rows
-        on_progress(step, done, total)
-    return {name: _joined(values, evaluation.batched) for name, values in parts.items()}
 
 
 def parity(outputs: Arrays, source: Arrays) -> Parity:
@@ -211,14 +179,6 @@ def gate(
             f"{recipe.name}: the smallest cosine of the {station} station's outputs with the source's is "
             f"{distance.min_cosine:.6f}, where {tolerance.min_cosine:.6f} is required; nothing was published"
         )
-
-
-def _joined(values: list[Array], batched: bool) -> Array:
-    if batched:
-        return np.concatenate(values)
-    if len({value.shape for value in values}) == 1:
-        return np.stack(values)
-    return np.concatenate([value.ravel() for value in values])
 
 
 def _numbers(given: Array, wanted: Array) -> tuple[Array, Array]:

@@ -152,3 +152,11 @@ def quiet() -> Iterator[None]:
                 del os.environ["TQDM_DISABLE"]
             else:
                 os.environ["TQDM_DISABLE"] = bars
+
+
+def reason(error: Exception) -> str:
+    """What a library's exception says, in at most one line."""
+    if match := re.search(r"running (\w+) node\. Name:'([^']*)'", str(error)):
+        return f"at the operator {match[1]}{f' {match[2]}' if match[2] else ''}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]

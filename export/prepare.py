@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from export import graph_edit, onnx_data, refusals
-from export.measure import text
 from export.onnx_file import session
 from export.recipe import Array, Arrays, Predict
 from export.recipe_file import NONE, OPENED, OWN
-
-RELATIVE_TOLERANCE = 1e-3
-"""Of the largest output: what FP32 arithmetic in another order may cost a deep network."""
 
 
 def write(raw: Path, batch: str, widened: tuple[str, ...], example: Arrays, path: Path) -> None:
@@ -66,19 +61,6 @@ def widening(predict: Predict, widened: tuple[str, ...], batched: bool) -> Predi
     return wide
 
 
-def same(one: Array, other: Array) -> bool:
-    """Whether two answers agree as far as FP32 arithmetic in another order allows."""
-    if one.shape != other.shape:
-        return False
-    if one.dtype.kind in "OUS":
-        return [text(each) for each in one.ravel()] == [text(each) for each in other.ravel()]
-    if one.dtype.kind != "f":
-        return bool(np.array_equal(one, other))
-    scale = float(np.abs(other).max(initial=0.0))
-    limit = RELATIVE_TOLERANCE * (10 if one.dtype == np.float16 else 1) * scale
-    return bool(np.allclose(one.astype(np.float64), other.astype(np.float64), rtol=0, atol=limit, equal_nan=True))
-
-
 def _declared(declared: graph_edit.Shape, observed: tuple[int, ...], batched: bool) -> list[int | str | None]:
     """An output's shape: what the graph declares where a run agrees, open where it does not."""
     if len(declared) != len(observed):
@@ -90,11 +72,3 @@ def _declared(declared: graph_edit.Shape, observed: tuple[int, ...], batched: bo
     if batched:
         sizes[0] = graph_edit.BATCH
     return sizes
-
-
-def reason(error: Exception) -> str:
-    """What a library's exception says, in at most one line."""
-    if match := re.search(r"running (\w+) node\. Name:'([^']*)'", str(error)):
-        return f"at the operator {match[1]}{f' {match[2]}' if match[2] else ''}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]

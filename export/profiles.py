@@ -12,30 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from export.errors import EngineError
+from export.recipe import Axes, AxisRange
 
 UNSERVED_TYPES = ("TYPE_STRING", "TYPE_FP64", "TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64", "TYPE_INT16")
 """Triton types that no TensorRT tensor has."""
-
-
-@dataclass(frozen=True)
-class AxisRange:
-    """The sizes one axis may take, and the one to be fast at. Raises EngineError unless 1 <= min <= opt <= max."""
-
-    minimum: int
-    optimum: int
-    maximum: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.minimum <= self.optimum <= self.maximum:
-            raise EngineError(
-                f"the range (min {self.minimum}, opt {self.optimum}, max {self.maximum}) is not in order: "
-                "write 1 <= min <= opt <= max"
-            )
-
-
-Axes = Mapping[str, Mapping[int, Sequence[AxisRange]]]
-"""Ranges by input and axis of the graph's whole shape (axis 0 is the batch where the model batches): one range for
-all profiles, or one per profile."""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import RecipeError
-from export.profiles import Axes
+from export.errors import EngineError, ExportError, RecipeError
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -25,6 +24,28 @@ Predict = Callable[[Arrays], Arrays]
 Progress = Callable[[str, int, int], None]
 
 BUNDLED = "bundled"
+
+
+Outputs = dict[str, Array]
+
+CELLS = 512
+"""How many padded tokens a batch of ragged rows has at most: attention takes memory by the square of the length."""
+
+
+@dataclass(frozen=True)
+class AxisRange:
+    """The sizes one axis may take, and the one to be fast at. Raises EngineError unless 1 <= min <= opt <= max."""
+
+    minimum: int
+    optimum: int
+    maximum: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum <= self.optimum <= self.maximum:
+            raise EngineError(
+                f"the range (min {self.minimum}, opt {self.optimum}, max {self.maximum}) is not in order: "
+                "write 1 <= min <= opt <= max"
+            )
 
 
 def no_progress(step: str, done: int, total: int) -> None:
@@ -223,7 +244,6 @@ class Recipe(ABC):
 
     def accuracy(self, predict: Predict, evaluation: Evaluation | None = None, *, batch: int = 8) -> dict[str, float]:
         """The figures of any station: `recipe.accuracy(client.model(recipe.name))`, `batch` rows at a time."""
-        from export.measure import answers
 
         evaluation = evaluation or self.evaluation()
         return self.score(answers(predict, evaluation, batch=batch), evaluation)
@@ -247,3 +267,43 @@ class Recipe(ABC):
         raise RecipeError(
             f"recipe '{self.name}' has no figure '{name}': it has {[figure.name for figure in self.figures]}"
         )
+
+
+Axes = Mapping[str, Mapping[int, Sequence[AxisRange]]]
+"""Ranges by input and axis of the graph's whole shape (axis 0 is the batch where the model batches): one range for
+all profiles, or one per profile."""
+
+
+def answers(
+    predict: Predict,
+    evaluation: Evaluation,
+    *,
+    batch: int = 8,
+    on_progress: Progress = no_progress,
+    step: str = "measure",
+) -> Outputs:
+    """The station's outputs for every row of the evaluation, at most `batch` rows at a time, fewer of long ragged ones.
+
+    A model without a batch axis is asked row by row, and its answers are stacked (laid end to end where their shapes
+    differ). Raises ExportError when the station answers with another number of rows than it was asked.
+    """
+    parts: dict[str, list[Array]] = {}
+    total, done = len(evaluation), 0
+    on_progress(step, 0, total)
+    for inputs in evaluation.batches(batch, CELLS):
+        rows = len(next(iter(inputs.values()))) if evaluation.batched else 1
+        for name, values in predict(inputs).items():
+            if evaluation.batched and len(values) != rows:
+                raise ExportError(f"output '{name}' has {len(values)} rows for a batch of {rows}")
+            parts.setdefault(name, []).append(np.asarray(values))
+        done += rows
+        on_progress(step, done, total)
+    return {name: _joined(values, evaluation.batched) for name, values in parts.items()}
+
+
+def _joined(values: list[Array], batched: bool) -> Array:
+    if batched:
+        return np.concatenate(values)
+    if len({value.shape for value in values}) == 1:
+        return np.stack(values)
+    return np.concatenate([value.ravel() for value in values])

@@ -13,8 +13,7 @@ from typing import Any
 
 from export.brought import HF, KINDS, ONNX
 from export.errors import RecipeError
-from export.profiles import AxisRange
-from export.recipe import Tolerance
+from export.recipe import AxisRange, Tolerance
 from export.values import Values
 
 FILE, EXAMPLE = "recipe.toml", "example.npz"

@@ -10,6 +10,7 @@ from typing import Any
 
 from export import container, onnx_data
 from export.errors import ContractError, RecipeError
+from export.graph_edit import nodes
 from export.signature import TRITON_TYPES, versions
 
 PICKLES = frozenset((".pkl", ".pickle", ".joblib", ".sav", ".pt", ".pth", ".ckpt", ".bin", ".dill"))
@@ -200,17 +201,6 @@ def _tensor(value: Any, kind: str) -> None:
         else "let the graph take and give tensors"
     )
     raise ContractError(f"{kind} '{value.name}' is {article} {words}, which Triton cannot serve: {remedy}")
-
-
-def nodes(graph: Any) -> Any:
-    """Every node of a graph and of the graphs inside its nodes."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from nodes(attribute.g)
-            for inner in attribute.graphs:
-                yield from nodes(inner)
 
 
 def _holds_pickle(path: Path) -> bool:

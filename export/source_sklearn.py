@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from export import user_code
+from export.agreement import same
 from export.brought import Brought
 from export.errors import RecipeError
-from export.prepare import reason, same
+from export.onnx_file import reason
 from export.recipe import Array, Arrays
 from export.source_sklearn_columns import WANTED, Columns, columns
 from export.source_sklearn_graph import PREDICT, PROBABILITIES, convert

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from export import graph_edit
-from export.agreement import extent
+from export.agreement import RELATIVE_TOLERANCE, extent, same
 from export.errors import AccuracyError, ExportError
-from export.onnx_file import OPSET, quiet, session
-from export.prepare import RELATIVE_TOLERANCE, reason, same
+from export.onnx_file import OPSET, quiet, reason, session
 from export.recipe import Array
 from export.source_sklearn_columns import Columns
 

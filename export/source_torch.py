@@ -17,7 +17,7 @@ from export.brought import Brought
 from export.errors import ExportError, RecipeError
 from export.graph_edit import BATCH, inputs, rename_outputs, shape
 from export.labels import Labels
-from export.prepare import reason
+from export.onnx_file import reason
 from export.recipe import Array, Arrays
 
 Axes = Mapping[str, Mapping[int, str]]

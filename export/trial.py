@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from export import batch_axis, company, graph_edit, onnx_data, onnx_stream, refusals
+from export.agreement import RELATIVE_TOLERANCE, same
 from export.brought import Brought
 from export.errors import ContractError, ExportError
 from export.examples import Examples
-from export.onnx_file import session
-from export.prepare import RELATIVE_TOLERANCE, edit, reason, same
-from export.profiles import AxisRange
-from export.recipe import Array, Arrays, Tolerance
+from export.onnx_file import reason, session
+from export.prepare import edit
+from export.recipe import Array, Arrays, AxisRange, Tolerance
 from export.recipe_file import NONE, OPENED, OWN, InputRule
 
 PROBED = 3
@@ -194,7 +194,7 @@ class Trial:
 
     def _drawing(self) -> str:
         """The graph's operators that draw random numbers, in brackets."""
-        operators = sorted({node.op_type for node in refusals.nodes(self.model.graph)} & RANDOM)
+        operators = sorted({node.op_type for node in graph_edit.nodes(self.model.graph)} & RANDOM)
         return f" ({', '.join(operators)})" if operators else ""
 
     def _ask(self, request: Arrays) -> dict[str, Array]:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
-from loadtests.certify import LOOK_CONFIDENCE
 from loadtests.estimate import Estimate, estimate
 from loadtests.evidence import dependence_near
 from loadtests.point import Point, Probe
 from loadtests.slo import Slo
-from loadtests.verdict import at_most, most_over
+from loadtests.verdict import LOOK_CONFIDENCE, at_most, most_over
 
 _FEWEST_OVER, _CLUSTER = 4, 8
 """Never give up on fewer; a single slow moment may make that many late in the continuation of a confirmation."""

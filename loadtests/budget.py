@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtests.certify import LEAST_LIMITS, LOOK_CONFIDENCE
+from loadtests.certify import LEAST_LIMITS
 from loadtests.errors import BadRequestError
 from loadtests.point import Point
 from loadtests.slo import Slo, loosest_limit_ms
-from loadtests.verdict import required_requests
+from loadtests.verdict import LOOK_CONFIDENCE, required_requests
 
 EXPLORE_SHARE = 0.33
 """Of the budget: what finding the neighbourhood may take. The rest is for certificates."""

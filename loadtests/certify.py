@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from loadtests.bearing import longest_until_late_s
 from loadtests.point import Point, SloCount
 from loadtests.slo import Slo
-from loadtests.verdict import CONFIDENCE, judge_counts, requests_to_pass
+from loadtests.verdict import LOOK_CONFIDENCE, LOOKS, judge_counts, requests_to_pass
 
-LOOKS = 2
-LOOK_CONFIDENCE = 1 - (1 - CONFIDENCE) / LOOKS
 LEAST_S, LEAST_SHARE = 10.0, 1 / 8
 LEAST_LIMITS = 8.0
 _TWICE = 2.0

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.job import Limits, Outcome, StopReason
-from loadtests.record import DEADLINE_EXCEEDED, EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Record
+from loadtests.job import Limits
+from loadtests.record import DEADLINE_EXCEEDED, EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Outcome, Record, StopReason
 from loadtests.timer import Alarm
 from loadtests.transport import OnDone, Transport
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.errors import GeneratorError
-from loadtests.job import Limits, Outcome
-from loadtests.record import Record
+from loadtests.job import Limits
+from loadtests.record import Outcome, Record
 from loadtests.split import Part, merge, split
 from loadtests.worker import FiringStopped, Worker, WorkerTarget
 

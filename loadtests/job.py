@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from loadtests.errors import GeneratorError
 from loadtests.record import Record
 
-StopReason = Literal["", "backlog", "hopeless", "connection lost", "asked", "budget"]
 _LENGTH = struct.Struct("<I")
 
 
@@ -60,23 +59,6 @@ class Job:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Job:
         return cls(**{**document, "limits": Limits.from_json(document["limits"])})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the generator says about itself after a probe."""
-
-    wall_s: float
-    cpu_s: float
-    """User and system time of the generator process while it fired."""
-    stopped: StopReason
-    started_unix_s: float
-    messages: dict[str, str] = field(default_factory=dict)
-    """The server's first message per status that is not OK."""
-    workers: tuple[tuple[float, float], ...] = ()
-    """CPU and wall seconds of each of several generators, in the order of `Record.worker`; empty for a single one."""
-    lost: str = ""
-    """How a generator ended in the middle of the probe, which makes it worthless; empty when none did."""
 
 
 def write_payloads(path: Path, payloads: Sequence[bytes]) -> None:

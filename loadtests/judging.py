@@ -11,16 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.backlog import judge_backlog
-from loadtests.certify import LOOK_CONFIDENCE
-from loadtests.job import Outcome
-from loadtests.metrics import ServerLoad
-from loadtests.point import ModelPoint, Point, Probe, SloCount
+from loadtests.point import ModelPoint, Point, Probe, ServerLoad, ServerStats, SloCount, Verdict
 from loadtests.punctual import LEAST_SHARE, untouched
-from loadtests.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Record, percentile
-from loadtests.server_stats import ServerStats
+from loadtests.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Outcome, Record, percentile
 from loadtests.share import LATE_MS, allowed_lag_ms, shares, spoiled
 from loadtests.slo import Slo, loosest_limit_ms
-from loadtests.verdict import CONFIDENCE, SloJudgement, Verdict, judge, judge_counts
+from loadtests.verdict import CONFIDENCE, LOOK_CONFIDENCE, SloJudgement, judge, judge_counts
 
 LEAST_COMPLETED = 0.99
 DEFAULT_ERROR_SHARE = 0.001

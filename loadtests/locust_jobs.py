@@ -16,8 +16,8 @@ import numpy as np
 import zmq.green
 
 from loadtests.errors import GeneratorError, TargetLostError
-from loadtests.job import Limits, Outcome
-from loadtests.record import Record
+from loadtests.job import Limits
+from loadtests.record import Outcome, Record
 from loadtests.worker import Worker, WorkerTarget
 
 PAYLOADS, JOB, GO, STOP = "fathom_payloads", "fathom_job", "fathom_go", "fathom_stop"

@@ -20,8 +20,8 @@ import gevent
 import gevent.fileobject
 
 from loadtests import locust_jobs as words
-from loadtests.job import Job, Outcome, read_payloads, read_schedule, write_record
-from loadtests.record import Record
+from loadtests.job import Job, read_payloads, read_schedule, write_record
+from loadtests.record import Outcome, Record
 from loadtests.split import Part, merge, split
 
 _FIRST_WAIT_S, _LATER_WAIT_S = 120.0, 5.0

@@ -8,9 +8,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from loadtests.errors import TargetError
+from loadtests.point import ServerLoad
 
 _TIMEOUT_S = 1.0
 _EVERY_S = 0.5
@@ -19,21 +19,6 @@ _LINE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$", 
 
 Sample = dict[str, list[tuple[str, float]]]
 """For each metric, its labels as text and its value."""
-
-
-@dataclass(frozen=True)
-class ServerLoad:
-    """Utilisations are means over the probe (and over GPUs) between 0 and 1, memory is the highest seen, all GPUs
-    together; None where the server has no such metric."""
-
-    cpu_share: float | None
-    memory_mib: float | None
-    gpu_share: float | None
-    gpu_memory_mib: float | None
-    gpu_power_w: float | None
-    """Mean, all GPUs together."""
-    rejected: int | None
-    """Requests that a full queue or its timeout refused, all models together."""
 
 
 def parse(text: str) -> Sample:

@@ -9,12 +9,79 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from loadtests.documents import read
-from loadtests.metrics import ServerLoad
-from loadtests.share import Share
 from loadtests.slo import Slo
-from loadtests.verdict import Verdict
 
 Phase = Literal["double", "bisect", "confirm", "refine", "load"]
+
+
+Verdict = Literal["pass", "fail", "undecided", "invalid"]
+
+SATURATED = 0.9
+
+
+@dataclass(frozen=True)
+class ServerStats:
+    """All of a pipeline: one step for a plain model, one per composing model for an ensemble, all of them for a mix.
+
+    The times are those of the mean request, which in a mix passes each step only with the step's share.
+    """
+
+    steps: tuple[StepPoint, ...]
+
+    @property
+    def queue_ms(self) -> float:
+        """Time a request waited, summed over the steps."""
+        return sum(step.share * step.queue_ms for step in self.steps)
+
+    @property
+    def compute_ms(self) -> float:
+        """Time a request was worked on, summed over the steps."""
+        return sum(step.share * step.compute_ms for step in self.steps)
+
+    @property
+    def slowest(self) -> StepPoint:
+        """The step that works longest per request."""
+        return max(self.steps, key=lambda step: step.share * step.compute_ms)
+
+    @property
+    def mean_batch(self) -> float:
+        """Of the slowest step, which is the one that batching matters for."""
+        return self.slowest.mean_batch
+
+
+@dataclass(frozen=True)
+class ServerLoad:
+    """Utilisations are means over the probe (and over GPUs) between 0 and 1, memory is the highest seen, all GPUs
+    together; None where the server has no such metric."""
+
+    cpu_share: float | None
+    memory_mib: float | None
+    gpu_share: float | None
+    gpu_memory_mib: float | None
+    gpu_power_w: float | None
+    """Mean, all GPUs together."""
+    rejected: int | None
+    """Requests that a full queue or its timeout refused, all models together."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One generator's account of itself; all lags are 0 where it sent nothing."""
+
+    name: str
+    requests: int
+    send_lag_p50_ms: float
+    send_lag_p99_ms: float
+    send_lag_max_ms: float
+    late_share: float
+    """Requests sent more than 1 ms after their intended time."""
+    cpu_share: float
+    """Of one core, user and system time."""
+
+    @property
+    def saturated(self) -> bool:
+        """Whether it measured itself."""
+        return self.cpu_share > SATURATED
 
 
 @dataclass(frozen=True)

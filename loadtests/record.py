@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -24,6 +24,26 @@ EMPTY_RESPONSE, UNANSWERED, NOT_SENT = 100, 101, 102
 _COLUMNS = ("intended_s", "sent_s", "done_s", "status", "model", "worker")
 
 LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS = 1, 3_600_000_000, 3
+
+
+StopReason = Literal["", "backlog", "hopeless", "connection lost", "asked", "budget"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the generator says about itself after a probe."""
+
+    wall_s: float
+    cpu_s: float
+    """User and system time of the generator process while it fired."""
+    stopped: StopReason
+    started_unix_s: float
+    messages: dict[str, str] = field(default_factory=dict)
+    """The server's first message per status that is not OK."""
+    workers: tuple[tuple[float, float], ...] = ()
+    """CPU and wall seconds of each of several generators, in the order of `Record.worker`; empty for a single one."""
+    lost: str = ""
+    """How a generator ended in the middle of the probe, which makes it worthless; empty when none did."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from typing import Any
 from loadtests.bearing import late_at_any_rate
 from loadtests.certify import Certificate, certificates
 from loadtests.estimate import Estimate, estimate
-from loadtests.point import Point
+from loadtests.point import Point, Verdict
 from loadtests.slo import Slo, about_ms, describe_slos, format_rate, format_s
-from loadtests.verdict import Verdict
 
 INTERRUPTED = "interrupted"
 """Why a search ended early that Ctrl-C ended."""

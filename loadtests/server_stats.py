@@ -3,42 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from loadtests.point import StepPoint
+from loadtests.point import ServerStats, StepPoint
 
 _NS_PER_MS = 1e6
-
-
-@dataclass(frozen=True)
-class ServerStats:
-    """All of a pipeline: one step for a plain model, one per composing model for an ensemble, all of them for a mix.
-
-    The times are those of the mean request, which in a mix passes each step only with the step's share.
-    """
-
-    steps: tuple[StepPoint, ...]
-
-    @property
-    def queue_ms(self) -> float:
-        """Time a request waited, summed over the steps."""
-        return sum(step.share * step.queue_ms for step in self.steps)
-
-    @property
-    def compute_ms(self) -> float:
-        """Time a request was worked on, summed over the steps."""
-        return sum(step.share * step.compute_ms for step in self.steps)
-
-    @property
-    def slowest(self) -> StepPoint:
-        """The step that works longest per request."""
-        return max(self.steps, key=lambda step: step.share * step.compute_ms)
-
-    @property
-    def mean_batch(self) -> float:
-        """Of the slowest step, which is the one that batching matters for."""
-        return self.slowest.mean_batch
 
 
 def composing_models(model: str, config_of: Callable[[str], Any | None]) -> list[str]:

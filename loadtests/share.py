@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from loadtests.job import Outcome
-from loadtests.record import Record, percentile
+from loadtests.point import Share
+from loadtests.record import Outcome, Record, percentile
 from loadtests.slo import Slo, format_ms, tightest_limit_ms
 
 LAG_SHARE_OF_LIMIT = 0.1
-SATURATED = 0.9
 LATE_MS = 1.0
 _FEWEST_LATE = 4
 REMEDY = "use more workers (--workers), give each a core of its own or another machine, or lower the rate"
-
-
-@dataclass(frozen=True)
-class Share:
-    """One generator's account of itself; all lags are 0 where it sent nothing."""
-
-    name: str
-    requests: int
-    send_lag_p50_ms: float
-    send_lag_p99_ms: float
-    send_lag_max_ms: float
-    late_share: float
-    """Requests sent more than 1 ms after their intended time."""
-    cpu_share: float
-    """Of one core, user and system time."""
-
-    @property
-    def saturated(self) -> bool:
-        """Whether it measured itself."""
-        return self.cpu_share > SATURATED
 
 
 def allowed_lag_ms(slos: Sequence[Slo]) -> float:

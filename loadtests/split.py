@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.errors import BadRequestError
-from loadtests.job import Limits, Outcome, StopReason
-from loadtests.record import NOT_SENT, Record
+from loadtests.job import Limits
+from loadtests.record import NOT_SENT, Outcome, Record, StopReason
 
 _STREAM = 3
 MOST_WORKERS = 255

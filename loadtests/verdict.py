@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtests.point import Verdict
 from loadtests.slo import Slo
 
-Verdict = Literal["pass", "fail", "undecided", "invalid"]
 CONFIDENCE = 0.99
 _MOST_REQUESTS = 1 << 40
 _NEAR_LIMIT = 0.4
@@ -29,6 +28,11 @@ _RUNS = 1.5
 _PARTS = 20
 _DOUBT = 4.0
 _NOISE = 2.5
+
+
+LOOKS = 2
+
+LOOK_CONFIDENCE = 1 - (1 - CONFIDENCE) / LOOKS
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from loadtests.batch import Batch, unanswered
-from loadtests.job import Outcome
 from loadtests.judging import make_point
 from loadtests.point import Point, Probe
-from loadtests.record import Record
+from loadtests.record import Outcome, Record
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.split import merge
 

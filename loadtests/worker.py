@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from loadtests.child import Child
 from loadtests.errors import GeneratorError, TargetLostError
-from loadtests.job import Job, Limits, Outcome, read_record, write_payloads, write_schedule
-from loadtests.record import Record
+from loadtests.job import Job, Limits, read_record, write_payloads, write_schedule
+from loadtests.record import Outcome, Record
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ import numpy as np
 from export.errors import RecipeError
 from export.models import weights as weight_files
 from export.precision import FP16, INT8
-from export.profiles import Axes, AxisRange
 from export.recipe import (
     BUNDLED,
     Array,
     Arrays,
+    Axes,
+    AxisRange,
     Evaluation,
     Figure,
     Pipeline,

@@ -106,7 +106,7 @@ class MobileNetV2(Recipe):
 
         evaluation = _evaluation(preprocessor)
         if weights.custom:
-            from export.measure import answers
+            from export.recipe import answers
 
             first = answers(predict, evaluation)["probabilities"].argmax(axis=1)
             evaluation = Evaluation(evaluation.inputs, {"source_class": first})

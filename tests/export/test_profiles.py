@@ -6,7 +6,8 @@ import pytest
 
 from export.config import parse
 from export.errors import EngineError
-from export.profiles import Axes, AxisRange, Shapes, profiles
+from export.profiles import Shapes, profiles
+from export.recipe import Axes, AxisRange
 
 IMAGE = 'max_batch_size: 32 input [ { name: "pixels" data_type: TYPE_UINT8 dims: [ 8, 8, 3 ] } ] '
 TEXT = """

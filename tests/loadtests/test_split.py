@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from loadtests.errors import BadRequestError
-from loadtests.job import Limits, Outcome
-from loadtests.record import Record, histogram, percentile
+from loadtests.job import Limits
+from loadtests.record import Outcome, Record, histogram, percentile
 from loadtests.schedule import payload_choices, poisson
 from loadtests.split import merge, split
 

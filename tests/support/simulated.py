@@ -10,10 +10,9 @@ from queueing import sojourn_s
 
 from loadtests.attempt import hopeless_count
 from loadtests.budget import Plan
-from loadtests.job import Outcome
 from loadtests.judging import make_point
 from loadtests.point import Point, Probe
-from loadtests.record import NOT_SENT, UNANSWERED, Record
+from loadtests.record import NOT_SENT, UNANSWERED, Outcome, Record
 from loadtests.schedule import early_enough, poisson
 from loadtests.search import search
 from loadtests.slo import Slo
