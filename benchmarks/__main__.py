@@ -15,7 +15,7 @@ from export import recipes
 from export.exporter import export_model
 from fathom.options import default_repository
 from fathom.output import Steps, out
-from loadtests.hardware import describe_hardware
+from loadtests.target.hardware import describe_hardware
 
 BENCHMARKS = {
     "served": served.measure,

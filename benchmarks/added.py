@@ -16,9 +16,9 @@ from pathlib import Path
 from rich.table import Table
 
 from clients import Client
-from export.add import Wish, add
-from export.added import Added
-from export.measure import Measurement, gate
+from export.add.add import Wish, add
+from export.added.recipe import Added
+from export.recipe.measure import Measurement, gate
 from fathom import stations
 from fathom.output import err, out
 from server import TritonServer

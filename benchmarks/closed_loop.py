@@ -20,7 +20,7 @@ import uvloop
 from clients.datatypes import NUMPY_TYPE
 from clients.options import CHANNEL_OPTIONS
 from clients.servers import INFER_METHOD
-from loadtests.http2 import Http2Transport
+from loadtests.generator.http2 import Http2Transport
 
 
 def drive(url: str, request: bytes, *, in_flight: int, seconds: float, transport: str = "http2") -> dict[str, float]:

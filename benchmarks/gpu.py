@@ -30,15 +30,16 @@ from rich.table import Table
 
 from benchmarks import closed_loop
 from clients import Client, codec
-from export import config as configs
-from export import gpu, recipes
-from export.compare import typical
-from export.manifest import Manifest
-from export.measure import Reference, parity
-from export.recipe import Array, Arrays, answers
+from export import recipes
+from export.config import config as configs
+from export.engine import gpu
+from export.precision.compare import typical
+from export.recipe.measure import Reference, parity
+from export.recipe.recipe import Array, Arrays, answers
+from export.repository.manifest import Manifest
 from fathom.options import default_repository
 from fathom.output import err, out
-from loadtests.hardware import describe_hardware
+from loadtests.target.hardware import describe_hardware
 from server import TritonServer
 
 MODELS = ("mobilenet_v2", "minilm")

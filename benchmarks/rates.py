@@ -17,10 +17,10 @@ from benchmarks import paced
 from benchmarks.generator import cached_rain_forecast
 from benchmarks.row import Row, from_repetitions
 from clients import Client, codec
-from loadtests.job import Limits
-from loadtests.record import percentile
-from loadtests.schedule import poisson
-from loadtests.worker import Worker, WorkerTarget
+from loadtests.generator.messages import Limits
+from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.records.record import percentile
+from loadtests.workload.schedule import poisson
 from server import TritonServer
 
 GENERATOR, OTHERS = "generator", ("tritonclient", "locust")

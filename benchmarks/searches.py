@@ -20,10 +20,10 @@ from fathom import payloads
 from fathom.options import default_config_name, default_repository
 from fathom.output import Steps, out
 from loadtests.capacity import CapacityRequest, find
-from loadtests.estimate import estimate
-from loadtests.hardware import describe_hardware
-from loadtests.result import CapacityResult
+from loadtests.results.result import CapacityResult
+from loadtests.search.estimate import estimate
 from loadtests.slo import Slo
+from loadtests.target.hardware import describe_hardware
 from server import TritonServer
 
 

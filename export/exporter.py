@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from export import batch_axis, contract, engine_record, manifest, onnx_data, onnx_stream, rewrite, signature
-from export import config as configs
-from export.convert import Conversion, load
+from export.config import config as configs
+from export.config import contract, rewrite
+from export.engine import record as engine_record
 from export.errors import ConfigError, ContractError, ExportError
-from export.manifest import Manifest
-from export.measure import Measurement
-from export.precision import CPU, FP32, rule
-from export.publish import VERSION, Change, hold, publish, scratch
-from export.recipe import Progress, Recipe, Weights, no_progress
+from export.graph import batch_axis, external_data, onnx_stream, signature
+from export.precision.convert import Conversion, load
+from export.precision.precision import CPU, FP32, rule
+from export.recipe.measure import Measurement
+from export.recipe.recipe import Progress, Recipe, Weights, no_progress
+from export.repository import manifest
+from export.repository.manifest import Manifest
+from export.repository.publish import VERSION, Change, hold, publish, scratch
 
 BUILD = 1
 """The exporter's build number: raise it when a change in this package changes the files of an export."""
@@ -170,7 +173,7 @@ def _build(
         stations = {"source": conversion.at_source, "onnx_fp32": full.measured, "onnx": judged.measured}
         _check_same(shape, signature.from_onnx(judged.path)[0], precision)
     files[ARTEFACT] = judged.path
-    files |= {f"{VERSION}/{name}": path for name, path in onnx_data.files(judged.path).items()}
+    files |= {f"{VERSION}/{name}": path for name, path in external_data.files(judged.path).items()}
     source = conversion.source
     for name in source.labels.keys() & _label_files(folder):
         files[name] = room / name

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from export.errors import RecipeError
-from export.recipe import Recipe
+from export.recipe.recipe import Recipe
 
 _CLASSES = {
     "minilm": ("export.models.minilm", "MiniLM"),
@@ -31,7 +31,7 @@ def find(name: str, model_repository: Path | None = None) -> Recipe:
         if recipe.pipeline is not None and name == recipe.pipeline.name:
             return recipe
     if model_repository is not None:
-        from export import added
+        from export.added import recipe as added
 
         found = added.find(model_repository / name)
         if found is not None:
@@ -42,7 +42,7 @@ def find(name: str, model_repository: Path | None = None) -> Recipe:
 
 def names(model_repository: Path) -> tuple[str, ...]:
     """The bundled recipes, then those of the models added to the repository."""
-    from export import added
+    from export.added import recipe as added
 
     return (*NAMES, *added.names(model_repository))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from clients import Classification, Client, Model
 from export import recipes
-from export.added import write_arrays
+from export.added.recipe import write_arrays
 from export.errors import RecipeError
 from fathom.errors import UsageError
 

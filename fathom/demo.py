@@ -12,9 +12,9 @@ import numpy as np
 from clients import Client
 from export import recipes
 from export.exporter import export_model
-from export.measure import Measurement
 from export.models import digits
-from export.precision import FP32
+from export.precision.precision import FP32
+from export.recipe.measure import Measurement
 from fathom import answers, payloads, stations
 from fathom.manifests import manifest_of
 from fathom.options import default_config_name
@@ -22,7 +22,7 @@ from fathom.output import Steps
 from loadtests import report
 from loadtests.capacity import CapacityRequest, find
 from loadtests.errors import LoadTestError
-from loadtests.result import INTERRUPTED, CapacityResult
+from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
 from server import TritonServer
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from export import engine_library, onnx_stream
-from export.engine_export import EngineResult, export_engine
-from export.engine_options import HARDWARE_COMPATIBILITY, TILING, EngineOptions
+from export.engine import library
+from export.engine.export import EngineResult, export_engine
+from export.engine.options import HARDWARE_COMPATIBILITY, TILING, EngineOptions
 from export.errors import EngineError, EngineUnavailableError
 from export.exporter import ARTEFACT
-from export.recipe import Recipe
+from export.graph import onnx_stream
+from export.recipe.recipe import Recipe
 from fathom.errors import UsageError
 from fathom.output import Steps, note
 
@@ -121,7 +122,7 @@ def find(arguments: argparse.Namespace) -> Engines:
     if arguments.engine is False:
         return Engines(None, explicit, options)
     try:
-        return Engines(engine_library.load(), explicit, options, named=bool(arguments.models))
+        return Engines(library.load(), explicit, options, named=bool(arguments.models))
     except EngineUnavailableError as error:
         if explicit:
             raise

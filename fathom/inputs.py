@@ -16,7 +16,7 @@ from fathom.arguments import did_you_mean
 from fathom.errors import UsageError
 from fathom.images import SUFFIXES, as_pixels
 from loadtests.errors import InputFileError
-from loadtests.lines import decode
+from loadtests.workload.lines import decode
 
 Array = np.ndarray[Any, Any]
 

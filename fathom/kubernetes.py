@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtests.plan import DeploymentPlan
+from loadtests.sizing import DeploymentPlan
 
 _PATCH = """\
 # {replicas} replicas of {model} hold {rate:g}/s under {slo}, each certified for {certified:.6g}/s (fathom plan).

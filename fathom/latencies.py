@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clients import AsyncClient, DeadlineExceeded, InferenceError, Unreachable
-from loadtests.record import percentile
+from loadtests.records.record import percentile
 
 SHOWN = (0.5, 0.9, 0.99)
 _GONE = 3

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fathom.output import err
-from loadtests.point import Point
+from loadtests.records.point import Point
 from loadtests.slo import format_rate
 
 COLOURS = {"pass": "green", "fail": "red", "invalid": "magenta"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from export import recipes
 from export.errors import ExportError
-from export.manifest import Manifest
+from export.repository.manifest import Manifest
 
 
 def manifest_of(model: str, repository: Path) -> dict[str, Any] | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from clients import Client, InvalidInput, codec
 from export import recipes
 from export.errors import RecipeError
-from export.measure import Reference
-from export.recipe import Array, Evaluation
+from export.recipe.measure import Reference
+from export.recipe.recipe import Array, Evaluation
 
 POOL_SIZE = 64
 

@@ -16,15 +16,15 @@ from typing import Any
 from clients import Client
 from export import recipes
 from export.exporter import ExportResult, export_model
-from export.measure import Measurement
-from export.precision import FP32, PRECISIONS
-from export.recipe import Recipe
+from export.precision.precision import FP32, PRECISIONS
+from export.recipe.measure import Measurement
+from export.recipe.recipe import Recipe
 from fathom import payloads, stations
 from fathom.manifests import manifest_of
 from fathom.options import default_config_name
 from fathom.output import Step, Steps
 from loadtests.capacity import CapacityRequest, find
-from loadtests.result import INTERRUPTED, CapacityResult
+from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
 from server import TritonServer
 

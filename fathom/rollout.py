@@ -21,9 +21,9 @@ from tritonclient.grpc import service_pb2
 
 from clients import Client, InferenceError, codec
 from clients.spec import ModelSpec
-from export.publish import hold, scratch
+from export.repository.publish import hold, scratch
 from fathom.errors import UsageError
-from loadtests.payloads import from_metadata
+from loadtests.workload.payloads import from_metadata
 
 CANDIDATE = "{model}--candidate"
 LOAD_TIMEOUT_S = 600.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from clients import Client
-from export.manifest import Manifest
-from export.measure import Measurement, measure
-from export.recipe import Progress, Recipe, no_progress
+from export.recipe.measure import Measurement, measure
+from export.recipe.recipe import Progress, Recipe, no_progress
+from export.repository.manifest import Manifest
 from fathom.payloads import reference
 
 SENT_TOGETHER = 8

@@ -6,9 +6,9 @@ import shlex
 from pathlib import Path
 
 from fathom.output import out, say_as
-from loadtests import explain
-from loadtests.bearing import late_at_any_rate
-from loadtests.result import CapacityResult
+from loadtests.report import prose
+from loadtests.results.result import CapacityResult
+from loadtests.search.certificate import late_at_any_rate
 from loadtests.slo import as_asked, describe_slos
 
 
@@ -38,7 +38,7 @@ def sentences(result: CapacityResult) -> list[tuple[str, str]]:
         sure = "a server that misses the SLO would look this good at most one time in a hundred"
         shown.append(("certified", f"{result.capacity_per_s:,.1f}/s: {result.certificate.describe()}; {sure}"))
     else:
-        shown.append(("certified", f"none: {result.finding}{explain.missed_by(result)}"))
+        shown.append(("certified", f"none: {result.finding}{prose.missed_by(result)}"))
     if result.capacity_estimate_per_s is not None and result.capacity_estimate_interval_per_s is not None:
         low, high = result.capacity_estimate_interval_per_s
         text = f"{result.capacity_estimate_per_s:,.1f}/s, 95 % between {low:,.1f} and {high:,.1f}: "
@@ -46,7 +46,7 @@ def sentences(result: CapacityResult) -> list[tuple[str, str]]:
     elif result.capacity_per_s is not None:
         why = late_at_any_rate(result.points) or "no rate that was tried was too high"
         shown.append(("estimated", f"none: {why}"))
-    if warning := explain.warn(result):
+    if warning := prose.warn(result):
         shown.append(("mind", warning))
     if result.partial:
         shown.append(("partial", f"{result.ended_because}; the probes until then count"))
@@ -65,7 +65,7 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
         steps.append(("to go on", f"{again} --budget {budget_s:g}s"))
     elif result.verdict == "invalid":
         steps.append(("with more generators", f"fathom capacity {_traffic(result)}{options} --workers 2"))
-    elif result.verdict != "fail" and (room := explain.worth_more(result)):
+    elif result.verdict != "fail" and (room := prose.worth_more(result)):
         minutes, rate_per_s = room
         what = f"to certify up to about {rate_per_s:,.0f}/s, {minutes} min more"
         steps.append((what, f"{again} --budget {budget_s + 60 * minutes:g}s"))

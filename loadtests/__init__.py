@@ -9,9 +9,9 @@ Data flows one way: schedule -> fire -> record -> judge -> search -> report.
 
 from loadtests.capacity import CapacityRequest, find
 from loadtests.errors import LoadTestError
-from loadtests.point import Point
+from loadtests.records.point import Point
 from loadtests.report import write as write_report
-from loadtests.result import CapacityResult
+from loadtests.results.result import CapacityResult
 from loadtests.slo import Slo
 
 __all__ = ["CapacityRequest", "CapacityResult", "LoadTestError", "Point", "Slo", "find", "write_report"]

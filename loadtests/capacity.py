@@ -13,23 +13,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loadtests.budget import Plan
+import numpy as np
+
 from loadtests.errors import BadRequestError, TargetError, TargetLostError
-from loadtests.fleet import Fleet, Generators
-from loadtests.hardware import describe_hardware
-from loadtests.lock import writing
-from loadtests.metrics import MetricsMeter, default_url
-from loadtests.point import Point
-from loadtests.probing import Prober
-from loadtests.result import CUT_OFF, INTERRUPTED, CapacityResult, too_short
-from loadtests.resume import changes, earlier_run, usable_points
-from loadtests.search import search
-from loadtests.settling import settled
+from loadtests.generator.messages import Limits
+from loadtests.generator.pool import Fleet, Generators
+from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.records.point import Point, Probe
+from loadtests.results.lock import writing
+from loadtests.results.result import CUT_OFF, INTERRUPTED, CapacityResult, too_short
+from loadtests.results.store import Run, Store, Stored, changes, earlier_run, model_folder, usable_points
+from loadtests.search.budget import Plan
+from loadtests.search.probe import Prober, settled
+from loadtests.search.search import search
+from loadtests.search.unloaded import Unloaded, busy_share, look
 from loadtests.slo import Slo, format_rate, loosest_limit_ms, tightest_limit_ms
-from loadtests.store import Run, Store, Stored, model_folder
-from loadtests.traffic import ModelShare, Traffic, scoped
-from loadtests.unloaded import Unloaded, busy_share, look
-from loadtests.worker import Worker, WorkerTarget
+from loadtests.target.hardware import describe_hardware
+from loadtests.target.metrics import MetricsMeter, default_url
+from loadtests.workload.shape import Shape
+from loadtests.workload.trace import Trace
+from loadtests.workload.traffic import ModelShare, Traffic, scoped
 
 _START_SHARE = 0.5
 
@@ -145,7 +148,7 @@ def _measure(
         with start_generators(request, traffic.pool) as generators:
             given = request.metrics_url
             metrics = MetricsMeter(given or default_url(request.server), required=given is not None)
-            prober = Prober(generators, traffic, plan.slos, store, metrics)
+            prober = Prober(generators, traffic, plan.slos, store.save_record if store else None, metrics)
             probe = next(searching)
             while True:
                 point = prober.at_rate(probe)
@@ -189,7 +192,7 @@ def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generat
     if not port.isdigit():
         raise BadRequestError(f"Locust master {request.locust_master!r} is not [HOST:]PORT")
     options = (host or "127.0.0.1", port, str(request.workers))
-    return Worker(target, module="loadtests.locust_master", options=options)
+    return Worker(target, module="loadtests.locust_ui.master", options=options)
 
 
 def timeout_s(request: CapacityRequest) -> float:
@@ -241,3 +244,35 @@ def _describe(
         hardware=hardware,
         started_at=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     )
+
+
+# One schedule, fired once and judged: a rate, a shape, or a recorded trace. No search.
+#
+# point = load(CapacityRequest("localhost:8001", "rain_forecast", slos), parse_shape("ramp:50-400", 30))
+
+_WINDOW_S = 1.0
+
+
+def load(request: CapacityRequest, plan: Shape | Trace) -> Point:
+    """Raises what `capacity.find` raises before it measures. A server that dies ends it: the point says so."""
+    with Traffic(request.server, request.shares, seed=request.seed) as traffic:
+        slos: tuple[Slo, ...] = scoped(request.slos, traffic.models)
+        traffic.check()
+        if isinstance(plan, Trace):
+            offsets_s, choices = plan.offsets_s, traffic.choices_of(plan, seed=request.seed)
+            peak_per_s = peak(offsets_s)
+        else:
+            offsets_s, peak_per_s = plan.offsets_s(request.seed), plan.peak_per_s
+            choices = traffic.choices(len(offsets_s), seed=request.seed)
+        for target, pool in traffic.first_payloads:
+            target.infer(pool[0], timeout_s(request))
+        mean_per_s = len(offsets_s) / max(float(offsets_s[-1]), 1e-3)
+        probe = Probe(0, "load", mean_per_s, len(offsets_s), request.seed)
+        with start_generators(request, traffic.pool) as generators:
+            prober = Prober(generators, traffic, slos)
+            return prober.fire(probe, offsets_s, choices, Limits(prober.max_outstanding(peak_per_s)))
+
+
+def peak(offsets_s: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+    """The most requests in any second."""
+    return float((np.searchsorted(offsets_s, offsets_s + _WINDOW_S) - np.arange(len(offsets_s))).max())

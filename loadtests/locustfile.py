@@ -12,9 +12,9 @@ import locust  # first: it patches the process for gevent
 
 from locust import events
 
-from loadtests import locust_hooks
-from loadtests.locust_front import OneRequestPerSecond
+from loadtests.locust_ui import hooks
+from loadtests.locust_ui.front import OneRequestPerSecond
 
 __all__ = ["OneRequestPerSecond", "locust"]
 
-locust_hooks.install(events)
+hooks.install(events)

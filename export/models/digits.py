@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.recipe import Array
+from export.recipe.recipe import Array
 
 if TYPE_CHECKING:
     from PIL import Image

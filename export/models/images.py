@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.errors import RecipeError
-from export.recipe import Array
+from export.recipe.recipe import Array
 
 if TYPE_CHECKING:
     from PIL import Image

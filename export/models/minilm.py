@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from export.errors import RecipeError
-from export.models import weights as weight_files
-from export.precision import FP16, INT8
-from export.recipe import (
+from export.precision.precision import FP16, INT8
+from export.recipe import weight_files
+from export.recipe.recipe import (
     BUNDLED,
     Array,
     Arrays,
@@ -112,7 +112,7 @@ class MiniLM(Recipe):
                 return {"sentence_embedding": module(ids, mask).numpy()}
 
         def write_onnx(path: Path) -> None:
-            from export.onnx_file import write_torch
+            from export.graph.onnx_file import write_torch
 
             example = torch.ones(2, 12, dtype=torch.int64)
             inputs = {"input_ids": example, "attention_mask": example.clone()}

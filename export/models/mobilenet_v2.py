@@ -15,12 +15,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from export.errors import RecipeError
-from export.labels import FILE as LABEL_FILE
+from export.graph.labels import FILE as LABEL_FILE
 from export.models import digits
-from export.models import weights as weight_files
 from export.models.images import Preprocessor
-from export.precision import FP16, INT8
-from export.recipe import (
+from export.precision.precision import FP16, INT8
+from export.recipe import weight_files
+from export.recipe.recipe import (
     BUNDLED,
     Array,
     Arrays,
@@ -99,14 +99,14 @@ class MobileNetV2(Recipe):
                 return {"probabilities": module(torch.from_numpy(np.ascontiguousarray(arrays["pixels"]))).numpy()}
 
         def write_onnx(path: Path) -> None:
-            from export.onnx_file import write_torch
+            from export.graph.onnx_file import write_torch
 
             example = torch.zeros(2, *preprocessor.height_width, 3, dtype=torch.uint8)
             write_torch(module, {"pixels": example}, {"pixels": {0: "batch"}}, "probabilities", path)
 
         evaluation = _evaluation(preprocessor)
         if weights.custom:
-            from export.recipe import answers
+            from export.recipe.recipe import answers
 
             first = answers(predict, evaluation)["probabilities"].argmax(axis=1)
             evaluation = Evaluation(evaluation.inputs, {"source_class": first})

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from export.errors import RecipeError
-from export.recipe import BUNDLED, Array, Arrays, Evaluation, Figure, Recipe, Source, Tolerance, Weights
+from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Figure, Recipe, Source, Tolerance, Weights
 
 READINGS = ("temperature_c", "humidity_pct", "pressure_hpa", "wind_speed_m_s", "cloud_cover_pct")
 TRAINING_SEED, TRAINING_HOURS = 20_260_101, 20_000
@@ -105,7 +105,7 @@ def _write_onnx(trees: Any, path: Path) -> None:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
-    from export.onnx_file import OPSET, quiet, strip
+    from export.graph.onnx_file import OPSET, quiet, strip
 
     with quiet():
         model = convert_sklearn(

@@ -21,7 +21,7 @@ import numpy as np
 
 from export.models import digits
 from export.models.mobilenet_v2 import DIGITS_WEIGHTS, MobileNetV2, digits_config
-from export.recipe import Array
+from export.recipe.recipe import Array
 
 SEED = 0
 BATCH = 64

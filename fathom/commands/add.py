@@ -23,11 +23,11 @@ from rich.table import Table
 
 from clients import Client
 from export import recipes
-from export.add import MAX_BATCH_SIZE, Addition, Wish, add
-from export.added import Added
-from export.measure import Measurement, gate
-from export.recipe import Array
-from export.recipe_file import FILE
+from export.add.add import MAX_BATCH_SIZE, Addition, Wish, add
+from export.added.recipe import Added
+from export.added.recipe_file import FILE
+from export.recipe.measure import Measurement, gate
+from export.recipe.recipe import Array
 from fathom import options, stations
 from fathom.commands.export import as_json
 from fathom.errors import UsageError

@@ -29,9 +29,9 @@ from fathom.output import note, out, print_json
 from fathom.servers import connect_with_metrics
 from loadtests.capacity import CapacityRequest, find
 from loadtests.errors import ResultsError, SloUnreachableError
-from loadtests.result import INTERRUPTED, CapacityResult, summarise
+from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
 from loadtests.slo import Slo
-from loadtests.traffic import ModelShare, name_of
+from loadtests.workload.traffic import ModelShare, name_of
 
 LOOK_TIMEOUT_S = 10.0  # for the metadata alone
 

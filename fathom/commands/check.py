@@ -26,7 +26,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check and print what was found."""
-    from export.lint import lint
+    from export.lint.lint import lint
 
     findings = lint(arguments.model_repository, arguments.models or None, triton_tag=arguments.triton_tag)
     present = len(list(arguments.model_repository.glob("*/config.pbtxt")))

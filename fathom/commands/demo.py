@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from export import vnni
-from export.precision import FP32, PRECISIONS
+from export.precision import cpu_features
+from export.precision.precision import FP32, PRECISIONS
 from fathom import demo, options, precisions, summary
 from fathom.arguments import STOPPED
 from fathom.figures import cell
@@ -83,7 +83,7 @@ def _run_all(arguments: argparse.Namespace, slo: Slo) -> int:
         precisions_left = ", ".join(row.precision for row in group)
         out.print(f"  {reason[0]} is not offered at {precisions_left}: {reason[1]}", markup=False)
     out.print()
-    out.print(f"  served by Triton on this CPU, capacity under {slo}; {vnni.sentence()}", markup=False)
+    out.print(f"  served by Triton on this CPU, capacity under {slo}; {cpu_features.sentence()}", markup=False)
     out.print(f"  took {seconds:.0f} s", markup=False)
     return STOPPED if interrupted else 0
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from rich.table import Table
 
 from export import recipes
+from export.added.recipe_file import FILE
 from export.errors import AccuracyError, ExportError
 from export.exporter import ExportResult, export_model
-from export.precision import CPU, FP32, INT8, PRECISIONS, RUNTIMES, TENSORRT, rule
-from export.recipe import Recipe
-from export.recipe_file import FILE
+from export.precision.precision import CPU, FP32, INT8, PRECISIONS, RUNTIMES, TENSORRT, rule
+from export.recipe.recipe import Recipe
 from fathom import engines, options
 from fathom.errors import UsageError
 from fathom.figures import cell

@@ -20,13 +20,12 @@ from fathom.commands.capacity import traffic
 from fathom.live_table import coloured, points_table
 from fathom.output import err, out, print_json, say
 from fathom.servers import connect
-from loadtests.capacity import CapacityRequest
-from loadtests.load import load
-from loadtests.point import Point
-from loadtests.shape import FORMS, parse_shape
+from loadtests.capacity import CapacityRequest, load
+from loadtests.records.point import Point
 from loadtests.slo import Slo
-from loadtests.trace import read_trace
-from loadtests.traffic import ModelShare, name_of
+from loadtests.workload.shape import FORMS, parse_shape
+from loadtests.workload.trace import read_trace
+from loadtests.workload.traffic import ModelShare, name_of
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

@@ -15,9 +15,9 @@ from fathom import kubernetes, options
 from fathom.errors import UsageError
 from fathom.output import print_json, say
 from loadtests.errors import ResultsError
-from loadtests.plan import DEFAULT_HEADROOM, DEFAULT_SPARE, DeploymentPlan, make_plan
+from loadtests.results.store import Stored, read_runs
+from loadtests.sizing import DEFAULT_HEADROOM, DEFAULT_SPARE, DeploymentPlan, make_plan
 from loadtests.slo import format_ms, format_rate
-from loadtests.store import Stored, read_runs
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

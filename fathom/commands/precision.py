@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from export import recipes, vnni
-from export.compare import PrecisionRow, compare
-from export.precision import CPU, RUNTIMES
-from export.recipe import Recipe
+from export import recipes
+from export.precision import cpu_features
+from export.precision.compare import PrecisionRow, compare
+from export.precision.precision import CPU, RUNTIMES
+from export.recipe.recipe import Recipe
 from fathom import options
 from fathom.arguments import STOPPED
 from fathom.errors import UsageError
@@ -60,10 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise
         interrupted = True  # the models until then are shown
     if arguments.json:
-        print_json({"precisions": [row.to_json() for row in rows], "int8_instructions": vnni.found()})
+        print_json({"precisions": [row.to_json() for row in rows], "int8_instructions": cpu_features.found()})
     else:
         out.print(table(rows, {recipe.name: recipe for recipe in chosen}))
-        out.print(f"ONNX Runtime, one thread; {vnni.sentence()}", markup=False)
+        out.print(f"ONNX Runtime, one thread; {cpu_features.sentence()}", markup=False)
     for row in rows:
         if row.passed is False:
             note(f"{row.model} at {row.precision}: {row.gate}")

@@ -52,7 +52,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from loadtests import compare
+    from loadtests.report import compare
 
     path = arguments.output or arguments.compare[-1] / "comparison.html"
     found = compare.write(arguments.compare, path)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from benchmarks import gpu as script
-from export import config as configs
+from export.config import config as configs
 
 CONFIG = """
 backend: "onnxruntime"

@@ -19,7 +19,7 @@ from replica import ROOT
 
 from deploy.kubernetes import rules
 from fathom import kubernetes
-from loadtests.plan import DeploymentPlan
+from loadtests.sizing import DeploymentPlan
 from server.command import container_options, triton_command
 
 FOLDER = ROOT / "deploy" / "kubernetes"

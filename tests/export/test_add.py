@@ -16,17 +16,19 @@ import pytest
 from brought_models import I64, F, matrix, node, write
 from onnx import TensorProto
 
-from export import config as configs
-from export import graph_edit, recipes, source_onnx
-from export.add import Wish, add
-from export.added import read_example, write_arrays
+from export import recipes
+from export.add.add import Wish, add
+from export.add.examples import Examples, unknown_dims
+from export.added.recipe import read_example, write_arrays
+from export.config import config as configs
+from export.engine.profiles import profiles
 from export.errors import ContractError, ExportError, RecipeError
-from export.examples import Examples, unknown_dims
 from export.exporter import export_model
-from export.lint import lint
-from export.manifest import Manifest
-from export.measure import Reference
-from export.profiles import profiles
+from export.graph import edit
+from export.lint.lint import lint
+from export.recipe.measure import Reference
+from export.repository.manifest import Manifest
+from export.sources import from_onnx
 
 DENSE = [node("MatMul", ["x", "w"], ["y"])]
 WEIGHTS = {"w": matrix(3, 2)}
@@ -461,8 +463,8 @@ def test_sigkill_at_every_stage_leaves_the_repository_as_it_was(tmp_path):
     program = """
 import os, signal, sys
 from pathlib import Path
-from export.add import Wish, add
-from export.added import read_example, write_arrays
+from export.add.add import Wish, add
+from export.added.recipe import read_example, write_arrays
 stage, source, repository = sys.argv[1:]
 def die(step, *_):
     if step == stage:
@@ -653,7 +655,7 @@ def test_what_is_suggested_can_be_pasted_and_gives_every_axis_a_size(axes, repos
     given = argparse.ArgumentParser()
     given.add_argument("--dim", action="append")
     pairs = [text.rpartition("=") for text in given.parse_args(shlex.split(suggested)).dim]
-    examples = Examples(source_onnx.load(str(path), tmp_path), onnx.load(path), {name: int(n) for name, _, n in pairs})
+    examples = Examples(from_onnx.load(str(path), tmp_path), onnx.load(path), {name: int(n) for name, _, n in pairs})
     assert unknown_dims(examples.model, examples.dims) is None
     assert all(all(rule.shape) for rule in examples.rules("own").values())
 
@@ -690,7 +692,7 @@ def test_an_output_that_is_a_weight_is_renamed_like_any_other(tmp_path):
     nodes, inputs, weights = ANCHORS
     path = write(tmp_path / "m.onnx", nodes, inputs, [("y", F, ["n", 4]), ("anchors", F, [3])], weights)
     model = onnx.load(path)
-    graph_edit.rename_outputs(model, {"y": "logits", "anchors": "y"})
-    assert graph_edit.fixed_outputs(model) == ["y"]
+    edit.rename_outputs(model, {"y": "logits", "anchors": "y"})
+    assert edit.fixed_outputs(model) == ["y"]
     answer = onnxruntime.InferenceSession(model.SerializeToString()).run(["y"], {"x": matrix(2, 4)})
     np.testing.assert_array_equal(answer[0], [1, 2, 3])

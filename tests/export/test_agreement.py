@@ -5,12 +5,12 @@ import pytest
 from brought_models import F, matrix, node, write
 
 from export import recipes
-from export.add import Wish, add
-from export.added import write_arrays
-from export.agreement import matching
+from export.add.add import Wish, add
+from export.added.recipe import write_arrays
 from export.errors import AccuracyError
 from export.exporter import export_model
-from export.measure import Measurement, Parity, gate, parity
+from export.recipe.agreement import matching
+from export.recipe.measure import Measurement, Parity, gate, parity
 
 RANDOM = np.random.default_rng(0)
 VECTORS = RANDOM.normal(size=(20, 16)).astype(np.float32)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from export.axis_size import parts, size
+from export.graph.axis_size import parts, size
 
 KNOWN = {"past": 5, "now": 3, "s0": 16, "h": 224, "seq_len": 7}
 FORMULAS = [

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from brought_models import I64, F, Tensor, node, write
 
-from export.batch_axis import obstacles
+from export.graph.batch_axis import obstacles
 
 X: Tensor = ("x", F, ["n", 4])
 PICTURE: Tensor = ("x", F, ["n", 3, 4, 4])

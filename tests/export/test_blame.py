@@ -6,8 +6,8 @@ from pathlib import Path
 
 from product_model import Product, rows, weights, write_product
 
-from export.blame import Cost, costs
-from export.quantize import Quantization
+from export.precision.int8 import Quantization
+from export.precision.sensitivity import Cost, costs
 
 
 def test_the_operator_with_the_widest_input_costs_most(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import pytest
 from brought_models import F, node, write
 from onnx import helper
 
-from export import company, source_onnx, trial
-from export.company import disagreement, unlike
-from export.recipe import Array
-from export.recipe_file import NONE, OWN, InputRule
-from export.values import Values
+from export.add import batching_trial, company
+from export.add.company import disagreement, unlike
+from export.added.recipe_file import NONE, OWN, InputRule
+from export.added.values import Values
+from export.recipe.recipe import Array
+from export.sources import from_onnx
 
 RULES = {"x": InputRule("TYPE_FP32", (2,), Values("normal"))}
 ROWS = {"x": np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)}
@@ -181,6 +182,6 @@ def test_a_batch_is_believed_only_of_row_by_row(
     nodes: Any, first: str, weights: Any, batched: bool, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "m.onnx", nodes, [("x", F, ["n", 4])], [("y", F, [first, 4])], weights)
-    found = trial.plan(source_onnx.load(str(path), tmp_path), path, tmp_path, {})
+    found = batching_trial.plan(from_onnx.load(str(path), tmp_path), path, tmp_path, {})
     assert found.batch == (OWN if batched else NONE)
     assert batched == (not any("max_batch_size is 0" in note for note in found.notes))

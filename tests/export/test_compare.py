@@ -6,8 +6,8 @@ import numpy as np
 from product_model import Product
 from scale_model import Scale
 
-from export.compare import Speed, compare, typical
-from export.recipe import Evaluation
+from export.precision.compare import Speed, compare, typical
+from export.recipe.recipe import Evaluation
 
 
 def test_every_precision_is_judged_and_timed() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from export import config
+from export.config import config
 from export.errors import ConfigError
 
 BROKEN = [

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from scale_model import replace
 
-from export import config, contract
+from export.config import config, contract
 from export.errors import ContractError
-from export.signature import Signature, TensorSpec
+from export.graph.signature import Signature, TensorSpec
 
 GRAPH = Signature((TensorSpec("x", "TYPE_FP32", (-1, 3)),), (TensorSpec("y", "TYPE_FP32", (-1, 3)),))
 INPUT = '"x"\n    data_type: TYPE_FP32\n    dims: [ 3 ]'

@@ -9,12 +9,12 @@ import pytest
 from product_model import Product, write_product_repository
 from scale_model import tree
 
-from export import onnx_file
 from export.errors import AccuracyError, ExportError, RecipeError
 from export.exporter import export_model
-from export.lint import lint
-from export.manifest import Manifest
-from export.publish import SCRATCH
+from export.graph import onnx_file
+from export.lint.lint import lint
+from export.repository.manifest import Manifest
+from export.repository.publish import SCRATCH
 
 
 @pytest.fixture

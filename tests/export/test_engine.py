@@ -15,10 +15,12 @@ import tensorrt_bindings
 import tensorrt_double
 from tensorrt_double import Recording, Tensor
 
-from export import engine, engine_cache, engine_library, gpu
-from export.engine_options import EngineOptions
+from export.engine import build as engine
+from export.engine import cache as engine_cache
+from export.engine import gpu, library
+from export.engine.options import EngineOptions
+from export.engine.profiles import Profile, Shapes
 from export.errors import EngineError, EngineUnavailableError
-from export.profiles import Profile, Shapes
 
 PROFILE = Profile({"x": Shapes((1, 3), (4, 3), (8, 3))})
 INPUTS = (Tensor(name="x", shape=(-1, 3)), Tensor(name="fixed", shape=(2, 2)))
@@ -246,23 +248,23 @@ def test_options_out_of_range_are_refused(arguments: dict[str, Any], says: str) 
 @pytest.mark.parametrize(("version", "ok"), [("10.12.0.36", False), ("10.13.2.6", True), ("11.4.0.106.post1", True)])
 def test_the_oldest_tensorrt(version: str, ok: bool) -> None:
     if ok:
-        engine_library.check_version(version)
+        library.check_version(version)
     else:
         with pytest.raises(EngineUnavailableError, match=r"TensorRT 10.12.0.36 is installed, 10.13 or newer"):
-            engine_library.check_version(version)
+            library.check_version(version)
 
 
 def test_without_a_gpu_tensorrt_is_not_even_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "find", lambda: None)
-    monkeypatch.setattr(engine_library.importlib, "import_module", pytest.fail)
+    monkeypatch.setattr(library.importlib, "import_module", pytest.fail)
     with pytest.raises(EngineUnavailableError, match="no NVIDIA GPU was found"):
-        engine_library.load()
+        library.load()
 
 
 def test_a_gpu_without_tensorrt_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "find", lambda: gpu.Gpu("NVIDIA H200", "9.0", "580.65"))
     with pytest.raises(EngineUnavailableError, match=r"TensorRT cannot be imported .*nvidia/tensorrt:"):
-        engine_library.load()
+        library.load()
 
 
 def test_the_double_has_no_name_that_the_real_module_has_not(surface: dict[str, Any]) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from export import config as configs
-from export.config import Config
-from export.engine_config import graph_shapes, tensorrt_config
-from export.finding import Subject
-from export.lint import RULES
-from export.profiles import profiles
-from export.recipe import Axes, AxisRange
+from export.config import config as configs
+from export.config.config import Config
+from export.engine.config import graph_shapes, tensorrt_config
+from export.engine.profiles import profiles
+from export.lint.finding import Subject
+from export.lint.lint import RULES
+from export.recipe.recipe import Axes, AxisRange
 
 ROOT = Path(__file__).parents[2] / "model_repository"
 TOKENS: Axes = {name: {1: (AxisRange(1, 64, 256),)} for name in ("input_ids", "attention_mask")}

@@ -15,15 +15,17 @@ from jsonschema import Draft202012Validator
 from product_model import Product, rows, weights, write_product
 from scale_model import Scale, replace, tree
 
-from export import config as configs
-from export import cuda, engine_export, engine_record, engine_runtime, gpu, onnx_file
-from export.engine_export import export_engine
-from export.engine_options import EngineOptions
+from export.config import config as configs
+from export.engine import cuda, export, gpu, runtime
+from export.engine import record as engine_record
+from export.engine.export import export_engine
+from export.engine.options import EngineOptions
 from export.errors import AccuracyError, EngineError, EngineUnavailableError
 from export.exporter import export_model
-from export.lint import lint
-from export.manifest import file_sha256
-from export.quantize import Quantization
+from export.graph import onnx_file
+from export.lint.lint import lint
+from export.precision.int8 import Quantization
+from export.repository.manifest import file_sha256
 
 H200 = gpu.Gpu("NVIDIA H200", "9.0", "580.65.06")
 L4 = gpu.Gpu("NVIDIA L4", "8.9", "580.65.06")
@@ -253,8 +255,8 @@ def test_a_station_answers_like_onnx_runtime(surface: dict[str, Any], machine: P
     device = cuda.Device()
     path = machine / "scale" / "1" / "model.plan"
     path.write_bytes(b"plan")
-    engine = engine_runtime.open_plan(trt, path, version_compatible=True)
-    station = engine_runtime.EngineStation(trt, engine, device, profile=1)
+    engine = runtime.open_plan(trt, path, version_compatible=True)
+    station = runtime.EngineStation(trt, engine, device, profile=1)
     x = np.arange(12, dtype=np.float64).reshape(4, 3)[::-1]
     expected = onnx_file.session(machine / "scale" / "1" / "model.onnx")({"x": x.astype(np.float32)})
     assert np.array_equal(station({"x": x})["y"], expected["y"])
@@ -289,7 +291,7 @@ def test_what_an_engine_cannot_do_is_a_sentence(
     device = cuda.Device()
 
     def ask() -> None:
-        station = engine_runtime.EngineStation(trt, engine_runtime.open_plan(trt, path), device)
+        station = runtime.EngineStation(trt, runtime.open_plan(trt, path), device)
         station({"x": np.zeros((4, 3), np.float32)})
 
     with pytest.raises(EngineError, match=says):
@@ -320,4 +322,4 @@ def test_a_broken_record_is_named(machine: Path) -> None:
 
 
 def test_the_name_of_a_plan() -> None:
-    assert engine_export.plan_name(H200, [], "0" * 64) == "model.plan"
+    assert export.plan_name(H200, [], "0" * 64) == "model.plan"

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from scale_model import Scale, write_repository
 
-from export import engine, engine_library, gpu, plan, recipes
-from export.engine_export import export_engine
-from export.engine_options import EngineOptions
+from export import recipes
+from export.engine import build as engine
+from export.engine import gpu, library, plan_header
+from export.engine.export import export_engine
+from export.engine.options import EngineOptions
+from export.engine.profiles import Profile, Shapes
 from export.errors import EngineUnavailableError
 from export.exporter import export_model
-from export.lint import lint
-from export.profiles import Profile, Shapes
+from export.lint.lint import lint
 
 pytestmark = [
     pytest.mark.gpu,
@@ -30,7 +32,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def trt() -> Any:
     try:
-        return engine_library.load()
+        return library.load()
     except EngineUnavailableError as error:
         pytest.skip(str(error))
 
@@ -57,9 +59,9 @@ def test_the_small_model(trt: Any, tmp_path: Path, scale: Scale, options: Engine
     repository = write_repository(tmp_path / "model_repository")
     engine_machine.write_reference(scale, repository / "scale")
     record = export_engine(scale, repository, trt, options).record
-    header = plan.read_header(repository / "scale" / "1" / "model.plan")
+    header = plan_header.read_header(repository / "scale" / "1" / "model.plan")
     assert header.tensorrt is not None
-    assert header.tensorrt == plan.parse(trt.__version__)[: len(header.tensorrt)]
+    assert header.tensorrt == plan_header.parse(trt.__version__)[: len(header.tensorrt)]
     assert record.accuracy == {"hit_rate": 1.0}
     assert [each for each in lint(repository, ["scale"]) if each.severity == "error"] == []
     assert export_engine(scale, repository, trt, options).skipped

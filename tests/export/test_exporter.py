@@ -19,14 +19,15 @@ from scale_model import SCALE_CONFIG, Scale, replace, tree
 from small_models import write_onnx as write_small_onnx
 
 from clients import Client
-from export import onnx_file, recipes
+from export import recipes
 from export.errors import AccuracyError, ConfigError, ContractError, ExportError
 from export.exporter import export_model
-from export.lint import lint
-from export.manifest import Manifest
-from export.measure import Reference
-from export.publish import SCRATCH
-from export.recipe import Source, Weights
+from export.graph import onnx_file
+from export.lint.lint import lint
+from export.recipe.measure import Reference
+from export.recipe.recipe import Source, Weights
+from export.repository.manifest import Manifest
+from export.repository.publish import SCRATCH
 from server import TritonServer
 
 SEED = 20_261_123

@@ -9,10 +9,10 @@ import onnx
 import pytest
 from product_model import Product, rows, write_product_repository
 
-from export import onnx_file
 from export.exporter import export_model
-from export.lint import lint
-from export.recipe import Source, Weights
+from export.graph import onnx_file
+from export.lint.lint import lint
+from export.recipe.recipe import Source, Weights
 
 DATA = "1/model.onnx.data"
 

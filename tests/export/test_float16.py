@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto
 from product_model import Product, rows, weights, write_product
 
-from export import onnx_file, onnx_stream, signature
-from export.float16 import HalfPrecision
+from export.graph import onnx_file, onnx_stream, signature
+from export.precision.float16 import HalfPrecision
 
 RULE = Product.reduced["fp16"]
 

@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 from product_model import Product, rows, weights, write_product, write_product_repository
 
-from export import onnx_file
 from export.exporter import export_model
-from export.int8_form import tensorrt_obstacle
-from export.lint import lint
-from export.precision import CPU, INT8, TENSORRT
-from export.quantize import Quantization
+from export.graph import onnx_file
+from export.lint.lint import lint
+from export.precision.int8 import Quantization
+from export.precision.int8_form import tensorrt_obstacle
+from export.precision.precision import CPU, INT8, TENSORRT
 
 ACCELERATOR = """\
 optimization { execution_accelerators { gpu_execution_accelerator [ { name: "tensorrt" } ] } }

@@ -10,12 +10,14 @@ import onnx
 import pytest
 from brought_models import F, matrix, node, write
 
-from export import kept, packages, recipes, user_code
-from export.add import Wish, add
-from export.brought import HF, ONNX, TORCH
+from export import recipes
+from export.add.add import Wish, add
+from export.added import kept, packages
 from export.errors import RecipeError
 from export.exporter import export_model
-from export.trace import Trace
+from export.sources import user_code
+from export.sources.base import HF, ONNX, TORCH
+from export.sources.trace import Trace
 
 DENSE = [node("MatMul", ["x", "w"], ["y"])]
 SHAPES = [("x", F, ["rows", 3])], [("y", F, ["rows", 2])]

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from scale_model import Scale, tree
 
-from export import onnx_file
 from export.exporter import export_model
-from export.lint import lint
-from export.manifest import Manifest
-from export.publish import SCRATCH
+from export.graph import onnx_file
+from export.lint.lint import lint
+from export.repository.manifest import Manifest
+from export.repository.publish import SCRATCH
 
 SUPPORT = Path(__file__).parents[1] / "support"
 SEED = 20_261_124

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from brought_models import F, matrix, node, write
 
-from export import add as adding
-from export import config as configs
-from export.labels import contents, files, fitting
-from export.lint import lint
-from export.signature import Signature, TensorSpec
+from export.add import add as adding
+from export.config import config as configs
+from export.graph.labels import contents, files, fitting
+from export.graph.signature import Signature, TensorSpec
+from export.lint.lint import lint
 
 AB = ("a", "b")
 ROWS = [

@@ -9,7 +9,7 @@ import pytest
 from scale_model import SCALE_CONFIG, replace, write_scale
 
 from export.errors import ConfigError
-from export.lint import Finding, lint
+from export.lint.lint import Finding, lint
 
 QUEUE = "  default_queue_policy {\n    max_queue_size: 64\n    default_timeout_microseconds: 1000000\n"
 INPUT = 'name: "x"\n    data_type: TYPE_FP32\n    dims: [ 3 ]'

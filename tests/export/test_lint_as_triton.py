@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from scale_model import replace
 
-from export.lint import lint
+from export.lint.lint import lint
 from server import TritonServer, TritonServerError
 
 PREPARE = """

@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper
 from small_models import write_onnx
 
-from export.finding import Finding
-from export.lint import lint
+from export.lint.finding import Finding
+from export.lint.lint import lint
 
 TENSORS = """
 input [ { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } ]

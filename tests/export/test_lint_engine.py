@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from engine_machine import plan_bytes
 
-from export import gpu
-from export.engine_options import EngineOptions
-from export.engine_record import EngineRecord
-from export.gpu import Gpu
-from export.lint import lint
-from export.manifest import file_record, file_sha256
-from export.measure import Parity
+from export.engine import gpu
+from export.engine.gpu import Gpu
+from export.engine.options import EngineOptions
+from export.engine.record import EngineRecord
+from export.lint.lint import lint
+from export.recipe.measure import Parity
+from export.repository.manifest import file_record, file_sha256
 
 L4, H200 = Gpu("NVIDIA L4", "8.9", "580.65"), Gpu("NVIDIA H200", "9.0", "580.65")
 

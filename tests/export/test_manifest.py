@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from scale_model import Scale
 
-from export import manifest
 from export.errors import RecipeError
-from export.manifest import FILE, Manifest
-from export.measure import Measurement, Parity
+from export.recipe.measure import Measurement, Parity
+from export.repository import manifest
+from export.repository.manifest import FILE, Manifest
 
 
 def test_a_manifest_comes_back_as_it_was_written(repository: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from product_model import Product, write_product_repository
 
 from export.exporter import export_model
-from export.lint import lint
+from export.lint.lint import lint
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "manifest.schema.json").read_text())
 

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from scale_model import write_scale
 
-from export import onnx_file
 from export.errors import ExportError
+from export.graph import onnx_file
 
 
 @pytest.mark.slow

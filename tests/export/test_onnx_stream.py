@@ -11,8 +11,8 @@ import pytest
 from onnx import numpy_helper
 from product_model import weights, write_product
 
-from export import onnx_file, onnx_stream
 from export.errors import ContractError
+from export.graph import onnx_file, onnx_stream
 
 X = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from export.config.positions import Places
 from export.errors import ConfigError
-from export.pbtxt import Places
 
 TEXT = """\
 # a comment with { and "quotes"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from export import plan
+from export.engine import plan_header
 from export.errors import EngineError
 
 
-def header(version: tuple[int, int, int, int], tag: int = plan.TAG, serialization: int = 0) -> bytes:
+def header(version: tuple[int, int, int, int], tag: int = plan_header.TAG, serialization: int = 0) -> bytes:
     return struct.pack("<II16x4B", tag, serialization, *version) + b"engine"
 
 
@@ -19,13 +19,13 @@ def test_the_header_gives_the_tensorrt_version(tmp_path: Path) -> None:
     path = tmp_path / "model.plan"
     path.write_bytes(header((10, 16, 1, 11)))
     assert path.read_bytes()[:4] == b"ftrt"
-    assert plan.read_header(path) == plan.PlanHeader(0, (10, 16, 1, 11))
+    assert plan_header.read_header(path) == plan_header.PlanHeader(0, (10, 16, 1, 11))
 
 
 def test_another_layout_is_not_guessed_at(tmp_path: Path) -> None:
     path = tmp_path / "model.plan"
     path.write_bytes(header((10, 16, 1, 11), serialization=1))
-    assert plan.read_header(path) == plan.PlanHeader(1, None)
+    assert plan_header.read_header(path) == plan_header.PlanHeader(1, None)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, content: bytes | None, says:
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(EngineError, match=says):
-        plan.read_header(path)
+        plan_header.read_header(path)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, content: bytes | None, says:
     ],
 )
 def test_whether_a_release_can_run_a_plan(built: tuple[int, ...], tag: str, compatible: bool, says: str | None) -> None:
-    sentence = plan.obstacle(built, tag, version_compatible=compatible)
+    sentence = plan_header.obstacle(built, tag, version_compatible=compatible)
     assert (sentence is None) if says is None else (says in (sentence or ""))
 
 
@@ -79,4 +79,4 @@ def test_the_tag_is_read_from_compose(
         (tmp_path / "docker-compose.yml").write_text(compose)
     if environment is not None:
         (tmp_path / ".env").write_text(environment)
-    assert plan.configured_tag(tmp_path) == tag
+    assert plan_header.configured_tag(tmp_path) == tag

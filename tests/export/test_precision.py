@@ -11,7 +11,7 @@ from scale_model import Scale
 
 from export import recipes
 from export.errors import RecipeError
-from export.precision import FP32, PRECISIONS, code, kept_float, rule
+from export.precision.precision import FP32, kept_float, rule
 
 
 def test_fp32_needs_no_leave_and_others_are_the_recipes() -> None:
@@ -24,11 +24,6 @@ def test_a_precision_that_is_not_offered_says_why(scale: Scale) -> None:
         rule(scale, "int8")
     with pytest.raises(RecipeError, match=r"rain_forecast cannot be exported at fp16: trees .* 32 bits or more"):
         rule(recipes.find("rain_forecast"), "fp16")
-
-
-def test_the_code_that_reduces_exists() -> None:
-    assert {precision: len(code(precision)) for precision in PRECISIONS} == {"fp32": 0, "fp16": 2, "int8": 2}
-    assert all(path.is_file() for precision in PRECISIONS for path in code(precision))
 
 
 KEPT = [

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from export.config import parse
+from export.config.config import parse
+from export.engine.profiles import Shapes, profiles
 from export.errors import EngineError
-from export.profiles import Shapes, profiles
-from export.recipe import Axes, AxisRange
+from export.recipe.recipe import Axes, AxisRange
 
 IMAGE = 'max_batch_size: 32 input [ { name: "pixels" data_type: TYPE_UINT8 dims: [ 8, 8, 3 ] } ] '
 TEXT = """

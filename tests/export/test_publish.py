@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from scale_model import tree
 
-from export import publish
 from export.errors import PublishError
-from export.publish import SCRATCH, Change, hold, scratch
+from export.repository import publish
+from export.repository.publish import SCRATCH, Change, hold, scratch
 
 SEED = 20_261_122
 
@@ -159,7 +159,7 @@ def test_a_second_export_waits_and_then_says_who_it_waited_for(model: Path) -> N
     program = f"""
 import sys, time
 from pathlib import Path
-from export.publish import hold
+from export.repository.publish import hold
 with hold(Path({str(model.parent)!r})):
     print("held", flush=True)
     time.sleep(60)
@@ -199,7 +199,7 @@ def test_sigkill_at_random_moments_leaves_one_whole_version(model: Path, inside:
 import sys
 from pathlib import Path
 from export import publish
-from export.publish import Change, hold, scratch
+from export.repository.publish import Change, hold, scratch
 if {inside}:
     publish._same_mount = lambda one, other: False
 folder = Path({str(model)!r})

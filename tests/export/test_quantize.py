@@ -12,13 +12,14 @@ from onnx import TensorProto, helper, numpy_helper
 from product_model import Product, rows, weights, write_product
 from scale_model import write_scale
 
-from export import onnx_file, onnx_stream, recipes, signature
+from export import recipes
 from export.errors import AccuracyError, ExportError
-from export.measure import Measurement, Reference, gate, measure
+from export.graph import onnx_file, onnx_stream, signature
 from export.models import digits, minilm, mobilenet_v2
-from export.precision import INT8
-from export.quantize import Quantization, chosen_nodes
-from export.recipe import Evaluation
+from export.precision.int8 import Quantization, chosen_nodes
+from export.precision.precision import INT8
+from export.recipe.measure import Measurement, Reference, gate, measure
+from export.recipe.recipe import Evaluation
 
 RULE = Product.reduced["int8"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from scale_model import replace
 
-from export import config, contract
+from export.config import config, contract
+from export.config.rewrite import rewrite_dims
 from export.errors import ContractError
-from export.rewrite import rewrite_dims
-from export.signature import Signature, TensorSpec
+from export.graph.signature import Signature, TensorSpec
 
 
 def graph(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Signature:

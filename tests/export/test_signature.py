@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from small_models import write_onnx
 
 from export.errors import ContractError
-from export.signature import Signature, TensorSpec, from_onnx
+from export.graph.signature import Signature, TensorSpec, from_onnx
 
 
 def test_names_types_and_shapes_with_open_axes_as_minus_one(tmp_path: Path) -> None:

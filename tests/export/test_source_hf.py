@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from brought_models import save_encoder, save_vision
 
-from export import hf_processor, source_hf
 from export.errors import RecipeError
+from export.sources import from_hf, hf_processor
 
 TEXT = {"input_ids", "attention_mask", "token_type_ids"}
 SMALL = {
@@ -82,7 +82,7 @@ INPUTS = [
 
 @pytest.mark.parametrize(("make", "names", "left_out", "why"), INPUTS, ids=[row[-1] for row in INPUTS])
 def test_what_the_architecture_takes_and_the_processor_gives_is_an_input(make, names, left_out, why, tmp_path):
-    loaded = source_hf.load(str(make(tmp_path / "hub")), tmp_path)
+    loaded = from_hf.load(str(make(tmp_path / "hub")), tmp_path)
     assert set(loaded.predict.__self__.example) == names
     told = [note.partition(" also takes ")[2].partition(", which ")[0] for note in loaded.notes]
     assert [each for each in told if each] == ([", ".join(left_out)] if left_out else [])
@@ -97,7 +97,7 @@ def test_an_image_processors_mask_is_an_input_of_the_pictures_size(tmp_path):
             raise NotImplementedError
 
     given = hf_processor.given(tmp_path, "detr", "pixel_values")
-    inputs = source_hf._inputs(Network(), given, tmp_path)
+    inputs = from_hf._inputs(Network(), given, tmp_path)
     assert {name: tuple(each.shape) for name, each in inputs.example.items()} == {
         "pixel_values": (2, 1, 8, 6),
         "pixel_mask": (2, 8, 6),
@@ -106,7 +106,7 @@ def test_an_image_processors_mask_is_an_input_of_the_pictures_size(tmp_path):
 
 
 def test_outputs_of_every_layer_are_not_asked_for_and_named(tmp_path):
-    loaded = source_hf.load(str(bert(None, output_hidden_states=True)(tmp_path / "hub")), tmp_path)
+    loaded = from_hf.load(str(bert(None, output_hidden_states=True)(tmp_path / "hub")), tmp_path)
     answer = loaded.predict({name: each.numpy() for name, each in loaded.predict.__self__.example.items()})
     assert list(answer) == ["logits"]
     assert any("output_hidden_states" in note for note in loaded.notes)
@@ -115,7 +115,7 @@ def test_outputs_of_every_layer_are_not_asked_for_and_named(tmp_path):
 def test_a_model_that_needs_pictures_beside_texts_is_refused_by_their_name(tmp_path):
     folder = save(tmp_path / "hub", "ViltForQuestionAnswering", "ViltConfig", image_size=32, patch_size=8)
     with pytest.raises(RecipeError, match=r"without pixel_values, pixel_mask.*--torch"):
-        source_hf.load(str(folder), tmp_path)
+        from_hf.load(str(folder), tmp_path)
 
 
 CLASSES = [
@@ -129,22 +129,22 @@ CLASSES = [
 
 @pytest.mark.parametrize(("kind", "options", "labels", "why"), CLASSES, ids=[row[-1] for row in CLASSES])
 def test_the_classes_of_a_classifier_are_its_labels(kind, options, labels, why, tmp_path):
-    loaded = source_hf.load(str(save(tmp_path / "hub", kind, "BertConfig", **options)), tmp_path)
+    loaded = from_hf.load(str(save(tmp_path / "hub", kind, "BertConfig", **options)), tmp_path)
     assert loaded.labels == labels
 
 
 def test_several_labels_at_once_are_said(tmp_path):
     options = {"problem_type": "multi_label_classification", **named("a", "b")}
-    loaded = source_hf.load(str(bert(None, **options)(tmp_path / "hub")), tmp_path)
+    loaded = from_hf.load(str(bert(None, **options)(tmp_path / "hub")), tmp_path)
     assert [note for note in loaded.notes if "sigmoid" in note]
 
 
 def test_the_tokenizer_that_stays_with_the_client_is_named(tmp_path):
     folder = save_encoder(tmp_path / "hub")
-    (without,) = source_hf.load(str(folder), tmp_path).notes
+    (without,) = from_hf.load(str(folder), tmp_path).notes
     assert "no tokenizer" in without
     (folder / "vocab.txt").write_text("[PAD]\n")
-    (with_one,) = source_hf.load(str(folder), tmp_path).notes
+    (with_one,) = from_hf.load(str(folder), tmp_path).notes
     assert f"AutoTokenizer.from_pretrained('{folder}')" in with_one
 
 
@@ -164,6 +164,6 @@ PICTURES = [
 def test_what_clients_do_to_pictures_is_said(rule, words, absent, why, tmp_path):
     folder = save_vision(tmp_path / "hub")
     (folder / hf_processor.PICTURES).write_text(json.dumps({"size": 24, **rule}))
-    (note,) = source_hf.load(str(folder), tmp_path).notes
+    (note,) = from_hf.load(str(folder), tmp_path).notes
     assert all(word in note for word in words)
     assert not any(word in note for word in absent)

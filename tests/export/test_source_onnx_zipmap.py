@@ -6,11 +6,11 @@ import pytest
 from brought_models import I64, F, matrix
 from onnx import TensorProto, helper, numpy_helper
 
-from export import config as configs
-from export.add import Wish, add
-from export.lint import lint
-from export.measure import Reference
-from export.source_onnx import load
+from export.add.add import Wish, add
+from export.config import config as configs
+from export.lint.lint import lint
+from export.recipe.measure import Reference
+from export.sources.from_onnx import load
 
 KEYS = [
     ({"classlabels_int64s": [7, 3, 5]}, I64, ("7", "3", "5"), "whole numbers in an order of their own"),

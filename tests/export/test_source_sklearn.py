@@ -20,10 +20,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from export.add import Wish, add
+from export.add.add import Wish, add
 from export.errors import AccuracyError, ContractError, ExportError, RecipeError
-from export.onnx_file import session
-from export.source_sklearn import load
+from export.graph.onnx_file import session
+from export.sources.from_sklearn import load
 
 RANDOM = np.random.default_rng(0)
 TABLE = RANDOM.normal(size=(60, 4))

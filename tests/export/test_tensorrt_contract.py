@@ -13,8 +13,8 @@ import pytest
 import tensorrt_bindings
 import tensorrt_contract
 
-EXPORT = Path(__file__).parents[2] / "export"
-SOURCES = {path.name: path.read_text() for path in sorted(EXPORT.glob("engine*.py"))}
+EXPORT = Path(__file__).parents[2] / "export" / "engine"
+SOURCES = {path.name: path.read_text() for path in sorted(EXPORT.glob("*.py"))}
 
 MUST_BE_SEEN = {
     "BuilderFlag.VERSION_COMPATIBLE",
@@ -79,25 +79,25 @@ def test_the_stubs_give_the_real_module_but_no_builder(version: str) -> None:
 @pytest.mark.parametrize(
     ("file", "right", "wrong", "says"),
     [
-        ("engine.py", "STRONGLY_TYPED", "STRONGLY_TYPE", "NetworkDefinitionCreationFlag has no 'STRONGLY_TYPE'"),
-        ("engine.py", "trt.OnnxParser(", "trt.ONNXParser(", "tensorrt has no 'ONNXParser'"),
-        ("engine.py", "set_shape(", "set_shapes(", "IOptimizationProfile has no 'set_shapes'"),
-        ("engine.py", "build_serialized_network(network, config)", "build_serialized_network(network)", "takes ("),
-        ("engine.py", "progress_monitor =", "progress_monitors =", "no property 'progress_monitors' to assign"),
-        ("engine.py", "(network, log)", "(builder, log)", "'network' is INetworkDefinition, not Builder"),
-        ("engine.py", "tensor.shape", "tensor.shapes", "ITensor has no 'shapes'"),
-        ("engine.py", "network: trt.INetworkDefinition", "network: trt.INetwork", "tensorrt has no 'INetwork'"),
-        ("engine.py", "config.add_optimization_profile(made)", "config.add_optimization_profile(p=made)", "p="),
-        ("engine_options.py", "MODERATE", "MODEST", "TilingOptimizationLevel has no 'MODEST'"),
-        ("engine_options.py", "max_aux_streams =", "max_auxiliary_streams =", "no property"),
-        ("engine_options.py", "trt.BuilderFlag.TF32", "trt.TacticSource.JIT_CONVOLUTIONS", "not TacticSource"),
-        ("engine_options.py", "trt.ProfilingVerbosity.DETAILED", "trt.BuilderFlag.DEBUG", "not BuilderFlag"),
-        ("engine_progress.py", "def step_complete", "def step_done", "has no method 'step_done' to override"),
-        ("engine_progress.py", "phase_name: str, step: int)", "step: int)", "does not take 1 arguments"),
-        ("engine_library.py", "Severity.INTERNAL_ERROR", "Severity.FATAL", "ILogger.Severity has no 'FATAL'"),
-        ("engine_runtime.py", "execute_async_v3", "execute_async_v2", "IExecutionContext has no 'execute_async_v2'"),
-        ("engine_runtime.py", "trt.TensorIOMode.INPUT", "trt.TensorIOMode.IN", "TensorIOMode has no 'IN'"),
-        ("engine_cache.py", "set_timing_cache(cache, False)", "set_timing_cache(cache)", "takes ("),
+        ("build.py", "STRONGLY_TYPED", "STRONGLY_TYPE", "NetworkDefinitionCreationFlag has no 'STRONGLY_TYPE'"),
+        ("build.py", "trt.OnnxParser(", "trt.ONNXParser(", "tensorrt has no 'ONNXParser'"),
+        ("build.py", "set_shape(", "set_shapes(", "IOptimizationProfile has no 'set_shapes'"),
+        ("build.py", "build_serialized_network(network, config)", "build_serialized_network(network)", "takes ("),
+        ("build.py", "progress_monitor =", "progress_monitors =", "no property 'progress_monitors' to assign"),
+        ("build.py", "(network, log)", "(builder, log)", "'network' is INetworkDefinition, not Builder"),
+        ("build.py", "tensor.shape", "tensor.shapes", "ITensor has no 'shapes'"),
+        ("build.py", "network: trt.INetworkDefinition", "network: trt.INetwork", "tensorrt has no 'INetwork'"),
+        ("build.py", "config.add_optimization_profile(made)", "config.add_optimization_profile(p=made)", "p="),
+        ("options.py", "MODERATE", "MODEST", "TilingOptimizationLevel has no 'MODEST'"),
+        ("options.py", "max_aux_streams =", "max_auxiliary_streams =", "no property"),
+        ("options.py", "trt.BuilderFlag.TF32", "trt.TacticSource.JIT_CONVOLUTIONS", "not TacticSource"),
+        ("options.py", "trt.ProfilingVerbosity.DETAILED", "trt.BuilderFlag.DEBUG", "not BuilderFlag"),
+        ("progress.py", "def step_complete", "def step_done", "has no method 'step_done' to override"),
+        ("progress.py", "phase_name: str, step: int)", "step: int)", "does not take 1 arguments"),
+        ("library.py", "Severity.INTERNAL_ERROR", "Severity.FATAL", "ILogger.Severity has no 'FATAL'"),
+        ("runtime.py", "execute_async_v3", "execute_async_v2", "IExecutionContext has no 'execute_async_v2'"),
+        ("runtime.py", "trt.TensorIOMode.INPUT", "trt.TensorIOMode.IN", "TensorIOMode has no 'IN'"),
+        ("cache.py", "set_timing_cache(cache, False)", "set_timing_cache(cache)", "takes ("),
     ],
 )
 def test_a_misspelt_name_is_found(version: str, file: str, right: str, wrong: str, says: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from export.errors import RecipeError
-from export.torch_outputs import named, others
+from export.sources.torch_outputs import named, others
 
 T = torch.zeros(2)
 Normal = namedtuple("Normal", "mean spread")

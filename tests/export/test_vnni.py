@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from export import vnni
+from export.precision import cpu_features
 
 CASES = [
     ("flags\t\t: fpu avx2 avx512_vnni avx_vnni\n", ["avx512_vnni", "avx_vnni"], "x86 with VNNI"),
@@ -19,9 +19,9 @@ CASES = [
 def test_the_flags_decide(tmp_path: Path, text: str, names: list[str], why: str) -> None:
     (tmp_path / "cpuinfo").write_text(text)
 
-    assert vnni.found(tmp_path / "cpuinfo") == names
-    assert ("natively" in vnni.sentence(tmp_path / "cpuinfo")) == bool(names)
+    assert cpu_features.found(tmp_path / "cpuinfo") == names
+    assert ("natively" in cpu_features.sentence(tmp_path / "cpuinfo")) == bool(names)
 
 
 def test_a_system_that_does_not_say_has_none(tmp_path: Path) -> None:
-    assert vnni.found(tmp_path / "absent") == []
+    assert cpu_features.found(tmp_path / "absent") == []

@@ -13,12 +13,12 @@ from prepared import LIGHT
 
 from benchmarks import added as light
 from clients import Client
-from export import config as configs
 from export import recipes
+from export.config import config as configs
 from export.exporter import export_model
-from export.lint import lint
-from export.manifest import Manifest
-from export.measure import gate
+from export.lint.lint import lint
+from export.recipe.measure import gate
+from export.repository.manifest import Manifest
 from fathom import cli, payloads, stations
 from server import TritonServer
 

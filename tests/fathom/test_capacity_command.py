@@ -14,8 +14,8 @@ from haste import haste
 from queue_process import QueueProcess
 
 from fathom.cli import main
-from loadtests import store
-from loadtests.lock import writing
+from loadtests.results import store
+from loadtests.results.lock import writing
 from loadtests.slo import Slo
 
 pytestmark = pytest.mark.alone
@@ -65,7 +65,7 @@ def test_an_slo_that_the_unloaded_server_misses_is_a_result_with_exit_status_1(q
 @pytest.mark.parametrize(
     ("patched", "error"),
     [
-        ("loadtests.store._append", OSError(errno.ENOSPC, "No space left on device")),
+        ("loadtests.results.store._append", OSError(errno.ENOSPC, "No space left on device")),
         ("loadtests.report.page.render", OSError(errno.EROFS, "Read-only file system")),
     ],
     ids=["the points cannot be written", "the report cannot be written"],

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from export.compare import PrecisionRow
 from export.models import digits
+from export.precision.compare import PrecisionRow
 from fathom import cli
 
 

@@ -14,8 +14,9 @@ import pytest
 import tensorrt_bindings
 from scale_model import Scale, tree, write_repository
 
-from export import cuda, engine_library, gpu, plan, recipes
-from export.engine_options import EngineOptions
+from export import recipes
+from export.engine import cuda, gpu, library, plan_header
+from export.engine.options import EngineOptions
 from fathom import cli, engines
 from fathom.output import Steps
 
@@ -40,7 +41,7 @@ def with_gpu(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def have(**more: Any) -> None:
         trt, _ = engine_machine.tensorrt(tensorrt_bindings.surface("11.4.0.106"), **more)
-        monkeypatch.setattr(engine_library, "load", lambda: trt)
+        monkeypatch.setattr(library, "load", lambda: trt)
 
     return have
 
@@ -77,7 +78,7 @@ def test_an_engine_that_was_asked_for_is_an_error_before_anything_is_done(
 def test_no_engine_does_not_even_look(
     repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_library, "load", pytest.fail)
+    monkeypatch.setattr(library, "load", pytest.fail)
     status, document, said = export(repository, "--no-engine", capsys=capsys)
     assert (status, document["engine"]) == (0, None)
     assert "ONNX" not in said
@@ -132,7 +133,7 @@ def test_operators_that_tensorrt_lacks_fail_an_engine_only_where_the_model_was_n
     model.graph.node.append(onnx.helper.make_node("Binarizer", ["y"], ["above"], domain="ai.onnx.ml"))
     path.unlink()
     onnx.save(model, path)
-    builder = engines.Engines(engine_library.load(), True, EngineOptions(), named=named)
+    builder = engines.Engines(library.load(), True, EngineOptions(), named=named)
     with Steps() as steps:
         builder.export(recipes.find("scale", repository), repository, steps, force=False)
     assert len(builder.failures) == failures
@@ -171,4 +172,4 @@ def test_the_documentation_names_every_option_and_every_known_release() -> None:
     options = {option for action in command._actions for option in action.option_strings} - {"-h", "--help"}
     assert {option for option in options if f"`{option}" not in text} == set()
     releases = dict(re.findall(r"^\| (\d\d\.\d\d) \| (\S+) \|$", text, re.MULTILINE))
-    assert releases == {tag: version for tag, version in plan.TENSORRT_OF_TAG.items() if version}
+    assert releases == {tag: version for tag, version in plan_header.TENSORRT_OF_TAG.items() if version}

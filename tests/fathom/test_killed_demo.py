@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from export.lint import lint
-from export.manifest import Manifest
+from export.lint.lint import lint
+from export.repository.manifest import Manifest
 
 KILLS = int(os.environ.get("FATHOM_TEST_KILLS", "1"))
 MODELS = ("minilm", "mobilenet_v2", "rain_forecast", "image_preprocess", "text_tokenizer")

@@ -13,7 +13,7 @@ from clients import Client, InvalidInput
 from export import recipes
 from export.models import digits
 from fathom import stations
-from loadtests.traffic import ModelShare, Traffic
+from loadtests.workload.traffic import ModelShare, Traffic
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from export import recipes
-from export.measure import Measurement, Parity
-from export.precision import PRECISIONS
+from export.precision.precision import PRECISIONS
+from export.recipe.measure import Measurement, Parity
 from fathom.commands.demo import precision_table
 from fathom.precisions import FOLDER, ServedPrecision, _copy_configs
-from loadtests.result import CapacityResult
+from loadtests.results.result import CapacityResult
 from loadtests.slo import Slo
 
 ROOT = Path(__file__).parents[2]

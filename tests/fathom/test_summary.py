@@ -11,7 +11,7 @@ from simulated import run_search
 
 from fathom import cli, summary
 from fathom.live_table import points_table
-from loadtests.result import INTERRUPTED, CapacityResult, summarise
+from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
 from loadtests.slo import Slo
 
 SLO = Slo.parse("p99=20ms")

@@ -31,14 +31,14 @@ from clients import Client
 from fathom import payloads
 from fathom.options import default_config_name, default_repository
 from loadtests.capacity import CapacityRequest, find, start_generators
-from loadtests.hardware import describe_hardware
-from loadtests.job import Limits
-from loadtests.point import Point, Probe
-from loadtests.probing import Prober
-from loadtests.record import percentile
-from loadtests.schedule import poisson
+from loadtests.generator.messages import Limits
+from loadtests.records.point import Point, Probe
+from loadtests.records.record import percentile
+from loadtests.search.probe import Prober
 from loadtests.slo import Slo
-from loadtests.traffic import Traffic
+from loadtests.target.hardware import describe_hardware
+from loadtests.workload.schedule import poisson
+from loadtests.workload.traffic import Traffic
 from server import TritonServer
 
 SERVICE_MS = 2.0

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from unittest.mock import patch
+
+with patch.dict(os.environ, LOCUST_SKIP_MONKEY_PATCH="1", LOCUST_SKIP_URLLIB3_PATCH="1"):
+    import locust  # noqa: F401 - here first: later imports of it would patch the process of all tests
+
 from collections.abc import Callable, Iterator
 
 import pytest

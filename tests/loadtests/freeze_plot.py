@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from queue_process import QueueProcess
 
-from loadtests import page
-from loadtests.job import Limits
-from loadtests.picture import FAIL, MUTED, P99, make_picture
-from loadtests.record import percentile
-from loadtests.schedule import payload_choices, poisson
-from loadtests.transport import METHOD
-from loadtests.worker import Worker, WorkerTarget
+from loadtests.generator.messages import Limits
+from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.generator.transport import METHOD
+from loadtests.records.record import percentile
+from loadtests.report import page
+from loadtests.report.svg import FAIL, MUTED, P99, make_picture
+from loadtests.workload.schedule import payload_choices, poisson
 
 RATE_PER_S, DURATION_S = 100.0, 50.0
 FREEZE = ("--service-ms", "2", "--freeze-every-s", "10", "--freeze-s", "1")

@@ -16,9 +16,9 @@ from pathlib import Path
 import grpc
 import mlperf_loadgen as loadgen
 
-from loadtests.job import read_payloads
-from loadtests.priority import go_first
-from loadtests.transport import METHOD
+from loadtests.generator.clock import go_first
+from loadtests.generator.messages import read_payloads
+from loadtests.generator.transport import METHOD
 
 TIMEOUT_S = 60.0
 

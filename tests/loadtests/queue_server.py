@@ -19,8 +19,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from loadtests.priority import go_first
-from loadtests.timer import Alarm
+from loadtests.generator.clock import Alarm, go_first
 
 MODEL = "queue"
 

@@ -10,11 +10,11 @@ import pytest
 from plain_server import PlainServer
 
 from loadtests import CapacityRequest, Slo, find
-from loadtests.load import load
-from loadtests.locust_options import Wanted
-from loadtests.shape import parse_shape
-from loadtests.store import read_runs
-from loadtests.target import Target
+from loadtests.capacity import load
+from loadtests.locust_ui.options import Wanted
+from loadtests.results.store import read_runs
+from loadtests.target.client import Target
+from loadtests.workload.shape import parse_shape
 
 P90 = Slo.parse("p90=1s")
 

@@ -8,11 +8,10 @@ import pytest
 from queueing import freezing_s
 from simulated import run_search, simulate
 
-from loadtests.bearing import late_at_any_rate
-from loadtests.certify import is_certified
-from loadtests.explain import explain
-from loadtests.point import Probe
-from loadtests.result import CapacityResult, summarise
+from loadtests.records.point import Probe
+from loadtests.report.prose import explain
+from loadtests.results.result import CapacityResult, summarise
+from loadtests.search.certificate import is_certified, late_at_any_rate
 from loadtests.slo import Slo
 
 P99 = Slo.parse("p99=50ms")

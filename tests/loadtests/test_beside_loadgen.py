@@ -14,11 +14,11 @@ from queue_process import request
 sys.path.insert(0, str(Path(__file__).parent))
 from beside_loadgen import QUEUE_SLO, SHARES, Pair, Server, exact_ms, fire_pair, reference_queue
 
-from loadtests.payloads import from_metadata
-from loadtests.record import percentile
-from loadtests.schedule import poisson
+from loadtests.records.record import percentile
 from loadtests.slo import Slo
-from loadtests.target import Target
+from loadtests.target.client import Target
+from loadtests.workload.payloads import from_metadata
+from loadtests.workload.schedule import poisson
 
 loadgen = pytest.mark.skipif(
     importlib.util.find_spec("mlperf_loadgen") is None,

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from simulated import simulate
 
-from loadtests.bottleneck import describe_bottleneck
-from loadtests.point import ModelPoint, Probe, StepPoint
+from loadtests.records.point import ModelPoint, Probe, StepPoint
+from loadtests.report.prose import describe_bottleneck
 from loadtests.slo import Slo
 
 PRE, MODEL = "image_preprocess", "mobilenet_v2"

@@ -16,8 +16,7 @@ from queueing import md1_capacity_per_s
 
 from loadtests import CapacityRequest, Slo, find, write_report
 from loadtests.errors import BadRequestError, ResultsError, SloUnreachableError, TargetError
-from loadtests.resume import usable_points
-from loadtests.store import Run, Store, read_runs
+from loadtests.results.store import Run, Store, read_runs, usable_points
 
 pytestmark = pytest.mark.alone
 
@@ -198,7 +197,7 @@ def test_a_server_that_dies_leaves_the_points_so_far(start_queue, tmp_path, hast
 
 def test_a_server_that_freezes_is_no_server_that_is_slow(start_queue, tmp_path, monkeypatch, hasty):
     queue = start_queue("--service-ms", "2")
-    monkeypatch.setattr("loadtests.settling._SETTLE_S", 0.7)
+    monkeypatch.setattr("loadtests.search.probe._SETTLE_S", 0.7)
 
     def watch(point):
         if point.number == 0:
@@ -216,7 +215,7 @@ def test_a_server_that_freezes_is_no_server_that_is_slow(start_queue, tmp_path, 
 def test_a_model_that_breaks_is_no_model_that_is_slow(start_queue, monkeypatch, hasty):
     """What Triton's python backend does for ever once a model's process was killed."""
     queue = start_queue("--service-ms", "2", "--broken-after", "200")
-    monkeypatch.setattr("loadtests.settling._SETTLE_S", 0.5)
+    monkeypatch.setattr("loadtests.search.probe._SETTLE_S", 0.5)
     result = find(CapacityRequest(queue.address, "queue", [P99], budget_s=30))
     assert result.partial
     lost = "/s the server went away: queue refuses even a request sent alone: Stub process 'queue_0' is not healthy.; "

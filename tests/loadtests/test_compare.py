@@ -9,11 +9,12 @@ import pytest
 from simulated import run_search
 
 from fathom.cli import main
-from loadtests import compare, explain, report
+from loadtests import report
 from loadtests.errors import ResultsError
-from loadtests.plan import make_plan
+from loadtests.report import compare, prose
+from loadtests.results.store import Run, Store, read_runs
+from loadtests.sizing import make_plan
 from loadtests.slo import Slo
-from loadtests.store import Run, Store, read_runs
 
 P99 = Slo.parse("p99=20ms")
 
@@ -96,7 +97,7 @@ DOUBTED = {
 def test_a_run_in_doubt_concludes_nothing_and_every_reader_of_it_says_why(folders, tmp_path, capsys, case):
     before, after = (read_runs(folder)[0].result.points for folder in (folders[0], folders[2]))
     doubted = save(tmp_path / "doubted", before, **DOUBTED[case])
-    (doubt,) = explain.doubts(read_runs(doubted)[0].result)
+    (doubt,) = prose.doubts(read_runs(doubted)[0].result)
     assert doubt.replace(" %", "\xa0%") in report.write(doubted).read_text().replace("&#39;", "'")
     for pair in ([doubted, folders[2]], [folders[2], doubted]):
         (change,) = compare.compare_folders(pair)[0].changes

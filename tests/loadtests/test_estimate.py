@@ -17,9 +17,9 @@ from queueing import (
 )
 from simulated import run_search, simulate
 
-from loadtests.estimate import estimate
-from loadtests.evidence import dependence_near, gather
-from loadtests.point import Probe
+from loadtests.records.point import Probe
+from loadtests.search.estimate import estimate
+from loadtests.search.observations import dependence_near, gather
 from loadtests.slo import Slo
 
 P99 = Slo.parse("p99=20ms")

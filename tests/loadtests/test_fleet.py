@@ -12,14 +12,14 @@ import pytest
 from queue_process import request
 
 from loadtests import CapacityRequest, Slo, find, write_report
-from loadtests.fleet import Fleet
-from loadtests.job import Limits
-from loadtests.judging import make_point
-from loadtests.point import Probe
-from loadtests.record import percentile
-from loadtests.schedule import constant, payload_choices, poisson
-from loadtests.store import read_runs
-from loadtests.worker import FiringStopped, WorkerTarget
+from loadtests.generator.messages import Limits
+from loadtests.generator.pool import Fleet
+from loadtests.generator.process import FiringStopped, WorkerTarget
+from loadtests.judge.judge import make_point
+from loadtests.records.point import Probe
+from loadtests.records.record import percentile
+from loadtests.results.store import read_runs
+from loadtests.workload.schedule import constant, payload_choices, poisson
 
 pytestmark = pytest.mark.alone
 

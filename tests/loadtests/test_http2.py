@@ -11,10 +11,10 @@ import grpc
 import pytest
 from grpc_transport import GrpcTransport
 
-from loadtests import http2_frames as h2
-from loadtests.http2 import Http2Transport
-from loadtests.record import EMPTY_RESPONSE, OK, UNAVAILABLE
-from loadtests.transport import METHOD
+from loadtests.generator import http2_frames as h2
+from loadtests.generator.http2 import Http2Transport
+from loadtests.generator.transport import METHOD
+from loadtests.records.record import EMPTY_RESPONSE, OK, UNAVAILABLE
 
 TRANSPORTS = [Http2Transport, GrpcTransport]
 ECHO = b"echo "

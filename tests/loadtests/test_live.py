@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 from queue_process import request
 
-from loadtests import Slo, stream
-from loadtests.batch import Batch, unanswered
+from loadtests import Slo
 from loadtests.errors import TargetLostError
-from loadtests.http2 import Http2Transport
-from loadtests.live import LiveGenerator
-from loadtests.mix import Mix
-from loadtests.record import DEADLINE_EXCEEDED, Record
-from loadtests.schedule import probe_seed
-from loadtests.traffic import scoped
-from loadtests.window import Window
-from loadtests.worker import WorkerTarget
+from loadtests.generator import continuous
+from loadtests.generator.http2 import Http2Transport
+from loadtests.generator.live import LiveGenerator
+from loadtests.generator.messages import Batch, unanswered
+from loadtests.generator.process import WorkerTarget
+from loadtests.locust_ui.window import Window
+from loadtests.records.record import DEADLINE_EXCEEDED, Record
+from loadtests.workload.mix import Mix
+from loadtests.workload.schedule import probe_seed
+from loadtests.workload.traffic import scoped
 
 P99 = Slo.parse("p99=30ms")
 
@@ -62,14 +63,14 @@ def test_a_batch_survives_the_wire():
 
 def test_the_end_of_a_stream_beside_a_frozen_server_waits_for_what_was_measured(start_queue, monkeypatch):
     """And not as long again for what only kept the load up meanwhile."""
-    monkeypatch.setattr(stream, "DRAIN_S", 0.1)
+    monkeypatch.setattr(continuous, "DRAIN_S", 0.1)
     queue, batches = start_queue("--service-ms", "2"), []
 
     def connect(on_done):
         return Http2Transport(queue.address, [request()], on_done, channels=1, timeout_s=1.5)
 
     async def freeze_and_finish():
-        firing = stream.Stream(Mix((1,), (1.0,)), connect, batches.append, seed=0, timeout_s=1.5)
+        firing = continuous.Stream(Mix((1,), (1.0,)), connect, batches.append, seed=0, timeout_s=1.5)
         await firing.open()
         running = asyncio.ensure_future(firing.run())
         await asyncio.sleep(0)

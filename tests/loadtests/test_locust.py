@@ -24,13 +24,13 @@ from queueing import md1_capacity_per_s
 
 from loadtests import CapacityRequest, Slo, find
 from loadtests.errors import BadRequestError
-from loadtests.job import Limits
-from loadtests.judging import make_point
-from loadtests.locust_options import Wanted
-from loadtests.point import Probe
-from loadtests.record import histogram, percentile
-from loadtests.schedule import constant, payload_choices, poisson
-from loadtests.worker import Worker, WorkerTarget
+from loadtests.generator.messages import Limits
+from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.judge.judge import make_point
+from loadtests.locust_ui.options import Wanted
+from loadtests.records.point import Probe
+from loadtests.records.record import histogram, percentile
+from loadtests.workload.schedule import constant, payload_choices, poisson
 
 pytestmark = pytest.mark.alone
 
@@ -152,10 +152,11 @@ def start_fleet(start_locust, tmp_path):
     return start
 
 
-def wait_until_answered(server: PlainServer, count: int, master: LocustProcess) -> None:
+def wait_until_answered(server: PlainServer, count: int, *processes: LocustProcess) -> None:
     until_s = time.monotonic() + 60
     while server.answered < count:
-        assert time.monotonic() < until_s, f"{server.answered} answered: {master.log.read_text()}"
+        said = "\n".join(process.log.read_text() for process in processes)
+        assert time.monotonic() < until_s, f"{server.answered} answered: {said}"
         time.sleep(0.05)
 
 
@@ -163,10 +164,10 @@ def test_every_answered_request_counts_once_whoever_has_left(start_fleet, tmp_pa
     """One worker quits in the middle; then Ctrl-C reaches the others, as it does all processes of a terminal."""
     with PlainServer() as server:
         master, workers = start_fleet(server.address)
-        wait_until_answered(server, 60, master)
+        wait_until_answered(server, 60, master, *workers)
         workers[0].process.terminate()
         workers[0].wait()
-        wait_until_answered(server, server.answered + 60, master)
+        wait_until_answered(server, server.answered + 60, master, *workers)
         for process in (master, workers[1]):
             process.process.send_signal(signal.SIGINT)
         code, said, found = counts(master, tmp_path / "figures")
@@ -199,7 +200,7 @@ def distributed(request, shared_queue, start_locust) -> Iterator[tuple[Worker, l
     workers = [start_locust("--worker", "--master-port", port) for _ in range(request.param)]
     target = WorkerTarget(shared_queue("--service-ms", "1").address, [queue_request()] * 3)
     options = ("127.0.0.1", port, str(request.param))
-    with Worker(target, module="loadtests.locust_master", options=options) as master:
+    with Worker(target, module="loadtests.locust_ui.master", options=options) as master:
         yield master, workers
 
 
@@ -298,7 +299,7 @@ def test_the_web_page_steers_the_rate_and_shows_the_slos(start_queue, start_locu
 FLOW = """
 import gevent
 import locust
-from loadtests.triton_user import TritonUser
+from loadtests.locust_ui.triton_user import TritonUser
 
 class Session(TritonUser):
     wait_time = locust.constant(0.05)
@@ -342,6 +343,6 @@ def test_scripted_users_ask_one_thing_after_the_other(small_server, start_locust
 @pytest.mark.slow
 def test_the_example_flow_runs(served, start_locust):
     options = ("--headless", "-u", "3", "-r", "3", "-t", "6s", "--only-summary", "--host", served.grpc_url)
-    code, said = start_locust(*options, locustfile="loadtests/example_flow.py").wait()
+    code, said = start_locust(*options, locustfile="loadtests/locust_ui/example_flow.py").wait()
     assert code == 0, said
     assert re.search(r"ask +more like this +[1-9]", said)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-
-import numpy as np
-import pytest
-
-os.environ["LOCUST_SKIP_MONKEY_PATCH"] = "1"  # or importing it would patch the process of all tests
-os.environ["LOCUST_SKIP_URLLIB3_PATCH"] = "1"
 
 import locust.stats
 import msgpack
+import numpy as np
+import pytest
 
-from loadtests import locust_stats
-from loadtests.record import Record, histogram, percentile
+from loadtests.locust_ui import stats as locust_stats
+from loadtests.records.record import Record, histogram, percentile
 
 BEGAN_S = 1_700_000_000.0
 ENTRY = {name: getattr(locust.stats.StatsEntry, name) for name in ("to_string", "percentile")}

@@ -8,8 +8,8 @@ import pytest
 from freezing import frozen
 
 from loadtests.errors import TargetError
-from loadtests.metrics import MetricsMeter, default_url, parse, summarise
-from loadtests.target import Target
+from loadtests.target.client import Target
+from loadtests.target.metrics import MetricsMeter, default_url, parse, summarise
 
 BEFORE = """# HELP nv_gpu_utilization GPU utilization rate [0.0 - 1.0)
 nv_gpu_utilization{gpu_uuid="GPU-1"} 0.0
@@ -71,7 +71,7 @@ def test_an_endpoint_that_freezes_is_asked_again(small_server, monkeypatch):
     while not answers(meter) and time.monotonic() < until_s:  # Triton opens this port a little after it is ready
         meter = MetricsMeter(small_server.metrics_url, required=True)
     with frozen(small_server), monkeypatch.context() as patch:
-        patch.setattr("loadtests.metrics._TIMEOUT_S", 0.3)
+        patch.setattr("loadtests.target.metrics._TIMEOUT_S", 0.3)
         meter.start()
         assert meter.stop() is None
     if small_server.metrics_url == meter._url:  # not started again

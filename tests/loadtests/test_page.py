@@ -1,6 +1,6 @@
 """Text on the report's pages."""
 
-from loadtests.page import prose
+from loadtests.report.page import prose
 
 
 def test_a_line_ends_neither_within_an_option_nor_before_a_per_cent_sign() -> None:

@@ -6,7 +6,7 @@ from PIL import Image
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from loadtests.errors import BadRequestError
-from loadtests.payloads import from_metadata
+from loadtests.workload.payloads import from_metadata
 
 
 def metadata(*tensors):

@@ -10,11 +10,11 @@ from simulated import simulate
 
 from fathom.cli import main
 from loadtests.errors import BadRequestError, ResultsError
-from loadtests.plan import expected_p99_ms, latency_curve, make_plan, queue_policy
-from loadtests.point import Probe
-from loadtests.result import summarise
+from loadtests.records.point import Probe
+from loadtests.results.result import summarise
+from loadtests.results.store import Run, Store
+from loadtests.sizing import expected_p99_ms, latency_curve, make_plan, queue_policy
 from loadtests.slo import Slo
-from loadtests.store import Run, Store
 
 SLO = Slo.parse("p99=50ms")
 

@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = """
 import concurrent.futures, os
-from loadtests.priority import go_first
+from loadtests.generator.clock import go_first
 go_first()
 with concurrent.futures.ThreadPoolExecutor(1) as pool:
     own, of_thread = os.sched_getscheduler(0), pool.submit(os.sched_getscheduler, 0).result()

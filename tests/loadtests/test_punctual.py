@@ -5,12 +5,12 @@ import pytest
 from queueing import md1_capacity_per_s, mm1_capacity_per_s
 from simulated import Stalls, run_search, simulate
 
-from loadtests.budget import Plan
-from loadtests.estimate import estimate
-from loadtests.point import Point, Probe
-from loadtests.punctual import untouched
-from loadtests.record import Record
-from loadtests.search import search
+from loadtests.judge.unaffected import untouched
+from loadtests.records.point import Point, Probe
+from loadtests.records.record import Record
+from loadtests.search.budget import Plan
+from loadtests.search.estimate import estimate
+from loadtests.search.search import search
 from loadtests.slo import Slo
 
 P99 = Slo.parse("p99=20ms")

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from loadtests.backlog import backlog_at_arrivals, judge_backlog
 from loadtests.errors import ResultsError
-from loadtests.record import NOT_SENT, UNANSWERED, Record, histogram, percentile
+from loadtests.judge.backlog import backlog_at_arrivals, judge_backlog
+from loadtests.records.record import NOT_SENT, UNANSWERED, Record, histogram, percentile
 
 
 def record(latency_s, *, gap_s=0.01, status=None):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from loadtests import schedule
 from loadtests.errors import BadRequestError
+from loadtests.workload import schedule
 
 
 def test_poisson_is_a_function_of_its_seed():

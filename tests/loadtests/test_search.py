@@ -5,13 +5,13 @@ import pytest
 from queueing import md1_capacity_per_s, mm1_capacity_per_s
 from simulated import OVERHEAD_S, Stalls, run_search, simulate
 
-from loadtests.budget import Plan
-from loadtests.certify import certificates, is_certified, missing_requests
 from loadtests.errors import BadRequestError
-from loadtests.estimate import estimate
-from loadtests.point import Probe
-from loadtests.result import summarise
-from loadtests.search import search
+from loadtests.records.point import Probe
+from loadtests.results.result import summarise
+from loadtests.search.budget import Plan
+from loadtests.search.certificate import certificates, is_certified, missing_requests
+from loadtests.search.estimate import estimate
+from loadtests.search.search import search
 from loadtests.slo import Slo
 
 P99 = Slo.parse("p99=20ms")

@@ -2,7 +2,7 @@ import pytest
 from tritonclient.grpc import model_config_pb2
 from tritonclient.grpc.service_pb2 import ModelStatistics
 
-from loadtests.server_stats import composing_models, difference
+from loadtests.target.statistics import composing_models, difference
 
 
 def statistics(name="model", *, requests, queue_ms, infer_ms, executions, inferences=None, batches=()):

@@ -9,7 +9,7 @@ import pytest
 
 from fathom.options import duration_s
 from loadtests.errors import BadRequestError
-from loadtests.shape import FORMS, parse_shape
+from loadtests.workload.shape import FORMS, parse_shape
 
 
 @pytest.mark.parametrize("text", FORMS)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from loadtests.errors import BadRequestError
-from loadtests.job import Limits
-from loadtests.record import Outcome, Record, histogram, percentile
-from loadtests.schedule import payload_choices, poisson
-from loadtests.split import merge, split
+from loadtests.generator.messages import Limits
+from loadtests.generator.pool import merge, split
+from loadtests.records.record import Outcome, Record, histogram, percentile
+from loadtests.workload.schedule import payload_choices, poisson
 
 SCHEDULE = poisson(1000, seed=1, count=8000)
 CHOICES = payload_choices(8000, 7, seed=1)

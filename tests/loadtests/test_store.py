@@ -14,13 +14,14 @@ import pytest
 from simulated import run_search
 
 from fathom.cli import main
-from loadtests import report, store
+from loadtests import report
 from loadtests.errors import BadRequestError, ResultsError
-from loadtests.explain import explain
-from loadtests.lock import writer, writing
-from loadtests.record import Record
+from loadtests.records.record import Record
+from loadtests.report.prose import explain
+from loadtests.results import store
+from loadtests.results.lock import writer, writing
+from loadtests.results.store import Run, Store, read_runs
 from loadtests.slo import Slo
-from loadtests.store import Run, Store, read_runs
 
 P99 = Slo.parse("p99=20ms")
 SETTINGS = {"unloaded_ms": 1.0, "budget_s": 60.0, "workers": 1, "mix": {"queue": 1.0}}
@@ -117,7 +118,7 @@ def test_raw_data_that_cannot_be_read_is_an_error_of_results(tmp_path, content):
 
 
 def test_a_second_search_is_refused_while_the_first_lives(tmp_path):
-    program = "import sys, time, pathlib; from loadtests.lock import writing\n"
+    program = "import sys, time, pathlib; from loadtests.results.lock import writing\n"
     program += "with writing(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(60)"
     first = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
     try:

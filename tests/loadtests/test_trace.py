@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loadtests.errors import BadRequestError, InputFileError
-from loadtests.trace import read_trace
+from loadtests.workload.trace import read_trace
 
 
 @pytest.fixture

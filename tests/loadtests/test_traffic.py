@@ -10,13 +10,13 @@ import pytest
 
 from fathom import cli
 from loadtests import CapacityRequest, Slo, find, write_report
+from loadtests.capacity import load
 from loadtests.errors import BadRequestError
-from loadtests.load import load
-from loadtests.record import OK, Record
-from loadtests.shape import parse_shape
-from loadtests.store import read_runs
-from loadtests.trace import read_trace
-from loadtests.traffic import ModelShare, Traffic, scoped
+from loadtests.records.record import OK, Record
+from loadtests.results.store import read_runs
+from loadtests.workload.shape import parse_shape
+from loadtests.workload.trace import read_trace
+from loadtests.workload.traffic import ModelShare, Traffic, scoped
 
 MIX = (ModelShare("double", 3.0), ModelShare("echo", 1.0))
 P99 = Slo.parse("p99=200ms")

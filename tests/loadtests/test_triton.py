@@ -13,19 +13,19 @@ from freezing import frozen
 from grpc_transport import GrpcTransport
 
 from loadtests import CapacityRequest, Slo, find
+from loadtests.capacity import load
 from loadtests.errors import TargetError
-from loadtests.firing import Firing
-from loadtests.fleet import Fleet
-from loadtests.http2 import Http2Transport
-from loadtests.job import Limits
-from loadtests.load import load
-from loadtests.payloads import from_metadata
-from loadtests.record import percentile
-from loadtests.schedule import payload_choices, poisson
-from loadtests.server_stats import difference
-from loadtests.shape import parse_shape
-from loadtests.target import Target
-from loadtests.worker import Worker, WorkerTarget
+from loadtests.generator.http2 import Http2Transport
+from loadtests.generator.messages import Limits
+from loadtests.generator.open_loop import Firing
+from loadtests.generator.pool import Fleet
+from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.records.record import percentile
+from loadtests.target.client import Target
+from loadtests.target.statistics import difference
+from loadtests.workload.payloads import from_metadata
+from loadtests.workload.schedule import payload_choices, poisson
+from loadtests.workload.shape import parse_shape
 
 pytestmark = pytest.mark.alone
 
@@ -101,7 +101,7 @@ def test_finds_a_capacity_with_the_servers_figures(small_server, tmp_path, hasty
 
 def test_what_was_recorded_before_triton_froze_is_kept(small_server, monkeypatch):
     """It then does not tell its statistics either."""
-    monkeypatch.setattr("loadtests.target._FROZEN_S", 0.3)
+    monkeypatch.setattr("loadtests.target.client._FROZEN_S", 0.3)
     with contextlib.ExitStack() as freeze:
 
         def collect(*given, waiting=Fleet._collect):

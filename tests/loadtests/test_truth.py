@@ -16,10 +16,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from truth import KNOWN, LOADS, SERVICE_MS, SHARES, expected_ms, formula_ms, measure, typical_schedule
 
-from loadtests.job import Limits
-from loadtests.record import percentile
-from loadtests.schedule import payload_choices, poisson
-from loadtests.worker import Worker, WorkerTarget
+from loadtests.generator.messages import Limits
+from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.records.record import percentile
+from loadtests.workload.schedule import payload_choices, poisson
 
 pytestmark = pytest.mark.alone
 
@@ -92,7 +92,7 @@ def closed_loop_ms(address: str, duration_s: float) -> np.ndarray:
 
     import grpc
 
-    from loadtests.transport import METHOD
+    from loadtests.generator.transport import METHOD
 
     latencies = []
     with grpc.insecure_channel(address) as channel:

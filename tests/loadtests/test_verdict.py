@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from queueing import md1_capacity_per_s, sojourn_s
 
-from loadtests.schedule import poisson
+from loadtests.judge.verdict import at_least, at_most, judge, judge_counts, most_over, required_requests
 from loadtests.slo import Slo
-from loadtests.verdict import at_least, at_most, judge, judge_counts, most_over, required_requests
+from loadtests.workload.schedule import poisson
 
 P99 = Slo.parse("p99=50ms")
 

@@ -14,10 +14,10 @@ import pytest
 from queue_process import request
 
 from loadtests.errors import GeneratorError, TargetLostError
-from loadtests.job import Limits, read_payloads, write_payloads
-from loadtests.record import DEADLINE_EXCEEDED, NOT_SENT, UNANSWERED, UNAVAILABLE, percentile
-from loadtests.schedule import constant, payload_choices, poisson
-from loadtests.worker import FiringStopped, Worker, WorkerTarget
+from loadtests.generator.messages import Limits, read_payloads, write_payloads
+from loadtests.generator.process import FiringStopped, Worker, WorkerTarget
+from loadtests.records.record import DEADLINE_EXCEEDED, NOT_SENT, UNANSWERED, UNAVAILABLE, percentile
+from loadtests.workload.schedule import constant, payload_choices, poisson
 
 ROOMY = Limits(max_outstanding=10_000)
 
@@ -137,9 +137,9 @@ def test_the_generator_dies_with_a_killed_parent(shared_queue, tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
         "import sys\n"
-        "from loadtests.job import Limits\n"
-        "from loadtests.schedule import constant, payload_choices\n"
-        "from loadtests.worker import Worker, WorkerTarget\n"
+        "from loadtests.generator.messages import Limits\n"
+        "from loadtests.workload.schedule import constant, payload_choices\n"
+        "from loadtests.generator.process import Worker, WorkerTarget\n"
         f"with Worker(WorkerTarget('{queue.address}', [b'x'])) as worker:\n"
         "    said = lambda: print(worker.pid, flush=True)\n"
         "    choices = payload_choices(3000, 1, seed=0)\n"

@@ -31,13 +31,13 @@ from queueing import (
 )
 
 from loadtests.capacity import CapacityRequest, find
-from loadtests.hardware import describe_hardware
-from loadtests.job import Limits
-from loadtests.record import Record, percentile
-from loadtests.result import CapacityResult
-from loadtests.schedule import constant, payload_choices, poisson
+from loadtests.generator.messages import Limits
+from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.records.record import Record, percentile
+from loadtests.results.result import CapacityResult
 from loadtests.slo import Slo
-from loadtests.worker import Worker, WorkerTarget
+from loadtests.target.hardware import describe_hardware
+from loadtests.workload.schedule import constant, payload_choices, poisson
 
 SERVICE_MS = 16.0
 SEED = 5

@@ -17,9 +17,9 @@ import numpy as np
 import tensorrt_double
 from tensorrt_double import Recording, Tensor
 
-from export import plan
-from export.measure import Reference
-from export.recipe import Recipe
+from export.engine import plan_header
+from export.recipe.measure import Reference
+from export.recipe.recipe import Recipe
 
 DRIVER = """
 #include <stdlib.h>
@@ -53,8 +53,8 @@ def compile_driver(folder: Path) -> Path:
 
 def plan_bytes(version: str) -> bytes:
     """A plan as far as its header goes."""
-    numbers = [*plan.parse(version), 0, 0, 0][:4]
-    return struct.pack("<II16x4B", plan.TAG, 0, *numbers) + b"engine of the double"
+    numbers = [*plan_header.parse(version), 0, 0, 0][:4]
+    return struct.pack("<II16x4B", plan_header.TAG, 0, *numbers) + b"engine of the double"
 
 
 def tensorrt(

@@ -13,9 +13,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from export import memory, onnx_file, recipes
+from export import recipes
 from export.exporter import export_model
+from export.graph import onnx_file
 from export.models import minilm
+from export.precision import memory
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from loadtests.record import EMPTY_RESPONSE, OK, UNAVAILABLE
-from loadtests.transport import METHOD, OnDone
+from loadtests.generator.transport import METHOD, OnDone
+from loadtests.records.record import EMPTY_RESPONSE, OK, UNAVAILABLE
 
 
 class GrpcTransport:

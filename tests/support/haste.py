@@ -12,6 +12,6 @@ import pytest
 def haste() -> Iterator[None]:
     """A first look of 0.3 s instead of 1 s, and no long look at the idle machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("loadtests.search._QUICK_S", 0.3)
-        patch.setattr("loadtests.unloaded._LISTEN_S", 0.05)
+        patch.setattr("loadtests.search.search._QUICK_S", 0.3)
+        patch.setattr("loadtests.search.unloaded._LISTEN_S", 0.05)
         yield

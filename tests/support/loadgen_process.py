@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from mortal import mortal
 
-from loadtests.job import write_payloads
-from loadtests.record import percentile
+from loadtests.generator.messages import write_payloads
+from loadtests.records.record import percentile
 from loadtests.slo import Slo
 
 SCENARIO = Path(__file__).parents[1] / "loadtests" / "loadgen_server_scenario.py"

@@ -17,7 +17,7 @@ from mortal import mortal
 
 from benchmarks.added import light_models
 from export import recipes
-from export.add import Wish, add
+from export.add.add import Wish, add
 from export.exporter import export_model
 
 ROOT = Path(__file__).parents[2]

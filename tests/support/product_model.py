@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.recipe import Evaluation, Figure, Recipe, Reduced, Source, Tolerance, Weights
+from export.recipe.recipe import Evaluation, Figure, Recipe, Reduced, Source, Tolerance, Weights
 
 WIDTH = 16
 PRODUCT_CONFIG = f"""\

@@ -9,9 +9,9 @@ import numpy as np
 from onnx import TensorProto, helper
 from small_models import write_onnx
 
-from export.manifest import Manifest, file_records
-from export.recipe import BUNDLED, Evaluation, Figure, Recipe, Source, Tolerance, Weights
-from export.signature import from_onnx
+from export.graph.signature import from_onnx
+from export.recipe.recipe import BUNDLED, Evaluation, Figure, Recipe, Source, Tolerance, Weights
+from export.repository.manifest import Manifest, file_records
 
 SCALE_CONFIG = """\
 name: "scale"                     # three numbers in, three out

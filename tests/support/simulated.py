@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from queueing import sojourn_s
 
-from loadtests.attempt import hopeless_count
-from loadtests.budget import Plan
-from loadtests.judging import make_point
-from loadtests.point import Point, Probe
-from loadtests.record import NOT_SENT, UNANSWERED, Outcome, Record
-from loadtests.schedule import early_enough, poisson
-from loadtests.search import search
+from loadtests.judge.judge import make_point
+from loadtests.records.point import Point, Probe
+from loadtests.records.record import NOT_SENT, UNANSWERED, Outcome, Record
+from loadtests.search.budget import Plan
+from loadtests.search.confirmation import hopeless_count
+from loadtests.search.search import search
 from loadtests.slo import Slo
+from loadtests.workload.schedule import early_enough, poisson
 
 OVERHEAD_S = 0.3
 Server = Callable[[np.ndarray], np.ndarray]

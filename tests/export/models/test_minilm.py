@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from export import onnx_file
 from export.errors import RecipeError
 from export.exporter import export_model
-from export.lint import lint
-from export.manifest import Manifest
-from export.measure import Reference
+from export.graph import onnx_file
+from export.lint.lint import lint
 from export.models.minilm import MiniLM, texts
+from export.recipe.measure import Reference
+from export.repository.manifest import Manifest
 
 
 def test_the_texts_are_many_and_varied() -> None:

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from export import onnx_file
 from export.errors import RecipeError
 from export.exporter import export_model
-from export.lint import lint
-from export.manifest import Manifest
-from export.measure import Reference, measure
+from export.graph import onnx_file
+from export.lint.lint import lint
 from export.models import digits
 from export.models.images import Preprocessor
 from export.models.mobilenet_v2 import DIGITS_PREPROCESSOR, DIGITS_WEIGHTS, MobileNetV2
+from export.recipe.measure import Reference, measure
+from export.repository.manifest import Manifest
 
 TWO = ((25, 30), (45, 15), (70, 25), (70, 45), (25, 85), (78, 85))
 FIVE = ((72, 15), (32, 15), (30, 45), (60, 45), (72, 62), (60, 82), (27, 82))

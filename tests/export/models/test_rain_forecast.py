@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export import onnx_file
 from export.errors import RecipeError
-from export.manifest import Manifest
-from export.measure import Reference
+from export.graph import onnx_file
 from export.models.rain_forecast import EVALUATION_SEED, READINGS, RainForecast, weather
+from export.recipe.measure import Reference
+from export.repository.manifest import Manifest
 
 PLAUSIBLE = {
     "temperature_c": (-30, 45),
@@ -87,7 +87,7 @@ SCORES = [
 
 @pytest.mark.parametrize(("probability", "rained", "expected", "why"), SCORES, ids=[row[-1] for row in SCORES])
 def test_roc_auc(probability: list[float], rained: list[int], expected: float, why: str) -> None:
-    from export.recipe import Evaluation
+    from export.recipe.recipe import Evaluation
 
     evaluation = Evaluation({"x": np.zeros((4, 1))}, {"rained": np.array(rained)})
 

@@ -1,0 +1,1 @@
+"""Draft a new model: inspect it, try it, write its configuration."""

@@ -1,0 +1,285 @@
+"""Find how an ONNX graph can be served (batched or not), by asking it beside its source."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.add import company
+from export.add.examples import Examples
+from export.added.recipe_file import NONE, OPENED, OWN, InputRule
+from export.added.serve_graph import edit
+from export.errors import ContractError, ExportError
+from export.graph import batch_axis, external_data, onnx_stream
+from export.graph import edit as graph_edit
+from export.graph.onnx_file import reason, session
+from export.recipe.agreement import RELATIVE_TOLERANCE, same
+from export.recipe.recipe import Array, Arrays, AxisRange, Tolerance
+from export.sources import refusals
+from export.sources.base import Brought
+
+PROBED = 3
+"""Rows that are asked alone and together to see whether the first axis is a batch."""
+
+TAPS = 24
+RANDOM = frozenset(
+    ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a graph is served: see `export.added.recipe_file`. `example` are requests stacked on a first axis;
+    `latency_ms` is what one takes the source at best."""
+
+    batch: str
+    widened: tuple[str, ...]
+    rules: Mapping[str, InputRule]
+    example: Arrays
+    axes: Mapping[str, Mapping[int, AxisRange]]
+    tolerance: Tolerance
+    notes: tuple[str, ...]
+    latency_ms: float
+
+
+def plan(brought: Brought, raw: Path, room: Path, dims: Mapping[str, int], *, batching: bool = True) -> Plan:
+    """Decide how the graph in `raw` is served, and find it to answer like the source.
+
+    `dims` sizes the open axes, by symbol or as `input:axis`. Raises ContractError for an open axis without a size, and
+    ExportError for a source that does not answer made-up input.
+    """
+    model = refusals.onnx_file(raw)
+    notes = [*brought.notes]
+    if count := graph_edit.drop_weight_inputs(model):
+        notes.append(f"{count} weights were listed as inputs, too: they are constants now")
+    candidate, why_not = _candidate(model, dims) if batching else (NONE, "you asked for no batching")
+    trial = Trial(brought, raw, model, room, dims)
+    if candidate != NONE:
+        failure = trial.batches(candidate)
+        if failure is None:
+            notes += [_BATCHED[candidate], *trial.notes]
+        else:
+            candidate, why_not = NONE, failure
+            trial.examples.first_axis = PROBED
+    if candidate == NONE:
+        trial.examples.why_no_batch = f", and no batch: {why_not}"
+        notes.append(f"{why_not}: max_batch_size is 0, and each request is answered alone")
+    return trial.result(candidate, notes)
+
+
+_BATCHED = {
+    OWN: f"the first axis is a batch: {PROBED} rows together are answered as they are alone",
+    OPENED: f"the batch was fixed at 1 and is open now: {PROBED} rows together are answered as each is alone by the "
+    "source",
+}
+
+
+class Trial:
+    """The graph under examination: what it is asked, and what it answers."""
+
+    def __init__(self, brought: Brought, raw: Path, model: Any, room: Path, dims: Mapping[str, int]) -> None:
+        self.brought = brought
+        self.raw = raw
+        self.model = model
+        self.room = room
+        self.examples = Examples(brought, model, dims)
+        self.notes = self.examples.notes
+        self.latency_ms = math.inf
+
+    def batches(self, candidate: str) -> str | None:
+        """Why rows cannot be asked together, as a sentence; None where their answers are those of each row alone."""
+        for fixed in graph_edit.fixed_outputs(self.model):
+            return f"output '{fixed}' is a constant, and without it requests could be batched"
+        path = self.write(candidate, (), self.room / "probe.onnx")
+        structure = onnx_stream.read_without_weights(
+            path if candidate == OPENED else self.raw, keep_bytes=onnx_stream.LARGE
+        )
+        for obstacle in batch_axis.obstacles(structure):
+            return str(obstacle)
+        rules = self.examples.rules(candidate)
+        example = self.examples.probes(rules, PROBED)
+        alone = [
+            self._ask({name: rows[index : index + 1] for name, rows in example.items()}) for index in range(PROBED)
+        ]
+        graph = session(path)
+        try:
+            together = graph({name: rows[:PROBED] for name, rows in example.items()})
+        except Exception as error:  # ONNX Runtime's kinds: an operator that holds on to the one row
+            return f"{PROBED} rows at once fail in ONNX Runtime ({reason(error)})"
+        for name, rows in together.items():
+            if rows.ndim == 0 or len(rows) != PROBED:
+                return f"output '{name}' has no batch axis (its shape is {list(rows.shape)} for {PROBED} rows)"
+        for index, single in enumerate(alone):
+            for name, rows in together.items():
+                if name in single and not same(rows[index : index + 1], single[name]):
+                    row = {name: rows[index : index + 1] for name, rows in example.items()}
+                    if not same(self._ask(row)[name], single[name]):
+                        return f"the source answers the same question differently{self._drawing()} (output '{name}')"
+                    return f"rows together are answered otherwise than alone (output '{name}')"
+        if failure := company.disagreement(graph, company.unlike(example, rules)):
+            return failure
+        if candidate == OPENED and all(_constant(rows) for rows in together.values()):
+            return self._inner_values_agree(example)
+        return None
+
+    def _inner_values_agree(self, example: Arrays) -> str | None:
+        """The same for inner values, of a graph whose answers do not depend on what it is asked."""
+        import onnx
+
+        names = graph_edit.taps(self.model, TAPS)
+        paths = []
+        for name, path in (("alone", self.raw), ("together", self.room / "probe.onnx")):
+            model = onnx.load(str(path), load_external_data=False)
+            graph_edit.tap(model, names)
+            paths.append(self.room / f"tapped_{name}.onnx")
+            external_data.save(model, paths[-1], path.parent)
+        together = session(paths[1])({name: rows[:PROBED] for name, rows in example.items()})
+        source = session(paths[0])
+        for index in range(PROBED):
+            single = source({name: rows[index : index + 1] for name, rows in example.items()})
+            for name in names:
+                if single[name].shape[:1] == (1,) and not same(together[name][index : index + 1], single[name]):
+                    return f"rows together are computed otherwise than alone (inner value '{name}')"
+        self.notes.append(
+            f"every request gets the same answer, which proves little, so {len(names)} inner values were compared, too"
+        )
+        return None
+
+    def result(self, candidate: str, notes: list[str]) -> Plan:
+        """The plan for a candidate that holds."""
+        batched = candidate != NONE
+        rules = self.examples.rules(candidate)
+        example = self.examples.rows(rules, batched=batched)
+        requests = [
+            {name: rows[index : index + 1] if batched else np.asarray(rows[index]) for name, rows in example.items()}
+            for index in range(min(PROBED, len(next(iter(example.values())))))
+        ]
+        answers = [self._ask(request) for request in requests]
+        again = self._ask(requests[0])
+        widened = tuple(
+            name for name, value in [*requests[0].items(), *answers[0].items()] if value.ndim == (1 if batched else 0)
+        )
+        notes += _said_of(self.model, answers)
+        for name, array in answers[0].items():
+            if array.dtype.kind != "f" and not same(again[name], array):
+                raise ExportError(
+                    f"output '{name}' differs each time that the same is asked{self._drawing()}, and only floating "
+                    "point can be held to a tolerance: export the graph up to the drawing"
+                )
+        tolerance, drawn = _tolerance(answers, again)
+        if drawn:
+            varies = f"the source answers the same question differently{self._drawing()}"
+            notes.append(f"{varies}: parity allows for what it varies by")
+        elif named := self._drawing():
+            notes.append(f"the graph draws random numbers{named}: expect answers to vary")
+        if widened:
+            kind = "beside the batch" if batched else "at all"
+            named = ", ".join(f"'{name}'" for name in widened)
+            notes.append(f"{named}: no axis {kind}, so one of size 1 was added, as Triton needs")
+        shaped = {name: InputRule(rule.data_type, rule.shape or (1,), rule.values) for name, rule in rules.items()}
+        stacked = {name: rows.reshape(len(rows), 1) if name in widened else rows for name, rows in example.items()}
+        axes = self.examples.axes(candidate)
+        return Plan(candidate, widened, shaped, stacked, axes, tolerance, tuple(notes), self.latency_ms)
+
+    def write(self, candidate: str, widened: tuple[str, ...], path: Path) -> Path:
+        """The graph as it is served, without the outputs' shapes being held to a run."""
+        edited = type(self.model)()
+        edited.CopyFrom(self.model)
+        edit(edited, candidate, widened)
+        external_data.save(edited, path, self.raw.parent)
+        return path
+
+    def _drawing(self) -> str:
+        """The graph's operators that draw random numbers, in brackets."""
+        operators = sorted({node.op_type for node in graph_edit.nodes(self.model.graph)} & RANDOM)
+        return f" ({', '.join(operators)})" if operators else ""
+
+    def _ask(self, request: Arrays) -> dict[str, Array]:
+        began = time.perf_counter()
+        try:
+            answer = self.brought.predict(request)
+        except ExportError:
+            raise
+        except Exception as error:  # torch's, scikit-learn's and ONNX Runtime's kinds
+            kind = "the example" if self.brought.example is not None else "made-up input"
+            raise ExportError(
+                f"the source does not answer {kind} ({reason(error)}): give it real requests with --example FILE.npz, "
+                "or other sizes with --dim"
+            ) from error
+        self.latency_ms = min(self.latency_ms, 1000 * (time.perf_counter() - began))
+        arrays = {name: np.asarray(array) for name, array in answer.items()}
+        for name, array in arrays.items():
+            if array.dtype.kind == "c":
+                raise ContractError(
+                    f"output '{name}' is {array.dtype}, which Triton has no type for: give its real and imaginary part"
+                )
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ExportError(
+                    f"output '{name}' holds NaN or infinity for made-up input: give real requests with "
+                    "--example FILE.npz"
+                )
+        return arrays
+
+
+def _candidate(model: Any, dims: Mapping[str, int]) -> tuple[str, str]:
+    """Whether the first axes may be a batch, and if not, why."""
+    firsts = {}
+    for value in graph_edit.inputs(model):
+        sizes = graph_edit.shape(value) or ()
+        if not sizes:
+            return NONE, f"'{value.name}' is a scalar, which has no axis for a batch"
+        first = sizes[0]
+        if not isinstance(first, int) and (str(first) in dims or f"{value.name}:0" in dims):
+            return NONE, f"--dim fixes the first axis of '{value.name}'"
+        firsts[value.name] = first
+    if all(not isinstance(first, int) for first in firsts.values()):
+        return OWN, ""
+    if all(first == 1 for first in firsts.values()):
+        return OPENED, ""
+    named = ", ".join(f"'{name}' {first or 'open'}" for name, first in firsts.items())
+    return NONE, f"the first axes of the inputs are no open batch ({named})"
+
+
+def _said_of(model: Any, answers: list[dict[str, Array]]) -> list[str]:
+    notes = []
+    doubles = [
+        value.name
+        for value in (*graph_edit.inputs(model), *model.graph.output)
+        if value.type.tensor_type.elem_type == 11
+    ]
+    if doubles:
+        named = ", ".join(f"'{name}'" for name in doubles)
+        notes.append(
+            f"{named}: float64, which TensorRT has no tensors for: no engine can be built, ONNX Runtime serves it"
+        )
+    if len(answers) > 1 and all(same(answers[0][name], other[name]) for other in answers[1:] for name in answers[0]):
+        notes.append("every example request gets the same answer: parity says little about this model")
+    return notes
+
+
+def _tolerance(answers: list[dict[str, Array]], again: dict[str, Array]) -> tuple[Tolerance, bool]:
+    """What stations may differ by, of two significant digits, and whether the source itself varies."""
+    numbers = [
+        np.abs(array.astype(np.float64)) for each in answers for array in each.values() if array.dtype.kind == "f"
+    ]
+    scale = max((float(array.max(initial=0.0)) for array in numbers), default=0.0)
+    half = any(array.dtype == np.float16 for each in answers for array in each.values())
+    relative = RELATIVE_TOLERANCE * (10 if half else 1)
+    limit = (scale or 1.0) * relative
+    spread = 0.0
+    for name, array in answers[0].items():
+        if array.dtype.kind == "f" and array.shape == again[name].shape and array.size:
+            spread = max(spread, float(np.abs(array.astype(np.float64) - again[name].astype(np.float64)).max()))
+    if spread > limit:
+        return Tolerance(float(f"{10 * spread:.1e}"), -1.0), True
+    return Tolerance(float(f"{limit:.1e}"), 0.999 if half else 0.9999, relative), False
+
+
+def _constant(rows: Array) -> bool:
+    return all(same(rows[index : index + 1], rows[:1]) for index in range(1, len(rows)))

@@ -1,0 +1,1 @@
+"""config.pbtxt: parsed with positions, rewritten, and compared with the graph."""

@@ -1,0 +1,84 @@
+"""A model's config.pbtxt and its named configurations, parsed by the protocol that Triton itself uses."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from export.config.positions import Places
+from export.errors import ConfigError
+
+TENSORRT = {"execution_context_allocation_strategy", "enable_multi_device", "multi_device_gpus"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """One parsed file. `message` is an `inference.ModelConfig`; `places` tells where each field stands."""
+
+    path: Path
+    text: str
+    message: Any
+
+    @cached_property
+    def places(self) -> Places:
+        return Places(self.text)
+
+    @property
+    def label(self) -> str:
+        """The file as messages name it."""
+        return label(self.path)
+
+
+def label(path: Path) -> str:
+    """A configuration file as messages name it: `mobilenet_v2/config.pbtxt`, `mobilenet_v2/configs/cpu.pbtxt`."""
+    depth = 3 if path.parent.name == "configs" else 2
+    return "/".join(path.parts[-depth:])
+
+
+def parse(text: str) -> Any:
+    """The text as an `inference.ModelConfig`.
+
+    Raises ConfigError, with line and column, for what Triton would not parse.
+    """
+    from google.protobuf import text_format  # type: ignore[import-untyped]
+    from tritonclient.grpc import model_config_pb2
+
+    try:
+        return text_format.Parse(text, model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        line, column = error.GetLine(), error.GetColumn()
+        # The text is "LINE:COLUMN : 'the line': reason", with the quoted line left out for some.
+        reason = re.sub(r"^(\d+:\d+ : )?('.*': )?", "", str(error).strip(), flags=re.DOTALL)
+        where = f"line {line}, column {column}: " if line is not None else ""
+        raise ConfigError(f"{where}{_in_words(reason)}", line, column) from None
+
+
+def load(path: Path) -> Config:
+    """Read one file. Raises ConfigError when it is missing, is not UTF-8, or does not parse."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing: every model folder needs one") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 ({error.reason} at byte {error.start})") from None
+    try:
+        return Config(path, text, parse(text))
+    except ConfigError as error:
+        raise ConfigError(f"{label(path)}: {error}", error.line, error.column) from None
+
+
+def config_paths(model_folder: Path) -> list[Path]:
+    """config.pbtxt and every configs/*.pbtxt of a model folder, in that order."""
+    return [model_folder / "config.pbtxt", *sorted((model_folder / "configs").glob("*.pbtxt"))]
+
+
+def _in_words(reason: str) -> str:
+    """Protobuf's reason, its commonest ones in plainer words."""
+    if match := re.match(r'Message type "inference\.([\w.]+)" has no field named "([^"]+)"', reason):
+        return f"unknown field '{match[2]}' (Triton's {match[1]} has no such field)"
+    if match := re.match(r'Enum type "inference\.([\w.]+)" has no value named (\w+)', reason):
+        return f"unknown value {match[2]} (Triton's {match[1]} has no such value)"
+    return reason.rstrip(".")

@@ -1,0 +1,1 @@
+"""TensorRT: profiles, engines, their records, and the GPU they are built on."""

@@ -1,0 +1,262 @@
+"""The engine station of an export: published ONNX -> plan -> parity and accuracy -> record -> model repository."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from export.config import config as configs
+from export.engine import (
+    build as engine,
+)
+from export.engine import (
+    cache as engine_cache,
+)
+from export.engine import (
+    config as engine_config,
+)
+from export.engine import (
+    gpu,
+    runtime,
+)
+from export.engine import (
+    record as engine_record,
+)
+from export.engine.cuda import Device
+from export.engine.gpu import Gpu
+from export.engine.options import EngineOptions
+from export.engine.profiles import Profile, profiles
+from export.engine.record import EngineRecord
+from export.errors import AccuracyError, EngineError, EngineUnavailableError, ExportError
+from export.graph import onnx_file
+from export.precision import int8_form
+from export.recipe.measure import Measurement, Parity, Reference, parity
+from export.recipe.recipe import Arrays, Predict, Progress, Recipe, answers, no_progress
+from export.repository import manifest
+from export.repository.publish import Change, hold, publish, scratch
+
+ONNX, REFERENCE, PLAN = "1/model.onnx", "1/reference.npz", "model.plan"
+MOST_RELATIVE, LEAST_COSINE = 0.02, 0.999
+"""How far an engine may be from ONNX Runtime on the same file: wide enough for TF32 and FP16 sums in another order,
+far too narrow for a wrong kernel."""
+
+
+@dataclass(frozen=True)
+class EngineResult:
+    """What happened to a model's engine. `skipped` means that it was there already; `notes` are for a person."""
+
+    record: EngineRecord
+    skipped: bool
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+def export_engine(
+    recipe: Recipe,
+    model_repository: Path,
+    trt: Any,
+    options: EngineOptions,
+    *,
+    force: bool = False,
+    on_progress: Progress = no_progress,
+) -> EngineResult:
+    """Build the engine of an exported model for this GPU with the module `tensorrt`, judge it and publish it.
+
+    Publishes `1/model.plan`, its record and layers, and `configs/<hardware>.pbtxt` unless a person wrote that. Raises
+    EngineError or AccuracyError, and then the repository is as it was: the ONNX model is served on.
+    """
+    began = time.monotonic()
+    folder = model_repository / recipe.name
+    card = gpu.find()
+    if card is None:
+        raise EngineUnavailableError("no NVIDIA GPU was found (nvidia-smi): TensorRT builds on the GPU it builds for")
+    config = configs.load(folder / "config.pbtxt")
+    with hold(model_repository, on_progress=on_progress), scratch(folder) as room:
+        onnx = folder / ONNX
+        if not onnx.is_file():
+            raise EngineError(f"{recipe.name}/{ONNX} is missing: run `fathom export {recipe.name}`")
+        if (obstacle := int8_form.tensorrt_obstacle(onnx)) is not None:
+            raise EngineError(
+                f"{recipe.name}/{ONNX} is INT8 as CPUs multiply it ({obstacle}), and TensorRT takes INT8 with zero "
+                f"point 0 only: run `fathom export {recipe.name} --precision int8 --engine`"
+            )
+        wanted = profiles(config.message, recipe.axis_ranges, tuned_batch=options.tuned_batch)
+        draft = EngineRecord(
+            plan=PLAN,
+            onnx_sha256=manifest.file_sha256(onnx),
+            tensorrt=str(trt.__version__),
+            gpu=card,
+            options=options.to_json(),
+            profiles=[_listed(profile) for profile in wanted],
+            files={},
+            parity=Parity(0.0, 0.0, 1.0),
+            accuracy={},
+            batch1_ms=0.0,
+            build_seconds=0.0,
+            created=manifest.now(),
+        )
+        others = engine_record.records(folder)
+        for record in others:
+            if not force and record.key == draft.key and not record.changed_files(folder):
+                return EngineResult(record, True, time.monotonic() - began)
+        plan = room / plan_name(card, others, draft.onnx_sha256)
+        cache = engine_cache.path_for(model_repository, card, draft.tensorrt)
+        built = engine.build(trt, onnx, plan, wanted, options, timing_cache=cache, on_progress=on_progress)
+        layers = plan.with_name(plan.name + engine_record.LAYERS_SUFFIX)
+        judged, distance, batch1_ms = _judge(
+            recipe, folder, trt, plan, layers, wanted, options, config.message.max_batch_size, on_progress
+        )
+        files = {f"1/{plan.name}": plan, f"1/{layers.name}": layers}
+        by_capability = {record.gpu.compute_capability: record.plan for record in others if _shares(record, draft)}
+        text = engine_config.tensorrt_config(
+            config,
+            wanted,
+            comment=_comment(draft),
+            plan=plan.name,
+            busy_wait_events=batch1_ms < engine_config.BUSY_WAIT_BELOW_MS,
+            cc_model_filenames={**by_capability, card.compute_capability: plan.name},
+        )
+        notes = _add_config(folder, card, text, others, room, files)
+        record = replace(
+            draft,
+            plan=plan.name,
+            files=manifest.file_records(files),
+            parity=distance,
+            accuracy=judged.accuracy,
+            batch1_ms=round(batch1_ms, 3),
+            build_seconds=built.seconds,
+            warnings=built.warnings,
+        )
+        path = room / f"{plan.name}{engine_record.SUFFIX}"
+        record.write(path)
+        publish([Change(folder, {**files, f"1/{path.name}": path})])
+    return EngineResult(record, False, time.monotonic() - began, notes)
+
+
+def plan_name(card: Gpu, others: Sequence[EngineRecord], onnx_sha256: str) -> str:
+    """`model.plan`, or `model.sm90.plan` where a GPU of another compute capability has that, of the same ONNX file."""
+    for record in others:
+        if record.gpu.compute_capability == card.compute_capability:
+            return record.plan
+    taken = any(record.plan == PLAN and record.onnx_sha256 == onnx_sha256 for record in others)
+    return f"model.sm{card.compute_capability.replace('.', '')}.plan" if taken else PLAN
+
+
+def gate(recipe: Recipe, onnx: Measurement, built: Measurement, distance: Parity) -> None:
+    """Raise AccuracyError, with the figures, where an engine's answers are not those of ONNX Runtime."""
+    for name, value in onnx.accuracy.items():
+        figure = recipe.figure(name)
+        loss = figure.loss(value, built.accuracy[name])
+        if not loss <= figure.tolerance:
+            raise AccuracyError(
+                f"{recipe.name}: {name} is {built.accuracy[name]:.6g} in the engine against {value:.6g} in ONNX "
+                f"Runtime, a loss of {loss:.3g} where {figure.tolerance:.3g} is tolerated; no engine was published"
+            )
+    if not (distance.max_relative <= MOST_RELATIVE and distance.min_cosine >= LEAST_COSINE):
+        raise AccuracyError(
+            f"{recipe.name}: the engine's outputs differ from ONNX Runtime's by up to {distance.max_relative:.3g} of "
+            f"the largest value (tolerated: {MOST_RELATIVE:g}) with a smallest cosine of {distance.min_cosine:.6f} "
+            f"(required: {LEAST_COSINE:g}); no engine was published: try --no-tf32, and report the layer if it persists"
+        )
+
+
+def _judge(
+    recipe: Recipe,
+    folder: Path,
+    trt: Any,
+    plan: Path,
+    layers: Path,
+    wanted: Sequence[Profile],
+    options: EngineOptions,
+    max_batch_size: int,
+    on_progress: Progress,
+) -> tuple[Measurement, Parity, float]:
+    """Write the layers, hold the engine on every profile to ONNX Runtime, and time it at batch 1 on the first."""
+    reference = Reference.read(folder / REFERENCE)
+    batch = min(8, max(1, max_batch_size))
+    session = onnx_file.session(folder / ONNX)
+    evaluation = reference.evaluation
+    outputs = answers(session, evaluation, batch=batch, on_progress=on_progress, step="measure onnx")
+    at_onnx = Measurement(recipe.score(outputs, evaluation, reference.outputs))
+    with contextlib.closing(Device()) as device:  # before TensorRT's runtime, whose context it makes current
+        loaded = runtime.open_plan(trt, plan, version_compatible=options.version_compatible)
+        layers.write_text(runtime.layers_json(trt, loaded), encoding="utf-8")
+        stations = [runtime.EngineStation(trt, loaded, device, index) for index in range(len(wanted))]
+        accuracy: dict[str, float] = {}
+        worst = Parity(0.0, 0.0, 1.0)
+        for index in reversed(range(len(wanted))):
+            predict, step = _preferring(index, stations, wanted), f"measure engine, profile {index}"
+            given = answers(predict, evaluation, batch=batch, on_progress=on_progress, step=step)
+            accuracy = recipe.score(given, evaluation, reference.outputs)
+            try:
+                distance = parity(given, outputs)
+            except ExportError as error:
+                raise EngineError(f"{recipe.name}: the engine's {error}; no engine was published") from None
+            gate(recipe, at_onnx, Measurement(accuracy), distance)
+            worst = _worse(worst, distance)
+        one = next(evaluation.batches(1))
+        batch1_ms = runtime.latency_ms(_preferring(0, stations, wanted), one)
+    return Measurement(accuracy), worst, batch1_ms
+
+
+def _preferring(index: int, stations: Sequence[Predict], wanted: Sequence[Profile]) -> Predict:
+    """The engine with one profile where that takes the shapes, else with the first that does."""
+
+    def predict(arrays: Arrays) -> Arrays:
+        shapes = {name: values.shape for name, values in arrays.items()}
+        for each in (index, *range(len(wanted))):
+            if wanted[each].takes(shapes):
+                answered: Arrays = stations[each](arrays)
+                return answered
+        raise EngineError(f"the evaluation's shapes {shapes} lie outside every profile: widen the recipe's axis_ranges")
+
+    return predict
+
+
+def _worse(one: Parity, other: Parity) -> Parity:
+    return Parity(
+        max(one.max_abs, other.max_abs),
+        max(one.max_relative, other.max_relative),
+        min(one.min_cosine, other.min_cosine),
+    )
+
+
+def _add_config(
+    folder: Path, card: Gpu, text: str, others: Sequence[EngineRecord], room: Path, files: dict[str, Path]
+) -> tuple[str, ...]:
+    """Add configs/<hardware>.pbtxt to the files, unless a person has written or changed it."""
+    name = f"configs/{card.slug}.pbtxt"
+    present = folder / name
+    if present.is_file():
+        found = manifest.file_sha256(present)
+        generated = {record.files[name].sha256 for record in others if name in record.files}
+        if found not in generated and present.read_text(encoding="utf-8") != text:
+            return (f"{folder.name}/{name} was written or changed by hand and is kept: hold it to the engine yourself",)
+    made = room / Path(name).name
+    made.write_text(text, encoding="utf-8")
+    files[name] = made
+    return ()
+
+
+def _shares(record: EngineRecord, draft: EngineRecord) -> bool:
+    """Whether another GPU's engine is of the same ONNX file, and so serves beside this one."""
+    other = record.gpu.compute_capability != draft.gpu.compute_capability
+    return other and record.onnx_sha256 == draft.onnx_sha256
+
+
+def _comment(draft: EngineRecord) -> tuple[str, ...]:
+    return (
+        f"Made by `fathom export --engine` from config.pbtxt, for {draft.gpu.name} (compute capability",
+        f"{draft.gpu.compute_capability}) and TensorRT {draft.tensorrt}. Served with --model-config-name="
+        f"{draft.gpu.slug}.",
+        "It is made again with the engine as long as nobody changes it; a changed one is kept.",
+    )
+
+
+def _listed(profile: Profile) -> dict[str, Any]:
+    """The profile as JSON reads it back: lists where there were tuples."""
+    return {name: {kind: list(shape) for kind, shape in shapes.items()} for name, shapes in profile.to_json().items()}

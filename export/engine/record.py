@@ -1,0 +1,116 @@
+"""The record beside a plan, `1/model.plan.json`: what the engine was built from, by what, for what, and how it answers.
+
+Without it a plan is bytes that some GPU may run. `fathom check` reads it, and an export finds by it that nothing
+changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from export.engine.gpu import Gpu
+from export.errors import EngineError
+from export.recipe.measure import Parity
+from export.repository.manifest import FileRecord, file_record
+
+FORMAT = 1
+SUFFIX = ".json"
+LAYERS_SUFFIX = ".layers.json"
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """One engine. `key` is all that determines the build; `files` are the hashes of what was published, by path in
+    the model folder; `parity` is against ONNX Runtime on the same ONNX file; `accuracy` the recipe's figures."""
+
+    plan: str
+    onnx_sha256: str
+    tensorrt: str
+    gpu: Gpu
+    options: Mapping[str, Any]
+    profiles: list[dict[str, Any]]
+    files: Mapping[str, FileRecord]
+    parity: Parity
+    accuracy: Mapping[str, float]
+    batch1_ms: float
+    build_seconds: float
+    created: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What the plan follows from, as text to compare."""
+        made = [self.onnx_sha256, self.tensorrt, self.gpu.name, self.gpu.compute_capability]
+        return json.dumps([*made, dict(self.options), self.profiles], sort_keys=True)
+
+    @property
+    def version_compatible(self) -> bool:
+        """Whether newer TensorRT versions may run the plan."""
+        return bool(self.options.get("version_compatible"))
+
+    def to_json(self) -> dict[str, Any]:
+        """The file's content, and the engine of `--json`."""
+        return {"format": FORMAT, **asdict(self), "files": {name: vars(file) for name, file in self.files.items()}}
+
+    def write(self, path: Path) -> None:
+        """Write the file."""
+        path.write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def changed_files(self, folder: Path) -> list[str]:
+        """One sentence per recorded file of the version folder that is missing or is not what was published."""
+        sentences = []
+        for name, record in self.files.items():
+            if not name.startswith("1/"):
+                continue
+            path = folder / name
+            if not path.is_file():
+                sentences.append(f"{name} is missing")
+            elif path.stat().st_size != record.bytes or file_record(path).sha256 != record.sha256:
+                sentences.append(f"{name} is not what was published: its SHA-256 was {record.sha256[:12]}...")
+        return sentences
+
+
+def read(path: Path) -> EngineRecord | None:
+    """The record of a plan (`path` is the plan's), or None where there is none.
+
+    Raises EngineError when it cannot be understood.
+    """
+    file = path.with_name(path.name + SUFFIX)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{file} cannot be read ({error}): build the engine again with --force") from None
+    try:
+        if content.pop("format") != FORMAT:
+            raise EngineError(f"{file} has another format than {FORMAT}: build the engine again with --force")
+        content["gpu"] = Gpu(**content["gpu"])
+        content["parity"] = Parity(**content["parity"])
+        content["files"] = {name: FileRecord(**each) for name, each in content["files"].items()}
+        content["warnings"] = tuple(content["warnings"])
+        return EngineRecord(**content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise EngineError(f"{file} is not an engine's record ({error!r}): build it again with --force") from None
+
+
+def plans(folder: Path) -> list[Path]:
+    """Every plan in a model's version folder 1."""
+    return sorted((folder / "1").glob("*.plan"))
+
+
+def records(folder: Path) -> list[EngineRecord]:
+    """The records of a model folder that can be read."""
+    found = []
+    for path in plans(folder):
+        try:
+            record = read(path)
+        except EngineError:
+            continue
+        if record is not None:
+            found.append(record)
+    return found

@@ -1,0 +1,1 @@
+"""ONNX files: read, written, edited, and what they take and give."""

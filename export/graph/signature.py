@@ -1,0 +1,99 @@
+"""A model's inputs and outputs: names, Triton data types and full shapes, read from the ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from export.errors import ContractError
+
+TRITON_TYPES = {
+    "FLOAT": "TYPE_FP32",
+    "DOUBLE": "TYPE_FP64",
+    "FLOAT16": "TYPE_FP16",
+    "BFLOAT16": "TYPE_BF16",
+    "UINT8": "TYPE_UINT8",
+    "UINT16": "TYPE_UINT16",
+    "UINT32": "TYPE_UINT32",
+    "UINT64": "TYPE_UINT64",
+    "INT8": "TYPE_INT8",
+    "INT16": "TYPE_INT16",
+    "INT32": "TYPE_INT32",
+    "INT64": "TYPE_INT64",
+    "BOOL": "TYPE_BOOL",
+    "STRING": "TYPE_STRING",
+}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor: `dims` is the whole shape, batch axis included, -1 where the graph leaves it open."""
+
+    name: str
+    data_type: str
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a graph takes and gives."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary for the manifest."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Signature:
+        """The inverse of `to_json`."""
+
+        def specs(rows: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+            return tuple(TensorSpec(row["name"], row["data_type"], tuple(row["dims"])) for row in rows)
+
+        return Signature(specs(record["inputs"]), specs(record["outputs"]))
+
+
+def from_onnx(path: Path) -> tuple[Signature, dict[str, int]]:
+    """The graph's signature, and its versions: {"opset", "ir_version"} with one more key per further operator domain.
+
+    Raises ContractError for a tensor that Triton has no type for.
+    """
+    from export.graph import onnx_stream
+
+    try:
+        model = onnx_stream.read_without_weights(path)
+    except (OSError, ValueError) as error:
+        raise ContractError(f"{path} is not an ONNX file ({type(error).__name__}): export it again") from error
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    signature = Signature(tuple(map(_spec, inputs)), tuple(map(_spec, model.graph.output)))
+    return signature, versions(model)
+
+
+def versions(model: Any) -> dict[str, int]:
+    """The versions of a model: see `from_onnx`."""
+    found = {"ir_version": int(model.ir_version)}
+    for opset in model.opset_import:
+        found[f"opset.{opset.domain}" if opset.domain else "opset"] = int(opset.version)
+    return found
+
+
+def _spec(value: Any) -> TensorSpec:
+    from onnx import TensorProto
+
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        raise ContractError(
+            f"'{value.name}' is a {str(kind).removesuffix('_type')}, which Triton cannot serve: convert without "
+            "ZipMap, or let the graph return tensors"
+        )
+    tensor = value.type.tensor_type
+    name = TensorProto.DataType.Name(tensor.elem_type)
+    if name not in TRITON_TYPES:
+        raise ContractError(f"'{value.name}' has ONNX type {name}, which Triton has no type for: cast it in the graph")
+    dims = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
+    return TensorSpec(value.name, TRITON_TYPES[name], dims)

@@ -1,0 +1,1 @@
+"""`fathom check`: rules about configurations, artefacts and engines."""

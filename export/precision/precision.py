@@ -1,0 +1,51 @@
+"""Which precision a model is exported at, and what of its graph stays in FP32 when it is reduced."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from export.errors import RecipeError
+from export.recipe.recipe import Recipe, Reduced
+
+FP32, FP16, INT8 = "fp32", "fp16", "int8"
+PRECISIONS = (FP32, FP16, INT8)
+CPU, TENSORRT = "cpu", "tensorrt"
+RUNTIMES = (CPU, TENSORRT)
+"""What an INT8 graph is made for: x86 multiplies UINT8 activations with a zero point by INT8 weights natively, TensorRT
+takes INT8 without zero points only."""
+
+
+def rule(recipe: Recipe, precision: str) -> Reduced | None:
+    """What the recipe allows that precision to cost; None for fp32. Raises RecipeError when it does not offer it."""
+    if precision == FP32:
+        return None
+    if precision not in recipe.reduced:
+        offered = ", ".join((FP32, *recipe.reduced))
+        raise RecipeError(
+            f"{recipe.name} cannot be exported at {precision}: {recipe.why_not_reduced} (it is exported at {offered})"
+        )
+    return recipe.reduced[precision]
+
+
+def kept_float(model: Any, keep: Iterable[str], excluded: Sequence[str]) -> frozenset[str]:
+    """The names of the graph's nodes that stay in FP32.
+
+    `keep` are the recipe's, which another graph may lack; `excluded` are a person's: names of nodes or operator
+    types, and RecipeError is raised for one that the graph does not have.
+    """
+    names = {node.name for node in model.graph.node}
+    kept = names & set(keep)
+    for word in excluded:
+        chosen = {node.name for node in model.graph.node if word in (node.name, node.op_type)}
+        if not chosen:
+            known = sorted(names | {node.op_type for node in model.graph.node})
+            raise RecipeError(f"--exclude {word}: the graph has no such node or operator type{_nearest(word, known)}")
+        kept |= chosen
+    return frozenset(kept)
+
+
+def _nearest(word: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=3)
+    return f"; near it are {', '.join(near)}" if near else ""

@@ -1,0 +1,205 @@
+"""The one function that judges a station: accuracy by the recipe's figures, parity by distance to the source's answers.
+
+The same `measure` is used for the trained source, the ONNX file, an engine, the served model and the pipeline in
+front of it, so that two figures differ only because the stations do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from export.errors import AccuracyError, ExportError, RecipeError
+from export.recipe.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, Reduced, answers, no_progress
+
+ROUNDING = 1e-9
+"""Of figures, so that 19 of 20 rows are 5 % less than all."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The distance of a station's raw outputs from the source's, the worst over all rows and outputs.
+
+    `max_relative` is the largest difference divided by the largest absolute value of that output. `min_cosine` is the
+    smallest cosine of a row's output with the source's (for outputs of one number a row: of the whole column).
+    """
+
+    max_abs: float
+    max_relative: float
+    min_cosine: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a station earned: the recipe's figures, and parity where there is a source to compare with."""
+
+    accuracy: Mapping[str, float]
+    parity: Parity | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary, for the manifest and `--json`."""
+        return {"accuracy": dict(self.accuracy), "parity": asdict(self.parity) if self.parity else None}
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Measurement:
+        """The inverse of `to_json`."""
+        parity = record.get("parity")
+        return Measurement(dict(record["accuracy"]), Parity(**parity) if parity else None)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The source's answers to an evaluation, kept beside the artefact as reference.npz.
+
+    It holds the inputs and the truth too, so that any station can be judged on a machine that has neither the source
+    nor the library that loads it.
+    """
+
+    evaluation: Evaluation
+    outputs: Arrays
+
+    def write(self, path: Path) -> None:
+        """Write the reference as one compressed npz file without pickles."""
+        arrays = {f"input/{name}": values for name, values in self.evaluation.inputs.items()}
+        arrays |= {f"truth/{name}": values for name, values in self.evaluation.truth.items()}
+        arrays |= {f"output/{name}": values for name, values in self.outputs.items()}
+        arrays = {key: values.astype(np.str_) if values.dtype == object else values for key, values in arrays.items()}
+        arrays["mask"] = np.array(self.evaluation.mask or "")
+        arrays["batched"] = np.array(self.evaluation.batched)
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    @staticmethod
+    def read(path: Path) -> Reference:
+        """Read a reference. Raises RecipeError when the file is missing or is not one."""
+        try:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                parts: dict[str, dict[str, Array]] = {"input": {}, "truth": {}, "output": {}}
+                for key in file.files:
+                    if "/" in key:
+                        part, name = key.split("/", 1)
+                        parts[part][name] = file[key]
+                mask = str(file["mask"]) or None
+                batched = bool(file["batched"]) if "batched" in file.files else True
+        except FileNotFoundError:
+            raise RecipeError(f"{path} is missing: run `fathom export {path.parent.parent.name}`") from None
+        except (ValueError, KeyError, OSError, BadZipFile) as error:
+            raise RecipeError(
+                f"{path} cannot be read ({error}): run `fathom export {path.parent.parent.name} --force`"
+            ) from error
+        return Reference(Evaluation(parts["input"], parts["truth"], mask, batched), parts["output"])
+
+
+def parity(outputs: Arrays, source: Arrays) -> Parity:
+    """How far `outputs` are from the source's, over every output that the source has.
+
+    A text that differs counts as 1, one that is the same as 0.
+    Raises ExportError when an output is missing or shaped differently, or when either side holds NaN or infinity.
+    """
+    worst_abs, worst_relative, worst_cosine = 0.0, 0.0, 1.0
+    for name, wanted in source.items():
+        if name not in outputs:
+            raise ExportError(f"output '{name}' is missing: the station gives {sorted(outputs)}")
+        given = np.asarray(outputs[name])
+        if given.shape != wanted.shape:
+            raise ExportError(f"output '{name}' has shape {given.shape}, the source's has {wanted.shape}")
+        given, expected = _numbers(given, np.asarray(wanted))
+        if given.size == 0:
+            continue
+        if not (np.isfinite(given).all() and np.isfinite(expected).all()):
+            raise ExportError(f"output '{name}' holds NaN or infinity")
+        difference = float(np.abs(given - expected).max())
+        worst_abs = max(worst_abs, difference)
+        worst_relative = max(worst_relative, difference / (float(np.abs(expected).max()) or 1.0))
+        worst_cosine = min(worst_cosine, float(_cosines(given, expected).min()))
+    return Parity(worst_abs, worst_relative, worst_cosine)
+
+
+def measure(
+    recipe: Recipe,
+    predict: Predict,
+    reference: Reference,
+    *,
+    batch: int = 8,
+    through_pipeline: bool = False,
+    on_progress: Progress = no_progress,
+    station: str = "station",
+) -> Measurement:
+    """Judge one station against the reference.
+
+    With `through_pipeline`, `predict` is the recipe's pipeline and gets its raw requests instead of the model's
+    tensors. `batch` must not exceed the served model's max_batch_size.
+    """
+    evaluation = reference.evaluation
+    if through_pipeline:
+        if recipe.pipeline is None:
+            raise RecipeError(f"recipe '{recipe.name}' has no pipeline")
+        evaluation = Evaluation(recipe.pipeline.requests(), evaluation.truth)
+    outputs = answers(predict, evaluation, batch=batch, on_progress=on_progress, step=f"measure {station}")
+    figures = recipe.score(outputs, reference.evaluation, reference.outputs)
+    return Measurement(figures, parity(outputs, reference.outputs))
+
+
+def gate(
+    recipe: Recipe, station: str, source: Measurement, measured: Measurement, reduced: Reduced | None = None
+) -> None:
+    """Raise AccuracyError, with the figures, if a station fell below the recipe's tolerance of the source.
+
+    `reduced` holds a station of a reduced precision to that precision's tolerances.
+    """
+    for name, value in source.accuracy.items():
+        figure = recipe.figure(name)
+        tolerated = reduced.losses.get(name, figure.tolerance) if reduced else figure.tolerance
+        loss = figure.loss(value, measured.accuracy[name])
+        if not loss <= tolerated + ROUNDING:
+            raise AccuracyError(
+                f"{recipe.name}: {name} is {measured.accuracy[name]:.6g} at the {station} station against {value:.6g} "
+                f"at the source, a loss of {loss:.3g} where {tolerated:.3g} is tolerated; nothing was published"
+            )
+    distance, tolerance = measured.parity, (reduced or recipe).tolerance
+    if distance is None:
+        return
+    if not distance.max_abs <= tolerance.max_abs:
+        raise AccuracyError(
+            f"{recipe.name}: the {station} station's outputs differ by up to {distance.max_abs:.3g} from the source's, "
+            f"where {tolerance.max_abs:.3g} is tolerated; nothing was published"
+        )
+    if not distance.max_relative <= tolerance.max_relative:
+        raise AccuracyError(
+            f"{recipe.name}: an output of the {station} station differs by up to {distance.max_relative:.3g} of its "
+            f"largest number from the source's, where {tolerance.max_relative:.3g} is tolerated; nothing was published"
+        )
+    if not distance.min_cosine >= tolerance.min_cosine:
+        raise AccuracyError(
+            f"{recipe.name}: the smallest cosine of the {station} station's outputs with the source's is "
+            f"{distance.min_cosine:.6f}, where {tolerance.min_cosine:.6f} is required; nothing was published"
+        )
+
+
+def _numbers(given: Array, wanted: Array) -> tuple[Array, Array]:
+    """Both as FP64; of texts, whether each is the same (1) or not (0), against ones."""
+    if wanted.dtype.kind not in "OUS":
+        return given.astype(np.float64), wanted.astype(np.float64)
+    same = np.array([text(one) == text(other) for one, other in zip(given.ravel(), wanted.ravel(), strict=True)], bool)
+    return same.astype(np.float64).reshape(wanted.shape), np.ones(wanted.shape)
+
+
+def text(value: Any) -> str:
+    """A text as a server (bytes) or ONNX Runtime (str) gives it; bytes that are none stay what they are."""
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def _cosines(given: Array, expected: Array) -> Array:
+    """Cosine per row, or of the whole column where a row has one number. Two zero vectors count as equal."""
+    given, expected = given.reshape(len(given), -1), expected.reshape(len(expected), -1)
+    if given.shape[1] == 1:
+        given, expected = given.T, expected.T
+    norms = np.linalg.norm(given, axis=1) * np.linalg.norm(expected, axis=1)
+    both_zero = ~given.any(axis=1) & ~expected.any(axis=1)
+    cosines = (given * expected).sum(axis=1) / np.where(norms == 0, 1.0, norms)
+    return np.asarray(np.where(both_zero, 1.0, cosines))

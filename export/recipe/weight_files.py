@@ -1,0 +1,59 @@
+"""Where weights come from: a local folder or a Hugging Face hub id, always safetensors, never a pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from export.errors import RecipeError
+from export.recipe.recipe import Weights
+
+PATTERNS = ("*.safetensors", "*.json", "1_Pooling/config.json", "vocab.txt", "merges.txt", "*.model")
+
+
+def find(weights: str, *, needs: tuple[str, ...]) -> Weights:
+    """The weights that a person named: a folder in transformers' layout, or a hub id, which is fetched into the hub's
+    cache.
+
+    `needs` are files the folder must hold beside its weights. Raises RecipeError with what is missing.
+    """
+    local = Path(weights).expanduser()
+    if local.is_dir():
+        folder, description = local.resolve(), f"local folder '{local.name}'"
+    elif local.is_file():
+        raise RecipeError(f"--weights {weights} is a file: give the folder that holds it with its config.json")
+    else:
+        folder, description = _download(weights), f"Hugging Face hub '{weights}'"
+    tensors = sorted(folder.glob("*.safetensors"))
+    if not tensors:
+        pickles = [path.name for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))]
+        held = (
+            f"only {', '.join(pickles)}, a pickle, which can run any code when it is loaded"
+            if pickles
+            else "no weights"
+        )
+        raise RecipeError(
+            f"--weights {weights} holds {held}: save the model with save_pretrained(), which writes model.safetensors"
+        )
+    for name in needs:
+        if not (folder / name).is_file():
+            raise RecipeError(
+                f"--weights {weights} has no {name}: save the model and its processor with save_pretrained()"
+            )
+    kept = {path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()}
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(kept)}
+    return Weights(description, files, folder, custom=True, explicit=True)
+
+
+def _download(weights: str) -> Path:
+    if not 1 <= weights.count("/") + 1 <= 2 or weights.startswith(("/", ".", "~")):
+        raise RecipeError(f"--weights {weights} is no folder here, and no hub id of the form OWNER/NAME")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(weights, allow_patterns=list(PATTERNS)))
+    except Exception as error:  # the hub's library raises many kinds; all mean that it could not be had
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RecipeError(
+            f"--weights {weights} is no folder here and could not be fetched from the hub "
+            f"({type(error).__name__}: {reason}): give a local folder, or run where the hub can be reached"
+        ) from error

@@ -1,0 +1,253 @@
+"""The manifest beside an artefact: what it was made from, with what, how it measured, and the hash of every file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from export.errors import RecipeError
+from export.graph.signature import Signature
+from export.precision.precision import CPU, FP32, INT8
+from export.recipe.measure import Measurement
+from export.recipe.recipe import Recipe, Weights
+
+FORMAT = 1
+FILE = "1/manifest.json"
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""Distributions whose versions determine every export."""
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file's identity."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest as read from or written to `<model>/1/manifest.json`.
+
+    `files` maps paths in the model folder to their records. `build` is what the files follow from (see `build_record`),
+    empty in a manifest from before builds had numbers. `of` is set for a companion: the main model's name and the hash
+    of its weights, by which a mismatched pair is known. `stations` and `signature` are set for a model. `reduction`
+    says how the graph was brought to a precision below FP32, and how far it is from the FP32 graph.
+    """
+
+    model: str
+    created: str
+    files: Mapping[str, FileRecord]
+    build: Mapping[str, Any]
+    source: Mapping[str, Any]
+    of: str | None = None
+    precision: str = FP32
+    reduction: Mapping[str, Any] | None = None
+    versions: Mapping[str, int] | None = None
+    packages: Mapping[str, str] | None = None
+    signature: Signature | None = None
+    stations: Mapping[str, Measurement] | None = None
+    build_seconds: float | None = None
+
+    @property
+    def source_sha256(self) -> str:
+        """One hash of everything the model was made from."""
+        return str(self.source["sha256"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The file's content as a plain dictionary."""
+        record: dict[str, Any] = {
+            "format": FORMAT,
+            "model": self.model,
+            "created": self.created,
+            "build": dict(self.build),
+            "source": dict(self.source),
+            "files": {name: vars(file) for name, file in sorted(self.files.items())},
+        }
+        if self.of is not None:
+            return {**record, "companion_of": self.of}
+        stations = self.stations or {}
+        return {
+            **record,
+            "precision": self.precision,
+            "reduction": dict(self.reduction) if self.reduction is not None else None,
+            "versions": dict(self.versions or {}),
+            "packages": dict(self.packages or {}),
+            "signature": self.signature.to_json() if self.signature else None,
+            "stations": {name: measured.to_json() for name, measured in stations.items()},
+            "build_seconds": self.build_seconds,
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the file."""
+        path.write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def read(model_folder: Path) -> Manifest | None:
+        """The manifest of a model folder, or None where there is none.
+
+        Raises RecipeError when it cannot be understood.
+        """
+        path = model_folder / FILE
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"{path} cannot be read ({error}): {_again(model_folder)}") from None
+        try:
+            if record["format"] != FORMAT:
+                found = record["format"]
+                raise RecipeError(f"{path} has format {found}, this version reads {FORMAT}: {_again(model_folder)}")
+            signature, stations = record.get("signature"), record.get("stations")
+            return Manifest(
+                model=record["model"],
+                created=record["created"],
+                files={name: FileRecord(**file) for name, file in record["files"].items()},
+                build=record.get("build", {}),
+                source=record["source"],
+                of=record.get("companion_of"),
+                precision=record.get("precision", FP32),
+                reduction=record.get("reduction"),
+                versions=record.get("versions"),
+                packages=record.get("packages"),
+                signature=Signature.from_json(signature) if signature else None,
+                stations={name: Measurement.from_json(each) for name, each in stations.items()} if stations else None,
+                build_seconds=record.get("build_seconds"),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RecipeError(f"{path} is not a manifest ({error!r}): {_again(model_folder)}") from None
+
+    def changed_files(self, model_folder: Path) -> list[str]:
+        """One sentence per published file that is missing or no longer what was published."""
+        sentences = []
+        for name, record in self.files.items():
+            path = model_folder / name
+            if not path.is_file():
+                sentences.append(f"{name} is missing")
+            elif path.stat().st_size != record.bytes:
+                sentences.append(f"{name} has {path.stat().st_size} bytes, {record.bytes} were published")
+            elif (found := file_sha256(path)) != record.sha256:
+                sentences.append(f"{name} was changed: SHA-256 {found[:12]}..., {record.sha256[:12]}... was published")
+        return sentences
+
+
+def source_record(recipe: Recipe, weights: Weights) -> dict[str, Any]:
+    """Where the model comes from: a description, each file's hash, and one hash over all.
+
+    A model that is trained at export has no files: its recipe's name and build number stand for them.
+    """
+    files = {name: vars(file_record(path)) for name, path in weights.files.items()}
+    made: dict[str, Any] = {"recipe": recipe.name, "build": recipe.BUILD}
+    return {
+        "description": weights.description,
+        "custom_weights": weights.custom,
+        "files": files,
+        "sha256": _digest([files or made]),
+    }
+
+
+def build_record(
+    recipe: Recipe,
+    source: Mapping[str, Any],
+    exporter: int,
+    precision: str = FP32,
+    excluded: Sequence[str] = (),
+    runtime: str = CPU,
+) -> dict[str, Any]:
+    """All that determines the files of an export; where it is the same, they need not be built again.
+
+    `exporter` is the exporter's build number. `excluded` are the nodes and operator types that a person kept out of a
+    reduced precision; `runtime` is what INT8 is made for.
+    """
+    return {
+        "exporter": exporter,
+        "recipe": recipe.BUILD,
+        "precision": precision,
+        "excluded": sorted(set(excluded)),
+        "int8_for": runtime if precision == INT8 else None,
+        "source": source["sha256"],
+        "custom_weights": source["custom_weights"],
+        "data": {path.name: file_sha256(path) for path in recipe.data()},
+        "packages": _installed((*PACKAGES, *recipe.packages)),
+    }
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What changed between two records of `build_record`, in words; None where nothing did."""
+    if not before:
+        return "its manifest is from before builds had numbers"
+    for name, words in _CHANGED.items():
+        was, value = before.get(name), now[name]
+        if was == value:
+            continue
+        if isinstance(value, Mapping):
+            old = was if isinstance(was, Mapping) else {}
+            name = next(key for key in (*value, *old) if old.get(key) != value.get(key))
+            was, value = old.get(name), value.get(name)
+        return words.format(name=name, was=was, now=value)
+    return None
+
+
+_CHANGED = {
+    "exporter": "the exporter's build number is {now}, it was {was}",
+    "recipe": "the recipe's build number is {now}, it was {was}",
+    "precision": "the precision is {now}, it was {was}",
+    "excluded": "{now} are kept in FP32, it was {was}",
+    "int8_for": "INT8 is made for {now}, it was for {was}",
+    "source": "the weights are others",
+    "custom_weights": "the weights are others",
+    "data": "{name} has changed",
+    "packages": "{name} is {now}, it was {was}",
+}
+
+
+def package_versions(recipe: Recipe) -> dict[str, str]:
+    """The versions of Python, NumPy and what determines the build; a package that is not installed is left out."""
+    return {"python": platform.python_version(), **_installed(("numpy", *PACKAGES, *recipe.packages))}
+
+
+def _installed(packages: Iterable[str]) -> dict[str, str]:
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def file_record(path: Path) -> FileRecord:
+    """A file's hash and size."""
+    return FileRecord(file_sha256(path), path.stat().st_size)
+
+
+def file_records(files: Mapping[str, Path]) -> dict[str, FileRecord]:
+    """The records of several files by name."""
+    return {name: file_record(path) for name, path in files.items()}
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def now() -> str:
+    """The time in UTC, to the second: 2026-11-22T20:15:00Z."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _digest(parts: Mapping[str, Any] | Iterable[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _again(model_folder: Path) -> str:
+    return f"run `fathom export {model_folder.name} --force`"

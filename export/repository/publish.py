@@ -1,0 +1,245 @@
+"""Put built files into a model repository so that a kill at any moment leaves it as it was or fully new.
+
+The unit is one model folder. A complete new folder, the committed files copied beside the built ones, is made in a
+scratch folder next to the repository and then changes places with the old one in a single rename (`renameat2` with
+RENAME_EXCHANGE). Where the scratch folder cannot be on the same mount (the repository is a volume of its own), it is
+a dot-folder inside the model folder, which Triton ignores, and the version folder `1/` is what changes places.
+
+One export at a time holds a repository, by a lock on the folder itself that the kernel drops with the process.
+Whoever holds it may sweep every scratch folder it finds: their owners are dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.errors import PublishError
+from export.recipe.recipe import Progress, no_progress
+
+SCRATCH = ".fathom-scratch"
+VERSION = "1"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one model folder: `files` maps paths in it to built files, `drop` are files that stay behind."""
+
+    folder: Path
+    files: Mapping[str, Path]
+    drop: frozenset[str] = frozenset()
+
+
+@contextlib.contextmanager
+def hold(model_repository: Path, *, wait_s: float = 600.0, on_progress: Progress = no_progress) -> Iterator[None]:
+    """Hold the repository against other exports, repair and sweep what a killed one left.
+
+    Raises PublishError when the folder is missing or another export still holds it after `wait_s`.
+    """
+    try:
+        descriptor = os.open(model_repository, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise PublishError(f"{model_repository} is not a model repository folder ({error.strerror})") from None
+    try:
+        began = time.monotonic()
+        while not _locked(descriptor):
+            waited_s = time.monotonic() - began
+            if waited_s >= wait_s:
+                raise PublishError(
+                    f"another export has held {model_repository} for {waited_s:.0f} s: wait for it, or end it"
+                )
+            on_progress("wait for another export of this repository", int(waited_s), int(wait_s))
+            time.sleep(0.2)
+        _sweep(model_repository.resolve())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder to build in, on the same mount as the model folder; removed afterwards, whatever happened.
+
+    Raises PublishError when nothing can be written there.
+    """
+    base = _scratch_base(folder)
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f"{folder.name}-{os.getpid()}-", dir=base))
+    except OSError as error:
+        raise PublishError(
+            f"{base} cannot be written ({error.strerror}): export must write beside what it changes"
+        ) from None
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        _remove_if_empty(base, base.parent if base.parent.name == SCRATCH else base)
+
+
+def publish(changes: Sequence[Change]) -> None:
+    """Make every change: all are staged and flushed to the disk first, then the folders change places one by one."""
+    with contextlib.ExitStack() as stack:
+        staged = [(change, _stage(change, stack.enter_context(scratch(change.folder)))) for change in changes]
+        for change, new in staged:
+            _swap(change, new)
+
+
+def _stage(change: Change, room: Path) -> Path:
+    """The new folder (or, inside a mount of its own, the new version folder and files) in `room`, flushed."""
+    new = room / change.folder.name
+    new.mkdir()
+    shutil.copystat(change.folder, new)
+    _copy_kept(change, new)
+    for path, built in change.files.items():
+        target = new / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(built, target) if _linkable(built, target.parent) else shutil.copyfile(built, target)
+        target.chmod(0o644)
+    for made in sorted(new.rglob("*"), reverse=True):
+        if not made.is_symlink():
+            _flush(made)
+    _flush(new)
+    return new
+
+
+def _copy_kept(change: Change, new: Path) -> None:
+    """Copy what the change neither replaces nor drops; again after a swap, for what was edited meanwhile."""
+    folder = change.folder
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        name = relative.as_posix()
+        if relative.parts[0] == SCRATCH or name in change.files or name in change.drop:
+            continue
+        target = new / relative
+        if path.is_dir() and not path.is_symlink():
+            target.mkdir(exist_ok=True)
+            shutil.copystat(path, target)
+        else:
+            shutil.copy2(path, target, follow_symlinks=False)
+
+
+def _swap(change: Change, new: Path) -> None:
+    folder = change.folder
+    try:
+        if _same_mount(new, folder.parent):
+            _exchange(new, folder)
+            _carry_edits(change, old=new)
+            _flush(folder.parent)
+            return
+        # Inside the model folder: the version folder at once, then the other files one by one.
+        _exchange(new / VERSION, folder / VERSION)
+        for path in change.files:
+            if not path.startswith(f"{VERSION}/"):
+                (new / path).replace(folder / path)
+        _flush(folder)
+    except OSError as error:
+        raise PublishError(f"{folder} could not be replaced ({error.strerror}): nothing in it was changed") from error
+
+
+def _carry_edits(change: Change, old: Path) -> None:
+    """Bring over a file that somebody wrote into the folder between its copying and its exchange."""
+    for path in old.rglob("*"):
+        relative = path.relative_to(old)
+        name = relative.as_posix()
+        if relative.parts[0] == SCRATCH or name in change.files or name in change.drop or not path.is_file():
+            continue
+        target = change.folder / relative
+        before, now = path.stat(), target.stat() if target.exists() else None
+        if now is None or (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target, follow_symlinks=False)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Let two folders change places at once. The old one is then at `new`."""
+    if not old.exists():
+        new.rename(old)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = errno.ENOSYS
+    if hasattr(libc, "renameat2"):
+        if libc.renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0:
+            return
+        code = ctypes.get_errno()
+    if code not in _NO_EXCHANGE:
+        raise OSError(code, os.strerror(code), str(old))
+    # A filesystem without exchange: aside, in; `_sweep` puts the old one back if we die between the two.
+    aside = new.parent / f"{old.name}.aside"
+    old.rename(aside)
+    new.rename(old)
+    aside.rename(new)
+
+
+def _sweep(repository: Path) -> None:
+    """Put back folders that a killed export had moved aside, then remove its scratch folders."""
+    shared = repository.parent / SCRATCH / repository.name
+    rooms = [(shared, repository)]
+    rooms += [(folder / SCRATCH, folder) for folder in repository.iterdir() if folder.is_dir()]
+    for room, home in rooms:
+        if not room.is_dir():
+            continue
+        for aside in room.glob("*/*.aside"):
+            place = home / aside.name.removesuffix(".aside")
+            if not place.exists():
+                aside.rename(place)
+        shutil.rmtree(room, ignore_errors=True)
+    _remove_if_empty(shared.parent)
+
+
+def _scratch_base(folder: Path) -> Path:
+    """Beside the repository where that is on the folder's mount and writable, else inside the folder."""
+    repository = folder.parent.resolve()
+    beside = repository.parent
+    if not folder.is_symlink() and os.access(beside, os.W_OK) and _same_mount(beside, repository):
+        return beside / SCRATCH / repository.name
+    return folder / SCRATCH
+
+
+def _same_mount(one: Path, other: Path) -> bool:
+    """Whether the kernel would rename between two folders, asked with a file that is in neither."""
+    try:
+        (one / ".fathom-absent").rename(other / ".fathom-absent")
+    except OSError as error:
+        return error.errno == errno.ENOENT
+    return True
+
+
+def _linkable(built: Path, folder: Path) -> bool:
+    """Whether a built file can be linked instead of copied: both are scratch, on one filesystem."""
+    return SCRATCH in built.parts and built.stat().st_dev == folder.stat().st_dev
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise PublishError(f"the model repository cannot be locked ({error.strerror})") from error
+    return True
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_if_empty(*folders: Path) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -1,0 +1,54 @@
+"""Where an imported model comes from: `bring` loads it, `files` finds what it is made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from export.errors import RecipeError
+from export.sources.base import HF, KINDS, ONNX, SKLEARN, TORCH, Brought
+
+__all__ = ["HF", "KINDS", "ONNX", "SKLEARN", "TORCH", "Brought", "bring", "files"]
+
+
+def bring(kind: str, source: str, home: Path) -> Brought:
+    """Load a source of that kind.
+
+    `source` is a path, a hub id, or `package.module:function`; `home` is a folder to import from beside the current
+    one. Raises RecipeError or ContractError for what is refused.
+    """
+    if kind == ONNX:
+        from export.sources.from_onnx import load
+    elif kind == TORCH:
+        from export.sources.from_torch import load
+    elif kind == HF:
+        from export.sources.from_hf import load
+    elif kind == SKLEARN:
+        from export.sources.from_sklearn import load
+    else:
+        raise RecipeError(f"'{kind}' is no kind of source: write one of {', '.join(KINDS)}")
+    return load(source, home)
+
+
+def files(kind: str, source: str, home: Path) -> dict[str, Path]:
+    """The files that a source is made from, found but not loaded. Raises RecipeError where they are missing."""
+    if kind == ONNX:
+        from export.graph import external_data, onnx_stream
+
+        path = Path(source)
+        if not path.is_file():
+            raise RecipeError(f"the model's source {path} is missing: put it back, or name another with --weights FILE")
+        try:
+            external_data.check(onnx_stream.read_without_weights(path), path)
+        except (OSError, ValueError) as error:
+            raise RecipeError(
+                f"the model's source {path} is not an ONNX file ({type(error).__name__}): put it back"
+            ) from error
+        return {path.name: path, **external_data.files(path)}
+    if kind == HF:
+        from export.sources.from_hf import find
+
+        return dict(find(source).files)
+    from export.sources.user_code import module_file
+
+    path = module_file(source, home)
+    return {path.name: path}

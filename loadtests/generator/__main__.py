@@ -1,0 +1,146 @@
+"""The generator's own process: reads jobs from stdin, fires them, and writes what happened.
+
+Run as `python -m loadtests.generator`; the other end is `loadtests.generator.process`. Per job, one JSON line each:
+job -> `{"state": "ready"}` -> `{"go": true, "at_s": null}` -> `{"state": "done", ...}`, or
+`{"state": "error", "message": ...}` in place of an answer.
+`{"stop": true}` ends a running job early.
+
+A command `{"stream": {...}}` starts firing without an end instead (the other end is `loadtests.generator.live`):
+`{"state": "ready"}`, then `{"rate": 200}` as often as wanted, a `{"state": "batch", ...}` every moment, and after
+`{"stop": true}` the last batch and `{"state": "done"}`.
+
+The process ends when its stdin does, so it cannot outlive its parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from loadtests.generator.clock import go_first
+from loadtests.generator.continuous import Stream
+from loadtests.generator.http2 import Http2Transport
+from loadtests.generator.messages import Batch, Job, read_payloads, read_schedule, write_record
+from loadtests.generator.open_loop import Firing
+from loadtests.generator.transport import OnDone, Transport
+from loadtests.workload.mix import Mix
+
+
+class Generator:
+    """Serves one job after the other."""
+
+    def __init__(self, commands: asyncio.StreamReader) -> None:
+        self._commands = commands
+        self._payload_path = ""
+        self._payloads: list[bytes] = []
+
+    async def serve(self) -> None:
+        while (command := await self._read()) is not None:
+            try:
+                if "server" in command:
+                    await self._fire(Job.from_json(command))
+                elif "stream" in command:
+                    await self._stream(command["stream"])
+            except OSError as error:
+                _say(state="error", message=str(error))
+
+    async def _fire(self, job: Job) -> None:
+        folder = Path(job.folder)
+        if job.payloads != self._payload_path:
+            self._payloads = read_payloads(Path(job.payloads))
+            self._payload_path = job.payloads
+        intended_s, choices = read_schedule(folder)
+
+        def make_transport(on_done: OnDone) -> Transport:
+            return Http2Transport(job.server, self._payloads, on_done, channels=job.channels, timeout_s=job.timeout_s)
+
+        firing = Firing(intended_s, choices, job.limits, timeout_s=job.timeout_s, make_transport=make_transport)
+        await firing.connect()
+        _say(state="ready")
+        command = await self._read()
+        if command is None or not command.get("go"):
+            return
+        listening = asyncio.ensure_future(self._stop_when_asked(firing))
+        record, outcome = await firing.run(command.get("at_s"))
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+        write_record(folder, record)
+        _say(state="done", **asdict(outcome))
+
+    async def _stream(self, wanted: dict[str, Any]) -> None:
+        payloads = read_payloads(Path(wanted["payloads"]))
+        server, timeout_s = wanted["server"], wanted["timeout_s"]
+
+        def make_transport(on_done: OnDone) -> Transport:
+            return Http2Transport(server, payloads, on_done, channels=wanted["channels"], timeout_s=timeout_s)
+
+        def hand_over(batch: Batch) -> None:
+            _say(state="batch", **batch.pack())
+
+        stream = Stream(
+            Mix(tuple(wanted["sizes"]), tuple(wanted["weights"])),
+            make_transport,
+            hand_over,
+            seed=wanted["seed"],
+            arrivals=wanted["arrivals"],
+            timeout_s=timeout_s,
+        )
+        await stream.open()
+        running = asyncio.ensure_future(stream.run())
+        await asyncio.sleep(0)
+        _say(state="ready")
+        while (command := await self._read()) is not None:
+            if "rate" in command:
+                stream.set_rate(command["rate"], rebalanced=command["rebalanced"])
+            elif "stop" in command:
+                stream.finish()
+                await running
+                _say(state="done")
+                return
+        os._exit(0)
+
+    async def _stop_when_asked(self, firing: Firing) -> None:
+        command = await self._read()
+        if command is None:
+            os._exit(0)  # the parent is gone, and nobody will read the results
+        firing.stop("asked")
+
+    async def _read(self) -> dict[str, Any] | None:
+        line = await self._commands.readline()
+        return json.loads(line) if line else None
+
+
+def _say(**fields: Any) -> None:
+    print(json.dumps(fields), flush=True)
+
+
+async def _serve() -> None:
+    loop = asyncio.get_running_loop()
+    commands = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    await Generator(commands).serve()
+
+
+def main() -> None:
+    # Ctrl-C, and often SIGTERM, reach the whole process group; the parent decides what they mean and tells us.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    go_first()
+    try:
+        import uvloop
+    except ImportError:  # works on every platform, a little slower
+        asyncio.run(_serve())
+    else:
+        uvloop.run(_serve())
+
+
+if __name__ == "__main__":
+    main()

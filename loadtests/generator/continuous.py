@@ -1,0 +1,226 @@
+"""Fires without an end at a rate that may change at any time: the generator behind Locust's front.
+
+Arrivals are Poisson (or a metronome) and never wait for answers. A Poisson process has no memory, so when the rate
+changes the next arrival is simply drawn anew. What each request carries is drawn as for a schedule (`mix`), a block
+at a time. What was answered is handed over every quarter of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+import resource
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+
+from loadtests.generator.clock import Alarm
+from loadtests.generator.messages import Batch, unanswered
+from loadtests.generator.open_loop import DRAIN_S
+from loadtests.generator.transport import OnDone, Transport
+from loadtests.records.record import DEADLINE_EXCEEDED, OK, UNANSWERED, Record
+from loadtests.workload.mix import Mix
+from loadtests.workload.schedule import probe_seed
+
+Arrivals = Literal["poisson", "constant"]
+BATCH_S = 0.25
+_SWEEP_S = 0.05
+_LONGEST_BATCH = 256
+_BLOCK = 4096
+_RECONNECT_S = 0.5
+_NEVER = float("inf")
+
+
+class Stream:
+    """Unlike `firing.Firing`, which fires one schedule that is known beforehand."""
+
+    def __init__(
+        self,
+        mix: Mix,
+        make_transport: Callable[[OnDone], Transport],
+        on_batch: Callable[[Batch], None],
+        *,
+        seed: int,
+        arrivals: Arrivals = "poisson",
+        timeout_s: float = 10.0,
+        max_outstanding: int = 20_000,
+    ) -> None:
+        self._make_transport = make_transport
+        self._transport = make_transport(self._on_done)
+        self._on_batch = on_batch
+        self._random = random.Random(seed)
+        self._mix = mix
+        self._seed = seed
+        self._blocks = 0
+        self._carried: Iterator[tuple[int, int]] = iter(())
+        self._poisson = arrivals == "poisson"
+        self._timeout_s = timeout_s
+        self._max_outstanding = max_outstanding
+        self._rate_per_s = 0.0
+        self._next_s = _NEVER
+        self._since_s = time.monotonic()
+        self._pending: dict[int, list[float]] = {}  # index -> intended time, sent time, model; oldest first
+        self._count = 0
+        self._ended: list[tuple[float, float, float, int, float]] = []
+        self._messages: dict[str, str] = {}
+        self._measured_until_s = self._drained_s = _NEVER
+        self._finished = asyncio.Event()
+
+    async def open(self) -> None:
+        """Connects; raises OSError."""
+        await self._transport.open()
+
+    def set_rate(self, rate_per_s: float, *, rebalanced: bool = False) -> None:
+        """From now on; 0 pauses. `rebalanced`: the share of this generator changes, not the rate of all together."""
+        self._hand_over()
+        now_s = time.monotonic()
+        self._rate_per_s = rate_per_s
+        if not rebalanced:
+            self._since_s = now_s
+        self._next_s = now_s + self._gap_s() if rate_per_s > 0 else _NEVER
+        self._alarm.set(min(self._next_s, now_s + _SWEEP_S))
+
+    def finish(self) -> None:
+        """Measures no new requests; the load goes on until those before are answered."""
+        self._measured_until_s = min(self._measured_until_s, time.monotonic())
+
+    async def run(self) -> None:
+        """Until `finish`, and the answers that were still due then."""
+        loop = asyncio.get_running_loop()
+        self._unix_s = time.time() - time.monotonic()
+        self._handed_s, self._handed_cpu_s = time.monotonic(), _cpu_s()
+        self._alarm = Alarm(loop, self._wake)
+        self._alarm.set(time.monotonic())
+        gc.collect()
+        gc.freeze()
+        keeping = asyncio.ensure_future(self._keep_connected())
+        handing = asyncio.ensure_future(self._keep_handing_over())
+        try:
+            await self._finished.wait()
+        finally:
+            keeping.cancel()
+            handing.cancel()
+            self._alarm.close()
+            await self._transport.close()
+        self._hand_over(final=True)
+
+    # Hot path: called once per wake-up and once per answer.
+
+    def _wake(self) -> None:
+        now_s = time.monotonic()
+        batch: list[list[float]] = []
+        while self._next_s <= now_s and len(batch) < _LONGEST_BATCH:
+            intended_s = self._next_s
+            self._next_s += self._gap_s()
+            index = self._count
+            self._count += 1
+            payload, model = self._carry()
+            if len(self._pending) >= self._max_outstanding:
+                self._end([intended_s, now_s, model], now_s, UNANSWERED, "not sent: too many requests are unanswered")
+                continue
+            times = [intended_s, now_s, model]
+            self._pending[index] = times
+            batch.append(times)
+            self._transport.send(index, payload)
+        if batch:
+            self._transport.flush()
+            sent_s = time.monotonic()
+            for times in batch:
+                times[1] = sent_s
+        self._sweep(now_s)
+        self._alarm.set(min(self._next_s, now_s + _SWEEP_S))
+
+    def _on_done(self, index: int, when_s: float, status: int, message: str) -> None:
+        times = self._pending.pop(index, None)
+        if times is not None:
+            self._end(times, when_s, status, message)
+
+    def _end(self, times: list[float], done_s: float, status: int, message: str) -> None:
+        intended_s, sent_s, model = times
+        if intended_s <= self._measured_until_s:
+            self._ended.append((intended_s, sent_s, done_s, status, model))
+            if status != OK:
+                self._messages.setdefault(str(status), message[:500])
+
+    def _sweep(self, now_s: float) -> None:
+        """Gives up on requests past their deadline, and ends when nothing measured is due any more."""
+        while self._pending:
+            index = next(iter(self._pending))
+            if now_s - self._pending[index][1] <= self._timeout_s:
+                break
+            self._transport.cancel(index)
+            self._on_done(index, now_s, DEADLINE_EXCEEDED, f"no answer within {self._timeout_s:g} s")
+        if self._measured_until_s < now_s:
+            oldest = next(iter(self._pending.values()), None)
+            if oldest is None:
+                self._finished.set()
+            elif oldest[0] > self._measured_until_s:
+                # Nothing measured is due any more. The rest is awaited too, for a while: Triton 2.51 can crash when
+                # many requests are cancelled (docs/server.md).
+                if self._next_s != _NEVER:
+                    self._next_s, self._drained_s = _NEVER, now_s + DRAIN_S
+                elif now_s > self._drained_s:
+                    for index in self._pending:
+                        self._transport.cancel(index)
+                    self._pending.clear()
+                    self._finished.set()
+
+    def _gap_s(self) -> float:
+        return self._random.expovariate(self._rate_per_s) if self._poisson else 1 / self._rate_per_s
+
+    def _carry(self) -> tuple[int, int]:
+        """The payload and the model of the next request."""
+        carried = next(self._carried, None)
+        if carried is None:
+            choices = self._mix.choices(_BLOCK, seed=probe_seed(self._seed, self._blocks))
+            self._blocks += 1
+            self._carried = zip(choices.tolist(), self._mix.owners_of(choices).tolist(), strict=True)
+            carried = next(self._carried)
+        return carried
+
+    def _hand_over(self, *, final: bool = False) -> None:
+        now_s, cpu_s = time.monotonic(), _cpu_s()
+        rows = np.asarray(sorted(self._ended), np.float64).reshape(-1, 5)
+        times = rows[:, :3].T + self._unix_s
+        status, model = rows[:, 3:].T.astype(np.uint8)
+        measured = [times for times in self._pending.values() if times[0] <= self._measured_until_s]
+        waiting = np.asarray(measured, np.float64).reshape(-1, 3)
+        batch = Batch(
+            record=Record(times[0], times[1], times[2], status, model),
+            waiting=unanswered(waiting[:, 0] + self._unix_s, waiting[:, 2]),
+            rate_per_s=self._rate_per_s,
+            since_s=self._since_s + self._unix_s,
+            at_s=now_s + self._unix_s,
+            cpu_s=cpu_s - self._handed_cpu_s,
+            wall_s=now_s - self._handed_s,
+            messages=dict(self._messages),
+            final=final,
+        )
+        self._ended = []
+        self._handed_s, self._handed_cpu_s = now_s, cpu_s
+        self._on_batch(batch)
+
+    async def _keep_handing_over(self) -> None:
+        while True:
+            await asyncio.sleep(BATCH_S)
+            self._hand_over()
+
+    async def _keep_connected(self) -> None:
+        """A server that was restarted gets its requests again."""
+        while True:
+            await asyncio.sleep(_RECONNECT_S)
+            if self._transport.lost:
+                fresh = self._make_transport(self._on_done)
+                with contextlib.suppress(OSError):
+                    await fresh.open()
+                    before, self._transport = self._transport, fresh
+                    await before.close()
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

@@ -1,0 +1,171 @@
+"""The forms that pass between the load test and its generator process: one job in, one outcome back.
+
+Small things travel as one JSON line on stdin or stdout; columns travel as `.npy` files in the job's folder, because a
+minute at a few thousand requests per second is a million numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.errors import GeneratorError
+from loadtests.records.record import UNANSWERED, Record
+
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When firing ends before its schedule does."""
+
+    max_outstanding: int
+    """More unanswered requests than this mean that the rate does not hold."""
+    hopeless: tuple[tuple[float, int], ...] = ()
+    """Pairs (latency limit in ms, count): so many requests over the limit, and the SLO is out of reach."""
+    cooldown: int = 0
+    """So many requests at the end of the schedule only keep the load up until all others are answered. They are not
+    recorded: a server whose arrivals stop treats its last requests unlike all before (Triton's batcher may leave them
+    for half a second)."""
+    until_s: float = math.inf
+    """Seconds from the start of the schedule to the end of the budget."""
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Limits:
+        hopeless = tuple((float(limit_ms), int(count)) for limit_ms, count in document["hopeless"])
+        return cls(document["max_outstanding"], hopeless, document["cooldown"], document["until_s"])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One probe for one generator. `folder` holds `schedule.npy` and `choices.npy` and receives the results."""
+
+    server: str
+    payloads: str
+    folder: str
+    limits: Limits
+    timeout_s: float = 10.0
+    channels: int = 2
+    seed: int = 0
+    """Who splits the schedule among several generators does it by this."""
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Job:
+        return cls(**{**document, "limits": Limits.from_json(document["limits"])})
+
+
+def write_payloads(path: Path, payloads: Sequence[bytes]) -> None:
+    """Each encoded request behind its length (four bytes, little endian)."""
+    with path.open("wb") as file:
+        for payload in payloads:
+            file.write(_LENGTH.pack(len(payload)))
+            file.write(payload)
+
+
+def read_payloads(path: Path) -> list[bytes]:
+    content = path.read_bytes()
+    payloads, position = [], 0
+    while position < len(content):
+        (length,) = _LENGTH.unpack_from(content, position)
+        position += _LENGTH.size
+        payloads.append(content[position : position + length])
+        position += length
+    return payloads
+
+
+def write_schedule(folder: Path, intended_s: NDArray[np.float64], choices: NDArray[np.int32]) -> None:
+    np.save(folder / "schedule.npy", intended_s)
+    np.save(folder / "choices.npy", choices)
+
+
+def read_schedule(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    return np.load(folder / "schedule.npy"), np.load(folder / "choices.npy")
+
+
+def write_record(folder: Path, record: Record) -> None:
+    np.save(folder / "sent.npy", record.sent_s)
+    np.save(folder / "done.npy", record.done_s)
+    np.save(folder / "status.npy", record.status)
+    np.save(folder / "worker.npy", record.worker)
+
+
+def read_record(folder: Path) -> Record:
+    """What was measured: the schedule without its cooldown."""
+    try:
+        intended_s = np.load(folder / "schedule.npy")
+        sent_s, done_s, status, worker = (
+            np.load(folder / f"{name}.npy") for name in ("sent", "done", "status", "worker")
+        )
+        return Record(intended_s[: len(sent_s)], sent_s, done_s, status, worker=worker)
+    except (OSError, ValueError) as error:
+        raise GeneratorError(f"the generator left no readable results in {folder}: {error}") from error
+
+
+# What a streaming generator hands over every moment: the requests answered since the last time, and how it fares.
+
+_ROW_BYTES = 26  # three float64 and two uint8
+_WAITING_BYTES = 9
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Times are unix seconds of the generator's machine."""
+
+    record: Record
+    """Requests that ended since the last batch, in the order of their intended times."""
+    waiting: Record
+    """Requests that are unanswered now; each batch says so anew."""
+    rate_per_s: float
+    since_s: float
+    """When the present rate of all generators together began."""
+    at_s: float
+    cpu_s: float
+    """User and system time since the last batch, of `wall_s`."""
+    wall_s: float
+    messages: Mapping[str, str] = field(default_factory=dict)
+    """The server's first message per status that is not OK."""
+    final: bool = False
+    """Whether the generator has finished: every request it measured is in this batch or an earlier one."""
+
+    def pack(self) -> dict[str, Any]:
+        """Plain values, for JSON or msgpack."""
+        fields = {name: getattr(self, name) for name in ("rate_per_s", "since_s", "at_s", "cpu_s", "wall_s", "final")}
+        record, waiting = self.record, self.waiting
+        columns = (record.intended_s, record.sent_s, record.done_s, record.status, record.model)
+        return {
+            **fields,
+            "messages": dict(self.messages),
+            "record": base64.b64encode(b"".join(column.tobytes() for column in columns)).decode(),
+            "waiting": base64.b64encode(waiting.intended_s.tobytes() + waiting.model.tobytes()).decode(),
+        }
+
+    @classmethod
+    def unpack(cls, document: Mapping[str, Any]) -> Batch:
+        fields = dict(document)
+        content = base64.b64decode(fields.pop("record"))
+        rows, rest = divmod(len(content), _ROW_BYTES)
+        if rest:
+            raise GeneratorError(f"a batch of {len(content)} bytes is no whole number of rows")
+        times = np.frombuffer(content, np.float64, 3 * rows).reshape(3, rows)
+        status, model = np.frombuffer(content, np.uint8, 2 * rows, 24 * rows).reshape(2, rows)
+        record = Record(times[0], times[1], times[2], status, model)
+        content = base64.b64decode(fields.pop("waiting"))
+        count = len(content) // _WAITING_BYTES
+        models = np.frombuffer(content, np.uint8, count, 8 * count)
+        return cls(record=record, waiting=unanswered(np.frombuffer(content, np.float64, count), models), **fields)
+
+
+def unanswered(intended_s: Any, model: Any = ()) -> Record:
+    """Requests without an answer so far, of these models of a mix."""
+    intended_s = np.asarray(intended_s, np.float64)
+    nothing = np.full(len(intended_s), np.nan)
+    status = np.full(len(intended_s), UNANSWERED, np.uint8)
+    return Record(intended_s, intended_s, nothing, status, np.asarray(model, np.uint8))

@@ -1,0 +1,207 @@
+"""Fires one schedule: sends what is due at each wake-up, notes when answers come, and stops early when it must."""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import contextlib
+import gc
+import resource
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.generator.clock import Alarm
+from loadtests.generator.messages import Limits
+from loadtests.generator.transport import OnDone, Transport
+from loadtests.records.record import (
+    DEADLINE_EXCEEDED,
+    EMPTY_RESPONSE,
+    NOT_SENT,
+    OK,
+    UNANSWERED,
+    Outcome,
+    Record,
+    StopReason,
+)
+
+_HEAD_START_S = 0.02
+_SWEEP_S = 0.05
+_LONGEST_BATCH = 256
+# Triton 2.51 can crash when many requests are cancelled (docs/server.md), and what still waits there would slow the
+# next probe: answers nobody needs are awaited, and only what takes longer is cancelled.
+DRAIN_S = 5.0
+_HURRIED_DRAIN_S = 0.5
+_PENDING = -1
+
+
+class Firing:
+    """One pass over a schedule. Everything per request is a list access; numpy comes in at the end."""
+
+    def __init__(
+        self,
+        intended_s: NDArray[np.float64],
+        choices: NDArray[np.int32],
+        limits: Limits,
+        *,
+        timeout_s: float,
+        make_transport: Callable[[OnDone], Transport],
+    ) -> None:
+        self._offsets: list[float] = intended_s.tolist()
+        self._choices: list[int] = choices.tolist()
+        self._intended_s = intended_s
+        self._limits = limits
+        self._measured = len(self._offsets) - limits.cooldown
+        self._measured_answered = 0
+        self._timeout_s = timeout_s
+        self._sent = [float("nan")] * len(self._offsets)
+        self._done = [float("nan")] * len(self._offsets)
+        self._status = [_PENDING] * len(self._offsets)
+        self._messages: dict[str, str] = {}
+        self._hopeless = [(limit_ms / 1e3, count) for limit_ms, count in limits.hopeless]
+        self._over = [0] * len(self._hopeless)
+        self._next = 0
+        self._oldest = 0
+        self._answered = 0
+        self._start_s = 0.0
+        self._stopped: StopReason = ""
+        self._given_up: set[int] = set()
+        self._drained = asyncio.Event()
+        self._transport = make_transport(self._on_done)
+        self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def connect(self) -> None:
+        """Opens the connections; raises OSError."""
+        await self._transport.open()
+
+    async def run(self, start_s: float | None = None) -> tuple[Record, Outcome]:
+        """Fires until every request is answered or given up; the schedule begins at `start_s` (time.monotonic())."""
+        alarm = Alarm(asyncio.get_running_loop(), self._wake)
+        self._alarm = alarm
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            cpu_before_s = _cpu_s()
+            self._start_s = start_s or time.monotonic() + _HEAD_START_S
+            started_unix_s = time.time() + self._start_s - time.monotonic()
+            self._offsets = [offset_s + self._start_s for offset_s in self._offsets]
+            alarm.set(self._offsets[0] if self._offsets else 0)
+            await self._finished
+            wall_s, cpu_s = time.monotonic() - self._start_s, _cpu_s() - cpu_before_s
+            await self._drain()
+        finally:
+            gc.enable()
+            gc.unfreeze()
+            alarm.close()
+            await self._transport.close()
+        return self._record(), Outcome(wall_s, cpu_s, self._stopped, started_unix_s, self._messages)
+
+    def stop(self, reason: StopReason) -> None:
+        """Ends the firing now; what is unanswered counts as such, whatever becomes of it."""
+        if not self._stopped:
+            self._stopped = reason
+        self._give_up(self._oldest)
+
+    # Hot path: two functions, called once per wake-up and once per answer.
+
+    def _wake(self) -> None:
+        if self._finished.done():
+            return
+        now_s = time.monotonic()
+        first = self._next
+        # One batch at a time, so that answers are read and stamped in between after a stall.
+        due = bisect.bisect_right(self._offsets, now_s, first, min(first + _LONGEST_BATCH, len(self._offsets)))
+        if due > first:
+            send, choices = self._transport.send, self._choices
+            self._next = due
+            for index in range(first, due):
+                send(index, choices[index])
+            self._transport.flush()
+            self._sent[first:due] = [time.monotonic()] * (due - first)
+            if due - self._answered > self._limits.max_outstanding:
+                self.stop("backlog")
+                return
+        self._sweep(now_s)
+        if not self._finished.done():
+            next_s = self._offsets[due] if due < len(self._offsets) else now_s + _SWEEP_S
+            self._alarm.set(min(next_s, now_s + _SWEEP_S))
+
+    def _on_done(self, index: int, when_s: float, status: int, message: str) -> None:
+        if self._status[index] != _PENDING:
+            self._given_up.discard(index)
+            if not self._given_up:
+                self._drained.set()
+            return
+        self._done[index] = when_s
+        self._status[index] = status
+        self._answered += 1
+        if index >= self._measured:
+            return
+        self._measured_answered += 1
+        if status != OK:
+            self._messages.setdefault(str(status), message[:500])
+        for number, (limit_s, count) in enumerate(self._hopeless):
+            if status != OK or when_s - self._offsets[index] > limit_s:
+                self._over[number] += 1
+                if self._over[number] >= count and not self._stopped:
+                    self._stopped = "hopeless"
+                    asyncio.get_running_loop().call_soon(self.stop, "hopeless")
+        if self._measured_answered == self._measured:
+            self._give_up(max(self._oldest, self._measured))
+
+    def _give_up(self, first: int) -> None:
+        """Need no answer from `first` on: what is left only kept the load up, or comes too late."""
+        for index in range(first, self._next):
+            if self._status[index] == _PENDING:
+                self._status[index] = UNANSWERED
+                self._given_up.add(index)
+        if not self._finished.done():
+            self._finished.set_result(None)
+
+    async def _drain(self) -> None:
+        """Let the server answer what it was asked, for a while, and no longer than it was told to try."""
+        left_s = self._limits.until_s - (time.monotonic() - self._start_s)
+        patience_s = min(_HURRIED_DRAIN_S if self._stopped == "asked" else DRAIN_S, self._timeout_s)
+        patience_s = min(patience_s, max(left_s, _HURRIED_DRAIN_S))
+        if self._given_up and not self._transport.lost:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), patience_s)
+        for index in self._given_up:
+            self._transport.cancel(index)
+        self._transport.flush()
+
+    def _sweep(self, now_s: float) -> None:
+        """Gives up on requests past their deadline (the server was told the same deadline)."""
+        while self._oldest < self._next:
+            index = self._oldest
+            if self._status[index] == _PENDING:
+                if now_s - self._sent[index] <= self._timeout_s:
+                    break
+                self._transport.cancel(index)
+                self._on_done(index, now_s, DEADLINE_EXCEEDED, f"no answer within {self._timeout_s:g} s")
+            self._oldest += 1
+        if self._transport.lost and not self._finished.done():
+            self.stop("connection lost")
+        if now_s - self._start_s > self._limits.until_s and not self._finished.done():
+            self.stop("budget")
+
+    def _record(self) -> Record:
+        status = np.asarray(self._status, dtype=np.int16)
+        status[self._next :] = NOT_SENT
+        answered = (status == OK) | (status <= 16) | (status == EMPTY_RESPONSE)
+        done_s = np.where(answered, np.asarray(self._done) - self._start_s, np.nan)
+        measured = slice(self._measured)
+        return Record(
+            self._intended_s[measured],
+            (np.asarray(self._sent) - self._start_s)[measured],
+            done_s[measured],
+            status.astype(np.uint8)[measured],
+        )
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

@@ -1,0 +1,233 @@
+"""The handle on one generator process: starts it, gives it jobs, and collects what it recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.errors import GeneratorError, TargetLostError
+from loadtests.generator.messages import Job, Limits, read_record, write_payloads, write_schedule
+from loadtests.records.record import Outcome, Record
+
+
+@dataclass(frozen=True)
+class WorkerTarget:
+    """Where and how a worker fires."""
+
+    server: str
+    payloads: Sequence[bytes]
+    timeout_s: float = 10.0
+    channels: int = 2
+
+
+class FiringStopped(KeyboardInterrupt):
+    """Ctrl-C, with what was recorded until then."""
+
+    def __init__(self, record: Record, outcome: Outcome) -> None:
+        super().__init__()
+        self.record = record
+        self.outcome = replace(outcome, stopped=outcome.stopped or "asked")  # it may have been over just then
+
+
+class Worker:
+    """A context manager around `python -m loadtests.generator`."""
+
+    def __init__(
+        self, target: WorkerTarget, *, module: str = "loadtests.generator", options: Sequence[str] = ()
+    ) -> None:
+        self._target = target
+        self._module, self._options = module, options
+        self._scratch = tempfile.TemporaryDirectory(prefix="fathom-generator-")
+        self._folder = Path(self._scratch.name)
+        self._payloads = self._folder / "payloads.bin"
+        self._child: Child | None = None
+
+    def __enter__(self) -> Worker:
+        write_payloads(self._payloads, self._target.payloads)
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+        self._scratch.cleanup()
+
+    @property
+    def pid(self) -> int:
+        """Of the generator process."""
+        return self._running.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._child is not None and self._child.alive
+
+    def start(self) -> None:
+        """Starts the process, or another one where the first has ended."""
+        self._end()
+        self._child = Child(self._module, self._options)
+
+    def fire(
+        self,
+        intended_s: NDArray[np.float64],
+        choices: NDArray[np.int32],
+        limits: Limits,
+        *,
+        seed: int = 0,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> tuple[Record, Outcome]:
+        """Fires one schedule. `on_ready` runs when the connections stand, just before the first request.
+
+        Ctrl-C stops the firing and then raises FiringStopped. TargetLostError: no connection.
+        """
+        self.prepare(intended_s, choices, limits, seed=seed)
+        self.wait_ready()
+        on_ready()
+        self.go()
+        try:
+            return self.result()
+        except KeyboardInterrupt:
+            self.stop()
+            raise FiringStopped(*self.result()) from None
+
+    # What `fire` is made of, for those who drive several at once. All raise GeneratorError when the process has ended.
+
+    def prepare(
+        self, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits, *, seed: int = 0
+    ) -> None:
+        """Hands the schedule over; the generator starts to connect."""
+        write_schedule(self._folder, intended_s, choices)
+        job = Job(
+            self._target.server,
+            str(self._payloads),
+            str(self._folder),
+            limits,
+            self._target.timeout_s,
+            self._target.channels,
+            seed,
+        )
+        self._tell(**asdict(job))
+
+    def wait_ready(self) -> None:
+        """TargetLostError: no connection."""
+        self._expect("ready")
+
+    def go(self, at_s: float | None = None) -> None:
+        """The schedule begins at an instant of `time.monotonic()`, by default as soon as possible."""
+        self._tell(go=True, at_s=at_s)
+
+    def stop(self) -> None:
+        """Ends a firing early; a stop that crosses a finished job is ignored."""
+        self._tell(stop=True)
+
+    def result(self) -> tuple[Record, Outcome]:
+        """Waits until the firing is over."""
+        done = self._expect("done")
+        return read_record(self._folder), Outcome(**done)
+
+    def fileno(self) -> int:
+        """Readable when the generator has something to say, or has ended; for `select`."""
+        return self._running.fileno()
+
+    @property
+    def _running(self) -> Child:
+        if self._child is None:
+            raise GeneratorError("the generator was never started")
+        return self._child
+
+    def _end(self) -> None:
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    def _tell(self, **message: Any) -> None:
+        try:
+            self._running.tell(**message)
+        except OSError as error:
+            raise self._ended() from error
+
+    def _expect(self, state: str) -> dict[str, Any]:
+        answer = self._running.hear()
+        if answer is None:
+            raise self._ended()
+        said = answer.pop("state")
+        if said == "error" and answer.get("kind") == "generator":
+            raise GeneratorError(answer["message"])
+        if said == "error":
+            raise TargetLostError(f"{self._target.server} cannot be reached: {answer['message']}")
+        if said != state:
+            raise GeneratorError(f"the generator said {said!r} where {state!r} was due")
+        return answer
+
+    def _ended(self) -> GeneratorError:
+        return GeneratorError(f"the generator process ended unexpectedly ({self._running.ending()})")
+
+
+# A process of our own, talked to in lines of JSON over its stdin and stdout; it ends when its stdin does.
+
+_END_S = 5.0
+
+
+class Child:
+    """Runs from its construction until `end`, or until it dies."""
+
+    def __init__(self, module: str, options: Sequence[str] = ()) -> None:
+        self._process: subprocess.Popen[str] = subprocess.Popen(
+            [sys.executable, "-m", module, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def tell(self, **message: Any) -> None:
+        """Raises OSError when it has ended."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message) + "\n")
+        self._process.stdin.flush()
+
+    def hear(self) -> dict[str, Any] | None:
+        """What it says next, waiting for it; None when it has ended."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        answer: dict[str, Any] | None = json.loads(line) if line else None
+        return answer
+
+    def fileno(self) -> int:
+        """Readable when it has something to say, or has ended; for `select`."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    def ending(self) -> str:
+        """How it ended, waiting for it: `killed by SIGKILL` or `exit status 1`."""
+        code = self._process.wait()
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+    def end(self) -> None:
+        """Asks it to end, and kills it when it takes its time."""
+        with contextlib.suppress(OSError):  # flushing into a process that is gone
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        try:
+            self._process.wait(timeout=_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()

@@ -1,0 +1,1 @@
+"""From a probe's record to a measurement with its verdict."""

@@ -1,0 +1,51 @@
+"""Whether a probe was in balance: a server that falls behind answers late only later, so a short probe may miss it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.records.record import Record
+
+_BLOCKS_PER_HALF = 8
+_CERTAIN = 3.0
+"""Standard errors between the halves before growth is more than chance."""
+_LEAST_GROWTH = 3.0
+_LEAST_REQUESTS = 100
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Unanswered requests that a newly scheduled one found, on average, in each half of the probe."""
+
+    first_half: float
+    second_half: float
+    growing: bool
+
+    def describe(self) -> str:
+        return f"the backlog grew from {self.first_half:.1f} to {self.second_half:.1f} requests"
+
+
+def backlog_at_arrivals(record: Record) -> NDArray[np.int64]:
+    """For each attempted request, how many earlier ones were unanswered at its intended time."""
+    attempted = record.attempted
+    intended_s = record.intended_s[attempted]
+    done_s = np.sort(np.nan_to_num(record.done_s[attempted], nan=np.inf))
+    return np.maximum(np.arange(len(intended_s)) - np.searchsorted(done_s, intended_s, side="right"), 0)
+
+
+def judge_backlog(record: Record) -> Backlog:
+    """Compares the halves; the chance differences within them say what growth is more than chance."""
+    backlog = backlog_at_arrivals(record).astype(np.float64)
+    if len(backlog) < _LEAST_REQUESTS:
+        mean = float(backlog.mean()) if len(backlog) else 0.0
+        return Backlog(mean, mean, growing=False)
+    halves = np.array_split(backlog, 2)
+    first, second = (float(half.mean()) for half in halves)
+    blocks = np.asarray([[float(block.mean()) for block in np.array_split(half, _BLOCKS_PER_HALF)] for half in halves])
+    error = float(np.sqrt((blocks.var(axis=1, ddof=1) / _BLOCKS_PER_HALF).sum()))
+    growth = second - first
+    growing = growth > max(_LEAST_GROWTH, 0.5 * first, _CERTAIN * error)
+    return Backlog(first, second, growing)

@@ -1,0 +1,241 @@
+"""From a probe's raw record to its point: measures everything a report shows and gives the verdict with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.judge.backlog import judge_backlog
+from loadtests.judge.generator_health import LATE_MS, allowed_lag_ms, shares, spoiled
+from loadtests.judge.unaffected import LEAST_SHARE, untouched
+from loadtests.judge.verdict import CONFIDENCE, LOOK_CONFIDENCE, SloJudgement, judge, judge_counts
+from loadtests.records.point import ModelPoint, Point, Probe, ServerLoad, ServerStats, SloCount, Verdict
+from loadtests.records.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Outcome, Record, percentile
+from loadtests.slo import Slo, loosest_limit_ms
+
+LEAST_COMPLETED = 0.99
+DEFAULT_ERROR_SHARE = 0.001
+_NAMES = {EMPTY_RESPONSE: "EMPTY_RESPONSE"}
+
+
+def make_point(
+    probe: Probe,
+    record: Record,
+    outcome: Outcome,
+    slos: Sequence[Slo],
+    *,
+    server: ServerStats | None = None,
+    load: ServerLoad | None = None,
+    host_cpu_share: float | None = None,
+    took_s: float = 0.0,
+    raw: str = "",
+    models: Sequence[str] = (),
+) -> Point:
+    """The verdict is that of the strictest rule; an invalid probe keeps its figures but proves nothing."""
+    known = record
+    if outcome.stopped in ("hopeless", "asked", "budget"):
+        known = record.known_at(outcome.wall_s, loosest_limit_ms(slos) / 1e3)
+    latencies_ms = known.latencies_ms()
+    lags_ms = record.send_lags_ms()
+    errors = count_errors(known, outcome)
+    shown_ms = _at_least_ms(known, latencies_ms, outcome.wall_s)
+    confidence = LOOK_CONFIDENCE if probe.phase == "confirm" else CONFIDENCE
+    of_model = known.model[known.attempted]
+    judgements = [judge(slo, latencies_ms[_asked(slo, models, of_model)], confidence=confidence) for slo in slos]
+    verdict, reason = _verdict(known, outcome, judgements, slos, sum(errors.values()))
+    if outcome.stopped == "budget" and verdict == "fail":
+        outcome = replace(outcome, stopped="hopeless")  # what is known until then tells enough
+    passes = _leans_to_pass(record, judgements, verdict) and not outcome.stopped
+    generators, whole = shares(record, outcome), outcome.stopped in ("", "hopeless")
+    counts = tuple(map(_count, judgements))
+    punctual: tuple[SloCount, ...] = ()
+    if whole and not (errors or outcome.lost or any(share.saturated for share in generators)):
+        punctual = _punctual(known, latencies_ms, slos, models)
+    if punctual and verdict != "pass":
+        passes = all(count.within for count in punctual) and not judge_backlog(record).growing
+    if why := spoiled(record, outcome, slos):
+        verdict, reason = "invalid", why
+        passes = passes or bool(outcome.lost)  # a generator that died says nothing against the rate
+    finite = shown_ms[np.isfinite(shown_ms)]
+    attempted = len(latencies_ms)
+    return Point(
+        number=probe.number,
+        phase=probe.phase,
+        rate_per_s=probe.rate_per_s,
+        offered_per_s=offered_per_s(record),
+        achieved_per_s=record.achieved_per_s(),
+        verdict=verdict,
+        reason=reason,
+        passes=passes,
+        requests=attempted,
+        scheduled=len(record),
+        errors=sum(errors.values()),
+        error_messages=errors,
+        p50_ms=_finite(percentile(shown_ms, 0.5)),
+        p90_ms=_finite(percentile(shown_ms, 0.9)),
+        p99_ms=_finite(percentile(shown_ms, 0.99)),
+        p999_ms=_finite(percentile(shown_ms, 0.999)),
+        max_ms=_finite(float(shown_ms.max())) if attempted else None,
+        mean_ms=float(finite.mean()) if len(finite) else None,
+        slos=counts,
+        punctual=punctual,
+        seed=probe.seed,
+        send_lag_p50_ms=_zero_if_empty(percentile(lags_ms, 0.5)),
+        send_lag_p99_ms=_zero_if_empty(percentile(lags_ms, 0.99)),
+        send_lag_max_ms=float(lags_ms.max()) if len(lags_ms) else 0.0,
+        late_share=float(np.mean(lags_ms > LATE_MS)) if len(lags_ms) else 0.0,
+        cpu_per_request_us=outcome.cpu_s / attempted * 1e6 if attempted else 0.0,
+        generator_cpu_share=max(share.cpu_share for share in generators),
+        stopped=outcome.stopped,
+        duration_s=outcome.wall_s,
+        took_s=took_s,
+        started_unix_s=outcome.started_unix_s,
+        host_cpu_share=host_cpu_share,
+        queue_ms=server.queue_ms if server else None,
+        compute_ms=server.compute_ms if server else None,
+        mean_batch=server.mean_batch if server else None,
+        steps=server.steps if server else (),
+        load=load,
+        raw=raw,
+        workers=generators,
+        models=tuple(
+            _model_point(name, shown_ms[of_model == number], known.where(known.model == number), judgements)
+            for number, name in enumerate(models)
+            if len(models) > 1
+        ),
+    )
+
+
+def count_errors(record: Record, outcome: Outcome) -> dict[str, int]:
+    """How many requests failed, by `STATUS: first message`; those cut off by an early stop did not."""
+    counts = Counter(record.status[_failed(record)].tolist())
+    return {complaint(status, outcome.messages): count for status, count in counts.most_common()}
+
+
+def _failed(record: Record) -> NDArray[np.bool_]:
+    failed: NDArray[np.bool_] = (record.status != OK) & (record.status != NOT_SENT) & (record.status != UNANSWERED)
+    return failed
+
+
+def _complaints(outcome: Outcome) -> list[str]:
+    """What the server said, also to requests too young to be counted when an early stop came."""
+    return [complaint(int(status), outcome.messages) for status in outcome.messages]
+
+
+def complaint(status: int, messages: Mapping[str, str]) -> str:
+    """A status as a person reads it, with the first message of the server that came with it."""
+    return f"{status_name(status)}: {messages.get(str(status), '')}".removesuffix(": ")
+
+
+def status_name(status: int) -> str:
+    """`UNAVAILABLE` for 14; the names of gRPC and our own."""
+    if status in _NAMES:
+        return _NAMES[status]
+    import grpc
+
+    return next((code.name for code in grpc.StatusCode if code.value[0] == status), f"STATUS_{status}")
+
+
+def offered_per_s(record: Record) -> float:
+    """The rate this schedule really had (a Poisson sample is never exactly its mean)."""
+    span_s = float(record.intended_s[-1] - record.intended_s[0]) if len(record) > 1 else 0.0
+    return (len(record) - 1) / span_s if span_s > 0 else 0.0
+
+
+def _verdict(
+    record: Record, outcome: Outcome, judgements: Sequence[SloJudgement], slos: Sequence[Slo], errors: int
+) -> tuple[Verdict, str]:
+    if outcome.stopped == "asked":
+        return "undecided", "interrupted"
+    if outcome.stopped == "connection lost":
+        return "fail", f"the server went away: {next(iter(outcome.messages.values()), 'connection lost')}"
+    if outcome.stopped == "backlog":
+        waiting = int((record.status == UNANSWERED).sum())
+        return "fail", f"stopped early: {waiting} requests were unanswered, the server does not keep up"
+    failed = next((found for found in judgements if found.verdict == "fail"), None)
+    if failed is not None or outcome.stopped == "hopeless":
+        worst = failed or max(judgements, key=lambda found: found.excess)
+        return "fail", worst.describe() + "".join(f"; {said}" for said in _complaints(outcome)[:1])
+    if outcome.stopped == "budget":
+        return "undecided", f"the budget ended when {len(record):,} requests were known"
+    if not any(slo.limit_ms is None for slo in slos) and errors:
+        bound = _error_bound(errors, len(record))
+        if bound is not None:
+            return bound
+    completed = float(record.ok.mean())
+    if completed < LEAST_COMPLETED:
+        return "fail", f"only {completed * 100:.1f} % of the scheduled requests were answered"
+    undecided = next((found for found in judgements if found.verdict == "undecided"), None)
+    if undecided is not None:
+        return "undecided", undecided.describe()
+    backlog = judge_backlog(record)
+    if backlog.growing:
+        return "undecided", f"{backlog.describe()}, so a longer probe would look worse"
+    return "pass", "; ".join(found.describe() for found in judgements)
+
+
+def _error_bound(errors: int, requests: int) -> tuple[Verdict, str] | None:
+    """The bound that holds when no SLO names one."""
+    share = errors / requests
+    if share <= DEFAULT_ERROR_SHARE:
+        return None
+    text = f"{errors} of {requests} requests failed ({share * 100:.2f} %; at most {DEFAULT_ERROR_SHARE * 100:g} % may)"
+    return judge_counts(requests, errors, DEFAULT_ERROR_SHARE) if errors > 1 else "undecided", text
+
+
+def _leans_to_pass(record: Record, judgements: Sequence[SloJudgement], verdict: Verdict) -> bool:
+    if verdict != "undecided":
+        return verdict == "pass"
+    within = all(found.over <= found.slo.allowed_share * found.requests for found in judgements)
+    return within and not judge_backlog(record).growing
+
+
+def _punctual(known: Record, latencies_ms: Floats, slos: Sequence[Slo], models: Sequence[str]) -> tuple[SloCount, ...]:
+    """The counts of the requests that no late send touched; none where all or too few are."""
+    kept = untouched(known, allowed_lag_ms(slos))
+    if kept.all() or kept.mean() < LEAST_SHARE:
+        return ()
+    of_model = known.model[known.attempted]
+    judgements = [judge(slo, latencies_ms[_asked(slo, models, of_model) & kept]) for slo in slos]
+    return tuple(map(_count, judgements))
+
+
+def _count(found: SloJudgement) -> SloCount:
+    return SloCount(str(found.slo), found.verdict, found.over, found.requests, found.dependence, found.over_by_part)
+
+
+def _asked(slo: Slo, models: Sequence[str], of_model: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The requests an SLO is for."""
+    return of_model == models.index(slo.model) if slo.model else np.ones(len(of_model), np.bool_)
+
+
+def _model_point(model: str, shown_ms: Floats, known: Record, judgements: Sequence[SloJudgement]) -> ModelPoint:
+    verdicts = {found.verdict for found in judgements if found.slo.model == model}
+    strictest: Sequence[Verdict] = ("fail", "undecided", "pass")
+    return ModelPoint(
+        model=model,
+        requests=len(shown_ms),
+        errors=int(_failed(known).sum()),
+        p50_ms=_finite(percentile(shown_ms, 0.5)),
+        p99_ms=_finite(percentile(shown_ms, 0.99)),
+        verdict=next((verdict for verdict in strictest if verdict in verdicts), "undecided"),
+    )
+
+
+def _at_least_ms(record: Record, latencies_ms: Floats, wall_s: float) -> Floats:
+    """Latencies to show: a request still unanswered at an early stop has waited at least until then."""
+    waited_ms = (wall_s - record.intended_s[record.attempted]) * 1e3
+    return np.where(record.status[record.attempted] == UNANSWERED, waited_ms, latencies_ms)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _zero_if_empty(value: float) -> float:
+    return 0.0 if math.isnan(value) else value

@@ -1,0 +1,46 @@
+"""Which requests of a probe tell of the server alone: those that no late send has touched.
+
+A generator that stands still for a moment (a virtual machine that is given no CPU) sends what was due meanwhile all at
+once. These requests are late by the generator's fault, and the burst delays others behind them until the server has
+worked it off. Which these are follows from when requests were sent and how many were unanswered. The *verdict* counts
+all requests whatever touched them, because somebody's latency must never be left out of a promise; the *estimate* and
+the way a search takes rest on the untouched ones, because stalls of the generator are not what they ask about.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.judge.backlog import backlog_at_arrivals
+from loadtests.records.record import Record
+
+LEAST_SHARE = 0.5
+"""Of the requests must be untouched; a generator that is mostly late has no moments of its own."""
+
+
+def untouched(record: Record, allowed_ms: float) -> NDArray[np.bool_]:
+    """One entry per attempted request.
+
+    Touched are the requests sent later than allowed; those under way when the first of them was due, for their answers
+    were taken as late; and those that follow, until one finds no more requests unanswered than the last one before, or
+    than is usual in this probe.
+    """
+    late = record.send_lags_ms() > allowed_ms
+    kept = ~late
+    if not late.any():
+        return kept
+    intended_s, sent_s, done_s = (
+        times[record.attempted] for times in (record.intended_s, record.sent_s, record.done_s)
+    )
+    backlog = backlog_at_arrivals(record)
+    usual, end = float(np.median(backlog)), 0
+    for first in np.flatnonzero(late).tolist():
+        if first < end:
+            continue
+        level = max(usual, backlog[first - 1] if first else 0)
+        over = ~late[first:] & (backlog[first:] <= level) & (intended_s[first:] >= sent_s[first])
+        end = first + int(np.argmax(over)) if over.any() else len(late)
+        kept[first:end] = False
+        kept[:first] &= ~(done_s[:first] > intended_s[first])
+    return kept

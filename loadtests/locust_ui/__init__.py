@@ -1,0 +1,1 @@
+"""Locust as the distributed front of the generator."""

@@ -1,0 +1,107 @@
+"""A Locust worker as a generator of a capacity search: jobs come from the master, records go back.
+
+Messages, all with the number of the `job`: `fathom_payloads` and `fathom_job` (answered by `fathom_ready` or
+`fathom_refused`), `fathom_go` (answered by `fathom_done` or `fathom_lost`), `fathom_stop`. The other end is
+`loadtests.locust_ui.master`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import zmq.green
+
+from loadtests.errors import GeneratorError, TargetLostError
+from loadtests.generator.messages import Limits
+from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.records.record import Outcome, Record
+
+PAYLOADS, JOB, GO, STOP = "fathom_payloads", "fathom_job", "fathom_go", "fathom_stop"
+READY, REFUSED, DONE, LOST = "fathom_ready", "fathom_refused", "fathom_done", "fathom_lost"
+
+
+def look_often() -> None:
+    """Lets Locust's sockets look for messages every second.
+
+    zmq may miss an event under gevent, and then looks again only after 11.6 s: long enough for a Locust master to give
+    up on all of its workers.
+    """
+    zmq.green.Socket._gevent_bug_timeout = 1.0
+
+
+class Jobs:
+    """Of one Locust worker. Its generator process lives from the first job until the worker quits."""
+
+    def __init__(self, environment: Any) -> None:
+        self._runner = environment.runner
+        self._payloads: list[bytes] = []
+        self._target: WorkerTarget | None = None
+        self._worker: Worker | None = None
+        for message, listener in ((PAYLOADS, self._keep), (JOB, self._prepare), (GO, self._fire), (STOP, self._stop)):
+            self._runner.register_message(message, listener, concurrent=message in (JOB, GO))
+        environment.events.quitting.add_listener(self._close)
+
+    def _keep(self, environment: Any, msg: Any, **_: Any) -> None:
+        self._payloads = msg.data["payloads"]
+        self._target = None
+
+    def _prepare(self, environment: Any, msg: Any, **_: Any) -> None:
+        told = msg.data
+        try:
+            worker = self._started(WorkerTarget(payloads=self._payloads, **told["target"]))
+            worker.prepare(
+                np.frombuffer(told["intended_s"], np.float64),
+                np.frombuffer(told["choices"], np.int32),
+                Limits.from_json(told["limits"]),
+            )
+            worker.wait_ready()
+        except (TargetLostError, GeneratorError) as error:
+            self._answer(REFUSED, told, message=str(error))
+        else:
+            self._answer(READY, told)
+
+    def _fire(self, environment: Any, msg: Any, **_: Any) -> None:
+        assert self._worker is not None
+        try:
+            self._worker.go(time.monotonic() + msg.data["delay_s"])
+            record, outcome = self._worker.result()
+        except GeneratorError as error:
+            self._answer(LOST, msg.data, message=str(error))
+        else:
+            self._answer(DONE, msg.data, **pack(record), outcome=asdict(outcome))
+
+    def _stop(self, environment: Any, msg: Any, **_: Any) -> None:
+        if self._worker is not None:
+            with contextlib.suppress(GeneratorError):
+                self._worker.stop()
+
+    def _started(self, target: WorkerTarget) -> Worker:
+        if self._worker is None or target != self._target:
+            self._close()
+            self._worker, self._target = Worker(target).__enter__(), target
+        elif not self._worker.alive:
+            self._worker.start()
+        return self._worker
+
+    def _close(self, **_: Any) -> None:
+        if self._worker is not None:
+            self._worker.__exit__(None, None, None)
+            self._worker = None
+
+    def _answer(self, kind: str, told: dict[str, Any], **fields: Any) -> None:
+        self._runner.send_message(kind, {"job": told["job"], **fields})
+
+
+def pack(record: Record) -> dict[str, bytes]:
+    """What was not known beforehand."""
+    return {name: getattr(record, name).tobytes() for name in ("sent_s", "done_s", "status")}
+
+
+def unpack(told: dict[str, Any], intended_s: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Record, Outcome]:
+    """The record of a part whose measured requests were intended at these times."""
+    sent_s, done_s = (np.frombuffer(told[name], np.float64) for name in ("sent_s", "done_s"))
+    return Record(intended_s, sent_s, done_s, np.frombuffer(told["status"], np.uint8)), Outcome(**told["outcome"])

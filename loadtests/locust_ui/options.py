@@ -1,0 +1,123 @@
+"""What a person asks of the Locust front, as options of the command line and fields of the web form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from loadtests.errors import BadRequestError
+from loadtests.generator.continuous import Arrivals
+from loadtests.generator.process import WorkerTarget
+from loadtests.slo import Slo, loosest_limit_ms
+from loadtests.workload.mix import Mix
+from loadtests.workload.payloads import read_inputs
+from loadtests.workload.traffic import ModelShare, Traffic, scoped
+
+DEFAULT_SLO = "p99=50ms"
+_FEWEST_TIMEOUT_S = 10.0
+SCHEME = "grpc://"
+
+
+def add_arguments(parser: Any) -> None:
+    """For Locust's `init_command_line_parser`."""
+    group = parser.add_argument_group("Fathom", "What is asked. One user is one request a second.")
+    group.add_argument(
+        "--model",
+        default="",
+        help="The model or pipeline to ask, as the server names it; or several by weight: a=0.7, b=0.3",
+        env_var="MODEL",
+    )
+    group.add_argument(
+        "--slo", default=DEFAULT_SLO, help="What must hold, as in p99=50ms; several with commas between them"
+    )
+    group.add_argument(
+        "--inputs",
+        default="",
+        help="A file of requests, one JSON object of inputs per line (of several models: a=FILE, b=FILE); without it "
+        "inputs are made from the metadata",
+    )
+    group.add_argument("--arrivals", default="poisson", choices=["poisson", "constant"], help="How requests arrive")
+    group.add_argument("--seed", type=int, default=0, help="Of the arrivals and the order of the inputs")
+    for option in ("model", "slo", "inputs", "arrivals", "seed"):
+        action = next(action for action in parser._actions if action.dest == option)
+        # configargparse's groups do not pass on what Locust's own add_argument would set
+        action.include_in_web_ui, action.is_secret, action.is_multiple = True, False, False
+        action.is_required = option in ("model", "slo")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The options, checked."""
+
+    server: str
+    shares: tuple[ModelShare, ...]
+    slos: tuple[Slo, ...]
+    inputs: Mapping[str, Path]
+    """A file of requests for each model that has one."""
+    arrivals: Arrivals
+    seed: int
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(share.model for share in self.shares)
+
+    @classmethod
+    def of(cls, environment: Any) -> Wanted:
+        """BadRequestError: an option that cannot be used."""
+        options = environment.parsed_options
+        if not environment.host:
+            raise BadRequestError("no server: give --host HOST:PORT of its gRPC endpoint")
+        if not options.model:
+            raise BadRequestError("no model: give --model NAME, as the server names it")
+        shares = tuple(ModelShare.parse(text) for text in _several(options.model))
+        models = [share.model for share in shares]
+        slos = scoped([Slo.parse(text) for text in _several(options.slo)], models)
+        loosest_limit_ms(slos)
+        server = with_scheme(environment.host).removeprefix(SCHEME)
+        return cls(server, shares, slos, _inputs(options.inputs, models), options.arrivals, int(options.seed))
+
+    @property
+    def timeout_s(self) -> float:
+        """Deadline of each request."""
+        return max(_FEWEST_TIMEOUT_S, 4 * loosest_limit_ms(self.slos) / 1e3)
+
+    def target(self) -> tuple[WorkerTarget, Mix]:
+        """Asks each model once; TargetError with the server's reason where it will not do."""
+        shares = [
+            replace(share, payloads=read_inputs(self.inputs[share.model], self.server, share.model))
+            if share.model in self.inputs
+            else share
+            for share in self.shares
+        ]
+        with Traffic(self.server, shares, seed=self.seed) as traffic:
+            traffic.check()
+            for target, pool in traffic.first_payloads:
+                target.infer(pool[0], self.timeout_s)
+            return WorkerTarget(self.server, traffic.pool, self.timeout_s), traffic.mix
+
+
+def _several(text: str) -> list[str]:
+    """What commas or blanks separate."""
+    return text.replace(",", " ").split()
+
+
+def _inputs(text: str, models: Sequence[str]) -> dict[str, Path]:
+    if not text:
+        return {}
+    if len(models) == 1 and "=" not in text:
+        return {models[0]: Path(text)}
+    files = dict(entry.partition("=")[::2] for entry in _several(text))
+    for model, file in files.items():
+        if not file or model not in models:
+            raise BadRequestError(
+                f"inputs {text!r} are not understood; the accepted form is FILE for one model, MODEL=FILE with commas "
+                f"between them for several (the traffic is {', '.join(models)})"
+            )
+    return {model: Path(file) for model, file in files.items()}
+
+
+def with_scheme(host: str) -> str:
+    """Locust's web form takes only hosts with one."""
+    return host if "://" in host else SCHEME + host

@@ -1,0 +1,1 @@
+"""What is measured, as plain data: a probe's columns and its row in the result."""

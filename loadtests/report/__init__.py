@@ -1,0 +1,160 @@
+"""The report: one HTML file that needs no network, made from a folder of raw results and from nothing else."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtests.errors import LoadTestError, ResultsError
+from loadtests.records.point import Point
+from loadtests.records.record import Record
+from loadtests.report import page, plots
+from loadtests.report.prose import deciding_point, describe_bottleneck, explain, warn
+from loadtests.results.result import CapacityResult
+from loadtests.results.store import Stored, read_runs
+from loadtests.slo import as_asked, describe_slos
+
+_MOST_CURVES = 4
+_COLUMNS = (
+    "number", "phase", "rate_per_s", "achieved_per_s", "verdict", "requests", "errors", "p50_ms", "p90_ms", "p99_ms",
+    "p999_ms", "max_ms", "mean_ms", "queue_ms", "compute_ms", "mean_batch", "send_lag_p50_ms", "send_lag_p99_ms",
+    "send_lag_max_ms", "cpu_per_request_us", "generator_cpu_share", "host_cpu_share", "duration_s", "seed", "reason",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the template shows of one run."""
+
+    stored: Stored
+    result: CapacityResult
+    points: list[Point]
+    certified: tuple[Point, ...]
+    slos: str
+    explanation: str
+    warning: str
+    bottleneck: str
+    pictures: dict[str, plots.Picture]
+    step_models: list[str]
+    mixed: bool
+    """Several models were asked at once."""
+    settings: list[tuple[str, str]]
+    repeat: str
+    files: dict[str, bytes]
+    """Contents by name."""
+    downloads: dict[str, str]
+    """Addresses in the page by name."""
+
+
+def write(folder: Path) -> Path:
+    """`report.html` in the folder, for all runs in it; `points.csv`, `latency.svg` and `.png` beside each run's data.
+
+    Raises ResultsError for a folder without readable results.
+    """
+    sections = [_section(stored) for stored in read_runs(folder)]
+    hardware = next((section.result.hardware for section in sections if section.result.hardware), {})
+    path = folder / "report.html"
+    try:
+        path.write_text(page.render("report.html", sections=sections, hardware=hardware), encoding="utf-8")
+        for section in sections:
+            for name, content in section.files.items():
+                (section.stored.folder / name).write_bytes(content)
+    except OSError as error:
+        raise ResultsError(f"cannot write the report to {folder}: {error.strerror}") from error
+    return path
+
+
+def _section(stored: Stored) -> Section:
+    result = stored.result
+    records = _records(stored, result)
+    pictures = {
+        "rate": plots.latency_against_rate(result),
+        "server": plots.server_breakdown(result),
+        "tail": plots.distribution(result, records),
+    }
+    decided = deciding_point(result)
+    shown = next(((point, record) for point, record in records if point is decided), None)
+    if shown is not None:
+        pictures["time"] = plots.time_series(result, *shown)
+    points = sorted(result.points, key=lambda point: point.rate_per_s)
+    settings = {**result.settings, "mix": _mix(result.settings)}
+    files = _files(points, pictures["rate"])
+    return Section(
+        stored=stored,
+        result=result,
+        points=points,
+        certified=result.certificate.points if result.certificate else (),
+        slos=describe_slos(result.slos),
+        explanation=explain(result),
+        warning=warn(result),
+        bottleneck=describe_bottleneck(decided) if decided else "",
+        pictures={name: picture for name, picture in pictures.items() if picture is not None},
+        step_models=plots.step_models(result),
+        mixed=any(point.models for point in points),
+        settings=[(key.replace("_", " "), page.plain(value)) for key, value in settings.items()],
+        repeat=_repeat(stored),
+        files=files,
+        downloads={name: page.download(name, content) for name, content in files.items()},
+    )
+
+
+def _records(stored: Stored, result: CapacityResult) -> list[tuple[Point, Record]]:
+    """The raw records worth a curve: the deciding probe and its neighbours in rate, one per rate."""
+    decided = deciding_point(result)
+    if decided is None:
+        return []
+    whole = {point.rate_per_s: point for point in result.points if point.raw and not point.stopped}
+    whole[decided.rate_per_s] = decided
+    near = sorted(whole.values(), key=lambda point: abs(point.rate_per_s - decided.rate_per_s))[:_MOST_CURVES]
+    found = []
+    for point in near:
+        try:
+            found.append((point, stored.record(point)))
+        except LoadTestError:
+            continue  # the raw file was deleted to save space; the points still tell the story
+    return found
+
+
+def _repeat(stored: Stored) -> str:
+    settings = stored.run.settings
+    words = [
+        f"fathom capacity {_mix(settings) or stored.run.model}",
+        *(f"--slo {slo}" for slo in as_asked(stored.run.slos)),
+    ]
+    words += [
+        f"--server {stored.run.server}",
+        f"--budget {settings.get('budget_s', 180):g}",
+        f"--seed {stored.run.seed}",
+    ]
+    if settings.get("workers", 1) > 1:
+        words.append(f"--workers {settings['workers']}")
+    if settings.get("max_per_s"):
+        words.append(f"--max-rate {settings['max_per_s']:g}")
+    return " ".join(words)
+
+
+def _mix(settings: Mapping[str, Any]) -> str:
+    """`image_classifier=0.7 text_embedding=0.3`; empty where one model was asked."""
+    mix: Mapping[str, float] = settings.get("mix") or {}
+    return " ".join(f"{model}={weight:.4g}" for model, weight in mix.items()) if len(mix) > 1 else ""
+
+
+def _files(points: list[Point], picture: plots.Picture | None) -> dict[str, bytes]:
+    """What lies beside the raw data and can be saved from the page."""
+    files = {"points.csv": _csv(points).encode()}
+    if picture is not None:
+        files["latency.svg"] = page.standalone(picture.wide).encode()
+        files["latency.png"] = picture.png(page.colours())
+    return files
+
+
+def _csv(points: list[Point]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows([getattr(point, column) for column in _COLUMNS] for point in points)
+    return text.getvalue()

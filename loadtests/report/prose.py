@@ -1,0 +1,190 @@
+"""What a capacity result means, in sentences: both numbers, what more time would buy, what to mind; report and terminal
+say the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from loadtests.judge.verdict import required_requests
+from loadtests.records.point import Point, StepPoint
+from loadtests.results.result import CapacityResult, lowest_judged
+from loadtests.search.certificate import late_at_any_rate
+from loadtests.search.confirmation import HIGHER, likely_to_pass
+from loadtests.slo import about_ms, as_asked, describe_slos, format_rate
+
+_CALM_SHARE = 0.1
+_MINUTES = (1, 2, 5, 10, 30)
+_WORTH = 1.02
+"""How much higher than the certificate there is another must be to be spoken of."""
+_SPOILED_SHARE = 0.3
+
+
+def explain(result: CapacityResult) -> str:
+    """All of it, in the order a reader needs it."""
+    return " ".join(filter(None, (certified(result), estimated(result), more_time(result))))
+
+
+def certified(result: CapacityResult) -> str:
+    """What the certified rate means, or why there is none."""
+    slos, best = describe_slos(result.slos), result.certificate
+    if best is not None:
+        return (
+            f"Certified means: {best.requests:,} requests at {format_rate(best.rate_per_s)} over {best.seconds:,.0f} "
+            f"s, with a seed of their own, kept {slos} so clearly that a server which does not keep it would look "
+            "this good at most one time in a hundred."
+        )
+    if result.verdict == "fail":
+        return f"No rate is certified: {result.reason}{missed_by(result)}."
+    least = max(required_requests(slo.percentile, 0) for slo in result.slos)
+    return (
+        f"No rate is certified: {result.reason}. A certificate for {slos} takes at least {least:,} independent "
+        "requests without a single one over the limit."
+    )
+
+
+def missed_by(result: CapacityResult) -> str:
+    """How far the lowest rate that was tried is from each limit: `; its p99 was 12 ms, 7 ms too long`."""
+    if result.verdict != "fail":
+        return ""
+    point = lowest_judged(result.points)
+    seen_ms = {0.5: point.p50_ms, 0.9: point.p90_ms, 0.99: point.p99_ms, 0.999: point.p999_ms}
+    return "".join(
+        f"; its {slo.metric} was {about_ms(value_ms)}, {about_ms(value_ms - slo.limit_ms)} too long"
+        for slo in as_asked(result.slos)
+        if slo.limit_ms is not None and not slo.model
+        if (value_ms := seen_ms.get(slo.percentile)) is not None and value_ms > slo.limit_ms
+    )
+
+
+def estimated(result: CapacityResult) -> str:
+    """What the estimate means, and why it differs from the certified rate; empty where there is nothing to say."""
+    best, interval = result.capacity_estimate_per_s, result.capacity_estimate_interval_per_s
+    if contradicted := late_at_any_rate(result.points):  # without a certificate it has been said
+        return f"There is no estimate: {contradicted}." if result.capacity_per_s is not None else ""
+    if best is None or interval is None:
+        known = result.capacity_per_s is not None
+        return "No tested rate was too high, so how much more it holds is not known." if known else ""
+    text = (
+        f"The estimate is where all probes together put the edge: {format_rate(best)}, with 95 % probability between "
+        f"{format_rate(interval[0])} and {format_rate(interval[1])}."
+    )
+    if result.capacity_per_s is not None and result.capacity_per_s < best:
+        text += (
+            f" The certified rate is {(1 - result.capacity_per_s / best) * 100:.0f} % lower because a finite number of "
+            "requests cannot prove a rate right at the edge."
+        )
+    return text
+
+
+def more_time(result: CapacityResult) -> str:
+    """What another minute would buy; empty without an estimate."""
+    if result.capacity_estimate_per_s is None:
+        return ""
+    if (room := worth_more(result)) is None:
+        return f"Not even another {_MINUTES[-1]} minutes would certify noticeably more."
+    minutes, rate_per_s = room
+    may = f"may certify up to about {format_rate(rate_per_s)} (--resume with a longer --budget)."
+    if minutes == 1:
+        return f"Another minute {may}"
+    return f"Another minute would not certify more; {minutes} minutes {may}"
+
+
+def worth_more(result: CapacityResult) -> tuple[int, float] | None:
+    """After how many more minutes a higher rate may be certified, and about which at most, by the curve the estimate
+    rests on; None where half an hour is not enough. In simulated searches one in twenty goes beyond it, and on a
+    machine that stalls most end well below it: a short search does not know how long runs of slow requests may be."""
+    best_per_s = result.capacity_per_s or 0.0
+    if result.capacity_estimate_per_s is None:
+        return None
+    for minutes in _MINUTES:
+        rate_per_s, chance = likely_to_pass(result.points, result.slos, minutes * 60.0, best_per_s, HIGHER)
+        if chance >= HIGHER.likely and rate_per_s > best_per_s * _WORTH:
+            return minutes, rate_per_s
+    return None
+
+
+def warn(result: CapacityResult) -> str:
+    """What the reader must know before trusting the figures; empty where nothing is amiss."""
+    return " ".join(doubts(result))
+
+
+def doubts(result: CapacityResult) -> list[str]:
+    """The same, a reason each: reports, comparisons and plans of this result repeat them."""
+    said = []
+    busy = result.settings.get("busy_before_share")
+    if busy is not None and busy > _CALM_SHARE:
+        said.append(
+            f"This machine's CPUs were {busy * 100:.0f} % busy before the test began. Where server or generator run on "
+            "it, they shared it with something else, and a quiet machine would hold more."
+        )
+    spoiled = [point for point in result.points if point.verdict == "invalid"]
+    if result.verdict != "invalid" and len(spoiled) > _SPOILED_SHARE * len(result.points):
+        (why, _), *_ = Counter(point.reason.partition(";")[2].strip() for point in spoiled).most_common()
+        listened = any(point.punctual for point in spoiled) and result.capacity_estimate_per_s is not None
+        said.append(
+            f"{len(spoiled)} of {len(result.points)} probes certify nothing, because the generator could not keep up: "
+            f"{why or 'see the table of all probes'}."
+            + " The estimate rests on the requests that were sent in time."
+            * listened
+        )
+    if resumed := result.settings.get("resumed"):
+        said.append(f"The search was resumed where something else was measured ({', '.join(resumed)}).")
+    return said
+
+
+# Where a request's time goes, in a sentence: generator, network and protocol, queue, or the work of one model.
+
+_BUSY_GENERATOR = 0.7
+_CALM_QUEUE = 0.15
+
+
+def deciding_point(result: CapacityResult) -> Point | None:
+    """The certified probe; without one, the busiest that held with the server's figures."""
+    if result.certificate is not None:
+        return result.certificate.points[0]
+    held = [point for point in result.points if point.passes and point.verdict != "invalid"]
+    return max(held, key=lambda point: point.rate_per_s, default=None)
+
+
+def describe_bottleneck(point: Point) -> str:
+    """Names the largest part of the mean latency and what would shorten it; empty without the server's figures."""
+    if point.generator_cpu_share > _BUSY_GENERATOR:
+        share = point.generator_cpu_share * 100
+        return f"The generator itself used {share:.0f} % of a core: it needs another one before this is a limit."
+    if not point.steps or point.mean_ms is None or point.queue_ms is None or point.compute_ms is None:
+        return ""
+    steps = point.steps
+    slowest = max(steps, key=lambda step: step.share * step.compute_ms)
+    crowded = max(steps, key=lambda step: step.share * step.queue_ms)
+    parts = {
+        "queue": crowded.share * crowded.queue_ms,
+        "compute": slowest.share * slowest.compute_ms,
+        "outside": max(point.mean_ms - point.queue_ms - point.compute_ms, 0.0),
+    }
+    kind, part_ms = max(parts.items(), key=lambda item: item[1])
+    share = part_ms / point.mean_ms * 100 if point.mean_ms > 0 else 0.0
+    begin = (
+        f"At {format_rate(point.rate_per_s)} a request takes {about_ms(point.mean_ms)} on average; the largest part, "
+    )
+    begin += f"{about_ms(part_ms)} ({share:.0f} %), is "
+    if kind == "queue":
+        return (
+            f"{begin}waiting in front of {_named(crowded, point)}: more instances or a faster model there would help."
+        )
+    if kind == "outside":
+        return f"{begin}outside the models: network, protocol, and the server's own scheduling."
+    calm = point.queue_ms < _CALM_QUEUE * point.mean_ms
+    tail = "the queues are short, so this is mostly its own speed" if calm else "its queue adds to it"
+    return f"{begin}the work of {_named(slowest, point)}; {tail}."
+
+
+def _named(step: StepPoint, point: Point) -> str:
+    """With its place in the pipeline, or in the mix."""
+    steps = point.steps
+    if point.models:
+        return f"{step.model}, where {step.share * 100:.0f} % of the requests go"
+    if len(steps) == 1:
+        return f"the model {step.model}"
+    if step is steps[0]:
+        return f"the pre-processing step {step.model}"
+    return f"{step.model}, step {steps.index(step) + 1} of {len(steps)}"

@@ -1,0 +1,170 @@
+"""The answer of a capacity search, made from its points alone, so that it can be made again from the raw results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loadtests.search.certificate import late_at_any_rate
+from loadtests.search.certificate import Certificate, certificates
+from loadtests.search.estimate import Estimate, estimate
+from loadtests.records.point import Point, Verdict
+from loadtests.slo import Slo, about_ms, describe_slos, format_rate, format_s
+
+INTERRUPTED = "interrupted"
+"""Why a search ended early that Ctrl-C ended."""
+CUT_OFF = ("asked", "connection lost", "budget")
+"""How a probe ends that says nothing about its rate."""
+
+
+_FEWEST_POINTS = 4
+"""Fewer put the edge where chance does."""
+
+
+@dataclass(frozen=True)
+class CapacityResult:
+    """Two numbers that must not be confused: what is certified, and the best estimate with its interval."""
+
+    model: str
+    server: str
+    slos: tuple[Slo, ...]
+    capacity_per_s: float | None
+    """Certified: the highest rate whose confirmation passed at 99 % confidence. None when no rate did."""
+    capacity_estimate_per_s: float | None
+    """From all points together. None when no rate was found too high (or none low enough), or when the rate has no
+    bearing on lateness (`loadtests.search.certificate`)."""
+    capacity_estimate_interval_per_s: tuple[float, float] | None
+    """95 % of the probability."""
+    verdict: Verdict
+    """Pass: a rate is certified. Fail: even the lowest rate misses the SLO. Undecided: too few requests to certify."""
+    reason: str
+    partial: bool
+    """The search was interrupted or lost the server; the points until then count."""
+    seeds: tuple[int, ...]
+    """The base seed, then the seed of each probe."""
+    manifest: Mapping[str, Any] | None
+    hardware: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    points: tuple[Point, ...]
+    folder: str | None
+    unsaved: str = ""
+    """What of this could not be written into the folder, and why; empty when everything was."""
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What the certified rate rests on."""
+        return next(iter(certificates(self.points)), None)
+
+    @property
+    def ended_because(self) -> str:
+        """Why the search ended early, such as `interrupted`; empty when it did not."""
+        return self.reason.partition("; ")[0] if self.partial else ""
+
+    @property
+    def finding(self) -> str:
+        """`reason` without why the search ended early."""
+        return self.reason.partition("; ")[2] if self.partial else self.reason
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "capacity_per_s": self.capacity_per_s,
+            "capacity_estimate_per_s": self.capacity_estimate_per_s,
+            "capacity_estimate_interval_per_s": (
+                list(self.capacity_estimate_interval_per_s) if self.capacity_estimate_interval_per_s else None
+            ),
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "slo": ", ".join(str(slo) for slo in self.slos),
+            "model": self.model,
+            "server": self.server,
+            "partial": self.partial,
+            "seeds": list(self.seeds),
+            "settings": dict(self.settings),
+            "manifest": dict(self.manifest) if self.manifest is not None else None,
+            "hardware": dict(self.hardware),
+            "folder": self.folder,
+            "unsaved": self.unsaved or None,
+            "points": [point.to_json() for point in self.points],
+        }
+
+
+def summarise(
+    points: Sequence[Point],
+    slos: Sequence[Slo],
+    *,
+    model: str,
+    server: str,
+    base_seed: int,
+    partial: str = "",
+    manifest: Mapping[str, Any] | None = None,
+    hardware: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    folder: str | None = None,
+) -> CapacityResult:
+    """The result that these points support. `partial` says why the search ended early, empty when it did not."""
+    confirmed = next(iter(certificates(points)), None)
+    fitted = None if late_at_any_rate(points) or len(points) < _FEWEST_POINTS else estimate(points, slos)
+    advice = "" if partial else too_short(model, slos, settings or {}) or "a longer budget would certify a rate"
+    verdict, reason = _verdict(points, confirmed, fitted, advice)
+    return CapacityResult(
+        model=model,
+        server=server,
+        slos=tuple(slos),
+        capacity_per_s=confirmed.rate_per_s if confirmed else None,
+        capacity_estimate_per_s=fitted.rate_per_s if fitted else None,
+        capacity_estimate_interval_per_s=(fitted.low_per_s, fitted.high_per_s) if fitted else None,
+        verdict=verdict,
+        reason=f"{partial}; {reason}" if partial else reason,
+        partial=bool(partial),
+        seeds=(base_seed, *(point.seed for point in points)),
+        manifest=manifest,
+        hardware=hardware or {},
+        settings=settings or {},
+        points=tuple(points),
+        folder=folder,
+    )
+
+
+def _verdict(
+    points: Sequence[Point], confirmed: Certificate | None, fitted: Estimate | None, advice: str
+) -> tuple[Verdict, str]:
+    if confirmed is not None:
+        return "pass", f"at {format_rate(confirmed.rate_per_s)}, {confirmed.describe()}"
+    whole = [point for point in points if point.stopped not in CUT_OFF]
+    because = f"; {advice}" if advice else ""
+    if not whole:
+        return "undecided", ("no probe was finished" if points else "nothing was measured in time") + because
+    last = whole[-1]
+    if all(point.verdict == "invalid" for point in whole):
+        return "invalid", last.reason
+    if not any(point.passes for point in whole):
+        lowest = lowest_judged(whole)
+        if lowest.verdict != "fail":
+            return "undecided", f"no rate was confirmed (at {format_rate(lowest.rate_per_s)} {lowest.reason}){because}"
+        return "fail", f"even {format_rate(lowest.rate_per_s)} is too much: {lowest.reason}"
+    if contradicted := late_at_any_rate(points):
+        return "undecided", f"no rate was confirmed: {contradicted}"
+    if fitted is None:
+        return "undecided", f"no rate was confirmed ({last.reason}){because}"
+    return (
+        "undecided",
+        f"no rate was confirmed at 99 % (last tried {format_rate(last.rate_per_s)}: {last.reason}){because}",
+    )
+
+
+def too_short(model: str, slos: Sequence[Slo], settings: Mapping[str, Any]) -> str:
+    """What a search needs at least to certify a rate, where its budget is less; empty where it is not, or unknown."""
+    budget_s, least_s, unloaded_ms = (settings.get(key) or 0.0 for key in ("budget_s", "least_s", "unloaded_ms"))
+    if budget_s >= least_s:
+        return ""
+    return (
+        f"{model} takes {about_ms(unloaded_ms)} a request, so certifying a rate under {describe_slos(slos)} takes "
+        f"about {format_s(least_s)} at least, better twice that; --budget {format_s(budget_s)} is too short"
+    )
+
+
+def lowest_judged(points: Sequence[Point]) -> Point:
+    """The probe at the lowest rate of those that say something about it."""
+    judged = (point for point in points if point.verdict != "invalid" and point.stopped not in CUT_OFF)
+    return min(judged, key=lambda point: point.rate_per_s)

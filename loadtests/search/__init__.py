@@ -1,0 +1,1 @@
+"""Which rate is probed next, which rates are certified, and the estimate of the capacity."""

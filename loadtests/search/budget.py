@@ -1,0 +1,55 @@
+"""What a search is for, what it may take, and what it needs at least."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loadtests.errors import BadRequestError
+from loadtests.judge.verdict import LOOK_CONFIDENCE, required_requests
+from loadtests.records.point import Point
+from loadtests.search.certificate import LEAST_LIMITS
+from loadtests.slo import Slo, loosest_limit_ms
+
+EXPLORE_SHARE = 0.33
+"""Of the budget: what finding the neighbourhood may take. The rest is for certificates."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to search for. `budget_s` is what probes may take together."""
+
+    slos: tuple[Slo, ...]
+    start_per_s: float
+    seed: int
+    budget_s: float = 180.0
+    tolerance: float = 0.03
+    max_per_s: float = math.inf
+    unloaded_s: float = 0.0
+    """What a request takes alone: so much the last probe may run over."""
+    looked_s: float = 0.0
+    """What it took to find that out."""
+
+    @property
+    def least_s(self) -> float:
+        """The shortest budget in which a rate can be expected to be certified: at the first rate, without a miss."""
+        clean_s = self.clean_requests / min(self.start_per_s, self.max_per_s)
+        return max(clean_s, LEAST_LIMITS * loosest_limit_ms(self.slos) / 1e3) / (1 - EXPLORE_SHARE)
+
+    @property
+    def clean_requests(self) -> int:
+        """So many certify a rate if none is over a limit and none depends on another."""
+        return max(required_requests(slo.percentile, 0, LOOK_CONFIDENCE) for slo in self.slos)
+
+    def left_s(self, points: Sequence[Point]) -> float:
+        """Of the budget."""
+        return self.budget_s - self.looked_s - sum(point.took_s for point in points)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance < 1:
+            raise BadRequestError(f"tolerance {self.tolerance:g} must lie between 0 and 1, as in 0.03 for 3 %")
+        if not self.budget_s > 0:
+            raise BadRequestError(f"budget {self.budget_s:g} s must be above zero")
+        if not (self.start_per_s > 0 and self.max_per_s > 0):
+            raise BadRequestError("start and maximum rate must be above zero")

@@ -1,0 +1,157 @@
+"""One probe from its schedule to its point: fire, ask the server what it did meanwhile, keep the record, judge."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.errors import TargetBusyError, TargetError, TargetLostError
+from loadtests.generator.messages import Limits
+from loadtests.generator.pool import Generators
+from loadtests.generator.process import FiringStopped
+from loadtests.judge.judge import make_point
+from loadtests.records.point import Point, Probe
+from loadtests.records.record import UNAVAILABLE, Record
+from loadtests.search.confirmation import hopeless_count
+from loadtests.slo import Slo, loosest_limit_ms
+from loadtests.target.hardware import CpuMeter
+from loadtests.target.metrics import MetricsMeter
+from loadtests.target.statistics import difference
+from loadtests.workload.schedule import early_enough, poisson
+from loadtests.workload.traffic import Traffic
+
+_BACKLOG_S = 1.5
+_FEWEST_OUTSTANDING, _MOST_OUTSTANDING = 64, 20_000
+_MOST_OUTSTANDING_BYTES = 512 << 20
+_COOLDOWN_S = 1.0
+_COUNTED_S = 0.05
+"""Triton counts a request a moment after it has answered it."""
+
+
+@dataclass(frozen=True)
+class Prober:
+    """What all probes of a run have in common."""
+
+    generators: Generators
+    traffic: Traffic
+    slos: Sequence[Slo]
+    save: Callable[[int, Record], str] | None = None
+    """Keeps the record of a probe, by its number; returns where."""
+    metrics: MetricsMeter = field(default_factory=lambda: MetricsMeter(None))
+
+    def at_rate(self, probe: Probe) -> Point:
+        """Poisson arrivals at the probe's rate, kept up until its last measured request is answered."""
+        hopeless = dict.fromkeys(
+            (slo.limit_ms, hopeless_count(probe, slo)) for slo in self.slos if slo.limit_ms is not None
+        )
+        limit_s = loosest_limit_ms(self.slos) / 1e3
+        cooldown = math.ceil(probe.rate_per_s * (_COOLDOWN_S + limit_s))
+        intended_s = poisson(probe.rate_per_s, seed=probe.seed, count=probe.requests + cooldown)
+        count = early_enough(intended_s[: probe.requests], probe.until_s, limit_s) + cooldown
+        limits = Limits(self.max_outstanding(probe.rate_per_s), tuple(hopeless), cooldown, probe.until_s)
+        return self.fire(probe, intended_s[:count], self.traffic.choices(count, seed=probe.seed), limits)
+
+    def fire(self, probe: Probe, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits) -> Point:
+        """Any schedule."""
+        began_s = time.monotonic()
+        before: list[Any] = []
+        meter = CpuMeter()
+
+        def ready() -> None:
+            nonlocal before
+            before = self.traffic.statistics()
+            self.metrics.start()
+            meter.read()
+
+        try:
+            record, outcome = self.generators.fire(intended_s, choices, limits, seed=probe.seed, on_ready=ready)
+        except FiringStopped as stop:
+            record, outcome = stop.record, stop.outcome
+        finally:
+            load = self.metrics.stop()
+        host_cpu_share = meter.read()
+        after: list[Any] = []
+        if outcome.stopped != "connection lost":
+            time.sleep(_COUNTED_S)
+            try:
+                after = self.traffic.statistics()
+            except KeyboardInterrupt:
+                outcome = replace(outcome, stopped="asked")
+            except TargetLostError as error:  # it froze, or went away while nothing was due: what was recorded stays
+                said = {str(UNAVAILABLE): str(error)} | outcome.messages
+                outcome = replace(outcome, stopped="connection lost", messages=said)
+        record = self.traffic.marked(record, choices)
+        raw = self.save(probe.number, record) if self.save is not None else ""
+        return make_point(
+            probe,
+            record,
+            outcome,
+            self.slos,
+            server=difference(before, after, self.traffic.step_shares(record)),
+            load=load,
+            host_cpu_share=host_cpu_share,
+            took_s=time.monotonic() - began_s,
+            raw=raw,
+            models=self.traffic.models,
+        )
+
+    def max_outstanding(self, rate_per_s: float) -> int:
+        """Enough room for a stall of a second and a half beyond what the SLO tolerates, within the memory there is."""
+        span_s = _BACKLOG_S + 4 * loosest_limit_ms(self.slos) / 1e3
+        outstanding = max(_FEWEST_OUTSTANDING, math.ceil(rate_per_s * span_s))
+        largest = max(map(len, self.traffic.pool))
+        by_memory = max(_FEWEST_OUTSTANDING, _MOST_OUTSTANDING_BYTES // max(largest, 1))
+        return min(outstanding, by_memory, _MOST_OUTSTANDING)
+
+
+# After a probe that was stopped early: waits until what it left is worked off and cannot spoil the next one.
+
+_SETTLE_S = 15.0
+
+
+def settled(point: Point, traffic: Traffic, unloaded_ms: float, timeout_s: float, left_s: float) -> Point:
+    """The point, with the time that this took, at most the `left_s` of the budget.
+
+    A server that then answers nothing, or nothing but errors, did not miss the SLO for its load: it hangs or has
+    broken, and the probe in which it did becomes one in which it went away. Ctrl-C makes it one that was asked to stop.
+    """
+    began_s = time.monotonic()
+    # What was sent may still have to be worked off where the server goes on with requests that were cancelled.
+    patience_s = max(_SETTLE_S, point.requests * unloaded_ms / 1e3)
+    try:
+        _settle(traffic, unloaded_ms, timeout_s, patience_s, left_s)
+    except KeyboardInterrupt:
+        point = replace(point, stopped="asked")
+    except TargetLostError as error:
+        point = replace(point, stopped="connection lost", reason=f"the server went away: {error}")
+    return replace(point, took_s=point.took_s + time.monotonic() - began_s)
+
+
+def _settle(traffic: Traffic, unloaded_ms: float, timeout_s: float, patience_s: float, left_s: float) -> None:
+    """TargetLostError: it did not give one good answer to the end of our patience."""
+    began_s = time.monotonic()
+    trouble: TargetLostError | None = None
+    while (waited_s := time.monotonic() - began_s) < patience_s:
+        if waited_s >= left_s:
+            return  # there is no next probe
+        try:
+            each_s = min(timeout_s, left_s - waited_s)
+            asked = [target.infer(pool[0], each_s) for target, pool in traffic.first_payloads]
+            trouble = None
+            if float(traffic.weights @ asked) < 2 * unloaded_ms + 2:
+                return
+        except TargetLostError as error:
+            trouble = error
+        except TargetError as error:
+            if not traffic.targets[0].reachable():
+                return  # the next probe tells
+            trouble = None if isinstance(error, TargetBusyError) else TargetLostError(str(error))
+            time.sleep(0.2)
+    if trouble is not None:
+        raise trouble

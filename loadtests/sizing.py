@@ -1,0 +1,192 @@
+"""From a measured capacity to a deployment: replicas, queue limit and timeout, expected p99, cost per million.
+
+Pure functions of a `CapacityResult`; nothing here is measured. Only certified rates are used to promise something, and
+every assumption is written into the plan.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from loadtests.errors import BadRequestError, ResultsError
+from loadtests.records.point import Point
+from loadtests.report.prose import doubts
+from loadtests.results.result import CapacityResult
+from loadtests.slo import describe_slos, format_rate, tightest_limit_ms
+
+DEFAULT_HEADROOM = 0.2
+DEFAULT_SPARE = 1
+_MOST_REPLICAS = 1_000_000
+_PER_MILLION, _S_PER_HOUR = 1e6, 3600
+
+
+@dataclass(frozen=True)
+class DeploymentPlan:
+    """What to deploy for an arrival rate. Rates in requests/s; a replica is one server as it was measured."""
+
+    model: str
+    slo: str
+    rate_per_s: float
+    certified_per_s: float
+    """Of one replica."""
+    headroom: float
+    """Share of the certified rate that is left free even when the spare replicas are gone."""
+    spare: int
+    replicas: int
+    """With the spare ones."""
+    load_per_s: float
+    """On each replica when all are there."""
+    load_without_spare_per_s: float
+    expected_p99_ms: float | None
+    """At `load_per_s`, from the measured points; None when none was measured whole."""
+    expected_p99_without_spare_ms: float | None
+    p99_is_upper_bound: bool
+    """The load lies below every measured rate."""
+    max_queue_size: int
+    """Requests that may wait at one replica (`dynamic_batching.default_queue_policy.max_queue_size`)."""
+    queue_timeout_us: int
+    """`default_queue_policy.default_timeout_microseconds`: who waited longer misses the SLO anyway."""
+    cost_per_hour: float | None
+    cost_per_million: float | None
+    """Of all replicas, spare ones included, per million requests at `rate_per_s`."""
+    assumptions: tuple[str, ...]
+    doubts: tuple[str, ...]
+    """Why the measurement may not show what a replica holds; see `explain.doubts`."""
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"assumptions": list(self.assumptions), "doubts": list(self.doubts)}
+
+
+def make_plan(
+    result: CapacityResult,
+    rate_per_s: float,
+    *,
+    headroom: float = DEFAULT_HEADROOM,
+    spare: int = DEFAULT_SPARE,
+    cost_per_hour: float | None = None,
+) -> DeploymentPlan:
+    """`cost_per_hour` is that of one replica, in any currency.
+
+    Raises BadRequestError for impossible numbers and ResultsError when the result certifies no rate.
+    """
+    _check(rate_per_s, headroom, spare, cost_per_hour)
+    certified_per_s = result.capacity_per_s
+    if certified_per_s is None:
+        advice = "" if "longer budget" in result.reason else "; measure again with a longer --budget"
+        raise ResultsError(
+            f"no rate is certified for {result.model}, so nothing can be promised: {result.reason}{advice}"
+        )
+    needed = math.ceil(rate_per_s / (certified_per_s * (1 - headroom)) - 1e-9)
+    if needed > _MOST_REPLICAS:
+        raise BadRequestError(
+            f"{format_rate(rate_per_s)} would take {needed:,} replicas of {format_rate(certified_per_s)} each"
+        )
+    replicas = needed + spare
+    load_per_s, without_spare_per_s = rate_per_s / replicas, rate_per_s / needed
+    queue_size, timeout_us = queue_policy(result)
+    curve = latency_curve(result.points)
+    return DeploymentPlan(
+        model=result.model,
+        slo=describe_slos(result.slos),
+        rate_per_s=rate_per_s,
+        certified_per_s=certified_per_s,
+        headroom=headroom,
+        spare=spare,
+        replicas=replicas,
+        load_per_s=load_per_s,
+        load_without_spare_per_s=without_spare_per_s,
+        expected_p99_ms=expected_p99_ms(curve, load_per_s),
+        expected_p99_without_spare_ms=expected_p99_ms(curve, without_spare_per_s),
+        p99_is_upper_bound=bool(curve) and load_per_s < curve[0][0],
+        max_queue_size=queue_size,
+        queue_timeout_us=timeout_us,
+        cost_per_hour=cost_per_hour,
+        cost_per_million=(
+            None if cost_per_hour is None else cost_per_hour * replicas / (rate_per_s * _S_PER_HOUR) * _PER_MILLION
+        ),
+        assumptions=_assumptions(result, certified_per_s, rate_per_s, headroom, spare),
+        doubts=tuple(doubts(result)),
+    )
+
+
+def queue_policy(result: CapacityResult) -> tuple[int, int]:
+    """Longest queue and longest wait (us) at one replica with which an accepted request can still keep the SLO.
+
+    At the certified rate `capacity`, `n` waiting requests take n / capacity seconds; what the tightest limit leaves
+    beyond the time of a request that meets an empty server may be spent waiting. At least one request may wait.
+    """
+    spare_ms = max(tightest_limit_ms(result.slos) - _alone_ms(result), 0.0)
+    capacity_per_s = result.capacity_per_s or 0.0
+    return max(math.floor(capacity_per_s * spare_ms / 1e3), 1), max(round(spare_ms * 1e3), 1)
+
+
+def latency_curve(points: Sequence[Point]) -> list[tuple[float, float]]:
+    """(rate, p99 ms) of the probes that ran to their end, the p99 never falling with the rate; highest of each rate."""
+    whole = sorted(
+        (point.rate_per_s, point.p99_ms)
+        for point in points
+        if point.p99_ms is not None and not point.stopped and point.verdict != "invalid"
+    )
+    highest: dict[float, float] = {}
+    worst = 0.0
+    for rate_per_s, p99_ms in whole:
+        worst = max(worst, p99_ms)
+        highest[rate_per_s] = worst
+    return list(highest.items())
+
+
+def expected_p99_ms(curve: Sequence[tuple[float, float]], rate_per_s: float) -> float | None:
+    """Straight lines between the measured points; below the lowest rate its p99; None above the highest."""
+    if not curve or rate_per_s > curve[-1][0] * (1 + 1e-9):
+        return None
+    rates, values = zip(*curve, strict=True)
+    return float(np.interp(rate_per_s, rates, values))
+
+
+def _alone_ms(result: CapacityResult) -> float:
+    """What a request takes when it does not wait, at the rate that is certified."""
+    unloaded_ms = float(result.settings.get("unloaded_ms") or 0.0)
+    best = result.certificate.points[0] if result.certificate else None
+    return max(unloaded_ms, (best.compute_ms or 0.0) if best else 0.0)
+
+
+def _check(rate_per_s: float, headroom: float, spare: int, cost_per_hour: float | None) -> None:
+    if not (math.isfinite(rate_per_s) and rate_per_s > 0):
+        raise BadRequestError(f"rate {rate_per_s:g}/s must be above zero")
+    if not 0 <= headroom < 1:
+        raise BadRequestError(f"headroom {headroom:g} must be at least 0 and below 1, as in 0.2 for 20 %")
+    if spare < 0:
+        raise BadRequestError(f"{spare} spare replicas are impossible; give 0 or more")
+    if cost_per_hour is not None and not (math.isfinite(cost_per_hour) and cost_per_hour >= 0):
+        raise BadRequestError(f"cost per hour {cost_per_hour:g} must not be negative")
+
+
+def _assumptions(
+    result: CapacityResult, certified_per_s: float, rate_per_s: float, headroom: float, spare: int
+) -> tuple[str, ...]:
+    slos = describe_slos(result.slos)
+    said = [
+        f"One replica holds {format_rate(certified_per_s)} under {slos}: certified at 99 % confidence.",
+        f"The arrivals are independent of one another (Poisson) with a mean of {format_rate(rate_per_s)} at the "
+        "busiest time; bursts beyond that need a higher --rate.",
+        "The balancer spreads requests evenly, replicas do not share hardware, and their machines are like the one "
+        "that was measured" + (f" ({result.hardware['cpu']})." if result.hardware.get("cpu") else "."),
+        f"{spare} replica{'s' if spare != 1 else ''} may be gone at any time; the others then still keep "
+        f"{headroom * 100:.0f} % of the certified rate free.",
+        "The p99 is read off the measured points at that load; it is what was seen, not certified.",
+        "The payloads" + (" and each model's share" if result.points[0].models else "") + " are like those measured.",
+    ]
+    if result.capacity_estimate_per_s:
+        fewer = math.ceil(rate_per_s / (result.capacity_estimate_per_s * (1 - headroom)) - 1e-9) + spare
+        said.append(
+            f"If the estimate of {format_rate(result.capacity_estimate_per_s)} is right, {fewer:,} replicas would do."
+        )
+    if result.partial:
+        said.append(f"The measurement was partial ({result.ended_because}).")
+    return tuple(said)

@@ -1,0 +1,159 @@
+"""The server under test as the load test talks to it beside the load: checks, metadata, one request, statistics."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import time
+from types import TracebackType
+from typing import Any
+
+from loadtests.errors import BadRequestError, TargetBusyError, TargetError, TargetLostError
+from loadtests.target.statistics import composing_models
+
+_CONNECT_S = 5.0
+_ASK_S = 30.0
+_GRPC_WAY = re.compile(r"^failed to connect to all addresses; last error: \w+: (ipv[46]:\S+: )?")
+_FROZEN_S = 10.0  # statistics are counters: a server that cannot give them in this time serves nobody
+
+
+class Target:
+    """One model of one KServe-v2 server at "host:port". Errors name the server and what to do."""
+
+    def __init__(self, server: str, model: str) -> None:
+        host, _, port = server.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise BadRequestError(f"server {server!r} is not an address; give HOST:PORT of its gRPC endpoint")
+        import grpc
+        from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+        from clients.options import open_channel
+
+        self.server = server
+        self.model = model
+        self._grpc = grpc
+        self._pb: Any = service_pb2
+        self._channel = open_channel(grpc, None, None, server)
+        self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self.steps: list[str] = []
+        """The models that do the work, in order; known after `statistics`, where the server tells."""
+        self._has_statistics = True
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channel.close()
+
+    def check(self) -> None:
+        """Raises TargetError unless the server answers and has the model ready."""
+        try:
+            ready = self._stub.ServerReady(self._pb.ServerReadyRequest(), timeout=_CONNECT_S).ready
+        except self._grpc.RpcError as error:
+            raise TargetError(
+                f"no inference server answers at {self.server} ({_reason(error)}); start one (fathom serve) "
+                "or give the host and port of its gRPC endpoint"
+            ) from None
+        try:
+            model_ready = self._stub.ModelReady(self._pb.ModelReadyRequest(name=self.model), timeout=_ASK_S).ready
+        except self._grpc.RpcError as error:
+            raise TargetError(f"{self.server} cannot say whether {self.model} is ready: {_reason(error)}") from None
+        if not model_ready:
+            raise TargetError(self._why_not_ready(ready))
+
+    def _why_not_ready(self, server_ready: bool) -> str:
+        try:
+            index = self._stub.RepositoryIndex(self._pb.RepositoryIndexRequest(), timeout=_ASK_S).models
+        except self._grpc.RpcError:
+            return f"model {self.model} is not ready at {self.server}; load it and try again"
+        for model in index:
+            if model.name == self.model:
+                why = model.reason or model.state.lower() or "not loaded"
+                return f"model {self.model} is not ready at {self.server} ({why}); load it and try again"
+        known = sorted({model.name for model in index})
+        near = difflib.get_close_matches(self.model, known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return f"{self.server} has no model {self.model}{hint}; it has: {', '.join(known) or 'none'}"
+
+    def metadata(self) -> Any:
+        """The model's ModelMetadataResponse, by the name that it was asked for."""
+        found = self._ask("ModelMetadata", self._pb.ModelMetadataRequest(name=self.model))
+        found.name = self.model
+        return found
+
+    def config(self, model: str = "") -> Any | None:
+        """A ModelConfig, or None where the server does not offer the extension."""
+        try:
+            return self._stub.ModelConfig(self._pb.ModelConfigRequest(name=model or self.model), timeout=_ASK_S).config
+        except self._grpc.RpcError:
+            return None
+
+    def infer(self, payload: bytes, timeout_s: float) -> float:
+        """The latency in ms of one request.
+
+        TargetLostError when there is no answer in time, TargetError with the server's reason when it refuses;
+        TargetBusyError when it may take the same request in a moment.
+        """
+        request = self._pb.ModelInferRequest.FromString(payload)
+        begin_s = time.monotonic()
+        try:
+            self._stub.ModelInfer(request, timeout=timeout_s)
+        except self._grpc.RpcError as error:
+            if error.code() == self._grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise TargetLostError(f"{self.model} at {self.server} gave no answer within {timeout_s:g} s") from None
+            busy = error.code() in (self._grpc.StatusCode.UNAVAILABLE, self._grpc.StatusCode.RESOURCE_EXHAUSTED)
+            kind = TargetBusyError if busy else TargetError
+            raise kind(f"{self.model} refuses even a request sent alone: {_reason(error)}") from None
+        return (time.monotonic() - begin_s) * 1e3
+
+    def reachable(self) -> bool:
+        """Whether anything answers there, ready or not."""
+        try:
+            self._stub.ServerLive(self._pb.ServerLiveRequest(), timeout=_CONNECT_S)
+        except self._grpc.RpcError as error:
+            return bool(error.code() != self._grpc.StatusCode.UNAVAILABLE)
+        return True
+
+    def statistics(self) -> list[Any]:
+        """A snapshot for `server_stats.difference`; empty where the server has no statistics extension."""
+        if not self._has_statistics:
+            return []
+        if not self.steps:
+            self.steps = composing_models(self.model, self.config)
+        try:
+            found: list[Any] = []
+            for step in self.steps:
+                request = self._pb.ModelStatisticsRequest(name=step)
+                found += self._stub.ModelStatistics(request, timeout=_FROZEN_S).model_stats
+        except self._grpc.RpcError as error:
+            if error.code() == self._grpc.StatusCode.UNAVAILABLE:
+                raise TargetLostError(f"{self.server} does not answer any more: {_reason(error)}") from None
+            if error.code() == self._grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise TargetLostError(
+                    f"{self.server} is reachable but frozen: it has not told its statistics for {_FROZEN_S:g} s"
+                ) from None
+            self._has_statistics = False
+            return []
+        return found
+
+    def server_name(self) -> str:
+        """Name and version of the server, such as `triton 2.51.0`; empty where it does not say."""
+        try:
+            told = self._stub.ServerMetadata(self._pb.ServerMetadataRequest(), timeout=_ASK_S)
+        except self._grpc.RpcError:
+            return ""
+        return f"{told.name} {told.version}".strip()
+
+    def _ask(self, method: str, request: Any) -> Any:
+        try:
+            return getattr(self._stub, method)(request, timeout=_ASK_S)
+        except self._grpc.RpcError as error:
+            raise TargetError(f"{self.server} refuses {method} for {self.model}: {_reason(error)}") from None
+
+
+def _reason(error: Any) -> str:
+    """The server's words, or the status where it has none; of a failed connection only why, not gRPC's way there."""
+    details = (error.details() or "").strip().splitlines()
+    return _GRPC_WAY.sub("", details[0]) if details else str(error.code().name)

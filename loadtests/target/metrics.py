@@ -1,0 +1,137 @@
+"""What the server's machine did during a probe: Triton's Prometheus endpoint, read before, meanwhile and after."""
+
+from __future__ import annotations
+
+import re
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+
+from loadtests.errors import TargetError
+from loadtests.records.point import ServerLoad
+
+_TIMEOUT_S = 1.0
+_EVERY_S = 0.5
+_MIB = 1 << 20
+_LINE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$", re.MULTILINE)
+
+Sample = dict[str, list[tuple[str, float]]]
+"""For each metric, its labels as text and its value."""
+
+
+def parse(text: str) -> Sample:
+    """Prometheus' text format."""
+    sample: Sample = {}
+    for line in _LINE.finditer(text):
+        sample.setdefault(line["name"], []).append((line["labels"] or "", float(line["value"])))
+    return sample
+
+
+def summarise(samples: Sequence[Sample]) -> ServerLoad | None:
+    """In the order they were taken, the first before and the last after the probe; None without any."""
+    if not samples:
+        return None
+
+    def over_time(name: str, *, add: bool) -> list[float]:
+        read = [[value for _, value in sample[name]] for sample in samples if name in sample]
+        return [sum(values) if add else sum(values) / len(values) for values in read]
+
+    def mean(name: str, *, add: bool = False) -> float | None:
+        values = over_time(name, add=add)
+        values = values[1:] or values  # the first was before the load
+        return sum(values) / len(values) if values else None
+
+    def highest_mib(name: str) -> float | None:
+        values = over_time(name, add=True)
+        return max(values) / _MIB if values else None
+
+    return ServerLoad(
+        cpu_share=mean("nv_cpu_utilization"),
+        memory_mib=highest_mib("nv_cpu_memory_used_bytes"),
+        gpu_share=mean("nv_gpu_utilization"),
+        gpu_memory_mib=highest_mib("nv_gpu_memory_used_bytes"),
+        gpu_power_w=mean("nv_gpu_power_usage", add=True),
+        rejected=_rejected(samples[-1], samples[0]),
+    )
+
+
+class MetricsMeter:
+    """Reads an endpoint twice a second between `start` and `stop`, in a thread of its own.
+
+    An endpoint that has never answered is not asked again; with `required`, `start` then raises TargetError.
+    """
+
+    def __init__(self, url: str | None, *, required: bool = False) -> None:
+        from clients.addresses import is_loopback
+
+        self._url = url
+        own = url is not None and is_loopback(urllib.parse.urlsplit(url).netloc)
+        # By default urllib sends even localhost through http_proxy.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({} if own else None))
+        self._required = required
+        self._samples: list[Sample] = []
+        self._has_answered = False
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Take the first reading."""
+        self._samples.clear()
+        self._stopped.clear()
+        self._read()
+        if self._url is not None:
+            self._thread = threading.Thread(target=self._watch, name="metrics", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> ServerLoad | None:
+        """Take the last one."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            self._read()
+        return summarise(self._samples)
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(_EVERY_S):
+            self._read()
+
+    def _read(self) -> None:
+        if self._url is None:
+            return
+        try:
+            with self._opener.open(self._url, timeout=_TIMEOUT_S) as answer:
+                self._samples.append(parse(answer.read().decode()))
+                self._has_answered = True
+        except (OSError, ValueError, urllib.error.URLError) as error:
+            if self._has_answered:
+                return  # a reading that is late, beside a server that freezes for a second, is left out
+            url, self._url = self._url, None
+            if self._required:
+                raise TargetError(
+                    f"no metrics at {url}: {_why(error)}; give the address of the Prometheus endpoint"
+                ) from None
+
+
+def default_url(server: str) -> str | None:
+    """Where Triton has its metrics unless it was told otherwise; None for another port than Triton's own, where
+    something else may answer."""
+    host, _, port = server.rpartition(":")
+    return f"http://{host}:8002/metrics" if port == "8001" else None
+
+
+def _rejected(last: Sample, first: Sample) -> int | None:
+    def total(sample: Sample) -> float | None:
+        counts = sample.get("nv_inference_request_failure")
+        return None if counts is None else sum(value for labels, value in counts if 'reason="REJECTED"' in labels)
+
+    after, before = total(last), total(first)
+    return None if after is None or before is None else round(after - before)
+
+
+def _why(error: Exception) -> str:
+    """The operating system's words where it is about a connection."""
+    reason = getattr(error, "reason", error)
+    return str(getattr(reason, "strerror", None) or reason)

@@ -1,0 +1,1 @@
+"""What is requested, and when: payloads, model mixes, schedules, recorded traces."""

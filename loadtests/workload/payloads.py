@@ -1,0 +1,183 @@
+"""Requests for a model nobody wrote a recipe for: inputs of the right type and shape, made from its metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clients import Client, InferenceError, codec
+from loadtests.errors import BadRequestError, InputFileError
+from loadtests.workload.lines import read_lines
+
+POOL_SIZE = 32
+_FREE_DIMENSION = 16
+_NUMPY = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
+_TEXT = (
+    "the quick brown fox jumps over a lazy dog while seven wizards play jazz near the old harbour and rain falls on "
+    "quiet streets after a long summer day"
+)
+_WORDS = _TEXT.split()
+_PICTURES = frozenset({"image", "images", "img", "jpeg", "jpg", "photo", "picture", "pictures", "png"})
+_SIDE, _BLOCK = 224, 32
+"""Pixels of a made picture's side, and of the squares it is made of: a few kilobytes, as a drawing has."""
+
+
+def from_metadata(metadata: Any, config: Any | None, *, seed: int, count: int = POOL_SIZE) -> list[bytes]:
+    """`count` different encoded ModelInferRequests, one item each, from ModelMetadataResponse and ModelConfig.
+
+    Numbers are uniform: 0..255 for 8-bit integers, 0 and 1 for other integers (valid as a token, class or flag), 0..1
+    for floats; text is a few English words, or a PNG file where the input's name says that it is a picture. A dimension
+    that is free is 16, the batch dimension 1. Without a ModelConfig the first dimension counts as the batch where it is
+    free in every input.
+    """
+    from tritonclient.grpc import service_pb2
+
+    rng = np.random.default_rng([seed, 2])
+    shapes = _shapes(metadata, config)
+    payloads = []
+    for _ in range(count):
+        request: Any = service_pb2.ModelInferRequest(model_name=metadata.name)
+        for tensor, shape in zip(metadata.inputs, shapes, strict=True):
+            request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
+            request.raw_input_contents.append(_content(tensor, shape, rng))
+        payloads.append(request.SerializeToString())
+    return payloads
+
+
+def assumptions(metadata: Any, config: Any | None) -> str:
+    """What made-up requests assume about the model, for a person; empty where the server tells all of their shapes."""
+    batched = config is not None and config.max_batch_size > 0
+    if not any(size < 0 for tensor in metadata.inputs for size in tensor.shape[1 if batched else 0 :]):
+        return ""
+    shapes = zip(metadata.inputs, _shapes(metadata, config), strict=True)
+    made = ", ".join(f"{tensor.name} {tensor.datatype} {shape}" for tensor, shape in shapes)
+    first = _first_is_batch(metadata) if config is None else batched
+    why = "the server does not tell its configuration, so " if config is None else ""
+    rows = "the first dimension counts as the batch" if first else "no dimension counts as a batch"
+    return f"inputs of {metadata.name} are made up as {made}: {why}{rows}"
+
+
+def _shapes(metadata: Any, config: Any | None) -> list[list[int]]:
+    """Of one item of each input."""
+    batched = _first_is_batch(metadata) if config is None else config.max_batch_size > 0
+    return [
+        [
+            size if size >= 0 else 1 if batched and axis == 0 else _FREE_DIMENSION
+            for axis, size in enumerate(tensor.shape)
+        ]
+        for tensor in metadata.inputs
+    ]
+
+
+def _first_is_batch(metadata: Any) -> bool:
+    return all(len(tensor.shape) and tensor.shape[0] < 0 for tensor in metadata.inputs)
+
+
+def _content(tensor: Any, shape: list[int], rng: np.random.Generator) -> bytes:
+    if tensor.datatype == "BYTES":
+        is_picture = _PICTURES & {*re.split(r"[^a-z]+", tensor.name.lower())}
+        items = (_picture(rng) if is_picture else _words(rng) for _ in range(int(np.prod(shape))))
+        return b"".join(len(item).to_bytes(4, "little") + item for item in items)
+    if tensor.datatype == "BF16":  # the upper half of a float32
+        return (rng.random(shape, dtype=np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
+    if tensor.datatype not in _NUMPY:
+        raise BadRequestError(
+            f"input {tensor.name} has type {tensor.datatype}, for which no input can be made; give payloads of your own"
+        )
+    dtype = np.dtype(_NUMPY[tensor.datatype])
+    if dtype.kind == "f":
+        return rng.random(shape).astype(dtype).tobytes()
+    highest = {"UINT8": 256, "INT8": 128}.get(tensor.datatype, 2)
+    return rng.integers(0, highest, shape).astype(dtype).tobytes()
+
+
+def _words(rng: np.random.Generator) -> bytes:
+    return " ".join(rng.choice(_WORDS, rng.integers(4, 13))).encode()
+
+
+def _picture(rng: np.random.Generator) -> bytes:
+    """A PNG file of coloured squares, written here because load generators need no imaging library."""
+    squares = rng.integers(0, 256, (_SIDE // _BLOCK, _SIDE // _BLOCK, 3), np.uint8)
+    pixels = squares.repeat(_BLOCK, 0).repeat(_BLOCK, 1).reshape(_SIDE, -1)
+    lines = b"".join(b"\0" + line.tobytes() for line in pixels)  # each begins with its filter: none
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", _SIDE, _SIDE, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(lines)),
+        (b"IEND", b""),
+    )
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+# Requests that a person wrote down: a file with one JSON object of inputs per line.
+#
+#     {"text": ["play some jazz"]}
+#     {"image": ["@pictures/seven.png"]}
+#
+# A value is what the model takes as a nested list. A text that starts with @ names a file (beside the JSON file) whose
+# bytes are meant; @@ stands for a text's own @.
+
+_EXAMPLE = '{"text": ["play some jazz"]}'
+
+
+def read_inputs(path: Path, server: str, model: str) -> list[bytes]:
+    """An encoded request per line. Raises InputFileError, with the line that is wrong."""
+    lines = read_lines(path)
+    if not lines:
+        raise InputFileError(path, None, f"holds no requests; write one per line, such as {_EXAMPLE}")
+    requests = []
+    with Client(server) as client:
+        spec = client.model(model).spec
+        for number, line in lines:
+            try:
+                named = json.loads(line, object_pairs_hook=_once_each)
+                if not isinstance(named, dict):
+                    raise InputFileError(path, number, f"is not an object of inputs, such as {_EXAMPLE}")
+                named = {name: _with_files(value, path.parent) for name, value in named.items()}
+                requests.append(codec.encode(spec, named))
+            except InputFileError:
+                raise
+            except OSError as error:
+                hint = "write @@ for a text that begins with @"
+                said = f"cannot read {error.filename}: {error.strerror}; {hint}"
+                raise InputFileError(path, number, said) from error
+            except (ValueError, RecursionError, InferenceError) as error:
+                raise InputFileError(path, number, str(error)) from error
+    return requests
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} comes twice")
+    return named
+
+
+def _with_files(value: Any, folder: Path) -> Any:
+    if isinstance(value, list):
+        return [_with_files(entry, folder) for entry in value]
+    if isinstance(value, str) and value.startswith("@"):
+        return value[1:] if value.startswith("@@") else (folder / value[1:]).read_bytes()
+    return value

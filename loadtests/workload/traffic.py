@@ -1,0 +1,175 @@
+"""What is asked: one model, or several at once by weight, with the encoded requests of each.
+
+Every percentile of a mix can be told for each of its models and for all requests together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.errors import BadRequestError, InputFileError
+from loadtests.records.record import Record
+from loadtests.slo import Slo
+from loadtests.target.client import Target
+from loadtests.workload import payloads as made_payloads
+from loadtests.workload.mix import Mix
+from loadtests.workload.trace import Trace
+
+logger = logging.getLogger("fathom")
+_SHARE = re.compile(r"(?P<model>[^=\s]+)(?:=(?P<weight>[^=]+))?")
+
+
+@dataclass(frozen=True)
+class ModelShare:
+    """One model of the traffic. Without `payloads`, inputs are made from the server's metadata."""
+
+    model: str
+    weight: float = 1.0
+    """Relative to the other models."""
+    payloads: Sequence[bytes] | None = None
+    """Serialised `ModelInferRequest`s of this model, used in turn in an order shuffled by the seed."""
+
+    @classmethod
+    def parse(cls, text: str) -> ModelShare:
+        """`image_classifier` or `image_classifier=0.7`; BadRequestError quoting anything else."""
+        found = _SHARE.fullmatch(text.strip())
+        try:
+            weight = float(found["weight"] or 1.0) if found else math.nan
+        except ValueError:
+            weight = math.nan
+        if found is None or not (math.isfinite(weight) and weight > 0):
+            raise BadRequestError(f"traffic {text!r} is not understood; the accepted form is MODEL or MODEL=WEIGHT")
+        return cls(found["model"], weight)
+
+
+def name_of(shares: Sequence[ModelShare]) -> str:
+    """`image_classifier`, or `image_classifier+text_embedding` for a mix."""
+    return "+".join(share.model for share in shares)
+
+
+def scoped(slos: Sequence[Slo], models: Sequence[str]) -> tuple[Slo, ...]:
+    """The SLOs of a mix: each one for all requests together and for each model, unless it names its model."""
+    if unknown := [slo.model for slo in slos if slo.model and slo.model not in models]:
+        raise BadRequestError(f"an SLO is for {unknown[0]}, which is not asked; the traffic is {', '.join(models)}")
+    if len(models) < 2:
+        return tuple(replace(slo, model="") for slo in slos)
+    each = [replace(slo, model=model) for slo in slos if not slo.model for model in models]
+    return tuple(dict.fromkeys([*slos, *each]))
+
+
+class Traffic:
+    """The models of one server that are asked, ready to be fired at."""
+
+    def __init__(self, server: str, shares: Sequence[ModelShare], *, seed: int = 0) -> None:
+        self.models = tuple(share.model for share in shares)
+        self._mix = Mix((1,) * len(shares), tuple(share.weight for share in shares))
+        if doubled := {model for model in self.models if self.models.count(model) > 1}:
+            raise BadRequestError(f"the traffic names {min(doubled)} twice; add its weights up")
+        if any(share.payloads is not None and not share.payloads for share in shares):
+            raise BadRequestError("the payload pool is empty; give at least one encoded request")
+        self.weights = self._mix.shares
+        self.targets = [Target(server, model) for model in self.models]
+        self._shares = tuple(shares)
+        self._seed = seed
+        self._pools: list[list[bytes]] = []
+        self.assumed: list[str] = []
+        """What made-up requests assume about the models; known after `check`, which also logs it."""
+
+    def __enter__(self) -> Traffic:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.ExitStack() as stack:
+            for target in self.targets:
+                stack.push(target)
+
+    def check(self) -> None:
+        """TargetError unless the server answers and has all models ready. Makes the payloads that were not given."""
+        for target in self.targets:
+            target.check()
+        self._pools, self.assumed = [], []
+        for share, target in zip(self._shares, self.targets, strict=True):
+            if share.payloads:
+                self._pools.append(list(share.payloads))
+                continue
+            metadata, config = target.metadata(), target.config()
+            self._pools.append(made_payloads.from_metadata(metadata, config, seed=self._seed))
+            if assumed := made_payloads.assumptions(metadata, config):
+                self.assumed.append(assumed)
+                logger.warning(assumed)
+        self._mix = replace(self._mix, sizes=tuple(map(len, self._pools)))
+
+    @property
+    def mix(self) -> Mix:
+        """What each request carries; known after `check`."""
+        return self._mix
+
+    @property
+    def pool(self) -> list[bytes]:
+        """The payloads of all models, one model after the other."""
+        return [payload for pool in self._pools for payload in pool]
+
+    @property
+    def first_payloads(self) -> list[tuple[Target, list[bytes]]]:
+        """Each model's target and payloads, for questions one at a time."""
+        return list(zip(self.targets, self._pools, strict=True))
+
+    def choices(self, count: int, *, seed: int) -> NDArray[np.int32]:
+        """Which payload of `pool` each of `count` requests carries."""
+        return self._mix.choices(count, seed=seed)
+
+    def choices_of(self, trace: Trace, *, seed: int) -> NDArray[np.int32]:
+        """The same for a recorded trace, whose rows may name a model and number a payload (from 0)."""
+        if not trace.models:
+            owners = self._mix.owners(len(trace), seed=seed)
+        else:
+            known = {model: number for number, model in enumerate(self.models)}
+            for line, model in zip(trace.lines, trace.models, strict=True):
+                if model not in known:
+                    asked = ", ".join(self.models)
+                    raise InputFileError(trace.path, line, f"model {model!r} is not among those asked: {asked}")
+            owners = np.asarray([known[model] for model in trace.models])
+        if trace.payloads is not None:
+            sizes = np.asarray(self._mix.sizes)[owners]
+            if (beyond := np.flatnonzero(trace.payloads >= sizes)).size:
+                row = int(beyond[0])
+                raise InputFileError(
+                    trace.path,
+                    trace.lines[row],
+                    f"there is no payload {trace.payloads[row]} of {self.models[owners[row]]}, which has "
+                    f"{sizes[row]} (from 0)",
+                )
+        return self._mix.chosen(owners, trace.payloads, seed=seed)
+
+    def marked(self, record: Record, choices: NDArray[np.int32]) -> Record:
+        """The record with the model of each request."""
+        if len(self.models) == 1:
+            return record
+        return replace(record, model=self._mix.owners_of(choices[: len(record)]))
+
+    def step_shares(self, record: Record) -> dict[str, float]:
+        """Which part of a marked record's requests each model of the server works for; a shared step works for all its
+        pipelines."""
+        asked = np.bincount(record.model[record.attempted], minlength=len(self.models)) / max(record.attempted.sum(), 1)
+        shares: dict[str, float] = {}
+        for target, share in zip(self.targets, asked.tolist(), strict=True):
+            for step in target.steps:
+                shares[step] = shares.get(step, 0.0) + share
+        return shares
+
+    def statistics(self) -> list[Any]:
+        """A snapshot for `server_stats.difference`; a step that two pipelines share is in it once."""
+        found = {(stats.name, stats.version): stats for target in self.targets for stats in target.statistics()}
+        return list(found.values())
