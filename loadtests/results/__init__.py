@@ -1,0 +1,1 @@
+"""The folder that results are kept in."""
