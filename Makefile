@@ -21,8 +21,8 @@ bench: .venv/development  ## the ratios of docs/benchmarks.md, into results/benc
 gpu-proof: .venv/serving  ## accuracy, served against bare, instances x batch on a GPU (docs/gpu.md); without one a dry run
 	.venv/bin/python -m benchmarks.gpu
 
-lint: .venv/development  ## ruff and mypy --strict
-	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+lint: .venv/development  ## ruff, mypy --strict, and the levels of the rooms
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
 
 format: .venv/development
 	.venv/bin/ruff check --fix . && .venv/bin/ruff format .
