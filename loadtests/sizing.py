@@ -57,7 +57,7 @@ class DeploymentPlan:
     """Of all replicas, spare ones included, per million requests at `rate_per_s`."""
     assumptions: tuple[str, ...]
     doubts: tuple[str, ...]
-    """Why the measurement may not show what a replica holds; see `explain.doubts`."""
+    """Why the measurement may not show what a replica holds; see `report.prose.doubts`."""
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"assumptions": list(self.assumptions), "doubts": list(self.doubts)}

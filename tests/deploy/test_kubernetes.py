@@ -176,6 +176,7 @@ PLAN = DeploymentPlan(
     cost_per_hour=None,
     cost_per_million=None,
     assumptions=(),
+    doubts=(),
 )
 
 

@@ -27,7 +27,7 @@ class ByFolder(LoadScopeScheduling):
 
 def needs_models(folder: str) -> bool:
     """Whether tests of this folder ask for what takes long to export; the first worker begins with them."""
-    return folder in ("export", "fathom", "gpu")
+    return folder in ("benchmarks", "export", "fathom")
 
 
 def order(item: pytest.Item) -> tuple[bool, bool]:
