@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadtests.search.certificate import late_at_any_rate
-from loadtests.search.certificate import Certificate, certificates
-from loadtests.search.estimate import Estimate, estimate
 from loadtests.records.point import Point, Verdict
+from loadtests.search.certificate import Certificate, certificates, late_at_any_rate
+from loadtests.search.estimate import Estimate, estimate
 from loadtests.slo import Slo, about_ms, describe_slos, format_rate, format_s
 
 INTERRUPTED = "interrupted"

@@ -15,19 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-from loadtests.records.documents import read
+
 from loadtests.errors import BadRequestError, ResultsError
-from loadtests.results.lock import writer
+from loadtests.records.documents import read
 from loadtests.records.point import Point
 from loadtests.records.record import Record
-from loadtests.results.result import CapacityResult, summarise
+from loadtests.results.lock import writer
+from loadtests.results.result import CUT_OFF, CapacityResult, summarise
 from loadtests.slo import Slo, loosest_limit_ms
-from collections.abc import Mapping, Sequence
-from loadtests.errors import BadRequestError
 from loadtests.target.hardware import MACHINE
-from loadtests.results.result import CUT_OFF
-from loadtests.slo import Slo
-
 
 FORMAT = 1
 _RUN, _POINTS, _RAW, _CAPACITY = "run.json", "points.jsonl", "raw", "capacity.json"
@@ -249,6 +245,7 @@ def _append(path: Path, line: str) -> None:
 
 
 # Going on with an earlier search: which of its points count, and whether they may be mixed with new ones.
+
 
 def earlier_run(
     folder: Path, model: str, slos: Sequence[Slo], manifest: Mapping[str, Any] | None, budget_s: float
