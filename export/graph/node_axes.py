@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 Constants = Mapping[str, Sequence[int]]
-"""Small tensors of whole numbers by name, as `graph_edit.constants` gives them."""
+"""Small tensors of whole numbers by name, as `edit.constants` gives them."""
 
 
 def met(node: Any, ranks: Sequence[int], opset: int, constants: Constants) -> Sequence[Iterable[int]]:

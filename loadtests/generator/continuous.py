@@ -36,7 +36,7 @@ _NEVER = float("inf")
 
 
 class Stream:
-    """Unlike `firing.Firing`, which fires one schedule that is known beforehand."""
+    """Unlike `open_loop.Firing`, which fires one schedule that is known beforehand."""
 
     def __init__(
         self,

@@ -99,7 +99,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class SloCount:
-    """How one SLO fared in a probe; `dependence` requests count as one independent request (see `verdict`)."""
+    """How one SLO fared in a probe; `dependence` requests count as one independent request (see `judge.verdict`)."""
 
     slo: str
     verdict: Verdict

@@ -3,7 +3,7 @@
 Each point says how many of its requests were over the limit. Near the capacity the log-odds of being over grow in a
 straight line with the logarithm of the rate, so two numbers describe the curve: the rate where the share equals what
 the SLO allows, and how steep it is there. Both are given by Bayes' rule on a grid: the likelihood is binomial in
-independent requests (`evidence.gather`), points far from the crossing weigh less (the line is only local), and the
+independent requests (`observations.gather`), points far from the crossing weigh less (the line is only local), and the
 prior is flat in the crossing and wide in the steepness. Unlike a bootstrap this needs no luck when every point below
 the capacity is clean and every point above is hopeless, which is what a short search looks like.
 

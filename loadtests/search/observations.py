@@ -82,7 +82,7 @@ def count_of(point: Point, slo: Slo) -> SloCount | None:
 
 
 def dependence_near(points: Sequence[Point], slo: Slo, rate_per_s: float) -> float | None:
-    """How many requests at a rate tell as much as one (`verdict.dependence`), by all probes around it.
+    """How many requests at a rate tell as much as one (`judge.verdict.dependence`), by all probes around it.
 
     Slow requests come in longer runs the nearer a server is to its limit; in queues with and without randomness in the
     service, the runs grow at least with the third power of the rate. Longer probes count more, for short ones cannot
