@@ -16,13 +16,13 @@ import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2
 
-from clients.arrays import as_array
-from clients.datatypes import NUMPY_TYPE, Array
-from clients.errors import InvalidInput, ServerError
-from clients.spec import ModelSpec, TensorSpec
+from .arrays import as_array
+from .datatypes import NUMPY_TYPE, Array
+from .errors import InvalidInput, ServerError
+from .spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
-    from clients.placement import Placement
+    from .placement import Placement
 
 _RAW_INPUT, _RAW_OUTPUT = 0x3A, 0x32  # the tags of raw_input_contents and raw_output_contents
 # The field of InferTensorContents that carries a type, and its width there; FP16 and BF16 have none.

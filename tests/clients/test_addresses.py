@@ -48,7 +48,7 @@ REFUSED = {
     "127.0.0.1:8001,127.0.0.1:8002": "['127.0.0.1:8001', '127.0.0.1:8002']",
     "dns:///a:1,b:2": "['a:1', 'b:2']",
     "http://localhost:8001": "'localhost:8001'",
-    "https://triton:443/v2": "'triton:443' without https://, and pass tls=clients.TLS(...)",
+    "https://triton:443/v2": "'triton:443' without https://, and pass tls=TLS(...)",
     "grpc://triton:8001": "'triton:8001'",
     "dns://triton:8001": "dns:///triton:8001",
     "localhost:8001/v2": "host:port",

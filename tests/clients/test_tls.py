@@ -99,7 +99,7 @@ CONNECTIONS = {
     "another authority": ("triton", SECOND, "tls", ("not signed by ca='", "TLS(ca=FILE)")),
     "mutual TLS without a certificate": ("mutual", CA, "tls", ("cert=FILE, key=FILE",)),
     "mutual TLS with a stranger's": ("mutual", STRANGER, "tls", ("stranger.pem", "trust")),
-    "plain text to a TLS port": ("triton", None, "connection", ("may require TLS", "tls=clients.TLS(")),
+    "plain text to a TLS port": ("triton", None, "connection", ("may require TLS", "tls=TLS(")),
     "TLS to a plain-text port": ("plain", CA, "tls", ("does not speak TLS", "leave tls= out")),
 }
 
