@@ -197,6 +197,7 @@ class Connection(Generic[Flag, Names, Bound]):
         except ModelNotFound as error:
             with contextlib.suppress(InferenceError):
                 known = await self._names()
+                error.served = tuple(known)
                 what = f"version {version} of '{name}'" if name in known else f"model '{name}'"
                 error.args = (f"{error.endpoint} has no {what}: it serves {', '.join(known) or 'no model'}",)
             raise
