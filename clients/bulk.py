@@ -17,7 +17,7 @@ from .model import BoundModel, Later
 from .spec import ModelSpec
 
 AnyConnection = Connection[Any, Any, Any]
-AsyncModel = BoundModel[Later[Outputs], Any]
+AwaitedModel = BoundModel[Later[Outputs], Any]
 Errors = Literal["raise", "return"]
 AHEAD = 2  # items held, in multiples of what is in flight: answers wait here behind a slow one
 
@@ -31,7 +31,7 @@ class Twinned(Protocol):
     def client(self) -> AnyConnection:
         """The client that it belongs to."""
 
-    def _twin(self) -> contextlib.AbstractAsyncContextManager[AsyncModel]:
+    def _twin(self) -> contextlib.AbstractAsyncContextManager[AwaitedModel]:
         """The same model on the running event loop."""
 
 
@@ -172,7 +172,7 @@ class _Crew:
         async with self._model._twin() as model:
             await asyncio.gather(*(self._keep_answering(model) for _ in range(self._in_flight)))
 
-    async def _keep_answering(self, model: AsyncModel) -> None:
+    async def _keep_answering(self, model: AwaitedModel) -> None:
         while True:
             if not self._todo:
                 idle = self._loop.create_future()
@@ -197,7 +197,7 @@ def _ignore_shared_wakeups(loop: asyncio.AbstractEventLoop, context: dict[str, A
 
 
 async def in_order_async(
-    model: AsyncModel,
+    model: AwaitedModel,
     items: Iterable[Any] | AsyncIterable[Any],
     *,
     in_flight: int = 64,
