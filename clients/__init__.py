@@ -1,9 +1,9 @@
 """Thin gRPC clients for a KServe-v2 inference server."""
 
-from clients.async_client import AsyncClient, AsyncModel
-from clients.classification import Classification
-from clients.client import Client, Model
-from clients.errors import (
+from .async_client import AsyncClient, AsyncModel
+from .classification import Classification
+from .client import Client, Model
+from .errors import (
     DeadlineExceeded,
     InferenceError,
     InvalidInput,
@@ -13,12 +13,12 @@ from clients.errors import (
     ServerError,
     Unreachable,
 )
-from clients.life import UnusableClient
-from clients.metrics import Metrics
-from clients.options import TLS, InsecureConnectionWarning, Retries
-from clients.shared_memory import SharedMemoryUnavailable
-from clients.spec import ModelSpec, TensorSpec
-from clients.tracing import trace_context
+from .life import UnusableClient
+from .metrics import Metrics
+from .options import TLS, InsecureConnectionWarning, Retries
+from .shared_memory import SharedMemoryUnavailable
+from .spec import ModelSpec, TensorSpec
+from .tracing import trace_context
 
 __all__ = [
     "TLS",

@@ -55,7 +55,7 @@ def _check(address: object) -> None:
             raise ValueError(f"{address!r} names no host: give 'dns:///{rest[2:] or 'host:port'}', with three slashes")
         _check_host_and_port(address, re.sub("^//[^/]*/", "", rest))
     elif rest.startswith("//"):
-        secure = ", and pass tls=clients.TLS(...)" if scheme.endswith("s") else ""
+        secure = ", and pass tls=TLS(...)" if scheme.endswith("s") else ""
         host = re.split("[/?#]", rest[2:])[0]
         raise ValueError(f"{address!r} is a URL: give '{host or 'host:port'}' without {scheme}://{secure}")
     else:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from clients.datatypes import NUMPY_TYPE, Array, describe
-from clients.errors import InvalidInput
+from .datatypes import NUMPY_TYPE, Array, describe
+from .errors import InvalidInput
 
 # What numpy reads as it is, wherever in a list it stands.
 _PLAIN = {int, float, bool, str, bytes, bytearray, type(None), np.ndarray, *np.sctypeDict.values()}

@@ -8,13 +8,13 @@ from typing import Any
 
 import grpc.aio
 
-from clients import bulk, life, sequence, streams
-from clients.classification import Labels
-from clients.codec import Outputs
-from clients.connection import CLOSED, Connection
-from clients.model import BoundModel, Later, T
-from clients.options import Metadata
-from clients.servers import Cut, Rotation, Server, probe_for_ever
+from . import bulk, health, life, sequence, streams
+from .classification import Labels
+from .codec import Outputs
+from .connection import CLOSED, Connection
+from .model import BoundModel, Later, T
+from .options import Metadata
+from .servers import Cut, Rotation, Server
 
 
 class AsyncModel(BoundModel[Later[Outputs], Later[Labels]]):
@@ -101,5 +101,7 @@ class AsyncClient(Connection[Later[bool], Later[list[str]], Later[AsyncModel]]):
         for call in calls:
             call.cancel()
 
-    def _start_probing(self) -> None:
-        self._prober = asyncio.get_running_loop().create_task(probe_for_ever(self), name="fathom-health")
+    def _opened(self, rotation: Rotation) -> None:
+        if rotation.lone is None:
+            probing = health.probe_for_ever(self)
+            self._prober = asyncio.get_running_loop().create_task(probing, name="fathom-health")

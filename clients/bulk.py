@@ -5,24 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import warnings
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
-from clients import life
-from clients.datatypes import Array
-from clients.errors import InferenceError, InvalidInput
-from clients.options import InsecureConnectionWarning
-from clients.spec import ModelSpec
+from . import life
+from .codec import Outputs
+from .connection import Connection
+from .errors import InferenceError, InvalidInput
+from .model import BoundModel, Later
+from .spec import ModelSpec
 
-if TYPE_CHECKING:
-    from clients.async_client import AsyncClient, AsyncModel
-    from clients.client import Client, Model
-
-Outputs = dict[str, Array]
+AnyConnection = Connection[Any, Any, Any]
+AwaitedModel = BoundModel[Later[Outputs], Any]
 Errors = Literal["raise", "return"]
 AHEAD = 2  # items held, in multiples of what is in flight: answers wait here behind a slow one
+
+
+class Twinned(Protocol):
+    """A blocking model that can be asked on an event loop too."""
+
+    spec: ModelSpec
+
+    @property
+    def client(self) -> AnyConnection:
+        """The client that it belongs to."""
+
+    def _twin(self) -> contextlib.AbstractAsyncContextManager[AwaitedModel]:
+        """The same model on the running event loop."""
 
 
 class _Slot:
@@ -47,7 +57,7 @@ class _Slot:
 
 
 def in_order(
-    model: Model,
+    model: Twinned,
     items: Iterable[Any],
     *,
     in_flight: int = 64,
@@ -96,7 +106,7 @@ def in_order(
 class _Crew:
     """Workers on an event loop of their own thread, over a connection of their own."""
 
-    def __init__(self, model: Model, in_flight: int, options: Mapping[str, Any]) -> None:
+    def __init__(self, model: Twinned, in_flight: int, options: Mapping[str, Any]) -> None:
         self._model = model
         self._in_flight = in_flight
         self._options = options
@@ -159,13 +169,10 @@ class _Crew:
         self._idle.clear()
 
     async def _answer_all(self) -> None:
-        from clients.async_client import AsyncModel
-
-        async with _twin(self._model.client) as client:
-            model = AsyncModel(client, self._model.spec)
+        async with self._model._twin() as model:
             await asyncio.gather(*(self._keep_answering(model) for _ in range(self._in_flight)))
 
-    async def _keep_answering(self, model: AsyncModel) -> None:
+    async def _keep_answering(self, model: AwaitedModel) -> None:
         while True:
             if not self._todo:
                 idle = self._loop.create_future()
@@ -183,25 +190,6 @@ class _Crew:
                 self._answered.set()
 
 
-def _twin(client: Client) -> AsyncClient:
-    """An asyncio client of the same servers and options."""
-    from clients.async_client import AsyncClient
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InsecureConnectionWarning)  # said when `client` was made
-        twin = AsyncClient(
-            client.addresses,
-            timeout_s=client.timeout_s,
-            headers=client.headers,
-            tls=client.tls,
-            retries=client.retries,
-            shared_memory=None if client.pool is None else "system",
-            metrics=client.metrics,
-        )
-    twin.budget = client.budget
-    return twin
-
-
 def _ignore_shared_wakeups(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """gRPC wakes the loops of all threads for what one of them may read; the others find nothing."""
     if not isinstance(context.get("exception"), BlockingIOError):
@@ -209,7 +197,7 @@ def _ignore_shared_wakeups(loop: asyncio.AbstractEventLoop, context: dict[str, A
 
 
 async def in_order_async(
-    model: AsyncModel,
+    model: AwaitedModel,
     items: Iterable[Any] | AsyncIterable[Any],
     *,
     in_flight: int = 64,
@@ -314,8 +302,11 @@ def _bar(items: object, shown: bool) -> Iterator[Callable[[], None]]:
     if not shown:
         yield lambda: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError:
+        raise ImportError("a progress bar needs rich: pip install rich") from None
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
@@ -323,8 +314,8 @@ def _bar(items: object, shown: bool) -> Iterator[Callable[[], None]]:
         yield lambda: bars.advance(task)
 
 
-def _check(client: Client | AsyncClient, in_flight: int, errors: str) -> None:
-    life.refuse_greenlets(client)
+def _check(client: AnyConnection, in_flight: int, errors: str) -> None:
+    life.refuse_greenlets(client.endpoint)
     client.rotation()  # raises what would else be the error of every item
     if in_flight < 1:
         raise ValueError(f"in_flight is {in_flight}: at least one request must be in flight")

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clients.codec import invalid
-from clients.datatypes import Array
-from clients.spec import ModelSpec
+from .codec import invalid
+from .datatypes import Array
+from .spec import ModelSpec
 
 
 class Classification(NamedTuple):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import threading
 import time
-from collections.abc import Coroutine
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import grpc
 
-from clients import bulk, sequence, streams
-from clients.classification import Labels
-from clients.codec import Outputs
-from clients.connection import CLOSED, Connection
-from clients.model import BoundModel
-from clients.options import Metadata
-from clients.servers import Cut, Server, probe_for_ever
+from . import bulk, health, sequence, streams
+from .async_client import AsyncClient, AsyncModel
+from .classification import Labels
+from .codec import Outputs
+from .connection import CLOSED, Connection
+from .model import BoundModel
+from .options import InsecureConnectionWarning, Metadata
+from .servers import Cut, Rotation, Server
 
 
 class Model(BoundModel[Outputs, Labels]):
@@ -24,6 +29,25 @@ class Model(BoundModel[Outputs, Labels]):
     map = bulk.in_order
     stream = streams.stream
     sequence = sequence.sequence
+
+    @contextlib.asynccontextmanager
+    async def _twin(self) -> AsyncIterator[AsyncModel]:
+        """The same model over an asyncio client of the same servers and options, for `map`."""
+        client = self.client
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InsecureConnectionWarning)  # said when `client` was made
+            twin = AsyncClient(
+                client.addresses,
+                timeout_s=client.timeout_s,
+                headers=client.headers,
+                tls=client.tls,
+                retries=client.retries,
+                shared_memory=None if client.pool is None else "system",
+                metrics=client.metrics,
+            )
+        twin.budget = client.budget
+        async with twin:
+            yield AsyncModel(twin, self.spec)
 
 
 class Client(Connection[bool, list[str], Model]):
@@ -82,5 +106,21 @@ class Client(Connection[bool, list[str], Model]):
         server.connect()
         channel.close()
 
-    def _start_probing(self) -> None:
-        threading.Thread(target=self.run, args=[probe_for_ever(self)], name="fathom-health", daemon=True).start()
+    def _opened(self, rotation: Rotation) -> None:
+        if self.pool is not None:
+            _sharing.add(self)
+        if rotation.lone is None:
+            probing = health.probe_for_ever(self)
+            threading.Thread(target=self.run, args=[probing], name="fathom-health", daemon=True).start()
+
+
+_sharing: weakref.WeakSet[Client] = weakref.WeakSet()  # memory with a server
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    """Unregister what clients that nobody closed have registered; those of asyncio have no loop any more."""
+    for client in list(_sharing):
+        if client.pool is not None:
+            with contextlib.suppress(Exception):
+                client.run(client.pool.close(client))

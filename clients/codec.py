@@ -16,13 +16,13 @@ import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2
 
-from clients.arrays import as_array
-from clients.datatypes import NUMPY_TYPE, Array
-from clients.errors import InvalidInput, ServerError
-from clients.spec import ModelSpec, TensorSpec
+from .arrays import as_array
+from .datatypes import NUMPY_TYPE, Array
+from .errors import InvalidInput, ServerError
+from .spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
-    from clients.placement import Placement
+    from .placement import Placement
 
 _RAW_INPUT, _RAW_OUTPUT = 0x3A, 0x32  # the tags of raw_input_contents and raw_output_contents
 # The field of InferTensorContents that carries a type, and its width there; FP16 and BF16 have none.
@@ -141,8 +141,7 @@ def raw_bytes(spec: ModelSpec, name: str, array: Array) -> Any:
     try:
         return pack_bytes(array)
     except UnicodeEncodeError as error:
-        message = f"input '{name}' of '{spec.name}' holds text that is no Unicode ({error}): expected BYTES"
-        raise invalid(spec, message) from None
+        raise _misfit(spec, spec.inputs[name], f"holds text that is no Unicode ({error})") from None
 
 
 def pack_bytes(array: Array) -> bytes:
@@ -242,7 +241,8 @@ def check(spec: ModelSpec, inputs: Mapping[str, Any], outputs: Sequence[str] | N
     """`inputs` as C-contiguous arrays of the model's types and shapes, in their own order. Raises InvalidInput."""
     for name in inputs:
         if name not in spec.inputs:
-            raise invalid(spec, f"'{spec.name}' has no input '{name}': it takes {', '.join(map(repr, spec.inputs))}")
+            known = ", ".join(map(repr, spec.inputs))
+            raise invalid(spec, f"'{spec.name}' has no input '{name}': it takes {known}", tensor=name)
     arrays = {name: _fit(spec, spec.inputs[name], value) for name, value in inputs.items()}
     for name, tensor in spec.inputs.items():
         if name not in inputs and not tensor.optional:
@@ -251,7 +251,8 @@ def check(spec: ModelSpec, inputs: Mapping[str, Any], outputs: Sequence[str] | N
         _check_batch(spec, {name: array.shape[0] for name, array in arrays.items()})
     for name in outputs or ():
         if name not in spec.outputs:
-            raise invalid(spec, f"'{spec.name}' has no output '{name}': it gives {', '.join(spec.outputs)}")
+            known = ", ".join(spec.outputs)
+            raise invalid(spec, f"'{spec.name}' has no output '{name}': it gives {known}", tensor=name)
     return arrays
 
 
@@ -266,7 +267,7 @@ def _check_batch(spec: ModelSpec, sizes: Mapping[str, int]) -> None:
         raise _misfit(spec, spec.inputs[name], "is an empty batch")
     if size > spec.max_batch_size:
         most = f"'{spec.name}' takes {spec.max_batch_size} at most"
-        raise invalid(spec, f"input '{name}' is a batch of {size}, but {most}: split it")
+        raise invalid(spec, f"input '{name}' is a batch of {size}, but {most}: split it", tensor=name)
 
 
 def named(spec: ModelSpec, inputs: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -277,14 +278,15 @@ def named(spec: ModelSpec, inputs: Mapping[str, Any] | None, more: Mapping[str, 
     raise invalid(spec, f"'{spec.name}' takes its inputs by name ({names}), and not {type(inputs).__name__} alone")
 
 
-def invalid(spec: ModelSpec, message: str) -> InvalidInput:
+def invalid(spec: ModelSpec, message: str, *, tensor: str = "", expected: str = "") -> InvalidInput:
     """The error for a request that does not fit `spec`."""
-    return InvalidInput(message, model=spec.name)
+    return InvalidInput(message, model=spec.name, tensor=tensor, expected=expected)
 
 
 def _misfit(spec: ModelSpec, tensor: TensorSpec, what: str) -> InvalidInput:
-    wanted = f"expected {tensor.datatype} {tensor.shape_text(spec.batched)}"
-    return invalid(spec, f"input '{tensor.name}' of '{spec.name}' {what}: {wanted}")
+    expected = f"{tensor.datatype} {tensor.shape_text(spec.batched)}"
+    message = f"input '{tensor.name}' of '{spec.name}' {what}: expected {expected}"
+    return invalid(spec, message, tensor=tensor.name, expected=expected)
 
 
 def _fit(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:

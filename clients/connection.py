@@ -6,6 +6,7 @@ the asyncio client's are awaited. So deadlines, retries, the choice of a server 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
@@ -13,14 +14,17 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import grpc
+from tritonclient.grpc import service_pb2
 
-from clients import addresses, discovery, life, options
-from clients.failures import Sent, from_rpc
-from clients.metrics import Metrics
-from clients.options import TLS, Headers, Metadata, Retries
-from clients.regions import RegionPool
-from clients.retries import Budget, is_retryable, pause_s
-from clients.servers import Rotation, Server
+from . import addresses, life, options
+from .errors import InferenceError, InvalidInput, ModelNotFound
+from .failures import Sent, from_rpc
+from .metrics import Metrics
+from .options import TLS, Headers, Metadata, Retries
+from .regions import RegionPool
+from .retries import Budget, is_retryable, pause_s
+from .servers import Rotation, Server
+from .spec import ModelSpec
 
 # What the methods give: values for the blocking client, the same to await for the asyncio one.
 Flag = TypeVar("Flag")
@@ -34,7 +38,7 @@ class Connection(Generic[Flag, Names, Bound]):
 
     `endpoint` is `host:port`, a list of them, or a target that gRPC resolves and balances (`dns:///triton:8001`).
     Every call has a deadline: `timeout_s` is the default of all. `headers` go with every request (tokens, Triton's
-    `triton-grpc-protocol-...`); a function is called for each, such as `clients.tracing.trace_context`. Without `tls`,
+    `triton-grpc-protocol-...`); a function is called for each, such as `trace_context`. Without `tls`,
     a warning is given for other machines. `metrics=Metrics()` counts requests and their durations for Prometheus.
     """
 
@@ -45,7 +49,7 @@ class Connection(Generic[Flag, Names, Bound]):
     send: Callable[..., Coroutine[Any, Any, Any]]  # (server, method, request, timeout_s, metadata): answer or RpcError
     pause: Callable[[float], Coroutine[Any, Any, None]]
     abandon: Callable[[Server], None]  # cancels every call in flight on a server
-    _start_probing: Callable[[], None]
+    _opened: Callable[[Rotation], None]  # what is to be done once there are channels
 
     def __init__(
         self,
@@ -73,18 +77,18 @@ class Connection(Generic[Flag, Names, Bound]):
 
     def is_ready(self) -> Flag:
         """Whether a server can be reached and all its models are ready."""
-        return cast(Flag, self.run(discovery.is_ready(self)))
+        return cast(Flag, self.run(self._is_ready()))
 
     def models(self) -> Names:
         """Names of the models that are ready, sorted."""
-        return cast(Names, self.run(discovery.names(self)))
+        return cast(Names, self.run(self._names()))
 
     def model(self, name: str, *, version: str = "") -> Bound:
         """A model of the server; its metadata and configuration are fetched here, once.
 
         Raises ModelNotFound (naming the models there are), ModelNotReady, Unreachable or DeadlineExceeded.
         """
-        return cast(Bound, self.run(discovery.model(self, name, str(version))))
+        return cast(Bound, self.run(self._fetch(name, str(version))))
 
     def renew(self) -> None:
         """Begin as if nothing had been asked yet: in a fork, channels, threads and locks are its parent's."""
@@ -112,8 +116,7 @@ class Connection(Generic[Flag, Names, Bound]):
                 if self._rotation is None:
                     life.settle(self)
                     rotation = self._rotation = Rotation([Server(address, self.open) for address in self.addresses])
-                    if rotation.lone is None:
-                        self._start_probing()
+                    self._opened(rotation)
         return self._rotation
 
     def within_s(self, timeout_s: float | None) -> float:
@@ -145,7 +148,7 @@ class Connection(Generic[Flag, Names, Bound]):
         """Send a request until it is answered, refused for good, or its deadline passes.
 
         `deadline_s` is on the monotonic clock, for a call that has begun before; by default `timeout_s` from now.
-        `retry` is false for what must not run twice; `server` pins it to one. Raises one of `clients.errors`.
+        `retry` is false for what must not run twice; `server` pins it to one. Raises one of InferenceError's kinds.
         """
         rotation, metadata, failures = self.rotation(), self.metadata(headers), 0
         timeout_s, now_s = self.within_s(timeout_s), time.monotonic()
@@ -168,3 +171,46 @@ class Connection(Generic[Flag, Names, Bound]):
             self.budget.take(error)
             await self.pause(pause)
             left_s = deadline_s - time.monotonic()
+
+    async def signature_now(self, spec: ModelSpec, error: InvalidInput, timeout_s: float) -> ModelSpec:
+        """The signature of a model at the server that refused a request; `spec` where the server does not answer."""
+        server = next((server for server in self.rotation().servers if server.address == error.endpoint), None)
+        with contextlib.suppress(InferenceError):
+            return await self._signature(spec.name, spec.version, server=server, timeout_s=timeout_s)
+        return spec
+
+    async def _is_ready(self) -> bool:
+        for server in self.rotation().servers:
+            with contextlib.suppress(InferenceError):
+                request = service_pb2.ServerReadyRequest()
+                if (await self.call("ServerReady", request, retry=False, server=server)).ready:
+                    return True
+        return False
+
+    async def _names(self) -> list[str]:
+        index = await self.call("RepositoryIndex", service_pb2.RepositoryIndexRequest(ready=True))
+        return sorted({model.name for model in index.models})
+
+    async def _fetch(self, name: str, version: str) -> Any:
+        try:
+            return self._model(self, await self._signature(name, version))
+        except ModelNotFound as error:
+            with contextlib.suppress(InferenceError):
+                known = await self._names()
+                error.served = tuple(known)
+                what = f"version {version} of '{name}'" if name in known else f"model '{name}'"
+                error.args = (f"{error.endpoint} has no {what}: it serves {', '.join(known) or 'no model'}",)
+            raise
+
+    async def _signature(self, name: str, version: str, **options: Any) -> ModelSpec:
+        """Fetch a model's metadata and configuration; `options` are those of `call`."""
+        which = {"name": name, "version": version}
+        options["model"] = name
+        metadata = await self.call("ModelMetadata", service_pb2.ModelMetadataRequest(**which), **options)
+        try:
+            config = await self.call("ModelConfig", service_pb2.ModelConfigRequest(**which), **options)
+        except InferenceError as error:
+            if error.status != grpc.StatusCode.UNIMPLEMENTED.name:
+                raise
+            config = None  # a KServe-v2 server without the model configuration extension
+        return ModelSpec.from_server(metadata, config, version)

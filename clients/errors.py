@@ -12,7 +12,7 @@ InferenceError
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 Source = Literal["client", "resolver", "connection", "tls", "gateway", "server"]
 
@@ -51,11 +51,23 @@ class InferenceError(Exception):
 
 
 class InvalidInput(InferenceError):  # noqa: N818 - the field's word reads better than InvalidInputError
-    """The request does not fit the model: a name, dtype, shape or value. Raised before sending where possible."""
+    """The request does not fit the model: a name, dtype, shape or value. Raised before sending where possible.
+
+    `tensor` is the name of the input or output that does not fit, as the caller gave it, and `expected` the type and
+    shape that it must have, such as "FP32 [batch, 2]". Both are "" where the error is not about one tensor, or comes
+    from the server.
+    """
+
+    def __init__(self, message: str, *, tensor: str = "", expected: str = "", **about: Any) -> None:
+        super().__init__(message, **about)
+        self.tensor = tensor
+        self.expected = expected
 
 
 class ModelNotFound(InferenceError):  # noqa: N818
-    """The server has no model, or no version, of that name."""
+    """The server has no model, or no version, of that name. `served` are the models that it has, where it said so."""
+
+    served: tuple[str, ...] = ()
 
 
 class ModelNotReady(InferenceError):  # noqa: N818

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import grpc
 
-from clients.errors import (
+from .errors import (
     DeadlineExceeded,
     InferenceError,
     InvalidInput,
@@ -51,35 +51,34 @@ _HTTP1 = Failure(Unreachable, "gateway", _NOT_GRPC)
 PAGE = Failure(Unreachable, "gateway", "{endpoint} answers with a page instead of gRPC: give the server's gRPC port")
 CLOSED_PLAIN = _waits(
     "connection",
-    "it closes connections at once: it may require TLS (tls=clients.TLS(ca=FILE)), be restarting, or be no gRPC port",
+    "it closes connections at once: it may require TLS (tls=TLS(ca=FILE)), be restarting, or be no gRPC port",
 )
 CLOSED_TLS = _waits(
     "tls",
-    "it closes connections at once: it may require a certificate (tls=clients.TLS(..., cert=FILE, key=FILE)), or be "
-    "restarting",
+    "it closes connections at once: it may require a certificate (tls=TLS(..., cert=FILE, key=FILE)), or be restarting",
 )
 CLOSED_MUTUAL = _waits(
     "tls",
-    "it closes connections at once: it may not trust cert='{cert}' of clients.TLS, that may have expired, or it is "
+    "it closes connections at once: it may not trust cert='{cert}' of TLS(...), that may have expired, or it is "
     "restarting",
 )
 SILENT = _waits("connection", "it takes connections but answers nothing; does it hang, or is that no gRPC port?")
 _UNTRUSTED = _tls(
-    "cannot trust {endpoint}: its certificate is not signed by {ca} ({reason}): pass tls=clients.TLS(ca=FILE) with the "
+    "cannot trust {endpoint}: its certificate is not signed by {ca} ({reason}): pass tls=TLS(ca=FILE) with the "
     "authority that signed it, or with a self-signed certificate itself"
 )
 _OTHER_NAME = _tls(
     "cannot trust {endpoint}: its certificate is not for {name}: connect by a name in the certificate, or pass "
-    "tls=clients.TLS(..., server_name=NAME) with such a name"
+    "tls=TLS(..., server_name=NAME) with such a name"
 )
 _EXPIRED = _tls("cannot trust {endpoint}: its certificate, or its authority's, has expired: renew it on the server")
 _TOO_YOUNG = _tls("cannot trust {endpoint}: its certificate is not valid yet: check the clocks of both machines")
-_REJECTED = _tls("{endpoint} rejects this client's certificate ({reason}): check clients.TLS(cert=FILE, key=FILE)")
+_REJECTED = _tls("{endpoint} rejects this client's certificate ({reason}): check TLS(cert=FILE, key=FILE)")
 _PLAIN = _tls("{endpoint} does not speak TLS: leave tls= out, or start the server with it (Triton: --grpc-use-ssl=1)")
 _NO_ALPN = _tls("{endpoint} speaks TLS but no HTTP/2: give its gRPC port, or let the gateway offer HTTP/2 (ALPN h2)")
-_BAD_PEM = _tls("gRPC cannot use the PEM files of clients.TLS for {endpoint}: check ca, cert and key")
+_BAD_PEM = _tls("gRPC cannot use the PEM files of TLS(...) for {endpoint}: check ca, cert and key")
 _HANDSHAKE = _tls(
-    "the TLS handshake with {endpoint} failed ({reason}): check that both have TLS 1.2 or 1.3, and clients.TLS(...)"
+    "the TLS handshake with {endpoint} failed ({reason}): check that both have TLS 1.2 or 1.3, and TLS(...)"
 )
 _BAD_NAME = Failure(Unreachable, "client", "{details}: give 'host:port' without http:// or the like")
 

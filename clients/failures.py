@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import grpc
 
-from clients import failure_tables as tables
-from clients import proxies
-from clients.errors import DeadlineExceeded, InferenceError, ModelNotReady, Unreachable
-from clients.failure_tables import Failure, Table
-from clients.options import TLS
+from . import failure_tables as tables
+from . import proxies
+from .errors import DeadlineExceeded, InferenceError, ModelNotReady, Unreachable
+from .failure_tables import Failure, Table
+from .options import TLS
 
 _LARGE_HEADERS_BYTES = 8192  # what gRPC servers and proxies take without question
 _NO_CONNECTION = (

@@ -15,28 +15,38 @@ import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from clients.errors import InferenceError
-
-if TYPE_CHECKING:
-    from clients.connection import Connection
-
-    AnyConnection = Connection[Any, Any, Any]
+from .errors import InferenceError
 
 WAIT_S = 0.25  # before a fork, for calls of other threads to end
 _OFF = ("0", "false", "no", "off")
-_clients: weakref.WeakSet[AnyConnection] = weakref.WeakSet()  # with open channels
 _inherited: list[dict[str, Any]] = []  # what a fork has from its parent: ending it would touch gRPC
 _forking = ""  # why a fork that begins now will be one that gRPC does not survive
 _broken = ""  # why gRPC does not work in this process
 
 
-class UnusableClient(InferenceError):  # noqa: N818 - like its siblings in clients.errors
+class UnusableClient(InferenceError):  # noqa: N818 - like its siblings in errors.py
     """A client where it cannot work: another event loop, a fork that broke gRPC. The message says what to do."""
 
 
-def settle(client: AnyConnection) -> None:
+class Renewable(Protocol):
+    """A client that a fork of its process can begin anew."""
+
+    endpoint: str
+
+    @property
+    def is_asyncio(self) -> bool:
+        """Whether it needs an event loop."""
+
+    def renew(self) -> None:
+        """Forget every channel, thread and lock."""
+
+
+_clients: weakref.WeakSet[Renewable] = weakref.WeakSet()  # with open channels
+
+
+def settle(client: Renewable) -> None:
     """Prepare for a client that opens its channels. Raises UnusableClient where gRPC cannot work."""
     if _broken:
         raise UnusableClient(
@@ -45,7 +55,7 @@ def settle(client: AnyConnection) -> None:
             endpoint=client.endpoint,
         )
     if client.is_asyncio:
-        refuse_greenlets(client)
+        refuse_greenlets(client.endpoint)
     elif _is_patched_by_gevent():
         from grpc.experimental import gevent
 
@@ -54,13 +64,13 @@ def settle(client: AnyConnection) -> None:
     _clients.add(client)
 
 
-def refuse_greenlets(client: AnyConnection) -> None:
+def refuse_greenlets(endpoint: str) -> None:
     """Raise UnusableClient in a process that gevent has patched, for what needs asyncio."""
     if _is_patched_by_gevent():
         raise UnusableClient(
             "gRPC's asyncio, which AsyncClient and Model.map use, hangs in a process that gevent has patched: use "
             "Client in greenlets, such as gevent.pool.Pool(64).imap(model, inputs)",
-            endpoint=client.endpoint,
+            endpoint=endpoint,
         )
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from clients.errors import InferenceError
+from .errors import InferenceError
 
 T = TypeVar("T")
 NAME = "fathom_client_request_duration_seconds"
@@ -31,7 +31,7 @@ class Metrics:
         try:
             import prometheus_client
         except ImportError:
-            raise ImportError("client metrics need prometheus-client: pip install 'fathom-serving[metrics]'") from None
+            raise ImportError("client metrics need prometheus-client: pip install prometheus-client") from None
         registry = prometheus_client.REGISTRY if registry is None else registry
         self._histogram = prometheus_client.Histogram(
             NAME,

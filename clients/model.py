@@ -8,14 +8,14 @@ from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 
-from clients import codec, discovery
-from clients.classification import Labels, decode_classes, scores
-from clients.codec import Outputs, invalid
-from clients.connection import Connection
-from clients.errors import InvalidInput
-from clients.options import Headers
-from clients.servers import Server
-from clients.spec import ModelSpec
+from . import codec
+from .classification import Labels, decode_classes, scores
+from .codec import Outputs, invalid
+from .connection import Connection
+from .errors import InvalidInput
+from .options import Headers
+from .servers import Server
+from .spec import ModelSpec
 
 T = TypeVar("T")
 Later = Coroutine[Any, Any, T]
@@ -28,8 +28,8 @@ class BoundModel(Generic[Answer, Ranked]):
     """One model of a server, called like a function from named arrays to named arrays.
 
     Inputs are arrays or lists with the batch axis in front, by keyword or as one mapping. `headers` are for one request
-    alone, such as W3C `traceparent`. Calls raise InvalidInput before sending where they can, else one of the errors in
-    `clients.errors`.
+    alone, such as W3C `traceparent`. Calls raise InvalidInput before sending where they can, else another kind of
+    InferenceError.
     """
 
     def __init__(self, client: Connection[Any, Any, Any], spec: ModelSpec) -> None:
@@ -122,7 +122,7 @@ class BoundModel(Generic[Answer, Ranked]):
         except InvalidInput as error:
             left_s = deadline_s - time.monotonic()
             if error.status and self.spec is spec and left_s > 0:  # the server's own word on what fits `spec`
-                self.spec = await discovery.now(client, spec, error, left_s)
+                self.spec = await client.signature_now(spec, error, left_s)
                 left_s = deadline_s - time.monotonic()
             if not error.status or self.spec == spec or left_s <= 0:
                 raise

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clients.datatypes import Array
-from clients.shared_memory import Region
+from .datatypes import Array
+from .shared_memory import Region
 
 
 class Place(NamedTuple):

@@ -7,7 +7,7 @@ import ipaddress
 import os
 import re
 
-from clients.addresses import is_loopback
+from .addresses import is_loopback
 
 _VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")  # in gRPC's order; it reads no upper-case ones
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")

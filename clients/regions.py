@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import math
 import time
-import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tritonclient.grpc import service_pb2
 
-from clients import codec, errors
-from clients.addresses import is_balanced
-from clients.codec import Outputs
-from clients.datatypes import NUMPY_TYPE, Array
-from clients.options import Headers
-from clients.placement import Place, Placement
-from clients.retries import is_retryable
-from clients.servers import Server
-from clients.shared_memory import ALIGNMENT, Pool, Region, SharedMemoryUnavailable, dead_names
-from clients.spec import ModelSpec
-
-if TYPE_CHECKING:
-    from clients.connection import Connection
-
-    AnyConnection = Connection[Any, Any, Any]
+from . import codec, errors
+from .addresses import is_balanced
+from .codec import Outputs
+from .datatypes import NUMPY_TYPE, Array
+from .options import Headers, Retries
+from .placement import Place, Placement
+from .retries import Budget, is_retryable
+from .servers import Server
+from .shared_memory import ALIGNMENT, Pool, Region, SharedMemoryUnavailable, dead_names
+from .spec import ModelSpec
 
 # Tensors of fewer bytes travel in the message: docs/shared-memory.md has the measurement.
 WORTH_BYTES = 128 * 1024
@@ -37,9 +30,27 @@ CLOSING_PAUSES_S = (0.005, 0.02, 0.1, 0.0)
 _SERVERS_OWN = (
     errors.InvalidInput, errors.ModelNotFound, errors.ModelNotReady, errors.Overloaded, errors.ServerError,
 )  # fmt: skip
-_users: weakref.WeakSet[AnyConnection] = weakref.WeakSet()
 Offset = int
 ByteSize = int
+
+
+class Caller(Protocol):
+    """What a pool needs of the connection whose tensors it carries."""
+
+    endpoint: str
+    retries: Retries
+    budget: Budget
+
+    def within_s(self, timeout_s: float | None) -> float:
+        """How long a call may take."""
+
+    @property
+    def call(self) -> Callable[..., Coroutine[Any, Any, Any]]:
+        """Send a request; see `Connection.call`."""
+
+    @property
+    def pause(self) -> Callable[[float], Coroutine[Any, Any, None]]:
+        """Wait for some seconds."""
 
 
 class RegionPool:
@@ -55,7 +66,7 @@ class RegionPool:
 
     async def infer(
         self,
-        connection: AnyConnection,
+        connection: Caller,
         spec: ModelSpec,
         inputs: Mapping[str, Any],
         timeout_s: float | None,
@@ -103,7 +114,7 @@ class RegionPool:
 
     async def _lend(
         self,
-        connection: AnyConnection,
+        connection: Caller,
         spec: ModelSpec,
         arrays: Mapping[str, Array],
         outputs: Iterable[str],
@@ -148,7 +159,7 @@ class RegionPool:
         for region in self._pool.close():
             region.discard()
 
-    async def close(self, connection: AnyConnection) -> None:
+    async def close(self, connection: Caller) -> None:
         """Unregister every region by its name and give the memory back."""
         regions = self._pool.close()
         try:
@@ -164,7 +175,7 @@ class RegionPool:
             for region in regions:
                 region.discard()
 
-    async def _register(self, connection: AnyConnection, region: Region, deadline_s: float) -> bool:
+    async def _register(self, connection: Caller, region: Region, deadline_s: float) -> bool:
         """Whether the server knows the region now. Lets go of retired ones, and once of those of dead processes."""
         if not self._swept:
             self._swept = True
@@ -179,12 +190,9 @@ class RegionPool:
                 raise SharedMemoryUnavailable(reason, endpoint=connection.endpoint, status=error.status) from error
             return False
         region.registered()
-        _users.add(connection)
         return True
 
-    async def _unregister(
-        self, connection: AnyConnection, regions: Iterable[Region], deadline_s: float = math.inf
-    ) -> bool:
+    async def _unregister(self, connection: Caller, regions: Iterable[Region], deadline_s: float = math.inf) -> bool:
         """Whether the server answers; from one that hangs they are to be taken once it goes on."""
         gone = hangs = False
         until_s = min(deadline_s, time.monotonic() + UNREGISTER_TIMEOUT_S)
@@ -204,11 +212,11 @@ class RegionPool:
         return not hangs
 
     @staticmethod
-    async def _unregister_one(connection: AnyConnection, name: str, deadline_s: float) -> None:
+    async def _unregister_one(connection: Caller, name: str, deadline_s: float) -> None:
         request = service_pb2.SystemSharedMemoryUnregisterRequest(name=name)
         await connection.call("SystemSharedMemoryUnregister", request, retry=False, deadline_s=deadline_s)
 
-    async def _sweep(self, connection: AnyConnection, deadline_s: float) -> None:
+    async def _sweep(self, connection: Caller, deadline_s: float) -> None:
         """Let the server unmap what killed processes of this machine had registered."""
         status = service_pb2.SystemSharedMemoryStatusRequest()
         with contextlib.suppress(errors.InferenceError):  # the registration that follows says what is wrong
@@ -216,17 +224,6 @@ class RegionPool:
             for name in dead_names(known.regions):
                 with contextlib.suppress(errors.ServerError):  # a request of the dead is still using it
                     await self._unregister_one(connection, name, deadline_s)
-
-
-@atexit.register
-def _close_at_exit() -> None:
-    """Unregister what clients that nobody closed have registered; those of asyncio have no loop any more."""
-    from clients.client import Client
-
-    for client in list(_users):
-        if isinstance(client, Client) and client.pool is not None:
-            with contextlib.suppress(Exception):
-                client.run(client.pool.close(client))
 
 
 def output_size(spec: ModelSpec, name: str, arrays: Mapping[str, Array]) -> int:

@@ -6,8 +6,8 @@ import itertools
 import random
 import threading
 
-from clients.errors import InferenceError, Overloaded, Unreachable
-from clients.options import Retries
+from .errors import InferenceError, Overloaded, Unreachable
+from .options import Retries
 
 MOST_REPEATS = 2  # of a request that may have run: if it breaks all its connections, it is likelier the cause
 
@@ -46,7 +46,7 @@ class Budget:
     def take(self, error: InferenceError) -> None:
         """Count a retry after `error`; raises it where there is no token left."""
         if not self.affords(error):
-            error.add_note("not sent again: the retry budget is spent, see clients.Retries")
+            error.add_note("not sent again: the retry budget is spent, see Retries")
             raise error
         self.retried += 1
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from clients import codec, errors
-from clients.addresses import is_balanced
-from clients.codec import Outputs, check, invalid
-from clients.life import UnusableClient
-from clients.options import Headers
-from clients.servers import Server
-
-if TYPE_CHECKING:
-    from clients.async_client import AsyncModel
-    from clients.client import Model
+from . import codec, errors
+from .addresses import is_balanced
+from .codec import Outputs, check, invalid
+from .life import UnusableClient
+from .model import BoundModel
+from .options import Headers
+from .servers import Server
 
 Answer = TypeVar("Answer")
 HURRIED_S = 2.0
@@ -31,7 +28,7 @@ class BoundSequence(Generic[Answer]):
     server's slot is free at once. After an error other than InvalidInput the sequence is over.
     """
 
-    def __init__(self, model: Any, sequence_id: int, headers: Headers | None) -> None:
+    def __init__(self, model: BoundModel[Any, Any], sequence_id: int, headers: Headers | None) -> None:
         if not model.spec.sequence:
             raise invalid(model.spec, f"'{model.spec.name}' keeps no state: call it without a sequence")
         self.sequence_id = sequence_id or random.getrandbits(63) | 1  # Triton takes 0 for "no sequence"
@@ -57,7 +54,7 @@ class BoundSequence(Generic[Answer]):
         request_id: str = "",
         **named: Any,
     ) -> Answer:
-        """Send the next request of the sequence; see `clients.Model`."""
+        """Send the next request of the sequence; see `Model`."""
         given = codec.named(self._model.spec, inputs, named)
         answer: Answer = self._client.run(self._ask(given, end=end, timeout_s=timeout_s, request_id=request_id))
         return answer
@@ -135,11 +132,13 @@ class AsyncSequence(BoundSequence[Coroutine[Any, Any, Outputs]]):
                 await self._own.channel.close()
 
 
-def sequence(model: Model, *, sequence_id: int = 0, headers: Headers | None = None) -> Sequence:
-    """Requests that belong together, for a stateful model; see `clients.sequence.BoundSequence`."""
+def sequence(model: BoundModel[Any, Any], *, sequence_id: int = 0, headers: Headers | None = None) -> Sequence:
+    """Requests that belong together, for a stateful model; see `BoundSequence`."""
     return Sequence(model, sequence_id, headers)
 
 
-def sequence_async(model: AsyncModel, *, sequence_id: int = 0, headers: Headers | None = None) -> AsyncSequence:
-    """Requests that belong together, for a stateful model; see `clients.sequence.BoundSequence`."""
+def sequence_async(
+    model: BoundModel[Any, Any], *, sequence_id: int = 0, headers: Headers | None = None
+) -> AsyncSequence:
+    """Requests that belong together, for a stateful model; see `BoundSequence`."""
     return AsyncSequence(model, sequence_id, headers)

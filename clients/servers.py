@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2_grpc
 
-from clients.errors import DeadlineExceeded, InferenceError, ModelNotReady, Unreachable
-from clients.failures import is_down, is_silence
-
-if TYPE_CHECKING:
-    from clients.connection import Connection
+from .errors import DeadlineExceeded, InferenceError, ModelNotReady, Unreachable
+from .failures import is_silence
 
 INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
-PROBE_EVERY_S = 1.0
-PROBE_TIMEOUT_S = 1.0
 PROBES_MISSED = 2
 
 
@@ -91,34 +85,6 @@ class Rotation:
         """Whether no server has ever answered: more likely a wrong address than a restart, unless it only hangs."""
         never = not any(server.answered_s for server in self.servers)
         return never and failures >= len(self.servers) and not is_silence(error.details)
-
-
-async def probe_for_ever(connection: Connection[Any, Any, Any]) -> None:
-    """Ask every server for its health in turn; keeps the rotation up to date until the client is closed."""
-    with contextlib.suppress(ValueError):  # what the use of a closed client raises
-        while True:
-            await connection.pause(PROBE_EVERY_S)
-            for server in connection.rotation().servers:
-                await probe(connection, server)
-
-
-async def probe(connection: Connection[Any, Any, Any], server: Server) -> None:
-    """Ask one server, and give it up where it has answered nothing at all for some time."""
-    rotation, request = connection.rotation(), service_pb2.ServerReadyRequest()
-    reply = await connection.send(server, server.stub.ServerReady, request, PROBE_TIMEOUT_S, connection.metadata())
-    if not isinstance(reply, grpc.RpcError):
-        server.missed = 0
-        rotation.mark(server, up=bool(reply.ready))
-        return
-    server.missed += 1
-    if reply.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-        # It may answer, if only that health is not ours to ask.
-        rotation.mark(server, up=not is_down(reply))
-    # A machine that is merely busy answers something: only complete silence counts.
-    elif time.monotonic() - server.answered_s >= PROBE_TIMEOUT_S and rotation.has_other(server):
-        rotation.mark(server, up=False)
-        if server.missed == PROBES_MISSED:
-            connection.abandon(server)
 
 
 class Cut(grpc.RpcError):  # type: ignore[misc]

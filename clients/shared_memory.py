@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from clients.datatypes import Array
-from clients.errors import InferenceError
+from .datatypes import Array
+from .errors import InferenceError
 
 FOLDER = Path("/dev/shm")
 PREFIX = "fathom-client-"
@@ -33,7 +33,7 @@ MOST_IDLE = 64  # regions kept for reuse
 MOST_RETIRED = 64  # regions that a server may still be using after their call was given up
 
 
-class SharedMemoryUnavailable(InferenceError):  # noqa: N818 - like its siblings in clients.errors
+class SharedMemoryUnavailable(InferenceError):  # noqa: N818 - like its siblings in errors.py
     """The server or this machine cannot share memory; the message says what to change."""
 
 

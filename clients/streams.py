@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2
 
-from clients import codec
-from clients.codec import Outputs
-from clients.failures import from_rpc, from_text
-from clients.model import BoundModel
-from clients.options import Headers
-
-if TYPE_CHECKING:
-    from clients.async_client import AsyncModel
-    from clients.client import Model
+from . import codec
+from .codec import Outputs
+from .failures import from_rpc, from_text
+from .model import BoundModel
+from .options import Headers
 
 
 def stream(
-    model: Model,
+    model: BoundModel[Any, Any],
     inputs: Mapping[str, Any] | None = None,
     /,
     *,
@@ -40,7 +36,7 @@ def stream(
 
 
 def stream_async(
-    model: AsyncModel,
+    model: BoundModel[Any, Any],
     inputs: Mapping[str, Any] | None = None,
     /,
     *,

@@ -13,7 +13,7 @@ def trace_context() -> Mapping[str, str]:
     try:
         from opentelemetry import propagate
     except ImportError:
-        raise ImportError("trace context needs opentelemetry-api: pip install 'fathom-serving[metrics]'") from None
+        raise ImportError("trace context needs opentelemetry-api: pip install opentelemetry-api") from None
     headers: dict[str, str] = {}
     propagate.inject(headers)
     return headers

@@ -48,7 +48,8 @@ REFUSED = {
     "127.0.0.1:8001,127.0.0.1:8002": "['127.0.0.1:8001', '127.0.0.1:8002']",
     "dns:///a:1,b:2": "['a:1', 'b:2']",
     "http://localhost:8001": "'localhost:8001'",
-    "https://triton:443/v2": "'triton:443' without https://, and pass tls=clients.TLS(...)",
+    "https://triton:443/v2": "'triton:443'",
+    "https://triton:443": "TLS(",
     "grpc://triton:8001": "'triton:8001'",
     "dns://triton:8001": "dns:///triton:8001",
     "localhost:8001/v2": "host:port",
@@ -64,7 +65,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("endpoint", REFUSED)
 def test_what_grpc_would_take_for_something_else_is_refused_with_what_was_meant(endpoint):
-    with pytest.raises(ValueError, match=r"give|correct") as refused:
+    with pytest.raises(ValueError) as refused:
         parse(endpoint)
     assert REFUSED[endpoint] in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -73,5 +74,5 @@ def test_what_grpc_would_take_for_something_else_is_refused_with_what_was_meant(
 @pytest.mark.parametrize("endpoint", [[], None, 8001, b"a:1", ["a:1", "b"], ["a:1", None]], ids=str)
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_both_clients_refuse_at_construction(kind, endpoint):
-    with pytest.raises(ValueError, match="give"):
+    with pytest.raises(ValueError, match=r"host:port|b:8001"):
         kind(endpoint)

@@ -49,7 +49,7 @@ def nap(python_server):
 
 def test_a_deadline_cancels_on_the_server(nap, python_server):
     before = cancelled(python_server)
-    with Busy(nap), pytest.raises(DeadlineExceeded, match=r"within 0\.2 s"):
+    with Busy(nap), pytest.raises(DeadlineExceeded, match=r"0\.2 s"):
         nap(seconds=[9.0], timeout_s=0.2)
     assert until_cancelled(python_server, before + 1) == before + 1
 
@@ -103,10 +103,11 @@ def test_a_running_request_is_told_too(nap):
 def test_a_queue_timeout_is_overload_not_a_broken_connection(python_server):
     with Client(python_server.grpc_url) as client:
         brief_nap = client.model("brief_nap")
-        with Busy(brief_nap), pytest.raises(Overloaded, match=r"Request timeout expired.*add servers") as caught:
+        with Busy(brief_nap), pytest.raises(Overloaded) as caught:
             brief_nap(seconds=[0.0])
     assert (caught.value.model, caught.value.endpoint) == ("brief_nap", python_server.grpc_url)
-    assert caught.value.status == "UNAVAILABLE"
+    assert (caught.value.status, caught.value.source) == ("UNAVAILABLE", "server")
+    assert "timeout" in caught.value.details
     assert client.budget.retried == 0
 
 
@@ -118,15 +119,14 @@ def test_closing_a_client_ends_its_calls(python_server):
             try:
                 asked(seconds=[5.0])
             except ServerError as error:
-                ends.append(str(error))
+                ends.append((error.status, error.source))
 
         thread = threading.Thread(target=ask)
         thread.start()
         time.sleep(0.2)
         client.close()
         thread.join(3)
-    assert len(ends) == 1
-    assert "the client was closed" in ends[0]
+    assert ends == [("CANCELLED", "client")]
 
 
 def test_closing_an_asyncio_client_ends_its_calls(python_server):
@@ -135,7 +135,8 @@ def test_closing_an_asyncio_client_ends_its_calls(python_server):
             nap = await client.model("nap")
             call = asyncio.create_task(nap(seconds=[5.0]))
             await asyncio.sleep(0.1)
-        with pytest.raises(ServerError, match="the client was closed"):
+        with pytest.raises(ServerError) as caught:
             await call
+        assert (caught.value.status, caught.value.source) == ("CANCELLED", "client")
 
     asyncio.run(close())

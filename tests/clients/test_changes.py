@@ -66,13 +66,14 @@ def test_a_model_that_changes_is_noticed(server, become):
         assert model.spec.inputs["x"].datatype == "INT64"
 
         become({"x": ("INT64", [2])}, 4)
-        with pytest.raises(InvalidInput, match=r"changed.*batch of 8.* 4 at most") as caught:
+        with pytest.raises(InvalidInput, match="changed") as caught:
             model(x=[[1, 2]] * 8)
-        assert caught.value.model == "m"
+        assert (caught.value.model, caught.value.tensor, model.spec.max_batch_size) == ("m", "x", 4)
 
         become({"y": ("INT64", [2])}, 4)
-        with pytest.raises(InvalidInput, match=r"changed.*no input 'x'.*'y'"):
+        with pytest.raises(InvalidInput, match="changed") as caught:
             model.one(x=[1, 2])
+        assert (caught.value.tensor, list(model.spec.inputs)) == ("x", ["y"])
         assert list(model(y=[[1, 2]])) == ["y_out"]
 
 
@@ -108,7 +109,8 @@ def test_a_refusal_by_a_model_that_is_what_it_was(server, monkeypatch):
         strict = client.model("strict")
         ordinary = Client.call
         monkeypatch.setattr(Client, "call", call)
-        with pytest.raises(InvalidInput, match="never content") as caught:
+        with pytest.raises(InvalidInput) as caught:
             strict(x=[1.0])
+    assert "never content" in caught.value.details
     assert "changed" not in str(caught.value)
     assert asked == ["ModelInfer", "ModelMetadata", "ModelConfig"]

@@ -65,10 +65,12 @@ def test_the_asyncio_client(small_server):
             assert [answer["y"].tolist() for answer in answers] == [[2 * n, 0] for n in range(50)]
             assert (await echo(text=["à"], request_id="r1"))["said"].tolist() == [["à".encode()]]
             assert (await double.classify(x=[[1, 2]], top=1))[0][0].label == "right"
-            with pytest.raises(ModelNotFound, match=r"it serves double, echo,"):
+            with pytest.raises(ModelNotFound) as unknown:
                 await client.model("triple")
-            with pytest.raises(InvalidInput, match=r"\[batch, 2\]"):
+            assert {"double", "echo"} <= set(unknown.value.served)
+            with pytest.raises(InvalidInput) as refused:
                 await double(x=[1, 2, 3])
+            assert (refused.value.tensor, refused.value.expected) == ("x", "FP32 [batch, 2]")
 
     asyncio.run(ask())
 
@@ -104,11 +106,11 @@ def test_outputs_can_be_selected(client):
 ODD_CALLS = {
     "an array without its name": (
         lambda double: double(np.ones((1, 2), np.float32)),
-        "by name \\('x'\\), and not ndarray",
+        "'x'.*ndarray",
     ),
-    "a sample without its name": (lambda double: double.one([1, 2]), "by name \\('x'\\), and not list"),
-    "nothing": (lambda double: double(x=None), "'x' of 'double' .* expected FP32"),
-    "no label at all": (lambda double: double.classify(x=[[1, 2]], top=0), "top is 0"),
+    "a sample without its name": (lambda double: double.one([1, 2]), "'x'.*list"),
+    "nothing": (lambda double: double(x=None), "'x'.*FP32"),
+    "no label at all": (lambda double: double.classify(x=[[1, 2]], top=0), "top"),
 }
 
 
@@ -137,13 +139,15 @@ def test_the_model_prints_its_signature(client, small_server):
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones(client):
-    with pytest.raises(ModelNotFound, match=r"no model 'triple': it serves double, echo,"):
+    with pytest.raises(ModelNotFound, match="'triple'") as caught:
         client.model("triple")
+    assert list(caught.value.served) == client.models()
 
 
 def test_an_unknown_version_is_refused(client):
-    with pytest.raises(ModelNotFound, match=r"no version 7 of 'double'"):
+    with pytest.raises(ModelNotFound, match="7") as caught:
         client.model("double", version="7")
+    assert "double" in caught.value.served
 
 
 def test_ready_models_are_listed(client):
@@ -157,7 +161,7 @@ def test_a_closed_client_says_so(small_server):
     for client in (used, unused):
         client.close()
         client.close()
-        with pytest.raises(ValueError, match="this client is closed"):
+        with pytest.raises(ValueError, match="closed"):
             client.models()
 
 
@@ -165,17 +169,19 @@ def test_a_closed_asyncio_client_says_so(small_server):
     async def use_after_closing():
         async with AsyncClient(small_server.grpc_url) as client:
             double = await client.model("double")
-        with pytest.raises(ValueError, match="this client is closed"):
+        with pytest.raises(ValueError, match="closed"):
             await double(x=[[1, 2]])
-        with pytest.raises(ValueError, match="this client is closed"):
+        with pytest.raises(ValueError, match="closed"):
             await client.models()
 
     asyncio.run(use_after_closing())
 
 
 def test_no_server_is_unreachable_with_its_address():
-    with Client("127.0.0.1:9", timeout_s=5) as nobody, pytest.raises(Unreachable, match=r"127\.0\.0\.1:9"):
+    with Client("127.0.0.1:9", timeout_s=5) as nobody, pytest.raises(Unreachable) as caught:
         nobody.model("double")
+    assert caught.value.endpoint == "127.0.0.1:9"
+    assert caught.value.endpoint in str(caught.value)
     with Client("127.0.0.1:9", timeout_s=5) as nobody:
         assert not nobody.is_ready()
 
@@ -183,7 +189,7 @@ def test_no_server_is_unreachable_with_its_address():
 def test_a_deadline_that_passes_is_named(client):
     slow = client.model("slow")
     start = time.monotonic()
-    with pytest.raises(DeadlineExceeded, match=r"within 0\.1 s") as caught:
+    with pytest.raises(DeadlineExceeded, match=r"0\.1 s") as caught:
         slow(seconds=[0.6], timeout_s=0.1)
     assert time.monotonic() - start < 0.5
     assert caught.value.status == "DEADLINE_EXCEEDED"
@@ -199,7 +205,7 @@ def test_a_full_queue_is_overloaded(client):
             slow(seconds=[0.1])
             ends.append("answered")
         except Overloaded as error:
-            ends.append("overloaded" if "maximum queue size" in str(error) else str(error))
+            ends.append("overloaded" if "maximum queue size" in error.details else str(error))
 
     threads = [threading.Thread(target=call) for _ in range(12)]
     for thread in threads:
@@ -251,7 +257,7 @@ NO_DEADLINES = [0, -1.0, math.inf, math.nan, 1e10, 1e300, "30", True, [1]]
 @pytest.mark.parametrize("timeout_s", [None, *NO_DEADLINES])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_a_client_without_a_deadline_is_refused(kind, timeout_s):
-    with pytest.raises(ValueError, match="every call has a deadline"):
+    with pytest.raises(ValueError, match="timeout_s"):
         kind("localhost:8001", timeout_s=timeout_s)
 
 
@@ -272,7 +278,7 @@ CALLS = {
 def test_a_call_without_a_deadline_is_refused(timeout_s, memory):
     with Client("127.0.0.1:9", timeout_s=5, shared_memory=memory) as client:
         for spec, call in CALLS.values():
-            with pytest.raises(ValueError, match="every call has a deadline"):
+            with pytest.raises(ValueError, match="timeout_s"):
                 call(Model(client, spec), timeout_s)
 
 
@@ -282,7 +288,7 @@ def test_a_call_of_the_asyncio_client_without_a_deadline_is_refused(call):
 
     async def ask_it():
         async with AsyncClient("127.0.0.1:9", timeout_s=5) as client:
-            with pytest.raises(ValueError, match="every call has a deadline"):
+            with pytest.raises(ValueError, match="timeout_s"):
                 await ask(AsyncModel(client, spec), math.inf)
 
     asyncio.run(ask_it())

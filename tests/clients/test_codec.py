@@ -21,40 +21,54 @@ TEXT = spec_of(TensorSpec("text", "BYTES", (1,)))
 TOKENS = spec_of(TensorSpec("ids", "INT64", (-1,)), TensorSpec("mask", "INT64", (-1,)))
 READING = spec_of(TensorSpec("temperature_c", "FP32", (1,)))
 
+PIXELS = "UINT8 [batch, 4, 4, 3]"
 REFUSED = {
-    "an unknown name, offering the known ones": (IMAGE, {"image": 1}, ["no input 'image'", "'pixels'"]),
-    "a missing input, with what it should be": (IMAGE, {}, ["'pixels'", "missing", "UINT8 [batch, 4, 4, 3]"]),
-    "a wrong shape, with the expected one": (
-        IMAGE,
-        {"pixels": np.zeros((1, 5, 4, 3), np.uint8)},
-        ["'pixels'", "[1, 5, 4, 3]", "UINT8 [batch, 4, 4, 3]"],
+    # what: (model, inputs, the tensor blamed, what it should be, values in the message)
+    "an unknown name, offering the known ones": (IMAGE, {"image": 1}, "image", "", ["'image'", "'pixels'"]),
+    "a missing input": (IMAGE, {}, "pixels", PIXELS, []),
+    "a wrong shape": (IMAGE, {"pixels": np.zeros((1, 5, 4, 3), np.uint8)}, "pixels", PIXELS, ["[1, 5, 4, 3]"]),
+    "a sample without its batch axis": (IMAGE, {"pixels": np.zeros((4, 4, 3), np.uint8)}, "pixels", PIXELS, []),
+    "a wrong type": (IMAGE, {"pixels": np.zeros((1, 4, 4, 3), np.float32)}, "pixels", PIXELS, ["FP32"]),
+    "a batch above the maximum": (IMAGE, {"pixels": np.zeros((9, 4, 4, 3), np.uint8)}, "pixels", "", ["9", "8"]),
+    "an empty batch": (IMAGE, {"pixels": np.zeros((0, 4, 4, 3), np.uint8)}, "pixels", PIXELS, ["empty"]),
+    "numbers where text is wanted": (
+        TEXT,
+        {"text": np.zeros((1, 1), np.float32)},
+        "text",
+        "BYTES [batch, 1]",
+        ["FP32"],
     ),
-    "a sample without its batch axis": (IMAGE, {"pixels": np.zeros((4, 4, 3), np.uint8)}, ["[batch, 4, 4, 3]"]),
-    "a wrong type, with both types": (
-        IMAGE,
-        {"pixels": np.zeros((1, 4, 4, 3), np.float32)},
-        ["FP32", "expected UINT8"],
+    "a list with a number among texts": (TEXT, {"text": ["a", 3]}, "text", "BYTES [batch, 1]", []),
+    "text that is no Unicode": (TEXT, {"text": ["\ud800"]}, "text", "BYTES [batch, 1]", ["Unicode"]),
+    "text where numbers are wanted": (
+        READING,
+        {"temperature_c": ["warm"]},
+        "temperature_c",
+        "FP32 [batch, 1]",
+        ["BYTES"],
     ),
-    "a batch above the maximum": (IMAGE, {"pixels": np.zeros((9, 4, 4, 3), np.uint8)}, ["batch of 9", "8 at most"]),
-    "an empty batch": (IMAGE, {"pixels": np.zeros((0, 4, 4, 3), np.uint8)}, ["empty batch"]),
-    "numbers where text is wanted": (TEXT, {"text": np.zeros((1, 1), np.float32)}, ["FP32", "expected BYTES"]),
-    "a list with a number among texts": (TEXT, {"text": ["a", 3]}, ["other things than str and bytes"]),
-    "text where numbers are wanted": (READING, {"temperature_c": ["warm"]}, ["BYTES", "expected FP32 [batch, 1]"]),
-    "floats where whole numbers are wanted": (TOKENS, {"ids": [[1.5]], "mask": [[1]]}, ["'ids'", "FP64", "INT64"]),
-    "inputs that differ in batch size": (TOKENS, {"ids": [[1], [2]], "mask": [[1]]}, ["'ids' 2", "'mask' 1"]),
-    "a ragged list": (TOKENS, {"ids": [[1], [2, 3]], "mask": [[1], [1]]}, ["'ids'", "INT64 [batch, any]"]),
-    "a number too large for the type": (IMAGE, {"pixels": [[[[256] * 3] * 4] * 4]}, ["expected UINT8"]),
-    "a negative number for an unsigned type": (IMAGE, {"pixels": [[[[-1] * 3] * 4] * 4]}, ["expected UINT8"]),
+    "floats where whole numbers are wanted": (
+        TOKENS,
+        {"ids": [[1.5]], "mask": [[1]]},
+        "ids",
+        "INT64 [batch, any]",
+        ["FP64"],
+    ),
+    "inputs that differ in batch size": (TOKENS, {"ids": [[1], [2]], "mask": [[1]]}, "", "", ["'ids' 2", "'mask' 1"]),
+    "a ragged list": (TOKENS, {"ids": [[1], [2, 3]], "mask": [[1], [1]]}, "ids", "INT64 [batch, any]", []),
+    "a number too large for the type": (IMAGE, {"pixels": [[[[256] * 3] * 4] * 4]}, "pixels", PIXELS, []),
+    "a negative number for an unsigned type": (IMAGE, {"pixels": [[[[-1] * 3] * 4] * 4]}, "pixels", PIXELS, []),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_before_sending(case):
-    spec, inputs, words = REFUSED[case]
+    spec, inputs, tensor, expected, values = REFUSED[case]
     with pytest.raises(InvalidInput) as caught:
         codec.encode(spec, inputs)
-    assert all(word in str(caught.value) for word in words), str(caught.value)
-    assert caught.value.model == "m"
+    error = caught.value
+    assert (error.model, error.tensor, error.expected, error.status) == ("m", tensor, expected, "")
+    assert all(value in str(error) for value in (expected, *values)), str(error)
 
 
 ACCEPTED = {
@@ -135,8 +149,9 @@ def test_texts_come_as_the_bytes_that_were_sent():
 
 
 def test_an_output_without_its_bytes_is_a_server_error():
-    with pytest.raises(ServerError, match=r"'y'.*FP32 \[1, 2\].*0 bytes.*numpy 2"):
+    with pytest.raises(ServerError) as caught:
         codec.decode(IMAGE, response(("y", "FP32", [1, 2], b"")))
+    assert all(value in str(caught.value) for value in ("'y'", "FP32", "[1, 2]", "numpy 2"))
 
 
 def typed(*tensors: tuple[str, str, list[int], dict[str, list], bytes | None]) -> bytes:
@@ -221,5 +236,6 @@ def test_classes_are_ranked_labels():
 
 
 def test_an_unknown_output_is_refused():
-    with pytest.raises(InvalidInput, match="no output 'logits': it gives probabilities"):
+    with pytest.raises(InvalidInput, match="probabilities") as caught:
         codec.encode(IMAGE, {"pixels": np.zeros((1, 4, 4, 3), np.uint8)}, outputs=["logits"])
+    assert caught.value.tensor == "logits"

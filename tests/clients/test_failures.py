@@ -138,7 +138,7 @@ def test_a_connection_that_ends_at_large_headers_is_not_tried_again():
 
 def test_a_connection_closed_at_once_names_what_this_client_did_not_give():
     closed = Rpc(CODE.UNAVAILABLE, f"{REFUSED}Socket closed")
-    words = {None: "tls=clients.TLS(ca=", TLS(): "cert=FILE", TLS(cert="me.pem", key="me.key"): "'me.pem'"}
+    words = {None: "tls=TLS(ca=", TLS(): "cert=FILE", TLS(cert="me.pem", key="me.key"): "'me.pem'"}
     for tls, remedy in words.items():
         error = from_rpc(closed, Sent(endpoint="h:1", tls=tls))
         assert remedy in str(error)

@@ -114,7 +114,7 @@ def judge(model, case):
     if refusal is not None:
         assert case.valid is not True, f"refused, though valid: {refusal}"
         assert not case.blamed or any(f"'{name}'" in str(refusal) for name in case.blamed), str(refusal)
-        assert "refused the request" not in str(refusal), f"got past the client's own checks: {refusal}"
+        assert not refusal.status, f"got past the client's own checks: {refusal}"
         return "refused"
     assert case.valid is not False, f"answered, though invalid: {case.inputs!r:.300}"
     for name, value in case.inputs.items():

@@ -6,8 +6,8 @@ import grpc
 import pytest
 
 from clients import Client, InvalidInput, ModelNotReady, Overloaded, Retries, Unreachable
+from clients.health import probe
 from clients.retries import Budget, pause_s
-from clients.servers import probe
 
 
 class Rpc(grpc.RpcError):
@@ -48,7 +48,7 @@ def drive(client, ends, **options):
 def known(addresses=("a:1",), **options):
     """A client whose servers have answered before."""
     client = Client([f"127.0.0.1:{n + 1}" for n, _ in enumerate(addresses)], **options)
-    client._start_probing = lambda: None
+    client._opened = lambda rotation: None
     for server in client.rotation().servers:
         server.answered_s = ANSWERED_S
     return client

@@ -79,13 +79,13 @@ def test_a_connection_without_the_right_certificates_is_unreachable(secure_serve
 
 
 def test_half_a_certificate_is_refused_with_the_remedy():
-    with pytest.raises(ValueError, match="mutual TLS needs both"):
+    with pytest.raises(ValueError, match=r"TLS\(cert=FILE, key=FILE\)"):
         TLS(cert="caller.pem")
 
 
 def test_a_restricted_protocol_wants_its_header(secure_server, certificates):
     with Client(secure_server.grpc_url, tls=mutual(certificates)) as client:
-        with pytest.raises(ServerError, match=r"pass headers=\{'triton-grpc-protocol-admin': KEY\}"):
+        with pytest.raises(ServerError, match="triton-grpc-protocol-admin"):
             client.models()
         assert client.budget.retried == 0
     headers = {"triton-grpc-protocol-admin": KEY}
@@ -116,7 +116,7 @@ def test_headers_may_be_made_for_each_request(secure_server, certificates):
 
 @pytest.mark.parametrize("headers", [{"a b": "c"}, {"token": "two\nlines"}, {"": "x"}, {"token": "ü"}])
 def test_a_header_that_cannot_be_sent_is_refused_by_name(headers):
-    with pytest.raises(ValueError, match=f"header {next(iter(headers))!r} cannot be sent"):
+    with pytest.raises(ValueError, match=repr(next(iter(headers)))):
         Client("localhost:8001", headers=headers)
 
 
@@ -126,7 +126,7 @@ NEAR = ["localhost:8001", "127.0.0.1:8001", "127.3.4.5:8001", "[::1]:8001", "ipv
 
 @pytest.mark.parametrize("address", FAR)
 def test_plain_text_to_another_machine_is_warned_of_with_the_remedy(address):
-    with pytest.warns(InsecureConnectionWarning, match=r"pass tls=clients\.TLS\(ca=.*--grpc-use-ssl") as warned:
+    with pytest.warns(InsecureConnectionWarning, match=r"TLS\(.*--grpc-use-ssl") as warned:
         Client(address).close()
     assert warned[0].filename == __file__
 

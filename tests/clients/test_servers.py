@@ -12,7 +12,7 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2
 
-from clients import AsyncClient, Client, Unreachable, servers
+from clients import AsyncClient, Client, Unreachable, health
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def pair(double_repository):
 
 @pytest.fixture
 def quick_probes(monkeypatch):
-    monkeypatch.setattr(servers, "PROBE_EVERY_S", 0.2)
-    monkeypatch.setattr(servers, "PROBE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(health, "PROBE_EVERY_S", 0.2)
+    monkeypatch.setattr(health, "PROBE_TIMEOUT_S", 0.5)
 
 
 def executed(server):

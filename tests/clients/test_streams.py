@@ -55,17 +55,18 @@ def test_a_failure_within_a_stream_comes_after_the_parts_before_it(client, pytho
 
 
 def test_a_stream_has_a_deadline(client):
-    with pytest.raises(DeadlineExceeded, match=r"'counter' .* within 0\.3 s"):
+    with pytest.raises(DeadlineExceeded, match=r"'counter' .*0\.3 s"):
         list(client.model("counter").stream(count=[50], pause_s=[0.1], timeout_s=0.3))
 
 
 def test_inputs_of_a_stream_are_checked_at_once(client):
-    with pytest.raises(InvalidInput, match=r"'pause_s'.*missing"):
+    with pytest.raises(InvalidInput, match="'pause_s'") as caught:
         client.model("counter").stream(count=[1])
+    assert caught.value.tensor == "pause_s"
 
 
 def test_a_decoupled_model_is_not_called(client):
-    with pytest.raises(InvalidInput, match=r"'counter' gives any number of answers: ask it with stream\(\)"):
+    with pytest.raises(InvalidInput, match=r"stream\(\)"):
         client.model("counter")(count=[1], pause_s=[0.0])
 
 
@@ -79,7 +80,7 @@ def test_a_sequence_keeps_its_state(client):
 def test_the_last_request_ends_the_sequence(client):
     with client.model("total").sequence() as ask:
         assert ask(x=[1], end=True)["total"].item() == 1
-        with pytest.raises(InvalidInput, match="is over: begin another"):
+        with pytest.raises(InvalidInput):
             ask(x=[1])
 
 
@@ -97,15 +98,16 @@ def test_sequences_that_are_left_give_their_slots_back(client):
 def test_a_refused_request_leaves_the_sequence_as_it_was(client):
     with client.model("total").sequence() as ask:
         ask(x=[1])
-        with pytest.raises(InvalidInput, match="no input 'y'"):
+        with pytest.raises(InvalidInput) as caught:
             ask(y=[1])
+        assert caught.value.tensor == "y"
         assert ask(x=[1])["total"].item() == 2
 
 
 def test_sequences_are_for_stateful_models_and_the_reverse(client):
-    with pytest.raises(InvalidInput, match="keeps no state"):
+    with pytest.raises(InvalidInput, match="'nap'"):
         client.model("nap").sequence()
-    with pytest.raises(InvalidInput, match=r"keeps state: ask it with `with model\.sequence\(\) as ask"):
+    with pytest.raises(InvalidInput, match=r"model\.sequence\(\)"):
         client.model("total")(x=[1])
 
 
@@ -137,6 +139,6 @@ def test_streams_and_sequences_with_asyncio(python_server):
 def test_a_sequence_goes_on_after_a_deadline_that_is_none(python_server):
     with Client(python_server.grpc_url) as client, client.model("total").sequence() as ask:
         assert ask(x=[2])["total"].tolist() == [[2]]
-        with pytest.raises(ValueError, match="every call has a deadline"):
+        with pytest.raises(ValueError, match="timeout_s"):
             ask(x=[3], timeout_s=math.inf)
         assert ask(x=[3], end=True)["total"].tolist() == [[5]]
