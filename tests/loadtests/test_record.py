@@ -78,4 +78,4 @@ def test_backlog_of_a_server_that_falls_behind_grows():
     assert not judge_backlog(record(steady)).growing
     behind = judge_backlog(record(steady + np.arange(1000) * 0.001))
     assert behind.growing
-    assert "grew from" in behind.describe()
+    assert behind.second_half > behind.first_half > 0

@@ -18,6 +18,7 @@ from fathom import answers, cli, summary
 from fathom.commands import infer, load, plan
 from fathom.latencies import Latencies
 from loadtests.records.point import ModelPoint, Point, Share, SloCount, StepPoint
+from loadtests.report import prose
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.sizing import make_plan
 from loadtests.slo import Slo
@@ -135,6 +136,18 @@ RESULTS = {
 @pytest.mark.parametrize("case", RESULTS)
 def test_capacity(case: str, shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
     summary.show(RESULTS[case], options=" --server host:8001")
+    assert shown() == snapshot
+
+
+def test_report(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
+    """What the page says beside its figures."""
+    (step,) = POINTS[1].steps
+    crowded = replace(POINTS[1], queue_ms=4.0, steps=(replace(step, queue_ms=4.0),))
+    slow = replace(POINTS[1], compute_ms=5.0, steps=(replace(step, compute_ms=5.0),))
+    for measured in (POINTS[1], crowded, slow, replace(POINTS[1], generator_cpu_share=0.8)):
+        print(prose.describe_bottleneck(measured))
+    for result in RESULTS.values():
+        print(prose.explain(result))
     assert shown() == snapshot
 
 
