@@ -120,18 +120,22 @@ def _compare(client: Client, metadata: Any, config: Any, candidate: str, toleran
         answers.append([codec.decode(spec, _call(client, "ModelInfer", payload)) for payload in payloads])
     for old, new in zip(*answers, strict=True):
         for output, wanted in old.items():
-            given = new[output]
-            if wanted.shape != given.shape:
-                raise RolloutError(f"the new version answers {output} with shape {given.shape}, not {wanted.shape}")
-            if wanted.dtype.kind not in "fiu":
-                off = 0.0 if np.array_equal(wanted, given) else np.inf
-            else:
-                largest = float(np.abs(wanted.astype(float)).max(initial=0.0)) or 1.0
-                off = float(np.abs(wanted.astype(float) - given.astype(float)).max(initial=0.0)) / largest
-            if not off <= tolerance:
-                raise RolloutError(
-                    f"the new version's {output} is off by {off:.2g} of the largest value, more than {tolerance:g}"
-                )
+            agree(output, wanted, new[output], tolerance)
+
+
+def agree(output: str, wanted: np.ndarray[Any, Any], given: np.ndarray[Any, Any], tolerance: float) -> None:
+    """Raises RolloutError where an output of the new version is not that of the old one."""
+    if wanted.shape != given.shape:
+        raise RolloutError(f"the new version answers {output} with shape {given.shape}, not {wanted.shape}")
+    if wanted.dtype.kind not in "fiu":
+        off = 0.0 if np.array_equal(wanted, given) else np.inf
+    else:
+        largest = float(np.abs(wanted.astype(float)).max(initial=0.0)) or 1.0
+        off = float(np.abs(wanted.astype(float) - given.astype(float)).max(initial=0.0)) / largest
+    if not off <= tolerance:
+        raise RolloutError(
+            f"the new version's {output} is off by {off:.2g} of the largest value, more than {tolerance:g}"
+        )
 
 
 def _move(

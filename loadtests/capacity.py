@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from loadtests.records.point import Point, Probe
 from loadtests.results.lock import writing
 from loadtests.results.result import CUT_OFF, INTERRUPTED, CapacityResult, too_short
 from loadtests.results.store import Run, Store, Stored, changes, earlier_run, model_folder, usable_points
-from loadtests.search.budget import Plan
+from loadtests.search.budget import Plan, Timing
 from loadtests.search.probe import Prober, settled
 from loadtests.search.search import search
 from loadtests.search.unloaded import Unloaded, busy_share, look
@@ -71,6 +71,8 @@ class CapacityRequest:
     """Connections of each generator."""
     workers: int = 1
     """Generator processes that share each probe's schedule."""
+    timing: Timing = field(default_factory=Timing)
+    """How long it looks and waits."""
     locust_master: str | None = None
     """"[host:]port" where a Locust master listens for that many workers, which then are the generators."""
 
@@ -82,10 +84,11 @@ class CapacityRequest:
     def __post_init__(self) -> None:
         tightest_limit_ms(self.slos)
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
-            raise BadRequestError(f"timeout {self.timeout_s:g} s must be above zero")
-        for name, rate_per_s in (("start", self.start_per_s), ("maximum", self.max_per_s)):
+            raise BadRequestError(f"timeout {self.timeout_s:g} s must be above zero", field="timeout_s")
+        for limit, name in (("start_per_s", "start"), ("max_per_s", "maximum")):
+            rate_per_s = getattr(self, limit)
             if rate_per_s is not None and not (math.isfinite(rate_per_s) and rate_per_s > 0):
-                raise BadRequestError(f"{name} rate {rate_per_s:g}/s must be above zero")
+                raise BadRequestError(f"{name} rate {rate_per_s:g}/s must be above zero", field=limit)
 
 
 def find(request: CapacityRequest, on_point: OnPoint | None = None, on_note: OnNote | None = None) -> CapacityResult:
@@ -96,7 +99,9 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None, on_note: OnN
     our own process fails. What cannot be written while it measures is said in the result (`unsaved`).
     """
     with contextlib.ExitStack() as stack:
-        traffic = stack.enter_context(Traffic(request.server, request.shares, seed=request.seed))
+        traffic = stack.enter_context(
+            Traffic(request.server, request.shares, seed=request.seed, frozen_s=request.timing.frozen_s)
+        )
         slos = scoped(request.slos, traffic.models)
         _earlier(request, slos)  # refuses before anything is made or asked
         traffic.check()
@@ -130,6 +135,7 @@ def _plan(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded, e
         max_per_s=request.max_per_s or math.inf,
         unloaded_s=unloaded.latency_ms / 1e3,
         looked_s=unloaded.took_s,
+        timing=request.timing,
     )
 
 
@@ -154,7 +160,14 @@ def _measure(
                 point = prober.at_rate(probe)
                 if point.stopped and point.stopped not in CUT_OFF:
                     left_s = plan.left_s([*points, point])
-                    point = settled(point, traffic, unloaded_ms, timeout_s(request), left_s)
+                    point = settled(
+                        point,
+                        traffic,
+                        unloaded_ms,
+                        timeout_s=timeout_s(request),
+                        drain_s=request.timing.drain_s,
+                        left_s=left_s,
+                    )
                 points.append(point)
                 if store is not None:
                     store.add(point)
@@ -179,7 +192,7 @@ def _earlier(request: CapacityRequest, slos: Sequence[Slo]) -> Stored | None:
     if not request.resume:
         return None
     if request.folder is None:
-        raise BadRequestError("there is no folder to resume from")
+        raise BadRequestError("there is no folder to resume from", field="folder")
     return earlier_run(request.folder, request.model, slos, request.manifest, request.budget_s)
 
 
@@ -190,7 +203,7 @@ def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generat
         return Fleet(target, request.workers)
     host, _, port = request.locust_master.rpartition(":")
     if not port.isdigit():
-        raise BadRequestError(f"Locust master {request.locust_master!r} is not [HOST:]PORT")
+        raise BadRequestError(f"Locust master {request.locust_master!r} is not [HOST:]PORT", field="locust_master")
     options = (host or "127.0.0.1", port, str(request.workers))
     return Worker(target, module="loadtests.locust_ui.master", options=options)
 
@@ -208,7 +221,7 @@ def _describe(
     earlier: Stored | None,
 ) -> Run:
     pool = traffic.pool
-    busy_before = [busy_share(), earlier.run.settings.get("busy_before_share") if earlier else None]
+    busy_before = [busy_share(plan.timing.listen_s), earlier.run.settings.get("busy_before_share") if earlier else None]
     settings: dict[str, Any] = {
         "budget_s": plan.budget_s,
         "tolerance": plan.tolerance,
@@ -255,7 +268,7 @@ _WINDOW_S = 1.0
 
 def load(request: CapacityRequest, plan: Shape | Trace) -> Point:
     """Raises what `capacity.find` raises before it measures. A server that dies ends it: the point says so."""
-    with Traffic(request.server, request.shares, seed=request.seed) as traffic:
+    with Traffic(request.server, request.shares, seed=request.seed, frozen_s=request.timing.frozen_s) as traffic:
         slos: tuple[Slo, ...] = scoped(request.slos, traffic.models)
         traffic.check()
         if isinstance(plan, Trace):

@@ -21,19 +21,30 @@ class LoadTestError(Exception):
 
 
 class BadRequestError(LoadTestError, ValueError):
-    """What was asked for cannot be run."""
+    """What was asked for cannot be run; `field` is the argument that is wrong, such as `budget_s` or `slos`."""
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class InputFileError(BadRequestError):
     """A file that a person gave cannot be used; `line` counts from 1, and is None where no line is to blame."""
 
     def __init__(self, path: Path, line: int | None, problem: str) -> None:
+        super().__init__(f"{path}{f' line {line}:' if line else ''} {problem}", field="file")
         self.path, self.line = path, line
-        super().__init__(f"{path}{f' line {line}:' if line else ''} {problem}")
 
 
 class TargetError(LoadTestError):
-    """The server under test is not reachable, does not have the model ready, or refused the warm request."""
+    """The server under test is not reachable, does not have the model ready, or refused the warm request.
+
+    `server` is its address or, for its metrics, their URL; `model` is empty where the error is about the whole server.
+    """
+
+    def __init__(self, message: str, *, server: str, model: str = "") -> None:
+        super().__init__(message)
+        self.server, self.model = server, model
 
 
 class TargetBusyError(TargetError):
@@ -45,7 +56,11 @@ class TargetLostError(TargetError):
 
 
 class SloUnreachableError(LoadTestError):
-    """The unloaded server already misses the SLO."""
+    """The unloaded server already misses the SLO `slo`: one request at a time takes `unloaded_ms` (median)."""
+
+    def __init__(self, message: str, *, slo: str, unloaded_ms: float) -> None:
+        super().__init__(message)
+        self.slo, self.unloaded_ms = slo, unloaded_ms
 
 
 class GeneratorError(LoadTestError):
@@ -53,4 +68,9 @@ class GeneratorError(LoadTestError):
 
 
 class ResultsError(LoadTestError):
-    """A folder of results that cannot be read."""
+    """Results that cannot be read or used; `path` is the file or folder, and `line` counts from 1, where one is to
+    blame."""
+
+    def __init__(self, message: str, path: Path | None = None, line: int | None = None) -> None:
+        super().__init__(message)
+        self.path, self.line = path, line

@@ -85,7 +85,8 @@ def make_plan(
     needed = math.ceil(rate_per_s / (certified_per_s * (1 - headroom)) - 1e-9)
     if needed > _MOST_REPLICAS:
         raise BadRequestError(
-            f"{format_rate(rate_per_s)} would take {needed:,} replicas of {format_rate(certified_per_s)} each"
+            f"{format_rate(rate_per_s)} would take {needed:,} replicas of {format_rate(certified_per_s)} each",
+            field="rate_per_s",
         )
     replicas = needed + spare
     load_per_s, without_spare_per_s = rate_per_s / replicas, rate_per_s / needed
@@ -158,13 +159,15 @@ def _alone_ms(result: CapacityResult) -> float:
 
 def _check(rate_per_s: float, headroom: float, spare: int, cost_per_hour: float | None) -> None:
     if not (math.isfinite(rate_per_s) and rate_per_s > 0):
-        raise BadRequestError(f"rate {rate_per_s:g}/s must be above zero")
+        raise BadRequestError(f"rate {rate_per_s:g}/s must be above zero", field="rate_per_s")
     if not 0 <= headroom < 1:
-        raise BadRequestError(f"headroom {headroom:g} must be at least 0 and below 1, as in 0.2 for 20 %")
+        raise BadRequestError(
+            f"headroom {headroom:g} must be at least 0 and below 1, as in 0.2 for 20 %", field="headroom"
+        )
     if spare < 0:
-        raise BadRequestError(f"{spare} spare replicas are impossible; give 0 or more")
+        raise BadRequestError(f"{spare} spare replicas are impossible; give 0 or more", field="spare")
     if cost_per_hour is not None and not (math.isfinite(cost_per_hour) and cost_per_hour >= 0):
-        raise BadRequestError(f"cost per hour {cost_per_hour:g} must not be negative")
+        raise BadRequestError(f"cost per hour {cost_per_hour:g} must not be negative", field="cost_per_hour")
 
 
 def _assumptions(

@@ -37,14 +37,18 @@ class Slo:
             percent = float(latency["percent"])
             limit_ms = float(latency["limit"]) * _MS_PER_UNIT[latency["unit"]]
             if percent <= 0 or limit_ms <= 0:
-                raise BadRequestError(f"SLO {text!r} must have a percentile and a limit above zero; {_FORM}")
+                raise BadRequestError(
+                    f"SLO {text!r} must have a percentile and a limit above zero; {_FORM}", field="slos"
+                )
             return cls(round(1 - percent / 100, 12), limit_ms, latency["model"] or "")
         if errors := _ERRORS.fullmatch(text.strip()):
             share = float(errors["percent"]) / 100
             if not 0 < share < 1:
-                raise BadRequestError(f"SLO {text!r} must allow between 0 and 100 % errors, both excluded; {_FORM}")
+                raise BadRequestError(
+                    f"SLO {text!r} must allow between 0 and 100 % errors, both excluded; {_FORM}", field="slos"
+                )
             return cls(share, None, errors["model"] or "")
-        raise BadRequestError(f"SLO {text!r} is not understood; {_FORM}")
+        raise BadRequestError(f"SLO {text!r} is not understood; {_FORM}", field="slos")
 
     @property
     def percentile(self) -> float:
@@ -110,7 +114,7 @@ def tightest_limit_ms(slos: Sequence[Slo]) -> float:
     """The smallest latency limit; BadRequestError when no SLO limits the latency."""
     limits = [slo.limit_ms for slo in slos if slo.limit_ms is not None]
     if not limits:
-        raise BadRequestError(f"{', '.join(map(str, slos))} limits no latency; add such an SLO: {_FORM}")
+        raise BadRequestError(f"{', '.join(map(str, slos))} limits no latency; add such an SLO: {_FORM}", field="slos")
     return min(limits)
 
 

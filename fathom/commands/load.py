@@ -10,6 +10,7 @@ Exit status 1 when the SLOs did not hold, or too few requests were sent to be su
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -90,13 +91,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"model": request.model, "server": server, "slo": ", ".join(map(str, slos)), **point.to_json()})
     else:
-        out.print(points_table([point], width=out.width))
-        if point.models:
-            out.print(models_table(point))
-        say(f"{', '.join(arguments.slo)}: {point.verdict}, {point.reason}")
+        show(point, arguments.slo)
     if point.stopped == "asked":
         return STOPPED
     return 0 if point.verdict == "pass" else 1
+
+
+def show(point: Point, slos: Sequence[str]) -> None:
+    """Print it for a person."""
+    out.print(points_table([point], width=out.width))
+    if point.models:
+        out.print(models_table(point))
+    say(f"{', '.join(slos)}: {point.verdict}, {point.reason}")
 
 
 def models_table(point: Point) -> Table:

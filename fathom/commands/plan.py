@@ -74,12 +74,12 @@ def choose(folder: Path, model: str | None) -> Stored:
     runs = read_runs(folder)
     if model is None and len(runs) > 1:
         names = ", ".join(stored.run.model for stored in runs)
-        raise ResultsError(f"{folder} holds several models ({names}); choose one with --model")
+        raise ResultsError(f"{folder} holds several models ({names}); choose one with --model", folder)
     for stored in runs:
         if model in (None, stored.run.model):
             return stored
     names = ", ".join(stored.run.model for stored in runs)
-    raise ResultsError(f"{folder} has no results for {model}; it has: {names}")
+    raise ResultsError(f"{folder} has no results for {model}; it has: {names}", folder)
 
 
 def describe(plan: DeploymentPlan) -> list[str]:

@@ -15,7 +15,6 @@ from fathom.output import err, print_json
 from server import ServerDiedError, TritonServer
 
 _LOOK_EVERY_S = 1.0
-SILENT_S = 10.0
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -63,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             where = f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}"
             err.print(where, markup=False, soft_wrap=True)
             err.print("Ctrl-C stops it once the requests in flight are answered")
-        _watch(server)
+        watch(server)
         raise ServerDiedError(f"Triton ended by itself: {server.death_reason()}")
     except KeyboardInterrupt:
         if not server.answers():
@@ -75,16 +74,19 @@ def run(arguments: argparse.Namespace) -> int:
         server.stop()
 
 
-def _watch(server: TritonServer) -> None:
-    """Until it has ended. Says when it hangs, and when it goes on."""
+def watch(server: TritonServer, *, silent_s: float = 10.0, answer_s: float = 2.0) -> None:
+    """Until it has ended. Says when it hangs, which is after `silent_s` without an answer, and when it goes on.
+
+    It is asked again and again, and has `answer_s` for each answer.
+    """
     heard_s, hangs = time.monotonic(), False
     while server.is_alive():
         time.sleep(_LOOK_EVERY_S)
-        if server.answers():
+        if server.answers(answer_s):
             heard_s = time.monotonic()
             if hangs:
                 hangs = False
                 err.print("Triton answers again")
-        elif not hangs and time.monotonic() - heard_s >= SILENT_S and server.is_alive():
+        elif not hangs and time.monotonic() - heard_s >= silent_s and server.is_alive():
             hangs = True
-            err.print(f"Triton has answered nothing for {SILENT_S:g} s: it hangs. Ctrl-C ends it", soft_wrap=True)
+            err.print(f"Triton has answered nothing for {silent_s:g} s: it hangs. Ctrl-C ends it", soft_wrap=True)

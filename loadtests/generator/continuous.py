@@ -48,6 +48,7 @@ class Stream:
         arrivals: Arrivals = "poisson",
         timeout_s: float = 10.0,
         max_outstanding: int = 20_000,
+        drain_s: float = DRAIN_S,
     ) -> None:
         self._make_transport = make_transport
         self._transport = make_transport(self._on_done)
@@ -60,6 +61,7 @@ class Stream:
         self._poisson = arrivals == "poisson"
         self._timeout_s = timeout_s
         self._max_outstanding = max_outstanding
+        self._drain_s = drain_s
         self._rate_per_s = 0.0
         self._next_s = _NEVER
         self._since_s = time.monotonic()
@@ -162,7 +164,7 @@ class Stream:
                 # Nothing measured is due any more. The rest is awaited too, for a while: Triton 2.51 can crash when
                 # many requests are cancelled (docs/server.md).
                 if self._next_s != _NEVER:
-                    self._next_s, self._drained_s = _NEVER, now_s + DRAIN_S
+                    self._next_s, self._drained_s = _NEVER, now_s + self._drain_s
                 elif now_s > self._drained_s:
                     for index in self._pending:
                         self._transport.cancel(index)

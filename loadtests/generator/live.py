@@ -72,7 +72,9 @@ class LiveGenerator:
             self._end()
             if answer is None:
                 raise GeneratorError("the generator process ended before it began")
-            raise TargetLostError(f"{self._target.server} cannot be reached: {answer.get('message')}")
+            raise TargetLostError(
+                f"{self._target.server} cannot be reached: {answer.get('message')}", server=self._target.server
+            )
         threading.Thread(target=self._listen, daemon=True).start()
 
     def set_rate(self, rate_per_s: float, *, rebalanced: bool = False) -> None:

@@ -180,7 +180,7 @@ def split(
 ) -> list[Part]:
     """One part per generator; the parts together are the schedule, each in its order."""
     if not 1 <= workers <= MOST_WORKERS:
-        raise BadRequestError(f"{workers} workers: give a number from 1 to {MOST_WORKERS}")
+        raise BadRequestError(f"{workers} workers: give a number from 1 to {MOST_WORKERS}", field="workers")
     if workers == 1:
         return [Part(intended_s, choices, limits)]
     owners = np.random.default_rng([seed, _STREAM]).integers(0, workers, len(intended_s))

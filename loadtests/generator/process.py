@@ -166,7 +166,9 @@ class Worker:
         if said == "error" and answer.get("kind") == "generator":
             raise GeneratorError(answer["message"])
         if said == "error":
-            raise TargetLostError(f"{self._target.server} cannot be reached: {answer['message']}")
+            raise TargetLostError(
+                f"{self._target.server} cannot be reached: {answer['message']}", server=self._target.server
+            )
         if said != state:
             raise GeneratorError(f"the generator said {said!r} where {state!r} was due")
         return answer

@@ -68,9 +68,9 @@ class Wanted:
         """BadRequestError: an option that cannot be used."""
         options = environment.parsed_options
         if not environment.host:
-            raise BadRequestError("no server: give --host HOST:PORT of its gRPC endpoint")
+            raise BadRequestError("no server: give --host HOST:PORT of its gRPC endpoint", field="server")
         if not options.model:
-            raise BadRequestError("no model: give --model NAME, as the server names it")
+            raise BadRequestError("no model: give --model NAME, as the server names it", field="model")
         shares = tuple(ModelShare.parse(text) for text in _several(options.model))
         models = [share.model for share in shares]
         slos = scoped([Slo.parse(text) for text in _several(options.slo)], models)
@@ -113,7 +113,8 @@ def _inputs(text: str, models: Sequence[str]) -> dict[str, Path]:
         if not file or model not in models:
             raise BadRequestError(
                 f"inputs {text!r} are not understood; the accepted form is FILE for one model, MODEL=FILE with commas "
-                f"between them for several (the traffic is {', '.join(models)})"
+                f"between them for several (the traffic is {', '.join(models)})",
+                field="inputs",
             )
     return {model: Path(file) for model, file in files.items()}
 

@@ -122,7 +122,7 @@ class Record:
                 raise ValueError(f"its columns have the shapes {', '.join(map(str, sorted(shapes)))}")
             return record
         except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-            raise ResultsError(f"cannot read the raw results {path}: {error}") from error
+            raise ResultsError(f"cannot read the raw results {path}: {error}", path) from error
 
     @classmethod
     def merge(cls, records: Sequence[Record]) -> Record:

@@ -64,7 +64,7 @@ def write(folder: Path) -> Path:
             for name, content in section.files.items():
                 (section.stored.folder / name).write_bytes(content)
     except OSError as error:
-        raise ResultsError(f"cannot write the report to {folder}: {error.strerror}") from error
+        raise ResultsError(f"cannot write the report to {folder}: {error.strerror}", folder) from error
     return path
 
 

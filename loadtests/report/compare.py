@@ -88,7 +88,9 @@ def compare_folders(folders: Sequence[Path]) -> list[Comparison]:
     if len(folders) < _FEWEST:
         raise ResultsError("a comparison takes at least two folders: the run before, then the run after")
     if doubled := [folder for folder in folders if [each.resolve() for each in folders].count(folder.resolve()) > 1]:
-        raise ResultsError(f"{doubled[0]} is named twice, and a run does not differ from itself: give two folders")
+        raise ResultsError(
+            f"{doubled[0]} is named twice, and a run does not differ from itself: give two folders", doubled[0]
+        )
     runs = [{stored.run.model: stored for stored in read_runs(folder)} for folder in folders]
     shared = [model for model in runs[0] if all(model in held for held in runs)]
     if not shared:
@@ -134,7 +136,7 @@ def write(folders: Sequence[Path], path: Path) -> list[Comparison]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page.render("compare.html", shown=shown), encoding="utf-8")
     except OSError as error:
-        raise ResultsError(f"cannot write the comparison to {path}: {error.strerror}") from error
+        raise ResultsError(f"cannot write the comparison to {path}: {error.strerror}", path) from error
     return found
 
 

@@ -4,6 +4,8 @@ say the same."""
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
 
 from loadtests.judge.verdict import required_requests
 from loadtests.records.point import Point, StepPoint
@@ -146,36 +148,55 @@ def deciding_point(result: CapacityResult) -> Point | None:
     return max(held, key=lambda point: point.rate_per_s, default=None)
 
 
+@dataclass(frozen=True)
+class Bottleneck:
+    """The largest part of the mean latency."""
+
+    kind: Literal["generator", "queue", "compute", "outside"]
+    """The generator's own core, waiting in front of `step`, the work of `step`, or what is outside the models."""
+    step: StepPoint | None
+    part_ms: float
+    share: float
+    """Of the mean latency; of a core where it is the generator's."""
+
+
+def find_bottleneck(point: Point) -> Bottleneck | None:
+    """None without the server's figures."""
+    if point.generator_cpu_share > _BUSY_GENERATOR:
+        return Bottleneck("generator", None, 0.0, point.generator_cpu_share)
+    if not point.steps or point.mean_ms is None or point.queue_ms is None or point.compute_ms is None:
+        return None
+    slowest = max(point.steps, key=lambda step: step.share * step.compute_ms)
+    crowded = max(point.steps, key=lambda step: step.share * step.queue_ms)
+    outside_ms = max(point.mean_ms - point.queue_ms - point.compute_ms, 0.0)
+    share_of_mean = 1 / point.mean_ms if point.mean_ms > 0 else 0.0
+    parts = (
+        Bottleneck("queue", crowded, ms := crowded.share * crowded.queue_ms, ms * share_of_mean),
+        Bottleneck("compute", slowest, ms := slowest.share * slowest.compute_ms, ms * share_of_mean),
+        Bottleneck("outside", None, outside_ms, outside_ms * share_of_mean),
+    )
+    return max(parts, key=lambda part: part.part_ms)
+
+
 def describe_bottleneck(point: Point) -> str:
     """Names the largest part of the mean latency and what would shorten it; empty without the server's figures."""
-    if point.generator_cpu_share > _BUSY_GENERATOR:
-        share = point.generator_cpu_share * 100
-        return f"The generator itself used {share:.0f} % of a core: it needs another one before this is a limit."
-    if not point.steps or point.mean_ms is None or point.queue_ms is None or point.compute_ms is None:
+    found = find_bottleneck(point)
+    if found is None:
         return ""
-    steps = point.steps
-    slowest = max(steps, key=lambda step: step.share * step.compute_ms)
-    crowded = max(steps, key=lambda step: step.share * step.queue_ms)
-    parts = {
-        "queue": crowded.share * crowded.queue_ms,
-        "compute": slowest.share * slowest.compute_ms,
-        "outside": max(point.mean_ms - point.queue_ms - point.compute_ms, 0.0),
-    }
-    kind, part_ms = max(parts.items(), key=lambda item: item[1])
-    share = part_ms / point.mean_ms * 100 if point.mean_ms > 0 else 0.0
-    begin = (
-        f"At {format_rate(point.rate_per_s)} a request takes {about_ms(point.mean_ms)} on average; the largest part, "
-    )
-    begin += f"{about_ms(part_ms)} ({share:.0f} %), is "
-    if kind == "queue":
-        return (
-            f"{begin}waiting in front of {_named(crowded, point)}: more instances or a faster model there would help."
-        )
-    if kind == "outside":
+    percent = f"{found.share * 100:.0f} %"
+    if found.kind == "generator":
+        return f"The generator itself used {percent} of a core: it needs another one before this is a limit."
+    mean_ms = point.mean_ms or 0.0
+    begin = f"At {format_rate(point.rate_per_s)} a request takes {about_ms(mean_ms)} on average; the largest part, "
+    begin += f"{about_ms(found.part_ms)} ({percent}), is "
+    if found.step is None:
         return f"{begin}outside the models: network, protocol, and the server's own scheduling."
-    calm = point.queue_ms < _CALM_QUEUE * point.mean_ms
+    named = _named(found.step, point)
+    if found.kind == "queue":
+        return f"{begin}waiting in front of {named}: more instances or a faster model there would help."
+    calm = (point.queue_ms or 0.0) < _CALM_QUEUE * mean_ms
     tail = "the queues are short, so this is mostly its own speed" if calm else "its queue adds to it"
-    return f"{begin}the work of {_named(slowest, point)}; {tail}."
+    return f"{begin}the work of {named}; {tail}."
 
 
 def _named(step: StepPoint, point: Point) -> str:

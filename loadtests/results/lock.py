@@ -24,7 +24,7 @@ def writing(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / _FILE).open("a+")
     except OSError as error:
-        raise BadRequestError(f"cannot write results to {folder}: {error.strerror}") from error
+        raise BadRequestError(f"cannot write results to {folder}: {error.strerror}", field="folder") from error
     with file:
         for attempt in range(1, _TRIES + 1):
             if _locked(file, fcntl.LOCK_EX):
@@ -32,7 +32,7 @@ def writing(folder: Path) -> Iterator[None]:
             if attempt == _TRIES:
                 raise BadRequestError(
                     f"another search (process {_pid(file)}) is writing into {folder}: wait until it has ended, "
-                    "or give this one another folder with --report"
+                    "or give this one another folder with --report", field="folder"
                 )
             time.sleep(_BETWEEN_S)
         try:
@@ -40,7 +40,7 @@ def writing(folder: Path) -> Iterator[None]:
             file.write(str(os.getpid()))
             file.flush()
         except OSError as error:
-            raise BadRequestError(f"cannot write results to {folder}: {error.strerror}") from error
+            raise BadRequestError(f"cannot write results to {folder}: {error.strerror}", field="folder") from error
         yield
 
 

@@ -133,7 +133,7 @@ class Store:
                 if stale not in raw:
                     stale.unlink(missing_ok=True)
         except OSError as error:
-            raise BadRequestError(f"cannot write results to {self.folder}: {error.strerror}") from error
+            raise BadRequestError(f"cannot write results to {self.folder}: {error.strerror}", field="folder") from error
 
     def save_record(self, number: int, record: Record) -> str:
         """Returns the file's name relative to the run's folder."""
@@ -176,10 +176,10 @@ def read_runs(folder: Path) -> list[Stored]:
     """All runs in a results folder (or in one run's folder), oldest first; ResultsError when there is none."""
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise ResultsError(f"{folder} {what}; {_MEASURE}")
+        raise ResultsError(f"{folder} {what}; {_MEASURE}", folder)
     files = sorted([*folder.glob(_RUN), *folder.glob(f"*/{_RUN}")])
     if not files:
-        raise ResultsError(f"{folder} holds no capacity results ({_RUN}); {_MEASURE}")
+        raise ResultsError(f"{folder} holds no capacity results ({_RUN}); {_MEASURE}", folder)
     return sorted((_read(file.parent) for file in files), key=lambda stored: stored.run.started_at)
 
 
@@ -202,12 +202,13 @@ def _read(folder: Path) -> Stored:
 
 
 @contextlib.contextmanager
-def _telling(path: Path) -> Iterator[Path]:
+def _telling(path: Path, line: int | None = None) -> Iterator[Path]:
     """Whatever is wrong with a file becomes a line that names it."""
     try:
         yield path
     except (OSError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
-        raise ResultsError(f"cannot read {path}: {error}") from error
+        where = path if line is None else f"{path} line {line}"
+        raise ResultsError(f"cannot read {where}: {error}", path, line) from error
 
 
 def _points(path: Path, run: Run) -> list[Point]:
@@ -220,7 +221,7 @@ def _points(path: Path, run: Run) -> list[Point]:
         lines += [last] if json.loads(last) else []
     points = []
     for number, line in enumerate(lines, start=1):
-        with _telling(path.with_name(f"{path.name} line {number}")):
+        with _telling(path, number):
             point = Point.from_json(json.loads(line))
             if (found := {count.slo for count in point.slos}) != (asked := set(map(str, run.slos))):
                 raise ValueError(f"it is about {', '.join(sorted(found))}, and {_RUN} about {', '.join(sorted(asked))}")
@@ -256,18 +257,18 @@ def earlier_run(
     """
     stored = next((run for run in read_runs(folder) if run.run.model == model), None)
     if stored is None:
-        raise BadRequestError(f"{folder} has no search of {model} to resume")
+        raise BadRequestError(f"{folder} has no search of {model} to resume", field="model")
     if sorted(map(str, stored.run.slos)) != sorted(map(str, slos)):
         before, now = (", ".join(map(str, given)) for given in (stored.run.slos, slos))
-        raise BadRequestError(f"the search in {folder} was for {before}, not {now}: resume it with the same --slo")
+        raise BadRequestError(f"the search in {folder} was for {before}, not {now}: resume it with the same --slo", field="slos")
     if stored.run.manifest != json.loads(json.dumps(manifest)):
         raise BadRequestError(
-            f"{model} was exported anew since the search in {folder}: its points do not count any more"
+            f"{model} was exported anew since the search in {folder}: its points do not count any more", field="manifest"
         )
     spent_s = sum(point.took_s for point in usable_points(stored))
     if spent_s >= budget_s * 0.95:
         raise BadRequestError(
-            f"the search in {folder} has spent {spent_s:.0f} s of its {budget_s:g} s; give a longer --budget to go on"
+            f"the search in {folder} has spent {spent_s:.0f} s of its {budget_s:g} s; give a longer --budget to go on", field="budget_s"
         )
     return stored
 

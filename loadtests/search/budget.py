@@ -11,9 +11,25 @@ from loadtests.judge.verdict import LOOK_CONFIDENCE, required_requests
 from loadtests.records.point import Point
 from loadtests.search.certificate import LEAST_LIMITS
 from loadtests.slo import Slo, loosest_limit_ms
+from loadtests.target.client import FROZEN_S
 
 EXPLORE_SHARE = 0.33
 """Of the budget: what finding the neighbourhood may take. The rest is for certificates."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a search looks and waits, apart from its budget."""
+
+    shortest_probe_s: float = 1.0
+    """Enough for a backlog to show."""
+    listen_s: float = 0.4
+    """To the machine before anything is asked, for how busy it is without."""
+    drain_s: float = 15.0
+    """After a probe that was stopped early, until the server is idle again. One that gives no good answer until then
+    hangs or has broken."""
+    frozen_s: float = FROZEN_S
+    """So long a server may take for its statistics."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,7 @@ class Plan:
     """What a request takes alone: so much the last probe may run over."""
     looked_s: float = 0.0
     """What it took to find that out."""
+    timing: Timing = Timing()
 
     @property
     def least_s(self) -> float:
@@ -48,8 +65,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not 0 < self.tolerance < 1:
-            raise BadRequestError(f"tolerance {self.tolerance:g} must lie between 0 and 1, as in 0.03 for 3 %")
+            raise BadRequestError(
+                f"tolerance {self.tolerance:g} must lie between 0 and 1, as in 0.03 for 3 %", field="tolerance"
+            )
         if not self.budget_s > 0:
-            raise BadRequestError(f"budget {self.budget_s:g} s must be above zero")
+            raise BadRequestError(f"budget {self.budget_s:g} s must be above zero", field="budget_s")
         if not (self.start_per_s > 0 and self.max_per_s > 0):
-            raise BadRequestError("start and maximum rate must be above zero")
+            raise BadRequestError(
+                "start and maximum rate must be above zero",
+                field="start_per_s" if not self.start_per_s > 0 else "max_per_s",
+            )

@@ -112,10 +112,10 @@ class Prober:
 
 # After a probe that was stopped early: waits until what it left is worked off and cannot spoil the next one.
 
-_SETTLE_S = 15.0
 
-
-def settled(point: Point, traffic: Traffic, unloaded_ms: float, timeout_s: float, left_s: float) -> Point:
+def settled(
+    point: Point, traffic: Traffic, unloaded_ms: float, *, timeout_s: float, drain_s: float, left_s: float
+) -> Point:
     """The point, with the time that this took, at most the `left_s` of the budget.
 
     A server that then answers nothing, or nothing but errors, did not miss the SLO for its load: it hangs or has
@@ -123,7 +123,7 @@ def settled(point: Point, traffic: Traffic, unloaded_ms: float, timeout_s: float
     """
     began_s = time.monotonic()
     # What was sent may still have to be worked off where the server goes on with requests that were cancelled.
-    patience_s = max(_SETTLE_S, point.requests * unloaded_ms / 1e3)
+    patience_s = max(drain_s, point.requests * unloaded_ms / 1e3)
     try:
         _settle(traffic, unloaded_ms, timeout_s, patience_s, left_s)
     except KeyboardInterrupt:
@@ -151,7 +151,11 @@ def _settle(traffic: Traffic, unloaded_ms: float, timeout_s: float, patience_s: 
         except TargetError as error:
             if not traffic.targets[0].reachable():
                 return  # the next probe tells
-            trouble = None if isinstance(error, TargetBusyError) else TargetLostError(str(error))
+            trouble = (
+                None
+                if isinstance(error, TargetBusyError)
+                else TargetLostError(str(error), server=error.server, model=error.model)
+            )
             time.sleep(0.2)
     if trouble is not None:
         raise trouble

@@ -26,7 +26,6 @@ from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.workload.schedule import probe_seed
 
 _QUICK_SHARE = 0.06
-_QUICK_S = 1.0
 _LONGER = 3
 _FEWEST_REQUESTS, _LEAST_REQUESTS = 60, 8
 """Of a probe, and where so many take more than `_FEWEST_SHARE` of the budget."""
@@ -128,7 +127,7 @@ def _decided(point: Point) -> bool:
 
 def _quick_s(plan: Plan) -> float:
     """Long enough for a backlog to show, short enough to be cheap."""
-    return max(_QUICK_S, min(plan.budget_s * _QUICK_SHARE, 4 * loosest_limit_ms(plan.slos) / 1e3))
+    return max(plan.timing.shortest_probe_s, min(plan.budget_s * _QUICK_SHARE, 4 * loosest_limit_ms(plan.slos) / 1e3))
 
 
 def _bracket(known: Sequence[Point]) -> tuple[float | None, float | None]:
@@ -190,7 +189,7 @@ def _bisect(state: _State, low: float, high: float) -> Generator[Probe, Point, f
         if explore_left_s <= 0:
             break
         steps = math.ceil(math.log2(math.log(high / low) / math.log1p(plan.tolerance)))
-        seconds = max(explore_left_s / max(steps, 2) / 2, _QUICK_S)
+        seconds = max(explore_left_s / max(steps, 2) / 2, plan.timing.shortest_probe_s)
         rate_per_s = math.sqrt(low * high)
         point = yield from _fire(state, "bisect", rate_per_s, seconds)
         holds, decided = point.holds, _decided(point)

@@ -17,7 +17,6 @@ from loadtests.workload.traffic import Traffic
 _WARM_REQUESTS, _REQUESTS = 5, 15
 _LOOK_SHARE = 0.1
 """Of the budget. A model so slow that the requests above would take longer is asked fewer times, but twice."""
-_LISTEN_S = 0.4
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,10 @@ def look(traffic: Traffic, slos: Sequence[Slo], *, timeout_s: float, budget_s: f
     return Unloaded(float(traffic.weights @ medians_ms), time.monotonic() - began_s)
 
 
-def busy_share() -> float | None:
+def busy_share(listen_s: float) -> float | None:
     """How busy this machine is."""
     meter = CpuMeter()
-    time.sleep(_LISTEN_S)
+    time.sleep(listen_s)
     return meter.read()
 
 
@@ -69,5 +68,7 @@ def _check(model: str, slos: Sequence[Slo], median_ms: float, requests: int) -> 
             raise SloUnreachableError(
                 f"{model} takes {about_ms(median_ms)} without any load (median of {requests} requests, one at a time): "
                 f"{slo} is missed by {about_ms(median_ms - slo.limit_ms)} at every rate; "
-                f"allow more than {format_ms(math.ceil(median_ms))} or make the model faster"
+                f"allow more than {format_ms(math.ceil(median_ms))} or make the model faster",
+                slo=str(slo),
+                unloaded_ms=median_ms,
             )

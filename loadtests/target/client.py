@@ -14,16 +14,19 @@ from loadtests.target.statistics import composing_models
 _CONNECT_S = 5.0
 _ASK_S = 30.0
 _GRPC_WAY = re.compile(r"^failed to connect to all addresses; last error: \w+: (ipv[46]:\S+: )?")
-_FROZEN_S = 10.0  # statistics are counters: a server that cannot give them in this time serves nobody
+FROZEN_S = 10.0
+"""Statistics are counters: a server that cannot give them in this time serves nobody."""
 
 
 class Target:
     """One model of one KServe-v2 server at "host:port". Errors name the server and what to do."""
 
-    def __init__(self, server: str, model: str) -> None:
+    def __init__(self, server: str, model: str, *, frozen_s: float = FROZEN_S) -> None:
         host, _, port = server.rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise BadRequestError(f"server {server!r} is not an address; give HOST:PORT of its gRPC endpoint")
+            raise BadRequestError(
+                f"server {server!r} is not an address; give HOST:PORT of its gRPC endpoint", field="server"
+            )
         import grpc
         from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -31,6 +34,7 @@ class Target:
 
         self.server = server
         self.model = model
+        self._frozen_s = frozen_s
         self._grpc = grpc
         self._pb: Any = service_pb2
         self._channel = open_channel(grpc, None, None, server)
@@ -54,14 +58,19 @@ class Target:
         except self._grpc.RpcError as error:
             raise TargetError(
                 f"no inference server answers at {self.server} ({_reason(error)}); start one (fathom serve) "
-                "or give the host and port of its gRPC endpoint"
+                "or give the host and port of its gRPC endpoint",
+                server=self.server,
             ) from None
         try:
             model_ready = self._stub.ModelReady(self._pb.ModelReadyRequest(name=self.model), timeout=_ASK_S).ready
         except self._grpc.RpcError as error:
-            raise TargetError(f"{self.server} cannot say whether {self.model} is ready: {_reason(error)}") from None
+            raise TargetError(
+                f"{self.server} cannot say whether {self.model} is ready: {_reason(error)}",
+                server=self.server,
+                model=self.model,
+            ) from None
         if not model_ready:
-            raise TargetError(self._why_not_ready(ready))
+            raise TargetError(self._why_not_ready(ready), server=self.server, model=self.model)
 
     def _why_not_ready(self, server_ready: bool) -> str:
         try:
@@ -102,10 +111,18 @@ class Target:
             self._stub.ModelInfer(request, timeout=timeout_s)
         except self._grpc.RpcError as error:
             if error.code() == self._grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise TargetLostError(f"{self.model} at {self.server} gave no answer within {timeout_s:g} s") from None
+                raise TargetLostError(
+                    f"{self.model} at {self.server} gave no answer within {timeout_s:g} s",
+                    server=self.server,
+                    model=self.model,
+                ) from None
             busy = error.code() in (self._grpc.StatusCode.UNAVAILABLE, self._grpc.StatusCode.RESOURCE_EXHAUSTED)
             kind = TargetBusyError if busy else TargetError
-            raise kind(f"{self.model} refuses even a request sent alone: {_reason(error)}") from None
+            raise kind(
+                f"{self.model} refuses even a request sent alone: {_reason(error)}",
+                server=self.server,
+                model=self.model,
+            ) from None
         return (time.monotonic() - begin_s) * 1e3
 
     def reachable(self) -> bool:
@@ -126,13 +143,16 @@ class Target:
             found: list[Any] = []
             for step in self.steps:
                 request = self._pb.ModelStatisticsRequest(name=step)
-                found += self._stub.ModelStatistics(request, timeout=_FROZEN_S).model_stats
+                found += self._stub.ModelStatistics(request, timeout=self._frozen_s).model_stats
         except self._grpc.RpcError as error:
             if error.code() == self._grpc.StatusCode.UNAVAILABLE:
-                raise TargetLostError(f"{self.server} does not answer any more: {_reason(error)}") from None
+                raise TargetLostError(
+                    f"{self.server} does not answer any more: {_reason(error)}", server=self.server
+                ) from None
             if error.code() == self._grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise TargetLostError(
-                    f"{self.server} is reachable but frozen: it has not told its statistics for {_FROZEN_S:g} s"
+                    f"{self.server} is reachable but frozen: it has not told its statistics for {self._frozen_s:g} s",
+                    server=self.server,
                 ) from None
             self._has_statistics = False
             return []
@@ -150,7 +170,11 @@ class Target:
         try:
             return getattr(self._stub, method)(request, timeout=_ASK_S)
         except self._grpc.RpcError as error:
-            raise TargetError(f"{self.server} refuses {method} for {self.model}: {_reason(error)}") from None
+            raise TargetError(
+                f"{self.server} refuses {method} for {self.model}: {_reason(error)}",
+                server=self.server,
+                model=self.model,
+            ) from None
 
 
 def _reason(error: Any) -> str:

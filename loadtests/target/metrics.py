@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from loadtests.errors import TargetError
 from loadtests.records.point import ServerLoad
 
-_TIMEOUT_S = 1.0
 _EVERY_S = 0.5
 _MIB = 1 << 20
 _LINE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$", re.MULTILINE)
@@ -63,7 +62,7 @@ class MetricsMeter:
     An endpoint that has never answered is not asked again; with `required`, `start` then raises TargetError.
     """
 
-    def __init__(self, url: str | None, *, required: bool = False) -> None:
+    def __init__(self, url: str | None, *, required: bool = False, timeout_s: float = 1.0) -> None:
         from clients.addresses import is_loopback
 
         self._url = url
@@ -71,6 +70,7 @@ class MetricsMeter:
         # By default urllib sends even localhost through http_proxy.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({} if own else None))
         self._required = required
+        self._timeout_s = timeout_s
         self._samples: list[Sample] = []
         self._has_answered = False
         self._stopped = threading.Event()
@@ -102,7 +102,7 @@ class MetricsMeter:
         if self._url is None:
             return
         try:
-            with self._opener.open(self._url, timeout=_TIMEOUT_S) as answer:
+            with self._opener.open(self._url, timeout=self._timeout_s) as answer:
                 self._samples.append(parse(answer.read().decode()))
                 self._has_answered = True
         except (OSError, ValueError, urllib.error.URLError) as error:
@@ -111,7 +111,8 @@ class MetricsMeter:
             url, self._url = self._url, None
             if self._required:
                 raise TargetError(
-                    f"no metrics at {url}: {_why(error)}; give the address of the Prometheus endpoint"
+                    f"no metrics at {url}: {_why(error)}; give the address of the Prometheus endpoint",
+                    server=url,
                 ) from None
 
 

@@ -101,7 +101,9 @@ def _content(tensor: Any, shape: list[int], rng: np.random.Generator) -> bytes:
         return (rng.random(shape, dtype=np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
     if tensor.datatype not in _NUMPY:
         raise BadRequestError(
-            f"input {tensor.name} has type {tensor.datatype}, for which no input can be made; give payloads of your own"
+            f"input {tensor.name} has type {tensor.datatype}, for which no input can be made; "
+            "give payloads of your own",
+            field="payloads",
         )
     dtype = np.dtype(_NUMPY[tensor.datatype])
     if dtype.kind == "f":

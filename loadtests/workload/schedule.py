@@ -84,11 +84,11 @@ def sine(low_per_s: float, high_per_s: float, duration_s: float, *, seed: int, p
 def varying(rate_at: RateAt, duration_s: float, *, seed: int) -> Offsets:
     """Poisson arrivals at a rate that is a function of time: unit-rate arrivals mapped through its running integral."""
     if not duration_s > 0:
-        raise BadRequestError(f"duration {duration_s:g} s must be above zero")
+        raise BadRequestError(f"duration {duration_s:g} s must be above zero", field="duration_s")
     grid_s = np.linspace(0, duration_s, _GRID_STEPS + 1)
     rates = rate_at((grid_s[:-1] + grid_s[1:]) / 2)
     if not np.all(np.isfinite(rates)) or np.any(rates < 0) or not np.any(rates > 0):
-        raise BadRequestError("arrival rates must be finite, not negative, and somewhere above zero")
+        raise BadRequestError("arrival rates must be finite, not negative, and somewhere above zero", field="rate_at")
     expected = np.concatenate([[0.0], np.cumsum(rates) * duration_s / _GRID_STEPS])
     rng = _rng(seed, _ARRIVALS)
     total = int(rng.poisson(expected[-1]))
@@ -99,7 +99,7 @@ def varying(rate_at: RateAt, duration_s: float, *, seed: int) -> Offsets:
 def payload_choices(count: int, pool_size: int, *, seed: int) -> NDArray[np.int32]:
     """Which payload of the pool each request carries: shuffled passes over the whole pool, so all are used equally."""
     if pool_size < 1:
-        raise BadRequestError("the payload pool is empty; give at least one encoded request")
+        raise BadRequestError("the payload pool is empty; give at least one encoded request", field="payloads")
     rng = _rng(seed, _CHOICES)
     passes = -(-count // pool_size)
     order: NDArray[np.int32] = np.concatenate([rng.permutation(pool_size) for _ in range(max(passes, 1))]).astype(
@@ -115,13 +115,13 @@ def _rng(seed: int, stream: int) -> np.random.Generator:
 def _check(rate_per_s: float, count: int | None, duration_s: float | None) -> float:
     """The length in seconds, after refusing what cannot be scheduled."""
     if not (np.isfinite(rate_per_s) and rate_per_s > 0):
-        raise BadRequestError(f"rate {rate_per_s:g}/s must be a number above zero")
+        raise BadRequestError(f"rate {rate_per_s:g}/s must be a number above zero", field="rate_per_s")
     if (count is None) == (duration_s is None):
-        raise BadRequestError("give a schedule either a count or a duration")
+        raise BadRequestError("give a schedule either a count or a duration", field="count")
     if count is not None:
         if count < 1:
-            raise BadRequestError(f"count {count} must be at least 1")
+            raise BadRequestError(f"count {count} must be at least 1", field="count")
         return count / rate_per_s
     if duration_s is None or not (np.isfinite(duration_s) and duration_s > 0):
-        raise BadRequestError(f"duration {duration_s} s must be a number above zero")
+        raise BadRequestError(f"duration {duration_s} s must be a number above zero", field="duration_s")
     return duration_s

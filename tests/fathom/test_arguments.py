@@ -1,4 +1,4 @@
-"""What the command line cannot understand: one line, exit status 2, and what would have been right."""
+"""The parser of the command line; what it cannot understand is among the tests of words."""
 
 import os
 import subprocess
@@ -8,71 +8,6 @@ import pytest
 
 from fathom import cli
 from fathom.arguments import did_you_mean
-
-WRONG = {
-    "a misspelt command": ("capcity", "fathom: no command 'capcity' (did you mean capacity?); there are demo, export,"),
-    "no such command": ("help", "fathom: no command 'help'; there are demo, export,"),
-    "a misspelt option before any command": ("--verison", "fathom: no option --verison (did you mean --version?); see"),
-    "an option without its value": (
-        "capacity m --slo",
-        "fathom capacity: --slo needs a value; see fathom capacity --help",
-    ),
-    "a missing option": (
-        "capacity m",
-        "fathom capacity: --slo pNN=LIMIT is missing, as in `fathom capacity image_classifier --slo p99=50ms`",
-    ),
-    "a missing argument": ("infer", "fathom infer: MODEL is missing, as in `fathom infer image_classifier image=@"),
-    "one of several is missing": ("add x", "fathom add: one of --onnx --torch --hf --sklearn is missing, as in"),
-    "a misspelt option that is missed": (
-        "capacity m --sol p99=1ms",
-        "fathom capacity: no option --sol (did you mean --slo?)",
-    ),
-    "a misspelt option": ("infer m --tpo 3", "fathom infer: no option --tpo (did you mean --top?)"),
-    "one too many": ("report a b", "fathom report: 'b' is one argument too many"),
-    "a value that is no choice": (
-        "export --precision int9",
-        "fathom export: --precision int9 is not possible (did you mean int8?)",
-    ),
-    "a word for a number": (
-        "capacity m --slo p99=1ms --tolerance x",
-        "fathom capacity: --tolerance 'x' is not a number",
-    ),
-    "a word for a whole number": (
-        "capacity m --slo p99=1ms --seed x",
-        "fathom capacity: --seed 'x' is not a whole number",
-    ),
-    "options that exclude each other": (
-        "add x --onnx a --hf b",
-        "fathom add: --hf cannot be combined with --onnx",
-    ),
-    "no time": ("demo --budget 0", "fathom demo: --budget: '0' is not a length of time above zero"),
-    "no generator": (
-        "capacity m --slo p99=1ms --workers 0",
-        "fathom capacity: --workers: '0' is not a whole number above",
-    ),
-    "no rate": ("plan --rate -1", "fathom plan: --rate: '-1' is not a rate above zero"),
-    "no port": (
-        "serve --grpc-port 99999",
-        "fathom serve: --grpc-port: '99999' is not a port; give one from 1 to 65535",
-    ),
-    "no folder": ("check --model-repository no", "fathom check: --model-repository: no folder 'no'; see"),
-    "a file for a folder": (
-        f"check --model-repository {__file__}",
-        f"fathom check: --model-repository: '{__file__}' is not",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_one_line_with_what_is_right(case, capsys):
-    arguments, said = WRONG[case]
-    with pytest.raises(SystemExit) as ended:
-        cli.main(arguments.split())
-    captured = capsys.readouterr()
-    assert ended.value.code == 2
-    assert captured.out == ""
-    assert captured.err.startswith(said)
-    assert captured.err.count("\n") == 1
 
 
 def test_options_may_stand_between_the_arguments():

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from queue_process import QueueProcess
 from fathom.cli import main
 from loadtests.results import store
 from loadtests.results.lock import writing
+from loadtests.results.result import INTERRUPTED
 from loadtests.slo import Slo
 
 pytestmark = pytest.mark.alone
@@ -52,14 +54,14 @@ def test_an_slo_that_the_unloaded_server_misses_is_a_result_with_exit_status_1(q
     in_json = start(tmp_path / "json", *asked, "--json")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
-    assert "p99=2ms is missed by" in err
+    assert "p99=2ms" in err
     assert err.count("\n") == 1
     out, err = in_json.communicate(timeout=60)
     document = json.loads(out)
     assert (in_json.returncode, err) == (1, "")
     assert set(document) >= KEYS
     assert (document["verdict"], document["capacity_per_s"], document["points"]) == ("fail", None, [])
-    assert "p99=2ms is missed by" in document["reason"]
+    assert "p99=2ms" in document["reason"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_a_folder_in_use_is_refused_with_its_process(queue, tmp_path, capsys, se
         assert main([*asked, *search, str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert f"process {os.getpid()}" in told
+    assert str(os.getpid()) in told
     assert str(tmp_path / "queue") in told
 
 
@@ -156,7 +158,7 @@ def test_ctrl_c_ends_with_130_and_keeps_what_was_measured(cut_short):
     assert status == 130
     assert "Traceback" not in err
     assert "\x1b" not in err + out
-    assert "partial    interrupted; the probes until then count" in out
+    assert re.search(rf"^  partial +{INTERRUPTED}", out, re.MULTILINE)
     assert f"--resume {folder}" in out
     assert (folder / "queue" / "report.html").is_file()
     assert len((folder / "queue" / "points.jsonl").read_text().splitlines()) >= 1
@@ -165,9 +167,9 @@ def test_ctrl_c_ends_with_130_and_keeps_what_was_measured(cut_short):
 def test_a_server_that_dies_is_exit_status_1_and_the_reason_is_told_once(cut_short):
     status, out, *_ = cut_short[1]
     assert status == 1
-    assert "partial    " in out
-    assert out.count("went away") <= 1
-    assert out.count("no rate was") <= 1
+    partial = re.findall(r"^  partial +(.*?);", out, re.MULTILINE)
+    assert len(partial) == 1
+    assert out.count(partial[0]) == 1
 
 
 def test_ctrl_c_while_everything_is_still_being_loaded_is_silent(tmp_path):

@@ -60,8 +60,8 @@ def test_without_a_gpu_onnx_is_published_and_one_line_says_so(
     assert status == 0
     assert document["engine"] is None
     assert not document["unchanged"]
-    (line,) = [line for line in said.splitlines() if "only ONNX is exported" in line]
-    assert "no NVIDIA GPU was found (nvidia-smi)" in line
+    (line,) = [line for line in said.splitlines() if "nvidia-smi" in line]
+    assert line.startswith("note: ")
 
 
 def test_an_engine_that_was_asked_for_is_an_error_before_anything_is_done(
@@ -71,7 +71,8 @@ def test_an_engine_that_was_asked_for_is_an_error_before_anything_is_done(
     status, document, said = export(repository, "--engine", capsys=capsys)
     assert (status, document) == (2, None)
     assert said.count("\n") == 1
-    assert said.startswith("fathom export: no NVIDIA GPU was found")
+    assert said.startswith("fathom export: ")
+    assert "nvidia-smi" in said
     assert tree(repository) == before
 
 
@@ -81,7 +82,7 @@ def test_no_engine_does_not_even_look(
     monkeypatch.setattr(library, "load", pytest.fail)
     status, document, said = export(repository, "--no-engine", capsys=capsys)
     assert (status, document["engine"]) == (0, None)
-    assert "ONNX" not in said
+    assert "nvidia-smi" not in said
 
 
 def test_an_engine_is_built_by_default_and_left_alone_the_next_time(
@@ -93,7 +94,7 @@ def test_an_engine_is_built_by_default_and_left_alone_the_next_time(
     assert status == 0
     assert (engine["tensorrt"], engine["gpu"]["name"], engine["unchanged"]) == ("11.4.0.106", "NVIDIA H200", False)
     assert (engine["options"]["workspace_gb"], engine["options"]["tf32"]) == (2, False)
-    assert "ms at batch 1 on NVIDIA H200" in said
+    assert "NVIDIA H200" in said
     assert (repository / "scale" / "1" / "model.plan").is_file()
     status, document, _ = export(repository, "--workspace-gb", "2", "--no-tf32", capsys=capsys)
     assert (status, document["unchanged"], document["engine"]["unchanged"]) == (0, True, True)
@@ -108,7 +109,9 @@ def test_what_tensorrt_cannot_take_is_a_note(
     with_gpu(**REFUSED)
     status, document, said = export(repository, capsys=capsys)
     assert (status, document["engine"]) == (0, None)
-    assert "note: no engine: TensorRT 11.4.0.106 cannot take model.onnx: the parser gives no reason" in said
+    (line,) = [line for line in said.splitlines() if "11.4.0.106" in line]
+    assert line.startswith("note: ")
+    assert "model.onnx" in line
 
 
 def test_what_tensorrt_cannot_take_is_an_error_where_it_was_asked_for(
@@ -119,7 +122,9 @@ def test_what_tensorrt_cannot_take_is_an_error_where_it_was_asked_for(
     assert status == 2
     assert document["engine"] is None
     assert (repository / "scale" / "1" / "model.onnx").is_file()
-    assert said.splitlines()[-1].startswith("fathom export: TensorRT 11.4.0.106 cannot take model.onnx")
+    last = said.splitlines()[-1]
+    assert last.startswith("fathom export: ")
+    assert all(value in last for value in ("11.4.0.106", "model.onnx"))
 
 
 @pytest.mark.parametrize(("named", "failures"), [(False, 0), (True, 1)], ids=["all models", "this model"])
@@ -146,15 +151,15 @@ def test_an_engine_that_answers_otherwise_fails_the_export_even_unasked(
     with_gpu(gain=3.0)
     status, _, said = export(repository, capsys=capsys)
     assert status == 1
-    assert "hit_rate is 0" in said
-    assert "no engine was published" in said
+    assert "hit_rate" in said
+    assert not (repository / "scale" / "1" / "model.plan").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--workspace-gb", "0"], "a workspace of 0 GB cannot be had"),
-        (["--max-aux-streams", "-1"], "-1 auxiliary streams"),
+        (["--workspace-gb", "0"], "workspace"),
+        (["--max-aux-streams", "-1"], "-1"),
     ],
 )
 def test_options_out_of_range(

@@ -113,9 +113,9 @@ def test_a_demo_whose_triton_freezes_in_a_search_reports_what_there_is(exported_
     for process in psutil.Process(demo.pid).children(recursive=True):
         if process.name() == "tritonserver":
             process.suspend()
-    out, err = demo.communicate(timeout=120)
+    _, err = demo.communicate(timeout=120)
     assert demo.returncode == 1, err
-    assert "the server went away" in " ".join(out.split())
+    assert json.loads((results / "image_classifier" / "capacity.json").read_text())["partial"]
     assert "Traceback" not in err
     assert (results / "report.html").exists()
     assert wait_until_gone(exported_repository, demo.pid) == []

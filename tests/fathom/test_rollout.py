@@ -86,9 +86,10 @@ def versions(server: TritonServer) -> list[str]:
 def test_a_version_that_does_not_load_meets_no_traffic(server: TritonServer, client: Client, tmp_path: Path) -> None:
     before = versions(server)
     with Load(server.grpc_url) as load:
-        with pytest.raises(RolloutError, match=r"the new version does not serve: .*cannot load"):
+        with pytest.raises(RolloutError) as refused:
             roll([client], "double", rolling_models.broken(tmp_path / "new"), server.model_repository, QUICK)
         load.wait_for(2.0, load.answers[2.0] + 20)
+    assert isinstance(refused.value.__cause__, InferenceError)
     assert load.errors == {}
     assert load.answers.keys() == {2.0}
     assert versions(server) == before
@@ -101,9 +102,9 @@ def test_the_command_reports_what_was_refused(
     where = ["--server", server.grpc_url, "--model-repository", str(server.model_repository)]
     files = rolling_models.tripling(tmp_path / "new")
     assert main(["publish", "double", "--from", str(files), "--watch", "0.1", *where]) == 1
-    assert "off by 0.5" in capsys.readouterr().err
+    assert "0.5" in capsys.readouterr().err
     assert main(["publish", "double", "--from", str(tmp_path / "nothing"), *where]) == 2
-    assert "holds no files" in capsys.readouterr().err
+    assert str(tmp_path / "nothing") in capsys.readouterr().err
 
 
 def test_a_server_that_loads_nothing_on_request_is_one_line(
@@ -113,12 +114,12 @@ def test_a_server_that_loads_nothing_on_request_is_one_line(
     where = ["--server", small_server.grpc_url, "--model-repository", str(small_server.model_repository)]
     assert main(["publish", "double", "--from", str(files), *where]) == 2
     said = capsys.readouterr().err
-    assert "loads no models on request: start it with --model-control-mode=explicit" in said
+    assert "--model-control-mode=explicit" in said
     assert said.count("\n") == 1
 
 
 def test_an_unknown_model_is_refused(server: TritonServer, client: Client, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no model triple"):
+    with pytest.raises(UsageError, match="triple"):
         roll([client], "triple", tmp_path, server.model_repository, QUICK)
 
 
@@ -128,7 +129,7 @@ def test_a_version_that_fails_real_requests_is_taken_back(server: TritonServer, 
     files = rolling_models.failing_for_large_inputs(tmp_path / "new")
     with Load(server.grpc_url, value=1000.0) as load:
         load.wait_for(2000.0, 50)
-        with pytest.raises(RolloutError, match=r"requests failed for their callers .*; version \d+ was taken back"):
+        with pytest.raises(RolloutError, match=r"version \d+"):
             roll([client], "double", files, server.model_repository, Rules(watch_s=20.0), seen=load.outcomes)
         load.wait_for(2000.0, load.answers[2000.0] + 50)
         errors_then = sum(load.errors.values())

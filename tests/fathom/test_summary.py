@@ -30,12 +30,11 @@ def result_of(points, partial="", **settings) -> CapacityResult:
 
 def test_a_certified_rate_and_an_estimate_are_a_sentence_each(points):
     result = result_of(points)
-    assert summary.headline(result) == f"queue holds {result.capacity_per_s:,.1f} requests/s under p99=20ms"
+    assert all(word in summary.headline(result) for word in ("queue", f"{result.capacity_per_s:,.1f}", "p99=20ms"))
     said = dict(summary.sentences(result))
     assert list(said) == ["certified", "estimated"]
-    assert "over 20ms" in said["certified"]
-    assert "at most one time in a hundred" in said["certified"]
-    assert "95 % between" in said["estimated"]
+    assert result.certificate.describe() in said["certified"]
+    assert all(f"{edge:,.1f}" in said["estimated"] for edge in result.capacity_estimate_interval_per_s)
 
 
 def test_the_next_steps_are_commands_that_are_understood(points):
@@ -46,27 +45,30 @@ def test_the_next_steps_are_commands_that_are_understood(points):
         options = cli.parser(name).parse_args([name, *rest])
         assert str(getattr(options, "resume", None) or options.report) in ("results", FOLDER)
     assert any("--report results/queue" in command for command in steps.values())
-    longer = next(command for word, command in steps.items() if "min more" in word)
+    (longer,) = (command for command in steps.values() if "--resume" in command)
     assert float(longer.rpartition(" ")[2].removesuffix("s")) >= 90
 
 
 def test_an_interrupted_search_says_how_to_go_on(points):
     result = result_of(points[:2], partial=INTERRUPTED)
-    assert dict(summary.sentences(result))["partial"] == "interrupted; the probes until then count"
-    assert summary.next_steps(result)[0][0] == "to go on"
+    assert INTERRUPTED in dict(summary.sentences(result))["partial"]
+    (_, command), *_ = summary.next_steps(result)
+    assert "--resume results" in command
 
 
 def test_a_reason_is_told_once(points):
     lost = replace(points[1], stopped="connection lost", verdict="fail", passes=False, reason="the server went away: x")
     result = result_of((points[0], lost), partial="the server went away at 400/s")
-    assert "went away" not in dict(summary.sentences(result))["certified"]
+    shown = "".join(sentence for _, sentence in summary.sentences(result))
+    assert shown.count("went away") == 1
     assert result.ended_because == "the server went away at 400/s"
 
 
 def test_what_was_cut_off_says_nothing_against_its_rate(points):
     cut = replace(points[0], stopped="asked", verdict="undecided", passes=False, reason="interrupted")
     result = result_of((cut,), partial=INTERRUPTED)
-    assert (result.verdict, result.finding) == ("undecided", "no probe was finished")
+    assert (result.verdict, result.capacity_per_s) == ("undecided", None)
+    assert f"{cut.rate_per_s:.4g}/s" not in result.finding
 
 
 def test_a_missed_slo_says_by_how_much(points):
@@ -75,19 +77,19 @@ def test_a_missed_slo_says_by_how_much(points):
 
     invalid = replace(missed(points[2], 10, 90.0), verdict="invalid")
     result = result_of((missed(points[0], 200, 60.0), missed(points[1], 100, 32.5), invalid))
-    assert summary.headline(result) == "queue misses p99=20ms at every rate that was tried"
+    assert result.verdict == "fail"
     said = dict(summary.sentences(result))["certified"]
-    assert said.startswith("none: even 100/s is too much")
-    assert said.endswith("; its p99 was 32.5 ms, 12.5 ms too long")
+    assert all(value in said for value in ("100/s", "32.5 ms", "12.5 ms"))
+    assert "10/s" not in said
     assert summary.next_steps(result) == []
 
 
 def test_a_busy_machine_and_a_late_generator_are_said(points):
     spoiled = [replace(p, verdict="invalid", reason="late; use more workers (--workers)") for p in points[:-1]]
     said = dict(summary.sentences(result_of((*spoiled, points[-1]), busy_before_share=0.6)))["mind"]
-    assert "60 % busy before the test began" in said
-    assert f"{len(points) - 1} of {len(points)} probes certify nothing" in said
-    assert "use more workers" in said
+    assert "60 %" in said
+    assert f"{len(points) - 1} of {len(points)} probes" in said
+    assert "--workers" in said
     late = result_of(spoiled)
     assert late.verdict == "invalid"
     assert "mind" not in dict(summary.sentences(late))
@@ -100,7 +102,7 @@ def test_few_requests_over_the_limit_are_no_miss_at_every_rate(points):
     result = summarise(
         (few,), (SLO,), model="queue", server="h:1", base_seed=0, settings={"budget_s": 5, "least_s": 60}
     )
-    assert "--budget 5s is too short" in result.reason
+    assert "--budget 5s" in result.reason
 
 
 @pytest.mark.parametrize(("width", "columns"), [(80, 10), (50, 4)])

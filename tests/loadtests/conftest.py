@@ -11,7 +11,6 @@ with patch.dict(os.environ, LOCUST_SKIP_MONKEY_PATCH="1", LOCUST_SKIP_URLLIB3_PA
 from collections.abc import Callable, Iterator
 
 import pytest
-from haste import haste
 from queue_process import QueueProcess
 
 StartQueue = Callable[..., QueueProcess]
@@ -44,10 +43,3 @@ def shared_queue() -> Iterator[StartQueue]:
     yield find
     for queue in running.values():
         queue.stop()
-
-
-@pytest.fixture
-def hasty() -> Iterator[None]:
-    """Searches in this test look only briefly."""
-    with haste():
-        yield

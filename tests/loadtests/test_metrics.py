@@ -52,8 +52,9 @@ def test_an_endpoint_that_is_not_there():
     meter = MetricsMeter("http://127.0.0.1:9/metrics")
     meter.start()
     assert meter.stop() is None
-    with pytest.raises(TargetError, match=r"no metrics at http://127\.0\.0\.1:9"):
+    with pytest.raises(TargetError) as raised:
         MetricsMeter("http://127.0.0.1:9/metrics", required=True).start()
+    assert raised.value.server == "http://127.0.0.1:9/metrics"
 
 
 def answers(meter) -> bool:
@@ -65,13 +66,12 @@ def answers(meter) -> bool:
     return meter.stop() is not None
 
 
-def test_an_endpoint_that_freezes_is_asked_again(small_server, monkeypatch):
-    meter = MetricsMeter(small_server.metrics_url, required=True)
+def test_an_endpoint_that_freezes_is_asked_again(small_server):
+    meter = MetricsMeter(small_server.metrics_url, required=True, timeout_s=0.3)
     until_s = time.monotonic() + 10
     while not answers(meter) and time.monotonic() < until_s:  # Triton opens this port a little after it is ready
-        meter = MetricsMeter(small_server.metrics_url, required=True)
-    with frozen(small_server), monkeypatch.context() as patch:
-        patch.setattr("loadtests.target.metrics._TIMEOUT_S", 0.3)
+        meter = MetricsMeter(small_server.metrics_url, required=True, timeout_s=0.3)
+    with frozen(small_server):
         meter.start()
         assert meter.stop() is None
     if small_server.metrics_url == meter._url:  # not started again

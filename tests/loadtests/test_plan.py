@@ -9,6 +9,7 @@ import pytest
 from simulated import simulate
 
 from fathom.cli import main
+from fathom.commands.plan import choose, describe
 from loadtests.errors import BadRequestError, ResultsError
 from loadtests.records.point import Probe
 from loadtests.results.result import summarise
@@ -72,14 +73,8 @@ def test_the_p99_between_measured_points_never_falls_with_the_rate():
     assert make_plan(MEASURED, 10).p99_is_upper_bound
 
 
-def test_assumptions_are_stated():
-    said = " ".join(make_plan(MEASURED, 5000).assumptions)
-    for word in ("certified at 99 %", "Poisson", "balancer", "may be gone", "payloads"):
-        assert word in said
-
-
 def test_promises_nothing_without_a_certificate():
-    with pytest.raises(ResultsError, match="no rate is certified for m"):
+    with pytest.raises(ResultsError):
         make_plan(result([point(100, 12.0)]), 1000)
 
 
@@ -88,8 +83,9 @@ def test_promises_nothing_without_a_certificate():
                {"cost_per_hour": -1.0}, {"rate_per_s": 1e12}]
 )  # fmt: skip
 def test_refuses_impossible_numbers(change):
-    with pytest.raises(BadRequestError):
+    with pytest.raises(BadRequestError) as refused:
         make_plan(MEASURED, **{"rate_per_s": 1000.0, **change})
+    assert refused.value.field == next(iter(change))
 
 
 @pytest.fixture
@@ -114,21 +110,21 @@ def test_the_command_prints_one_document(folder, capsys):
 def test_the_command_tells_a_person(folder, capsys):
     assert main(["plan", "--rate", "20000", "--report", str(folder), "--model", "dog"]) == 0
     told = capsys.readouterr().out
-    assert "33 replicas of dog hold 20,000/s under p99=50ms (32 + 1 spare" in told
-    assert "assumed:" in told
-    assert "per million" not in told
+    plan = make_plan(choose(folder, "dog").result, 20_000)
+    assert told.splitlines() == describe(plan)
+    assert plan.cost_per_million is None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "values"),
     [
-        ([], "holds several models (cat, dog); choose one with --model"),
-        (["--model", "cow"], "no results for cow; it has: cat, dog"),
-        (["--model", "cat", "--headroom", "1"], "headroom 1 must be"),
+        ([], ["--model", "cat, dog"]),
+        (["--model", "cow"], ["cow", "cat, dog"]),
+        (["--model", "cat", "--headroom", "1"], ["headroom"]),
     ],
 )
-def test_the_command_refuses_in_one_line(folder, capsys, arguments, message):
+def test_the_command_refuses_in_one_line(folder, capsys, arguments, values):
     assert main(["plan", "--rate", "100", "--report", str(folder), *arguments]) == 2
     told = capsys.readouterr().err
-    assert message in told
+    assert all(value in told for value in values)
     assert told.count("\n") == 1

@@ -59,8 +59,9 @@ def test_saved_and_loaded(tmp_path):
     assert np.array_equal(back.done_s, probe.done_s, equal_nan=True)
     assert back.status.tolist() == probe.status.tolist()
     (tmp_path / "probe.npz").write_bytes(b"no")
-    with pytest.raises(ResultsError, match=r"probe\.npz"):
+    with pytest.raises(ResultsError) as refused:
         Record.load(tmp_path / "probe.npz")
+    assert refused.value.path == tmp_path / "probe.npz"
 
 
 def test_known_at_a_stop_leaves_out_what_could_still_be_late():
@@ -77,4 +78,4 @@ def test_backlog_of_a_server_that_falls_behind_grows():
     assert not judge_backlog(record(steady)).growing
     behind = judge_backlog(record(steady + np.arange(1000) * 0.001))
     assert behind.growing
-    assert "grew from" in behind.describe()
+    assert behind.second_half > behind.first_half > 0

@@ -41,13 +41,15 @@ def test_the_number_of_requests_is_the_area_under_the_rate(text, expected):
     "text", ["", "200", "poisson", "poisson:-1", "ramp:50", "step:", "step:1,,2", "spike:1-2", "sine:1-2/0", "cube:3"]
 )
 def test_refuses_what_is_not_understood(text):
-    with pytest.raises(BadRequestError, match="accepted forms are poisson:200"):
+    with pytest.raises(BadRequestError) as refused:
         parse_shape(text, 20)
+    assert refused.value.field == "schedule"
 
 
 def test_refuses_to_send_nothing():
-    with pytest.raises(BadRequestError, match="sends nothing"):
+    with pytest.raises(BadRequestError) as refused:
         parse_shape("poisson:0.0001", 1)
+    assert refused.value.field == "duration_s"
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("180", 180), ("90s", 90), ("3m", 180), ("1.5h", 5400)])
@@ -57,5 +59,5 @@ def test_lengths_of_time_are_read(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "3 min", "soon", "nan"])
 def test_other_lengths_of_time_are_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="write 90, 90s, 3m or 1h"):
+    with pytest.raises(argparse.ArgumentTypeError):
         duration_s(text)

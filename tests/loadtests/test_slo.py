@@ -32,15 +32,16 @@ def test_quotes_what_it_does_not_understand_and_shows_the_form(text):
     with pytest.raises(BadRequestError) as error:
         Slo.parse(text)
     assert repr(text) in str(error.value)
-    assert "p99=50ms" in str(error.value)
+    assert error.value.field == "slos"
     assert "\n" not in str(error.value)
 
 
 def test_limits_of_several():
     slos = [Slo.parse(text) for text in ("p99=50ms", "p50=10ms", "errors=0.1%")]
     assert (tightest_limit_ms(slos), loosest_limit_ms(slos)) == (10.0, 50.0)
-    with pytest.raises(BadRequestError, match="limits no latency"):
+    with pytest.raises(BadRequestError) as refused:
         tightest_limit_ms(slos[2:])
+    assert refused.value.field == "slos"
 
 
 def test_an_slo_of_a_mix_is_said_once():

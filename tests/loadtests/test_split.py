@@ -51,8 +51,9 @@ def test_one_worker_gets_everything():
 
 @pytest.mark.parametrize("workers", [0, -1, 256])
 def test_refuses_impossible_counts(workers):
-    with pytest.raises(BadRequestError, match=f"{workers} workers"):
+    with pytest.raises(BadRequestError) as refused:
         split(SCHEDULE, CHOICES, LIMITS, workers, seed=0)
+    assert refused.value.field == "workers"
 
 
 def test_merged_percentiles_are_those_of_the_pooled_latencies():

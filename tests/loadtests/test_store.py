@@ -74,29 +74,32 @@ def test_an_old_or_edited_result_is_read_or_refused_in_one_line(kept, name):
             try:
                 explain(read_runs(kept)[0].result)
             except ResultsError as error:
-                refused.append(str(error))
-    assert not any("\n" in told for told in refused)
-    assert sum(name in told for told in refused) > (3 if name == "capacity.json" else len(document))
+                refused.append(error)
+    assert not any("\n" in str(error) for error in refused)
+    assert sum(error.path == kept / name for error in refused) > (3 if name == "capacity.json" else len(document))
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "words"),
+    ("name", "change", "place", "words"),
     [
-        ("run.json", lambda run: {**run, "format": 2}, ["run.json", "format 2"]),
-        ("run.json", lambda run: [run], ["run.json"]),
-        ("run.json", lambda run: {k: v for k, v in run.items() if k != "format"}, ["run.json", "format is missing"]),
-        ("run.json", lambda run: {**run, "slos": ["fast"]}, ["run.json", "'fast'"]),
-        ("run.json", lambda run: {**run, "slos": ["p99=30ms"]}, ["points.jsonl line 1", "p99=30ms"]),
-        ("run.json", lambda run: {**run, "settings": {"budget_s": "long"}}, ["run.json", "budget_s is 'long'"]),
-        ("points.jsonl", lambda point: {**point, "rate_per_s": 0}, ["points.jsonl line 2", "rate_per_s is 0"]),
-        ("points.jsonl", lambda point: {**point, "verdict": "fine"}, ["points.jsonl line 2", "verdict is 'fine'"]),
-        ("points.jsonl", lambda point: {**point, "p99_ms": math.nan}, ["points.jsonl line 2", "p99_ms is nan"]),
-        ("points.jsonl", lambda point: point["seed"], ["points.jsonl line 2"]),
-        ("capacity.json", lambda ended: {}, ["capacity.json", "partial is missing"]),
+        ("run.json", lambda run: {**run, "format": 2}, ("run.json", None), ["format", "2"]),
+        ("run.json", lambda run: [run], ("run.json", None), []),
+        ("run.json", lambda run: {k: v for k, v in run.items() if k != "format"}, ("run.json", None), ["format"]),
+        ("run.json", lambda run: {**run, "slos": ["fast"]}, ("run.json", None), ["'fast'"]),
+        ("run.json", lambda run: {**run, "slos": ["p99=30ms"]}, ("points.jsonl", 1), ["p99=30ms"]),
+        ("run.json", lambda run: {**run, "settings": {"budget_s": "long"}}, ("run.json", None), ["budget_s", "'long'"]),
+        ("points.jsonl", lambda point: {**point, "rate_per_s": 0}, ("points.jsonl", 2), ["rate_per_s", "0"]),
+        ("points.jsonl", lambda point: {**point, "verdict": "fine"}, ("points.jsonl", 2), ["verdict", "'fine'"]),
+        ("points.jsonl", lambda point: {**point, "p99_ms": math.nan}, ("points.jsonl", 2), ["p99_ms", "nan"]),
+        ("points.jsonl", lambda point: point["seed"], ("points.jsonl", 2), []),
+        ("capacity.json", lambda ended: {}, ("capacity.json", None), ["partial"]),
     ],
 )
-def test_what_is_wrong_with_a_result_is_named(kept, capsys, name, change, words):
+def test_what_is_wrong_with_a_result_is_named(kept, capsys, name, change, place, words):
     edit(kept, name, change)
+    with pytest.raises(ResultsError) as refused:
+        read_runs(kept)
+    assert (refused.value.path, refused.value.line) == (kept / place[0], place[1])
     for command in (["report", str(kept)], ["plan", "--rate", "9", "--report", str(kept)]):
         assert main(command) == 2
         told = capsys.readouterr().err
@@ -113,8 +116,9 @@ def test_fields_of_a_newer_version_and_a_missing_last_newline_are_passed_over(ke
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"\x93NUMPY"], ids=["empty", "cut short", "no zip"])
 def test_raw_data_that_cannot_be_read_is_an_error_of_results(tmp_path, content):
     (tmp_path / "probe-000.npz").write_bytes(content)
-    with pytest.raises(ResultsError, match="probe-000"):
+    with pytest.raises(ResultsError) as refused:
         Record.load(tmp_path / "probe-000.npz")
+    assert refused.value.path == tmp_path / "probe-000.npz"
 
 
 def test_a_second_search_is_refused_while_the_first_lives(tmp_path):
@@ -147,8 +151,10 @@ def test_a_search_that_goes_on_is_read_as_such(kept):
 @pytest.mark.parametrize("make", [lambda path: path.write_text("x"), lambda path: path.symlink_to("/proc/none/x")])
 def test_a_folder_that_cannot_be_is_refused_before_anything_is_measured(tmp_path, make):
     make(tmp_path / "queue")
-    with pytest.raises(BadRequestError, match="cannot write results"), writing(tmp_path / "queue"):
+    with pytest.raises(BadRequestError) as refused, writing(tmp_path / "queue"):
         pass
+    assert refused.value.field == "folder"
+    assert str(tmp_path / "queue") in str(refused.value)
 
 
 FULL = {"points.jsonl": "_append", "capacity.json": "_replace", "raw": "record"}

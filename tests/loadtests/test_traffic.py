@@ -7,11 +7,12 @@ import threading
 
 import numpy as np
 import pytest
+from haste import HASTY
 
 from fathom import cli
 from loadtests import CapacityRequest, Slo, find, write_report
 from loadtests.capacity import load
-from loadtests.errors import BadRequestError
+from loadtests.errors import BadRequestError, InputFileError
 from loadtests.records.record import OK, Record
 from loadtests.results.store import read_runs
 from loadtests.workload.shape import parse_shape
@@ -38,21 +39,21 @@ def test_shares_are_read(text, share):
 
 @pytest.mark.parametrize("text", ["", "=1", "a=", "a=x", "a=0", "a=-1", "a=nan", "a b"])
 def test_refuses_other_shares(text):
-    with pytest.raises(BadRequestError, match="accepted form is MODEL or MODEL=WEIGHT"):
+    with pytest.raises(BadRequestError) as refused:
         ModelShare.parse(text)
+    assert refused.value.field == "mix"
+    assert repr(text) in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("shares", "message"),
-    [
-        ((), "0 models"),
-        ((ModelShare("a"), ModelShare("a")), "names a twice"),
-        ((ModelShare("a", 1.0, ()),), "payload pool is empty"),
-    ],
+    ("shares", "field"),
+    [((), "mix"), ((ModelShare("a"), ModelShare("a")), "mix"), ((ModelShare("a", 1.0, ()),), "payloads")],
+    ids=["no model", "a model twice", "no payloads"],
 )
-def test_refuses_impossible_traffic(shares, message):
-    with pytest.raises(BadRequestError, match=message):
+def test_refuses_impossible_traffic(shares, field):
+    with pytest.raises(BadRequestError) as refused:
         Traffic("127.0.0.1:9", shares)
+    assert refused.value.field == field
 
 
 def test_slos_of_a_mix_are_for_each_model_and_for_all():
@@ -61,8 +62,10 @@ def test_slos_of_a_mix_are_for_each_model_and_for_all():
         "p99=200ms", "echo:p50=5ms", "double:p99=200ms", "echo:p99=200ms",
     ]  # fmt: skip
     assert scoped([named], ["echo"]) == (Slo.parse("p50=5ms"),)
-    with pytest.raises(BadRequestError, match="an SLO is for echo, which is not asked"):
+    with pytest.raises(BadRequestError) as refused:
         scoped([named], ["double"])
+    assert refused.value.field == "slos"
+    assert "echo" in str(refused.value)
 
 
 def test_requests_are_shared_by_weight_and_follow_from_the_seed(traffic):
@@ -100,13 +103,13 @@ def test_a_model_that_is_too_slow_fails_the_mix(small_server):
     mix = (ModelShare("double", 0.9), ModelShare("slow", 0.1))
     point = load(CapacityRequest(small_server.grpc_url, "mix", slos, mix=mix), parse_shape("poisson:60", 1.5))
     assert point.verdict == "fail"
-    assert "slow p50" in point.reason
+    assert [count.verdict for count in point.slos] == ["pass", "fail"]
     assert {entry.model: entry.verdict for entry in point.models} == {"double": "pass", "slow": "fail"}
 
 
-def test_a_search_over_a_mix_is_kept_and_read_again(small_server, tmp_path, hasty):
+def test_a_search_over_a_mix_is_kept_and_read_again(small_server, tmp_path):
     request = CapacityRequest(
-        small_server.grpc_url, "double+echo", [P99], mix=MIX, budget_s=1, max_per_s=150.0, folder=tmp_path
+        small_server.grpc_url, "double+echo", [P99], mix=MIX, budget_s=1, max_per_s=150.0, folder=tmp_path, timing=HASTY
     )
     result = find(request)
     stored = read_runs(tmp_path)[0]
@@ -131,37 +134,35 @@ def test_a_trace_says_which_model_and_payload(traffic, small_server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ("0.5,other,1", r"line 3: model 'other' is not among those asked: double, echo"),
-        ("0.5,echo,32", r"line 3: there is no payload 32 of echo, which has 32 \(from 0\)"),
-    ],
+    ("row", "value"), [("0.5,other,1", "'other'"), ("0.5,echo,32", "payload 32")], ids=["its model", "its payload"]
 )
-def test_a_trace_that_does_not_fit_names_its_line(traffic, tmp_path, row, message):
+def test_a_trace_that_does_not_fit_names_its_line(traffic, tmp_path, row, value):
     path = tmp_path / "trace.csv"
     path.write_text(f"offset_s,model,payload\n0,echo,0\n{row}\n")
-    with pytest.raises(BadRequestError, match=message):
+    with pytest.raises(InputFileError) as refused:
         traffic.choices_of(read_trace(path), seed=0)
+    assert (refused.value.path, refused.value.line) == (path, 3)
+    assert value in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "value"),
     [
-        (["nothing"], "has no model nothing; it has: double, echo, "),
-        (["double", "--schedule", "poisson"], "schedule 'poisson' is not understood"),
-        (["double", "--workers", "300"], "300 workers: give a number from 1 to 255"),
-        (["double=x"], "traffic 'double=x' is not understood"),
-        (["double", "--trace", "TRACE"], "line 2: 'soon' is not an offset"),
+        (["nothing"], "nothing"),
+        (["double", "--schedule", "poisson"], "'poisson'"),
+        (["double", "--workers", "300"], "300"),
+        (["double=x"], "'double=x'"),
+        (["double", "--trace", "TRACE"], "'soon'"),
     ],
 )
-def test_bad_input_is_one_line(small_server, tmp_path, capsys, arguments, message):
+def test_bad_input_is_one_line(small_server, tmp_path, capsys, arguments, value):
     trace = tmp_path / "trace.csv"
     trace.write_text("0.1\nsoon\n")
     options = [str(trace) if option == "TRACE" else option for option in arguments]
     status = cli.main(["load", *options, "--slo", "p99=200ms", "--duration", "1", "--server", small_server.grpc_url])
     said = capsys.readouterr().err
     assert status == 2
-    assert message in said
+    assert value in said
     assert said.count("\n") == 1
 
 
@@ -181,7 +182,7 @@ def test_a_rate_beyond_the_generator_is_invalid_and_says_what_to_do(small_server
     request = CapacityRequest(small_server.grpc_url, "double", [Slo.parse("p99=5ms")])
     point = load(request, parse_shape("constant:1000000", 0.015))
     assert point.verdict == "invalid"
-    assert "use more workers (--workers)" in point.reason
+    assert "--workers" in point.reason
 
 
 def test_a_server_that_dies_is_told_and_what_was_measured_counts(start_queue, monkeypatch):
@@ -191,7 +192,6 @@ def test_a_server_that_dies_is_told_and_what_was_measured_counts(start_queue, mo
     point = load(CapacityRequest(queue.address, "queue", [P99], workers=2), parse_shape("constant:50", 20))
     assert point.stopped == "connection lost"
     assert point.verdict == "fail"
-    assert "the server went away" in point.reason
     assert point.p50_ms < 200
 
 

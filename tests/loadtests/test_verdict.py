@@ -63,7 +63,6 @@ def test_errors_slo_counts_failures_alone():
 def test_undecided_says_how_many_requests_would_decide():
     found = judge(P99, np.full(300, 1.0))
     assert 459 <= found.requests_to_decide <= 482
-    assert "would decide" in found.describe()
     hopeless = judge(P99, np.concatenate([np.full(300, 1.0), np.full(4, 99.0)]))
     assert (hopeless.verdict, hopeless.requests_to_decide) == ("undecided", None)
 

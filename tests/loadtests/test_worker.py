@@ -63,7 +63,7 @@ def test_send_lag_is_small_at_a_modest_rate(worker):
 
 def test_a_generator_that_dies_is_an_error_and_another_can_be_started(worker):
     kill = threading.Timer(0.1, os.kill, (worker.pid, signal.SIGKILL))
-    with pytest.raises(GeneratorError, match="ended unexpectedly"):
+    with pytest.raises(GeneratorError, match="SIGKILL"):
         worker.fire(constant(10, duration_s=30), payload_choices(300, 1, seed=0), ROOMY, on_ready=kill.start)
     worker.start()
     record, _ = worker.fire(constant(100, count=5), payload_choices(5, 1, seed=0), ROOMY)
@@ -121,8 +121,9 @@ def test_a_server_that_goes_away(start_queue):
 
 
 def test_nobody_listens():
-    with pytest.raises(TargetLostError, match=r"127\.0\.0\.1:9"):
+    with pytest.raises(TargetLostError) as raised:
         fire("127.0.0.1:9", constant(10, count=2), timeout_s=1)
+    assert raised.value.server == "127.0.0.1:9"
 
 
 def test_server_errors_are_counted_with_their_message(start_queue):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
+
+from loadtests import CapacityRequest
+from loadtests.search.budget import Timing
+
+HASTY = Timing(shortest_probe_s=0.3, listen_s=0.05)
 
 
 @contextmanager
 def haste() -> Iterator[None]:
-    """A first look of 0.3 s instead of 1 s, and no long look at the idle machine."""
+    """The same for `fathom capacity` in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("loadtests.search.search._QUICK_S", 0.3)
-        patch.setattr("loadtests.search.unloaded._LISTEN_S", 0.05)
+        patch.setattr("fathom.commands.capacity.CapacityRequest", partial(CapacityRequest, timing=HASTY))
         yield

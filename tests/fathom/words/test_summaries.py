@@ -1,0 +1,194 @@
+"""What each command ends with, of results that are the same every time."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from brought_models import F, node, write
+from syrupy.assertion import SnapshotAssertion
+
+from clients import Classification
+from fathom import answers, cli, summary
+from fathom.commands import infer, load, plan
+from fathom.latencies import Latencies
+from loadtests.records.point import ModelPoint, Point, Share, SloCount, StepPoint
+from loadtests.report import prose
+from loadtests.results.result import INTERRUPTED, CapacityResult
+from loadtests.sizing import make_plan
+from loadtests.slo import Slo
+
+SLO = Slo.parse("p99=20ms")
+
+
+def point(number: int, phase: str, rate_per_s: float, p99_ms: float, over: int, **changes: Any) -> Point:
+    """5,000 requests of which `over` were late."""
+    verdict = changes.get("verdict") or ("fail" if over > 50 else "pass")
+    made = Point(
+        number=number,
+        phase=phase,  # type: ignore[arg-type]
+        rate_per_s=rate_per_s,
+        offered_per_s=rate_per_s,
+        achieved_per_s=rate_per_s,
+        verdict=verdict,
+        reason=f"{over} of 5,000 over 20ms",
+        passes=over <= 50,
+        requests=5000,
+        scheduled=5000,
+        errors=0,
+        error_messages={},
+        p50_ms=p99_ms / 4,
+        p90_ms=p99_ms / 2,
+        p99_ms=p99_ms,
+        p999_ms=p99_ms * 1.5,
+        max_ms=p99_ms * 2,
+        mean_ms=p99_ms / 3,
+        slos=(SloCount("p99=20ms", verdict, over, 5000, 1.0, (over // 4,) * 4),),
+        seed=number,
+        send_lag_p50_ms=0.05,
+        send_lag_p99_ms=0.3,
+        send_lag_max_ms=0.9,
+        late_share=0.0,
+        cpu_per_request_us=50.0,
+        generator_cpu_share=0.1,
+        stopped="",
+        duration_s=5000 / rate_per_s,
+        took_s=5000 / rate_per_s + 0.5,
+        started_unix_s=0.0,
+        host_cpu_share=0.4,
+        queue_ms=1.0,
+        compute_ms=2.0,
+        mean_batch=1.5,
+        steps=(StepPoint("queue", 1.0, 0.1, 1.8, 0.1, 2.0, 1.5, 3333, 5000, 0, {"1": 2500, "2": 1250}),),
+        raw="",
+        workers=(Share("1", 5000, 0.05, 0.3, 0.9, 0.0, 0.1),),
+    )
+    return replace(made, **changes)
+
+
+POINTS = (
+    point(0, "double", 200.0, 9.0, 0),
+    point(1, "double", 400.0, 16.0, 5),
+    point(2, "double", 800.0, 95.0, 900),
+    point(3, "bisect", 600.0, 40.0, 200),
+    point(4, "confirm", 400.0, 15.0, 3),
+)
+LATE = "sent late: p99 2.1 ms; use more workers (--workers)"
+CERTIFIED = CapacityResult(
+    model="queue",
+    server="host:8001",
+    slos=(SLO,),
+    capacity_per_s=400.0,
+    capacity_estimate_per_s=480.0,
+    capacity_estimate_interval_per_s=(430.0, 530.0),
+    verdict="pass",
+    reason="at 400/s, 3 of 5,000 over 20ms (0.06 %)",
+    partial=False,
+    seeds=(0, 0, 1, 2, 3, 4),
+    manifest=None,
+    hardware={},
+    settings={"budget_s": 60.0, "unloaded_ms": 2.0},
+    points=POINTS,
+    folder="results/queue",
+)
+NOTHING: dict[str, Any] = {
+    "capacity_per_s": None,
+    "capacity_estimate_per_s": None,
+    "capacity_estimate_interval_per_s": None,
+}
+RESULTS = {
+    "a certified rate": CERTIFIED,
+    "a search that was interrupted": replace(
+        CERTIFIED,
+        **NOTHING,
+        verdict="undecided",
+        reason=f"{INTERRUPTED}; no rate was confirmed (4 of 5,000 over 20ms)",
+        partial=True,
+        points=POINTS[:2],
+    ),
+    "an SLO that no rate meets": replace(
+        CERTIFIED,
+        **NOTHING,
+        verdict="fail",
+        reason="even 800/s is too much: 900 of 5,000 over 20ms",
+        points=POINTS[2:3],
+    ),
+    "a generator that could not keep up": replace(
+        CERTIFIED,
+        **NOTHING,
+        verdict="invalid",
+        reason=LATE,
+        points=(replace(POINTS[0], verdict="invalid", reason=LATE),),
+    ),
+    "a busy machine, of which half the probes certify nothing": replace(
+        CERTIFIED,
+        settings={**CERTIFIED.settings, "busy_before_share": 0.6},
+        points=(*(replace(each, verdict="invalid", reason=LATE) for each in POINTS[:2]), *POINTS[2:]),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RESULTS)
+def test_capacity(case: str, shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
+    summary.show(RESULTS[case], options=" --server host:8001")
+    assert shown() == snapshot
+
+
+def test_report(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
+    """What the page says beside its figures."""
+    (step,) = POINTS[1].steps
+    crowded = replace(POINTS[1], queue_ms=4.0, steps=(replace(step, queue_ms=4.0),))
+    slow = replace(POINTS[1], compute_ms=5.0, steps=(replace(step, compute_ms=5.0),))
+    for measured in (POINTS[1], crowded, slow, replace(POINTS[1], generator_cpu_share=0.8)):
+        print(prose.describe_bottleneck(measured))
+    for result in RESULTS.values():
+        print(prose.explain(result))
+    assert shown() == snapshot
+
+
+def test_load(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
+    load.show(POINTS[1], ["p99=20ms"])
+    models = (ModelPoint("cat", 4000, 0, 4.0, 15.0, "pass"), ModelPoint("dog", 1000, 2, 4.5, None, "undecided"))
+    load.show(replace(POINTS[1], models=models), ["p99=20ms", "dog:p50=5ms"])
+    assert shown() == snapshot
+
+
+def test_plan(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
+    for line in plan.describe(make_plan(CERTIFIED, 20_000, cost_per_hour=4.0)):
+        print(line)
+    assert shown() == snapshot
+
+
+def relu(path: Path, **options: Any) -> Path:
+    return write(path, [node("Relu", ["x"], ["y"])], [("x", F, ["n", 3])], [("y", F, ["n", 3])], **options)
+
+
+def test_add_export_and_check(folder: Path, shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
+    """One after the other, with the outputs of each."""
+    relu(folder / "relu.onnx")
+    for words in ("add mine --onnx relu.onnx --no-serve", "export mine --no-engine", "check"):
+        print(f"$ fathom {words}")
+        assert cli.main(words.split()) == 0
+    config = folder / "model_repository" / "mine" / "config.pbtxt"
+    config.write_text(config.read_text().replace("dims: [ 3 ]", "dims: [ 4 ]", 1))
+    print("$ fathom check")
+    assert cli.main(["check"]) == 1
+    assert shown() == snapshot
+
+
+def test_infer(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
+    scores = [Classification(label, value, index) for index, (label, value) in enumerate((("8", 0.93), ("3", 0.05)))]
+    print(answers.ranked(scores))
+    print(answers.ranked([entry._replace(value=entry.value * 10) for entry in scores]))
+    outputs = {"y": np.arange(8, dtype=np.float32).reshape(1, 8), "said": np.array([[b"hello"]], object)}
+    print(*answers.sentences("mine", outputs), answers.shapes(outputs), sep="\n")
+    quick = Latencies(np.linspace(1.0, 9.0, 101), 0.1, 8, {}, "")
+    failed = Latencies(np.zeros(0), 0.1, 8, {"Unreachable": 11}, "cannot reach host:8001", given_up=True)
+    print(quick.sentence(), failed.sentence(), replace(quick, interrupted=True).sentence(), sep="\n")
+    print(*infer._caveat(argparse.Namespace(model="mine")))
+    assert shown() == snapshot
