@@ -32,7 +32,8 @@ def writing(folder: Path) -> Iterator[None]:
             if attempt == _TRIES:
                 raise BadRequestError(
                     f"another search (process {_pid(file)}) is writing into {folder}: wait until it has ended, "
-                    "or give this one another folder with --report", field="folder"
+                    "or give this one another folder with --report",
+                    field="folder",
                 )
             time.sleep(_BETWEEN_S)
         try:

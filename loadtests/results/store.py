@@ -260,15 +260,19 @@ def earlier_run(
         raise BadRequestError(f"{folder} has no search of {model} to resume", field="model")
     if sorted(map(str, stored.run.slos)) != sorted(map(str, slos)):
         before, now = (", ".join(map(str, given)) for given in (stored.run.slos, slos))
-        raise BadRequestError(f"the search in {folder} was for {before}, not {now}: resume it with the same --slo", field="slos")
+        raise BadRequestError(
+            f"the search in {folder} was for {before}, not {now}: resume it with the same --slo", field="slos"
+        )
     if stored.run.manifest != json.loads(json.dumps(manifest)):
         raise BadRequestError(
-            f"{model} was exported anew since the search in {folder}: its points do not count any more", field="manifest"
+            f"{model} was exported anew since the search in {folder}: its points do not count any more",
+            field="manifest",
         )
     spent_s = sum(point.took_s for point in usable_points(stored))
     if spent_s >= budget_s * 0.95:
         raise BadRequestError(
-            f"the search in {folder} has spent {spent_s:.0f} s of its {budget_s:g} s; give a longer --budget to go on", field="budget_s"
+            f"the search in {folder} has spent {spent_s:.0f} s of its {budget_s:g} s; give a longer --budget to go on",
+            field="budget_s",
         )
     return stored
 
