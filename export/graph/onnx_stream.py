@@ -60,10 +60,11 @@ def write(model: Any, home: Path, target: Path, *, largest: int = LARGEST_MESSAG
                 source.copy(file)
 
 
-def take_apart(path: Path, data: Path) -> Any:
-    """The model with its LARGE initializers in the file `data`, which is written, and to which it refers by name."""
+def take_apart(path: Path, data: Path, *, keep_bytes: int = LARGE) -> Any:
+    """The model with its initializers of more than `keep_bytes` in the file `data`, which is written, and to which it
+    refers by name."""
     places: dict[str, tuple[int, int]] = {}
-    model = read_without_weights(path, keep_bytes=LARGE, places=places)
+    model = read_without_weights(path, keep_bytes=keep_bytes, places=places)
     with data.open("wb") as file:
         for tensor in model.graph.initializer:
             if tensor.name in places:

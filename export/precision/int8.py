@@ -53,10 +53,12 @@ class Quantization:
         room: Path,
         on_progress: Progress = no_progress,
         runtime: str = CPU,
+        *,
+        keep_bytes: int = onnx_stream.LARGE,
     ) -> None:
         self.symmetric = runtime == TENSORRT
         self._room = room
-        self._graph = model = onnx_stream.take_apart(full, room / WEIGHTS)
+        self._graph = model = onnx_stream.take_apart(full, room / WEIGHTS, keep_bytes=keep_bytes)
         opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
         if opset < PER_CHANNEL_OPSET:
             raise ExportError(

@@ -362,7 +362,7 @@ FOLDERS = [
         lambda r: (r / "prepare/1/model.py").write_text("PARAMETERS = {'loss'}\n"),
         *("prepare/config.pbtxt", "'gain'", "a parameter nobody reads"),
     ),
-    (lambda r: (r / "scale/labels.txt").write_text("a\nb\n"), "scale/config.pbtxt", "2", "too few labels"),
+    (lambda r: (r / "scale/labels.txt").write_text("a\nb\n"), "scale/config.pbtxt", "labels.txt", "too few labels"),
     (
         lambda r: (r / "scale/labels.txt").write_bytes(b"a\nb\xe9\nc\n"),
         *("scale/config.pbtxt", "line 2", "labels of another encoding"),
