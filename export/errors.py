@@ -13,9 +13,45 @@ ExportError
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 
 class ExportError(Exception):
-    """An export did not happen; the model repository is as it was."""
+    """An export did not happen; the model repository is as it was.
+
+    The message is for people. For programs, the same in attributes, each None where it does not apply:
+    `file`, a path as the message writes it, with `line` and `column` from 1; `field`, the field of config.pbtxt, the
+    option or the figure concerned; `tensor`, the input or output; `found` and `expected`, the two values that disagree.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | Path | None = None,
+        line: int | None = None,
+        column: int | None = None,
+        field: str | None = None,
+        tensor: str | None = None,
+        found: Any = None,
+        expected: Any = None,
+    ) -> None:
+        super().__init__(message)
+        self.file = None if file is None else str(file)
+        self.line = line
+        self.column = column
+        self.field = field
+        self.tensor = tensor
+        self.found = found
+        self.expected = expected
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The attributes as keyword arguments, for an error that says more about the same."""
+        return {
+            name: getattr(self, name) for name in ("file", "line", "column", "field", "tensor", "found", "expected")
+        }
 
 
 class RecipeError(ExportError):
@@ -23,12 +59,7 @@ class RecipeError(ExportError):
 
 
 class ConfigError(ExportError):
-    """A config.pbtxt that Triton would not parse; `line` and `column` count from 1 where they are known."""
-
-    def __init__(self, message: str, line: int | None = None, column: int | None = None) -> None:
-        super().__init__(message)
-        self.line = line
-        self.column = column
+    """A config.pbtxt that is missing or that Triton would not parse."""
 
 
 class ContractError(ExportError):
@@ -40,7 +71,11 @@ class NotLoadedError(ExportError):
 
 
 class AccuracyError(ExportError):
-    """A figure fell by more than the recipe tolerates."""
+    """A figure fell by more than the recipe tolerates.
+
+    `field` names the figure, or `max_abs`, `max_relative` or `min_cosine` of the outputs' distance from the source's;
+    `found` is the loss or the distance, `expected` the most (of a cosine the least) that is tolerated.
+    """
 
 
 class PublishError(ExportError):

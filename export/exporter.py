@@ -127,7 +127,7 @@ def _why_again(
     if why := manifest.difference(present.build, build):
         return why
     if changed := present.changed_files(folder):
-        return changed[0]
+        return str(changed[0])
     for name in recipe.pipeline.companions if recipe.pipeline else ():
         companion = _published(folder.parent / name)
         if companion is None or companion.source_sha256 != present.source_sha256:
@@ -195,7 +195,11 @@ def _check_batch(folder: Path, graph: Path) -> None:
     for obstacle in batch_axis.obstacles(onnx_stream.read_without_weights(graph, keep_bytes=onnx_stream.LARGE)):
         raise ContractError(
             f"{folder.name}/{batching[0].name} batches requests, but {obstacle}: write max_batch_size: 0 with whole "
-            "shapes in dims, or export a graph that answers row by row"
+            "shapes in dims, or export a graph that answers row by row",
+            file=f"{folder.name}/{batching[0].name}",
+            field="max_batch_size",
+            tensor=obstacle.output,
+            found=obstacle.operator,
         )
 
 
@@ -230,7 +234,8 @@ def _fit_configs(
         except ContractError as error:
             if was_custom and not weights.explicit:
                 raise ContractError(
-                    f"{error} (the last export was of other weights: --weights bundled rewrites config.pbtxt back)"
+                    f"{error} (the last export was of other weights: --weights bundled rewrites config.pbtxt back)",
+                    **error.about,
                 ) from None
             raise
     return rewritten, tuple(notes)
@@ -248,7 +253,10 @@ def _changes(made: Manifest, present: Manifest | None, folder: Path, built: _Bui
     for name, files in built.assets.items():
         companion = folder.parent / name
         if not (companion / "config.pbtxt").is_file():
-            raise ConfigError(f"{companion}/config.pbtxt is missing: {made.model} is served through {name}")
+            raise ConfigError(
+                f"{companion}/config.pbtxt is missing: {made.model} is served through {name}",
+                file=companion / "config.pbtxt",
+            )
         source = {key: value for key, value in made.source.items() if key != "files"}
         record = Manifest(name, made.created, manifest.file_records(files), made.build, source, of=made.model)
         own = room / "assets" / name / manifest.FILE

@@ -36,8 +36,10 @@ def find(name: str, model_repository: Path | None = None) -> Recipe:
         found = added.find(model_repository / name)
         if found is not None:
             return found
-    known_names = ", ".join(NAMES if model_repository is None else names(model_repository))
-    raise RecipeError(f"there is no recipe '{name}': the known ones are {known_names}")
+    all_names = NAMES if model_repository is None else names(model_repository)
+    raise RecipeError(
+        f"there is no recipe '{name}': the known ones are {', '.join(all_names)}", found=name, expected=all_names
+    )
 
 
 def names(model_repository: Path) -> tuple[str, ...]:

@@ -48,7 +48,9 @@ def find_installation() -> Installation:
         supported = ", ".join(sorted(p.name for p in stub.parent.parent.iterdir()))
         raise EnvironmentNotFitError(
             f"the embedded Triton has no python backend for Python {version} (it has {supported}): "
-            "use Python 3.11 or 3.12"
+            "use Python 3.11 or 3.12",
+            needs="python",
+            found=[version],
         )
     _require_numpy_1()
     libraries = package.parent / "nvidia_pytriton.libs"
@@ -70,19 +72,22 @@ def find_libpython() -> Path:
     directories = [sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib"]
     if multiarch := sysconfig.get_config_var("MULTIARCH"):
         directories += [f"{directories[0]}/{multiarch}", f"/usr/lib/{multiarch}"]
-    found = []
+    found: dict[str, str] = {}
     for directory in filter(None, directories):
         candidate = Path(directory) / name
         if candidate.is_file():
             release = _libpython_release(candidate)
             if release == sys.version.split()[0]:
                 return candidate
-            found.append(f"{candidate} is {release}")
-    problem = f"found only another release ({'; '.join(found)})" if found else "there is none"
+            found[str(candidate)] = release
+    others = "; ".join(f"{path} is {release}" for path, release in found.items())
+    problem = f"found only another release ({others})" if found else "there is none"
     raise EnvironmentNotFitError(
         f"Triton's python backend needs {name} of Python {sys.version.split()[0]}, and {problem}: install "
         f"libpython{sys.version_info.major}.{sys.version_info.minor} on Debian or Ubuntu; rebuild with "
-        'PYTHON_CONFIGURE_OPTS="--enable-shared" with pyenv; the Pythons of uv and conda bring it'
+        'PYTHON_CONFIGURE_OPTS="--enable-shared" with pyenv; the Pythons of uv and conda bring it',
+        needs=name,
+        found=list(found.values()),
     )
 
 
@@ -101,7 +106,9 @@ def _require_numpy_1() -> None:
         state = f"numpy {version} is installed" if version else "numpy is not installed"
         raise EnvironmentNotFitError(
             f"{state}, and with anything but numpy 1 the embedded Triton returns empty outputs without an error: "
-            "run `pip install 'numpy<2'` in the environment that the server runs in"
+            "run `pip install 'numpy<2'` in the environment that the server runs in",
+            needs="numpy<2",
+            found=[version] if version else [],
         )
 
 
@@ -109,6 +116,7 @@ def _package_dir(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise EnvironmentNotFitError(
-            "the embedded Triton is not installed: run `pip install 'fathom-serving[server]'` with Python 3.11 or 3.12"
+            "the embedded Triton is not installed: run `pip install 'fathom-serving[server]'` with Python 3.11 or 3.12",
+            needs=name,
         )
     return Path(next(iter(spec.submodule_search_locations)))

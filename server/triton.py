@@ -99,7 +99,7 @@ class TritonServer:
         """Process id of tritonserver itself. Raises ServerDiedError when it is not running."""
         children = _children(self._require_process().pid)
         if not children:
-            raise ServerDiedError(f"the Triton server ended by itself: {self.death_reason()}")
+            raise ServerDiedError(self.death_reason())
         return children[0]
 
     def is_alive(self) -> bool:
@@ -154,21 +154,28 @@ class TritonServer:
     def _check_inputs(self) -> None:
         if not self.model_repository.is_dir():
             raise ServerStartError(
-                f"model repository '{self.model_repository}' does not exist: name an existing folder of models"
+                f"model repository '{self.model_repository}' does not exist: name an existing folder of models",
+                option="model_repository",
             )
         configs = list(self.model_repository.glob("*/config.pbtxt")) + list(self.model_repository.glob("*/[0-9]*/*"))
         if not configs:
-            raise ServerStartError(f"model repository '{self.model_repository}' holds no model: export one first")
+            raise ServerStartError(
+                f"model repository '{self.model_repository}' holds no model: export one first",
+                option="model_repository",
+            )
         name = self._options.config_name
         known = sorted({path.stem for path in self.model_repository.glob("*/configs/*.pbtxt")})
         if name and name not in known:
             offer = f"choose {', '.join(known)}" if known else "no model has a configs/ folder"
-            raise ServerStartError(f"no model has a configuration named '{name}' (configs/{name}.pbtxt): {offer}")
+            raise ServerStartError(
+                f"no model has a configuration named '{name}' (configs/{name}.pbtxt): {offer}", option="config_name"
+            )
         for port_name, port in self._ports.items():
             if port and (why := why_not_free(self._options.address, port)):
                 remedy = "stop what listens there, or choose another" if why == "in use" else "choose another"
                 raise ServerStartError(
-                    f"{port_name} {port} on {self._options.address} cannot be used ({why}): {remedy}"
+                    f"{port_name} {port} on {self._options.address} cannot be used ({why}): {remedy}",
+                    option=port_name,
                 )
 
     def _spawn(self, installation: environment.Installation) -> None:
@@ -195,9 +202,9 @@ class TritonServer:
         deadline = time.monotonic() + self.ready_timeout_s
         while not self._is_ready():
             if process.poll() is not None:
-                raise ServerStartError(self._start_failure("Triton ended while starting"))
+                raise self._start_failure("Triton ended while starting")
             if time.monotonic() > deadline:
-                raise ServerStartError(self._start_failure(f"Triton was not ready after {self.ready_timeout_s:g} s"))
+                raise self._start_failure(f"Triton was not ready after {self.ready_timeout_s:g} s")
             time.sleep(0.05)
 
     def _is_ready(self) -> bool:
@@ -213,13 +220,13 @@ class TritonServer:
             except (OSError, http.client.HTTPException):
                 return None
 
-    def _start_failure(self, event: str) -> str:
+    def _start_failure(self, event: str) -> ServerStartError:
         text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
         reason = log.find_reason(text)
         if reason is None:
             own = (self._require_run_dir() / "supervisor.log").read_text(errors="replace").strip().splitlines()
             reason = own[-1] if own else "its log gives no reason; `fathom check` may name it"
-        return f"{event}: {reason}"
+        return ServerStartError(f"{event}: {reason}", models=log.failed_models(text))
 
     def _end_process(self, *, drain_s: float) -> None:
         process = self._require_process()

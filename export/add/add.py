@@ -39,7 +39,8 @@ class Wish:
     """What a person asked for.
 
     `source` is a path, a hub id or `package.module:function`. `dims` sizes open axes, by symbol or `input:axis`;
-    `example` is an .npz file of real requests. `max_batch_size` 0 is for no batching.
+    `example` is an .npz file of real requests. `max_batch_size` 0 is for no batching. `keep_bytes` is the most that is
+    kept of the source in the model's folder.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Wish:
     example: Path | None = None
     max_batch_size: int = MAX_BATCH_SIZE
     triton_tag: str | None = None
+    keep_bytes: int = kept.LIMIT_BYTES
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,10 @@ def add(
         on_progress("inspect", 1, 1)
         staged = room / "model_repository"
         (staged / name / "1").mkdir(parents=True)
-        source = kept.keep(wish.kind, wish.source, Path.cwd(), folder, staged / name, user_code.last_call())
+        trace = user_code.last_call()
+        source = kept.keep(
+            wish.kind, wish.source, Path.cwd(), folder, staged / name, trace, limit_bytes=wish.keep_bytes
+        )
         recipe, notes = _draft(staged / name, folder, wish, brought, source, plan, raw, room)
         exported = export_model(recipe, staged, on_progress=on_progress)
         tried = _try_kept(recipe, on_progress)
@@ -150,7 +155,8 @@ def _check_rounding(brought: Brought, example: Arrays) -> None:
         if answer.dtype.kind == "f" and agreement.matching({name: asked[name]}, {name: answer}) < 1:
             raise ContractError(
                 f"rounded to FP32, as it would be served, the example is answered otherwise (output '{name}'): let the "
-                "function return it as its example, which then chooses the types"
+                "function return it as its example, which then chooses the types",
+                tensor=name,
             )
 
 
@@ -160,7 +166,7 @@ def _check(raw: Path, wish: Wish, model_repository: Path) -> None:
     tag = wish.triton_tag or configured_tag(model_repository.resolve().parent)
     refusals.graph(model, raw, tag)
     if unknown := examples.unknown_dims(model, wish.dims):
-        raise ContractError(unknown)
+        raise ContractError(unknown, field="dim")
 
 
 def _draft(

@@ -170,7 +170,8 @@ class Trial:
             if array.dtype.kind != "f" and not same(again[name], array):
                 raise ExportError(
                     f"output '{name}' differs each time that the same is asked{self._drawing()}, and only floating "
-                    "point can be held to a tolerance: export the graph up to the drawing"
+                    "point can be held to a tolerance: export the graph up to the drawing",
+                    tensor=name,
                 )
         tolerance, drawn = _tolerance(answers, again)
         if drawn:
@@ -217,12 +218,15 @@ class Trial:
         for name, array in arrays.items():
             if array.dtype.kind == "c":
                 raise ContractError(
-                    f"output '{name}' is {array.dtype}, which Triton has no type for: give its real and imaginary part"
+                    f"output '{name}' is {array.dtype}, which Triton has no type for: give its real and imaginary part",
+                    tensor=name,
+                    found=array.dtype,
                 )
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ExportError(
                     f"output '{name}' holds NaN or infinity for made-up input: give real requests with "
-                    "--example FILE.npz"
+                    "--example FILE.npz",
+                    tensor=name,
                 )
         return arrays
 

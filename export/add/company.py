@@ -50,17 +50,17 @@ def _extremes(rows: Array, rule: InputRule) -> Array:
     return np.stack([low, high, turned, rows[1][::-1] if rows[1].ndim else rows[1]])
 
 
-def disagreement(predict: Predict, rows: Arrays) -> str | None:
+def disagreement(predict: Predict, rows: Arrays, *, budget_s: float = BUDGET_S) -> str | None:
     """Why rows cannot be asked together, as a sentence; None where each is answered as alone in every company tried.
 
     Rows that the graph does not answer alone are left out, and what a row with an answer that is not finite gets is not
-    judged; such a row is company all the same.
+    judged; such a row is company all the same. `budget_s` bounds what is tried of a slow graph.
     """
     pool: list[Arrays] = []
     alone: list[Arrays] = []
     began = time.perf_counter()
     for index in range(len(next(iter(rows.values())))):
-        if len(pool) >= LEAST and time.perf_counter() - began > BUDGET_S:
+        if len(pool) >= LEAST and time.perf_counter() - began > budget_s:
             break
         row = {name: array[index : index + 1] for name, array in rows.items()}
         try:
@@ -74,7 +74,7 @@ def disagreement(predict: Predict, rows: Arrays) -> str | None:
         alone.append(answer)
     scales = {name: _scale([answer[name] for answer in alone]) for name in alone[0]} if alone else {}
     for tried, company in enumerate(_companies(len(pool))):
-        if tried >= 2 and time.perf_counter() - began > BUDGET_S:
+        if tried >= 2 and time.perf_counter() - began > budget_s:
             break
         together = {name: np.concatenate([pool[index][name] for index in company]) for name in rows}
         try:

@@ -63,7 +63,7 @@ class Examples:
                 sizes.append(size or 1)
             found[value.name] = InputRule(kind, tuple(sizes), values.guess(self.model, value.name, kind))
         if unsized:
-            raise ContractError(self._unsized(unsized, candidate))
+            raise self._unsized(unsized, candidate)
         size_bytes = sum(_bytes(rule) for rule in found.values())
         if size_bytes > LARGEST_REQUEST:
             shapes = ", ".join(f"'{name}' {list(rule.shape)}" for name, rule in found.items())
@@ -80,7 +80,9 @@ class Examples:
         given = {name: self._given(name, rule.data_type) for name, rule in rules.items()}
         if unasked := [name for name in self.brought.example if name not in rules]:
             raise ContractError(
-                f"the example has '{unasked[0]}', which the model does not take: it takes {', '.join(rules)}"
+                f"the example has '{unasked[0]}', which the model does not take: it takes {', '.join(rules)}",
+                tensor=unasked[0],
+                expected=list(rules),
             )
         return {name: self._shaped(name, rows, batched) for name, rows in given.items()}
 
@@ -103,20 +105,33 @@ class Examples:
         """The example of one input, of the graph's type. Raises ContractError where it cannot be."""
         example = self.brought.example or {}
         if name not in example:
-            raise ContractError(f"the example has nothing for input '{name}': it has {', '.join(example)}")
+            raise ContractError(f"the example has nothing for input '{name}': it has {', '.join(example)}", tensor=name)
         rows = np.asarray(example[name])
         if data_type == "TYPE_STRING":
             if rows.dtype.kind not in "US":
-                raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes texts: give numpy.str_")
+                raise ContractError(
+                    f"the example of '{name}' is {rows.dtype}, the input takes texts: give numpy.str_",
+                    tensor=name,
+                    found=rows.dtype,
+                    expected=np.dtype(np.str_),
+                )
             return rows.astype(np.str_)
         wanted = values.NUMPY[data_type]
         whole = rows.dtype.kind in "iu" and wanted.kind in "iuf"
         if whole and not np.array_equal(rows.astype(wanted).astype(rows.dtype), rows):
             raise ContractError(
-                f"the example of '{name}' is {rows.dtype}, with numbers that the input's {wanted} lacks: give others"
+                f"the example of '{name}' is {rows.dtype}, with numbers that the input's {wanted} lacks: give others",
+                tensor=name,
+                found=rows.dtype,
+                expected=wanted,
             )
         if not np.can_cast(rows.dtype, wanted, "same_kind"):
-            raise ContractError(f"the example of '{name}' is {rows.dtype}, the input takes {wanted}: convert it")
+            raise ContractError(
+                f"the example of '{name}' is {rows.dtype}, the input takes {wanted}: convert it",
+                tensor=name,
+                found=rows.dtype,
+                expected=wanted,
+            )
         return rows.astype(wanted)
 
     def _shaped(self, name: str, rows: Array, batched: bool) -> Array:
@@ -133,7 +148,12 @@ class Examples:
             filled = iter(sizes)
             return rows.reshape(len(rows), *(1 if size == 1 else next(filled) for size in wanted))
         shape = ", ".join(["rows", *(str(size or "any") for size in wanted)]) + ("" if wanted else ",")
-        raise ContractError(f"the example of '{name}' has shape {rows.shape}: give it shape ({shape})")
+        raise ContractError(
+            f"the example of '{name}' has shape {rows.shape}: give it shape ({shape})",
+            tensor=name,
+            found=rows.shape,
+            expected=tuple(wanted),
+        )
 
     def _declared(self, name: str) -> edit.Shape:
         return next(edit.shape(value) or () for value in edit.inputs(self.model) if value.name == name)
@@ -168,7 +188,8 @@ class Examples:
                     found.setdefault(symbol, size)
         return found
 
-    def _unsized(self, unsized: Mapping[tuple[str, int], str | None], candidate: str) -> str:
+    def _unsized(self, unsized: Mapping[tuple[str, int], str | None], candidate: str) -> ContractError:
+        """For open axes without a size; `expected` are options that give each of them one."""
         (name, axis), symbol = next(iter(unsized.items()))
         known = self._named_sizes()
         missing: dict[str, None] = {}
@@ -180,12 +201,22 @@ class Examples:
         why = self.why_no_batch if axis == 0 and candidate == NONE else ""
         if symbol and axis_size.size(symbol, known) == 0:
             given = ", ".join(f"{part}={known[part]}" for part in sorted(axis_size.parts(symbol)))
-            return (
-                f"axis {axis} of input '{name}' is {symbol}, which is no size with {given}; give it one with {options}"
+            return ContractError(
+                f"axis {axis} of input '{name}' is {symbol}, which is no size with {given}; give it one with {options}",
+                field="dim",
+                tensor=name,
+                found=symbol,
+                expected=options,
             )
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         axes = f"axis {axis} of input '{name}'{more} is open{why}"
-        return f"{axes}; say how long it is in an example request, with {options}"
+        return ContractError(
+            f"{axes}; say how long it is in an example request, with {options}",
+            field="dim",
+            tensor=name,
+            found=symbol,
+            expected=options,
+        )
 
     def axes(self, candidate: str) -> dict[str, dict[int, AxisRange]]:
         """What an engine is built for on each open axis but the batch: from 1 to the longest known, or four times the

@@ -61,19 +61,21 @@ class Kept:
         return (*lines, *(f"not kept, bring it along to another machine: {need}" for need in self.needs))
 
 
-def keep(kind: str, source: str, home: Path, folder: Path, staged: Path, trace: Trace) -> Kept:
+def keep(
+    kind: str, source: str, home: Path, folder: Path, staged: Path, trace: Trace, *, limit_bytes: int = LIMIT_BYTES
+) -> Kept:
     """Copy what the source is made from into the staged model folder, which will be `folder`.
 
-    `trace` is that of the call where the source is a function of somebody's.
+    `trace` is that of the call where the source is a function of somebody's. `limit_bytes` is for all that is kept.
     """
     (staged / IGNORE).write_text(IGNORED, encoding="utf-8")
     if kind == ONNX:
-        return _files(kind, source, folder, staged)
+        return _files(kind, source, folder, staged, limit_bytes)
     if kind == HF:
         if Path(source).expanduser().is_dir():
-            return _files(kind, source, folder, staged)
+            return _files(kind, source, folder, staged, limit_bytes)
         return Kept(source, needs=(f"'{source}' of the Hugging Face hub, or a copy of it as {place(folder, source)}",))
-    return _code(source, home, folder, staged, trace)
+    return _code(source, home, folder, staged, trace, limit_bytes)
 
 
 def place(folder: Path, source: str) -> Path:
@@ -93,7 +95,7 @@ def size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count} bytes"
 
 
-def _files(kind: str, source: str, folder: Path, staged: Path) -> Kept:
+def _files(kind: str, source: str, folder: Path, staged: Path, limit_bytes: int) -> Kept:
     """An ONNX file with its external data, or a transformers folder: whole or not at all."""
     path = Path(source).expanduser()
     name = path.name if kind == ONNX else path.resolve().name
@@ -101,7 +103,7 @@ def _files(kind: str, source: str, folder: Path, staged: Path) -> Kept:
     found = {f"{inside}{key}": each for key, each in sources.files(kind, source, Path.cwd()).items()}
     sizes = _sizes(found)
     outside = any(".." in Path(key).parts for key in found)  # data of a linked model, in another folder
-    if outside or sum(sizes.values()) > LIMIT_BYTES:
+    if outside or sum(sizes.values()) > limit_bytes:
         what = f"{path.absolute()}{' with its external data' if kind == ONNX and len(found) > 1 else ''}"
         needs = f"{what} ({size(sum(sizes.values()))}), as {place(folder, name)}"
         return Kept(recipe_file.relative(path, folder, folder.parent), needs=(needs,))
@@ -109,7 +111,7 @@ def _files(kind: str, source: str, folder: Path, staged: Path) -> Kept:
     return Kept(f"{'' if kind == ONNX else './'}{FOLDER}/{name}", files=sizes)
 
 
-def _code(source: str, home: Path, folder: Path, staged: Path, trace: Trace) -> Kept:
+def _code(source: str, home: Path, folder: Path, staged: Path, trace: Trace, limit_bytes: int) -> Kept:
     """The modules that the function imported, and the data beside them that it read."""
     roots = [home]
     found: dict[str, Path] = {}
@@ -119,7 +121,7 @@ def _code(source: str, home: Path, folder: Path, staged: Path, trace: Trace) -> 
         root = path.parents[len(parts) - 1]
         if root not in roots:
             roots.append(root)
-    needs, left = [], LIMIT_BYTES - sum(_sizes(found).values())
+    needs, left = [], limit_bytes - sum(_sizes(found).values())
     elsewhere: list[Path] = []
     unseen = [*_weights(trace.opened), *_named(trace.modules.values(), home)]
     for path in dict.fromkeys((*trace.opened, *(path for path in unseen if path not in trace.written))):

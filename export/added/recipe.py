@@ -64,7 +64,7 @@ class Added(Recipe):
             try:
                 found = sources.files(self.file.kind, self.source, self.home)
             except RecipeError as error:
-                raise RecipeError(f"{error}{self._looked()}") from error
+                raise RecipeError(f"{error}{self._looked()}", **error.about) from error
         return Weights(f"{self.file.kind} source '{self.file.source}'", found, Path(self.source))
 
     def load(self, weights: Weights) -> Source:
@@ -72,7 +72,7 @@ class Added(Recipe):
         try:
             loaded = self.brought or sources.bring(self.file.kind, source, self.home)
         except RecipeError as error:
-            raise RecipeError(f"{error}{self._needed()}") from error
+            raise RecipeError(f"{error}{self._needed()}", **error.about) from error
         batched = self.file.batch != NONE
         evaluation = self.evaluation()
 
@@ -88,7 +88,10 @@ class Added(Recipe):
             if len(evaluation) < CALIBRATED_ON:
                 raise RecipeError(
                     f"{self.folder.name}/{EXAMPLE} has {len(evaluation)} requests, and INT8 finds its ranges on "
-                    f"{CALIBRATED_ON} or more: put more real ones into it"
+                    f"{CALIBRATED_ON} or more: put more real ones into it",
+                    file=f"{self.folder.name}/{EXAMPLE}",
+                    found=len(evaluation),
+                    expected=CALIBRATED_ON,
                 )
             return evaluation
 

@@ -119,7 +119,7 @@ def read(folder: Path) -> RecipeFile:
     try:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{folder.name}/{FILE} cannot be read: {error}") from None
+        raise RecipeError(f"{folder.name}/{FILE} cannot be read: {error}", file=f"{folder.name}/{FILE}") from None
     try:
         source, graph, tolerance, example = (record[key] for key in ("source", "graph", "tolerance", "example"))
         kind, batch = _one_of(source["kind"], KINDS), _one_of(graph["batch"], BATCHES)
@@ -145,9 +145,15 @@ def read(folder: Path) -> RecipeFile:
             needs=tuple(str(need) for need in source.get("needs", ())),
         )
     except KeyError as error:
-        raise RecipeError(f"{folder.name}/{FILE} lacks the key {error}: see docs/adding-your-model.md") from None
+        raise RecipeError(
+            f"{folder.name}/{FILE} lacks the key {error}: see docs/adding-your-model.md",
+            file=f"{folder.name}/{FILE}",
+            field=str(error.args[0]),
+        ) from None
     except (TypeError, ValueError, AttributeError) as error:
-        raise RecipeError(f"{folder.name}/{FILE}: {error}: see docs/adding-your-model.md") from None
+        raise RecipeError(
+            f"{folder.name}/{FILE}: {error}: see docs/adding-your-model.md", file=f"{folder.name}/{FILE}"
+        ) from None
 
 
 def relative(path: Path, folder: Path, model_repository: Path) -> str:

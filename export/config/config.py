@@ -51,9 +51,9 @@ def parse(text: str) -> Any:
     except text_format.ParseError as error:
         line, column = error.GetLine(), error.GetColumn()
         # The text is "LINE:COLUMN : 'the line': reason", with the quoted line left out for some.
-        reason = re.sub(r"^(\d+:\d+ : )?('.*': )?", "", str(error).strip(), flags=re.DOTALL)
+        reason, field = _in_words(re.sub(r"^(\d+:\d+ : )?('.*': )?", "", str(error).strip(), flags=re.DOTALL))
         where = f"line {line}, column {column}: " if line is not None else ""
-        raise ConfigError(f"{where}{_in_words(reason)}", line, column) from None
+        raise ConfigError(f"{where}{reason}", line=line, column=column, field=field) from None
 
 
 def load(path: Path) -> Config:
@@ -61,13 +61,13 @@ def load(path: Path) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path} is missing: every model folder needs one") from None
+        raise ConfigError(f"{path} is missing: every model folder needs one", file=path) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 ({error.reason} at byte {error.start})") from None
+        raise ConfigError(f"{path} is not UTF-8 ({error.reason} at byte {error.start})", file=path) from None
     try:
         return Config(path, text, parse(text))
     except ConfigError as error:
-        raise ConfigError(f"{label(path)}: {error}", error.line, error.column) from None
+        raise ConfigError(f"{label(path)}: {error}", **{**error.about, "file": label(path)}) from None
 
 
 def config_paths(model_folder: Path) -> list[Path]:
@@ -75,10 +75,10 @@ def config_paths(model_folder: Path) -> list[Path]:
     return [model_folder / "config.pbtxt", *sorted((model_folder / "configs").glob("*.pbtxt"))]
 
 
-def _in_words(reason: str) -> str:
-    """Protobuf's reason, its commonest ones in plainer words."""
+def _in_words(reason: str) -> tuple[str, str | None]:
+    """Protobuf's reason, its commonest ones in plainer words, and the field that it calls unknown."""
     if match := re.match(r'Message type "inference\.([\w.]+)" has no field named "([^"]+)"', reason):
-        return f"unknown field '{match[2]}' (Triton's {match[1]} has no such field)"
+        return f"unknown field '{match[2]}' (Triton's {match[1]} has no such field)", match[2]
     if match := re.match(r'Enum type "inference\.([\w.]+)" has no value named (\w+)', reason):
-        return f"unknown value {match[2]} (Triton's {match[1]} has no such value)"
-    return reason.rstrip(".")
+        return f"unknown value {match[2]} (Triton's {match[1]} has no such value)", None
+    return reason.rstrip("."), None

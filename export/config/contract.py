@@ -20,6 +20,9 @@ class Mismatch:
     field: str
     message: str
     remedy: str
+    tensor: str | None = None
+    found: Any = None
+    expected: Any = None
 
 
 def serves_onnx(message: Any) -> bool:
@@ -35,6 +38,8 @@ def mismatches(config: Config, signature: Signature, artefact: str = ONNX_FILE) 
             "default_model_filename",
             f"default_model_filename is '{message.default_model_filename}', the artefact is '{artefact}'",
             f'write default_model_filename: "{artefact}"',
+            found=message.default_model_filename,
+            expected=artefact,
         )
     yield from _missing_inputs(message, signature)
     for kind, tensors, specs in (
@@ -50,6 +55,8 @@ def mismatches(config: Config, signature: Signature, artefact: str = ONNX_FILE) 
                     f"{field}.name",
                     f"{kind} '{tensor.name}' is not in the graph, whose {kind}s are {_names(specs)}",
                     f"name one of the graph's {kind}s, or export a graph that has '{tensor.name}'",
+                    tensor=tensor.name,
+                    expected=_names(specs),
                 )
                 continue
             yield from _tensor(config, kind, field, tensor, spec)
@@ -60,7 +67,15 @@ def check(config: Config, signature: Signature, artefact: str = ONNX_FILE) -> No
     for breach in mismatches(config, signature, artefact):
         line = config.places.line(breach.field)
         where = f"{config.label}:{line}" if line else config.label
-        raise ContractError(f"{where}: {breach.message}; {breach.remedy}")
+        raise ContractError(
+            f"{where}: {breach.message}; {breach.remedy}",
+            file=config.label,
+            line=line,
+            field=breach.field,
+            tensor=breach.tensor,
+            found=breach.found,
+            expected=breach.expected,
+        )
 
 
 def _missing_inputs(message: Any, signature: Signature) -> Iterator[Mismatch]:
@@ -71,6 +86,8 @@ def _missing_inputs(message: Any, signature: Signature) -> Iterator[Mismatch]:
                 "input",
                 f"the graph needs input '{spec.name}' ({spec.data_type} {list(spec.dims)}), which is not in the file",
                 f"add input '{spec.name}'",
+                tensor=spec.name,
+                expected=spec,
             )
 
 
@@ -83,6 +100,9 @@ def _tensor(config: Config, kind: str, field: str, tensor: Any, spec: TensorSpec
             f"{field}.data_type",
             f"{kind} '{spec.name}' has data_type {data_type}, the graph's is {spec.data_type}",
             f"write data_type: {spec.data_type}",
+            tensor=spec.name,
+            found=data_type,
+            expected=spec.data_type,
         )
     batched = config.message.max_batch_size > 0
     if batched and (not spec.dims or spec.dims[0] != -1):
@@ -92,6 +112,9 @@ def _tensor(config: Config, kind: str, field: str, tensor: Any, spec: TensorSpec
             f"max_batch_size is {config.message.max_batch_size}, but the first axis of {kind} '{spec.name}' is {first} "
             "in the graph, not dynamic",
             "write max_batch_size: 0 with the whole shape in dims, or export with a dynamic first axis",
+            tensor=spec.name,
+            found=config.message.max_batch_size,
+            expected=0,
         )
         return
     reshaped = tensor.HasField("reshape")
@@ -104,6 +127,9 @@ def _tensor(config: Config, kind: str, field: str, tensor: Any, spec: TensorSpec
             f"{kind} '{spec.name}' has dims {list(written)}, which counts the batch twice: max_batch_size is "
             f"{config.message.max_batch_size} and already stands for the graph's first axis",
             f"write dims: {list(wanted)}",
+            tensor=spec.name,
+            found=list(written),
+            expected=list(wanted),
         )
     elif not fits(written, wanted):
         yield Mismatch(
@@ -111,6 +137,9 @@ def _tensor(config: Config, kind: str, field: str, tensor: Any, spec: TensorSpec
             f"{kind} '{spec.name}' has dims {list(written)}, the graph's are {list(wanted)}"
             + (" without the batch axis" if batched else ""),
             f"write dims: {list(wanted)}, or export a graph of that shape",
+            tensor=spec.name,
+            found=list(written),
+            expected=list(wanted),
         )
 
 

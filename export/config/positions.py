@@ -148,7 +148,7 @@ class Places:
 
     def _fail(self, message: str, token: _Token | None = None) -> NoReturn:
         line, column = self._position(token.start if token else len(self.text))
-        raise ConfigError(f"line {line}, column {column}: {message}", line, column)
+        raise ConfigError(f"line {line}, column {column}: {message}", line=line, column=column)
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -157,7 +157,7 @@ def _tokens(text: str) -> Iterator[_Token]:
         match = _TOKEN.match(text, at)
         if match is None:
             line = text.count("\n", 0, at) + 1
-            raise ConfigError(f"line {line}: {text[at : at + 20]!r} is not text format", line)
+            raise ConfigError(f"line {line}: {text[at : at + 20]!r} is not text format", line=line)
         if match.lastgroup != "space":
             yield _Token(str(match.lastgroup), match.group(), at)
         at = match.end()

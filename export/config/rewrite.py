@@ -52,7 +52,12 @@ def _edits(config: Config, signature: Signature) -> list[_Edit]:
             if -1 in wanted:
                 raise ContractError(
                     f"{config.label}: the warm-up of '{name}' has dims {list(tensor.dims)}, the graph's are "
-                    f"{list(wanted)}: choose its dims by hand"
+                    f"{list(wanted)}: choose its dims by hand",
+                    file=config.label,
+                    field=f'model_warmup[{index}].inputs["{name}"].value.dims',
+                    tensor=name,
+                    found=list(tensor.dims),
+                    expected=list(wanted),
                 )
             edits.append(_Edit(f'model_warmup[{index}].inputs["{name}"].value.dims', tuple(tensor.dims), wanted))
     return edits
@@ -69,7 +74,11 @@ def _replace(config: Config, text: str, edit: _Edit) -> str:
     if "dims" in between or text[: spans[0].start].rstrip()[-1:] != "[":
         raise ContractError(
             f"{config.label}: {edit.field} is {list(edit.written)}, the graph's are {list(edit.wanted)}: "
-            "write them as one list"
+            "write them as one list",
+            file=config.label,
+            field=edit.field,
+            found=list(edit.written),
+            expected=list(edit.wanted),
         )
     return f"{text[: spans[0].start]}{_list(edit.wanted)}{text[spans[-1].end :]}"
 

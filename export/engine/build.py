@@ -62,7 +62,10 @@ def build(
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)
         if not parser.parse_from_file(str(onnx)):
-            raise EngineError(f"TensorRT {trt.__version__} cannot take {onnx.name}: {_parser_errors(parser, messages)}")
+            raise EngineError(
+                f"TensorRT {trt.__version__} cannot take {onnx.name}: {_parser_errors(parser, messages)}",
+                file=onnx.name,
+            )
         config = builder.create_builder_config()
         configure(trt, config, options)
         add_profiles(builder, network, config, profiles)
@@ -77,7 +80,8 @@ def build(
     if serialized is None:
         raise EngineError(
             f"TensorRT {trt.__version__} built no engine from {onnx.name}{messages.reasons}: give it more "
-            "workspace, or serve the ONNX model"
+            "workspace, or serve the ONNX model",
+            file=onnx.name,
         )
     with plan.open("wb") as file:
         file.write(serialized)
@@ -107,11 +111,18 @@ def add_profiles(
                 found = "nothing" if shapes is None else list(shapes.optimum)
                 raise EngineError(
                     f"input '{name}' is {list(shape)} in the graph, profile {number} has {found} for it: "
-                    "make config.pbtxt and the graph agree (`fathom check`)"
+                    "make config.pbtxt and the graph agree (`fathom check`)",
+                    tensor=name,
+                    found=None if shapes is None else list(shapes.optimum),
+                    expected=list(shape),
                 )
             made.set_shape(name, shapes.minimum, shapes.optimum, shapes.maximum)
         if not made or config.add_optimization_profile(made) < 0:
-            raise EngineError(f"TensorRT refused profile {number}, {profile.to_json()}: check the recipe's axis_ranges")
+            raise EngineError(
+                f"TensorRT refused profile {number}, {profile.to_json()}: check the recipe's axis_ranges",
+                field="axis_ranges",
+                found=number,
+            )
 
 
 def _parser_errors(parser: trt.OnnxParser, messages: library.Messages) -> str:

@@ -78,11 +78,15 @@ def export_engine(
     with hold(model_repository, on_progress=on_progress), scratch(folder) as room:
         onnx = folder / ONNX
         if not onnx.is_file():
-            raise EngineError(f"{recipe.name}/{ONNX} is missing: run `fathom export {recipe.name}`")
+            raise EngineError(
+                f"{recipe.name}/{ONNX} is missing: run `fathom export {recipe.name}`", file=f"{recipe.name}/{ONNX}"
+            )
         if (obstacle := int8_form.tensorrt_obstacle(onnx)) is not None:
             raise EngineError(
                 f"{recipe.name}/{ONNX} is INT8 as CPUs multiply it ({obstacle}), and TensorRT takes INT8 with zero "
-                f"point 0 only: run `fathom export {recipe.name} --precision int8 --engine`"
+                f"point 0 only: run `fathom export {recipe.name} --precision int8 --engine`",
+                file=f"{recipe.name}/{ONNX}",
+                found=obstacle,
             )
         wanted = profiles(config.message, recipe.axis_ranges, tuned_batch=options.tuned_batch)
         draft = EngineRecord(
@@ -154,13 +158,21 @@ def gate(recipe: Recipe, onnx: Measurement, built: Measurement, distance: Parity
         if not loss <= figure.tolerance:
             raise AccuracyError(
                 f"{recipe.name}: {name} is {built.accuracy[name]:.6g} in the engine against {value:.6g} in ONNX "
-                f"Runtime, a loss of {loss:.3g} where {figure.tolerance:.3g} is tolerated; no engine was published"
+                f"Runtime, a loss of {loss:.3g} where {figure.tolerance:.3g} is tolerated; no engine was published",
+                field=name,
+                found=loss,
+                expected=figure.tolerance,
             )
-    if not (distance.max_relative <= MOST_RELATIVE and distance.min_cosine >= LEAST_COSINE):
+    near = distance.max_relative <= MOST_RELATIVE
+    if not (near and distance.min_cosine >= LEAST_COSINE):
         raise AccuracyError(
             f"{recipe.name}: the engine's outputs differ from ONNX Runtime's by up to {distance.max_relative:.3g} of "
             f"the largest value (tolerated: {MOST_RELATIVE:g}) with a smallest cosine of {distance.min_cosine:.6f} "
-            f"(required: {LEAST_COSINE:g}); no engine was published: try --no-tf32, and report the layer if it persists"
+            f"(required: {LEAST_COSINE:g}); no engine was published: try --no-tf32, and report the layer if it "
+            "persists",
+            field="min_cosine" if near else "max_relative",
+            found=distance.min_cosine if near else distance.max_relative,
+            expected=LEAST_COSINE if near else MOST_RELATIVE,
         )
 
 
@@ -195,7 +207,8 @@ def _judge(
             try:
                 distance = parity(given, outputs)
             except ExportError as error:
-                raise EngineError(f"{recipe.name}: the engine's {error}; no engine was published") from None
+                message = f"{recipe.name}: the engine's {error}; no engine was published"
+                raise EngineError(message, **error.about) from None
             gate(recipe, at_onnx, Measurement(accuracy), distance)
             worst = _worse(worst, distance)
         one = next(evaluation.batches(1))

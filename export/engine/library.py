@@ -39,7 +39,9 @@ def check_version(version: str) -> None:
     if plan_header.parse(version)[:2] < OLDEST:
         raise EngineUnavailableError(
             f"TensorRT {version} is installed, {plan_header.dotted(OLDEST)} or newer is needed: strongly typed "
-            "networks from ONNX are all that 11 has left"
+            "networks from ONNX are all that 11 has left",
+            found=version,
+            expected=plan_header.dotted(OLDEST),
         )
 
 

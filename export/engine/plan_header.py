@@ -52,12 +52,24 @@ def read_header(path: Path) -> PlanHeader:
         with path.open("rb") as file:
             head = file.read(HEADER_BYTES)
     except OSError as error:
-        raise EngineError(f"{path} cannot be read ({error.strerror}): build it with `fathom export --engine`") from None
+        raise EngineError(
+            f"{path} cannot be read ({error.strerror}): build it with `fathom export --engine`", file=path
+        ) from None
     if len(head) < HEADER_BYTES:
-        raise EngineError(f"{path.name} has {len(head)} bytes, a plan's header has {HEADER_BYTES}: build it again")
+        raise EngineError(
+            f"{path.name} has {len(head)} bytes, a plan's header has {HEADER_BYTES}: build it again",
+            file=path,
+            found=len(head),
+            expected=HEADER_BYTES,
+        )
     tag, serialization = struct.unpack_from("<II", head)
     if tag != TAG:
-        raise EngineError(f"{path.name} does not begin with TensorRT's tag 'ftrt' (found {head[:4]!r}): build it again")
+        raise EngineError(
+            f"{path.name} does not begin with TensorRT's tag 'ftrt' (found {head[:4]!r}): build it again",
+            file=path,
+            found=head[:4],
+            expected=b"ftrt",
+        )
     known = serialization == SERIALIZATION_VERSION
     return PlanHeader(serialization, tuple(head[24:28]) if known else None)
 

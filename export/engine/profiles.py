@@ -81,7 +81,11 @@ def _count(message: Any) -> int:
     names = profile_names(message)
     for name in names:
         if not name.isdecimal():
-            raise EngineError(f"instance_group lists the profile '{name}': write an index such as \"0\"")
+            raise EngineError(
+                f"instance_group lists the profile '{name}': write an index such as \"0\"",
+                field="instance_group.profile",
+                found=name,
+            )
     return max((int(name) for name in names), default=0) + 1
 
 
@@ -90,7 +94,12 @@ def _optimal_batches(message: Any, count: int, tuned_batch: int | None) -> list[
     if largest <= 0:
         return [0] * count
     if tuned_batch is not None and not 1 <= tuned_batch <= largest:
-        raise EngineError(f"the tuned batch is {tuned_batch}, max_batch_size is {largest}: name one in 1 to {largest}")
+        raise EngineError(
+            f"the tuned batch is {tuned_batch}, max_batch_size is {largest}: name one in 1 to {largest}",
+            field="tuned_batch",
+            found=tuned_batch,
+            expected=largest,
+        )
     preferred = list(message.dynamic_batching.preferred_batch_size)
     if count == 1:
         return [tuned_batch or max(preferred, default=largest)]
@@ -99,7 +108,10 @@ def _optimal_batches(message: Any, count: int, tuned_batch: int | None) -> list[
     if len(preferred) > 1:
         raise EngineError(
             f"instance_group lists {count} profiles, preferred_batch_size has {len(preferred)} entries: write one "
-            "batch size per profile, or one for all"
+            "batch size per profile, or one for all",
+            field="dynamic_batching.preferred_batch_size",
+            found=len(preferred),
+            expected=count,
         )
     return [tuned_batch or max(preferred, default=largest)] * count
 
@@ -126,7 +138,11 @@ def _range(message: Any, name: str, axis: int, axes: Axes, index: int) -> AxisRa
         batch = " (axis 0 is the batch)" if message.max_batch_size > 0 else ""
         raise EngineError(
             f"axis {axis} of input '{name}' is open{batch} and has no range: give the recipe "
-            f"axis_ranges = {{'{name}': {{{axis}: (AxisRange(min, opt, max),)}}}}"
+            f"axis_ranges = {{'{name}': {{{axis}: (AxisRange(min, opt, max),)}}}}",
+            field="axis_ranges",
+            tensor=name,
+            found=0,
+            expected=1,
         )
     if len(given) == 1:
         return given[0]
@@ -134,7 +150,11 @@ def _range(message: Any, name: str, axis: int, axes: Axes, index: int) -> AxisRa
     if len(given) != count:
         raise EngineError(
             f"axis {axis} of input '{name}' has {len(given)} ranges for {count} profiles: give one, or one for each, "
-            "and list the profiles in instance_group"
+            "and list the profiles in instance_group",
+            field="axis_ranges",
+            tensor=name,
+            found=len(given),
+            expected=count,
         )
     return given[index]
 
@@ -147,9 +167,18 @@ def _check_axes(message: Any, axes: Axes) -> None:
     batch = {0} if message.max_batch_size > 0 else set()
     for name, ranges in axes.items():
         if name not in open_axes:
-            raise EngineError(f"axis_ranges names the input '{name}', config.pbtxt has {sorted(open_axes)}")
+            raise EngineError(
+                f"axis_ranges names the input '{name}', config.pbtxt has {sorted(open_axes)}",
+                field="axis_ranges",
+                tensor=name,
+                expected=sorted(open_axes),
+            )
         for axis in sorted(ranges.keys() & batch):
-            raise EngineError(f"axis_ranges gives axis {axis} of '{name}' a range: the batch comes from max_batch_size")
+            raise EngineError(
+                f"axis_ranges gives axis {axis} of '{name}' a range: the batch comes from max_batch_size",
+                field="max_batch_size",
+                tensor=name,
+            )
 
 
 def _check_types(message: Any) -> None:
@@ -158,7 +187,16 @@ def _check_types(message: Any) -> None:
     for tensor in (*message.input, *message.output):
         kind = model_config_pb2.DataType.Name(tensor.data_type)
         if kind in UNSERVED_TYPES:
-            raise EngineError(f"'{tensor.name}' is {kind}, which TensorRT has no tensor for: serve the ONNX model")
+            raise EngineError(
+                f"'{tensor.name}' is {kind}, which TensorRT has no tensor for: serve the ONNX model",
+                field="data_type",
+                tensor=tensor.name,
+                found=kind,
+            )
     for tensor in message.input:
         if tensor.is_shape_tensor:
-            raise EngineError(f"input '{tensor.name}' is a shape tensor, for which no profile is derived: use trtexec")
+            raise EngineError(
+                f"input '{tensor.name}' is a shape tensor, for which no profile is derived: use trtexec",
+                field="is_shape_tensor",
+                tensor=tensor.name,
+            )

@@ -15,7 +15,7 @@ from typing import Any
 from export.engine.gpu import Gpu
 from export.errors import EngineError
 from export.recipe.measure import Parity
-from export.repository.manifest import FileRecord, file_record
+from export.repository.manifest import ChangedFile, FileRecord, file_record
 
 FORMAT = 1
 SUFFIX = ".json"
@@ -60,18 +60,19 @@ class EngineRecord:
         """Write the file."""
         path.write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def changed_files(self, folder: Path) -> list[str]:
-        """One sentence per recorded file of the version folder that is missing or is not what was published."""
-        sentences = []
+    def changed_files(self, folder: Path) -> list[ChangedFile]:
+        """The recorded files of the version folder that are missing or are not what was published."""
+        changed = []
         for name, record in self.files.items():
             if not name.startswith("1/"):
                 continue
             path = folder / name
             if not path.is_file():
-                sentences.append(f"{name} is missing")
+                changed.append(ChangedFile(name, "missing", "is missing"))
             elif path.stat().st_size != record.bytes or file_record(path).sha256 != record.sha256:
-                sentences.append(f"{name} is not what was published: its SHA-256 was {record.sha256[:12]}...")
-        return sentences
+                message = f"is not what was published: its SHA-256 was {record.sha256[:12]}..."
+                changed.append(ChangedFile(name, "content", message))
+        return changed
 
 
 def read(path: Path) -> EngineRecord | None:
@@ -85,17 +86,24 @@ def read(path: Path) -> EngineRecord | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise EngineError(f"{file} cannot be read ({error}): build the engine again with --force") from None
+        raise EngineError(f"{file} cannot be read ({error}): build the engine again with --force", file=file) from None
     try:
         if content.pop("format") != FORMAT:
-            raise EngineError(f"{file} has another format than {FORMAT}: build the engine again with --force")
+            raise EngineError(
+                f"{file} has another format than {FORMAT}: build the engine again with --force",
+                file=file,
+                field="format",
+                expected=FORMAT,
+            )
         content["gpu"] = Gpu(**content["gpu"])
         content["parity"] = Parity(**content["parity"])
         content["files"] = {name: FileRecord(**each) for name, each in content["files"].items()}
         content["warnings"] = tuple(content["warnings"])
         return EngineRecord(**content)
     except (KeyError, TypeError, AttributeError) as error:
-        raise EngineError(f"{file} is not an engine's record ({error!r}): build it again with --force") from None
+        raise EngineError(
+            f"{file} is not an engine's record ({error!r}): build it again with --force", file=file
+        ) from None
 
 
 def plans(folder: Path) -> list[Path]:

@@ -31,7 +31,9 @@ def open_plan(trt: Any, plan: Path, *, version_compatible: bool = False) -> trt.
         runtime.engine_host_code_allowed = True  # such a plan carries its own runtime; it was built here
     engine = runtime.deserialize_cuda_engine(plan.read_bytes())
     if engine is None:
-        raise EngineError(f"TensorRT {trt.__version__} does not load {plan.name}{messages.reasons}: build it again")
+        raise EngineError(
+            f"TensorRT {trt.__version__} does not load {plan.name}{messages.reasons}: build it again", file=plan.name
+        )
     return engine
 
 
@@ -62,25 +64,38 @@ class EngineStation:
                 (self._inputs if is_input else self._outputs)[name] = trt.nptype(kind)
             except TypeError:  # BF16 and FP8 have no numpy type
                 raise EngineError(
-                    f"tensor '{name}' is {kind}, which numpy has no type for: keep inputs and outputs in FP32 or FP16"
+                    f"tensor '{name}' is {kind}, which numpy has no type for: keep inputs and outputs in FP32 or FP16",
+                    tensor=name,
+                    found=kind,
                 ) from None
 
     def __call__(self, arrays: Arrays) -> dict[str, Array]:
         context: trt.IExecutionContext = self._context
         missing = self._inputs.keys() - arrays.keys()
         if missing:
-            raise EngineError(f"the engine needs the inputs {sorted(missing)}: the station was given {sorted(arrays)}")
+            raise EngineError(
+                f"the engine needs the inputs {sorted(missing)}: the station was given {sorted(arrays)}",
+                tensor=min(missing),
+                found=sorted(arrays),
+            )
         for name, dtype in self._inputs.items():
             values = np.ascontiguousarray(arrays[name], dtype)
             if not context.set_input_shape(name, tuple(values.shape)):
-                raise EngineError(f"input '{name}' of shape {list(values.shape)} is outside the engine's profile")
+                raise EngineError(
+                    f"input '{name}' of shape {list(values.shape)} is outside the engine's profile",
+                    tensor=name,
+                    found=list(values.shape),
+                )
             address = self._device.buffer(name, values.nbytes)
             self._device.upload(address, values)
             context.set_tensor_address(name, address)
         unknown = context.infer_shapes()
         shapes = {name: tuple(context.get_tensor_shape(name)) for name in self._outputs}
         if unknown or any(-1 in shape for shape in shapes.values()):
-            raise EngineError(f"the shapes of {sorted(self._outputs)} depend on the data: serve the ONNX model")
+            raise EngineError(
+                f"the shapes of {sorted(self._outputs)} depend on the data: serve the ONNX model",
+                tensor=min(self._outputs),
+            )
         for name, dtype in self._outputs.items():
             size = int(np.prod(shapes[name])) * np.dtype(dtype).itemsize
             context.set_tensor_address(name, self._device.buffer(name, size))

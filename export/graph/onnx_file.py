@@ -123,7 +123,7 @@ def session(model: Path | bytes, *, threads: int = 0) -> Predict:
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         name = "the graph" if isinstance(model, bytes) else model.name
         words = re.sub(r"^.*Load model from .*? failed: *", "", " ".join(str(error).split()))  # its path is of scratch
-        raise NotLoadedError(f"ONNX Runtime cannot load {name}: {words}") from error
+        raise NotLoadedError(f"ONNX Runtime cannot load {name}: {words}", file=name) from error
     names = [output.name for output in running.get_outputs()]
 
     def predict(arrays: Arrays) -> dict[str, Array]:

@@ -25,14 +25,14 @@ LARGE = 1 << 16
 """Bytes: what is smaller is read with the graph, since it may decide shapes."""
 
 
-def write(model: Any, home: Path, target: Path) -> None:
-    """Write a model whose external tensors lie in files of `home`, as one file where LARGEST_MESSAGE allows it.
+def write(model: Any, home: Path, target: Path, *, largest: int = LARGEST_MESSAGE) -> None:
+    """Write a model whose external tensors lie in files of `home`, as one file of up to `largest` bytes.
 
     A larger one keeps them in one file beside it, `<target's name>.data`. `model` is changed. Raises ContractError for
     a data file that is missing or too short.
     """
     sources = [_Data.of(tensor, home) for tensor in model.graph.initializer]
-    if sum(source.length for source in sources if source) + model.ByteSize() > LARGEST_MESSAGE:
+    if sum(source.length for source in sources if source) + model.ByteSize() > largest:
         _write_beside(model, sources, target)
         return
     heads = []
@@ -60,10 +60,11 @@ def write(model: Any, home: Path, target: Path) -> None:
                 source.copy(file)
 
 
-def take_apart(path: Path, data: Path) -> Any:
-    """The model with its LARGE initializers in the file `data`, which is written, and to which it refers by name."""
+def take_apart(path: Path, data: Path, *, keep_bytes: int = LARGE) -> Any:
+    """The model with its initializers of more than `keep_bytes` in the file `data`, which is written, and to which it
+    refers by name."""
     places: dict[str, tuple[int, int]] = {}
-    model = read_without_weights(path, keep_bytes=LARGE, places=places)
+    model = read_without_weights(path, keep_bytes=keep_bytes, places=places)
     with data.open("wb") as file:
         for tensor in model.graph.initializer:
             if tensor.name in places:
@@ -117,7 +118,11 @@ class _Data:
         if offset + length > size or length < 0:
             raise ContractError(
                 f"{path.name} has {size} bytes, tensor '{tensor.name}' lies at {offset + length} and before: write the "
-                "model again"
+                "model again",
+                file=path.name,
+                tensor=tensor.name,
+                found=size,
+                expected=offset + length,
             )
         return _Data(path, offset, length)
 

@@ -67,7 +67,9 @@ def from_onnx(path: Path) -> tuple[Signature, dict[str, int]]:
     try:
         model = onnx_stream.read_without_weights(path)
     except (OSError, ValueError) as error:
-        raise ContractError(f"{path} is not an ONNX file ({type(error).__name__}): export it again") from error
+        raise ContractError(
+            f"{path} is not an ONNX file ({type(error).__name__}): export it again", file=path
+        ) from error
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
     signature = Signature(tuple(map(_spec, inputs)), tuple(map(_spec, model.graph.output)))
@@ -89,11 +91,17 @@ def _spec(value: Any) -> TensorSpec:
     if kind != "tensor_type":
         raise ContractError(
             f"'{value.name}' is a {str(kind).removesuffix('_type')}, which Triton cannot serve: convert without "
-            "ZipMap, or let the graph return tensors"
+            "ZipMap, or let the graph return tensors",
+            tensor=value.name,
+            found=str(kind).removesuffix("_type"),
         )
     tensor = value.type.tensor_type
     name = TensorProto.DataType.Name(tensor.elem_type)
     if name not in TRITON_TYPES:
-        raise ContractError(f"'{value.name}' has ONNX type {name}, which Triton has no type for: cast it in the graph")
+        raise ContractError(
+            f"'{value.name}' has ONNX type {name}, which Triton has no type for: cast it in the graph",
+            tensor=value.name,
+            found=name,
+        )
     dims = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
     return TensorSpec(value.name, TRITON_TYPES[name], dims)

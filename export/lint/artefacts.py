@@ -55,13 +55,12 @@ def check_folder(folder: Path, subjects: Sequence[Subject], triton_tag: str | No
         )
         manifest = None
     if manifest is not None:
-        for sentence in manifest.changed_files(folder):
-            name = sentence.split(" ", 1)[0]
+        for changed in manifest.changed_files(folder):
             yield Finding(
                 "error",
-                f"{folder.name}/{name}",
+                f"{folder.name}/{changed.name}",
                 "",
-                sentence.split(" ", 1)[1],
+                changed.message,
                 _export(manifest.of or folder.name, force=True, folder=folder),
             )
     yield from _graph(folder, subjects, manifest)

@@ -74,9 +74,8 @@ def _version(
 
 def _origin(folder: Path, path: Path, record: EngineRecord) -> Findings:
     """Whether the plan is what was published, and of the ONNX file that lies beside it."""
-    for sentence in record.changed_files(folder):
-        name, text = sentence.split(" ", 1)
-        yield Finding("error", f"{folder.name}/{name}", "", text, _build(folder, force=True))
+    for changed in record.changed_files(folder):
+        yield Finding("error", f"{folder.name}/{changed.name}", "", changed.message, _build(folder, force=True))
     onnx = folder / ONNX
     if onnx.is_file() and manifest.file_sha256(onnx) != record.onnx_sha256:
         text = f"was built from another model.onnx (SHA-256 {record.onnx_sha256[:12]}...) than the one beside it"

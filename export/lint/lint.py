@@ -32,7 +32,12 @@ def lint(
     present = _model_names(model_repository)
     for name in models or ():
         if name not in present:
-            raise ConfigError(f"{model_repository} has no model '{name}': it has {', '.join(present) or 'none'}")
+            raise ConfigError(
+                f"{model_repository} has no model '{name}': it has {', '.join(present) or 'none'}",
+                file=model_repository,
+                found=name,
+                expected=present,
+            )
     chosen = models or present
     findings: list[Finding] = []
     subjects: dict[str, list[Subject]] = {}
@@ -52,7 +57,10 @@ def lint(
 
 def _model_names(model_repository: Path) -> list[str]:
     if not model_repository.is_dir():
-        raise ConfigError(f"{model_repository} is not a folder: name a model repository with --model-repository")
+        raise ConfigError(
+            f"{model_repository} is not a folder: name a model repository with --model-repository",
+            file=model_repository,
+        )
     folders = [path for path in model_repository.iterdir() if path.is_dir() and not path.name.startswith(".")]
     return sorted(folder.name for folder in folders)
 

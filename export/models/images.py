@@ -98,7 +98,9 @@ class Preprocessor:
         except (KeyError, TypeError, ValueError) as error:
             raise RecipeError(
                 f"{path} is not understood ({type(error).__name__}: {error}): it needs `size` with height and width, "
-                "or `size` with shortest_edge and a `crop_size` with do_center_crop"
+                "or `size` with shortest_edge and a `crop_size` with do_center_crop",
+                file=path,
+                field="size",
             ) from error
         return made
 

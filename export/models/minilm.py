@@ -262,7 +262,10 @@ def _check_pooling(folder: Path) -> None:
     modes = [key for key, value in pooling.items() if key.startswith("pooling_mode_") and value is True]
     if modes not in ([], ["pooling_mode_mean_tokens"]):
         raise RecipeError(
-            f"{folder.name}/1_Pooling/config.json asks for {', '.join(modes)}: recipe 'minilm' pools by the mean"
+            f"{folder.name}/1_Pooling/config.json asks for {', '.join(modes)}: recipe 'minilm' pools by the mean",
+            file=folder / "1_Pooling" / "config.json",
+            found=modes,
+            expected=["pooling_mode_mean_tokens"],
         )
 
 

@@ -172,7 +172,11 @@ def _check_architecture(folder: Path) -> None:
     if "MobileNetV2ForImageClassification" not in named:
         raise RecipeError(
             f"{folder.name}/config.json names the architecture {named or 'not at all'}: recipe 'mobilenet_v2' exports "
-            "MobileNetV2ForImageClassification"
+            "MobileNetV2ForImageClassification",
+            file=folder / "config.json",
+            field="architectures",
+            found=named,
+            expected="MobileNetV2ForImageClassification",
         )
 
 

@@ -37,7 +37,11 @@ class RainForecast(Recipe):
 
     def resolve(self, weights: str | None) -> Weights:
         if weights not in (None, BUNDLED):
-            raise RecipeError(f"--weights {weights}: rain_forecast is trained at export and takes no other weights")
+            raise RecipeError(
+                f"--weights {weights}: rain_forecast is trained at export and takes no other weights",
+                field="weights",
+                found=weights,
+            )
         return Weights("trained at export on generated weather", {}, explicit=weights is not None)
 
     def load(self, weights: Weights) -> Source:

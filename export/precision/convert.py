@@ -85,7 +85,8 @@ class Conversion:
             named = ", ".join(map(str, worst))
             raise AccuracyError(
                 f"{error}; the outputs are changed most by {named}: keep what costs most in FP32 with "
-                f"--exclude {worst[0].name}"
+                f"--exclude {worst[0].name}",
+                **error.about,
             ) from None
 
     def reduced(self, precision: str, excluded: Sequence[str] = (), runtime: str = CPU) -> Judged:
@@ -119,7 +120,8 @@ class Conversion:
     ) -> tuple[dict[str, Any], Costs]:
         if self.source.calibration is None:
             raise ExportError(
-                f"{self.recipe.name} has no calibration data, which int8 needs: give its Source a `calibration`"
+                f"{self.recipe.name} has no calibration data, which int8 needs: give its Source a `calibration`",
+                field="calibration",
             )
         rows = self.source.calibration()
         whole = Quantization(self.full_path, rows, allowed, excluded, self.room, self.on_progress, runtime)
@@ -142,7 +144,9 @@ class Conversion:
                 raise
             raise ExportError(
                 f"{self.recipe.name} cannot be converted to {precision} ({_said(error)}): keep the operators that this "
-                "names in FP32 with --exclude, or the whole model"
+                "names in FP32 with --exclude, or the whole model",
+                field="precision",
+                found=precision,
             ) from error
 
     def _costs(self, rows: Evaluation, candidates: Mapping[str, str], alone: Callable[[str, Path], None]) -> list[Cost]:
@@ -188,7 +192,9 @@ def load(recipe: Recipe, weights: Any, on_progress: Progress = no_progress) -> S
             source = recipe.load(weights)
     except ImportError as error:
         raise ExportError(
-            f"exporting {recipe.name} needs the package '{error.name}': pip install 'fathom-serving[export]'"
+            f"exporting {recipe.name} needs the package '{error.name}': pip install 'fathom-serving[export]'",
+            field="package",
+            expected=error.name,
         ) from error
     on_progress("load the trained model", 1, 1)
     return source

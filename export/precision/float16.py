@@ -25,8 +25,11 @@ CHUNK = 1 << 22
 class HalfPrecision:
     """One FP32 graph and its nodes that stay in FP32."""
 
-    def __init__(self, full: Path, rule: Reduced, excluded: Sequence[str]) -> None:
+    def __init__(
+        self, full: Path, rule: Reduced, excluded: Sequence[str], *, keep_bytes: int = onnx_stream.LARGE
+    ) -> None:
         self.full = full
+        self._keep_bytes = keep_bytes
         model = onnx_stream.read_without_weights(full)
         self.kept = kept_float(model, rule.keep_float, excluded)
         self._types = {node.name: str(node.op_type) for node in model.graph.node}
@@ -46,7 +49,7 @@ class HalfPrecision:
             from onnxruntime.transformers.float16 import convert_float_to_float16
             from onnxruntime.transformers.onnx_model import OnnxModel
 
-            full = onnx_stream.take_apart(self.full, room / "fp32.data")
+            full = onnx_stream.take_apart(self.full, room / "fp32.data", keep_bytes=self._keep_bytes)
             model = infer_shapes(full)
             left_out = _leave_out_weights(model)
             blocked = sorted(self.kept | others)

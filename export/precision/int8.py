@@ -53,15 +53,20 @@ class Quantization:
         room: Path,
         on_progress: Progress = no_progress,
         runtime: str = CPU,
+        *,
+        keep_bytes: int = onnx_stream.LARGE,
     ) -> None:
         self.symmetric = runtime == TENSORRT
         self._room = room
-        self._graph = model = onnx_stream.take_apart(full, room / WEIGHTS)
+        self._graph = model = onnx_stream.take_apart(full, room / WEIGHTS, keep_bytes=keep_bytes)
         opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
         if opset < PER_CHANNEL_OPSET:
             raise ExportError(
                 f"the graph has opset {opset}, and INT8 with a scale per channel needs {PER_CHANNEL_OPSET}: export the "
-                "model with that, or convert it with onnx.version_converter.convert_version"
+                "model with that, or convert it with onnx.version_converter.convert_version",
+                field="opset",
+                found=opset,
+                expected=PER_CHANNEL_OPSET,
             )
         keep = rule.keep_float
         if self.symmetric and rule.keep_float_symmetric is not None:
@@ -69,7 +74,11 @@ class Quantization:
         self.kept = kept_float(model, keep, excluded)
         names = chosen_nodes(model, self.kept, tables=not self.symmetric)
         if not names:
-            raise ExportError("nothing in the graph can be quantised: it has no convolution or product with weights")
+            raise ExportError(
+                "nothing in the graph can be quantised: it has no convolution or product with weights",
+                field="precision",
+                found="int8",
+            )
         self.nodes = {node.name: str(node.op_type) for node in model.graph.node if node.name in names}
         """The nodes to quantise, with their operator types."""
         with onnx_file.quiet():

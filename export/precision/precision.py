@@ -24,7 +24,10 @@ def rule(recipe: Recipe, precision: str) -> Reduced | None:
     if precision not in recipe.reduced:
         offered = ", ".join((FP32, *recipe.reduced))
         raise RecipeError(
-            f"{recipe.name} cannot be exported at {precision}: {recipe.why_not_reduced} (it is exported at {offered})"
+            f"{recipe.name} cannot be exported at {precision}: {recipe.why_not_reduced} (it is exported at {offered})",
+            field="precision",
+            found=precision,
+            expected=(FP32, *recipe.reduced),
         )
     return recipe.reduced[precision]
 
@@ -41,7 +44,11 @@ def kept_float(model: Any, keep: Iterable[str], excluded: Sequence[str]) -> froz
         chosen = {node.name for node in model.graph.node if word in (node.name, node.op_type)}
         if not chosen:
             known = sorted(names | {node.op_type for node in model.graph.node})
-            raise RecipeError(f"--exclude {word}: the graph has no such node or operator type{_nearest(word, known)}")
+            raise RecipeError(
+                f"--exclude {word}: the graph has no such node or operator type{_nearest(word, known)}",
+                field="exclude",
+                found=word,
+            )
         kept |= chosen
     return frozenset(kept)
 

@@ -87,10 +87,10 @@ class Reference:
                 mask = str(file["mask"]) or None
                 batched = bool(file["batched"]) if "batched" in file.files else True
         except FileNotFoundError:
-            raise RecipeError(f"{path} is missing: run `fathom export {path.parent.parent.name}`") from None
+            raise RecipeError(f"{path} is missing: run `fathom export {path.parent.parent.name}`", file=path) from None
         except (ValueError, KeyError, OSError, BadZipFile) as error:
             raise RecipeError(
-                f"{path} cannot be read ({error}): run `fathom export {path.parent.parent.name} --force`"
+                f"{path} cannot be read ({error}): run `fathom export {path.parent.parent.name} --force`", file=path
             ) from error
         return Reference(Evaluation(parts["input"], parts["truth"], mask, batched), parts["output"])
 
@@ -104,15 +104,22 @@ def parity(outputs: Arrays, source: Arrays) -> Parity:
     worst_abs, worst_relative, worst_cosine = 0.0, 0.0, 1.0
     for name, wanted in source.items():
         if name not in outputs:
-            raise ExportError(f"output '{name}' is missing: the station gives {sorted(outputs)}")
+            raise ExportError(
+                f"output '{name}' is missing: the station gives {sorted(outputs)}", tensor=name, found=sorted(outputs)
+            )
         given = np.asarray(outputs[name])
         if given.shape != wanted.shape:
-            raise ExportError(f"output '{name}' has shape {given.shape}, the source's has {wanted.shape}")
+            raise ExportError(
+                f"output '{name}' has shape {given.shape}, the source's has {wanted.shape}",
+                tensor=name,
+                found=given.shape,
+                expected=wanted.shape,
+            )
         given, expected = _numbers(given, np.asarray(wanted))
         if given.size == 0:
             continue
         if not (np.isfinite(given).all() and np.isfinite(expected).all()):
-            raise ExportError(f"output '{name}' holds NaN or infinity")
+            raise ExportError(f"output '{name}' holds NaN or infinity", tensor=name, found=float("nan"))
         difference = float(np.abs(given - expected).max())
         worst_abs = max(worst_abs, difference)
         worst_relative = max(worst_relative, difference / (float(np.abs(expected).max()) or 1.0))
@@ -138,7 +145,7 @@ def measure(
     evaluation = reference.evaluation
     if through_pipeline:
         if recipe.pipeline is None:
-            raise RecipeError(f"recipe '{recipe.name}' has no pipeline")
+            raise RecipeError(f"recipe '{recipe.name}' has no pipeline", field="pipeline")
         evaluation = Evaluation(recipe.pipeline.requests(), evaluation.truth)
     outputs = answers(predict, evaluation, batch=batch, on_progress=on_progress, step=f"measure {station}")
     figures = recipe.score(outputs, reference.evaluation, reference.outputs)
@@ -159,7 +166,10 @@ def gate(
         if not loss <= tolerated + ROUNDING:
             raise AccuracyError(
                 f"{recipe.name}: {name} is {measured.accuracy[name]:.6g} at the {station} station against {value:.6g} "
-                f"at the source, a loss of {loss:.3g} where {tolerated:.3g} is tolerated; nothing was published"
+                f"at the source, a loss of {loss:.3g} where {tolerated:.3g} is tolerated; nothing was published",
+                field=name,
+                found=loss,
+                expected=tolerated,
             )
     distance, tolerance = measured.parity, (reduced or recipe).tolerance
     if distance is None:
@@ -167,17 +177,26 @@ def gate(
     if not distance.max_abs <= tolerance.max_abs:
         raise AccuracyError(
             f"{recipe.name}: the {station} station's outputs differ by up to {distance.max_abs:.3g} from the source's, "
-            f"where {tolerance.max_abs:.3g} is tolerated; nothing was published"
+            f"where {tolerance.max_abs:.3g} is tolerated; nothing was published",
+            field="max_abs",
+            found=distance.max_abs,
+            expected=tolerance.max_abs,
         )
     if not distance.max_relative <= tolerance.max_relative:
         raise AccuracyError(
             f"{recipe.name}: an output of the {station} station differs by up to {distance.max_relative:.3g} of its "
-            f"largest number from the source's, where {tolerance.max_relative:.3g} is tolerated; nothing was published"
+            f"largest number from the source's, where {tolerance.max_relative:.3g} is tolerated; nothing was published",
+            field="max_relative",
+            found=distance.max_relative,
+            expected=tolerance.max_relative,
         )
     if not distance.min_cosine >= tolerance.min_cosine:
         raise AccuracyError(
             f"{recipe.name}: the smallest cosine of the {station} station's outputs with the source's is "
-            f"{distance.min_cosine:.6f}, where {tolerance.min_cosine:.6f} is required; nothing was published"
+            f"{distance.min_cosine:.6f}, where {tolerance.min_cosine:.6f} is required; nothing was published",
+            field="min_cosine",
+            found=distance.min_cosine,
+            expected=tolerance.min_cosine,
         )
 
 

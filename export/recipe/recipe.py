@@ -44,7 +44,9 @@ class AxisRange:
         if not 1 <= self.minimum <= self.optimum <= self.maximum:
             raise EngineError(
                 f"the range (min {self.minimum}, opt {self.optimum}, max {self.maximum}) is not in order: "
-                "write 1 <= min <= opt <= max"
+                "write 1 <= min <= opt <= max",
+                field="axis_ranges",
+                found=(self.minimum, self.optimum, self.maximum),
             )
 
 
@@ -294,7 +296,12 @@ def answers(
         rows = len(next(iter(inputs.values()))) if evaluation.batched else 1
         for name, values in predict(inputs).items():
             if evaluation.batched and len(values) != rows:
-                raise ExportError(f"output '{name}' has {len(values)} rows for a batch of {rows}")
+                raise ExportError(
+                    f"output '{name}' has {len(values)} rows for a batch of {rows}",
+                    tensor=name,
+                    found=len(values),
+                    expected=rows,
+                )
             parts.setdefault(name, []).append(np.asarray(values))
         done += rows
         on_progress(step, done, total)

@@ -20,7 +20,11 @@ def find(weights: str, *, needs: tuple[str, ...]) -> Weights:
     if local.is_dir():
         folder, description = local.resolve(), f"local folder '{local.name}'"
     elif local.is_file():
-        raise RecipeError(f"--weights {weights} is a file: give the folder that holds it with its config.json")
+        raise RecipeError(
+            f"--weights {weights} is a file: give the folder that holds it with its config.json",
+            file=local,
+            field="weights",
+        )
     else:
         folder, description = _download(weights), f"Hugging Face hub '{weights}'"
     tensors = sorted(folder.glob("*.safetensors"))
@@ -32,12 +36,18 @@ def find(weights: str, *, needs: tuple[str, ...]) -> Weights:
             else "no weights"
         )
         raise RecipeError(
-            f"--weights {weights} holds {held}: save the model with save_pretrained(), which writes model.safetensors"
+            f"--weights {weights} holds {held}: save the model with save_pretrained(), which writes model.safetensors",
+            file=folder,
+            field="weights",
+            found=pickles,
+            expected="*.safetensors",
         )
     for name in needs:
         if not (folder / name).is_file():
             raise RecipeError(
-                f"--weights {weights} has no {name}: save the model and its processor with save_pretrained()"
+                f"--weights {weights} has no {name}: save the model and its processor with save_pretrained()",
+                file=folder / name,
+                field="weights",
             )
     kept = {path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()}
     files = {path.relative_to(folder).as_posix(): path for path in sorted(kept)}
@@ -46,7 +56,9 @@ def find(weights: str, *, needs: tuple[str, ...]) -> Weights:
 
 def _download(weights: str) -> Path:
     if not 1 <= weights.count("/") + 1 <= 2 or weights.startswith(("/", ".", "~")):
-        raise RecipeError(f"--weights {weights} is no folder here, and no hub id of the form OWNER/NAME")
+        raise RecipeError(
+            f"--weights {weights} is no folder here, and no hub id of the form OWNER/NAME", field="weights"
+        )
     from huggingface_hub import snapshot_download
 
     try:
@@ -55,5 +67,6 @@ def _download(weights: str) -> Path:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RecipeError(
             f"--weights {weights} is no folder here and could not be fetched from the hub "
-            f"({type(error).__name__}: {reason}): give a local folder, or run where the hub can be reached"
+            f"({type(error).__name__}: {reason}): give a local folder, or run where the hub can be reached",
+            field="weights",
         ) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from export.errors import RecipeError
 from export.graph.signature import Signature
@@ -30,6 +30,18 @@ class FileRecord:
 
     sha256: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class ChangedFile:
+    """A published file, by its path in the model folder, that is no longer what was published."""
+
+    name: str
+    how: Literal["missing", "size", "content"]
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.message}"
 
 
 @dataclass(frozen=True)
@@ -101,11 +113,17 @@ class Manifest:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise RecipeError(f"{path} cannot be read ({error}): {_again(model_folder)}") from None
+            raise RecipeError(f"{path} cannot be read ({error}): {_again(model_folder)}", file=path) from None
         try:
             if record["format"] != FORMAT:
                 found = record["format"]
-                raise RecipeError(f"{path} has format {found}, this version reads {FORMAT}: {_again(model_folder)}")
+                raise RecipeError(
+                    f"{path} has format {found}, this version reads {FORMAT}: {_again(model_folder)}",
+                    file=path,
+                    field="format",
+                    found=found,
+                    expected=FORMAT,
+                )
             signature, stations = record.get("signature"), record.get("stations")
             return Manifest(
                 model=record["model"],
@@ -123,20 +141,22 @@ class Manifest:
                 build_seconds=record.get("build_seconds"),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise RecipeError(f"{path} is not a manifest ({error!r}): {_again(model_folder)}") from None
+            raise RecipeError(f"{path} is not a manifest ({error!r}): {_again(model_folder)}", file=path) from None
 
-    def changed_files(self, model_folder: Path) -> list[str]:
-        """One sentence per published file that is missing or no longer what was published."""
-        sentences = []
+    def changed_files(self, model_folder: Path) -> list[ChangedFile]:
+        """The published files that are missing or no longer what was published."""
+        changed = []
         for name, record in self.files.items():
             path = model_folder / name
             if not path.is_file():
-                sentences.append(f"{name} is missing")
+                changed.append(ChangedFile(name, "missing", "is missing"))
             elif path.stat().st_size != record.bytes:
-                sentences.append(f"{name} has {path.stat().st_size} bytes, {record.bytes} were published")
+                message = f"has {path.stat().st_size} bytes, {record.bytes} were published"
+                changed.append(ChangedFile(name, "size", message))
             elif (found := file_sha256(path)) != record.sha256:
-                sentences.append(f"{name} was changed: SHA-256 {found[:12]}..., {record.sha256[:12]}... was published")
-        return sentences
+                message = f"was changed: SHA-256 {found[:12]}..., {record.sha256[:12]}... was published"
+                changed.append(ChangedFile(name, "content", message))
+        return changed
 
 
 def source_record(recipe: Recipe, weights: Weights) -> dict[str, Any]:

@@ -50,14 +50,17 @@ def hold(model_repository: Path, *, wait_s: float = 600.0, on_progress: Progress
     try:
         descriptor = os.open(model_repository, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise PublishError(f"{model_repository} is not a model repository folder ({error.strerror})") from None
+        raise PublishError(
+            f"{model_repository} is not a model repository folder ({error.strerror})", file=model_repository
+        ) from None
     try:
         began = time.monotonic()
         while not _locked(descriptor):
             waited_s = time.monotonic() - began
             if waited_s >= wait_s:
                 raise PublishError(
-                    f"another export has held {model_repository} for {waited_s:.0f} s: wait for it, or end it"
+                    f"another export has held {model_repository} for {waited_s:.0f} s: wait for it, or end it",
+                    file=model_repository,
                 )
             on_progress("wait for another export of this repository", int(waited_s), int(wait_s))
             time.sleep(0.2)
@@ -79,7 +82,7 @@ def scratch(folder: Path) -> Iterator[Path]:
         made = Path(tempfile.mkdtemp(prefix=f"{folder.name}-{os.getpid()}-", dir=base))
     except OSError as error:
         raise PublishError(
-            f"{base} cannot be written ({error.strerror}): export must write beside what it changes"
+            f"{base} cannot be written ({error.strerror}): export must write beside what it changes", file=base
         ) from None
     try:
         yield made
@@ -145,7 +148,9 @@ def _swap(change: Change, new: Path) -> None:
                 (new / path).replace(folder / path)
         _flush(folder)
     except OSError as error:
-        raise PublishError(f"{folder} could not be replaced ({error.strerror}): nothing in it was changed") from error
+        raise PublishError(
+            f"{folder} could not be replaced ({error.strerror}): nothing in it was changed", file=folder
+        ) from error
 
 
 def _carry_edits(change: Change, old: Path) -> None:

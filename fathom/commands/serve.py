@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             err.print(where, markup=False, soft_wrap=True)
             err.print("Ctrl-C stops it once the requests in flight are answered")
         watch(server)
-        raise ServerDiedError(f"Triton ended by itself: {server.death_reason()}")
+        raise ServerDiedError(server.death_reason())
     except KeyboardInterrupt:
         if not server.answers():
             server.stop_timeout_s = 0  # one that hangs finishes nothing

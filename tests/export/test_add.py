@@ -22,7 +22,7 @@ from export.add.examples import Examples, unknown_dims
 from export.added.recipe import read_example, write_arrays
 from export.config import config as configs
 from export.engine.profiles import profiles
-from export.errors import ContractError, ExportError, RecipeError
+from export.errors import AccuracyError, ContractError, ExportError, RecipeError
 from export.exporter import export_model
 from export.graph import edit
 from export.lint.lint import lint
@@ -96,7 +96,7 @@ def test_weights_listed_as_inputs_become_constants(repository, tmp_path):
     path = write(tmp_path / "m.onnx", DENSE, *shapes, WEIGHTS, opset=9, ir_version=3, weights_as_inputs=True)
     made, message = bring(repository, path)
     assert [tensor.name for tensor in message.input] == ["x"]
-    assert said(made, "1 weights were listed as inputs")
+    assert said(made, "inputs")
     assert len(onnx.load(str(repository / "mine" / "1" / "model.onnx")).graph.input) == 1
 
 
@@ -111,7 +111,7 @@ def test_a_batch_fixed_at_one_is_opened_through_its_reshapes(repository, tmp_pat
     made, message = bring(repository, path)
     assert message.max_batch_size == 8
     assert dims(message) == {"x": [2, 3], "y": [2, 2]}
-    assert said(made, "was fixed at 1 and is open now")
+    assert said(made, "open")
     assert made.exported.manifest.stations["onnx"].parity.max_abs < 1e-5
 
 
@@ -121,42 +121,42 @@ NOT_A_BATCH = {
         [("x", F, ["n", 3])],
         [("y", F, ["n", 3])],
         {"n": 5},
-        "--dim fixes the first axis of 'x'",
+        "--dim",
     ),
     "a sum over the first axis": (
         [node("ReduceSum", ["x"], ["y"], keepdims=0)],
         [("x", F, [1, 3])],
         [("y", F, None)],
         {},
-        "(operator ReduceSum)",
+        "ReduceSum",
     ),
     "a row that is squeezed away": (
         [node("Reshape", ["x", "flat"], ["y"])],
         [("x", F, [1, 3])],
         [("y", F, [3])],
         {},
-        "(operator Reshape)",
+        "Reshape",
     ),
     "an expansion that holds on to one row": (
         [node("Expand", ["x", "two"], ["a"]), node("Split", ["a"], ["y", "z"], axis=0)],
         [("x", F, [1, 3])],
         [("y", F, [1, 3])],
         {},
-        "(operator Split)",
+        "Split",
     ),
     "a batch fixed at four": (
         [node("Relu", ["x"], ["y"])],
         [("x", F, [4, 3])],
         [("y", F, [4, 3])],
         {},
-        "no open batch ('x' 4)",
+        "'x' 4",
     ),
     "one input of one row and one of four": (
         [node("Add", ["x", "z"], ["y"])],
         [("x", F, [4, 3]), ("z", F, [1, 3])],
         [("y", F, [4, 3])],
         {},
-        "no open batch ('x' 4, 'z' 1)",
+        "'x' 4, 'z' 1",
     ),
 }
 
@@ -170,7 +170,7 @@ def test_what_is_no_batch_is_served_whole(nodes, inputs, outputs, sizes, why, re
     made, message = bring(repository, path, dims=sizes)
     assert message.max_batch_size == made.max_batch_size == 0
     assert said(made, why), made.notes
-    assert said(made, "max_batch_size is 0")
+    assert said(made, "max_batch_size")
     assert [finding for finding in lint(repository) if finding.severity == "error"] == []
 
 
@@ -179,7 +179,7 @@ def test_a_first_axis_that_is_no_batch_stays_open(repository, tmp_path):
     path = write(tmp_path / "m.onnx", nodes, [("x", F, ["steps", 3])], [("y", F, ["steps", 3])])
     made, message = bring(repository, path)
     assert (message.max_batch_size, dims(message)) == (0, {"x": [-1, 3], "y": [-1, 3]})
-    assert said(made, "(operator Softmax)")
+    assert said(made, "Softmax")
 
 
 SCALAR_EXAMPLES = {
@@ -206,8 +206,9 @@ OTHER_SHAPES = {"an axis too many": (8, 5, 3), "an axis too few": (8,), "another
 def test_an_example_of_another_shape_is_refused_with_the_right_one(shape, repository, tmp_path):
     path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["rows", 3])], [("y", F, ["rows", 2])], WEIGHTS)
     write_arrays(tmp_path / "rows.npz", {"x": np.ones(shape, np.float32)})
-    with pytest.raises(ContractError, match=r"'x'.*\(rows, 3\)"):
+    with pytest.raises(ContractError) as caught:
         bring(repository, path, example=tmp_path / "rows.npz")
+    assert (caught.value.tensor, caught.value.found, caught.value.expected) == ("x", shape, (3,))
     assert not (repository / "mine").exists()
 
 
@@ -242,7 +243,7 @@ def test_tensors_with_the_batch_alone_get_an_axis_of_one(repository, tmp_path):
     path = write(tmp_path / "m.onnx", nodes, [("x", F, ["n"])], outputs)
     made, message = bring(repository, path)
     assert dims(message) == {"x": [1], "y": [1], "z": [1]}
-    assert said(made, "'x', 'y', 'z': no axis beside the batch")
+    assert said(made, "'x', 'y', 'z'")
 
 
 def test_outputs_without_shapes_get_those_of_a_run(repository, tmp_path):
@@ -293,7 +294,7 @@ def test_every_type_that_numpy_has_is_taken(kind, repository, tmp_path):
     made, message = bring(repository, path)
     assert message.input[0].name == "a/b:0"
     assert made.exported.manifest.stations["onnx"].accuracy == {"matching_rows": 1.0}
-    assert bool(said(made, "float64, which TensorRT has no tensors for")) == (kind == TensorProto.DOUBLE)
+    assert bool(said(made, "float64")) == (kind == TensorProto.DOUBLE)
 
 
 def test_control_flow_is_taken(repository, tmp_path):
@@ -324,7 +325,7 @@ def test_random_answers_are_said_and_allowed_for(repository, tmp_path):
     nodes = [node("RandomNormalLike", ["x"], ["noise"]), node("Add", ["x", "noise"], ["y"])]
     path = write(tmp_path / "m.onnx", nodes, [("x", F, [4, 3])], [("y", F, [4, 3])])
     made, _ = bring(repository, path)
-    assert said(made, "answers the same question differently (RandomNormalLike)")
+    assert said(made, "RandomNormalLike")
 
 
 def test_external_data_comes_along(repository, tmp_path):
@@ -360,7 +361,7 @@ def test_a_hubs_cache_which_links_the_model_and_its_data_is_taken_and_kept_by_th
     assert sorted(path.name for path in kept.iterdir() if not path.is_symlink()) == ["m.onnx", "m.onnx_data"]
     assert export_model(recipes.find("mine", repository), repository).skipped
     (kept / "m.onnx_data").unlink()
-    with pytest.raises(ExportError, match=r"'m\.onnx_data', which is not beside it"):
+    with pytest.raises(ExportError, match=r"m\.onnx_data"):
         export_model(recipes.find("mine", repository), repository)
 
 
@@ -379,7 +380,7 @@ def test_scalars_are_served_with_an_axis_of_one(repository, tmp_path):
         0,
         {"x": [2, 3], "rate": [1], "y": [2, 3], "same": [1], "constant": [1]},
     )
-    assert said(made, "'rate' is a scalar, which has no axis for a batch")
+    assert said(made, "'rate'")
     assert export_model(recipes.find("mine", repository), repository, force=True).manifest.files
 
 
@@ -413,7 +414,7 @@ def test_whole_numbers_that_the_input_does_not_hold_are_refused(kind, number, wh
     np.savez(tmp_path / "rows.npz", x=np.array([[1], [number]]))
     with pytest.raises(ContractError) as refused:
         bring(repository, path, example=tmp_path / "rows.npz")
-    assert "'x'" in str(refused.value)
+    assert refused.value.tensor == "x"
     np.savez(tmp_path / "rows.npz", x=np.array([[1], [number - 1]]))
     bring(repository, path, example=tmp_path / "rows.npz")
 
@@ -423,8 +424,9 @@ def test_it_is_exported_in_half_precision(repository, tmp_path):
     bring(repository, path)
     made = export_model(recipes.find("mine", repository), repository, precision="fp16")
     assert made.manifest.precision == "fp16"
-    with pytest.raises(ExportError, match="its example is made up"):
+    with pytest.raises(RecipeError) as caught:
         export_model(recipes.find("mine", repository), repository, precision="int8")
+    assert (caught.value.field, caught.value.found) == ("precision", "int8")
 
 
 def test_what_the_server_refuses_is_not_added(repository, tmp_path):
@@ -445,14 +447,15 @@ def test_a_recipe_that_was_spoiled_is_named(repository, tmp_path):
     bring(repository, path)
     recipe = repository / "mine" / "recipe.toml"
     text = recipe.read_text()
-    for broken, words in (
-        (text.replace('kind = "onnx"', 'kind = "magic"'), "'magic' is none of onnx"),
-        (text.replace("max_abs", "max"), "lacks the key 'max_abs'"),
-        ("[", "cannot be read"),
+    for broken, field, named in (
+        (text.replace('kind = "onnx"', 'kind = "magic"'), None, "'magic'"),
+        (text.replace("max_abs", "max"), "max_abs", "max_abs"),
+        ("[", None, "recipe.toml"),
     ):
         recipe.write_text(broken)
-        with pytest.raises(ExportError, match=words):
+        with pytest.raises(RecipeError, match=named) as caught:
             recipes.find("mine", repository)
+        assert (caught.value.file, caught.value.field) == ("mine/recipe.toml", field)
 
 
 STAGES = ("inspect", "convert to ONNX", "measure onnx", "publish", "verify")
@@ -501,8 +504,9 @@ def test_requests_of_a_model_without_a_batch_are_stacked_or_one(repository, tmp_
         made = add(name, Wish("onnx", str(path), example=tmp_path / f"{name}.npz"), repository)
         assert made.recipe.evaluation().inputs["x"].shape == (rows, 4, 2)
     np.savez(tmp_path / "text.npz", x=np.array(["a"]))
-    with pytest.raises(ExportError, match="the example of 'x' is <U1, the input takes float32"):
+    with pytest.raises(ContractError) as caught:
         add("text", Wish("onnx", str(path), example=tmp_path / "text.npz"), repository)
+    assert (caught.value.tensor, caught.value.found, caught.value.expected) == ("x", "<U1", np.float32)
 
 
 def test_an_engine_gets_a_profile_for_what_was_added(repository, tmp_path):
@@ -526,7 +530,7 @@ def test_a_model_that_does_not_batch_lints_clean_with_its_bounded_queue(reposito
     assert lint(repository) == []
     config = repository / "mine" / "config.pbtxt"
     config.write_text(config.read_text().replace("dynamic_batching {", "dynamic_batching {\n  preserve_ordering: true"))
-    assert [str(finding) for finding in lint(repository) if "nothing is ever batched" in str(finding)]
+    assert "dynamic_batching" in [finding.field for finding in lint(repository)]
 
 
 def test_an_example_may_have_an_input_by_the_name_of_an_argument_of_savez(tmp_path):
@@ -554,24 +558,28 @@ NOT_IN_HALF = {
         [node("Mul", ["x", "large"], ["y"])],
         [("x", F, [2, 3])],
         {"large": np.array(1e30, np.float32)},
-        ["nothing was published", "--exclude"],
+        AccuracyError,
+        ["--exclude"],
     ),
     "a graph that is quantised already": (
         [node("QuantizeLinear", ["x", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])],
         [("x", F, ["n", 3])],
         {"s": np.array(0.02, np.float32), "z": np.array(0, np.int8)},
-        ["mine cannot be converted to fp16", "QuantizeLinear", "--exclude"],
+        ExportError,
+        ["fp16", "QuantizeLinear", "--exclude"],
     ),
 }
 
 
-@pytest.mark.parametrize(("nodes", "inputs", "weights", "words"), NOT_IN_HALF.values(), ids=NOT_IN_HALF.keys())
-def test_what_half_precision_cannot_hold_is_said_in_a_sentence(nodes, inputs, weights, words, repository, tmp_path):
+@pytest.mark.parametrize(("nodes", "inputs", "weights", "kind", "parts"), NOT_IN_HALF.values(), ids=NOT_IN_HALF.keys())
+def test_what_half_precision_cannot_hold_is_said_in_a_sentence(
+    nodes, inputs, weights, kind, parts, repository, tmp_path
+):
     path = write(tmp_path / "m.onnx", nodes, inputs, [("y", F, inputs[0][2])], weights, opset=13)
     bring(repository, path)
-    with pytest.raises(ExportError) as refusal:
+    with pytest.raises(kind) as refusal:
         export_model(recipes.find("mine", repository), repository, precision="fp16")
-    for part in words:
+    for part in parts:
         assert part in str(refusal.value)
     assert "/" not in str(refusal.value), "no path of the scratch folder"
 
@@ -587,16 +595,18 @@ def test_int8_finds_its_ranges_on_real_requests(shape, repository, tmp_path):
     assert manifest.reduction["quantised"] == {"Gemm": 1}
     assert manifest.reduction["calibration"]["rows"] == 12
     np.savez(repository / "mine" / "example.npz", x=requests[:7].astype(np.float32))
-    with pytest.raises(ExportError, match=r"example\.npz has 7 requests, and INT8 finds its ranges on 8 or more"):
+    with pytest.raises(RecipeError) as caught:
         export_model(recipes.find("mine", repository), repository, precision="int8")
+    assert (caught.value.file, caught.value.found, caught.value.expected) == ("mine/example.npz", 7, 8)
 
 
 def test_int8_wants_an_opset_that_has_scales_per_channel(repository, tmp_path):
     path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["n", 3])], [("y", F, ["n", 2])], WEIGHTS, opset=11)
     np.savez(tmp_path / "rows.npz", x=matrix(9, 3))
     made, _ = bring(repository, path, example=tmp_path / "rows.npz")
-    with pytest.raises(ExportError, match="the graph has opset 11, and INT8 with a scale per channel needs 13"):
+    with pytest.raises(ExportError) as caught:
         export_model(made.recipe, repository, precision="int8")
+    assert (caught.value.field, caught.value.found, caught.value.expected) == ("opset", 11, 13)
 
 
 CACHE = {"sequence_length": 3, "past_sequence_length": 5}
@@ -649,9 +659,10 @@ SUGGESTED = {
 @pytest.mark.parametrize("axes", SUGGESTED.values(), ids=SUGGESTED.keys())
 def test_what_is_suggested_can_be_pasted_and_gives_every_axis_a_size(axes, repository, tmp_path):
     path = with_cache(tmp_path / "m.onnx", **axes)
-    with pytest.raises(ExportError, match="is open") as refusal:
+    with pytest.raises(ContractError) as refusal:
         bring(repository, path)
-    _, _, suggested = str(refusal.value).partition("with ")
+    suggested = refusal.value.expected
+    assert suggested in str(refusal.value)
     given = argparse.ArgumentParser()
     given.add_argument("--dim", action="append")
     pairs = [text.rpartition("=") for text in given.parse_args(shlex.split(suggested)).dim]
@@ -662,8 +673,9 @@ def test_what_is_suggested_can_be_pasted_and_gives_every_axis_a_size(axes, repos
 
 def test_sizes_that_leave_an_axis_none_are_said(repository, tmp_path):
     path = with_cache(tmp_path / "m.onnx", past="longest - sequence_length")
-    with pytest.raises(ExportError, match=r"longest - sequence_length.*longest=3, sequence_length=3"):
+    with pytest.raises(ContractError, match="longest=3, sequence_length=3") as caught:
         bring(repository, path, dims={"longest": 3, "sequence_length": 3, "past_sequence_length": 2})
+    assert (caught.value.tensor, caught.value.found) == ("past", "longest - sequence_length")
 
 
 ANCHORS = [node("Relu", ["x"], ["y"])], [("x", F, ["n", 4])], {"anchors": np.array([1, 2, 3], np.float32)}
@@ -673,7 +685,7 @@ def test_an_output_that_is_a_weight_has_no_batch_and_is_served_in_every_precisio
     nodes, inputs, weights = ANCHORS
     path = write(tmp_path / "m.onnx", nodes, inputs, [("y", F, ["n", 4]), ("anchors", F, [3])], weights)
     made, message = bring(repository, path)
-    assert said(made, "output 'anchors' is a constant")
+    assert said(made, "'anchors'")
     assert (message.max_batch_size, dims(message)) == (0, {"x": [-1, 4], "y": [-1, 4], "anchors": [3]})
     served = made.exported.manifest.stations["onnx"]
     assert served.accuracy == {"matching_rows": 1.0}

@@ -64,12 +64,9 @@ def test_a_failed_gate_names_the_figures_and_the_operator_and_publishes_nothing(
     with pytest.raises(AccuracyError) as caught:
         export_model(Product(outlier=1000.0), products, precision="int8")
 
-    assert str(caught.value).startswith(
-        "product: sign_rate is 0 at the onnx station against 1 at the source, a loss of 1 "
-    )
-    assert "where 0.1 is tolerated; nothing was published" in str(caught.value)
-    assert "the outputs are changed most by MatMul 'second' (" in str(caught.value)
-    assert str(caught.value).endswith("keep what costs most in FP32 with --exclude second")
+    error = caught.value
+    assert (error.field, error.found, error.expected) == ("sign_rate", pytest.approx(1.0), pytest.approx(0.1))
+    assert "--exclude second" in str(error)
     assert tree(products) == before
     assert not (products.parent / SCRATCH).exists()
 
@@ -83,7 +80,9 @@ def test_the_exclusion_that_a_failed_gate_proposes_helps(products: Path) -> None
 
 
 def test_int8_without_calibration_data_and_an_unknown_exclusion_are_refused(products: Path) -> None:
-    with pytest.raises(ExportError, match="product has no calibration data, which int8 needs"):
+    with pytest.raises(ExportError) as caught:
         export_model(Product(calibrated=False), products, precision="int8")
-    with pytest.raises(RecipeError, match="--exclude fourth: the graph has no such node"):
+    assert caught.value.field == "calibration"
+    with pytest.raises(RecipeError) as refused:
         export_model(Product(), products, precision="fp16", excluded=["fourth"])
+    assert (refused.value.field, refused.value.found) == ("exclude", "fourth")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -106,9 +107,10 @@ def test_parser_errors_name_node_and_operator(surface: dict[str, Any], tmp_path:
     with pytest.raises(EngineError) as caught:
         engine.build(trt, tmp_path / "model.onnx", tmp_path / "model.plan", [PROFILE], EngineOptions())
     message = str(caught.value)
-    assert message.startswith(f"TensorRT {surface['version']} cannot take model.onnx: ")
-    assert message.count("node 'tree' (TreeEnsemble): no importer registered") == 3
-    assert message.endswith("and 2 more")
+    assert caught.value.file == "model.onnx"
+    assert surface["version"] in message
+    assert [message.count(part) for part in ("'tree'", "TreeEnsemble", "no importer registered")] == [3, 3, 3]
+    assert "2 more" in message
     assert not (tmp_path / "model.plan").exists()
 
 
@@ -128,8 +130,11 @@ def test_a_failed_build_says_what_tensorrt_logged(surface: dict[str, Any], tmp_p
         original(this, log)
 
     trt.Builder.__init__ = keep
-    with pytest.raises(EngineError, match=r"built no engine from model.onnx: could not find .* for node conv: give"):
+    with pytest.raises(EngineError) as caught:
         engine.build(trt, tmp_path / "model.onnx", tmp_path / "model.plan", [PROFILE], EngineOptions())
+    assert caught.value.file == "model.onnx"
+    assert "could not find any implementation for node conv" in str(caught.value), "what the double logged"
+    assert "chatter" not in str(caught.value)
     assert not (tmp_path / "model.plan").exists()
 
 
@@ -140,30 +145,37 @@ def test_no_builder_is_unavailable(surface: dict[str, Any], tmp_path: Path) -> N
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     trt.Builder.__init__ = no_builder
-    with pytest.raises(EngineUnavailableError, match="gave no builder"):
+    with pytest.raises(EngineUnavailableError, match=re.escape(surface["version"])):
         engine.build(trt, tmp_path / "model.onnx", tmp_path / "model.plan", [PROFILE], EngineOptions())
 
 
 @pytest.mark.parametrize(
-    ("answers", "profile", "says"),
+    ("answers", "profile", "tensor", "found"),
     [
-        pytest.param({}, Profile({}), "profile 0 has nothing for it", id="an input without shapes"),
-        pytest.param({}, Profile({"x": Shapes((1,), (1,), (1,))}), r"profile 0 has \[1\]", id="another rank"),
+        pytest.param({}, Profile({}), "x", None, id="an input without shapes"),
+        pytest.param({}, Profile({"x": Shapes((1,), (1,), (1,))}), "x", [1], id="another rank"),
         pytest.param(
             {"IBuilderConfig.add_optimization_profile": lambda config, profile: -1},
             PROFILE,
-            "refused profile 0",
+            None,
+            0,
             id="refused when added",
         ),
-        pytest.param({"IOptimizationProfile.__bool__": lambda made: False}, PROFILE, "refused profile 0", id="invalid"),
+        pytest.param({"IOptimizationProfile.__bool__": lambda made: False}, PROFILE, None, 0, id="invalid"),
     ],
 )
 def test_profiles_that_do_not_fit(
-    surface: dict[str, Any], tmp_path: Path, answers: Answers, profile: Profile, says: str
+    surface: dict[str, Any],
+    tmp_path: Path,
+    answers: Answers,
+    profile: Profile,
+    tensor: str | None,
+    found: list[int] | int | None,
 ) -> None:
     trt, _ = double(surface, answers)
-    with pytest.raises(EngineError, match=says):
+    with pytest.raises(EngineError) as caught:
         engine.build(trt, tmp_path / "model.onnx", tmp_path / "model.plan", [profile], EngineOptions())
+    assert (caught.value.tensor, caught.value.found) == (tensor, found)
 
 
 def test_progress_comes_from_the_monitor(surface: dict[str, Any], tmp_path: Path) -> None:
@@ -231,18 +243,19 @@ def test_a_timing_cache_that_does_not_fit_is_replaced(surface: dict[str, Any], t
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("option", "value"),
     [
-        ({"workspace_gb": 0.0}, "workspace of 0 GB"),
-        ({"builder_optimization_level": 6}, "level is 6: name one in 0 to 5"),
-        ({"max_aux_streams": -1}, "-1 auxiliary streams"),
-        ({"hardware_compatibility": "hopper"}, "'hopper' is not known: name one of none, ampere-plus"),
-        ({"tiling": "much"}, "tiling 'much'"),
+        ("workspace_gb", 0.0),
+        ("builder_optimization_level", 6),
+        ("max_aux_streams", -1),
+        ("hardware_compatibility", "hopper"),
+        ("tiling", "much"),
     ],
 )
-def test_options_out_of_range_are_refused(arguments: dict[str, Any], says: str) -> None:
-    with pytest.raises(EngineError, match=says):
-        EngineOptions(**arguments)
+def test_options_out_of_range_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(EngineError) as caught:
+        EngineOptions(**{option: value})
+    assert (caught.value.field, caught.value.found) == (option, value)
 
 
 @pytest.mark.parametrize(("version", "ok"), [("10.12.0.36", False), ("10.13.2.6", True), ("11.4.0.106.post1", True)])
@@ -250,20 +263,21 @@ def test_the_oldest_tensorrt(version: str, ok: bool) -> None:
     if ok:
         library.check_version(version)
     else:
-        with pytest.raises(EngineUnavailableError, match=r"TensorRT 10.12.0.36 is installed, 10.13 or newer"):
+        with pytest.raises(EngineUnavailableError) as caught:
             library.check_version(version)
+        assert (caught.value.found, caught.value.expected) == ("10.12.0.36", "10.13")
 
 
 def test_without_a_gpu_tensorrt_is_not_even_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "find", lambda: None)
     monkeypatch.setattr(library.importlib, "import_module", pytest.fail)
-    with pytest.raises(EngineUnavailableError, match="no NVIDIA GPU was found"):
+    with pytest.raises(EngineUnavailableError, match="GPU"):
         library.load()
 
 
 def test_a_gpu_without_tensorrt_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "find", lambda: gpu.Gpu("NVIDIA H200", "9.0", "580.65"))
-    with pytest.raises(EngineUnavailableError, match=r"TensorRT cannot be imported .*nvidia/tensorrt:"):
+    with pytest.raises(EngineUnavailableError, match=r"nvcr\.io/nvidia/tensorrt:"):
         library.load()
 
 

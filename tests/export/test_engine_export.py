@@ -82,10 +82,8 @@ def test_int8_for_cpus_is_refused_before_a_builder_is_asked(
     with pytest.raises(EngineError) as caught:
         export_engine(scale, machine, trt, EngineOptions())
 
-    assert str(caught.value) == (
-        "scale/1/model.onnx is INT8 as CPUs multiply it ('x' is quantised to UINT8), and TensorRT takes INT8 with zero "
-        "point 0 only: run `fathom export scale --precision int8 --engine`"
-    )
+    assert caught.value.file == "scale/1/model.onnx"
+    assert "`fathom export scale --precision int8 --engine`" in str(caught.value)
     assert not (machine / "scale" / "1" / "model.plan").exists()
     assert recorder.events == []
 
@@ -132,7 +130,8 @@ def test_the_configuration_selects_the_plan_and_keeps_the_contract(
     export_engine(scale, machine, trt, EngineOptions())
     text = (machine / "scale" / "configs" / "h200.pbtxt").read_text()
     message, main = configs.parse(text), configs.load(machine / "scale" / "config.pbtxt").message
-    assert text.startswith("# Made by `fathom export --engine` from config.pbtxt, for NVIDIA H200")
+    assert text.startswith("#")
+    assert "NVIDIA H200" in text.splitlines()[0]
     assert (message.backend, message.default_model_filename) == ("tensorrt", "model.plan")
     assert (message.input, message.output, message.max_batch_size) == (main.input, main.output, main.max_batch_size)
     assert message.dynamic_batching == main.dynamic_batching
@@ -157,23 +156,29 @@ def test_nothing_changed_is_left_alone(surface: dict[str, Any], machine: Path, s
 def test_a_wrong_engine_is_not_published(surface: dict[str, Any], machine: Path, scale: Scale, gain: float) -> None:
     before = tree(machine)
     trt, _ = engine_machine.tensorrt(surface, gain=gain)
-    with pytest.raises(AccuracyError, match=r"hit_rate is \S+ in the engine against 1 in ONNX Runtime, a loss of"):
+    with pytest.raises(AccuracyError) as caught:
         export_engine(scale, machine, trt, EngineOptions())
+    assert (caught.value.field, caught.value.expected) == ("hit_rate", 0.1)
+    assert caught.value.found > 0.1
     assert tree(machine) == before
 
 
 def test_an_engine_that_answers_nan_is_not_published(surface: dict[str, Any], machine: Path, scale: Scale) -> None:
     trt, _ = engine_machine.tensorrt(surface, gain=float("nan"))
-    with pytest.raises(EngineError, match="scale: the engine's output 'y' holds NaN or infinity; no engine"):
+    with pytest.raises(EngineError) as caught:
         export_engine(scale, machine, trt, EngineOptions())
+    assert caught.value.tensor == "y"
+    assert np.isnan(caught.value.found)
     assert not (machine / "scale" / "1" / "model.plan").exists()
 
 
 def test_parity_alone_can_refuse_an_engine(surface: dict[str, Any], machine: Path, scale: Scale) -> None:
     trt, _ = engine_machine.tensorrt(surface, gain=2.1)
     scale.score = lambda *args: {"hit_rate": 1.0}  # type: ignore[method-assign]
-    with pytest.raises(AccuracyError, match=r"differ from ONNX Runtime's by up to 0.05 of the largest value"):
+    with pytest.raises(AccuracyError) as caught:
         export_engine(scale, machine, trt, EngineOptions())
+    assert (caught.value.field, caught.value.expected) == ("max_relative", export.MOST_RELATIVE)
+    assert caught.value.found == pytest.approx(0.05, rel=1e-3)
 
 
 def test_every_profile_is_judged(surface: dict[str, Any], machine: Path, scale: Scale) -> None:
@@ -225,8 +230,8 @@ def test_a_configuration_changed_by_hand_is_kept(surface: dict[str, Any], machin
     path.write_text(path.read_text() + "# tuned\n")
     result = export_engine(scale, machine, trt, EngineOptions(), force=True)
     assert path.read_text().endswith("# tuned\n")
-    assert len(result.notes) == 1
-    assert result.notes[0].startswith("scale/configs/h200.pbtxt was written or changed by hand")
+    (note,) = result.notes
+    assert "scale/configs/h200.pbtxt" in note
 
 
 def test_all_gpu_memory_is_given_back(surface: dict[str, Any], machine: Path, scale: Scale, driver: Path) -> None:
@@ -243,10 +248,12 @@ def test_without_the_onnx_model_or_a_gpu(
 ) -> None:
     trt, _ = engine_machine.tensorrt(surface)
     (machine / "scale" / "1" / "model.onnx").unlink()
-    with pytest.raises(EngineError, match=r"scale/1/model\.onnx is missing: run `fathom export scale`"):
+    with pytest.raises(EngineError) as caught:
         export_engine(scale, machine, trt, EngineOptions())
+    assert caught.value.file == "scale/1/model.onnx"
+    assert "`fathom export scale`" in str(caught.value)
     monkeypatch.setattr(gpu, "find", lambda: None)
-    with pytest.raises(EngineUnavailableError, match="no NVIDIA GPU"):
+    with pytest.raises(EngineUnavailableError, match="GPU"):
         export_engine(scale, machine, trt, EngineOptions())
 
 
@@ -262,8 +269,9 @@ def test_a_station_answers_like_onnx_runtime(surface: dict[str, Any], machine: P
     assert np.array_equal(station({"x": x})["y"], expected["y"])
     assert recording.of("Runtime.engine_host_code_allowed =") == [True]
     assert recording.of("IExecutionContext.set_optimization_profile_async") == [(1, device.stream)]
-    with pytest.raises(EngineError, match=r"needs the inputs \['x'\]"):
+    with pytest.raises(EngineError) as caught:
         station({"z": x})
+    assert (caught.value.tensor, caught.value.found) == ("x", ["z"])
     device.close()
 
 
@@ -272,18 +280,18 @@ def no_numpy_type(kind: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "says"),
+    ("answers", "about", "names"),
     [
-        ({"nptype": no_numpy_type}, "tensor 'x' is .*, which numpy has no type for"),
-        ({"IExecutionContext.set_input_shape": lambda *args: False}, r"'x' of shape \[4, 3\] is outside"),
-        ({"IExecutionContext.infer_shapes": lambda *args: ["y"]}, "depend on the data"),
-        ({"IExecutionContext.execute_async_v3": lambda *args: False}, "could not run the engine"),
-        ({"ICudaEngine.create_execution_context": lambda *args: None}, "gave no execution context"),
-        ({"Runtime.deserialize_cuda_engine": lambda *args: None}, "does not load model.plan"),
+        ({"nptype": no_numpy_type}, {"tensor": "x"}, "numpy"),
+        ({"IExecutionContext.set_input_shape": lambda *args: False}, {"tensor": "x", "found": [4, 3]}, "[4, 3]"),
+        ({"IExecutionContext.infer_shapes": lambda *args: ["y"]}, {"tensor": "y"}, "shapes"),
+        ({"IExecutionContext.execute_async_v3": lambda *args: False}, {}, "run"),
+        ({"ICudaEngine.create_execution_context": lambda *args: None}, {}, "memory"),
+        ({"Runtime.deserialize_cuda_engine": lambda *args: None}, {"file": "model.plan"}, "load"),
     ],
 )
 def test_what_an_engine_cannot_do_is_a_sentence(
-    surface: dict[str, Any], machine: Path, answers: dict[str, Any], says: str
+    surface: dict[str, Any], machine: Path, answers: dict[str, Any], about: dict[str, Any], names: str
 ) -> None:
     trt, _ = engine_machine.tensorrt(surface, answers=answers)
     path = machine / "scale" / "1" / "model.plan"
@@ -294,19 +302,21 @@ def test_what_an_engine_cannot_do_is_a_sentence(
         station = runtime.EngineStation(trt, runtime.open_plan(trt, path), device)
         station({"x": np.zeros((4, 3), np.float32)})
 
-    with pytest.raises(EngineError, match=says):
+    with pytest.raises(EngineError) as caught:
         ask()
+    assert {name: getattr(caught.value, name) for name in about} == about
+    assert names in str(caught.value)
     device.close()
 
 
 def test_the_driver_s_errors_are_sentences(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "LIBRARY", str(driver))
     device = cuda.Device()
-    with pytest.raises(EngineError, match="cuMemAlloc_v2 failed with CUresult 2"):
+    with pytest.raises(EngineError, match=r"cuMemAlloc_v2.* 2:"):
         device.buffer("x", 1 << 30)
     device.close()
     monkeypatch.setattr(cuda, "LIBRARY", "libcuda-absent.so.1")
-    with pytest.raises(EngineUnavailableError, match="CUDA driver cannot be loaded"):
+    with pytest.raises(EngineUnavailableError, match="libcuda-absent"):
         cuda.Device()
 
 
@@ -314,10 +324,12 @@ def test_a_broken_record_is_named(machine: Path) -> None:
     path = machine / "scale" / "1" / "model.plan"
     path.write_bytes(b"plan")
     assert engine_record.read(path) is None
-    for content, says in (("{", "cannot be read"), ('{"format": 9}', "another format"), ('{"format": 1}', "not an")):
-        path.with_name("model.plan.json").write_text(content)
-        with pytest.raises(EngineError, match=says):
+    file = path.with_name("model.plan.json")
+    for content, field in (("{", None), ('{"format": 9}', "format"), ('{"format": 1}', None)):
+        file.write_text(content)
+        with pytest.raises(EngineError) as caught:
             engine_record.read(path)
+        assert (caught.value.file, caught.value.field) == (str(file), field)
         assert engine_record.records(machine / "scale") == []
 
 

@@ -58,8 +58,10 @@ class Crowded(Scale):
 
 def test_a_graph_whose_rows_meet_is_not_published_where_requests_are_batched(repository: Path, scale: Scale) -> None:
     before = tree(repository)
-    with pytest.raises(ContractError, match=r"'y'.*ReduceMax"):
+    with pytest.raises(ContractError) as caught:
         export_model(Crowded(scale.weights), repository)
+    assert (caught.value.field, caught.value.tensor) == ("max_batch_size", "y")
+    assert caught.value.found.startswith("ReduceMax")
     assert tree(repository) == before
 
 
@@ -131,8 +133,9 @@ def test_tuning_config_pbtxt_is_no_reason_to_build_but_breaking_it_is_said(repos
     assert export_model(scale, repository).skipped
 
     replace(config, '"x"\n    data_type: TYPE_FP32\n    dims: [ 3 ]', '"x"\n    data_type: TYPE_FP32\n    dims: [ 5 ]')
-    with pytest.raises(ContractError, match=r"input 'x' has dims \[5\], the graph's are \[3\]"):
+    with pytest.raises(ContractError) as caught:
         export_model(scale, repository)
+    assert (caught.value.tensor, caught.value.found, caught.value.expected) == ("x", [5], [3])
 
 
 def test_bundled_weights_by_name_repair_a_config_that_does_not_fit(repository: Path, scale: Scale) -> None:
@@ -142,7 +145,7 @@ def test_bundled_weights_by_name_repair_a_config_that_does_not_fit(repository: P
 
     result = export_model(scale, repository, weights="bundled")
 
-    assert result.notes[-1] == "scale/config.pbtxt: input[0].dims [5] -> [3]"
+    assert all(part in result.notes[-1] for part in ("scale/config.pbtxt", "input[0].dims", "[5]", "[3]"))
     assert config.read_text() == SCALE_CONFIG
 
 
@@ -189,24 +192,19 @@ FAILURES = [
     (
         failing_load,
         ExportError,
-        "needs the package 'torch': pip install 'fathom-serving[export]'",
+        {"field": "package", "expected": "torch"},
         "a package is missing",
     ),
-    (worse_graph, AccuracyError, "hit_rate is 0 at the onnx station against 1 at the source", "the graph is worse"),
-    (
-        other_input,
-        ContractError,
-        "scale/config.pbtxt:7: the graph needs input 'z' (TYPE_FP32 [-1, 3])",
-        "a name",
-    ),
-    (other_width, ContractError, "input 'x' has dims [3], the graph's are [4] without the batch axis", "a size"),
-    (fixed_batch, ContractError, "the first axis of input 'x' is 10 in the graph, not dynamic", "a fixed batch"),
+    (worse_graph, AccuracyError, {"field": "hit_rate", "found": 1.0, "expected": 0.1}, "the graph is worse"),
+    (other_input, ContractError, {"file": "scale/config.pbtxt", "line": 7, "tensor": "z"}, "a name"),
+    (other_width, ContractError, {"tensor": "x", "found": [3], "expected": [4]}, "a size"),
+    (fixed_batch, ContractError, {"field": "max_batch_size", "tensor": "x", "found": 8}, "a fixed batch"),
 ]
 
 
-@pytest.mark.parametrize(("damage", "error", "words", "why"), FAILURES, ids=[row[-1] for row in FAILURES])
+@pytest.mark.parametrize(("damage", "error", "about", "why"), FAILURES, ids=[row[-1] for row in FAILURES])
 def test_a_failed_export_leaves_the_repository_as_it_was(
-    repository: Path, scale: Scale, damage, error: type[ExportError], words: str, why: str
+    repository: Path, scale: Scale, damage, error: type[ExportError], about: dict[str, object], why: str
 ) -> None:
     before = tree(repository)
     damage(scale)
@@ -214,15 +212,16 @@ def test_a_failed_export_leaves_the_repository_as_it_was(
     with pytest.raises(error) as caught:
         export_model(scale, repository)
 
-    assert words in str(caught.value)
+    assert {name: getattr(caught.value, name) for name in about} == about
     assert "\n" not in str(caught.value)
     assert tree(repository) == before
     assert not (repository.parent / SCRATCH).exists()
 
 
 def test_a_model_without_a_config_is_refused(tmp_path: Path, scale: Scale) -> None:
-    with pytest.raises(ConfigError, match=r"scale/config\.pbtxt is missing"):
+    with pytest.raises(ConfigError) as caught:
         export_model(scale, tmp_path)
+    assert caught.value.file == str(tmp_path / "scale" / "config.pbtxt")
 
 
 def test_named_configurations_keep_the_contract_too(repository: Path, scale: Scale) -> None:
@@ -231,8 +230,10 @@ def test_named_configurations_keep_the_contract_too(repository: Path, scale: Sca
     named.write_text(SCALE_CONFIG)
     replace(named, '"x"\n    data_type: TYPE_FP32', '"x"\n    data_type: TYPE_INT8')
 
-    with pytest.raises(ContractError, match=r"^scale/configs/cpu\.pbtxt:9: input 'x' has data_type TYPE_INT8"):
+    with pytest.raises(ContractError) as caught:
         export_model(scale, repository)
+    error = caught.value
+    assert (error.file, error.line, error.tensor, error.found) == ("scale/configs/cpu.pbtxt", 9, "x", "TYPE_INT8")
 
 
 def test_other_weights_rewrite_dims_and_labels_and_bundled_ones_put_them_back(repository: Path, scale: Scale) -> None:
@@ -243,17 +244,17 @@ def test_other_weights_rewrite_dims_and_labels_and_bundled_ones_put_them_back(re
 
     result = export_model(scale, repository, weights="somewhere")
 
-    assert "scale/config.pbtxt: input[0].dims [3] -> [5]" in result.notes
-    assert "scale/config.pbtxt: output[0].dims [3] -> [5]" in result.notes
-    assert "scale/configs/cpu.pbtxt: input[0].dims [3] -> [5]" in result.notes
-    assert result.notes[-1].startswith("scale/labels.txt: 5 labels of ")
+    for file, field in (("config.pbtxt", "input"), ("config.pbtxt", "output"), ("configs/cpu.pbtxt", "input")):
+        assert any(f"scale/{file}" in note and f"{field}[0].dims" in note for note in result.notes)
+    assert "scale/labels.txt" in result.notes[-1]
     assert (repository / "scale" / "labels.txt").read_text() == "".join(f"label {index}\n" for index in range(5))
     assert (repository / "scale" / "config.pbtxt").read_text() == SCALE_CONFIG.replace("[ 3 ]", "[ 5 ]")
     assert [finding for finding in lint(repository, ["scale"]) if finding.severity == "error"] == []
 
     scale.shape = ("n", 3)
-    with pytest.raises(ContractError, match="the last export was of other weights: --weights bundled rewrites"):
+    with pytest.raises(ContractError, match="--weights bundled") as caught:
         export_model(scale, repository)
+    assert (caught.value.tensor, caught.value.found, caught.value.expected) == ("x", [5], [3])
     export_model(scale, repository, weights="bundled")
 
     after = tree(repository / "scale")

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import pytest
 from onnx import TensorProto
 from product_model import Product, rows, weights, write_product
 
-from export.graph import onnx_file, onnx_stream, signature
+from export.graph import onnx_file, signature
 from export.precision.float16 import HalfPrecision
 
 RULE = Product.reduced["fp16"]
@@ -59,16 +58,13 @@ def test_one_operator_type_alone(tmp_path: Path) -> None:
     assert set(types(half).values()) == {TensorProto.FLOAT}
 
 
-def test_weights_converted_from_file_to_file_are_those_of_a_graph_held_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_converted_from_file_to_file_are_those_of_a_graph_held_whole(tmp_path: Path) -> None:
     full = tmp_path / "full.onnx"
     write_product(full, weights())
     made = []
-    for large in (1 << 30, 100):
-        monkeypatch.setattr(onnx_stream, "LARGE", large)
-        path = tmp_path / f"{large}.onnx"
-        HalfPrecision(full, RULE, ("second",)).write(path)
+    for keep_bytes in (1 << 30, 100):
+        path = tmp_path / f"{keep_bytes}.onnx"
+        HalfPrecision(full, RULE, ("second",), keep_bytes=keep_bytes).write(path)
         made.append(onnx.load(path))
     assert made[0] == made[1]
     assert not list(tmp_path.glob("*.parts"))

@@ -13,6 +13,7 @@ from export.engine import gpu
 from export.engine.gpu import Gpu
 from export.engine.options import EngineOptions
 from export.engine.record import EngineRecord
+from export.lint.finding import Finding
 from export.lint.lint import lint
 from export.recipe.measure import Parity
 from export.repository.manifest import file_record, file_sha256
@@ -49,8 +50,16 @@ def publish(repository: Path, version: str = "10.16.1.11", name: str = "model.pl
     return record
 
 
-def said(repository: Path, tag: str | None = None) -> list[str]:
-    return [f"{each.severity} {each}" for each in lint(repository, ["scale"], triton_tag=tag) if ".plan" in each.file]
+def about_plans(repository: Path, tag: str | None = None) -> list[Finding]:
+    return [each for each in lint(repository, ["scale"], triton_tag=tag) if ".plan" in each.file]
+
+
+def expect(found: list[Finding], severity: str | None, names: list[str]) -> None:
+    """One finding of that severity about the plan which names these values; none where `severity` is None."""
+    assert [each.severity for each in found] == ([severity] if severity else []), found
+    for each in found:
+        assert each.file == "scale/1/model.plan"
+        assert all(name in str(each) for name in names), each
 
 
 COMPATIBLE = EngineOptions(version_compatible=True).to_json()
@@ -58,63 +67,65 @@ AMPERE = EngineOptions(hardware_compatibility="ampere-plus").to_json()
 
 
 @pytest.mark.parametrize(
-    ("version", "options", "tag", "says"),
+    ("version", "options", "tag", "severity", "names"),
     [
-        pytest.param("10.16.1.11", None, None, None, id="no release named: nothing to say"),
-        pytest.param("10.16.1.11", None, "26.05-py3", None, id="the release it was built for"),
+        pytest.param("10.16.1.11", None, None, None, [], id="no release named: nothing to say"),
+        pytest.param("10.16.1.11", None, "26.05-py3", None, [], id="the release it was built for"),
         pytest.param(
             "10.16.1.11",
             None,
             "26.06-py3",
-            "error scale/1/model.plan: cannot run: it was built with TensorRT 10.16.1.11, Triton 26.06-py3 has "
-            "TensorRT 11.0.0: an engine runs only in the version that built it; build it in "
-            "nvcr.io/nvidia/tensorrt:26.06-py3, or serve with the release that it was built for",
+            "error",
+            ["10.16.1.11", "26.06-py3", "11.0.0", "nvcr.io/nvidia/tensorrt:26.06-py3"],
             id="a newer release",
         ),
-        pytest.param("10.16.1.11", COMPATIBLE, "26.06", "warning scale/1/model.plan: is version compatible", id="VC"),
-        pytest.param("11.4.0.106", COMPATIBLE, "26.05", "error scale/1/model.plan: cannot run", id="VC, older release"),
-        pytest.param("11.4.0.106", None, "26.09", "that of Triton 26.09 is not known here; compare with", id="unknown"),
+        pytest.param("10.16.1.11", COMPATIBLE, "26.06", "warning", ["version-compatible=true"], id="VC"),
+        pytest.param("11.4.0.106", COMPATIBLE, "26.05", "error", ["11.4.0.106", "10.16.1"], id="VC, older release"),
+        pytest.param("11.4.0.106", None, "26.09", "warning", ["11.4.0.106", "26.09"], id="unknown"),
     ],
 )
 def test_the_release(
-    repository: Path, version: str, options: dict[str, Any] | None, tag: str | None, says: str | None
+    repository: Path,
+    version: str,
+    options: dict[str, Any] | None,
+    tag: str | None,
+    severity: str | None,
+    names: list[str],
 ) -> None:
     publish(repository, version, **({"options": options} if options else {}))
-    found = said(repository, tag)
-    assert len(found) == (0 if says is None else 1), found
-    assert says is None or says in found[0]
+    expect(about_plans(repository, tag), severity, names)
 
 
 def test_the_release_is_taken_from_docker_compose(repository: Path) -> None:
     publish(repository)
     compose = repository.parent / "docker-compose.yml"
     compose.write_text("services: { triton: { image: 'nvcr.io/nvidia/tritonserver:${TAG:-26.05-py3}' } }\n")
-    assert said(repository) == []
+    assert about_plans(repository) == []
     (repository.parent / ".env").write_text("TAG=26.02-py3\n")
-    (found,) = said(repository)
-    assert "Triton 26.02-py3 has TensorRT 10.15.1" in found
+    expect(about_plans(repository), "error", ["26.02-py3", "10.15.1"])
 
 
 @pytest.mark.parametrize(
-    ("built_on", "options", "here", "says"),
+    ("built_on", "options", "here", "severity", "names"),
     [
-        pytest.param(H200, None, None, None, id="no GPU here"),
-        pytest.param(H200, None, H200, None, id="the same GPU"),
+        pytest.param(H200, None, None, None, [], id="no GPU here"),
+        pytest.param(H200, None, H200, None, [], id="the same GPU"),
         pytest.param(
             L4,
             None,
             H200,
-            "error scale/1/model.plan: cannot run: it was built for compute capability 8.9 (NVIDIA L4), this GPU has "
-            "9.0 (NVIDIA H200); run `fathom export scale --engine` here",
+            "error",
+            ["8.9", "NVIDIA L4", "9.0", "NVIDIA H200", "`fathom export scale --engine`"],
             id="another compute capability",
         ),
-        pytest.param(L4, AMPERE, H200, None, id="built for all since Ampere"),
-        pytest.param(L4, AMPERE, Gpu("Tesla T4", "7.5", "580"), "error", id="built for Ampere, this is older"),
+        pytest.param(L4, AMPERE, H200, None, [], id="built for all since Ampere"),
+        pytest.param(L4, AMPERE, Gpu("Tesla T4", "7.5", "580"), "error", ["7.5"], id="built for Ampere, this is older"),
         pytest.param(
             replace(H200, name="NVIDIA H100"),
             None,
             H200,
-            "warning scale/1/model.plan: was built on NVIDIA H100",
+            "warning",
+            ["NVIDIA H100", "NVIDIA H200"],
             id="sm",
         ),
     ],
@@ -125,44 +136,46 @@ def test_the_gpu(
     built_on: Gpu,
     options: dict[str, Any] | None,
     here: Gpu | None,
-    says: str | None,
+    severity: str | None,
+    names: list[str],
 ) -> None:
     publish(repository, gpu=built_on, **({"options": options} if options else {}))
     monkeypatch.setattr(gpu, "find", lambda: here)
-    found = said(repository)
-    assert len(found) == (0 if says is None else 1), found
-    assert says is None or says in found[0]
+    expect(about_plans(repository), severity, names)
 
 
 def test_one_of_several_plans_is_enough(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(repository, gpu=L4)
     publish(repository, name="model.sm90.plan", gpu=H200)
     monkeypatch.setattr(gpu, "find", lambda: H200)
-    assert said(repository) == []
+    assert about_plans(repository) == []
 
 
 def test_a_changed_byte_and_another_model_are_named(repository: Path) -> None:
     publish(repository, onnx_sha256="f" * 64)
     path = repository / "scale" / "1" / "model.plan"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
-    changed, origin = sorted(said(repository), key=len)
-    assert "is not what was published: its SHA-256 was" in changed
-    assert "--engine --force" in changed
-    assert "was built from another model.onnx (SHA-256 ffffffffffff...)" in origin
+    origin, changed = sorted(about_plans(repository), key=lambda each: "--force" in each.remedy)
+    assert (origin.severity, changed.severity) == ("error", "error")
+    assert "`fathom export scale --engine --force`" in changed.remedy
+    assert "ffffffffffff" in origin.message
 
 
 @pytest.mark.parametrize(
-    ("content", "record", "says"),
+    ("content", "record", "severity", "names"),
     [
-        (b"not a plan, although long enough", None, "error scale/1/model.plan: model.plan does not begin with"),
-        (plan_bytes("10.16.1.11"), None, "warning scale/1/model.plan: has no record"),
-        (plan_bytes("10.16.1.11"), "{", "cannot be read"),
-        (plan_bytes("10.16.1.11").replace(b"\0", b"\1", 1), None, "has serialization version"),
+        (b"not a plan, although long enough", None, "error", "'ftrt'"),
+        (plan_bytes("10.16.1.11"), None, "warning", "record"),
+        (plan_bytes("10.16.1.11"), "{", "error", "model.plan.json"),
+        (plan_bytes("10.16.1.11").replace(b"\0", b"\1", 1), None, "warning", "serialization"),
     ],
 )
-def test_broken_plans_and_records(repository: Path, content: bytes, record: str | None, says: str) -> None:
+def test_broken_plans_and_records(
+    repository: Path, content: bytes, record: str | None, severity: str, names: str
+) -> None:
     path = repository / "scale" / "1" / "model.plan"
     path.write_bytes(content)
     if record is not None:
         path.with_name("model.plan.json").write_text(record)
-    assert any(says in each for each in said(repository)), said(repository)
+    found = about_plans(repository)
+    assert any(each.severity == severity and names in each.message for each in found), found

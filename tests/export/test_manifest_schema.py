@@ -82,4 +82,4 @@ def test_check_names_the_file_whose_byte_changed(tmp_path: Path) -> None:
     (found,) = [finding for finding in lint(repository) if finding.severity == "error"]
 
     assert found.file == "product/1/reference.npz"
-    assert found.message.startswith("was changed: SHA-256 ")
+    assert "SHA-256" in found.message

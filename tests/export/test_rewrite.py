@@ -31,11 +31,8 @@ def test_only_the_numbers_change(repository: Path) -> None:
         *("[ 3 ]", "[ 1001 ]"),
         *("[ 3 ]", "[ 224 ]"),
     ]
-    assert notes == [
-        "scale/config.pbtxt: input[0].dims [3] -> [224]",
-        "scale/config.pbtxt: output[0].dims [3] -> [1001]",
-        'scale/config.pbtxt: model_warmup[0].inputs["x"].value.dims [3] -> [224]',
-    ]
+    named = ("input[0].dims", "output[0].dims", 'model_warmup[0].inputs["x"].value.dims')
+    assert [field in note for field, note in zip(named, notes, strict=True)] == [True] * 3
     path.write_text(text)
     contract.check(config.load(path), wanted)
 
@@ -58,9 +55,12 @@ def test_another_number_of_dims(repository: Path) -> None:
 
 def test_what_cannot_be_rewritten_is_said(repository: Path) -> None:
     path = repository / "scale" / "config.pbtxt"
-    with pytest.raises(ContractError, match="the warm-up of 'x' has dims"):
+    with pytest.raises(ContractError) as caught:
         rewrite_dims(config.load(path), graph((-1, -1, 3), (-1, 3)))
+    assert caught.value.field == 'model_warmup[0].inputs["x"].value.dims'
+    assert (caught.value.tensor, caught.value.found, caught.value.expected) == ("x", [3], [-1, 3])
 
     replace(path, "dims: [ 3 ]\n    label_filename", "dims: 3\n    label_filename")
-    with pytest.raises(ContractError, match="write them as one list"):
+    with pytest.raises(ContractError) as caught:
         rewrite_dims(config.load(path), graph((-1, 3), (-1, 3, 1)))
+    assert (caught.value.field, caught.value.found, caught.value.expected) == ("output[0].dims", [3], [3, 1])

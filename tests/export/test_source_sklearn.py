@@ -240,7 +240,7 @@ REFUSED = [
     (lambda: regression({"a": ["x", None]}), RecipeError, "'a'", "a text that is missing"),
     (lambda: regression(np.full((2, 4), 2**64 - 1, np.uint64)), RecipeError, str(2**64 - 1), "numbers beyond INT64"),
     (lambda: regression({1: [1.0], "1": [2.0]}), RecipeError, "'1'", "two columns of a name"),
-    (lambda: regression(TABLE[:, :3]), RecipeError, "3 features", "fewer columns than it was fitted on"),
+    (lambda: regression(TABLE[:, :3]), RecipeError, "3", "fewer columns than it was fitted on"),
     (lambda: (StandardScaler().fit(TABLE), TABLE[0]), RecipeError, "[4]", "a row instead of a table"),
     (lambda: (DummyRegressor().fit(TABLE, TABLE[:, 0]), TABLE), ExportError, "DummyRegressor", "no converter"),
 ]

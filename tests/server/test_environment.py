@@ -28,15 +28,19 @@ def test_libpython_is_the_interpreters_own():
 
 def test_another_release_of_libpython_is_refused(monkeypatch):
     monkeypatch.setattr(environment, "_libpython_release", lambda path: "3.11.0")
-    with pytest.raises(EnvironmentNotFitError, match=r"another release \(.* is 3\.11\.0\).*install\s+libpython3\."):
+    with pytest.raises(EnvironmentNotFitError) as caught:
         environment.find_libpython()
+    assert caught.value.needs.startswith("libpython3.")
+    assert set(caught.value.found) == {"3.11.0"}
 
 
 def test_no_libpython_says_what_to_install(monkeypatch):
     monkeypatch.setattr(sysconfig, "get_config_var", lambda name: "/nowhere")
     monkeypatch.setattr(sys, "base_prefix", "/nowhere")
-    with pytest.raises(EnvironmentNotFitError, match=r"there is none: install libpython3\."):
+    with pytest.raises(EnvironmentNotFitError) as caught:
         environment.find_libpython()
+    assert caught.value.needs.startswith("libpython3.")
+    assert caught.value.found == ()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +65,7 @@ def test_numpy_2_is_refused_before_anything_starts(python_with_numpy_2, tmp_path
     script = "import sys; from server import TritonServer; TritonServer(sys.argv[1]).start()"
     done = run(python_with_numpy_2, script, tmp_path)
     assert done.returncode == 1
-    assert "EnvironmentNotFitError: numpy 2" in done.stderr
+    assert "EnvironmentNotFitError" in done.stderr
     assert "pip install 'numpy<2'" in done.stderr
 
 

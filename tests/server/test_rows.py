@@ -89,15 +89,17 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
         [("y", TensorProto.FLOAT, ["n", 1])],
     )
     (tmp_path / "zeros" / "picky" / "config.pbtxt").write_text(f'backend: "onnxruntime" max_batch_size: 4 {AUTO}')
-    words = {
-        "open": r"rows_per_run is 'auto', but input 'x' has dims \[-1\]: give a number",
-        "word": "rows_per_run is 'many': give a whole number of rows, 0 for all at once, or auto",
-        "zeros": "rows_per_run of 'picky' is 'auto', but a run of zeros fails: give a number",
+    names = {
+        "open": ("rows_per_run", "'auto'", "'x'", "[-1]"),
+        "word": ("rows_per_run", "'many'"),
+        "zeros": ("rows_per_run", "'auto'", "zeros"),
     }
 
     def start(case: str) -> None:
-        with pytest.raises(ServerStartError, match=words[case]):
+        with pytest.raises(ServerStartError) as caught:
             TritonServer(tmp_path / case).start()
+        (reason,) = caught.value.models.values()
+        assert all(name in reason for name in names[case]), reason
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(start, words))
+        list(pool.map(start, names))

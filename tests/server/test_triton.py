@@ -121,31 +121,31 @@ OUTPUT = 'output [{name: "y" data_type: TYPE_FP32 dims: [-1, 2]}]'
 CONFIGS_THAT_CANNOT_LOAD = {
     "an unknown parameters key is named": (
         'parameters { key: "intra_op_threads" value { string_value: "1" } }',
-        ["'double'", "unknown parameters key 'intra_op_threads'", "intra_op_thread_count"],
+        ["'intra_op_threads'", "intra_op_thread_count"],
     ),
     "a wrong dimension is named with both values": (
         'max_batch_size: 8 input [{name: "x" data_type: TYPE_FP32 dims: [3]}] '
         'output [{name: "y" data_type: TYPE_FP32 dims: [2]}]',
-        ["input 'x'", "[-1, 3]", "[-1, 2]"],
+        ["'x'", "[-1, 3]", "[-1, 2]"],
     ),
     "a wrong type is named with both values": (
         'input [{name: "x" data_type: TYPE_FP16 dims: [-1, 2]}] ' + OUTPUT,
-        ["input 'x'", "TYPE_FP16", "TYPE_FP32"],
+        ["'x'", "TYPE_FP16", "TYPE_FP32"],
     ),
     "an input that the graph lacks": (
         'input [{name: "z" data_type: TYPE_FP32 dims: [-1, 2]}] ' + OUTPUT,
-        ["'x'", "does not declare"],
+        ["'x'", "config.pbtxt"],
     ),
     "an unknown field comes with its line": ("unknown_field: 3", ["unknown_field", "2:14", "config.pbtxt"]),
-    "a GPU that is not there": ("instance_group [{ kind: KIND_GPU }]", ["KIND_GPU", "no GPUs"]),
-    "a graph level that does not exist": ("optimization { graph { level: 7 } }", ["optimization.graph.level is 7"]),
+    "a GPU that is not there": ("instance_group [{ kind: KIND_GPU }]", ["KIND_GPU"]),
+    "a graph level that does not exist": ("optimization { graph { level: 7 } }", ["optimization.graph.level", "7"]),
     "a thread count that is no number": (
         'parameters { key: "intra_op_thread_count" value { string_value: "many" } }',
-        ["intra_op_thread_count is 'many'"],
+        ["intra_op_thread_count", "'many'"],
     ),
     "an accelerator that this server lacks": (
         'optimization { execution_accelerators { cpu_execution_accelerator: [ { name: "openvino" } ] } }',
-        ["'openvino' is not available"],
+        ["'openvino'"],
     ),
 }
 
@@ -192,26 +192,31 @@ def test_a_model_that_cannot_load_is_one_sentence_with_the_reason(case, refusals
 def test_a_missing_artefact_names_the_file_and_the_command(tmp_path):
     folder = write_double(tmp_path / "double", 'default_model_filename: "model.onnx"')
     (folder / "1" / "model.onnx").unlink()
-    with pytest.raises(ServerStartError, match=r"model.onnx.*missing.*fathom export double"):
+    with pytest.raises(ServerStartError) as caught:
         TritonServer(tmp_path).start()
+    assert list(caught.value.models) == ["double"]
+    assert all(part in caught.value.models["double"] for part in ("1/model.onnx", "`fathom export double`"))
 
 
 def test_a_missing_repository_is_named():
-    with pytest.raises(ServerStartError, match=r"model repository '.*/nowhere' does not exist"):
+    with pytest.raises(ServerStartError, match="/nowhere") as caught:
         TritonServer("nowhere").start()
+    assert caught.value.option == "model_repository"
 
 
 def test_an_empty_repository_is_refused(tmp_path):
-    with pytest.raises(ServerStartError, match="holds no model"):
+    with pytest.raises(ServerStartError) as caught:
         TritonServer(tmp_path).start()
+    assert caught.value.option == "model_repository"
 
 
 def test_an_unknown_config_name_offers_the_known_ones(tmp_path):
     folder = write_double(tmp_path / "double")
     (folder / "configs").mkdir()
     (folder / "configs" / "cpu.pbtxt").write_text("")
-    with pytest.raises(ServerStartError, match=r"named 'h100'.*choose cpu"):
+    with pytest.raises(ServerStartError, match=r"'h100'.*cpu") as caught:
         TritonServer(tmp_path, config_name="h100").start()
+    assert caught.value.option == "config_name"
 
 
 @pytest.mark.parametrize("name", ["grpc_port", "http_port", "metrics_port"])
@@ -221,12 +226,13 @@ def test_a_port_in_use_is_named(name, tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ServerStartError, match=rf"{name} {port} on .* \(in use\): stop what listens there"):
+        with pytest.raises(ServerStartError, match=str(port)) as caught:
             TritonServer(tmp_path, **{name: port}).start()
+    assert caught.value.option == name
 
 
 def test_using_a_server_before_its_start_says_so(tmp_path):
-    with pytest.raises(TritonServerError, match="not started"):
+    with pytest.raises(TritonServerError, match=r"start\(\)"):
         _ = TritonServer(tmp_path).pid
 
 
@@ -235,8 +241,9 @@ def test_a_server_that_dies_says_so(tmp_path):
     with complete_server(tmp_path) as server:
         os.kill(server.pid, signal.SIGKILL)
         assert wait_until(lambda: not server.is_alive())
-        with pytest.raises(ServerDiedError, match="ended by itself: killed by SIGKILL"):
+        with pytest.raises(ServerDiedError) as caught:
             _ = server.pid
+        assert "SIGKILL" in caught.value.reason
 
 
 OWNER = """

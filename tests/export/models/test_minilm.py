@@ -153,5 +153,7 @@ def test_another_pooling_is_refused(other_encoder: Path, tmp_path: Path) -> None
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
 
-    with pytest.raises(RecipeError, match="asks for pooling_mode_cls_token: recipe 'minilm' pools by the mean"):
+    with pytest.raises(RecipeError) as caught:
         MiniLM().load(MiniLM().resolve(str(folder)))
+    assert caught.value.file == str(folder / "1_Pooling" / "config.json")
+    assert (caught.value.found, caught.value.expected) == (["pooling_mode_cls_token"], ["pooling_mode_mean_tokens"])

@@ -172,16 +172,18 @@ def odd_processor(folder: Path) -> None:
 
 
 REFUSALS = [
-    (no_weights, "holds no weights: save the model with save_pretrained()", "an empty folder"),
-    (only_a_pickle, "holds only pytorch_model.bin, a pickle, which can run any code when it is loaded", "a pickle"),
-    (no_config, "has no config.json", "no configuration"),
-    (another_architecture, "names the architecture ['ResNetForImageClassification']", "another network"),
-    (odd_processor, "preprocessor_config.json is not understood (KeyError: 'height')", "a processor with other fields"),
+    (no_weights, "", "weights", [], "an empty folder"),
+    (only_a_pickle, "", "weights", ["pytorch_model.bin"], "a pickle"),
+    (no_config, "config.json", "weights", None, "no configuration"),
+    (another_architecture, "config.json", "architectures", ["ResNetForImageClassification"], "another network"),
+    (odd_processor, "preprocessor_config.json", "size", None, "a processor with other fields"),
 ]
 
 
-@pytest.mark.parametrize(("damage", "words", "why"), REFUSALS, ids=[row[-1] for row in REFUSALS])
-def test_folders_that_are_refused(other_classifier: Path, tmp_path: Path, damage, words: str, why: str) -> None:
+@pytest.mark.parametrize(("damage", "file", "field", "found", "why"), REFUSALS, ids=[row[-1] for row in REFUSALS])
+def test_folders_that_are_refused(
+    other_classifier: Path, tmp_path: Path, damage, file: str, field: str, found: list[str] | None, why: str
+) -> None:
     folder = Path(shutil.copytree(other_classifier, tmp_path / "copy"))
     damage(folder)
     recipe = MobileNetV2()
@@ -189,16 +191,18 @@ def test_folders_that_are_refused(other_classifier: Path, tmp_path: Path, damage
     with pytest.raises(RecipeError) as caught:
         recipe.load(recipe.resolve(str(folder)))
 
-    assert words in str(caught.value)
+    error = caught.value
+    assert (error.file, error.field, error.found) == (str(folder / file), field, found)
 
 
 def test_weights_that_are_no_folder_and_no_hub_id(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="is no folder here, and no hub id of the form OWNER/NAME"):
+    with pytest.raises(RecipeError, match="OWNER/NAME"):
         MobileNetV2().resolve(str(tmp_path / "nowhere" / "at" / "all"))
 
     (tmp_path / "file").write_text("")
-    with pytest.raises(RecipeError, match="is a file: give the folder that holds it"):
+    with pytest.raises(RecipeError) as caught:
         MobileNetV2().resolve(str(tmp_path / "file"))
+    assert (caught.value.file, caught.value.field) == (str(tmp_path / "file"), "weights")
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +216,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.Monkey
     with pytest.raises(RecipeError) as caught:
         MobileNetV2().resolve("google/mobilenet_v2_1.0_224")
 
-    assert str(caught.value) == (
-        "--weights google/mobilenet_v2_1.0_224 is no folder here and could not be fetched from the hub "
-        "(ConnectionError: Name or service not known): give a local folder, or run where the hub can be reached"
-    )
+    message = str(caught.value)
+    assert all(part in message for part in ("google/mobilenet_v2_1.0_224", "Name or service not known"))
+    assert "\n" not in message
+    assert "a second line" not in message
