@@ -141,7 +141,7 @@ def test_another_encoder_is_exported_by_the_same_code(exported: Path, other_enco
 
     assert result.manifest.stations is not None
     assert result.manifest.stations["onnx"].accuracy["min_cosine_to_source"] >= 0.9999
-    assert result.notes == ()  # its vectors have 384 numbers too
+    assert not any(".pbtxt" in note for note in result.notes), "its vectors have 384 numbers too"
     tokenizer = json.loads((exported / "text_tokenizer" / "1" / "tokenizer.json").read_text())
     assert tokenizer["truncation"]["max_length"] == 64
     assert tokenizer["padding"] is None
