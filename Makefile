@@ -4,10 +4,13 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12; do $$p -c 'import sys;
 PIP_INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-slow bench gpu-proof lint format clean
+.PHONY: demo check test test-slow bench gpu-proof lint format clean
 
 demo: .venv/serving  ## export, serve, ask, measure, report: the main job end to end
 	.venv/bin/fathom demo
+
+check: lint  ## lint, types, and the tests that start no process: while you edit
+	.venv/bin/pytest --numprocesses 2 --no-loadscope-reorder --quiet -m 'not (process or alone or slow or gpu)'
 
 test: .venv/development  ## all tests but the slow and the GPU ones, in two processes, against a real Triton; one that fails has a second try, and is told
 	.venv/bin/pytest --numprocesses 2 --no-loadscope-reorder --reruns 1 --rerun-show-tracebacks

@@ -35,8 +35,17 @@ def pytest_report_header() -> str:
     return f"{platform.processor() or platform.machine()}, " + ", ".join(versions)
 
 
+SERVERS = frozenset(("served", "small_server", "exported_repository", "brought_project", "shared_queue", "start_queue"))
+"""Fixtures that start processes."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Last what would otherwise wait for `preparation`: it exports the bundled models beside the tests before."""
+    """Mark what the fixtures start processes for; last what would otherwise wait for `preparation`, which exports the
+    bundled models beside the tests before."""
+    for item in items:
+        if SERVERS & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.process)
     items.sort(key=lambda item: (*order(item), BUNDLED in item.path.parents))
 
 

@@ -6,8 +6,12 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks import gpu as script
 from export.config import config as configs
+
+pytestmark = pytest.mark.process
 
 CONFIG = """
 backend: "onnxruntime"

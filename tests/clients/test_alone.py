@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import setuptools
 
+pytestmark = pytest.mark.process
+
 PROJECT = Path(__file__).parents[2]
 THIRD_PARTY = str(Path(setuptools.__file__).parents[1])
 ASKS = """

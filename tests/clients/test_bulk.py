@@ -13,6 +13,8 @@ from identity_models import write_identity
 
 from clients import AsyncClient, Client, InferenceError, InvalidInput
 
+pytestmark = pytest.mark.process
+
 WAYS = ("blocking", "asyncio")
 
 

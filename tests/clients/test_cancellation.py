@@ -11,6 +11,8 @@ import pytest
 
 from clients import AsyncClient, Client, DeadlineExceeded, Overloaded, ServerError
 
+pytestmark = pytest.mark.process
+
 
 def cancelled(server, model="nap"):
     """Triton's count of cancelled requests. It counts those that it drops from the queue, not those it interrupts."""

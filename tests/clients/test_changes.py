@@ -12,6 +12,8 @@ from tritonclient.grpc import service_pb2
 
 from clients import AsyncClient, Client, InvalidInput
 
+pytestmark = pytest.mark.process
+
 STRICT_CONFIG = """
 backend: "python"
 input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } ]

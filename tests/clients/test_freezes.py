@@ -12,6 +12,8 @@ from tritonclient.grpc import service_pb2
 from clients import Client, DeadlineExceeded, Unreachable, failures, regions, sequence
 from server import TritonServer
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def lone(tmp_path_factory):

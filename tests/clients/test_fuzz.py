@@ -22,6 +22,8 @@ from tritonclient.grpc import service_pb2
 from clients import Client, InvalidInput, ModelSpec, ServerError, TensorSpec, codec, regions
 from clients.datatypes import NUMPY_TYPE
 
+pytestmark = pytest.mark.process
+
 COUNT = int(os.environ.get("FATHOM_FUZZ", "1500"))
 SEED = int(os.environ.get("FATHOM_FUZZ_SEED", "1"))
 WARM_UP = COUNT // 3  # caches fill until here; memory is compared from here on

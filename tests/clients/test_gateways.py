@@ -28,6 +28,8 @@ from clients import (
     options,
 )
 
+pytestmark = pytest.mark.process
+
 REDIRECTS = (301, 302, 303, 307, 308)
 RETURNS = (200, 400, 401, 403, 404, 405, 408, 413, 418, 421, 429, 431, 500, 501, 502, 503, 504, 524)
 CONFIG = """

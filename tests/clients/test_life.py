@@ -12,6 +12,8 @@ import pytest
 
 from clients import AsyncClient, Client, InferenceError, UnusableClient
 
+pytestmark = pytest.mark.process
+
 X = [[1.0, 2.0]]
 FORKED_CLIENTS = str(Path(__file__).parents[1] / "support" / "forked_clients.py")
 

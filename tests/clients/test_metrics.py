@@ -23,6 +23,8 @@ from clients.metrics import BUCKETS_S, NAME, Metrics
 from clients.tracing import trace_context
 from server import TritonServer
 
+pytestmark = pytest.mark.process
+
 
 def counts(registry: prometheus_client.CollectorRegistry) -> dict[tuple[str, str], float]:
     (family,) = registry.collect()

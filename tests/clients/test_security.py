@@ -10,6 +10,8 @@ from complete_server import complete_server
 
 from clients import TLS, AsyncClient, Client, InsecureConnectionWarning, ServerError, Unreachable
 
+pytestmark = pytest.mark.process
+
 KEY = "s3cret"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 CALLER = {"triton-grpc-protocol-caller": KEY}

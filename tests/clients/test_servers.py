@@ -14,6 +14,8 @@ from tritonclient.grpc import service_pb2
 
 from clients import AsyncClient, Client, Unreachable, health
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def pair(double_repository):

@@ -22,6 +22,8 @@ from tritonclient.grpc import service_pb2
 from clients import AsyncClient, Client, DeadlineExceeded, InvalidInput, SharedMemoryUnavailable, shared_memory
 from clients.shared_memory import FOLDER, PREFIX, Pool, dead_names, size_class, sweep
 
+pytestmark = pytest.mark.process
+
 SUPPORT = Path(__file__).parents[1] / "support"
 LARGE = np.arange(65_536, dtype=np.float32)[None]
 

@@ -9,10 +9,13 @@ import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import yaml
 from debian import needs
 from replica import ROOT
 from watcher import ALERTS, SOURCE
+
+pytestmark = pytest.mark.process
 
 RULES = sorted((SOURCE / "rules").glob("*.yml"))
 

@@ -21,6 +21,8 @@ from server import ServerStartError, TritonServer
 from server.command import CONTAINER_ONLY_FLAGS, container_options, triton_command
 from server.ports import free_ports
 
+pytestmark = pytest.mark.process
+
 TOKEN = "a-token"
 VALUES = {"TRITON_ADMIN_TOKEN": TOKEN}
 SERVICES = compose.read(VALUES)["services"]

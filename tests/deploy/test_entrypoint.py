@@ -15,6 +15,8 @@ from replica import ENTRYPOINT, LOOPBACK
 
 from server.ports import free_ports
 
+pytestmark = pytest.mark.process
+
 # A handler would not do: Python sleeps on where the signal comes just before the sleep.
 WAITS = (
     "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); print('up', flush=True); "

@@ -18,7 +18,7 @@ from replica import Replica
 
 from clients import TLS, Client, InferenceError, Retries
 
-pytestmark = needs("haproxy", "haproxy")
+pytestmark = [pytest.mark.process, needs("haproxy", "haproxy")]
 CONCURRENCY = 16
 DETECTION_S = 3.5  # a check starts at most 1 s after the hang, and two of 1 s each time out, 0.25 s apart
 NO_RETRIES = Retries(reserve=0)

@@ -22,6 +22,8 @@ from fathom import kubernetes
 from loadtests.sizing import DeploymentPlan
 from server.command import container_options, triton_command
 
+pytestmark = pytest.mark.process
+
 FOLDER = ROOT / "deploy" / "kubernetes"
 CRDS = Path(__file__).with_name("crds")
 BASE, GPU = FOLDER / "base", FOLDER / "overlays" / "gpu"

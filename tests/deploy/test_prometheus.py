@@ -25,6 +25,8 @@ from deploy.grafana import dashboards
 from deploy.kubernetes import rules
 from deploy.prometheus import objectives
 
+pytestmark = pytest.mark.process
+
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 PANELS = [
     pytest.param(target["expr"], id=f"{path.stem}-{panel['title']}-{target['refId']}")

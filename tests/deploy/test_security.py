@@ -21,7 +21,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from clients import TLS, Client, Unreachable
 from server.command import ADMIN_HEADER
 
-pytestmark = needs("haproxy", "haproxy")
+pytestmark = [pytest.mark.process, needs("haproxy", "haproxy")]
 # Every procedure of Triton's gRPC service that changes the server or reaches into its memory, with a request for it.
 ADMIN_CALLS = {
     "RepositoryIndex": service_pb2.RepositoryIndexRequest(),

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from scale_model import Scale, tree
 
 from export.exporter import export_model
@@ -22,6 +23,8 @@ from export.graph import onnx_file
 from export.lint.lint import lint
 from export.repository.manifest import Manifest
 from export.repository.publish import SCRATCH
+
+pytestmark = pytest.mark.process
 
 SUPPORT = Path(__file__).parents[1] / "support"
 SEED = 20_261_124

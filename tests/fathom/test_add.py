@@ -23,6 +23,8 @@ from export.repository.manifest import Manifest
 from fathom import cli, payloads, stations
 from server import TritonServer
 
+pytestmark = pytest.mark.process
+
 SOURCES = ("churn", "strict", "line", "clusters", "margin", "comments", "words", "fixed", "encoder", "vision")
 
 

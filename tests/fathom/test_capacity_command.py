@@ -20,7 +20,7 @@ from loadtests.results.lock import writing
 from loadtests.results.result import INTERRUPTED
 from loadtests.slo import Slo
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 KEYS = {"capacity_per_s", "capacity_estimate_per_s", "verdict", "reason", "slo", "model", "seeds", "manifest", "points"}
 

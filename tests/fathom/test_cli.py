@@ -10,6 +10,8 @@ from export.models import digits
 from export.precision.compare import PrecisionRow
 from fathom import cli
 
+pytestmark = pytest.mark.process
+
 
 def fathom(*arguments: object, capsys: pytest.CaptureFixture) -> tuple[int, str, str]:
     """Run the command in this process: (status, stdout, stderr)."""

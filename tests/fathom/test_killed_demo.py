@@ -18,6 +18,8 @@ import pytest
 from export.lint.lint import lint
 from export.repository.manifest import Manifest
 
+pytestmark = pytest.mark.process
+
 KILLS = int(os.environ.get("FATHOM_TEST_KILLS", "1"))
 MODELS = ("minilm", "mobilenet_v2", "rain_forecast", "image_preprocess", "text_tokenizer")
 

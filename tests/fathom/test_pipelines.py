@@ -15,6 +15,8 @@ from export.models import digits
 from fathom import stations
 from loadtests.workload.traffic import ModelShare, Traffic
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def client(served):

@@ -9,6 +9,8 @@ import pytest
 from export.models import digits
 from fathom import cli
 
+pytestmark = pytest.mark.process
+
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SESSION = re.findall(r"^    \$ fathom (infer .*)\n    (.*)$", README, re.MULTILINE)
 

@@ -4,7 +4,11 @@ import doctest
 import re
 from pathlib import Path
 
+import pytest
+
 from export.models import digits
+
+pytestmark = pytest.mark.process
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 (SESSION,) = re.findall(r"^```python\n(>>> .*?)^```", README, re.MULTILINE | re.DOTALL)

@@ -18,6 +18,8 @@ from fathom.errors import UsageError
 from fathom.rollout import RolloutError, Rules, roll
 from server import TritonServer
 
+pytestmark = pytest.mark.process
+
 TOKEN = "a-token"
 HEADERS = {"triton-grpc-protocol-admin-token": TOKEN}
 REQUESTS = int(os.environ.get("FATHOM_TEST_ROLL_REQUESTS", "600"))

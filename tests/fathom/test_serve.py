@@ -15,6 +15,8 @@ from small_models import write_double
 
 from clients import Client
 
+pytestmark = pytest.mark.process
+
 PORTS = ("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0")
 STOPS = (signal.SIGINT, signal.SIGTERM)
 

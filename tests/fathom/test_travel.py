@@ -17,6 +17,8 @@ from fathom import cli
 from fathom.commands import export
 from server import TritonServer
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "laptop-to-gpu-host.md").read_text()
 DENSE = [node("MatMul", ["x", "w"], ["y"])]

@@ -17,6 +17,8 @@ from loadtests.results.store import read_runs
 from loadtests.target.client import Target
 from loadtests.workload.shape import parse_shape
 
+pytestmark = pytest.mark.process
+
 P90 = Slo.parse("p90=1s")
 
 SERVERS: dict[str, tuple[dict[str, Any], tuple[tuple[int, ...], ...], bool]] = {

@@ -19,7 +19,7 @@ from loadtests.errors import BadRequestError, ResultsError, SloUnreachableError,
 from loadtests.results.result import INTERRUPTED
 from loadtests.results.store import Run, Store, read_runs, usable_points
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 P99 = Slo.parse("p99=30ms")
 

@@ -22,7 +22,7 @@ from loadtests.records.record import percentile
 from loadtests.results.store import read_runs
 from loadtests.workload.schedule import constant, payload_choices, poisson
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 P99 = Slo.parse("p99=30ms")
 ROOMY = Limits(max_outstanding=10_000)

@@ -25,6 +25,8 @@ from loadtests.workload.mix import Mix
 from loadtests.workload.schedule import probe_seed
 from loadtests.workload.traffic import scoped
 
+pytestmark = pytest.mark.process
+
 P99 = Slo.parse("p99=30ms")
 
 

@@ -32,7 +32,7 @@ from loadtests.records.point import Probe
 from loadtests.records.record import histogram, percentile
 from loadtests.workload.schedule import constant, payload_choices, poisson
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 StartLocust = Callable[..., LocustProcess]
 P99 = Slo.parse("p99=100ms")

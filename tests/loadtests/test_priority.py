@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 SCRIPT = """
 import concurrent.futures, os
 from loadtests.generator.clock import go_first

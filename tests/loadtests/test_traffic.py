@@ -19,6 +19,8 @@ from loadtests.workload.shape import parse_shape
 from loadtests.workload.trace import read_trace
 from loadtests.workload.traffic import ModelShare, Traffic, scoped
 
+pytestmark = pytest.mark.process
+
 MIX = (ModelShare("double", 3.0), ModelShare("echo", 1.0))
 P99 = Slo.parse("p99=200ms")
 

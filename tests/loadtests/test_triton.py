@@ -29,7 +29,7 @@ from loadtests.workload.payloads import from_metadata
 from loadtests.workload.schedule import payload_choices, poisson
 from loadtests.workload.shape import parse_shape
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 
 def test_inputs_made_from_metadata_are_accepted(small_server):

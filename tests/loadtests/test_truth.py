@@ -21,7 +21,7 @@ from loadtests.generator.process import Worker, WorkerTarget
 from loadtests.records.record import percentile
 from loadtests.workload.schedule import payload_choices, poisson
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 ATTEMPTS = 4
 """A busy machine delays the queue server too; a systematic error would show in every attempt."""

@@ -19,6 +19,8 @@ from loadtests.generator.process import FiringStopped, Worker, WorkerTarget
 from loadtests.records.record import DEADLINE_EXCEEDED, NOT_SENT, UNANSWERED, UNAVAILABLE, percentile
 from loadtests.workload.schedule import constant, payload_choices, poisson
 
+pytestmark = pytest.mark.process
+
 ROOMY = Limits(max_outstanding=10_000)
 
 

@@ -13,6 +13,8 @@ from small_models import write_double, write_onnx
 from clients import Client, ServerError
 from server import TritonServer
 
+pytestmark = pytest.mark.process
+
 ON_DEVICE = 'parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS" value { string_value: "no" } }\n'
 ONE_INSTANCE = "instance_group [ { count: 1 kind: KIND_CPU } ]\n"
 BATCHES = "dynamic_batching { max_queue_delay_microseconds: 200000 }\n"

@@ -11,6 +11,8 @@ from small_models import write_double
 
 from server import EnvironmentNotFitError, environment
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 
 

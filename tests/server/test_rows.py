@@ -15,6 +15,8 @@ from small_models import rows_together, write_double, write_onnx
 from clients import Client
 from server import ServerStartError, TritonServer
 
+pytestmark = pytest.mark.process
+
 AUTO = 'parameters { key: "rows_per_run" value { string_value: "auto" } }'
 CONFIG = f"""
 backend: "onnxruntime"

@@ -14,6 +14,8 @@ from small_models import write_onnx
 
 from clients import Client, ServerError
 
+pytestmark = pytest.mark.process
+
 ON_DEVICE = 'parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS" value { string_value: "no" } }'
 IN_RUNS = 'parameters { key: "rows_per_run" value { string_value: "2" } }'
 FILTER = [

@@ -20,6 +20,8 @@ from small_models import DOUBLE_CONFIG, write_double
 from clients import AsyncClient, Client
 from server import ServerDiedError, ServerStartError, TritonServer, TritonServerError
 
+pytestmark = pytest.mark.process
+
 
 def leftovers(tag: str) -> list[Path]:
     return [*Path("/dev/shm").glob(f"fathom-*-{tag}-*"), *Path("/tmp").glob(f"fathom-triton-*-{tag}-*")]
