@@ -17,6 +17,9 @@ from fathom.errors import UsageError
 Outputs = Mapping[str, np.ndarray[Any, Any]]
 SHOWN_NUMBERS = 6
 
+_WHOLE = 1.01
+"""What the probabilities of some classes add up to at most, with room for rounding."""
+
 
 def labelled_output(client: Client, model: Model) -> str | None:
     """The output that the server has labels for: the model's own, or that of the last step of an ensemble."""
@@ -113,7 +116,8 @@ def _writable(name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _are_shares(labels: list[Classification]) -> bool:
-    return all(0 <= entry.value <= 1 for entry in labels)
+    values = [entry.value for entry in labels]
+    return min(values) >= 0 and sum(values) <= _WHOLE
 
 
 def _article(entry: Classification) -> str:

@@ -219,7 +219,7 @@ def test_an_answer_that_is_none(case, asynchronous):
     script, expected, inferences, cost = CUT[case]
 
     async def infer(address):
-        async with AsyncClient(address, timeout_s=0.4) as client:
+        async with AsyncClient(address, timeout_s=1.5) as client:
             assert await client.is_ready()
             with pytest.raises(InferenceError) as caught:
                 await client.call("ModelInfer", b"", model="m")
@@ -229,7 +229,7 @@ def test_an_answer_that_is_none(case, asynchronous):
         if asynchronous:
             error, budget = asyncio.run(infer(peer.address))
         else:
-            with Client(peer.address, timeout_s=0.4) as client:
+            with Client(peer.address, timeout_s=1.5) as client:
                 assert client.is_ready()
                 with pytest.raises(InferenceError) as caught:
                     client.run(client.call("ModelInfer", b"", model="m"))

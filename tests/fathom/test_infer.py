@@ -19,7 +19,9 @@ from identity_models import write_identity
 from PIL import Image
 from python_models import write_counter
 
+from clients import Classification
 from fathom import cli
+from fathom.answers import ranked_as_json
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +247,16 @@ def test_an_address_that_cannot_be_right_is_a_short_line(server, said, capsys):
     assert said in line
     assert len(warnings) == (server == "nohost.invalid:1")
     assert all("--tls-ca" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "why"),
+    [
+        ([0.7, 0.2], "probability", "the most likely of some classes"),
+        ([0.9, 0.8], "score", "together more than one"),
+        ([3.1, -0.4], "score", "logits"),
+    ],
+)
+def test_only_what_adds_up_to_one_is_called_a_probability(values, key, why):
+    labels = [Classification("name", value, index) for index, value in enumerate(values)]
+    assert [set(entry) for entry in ranked_as_json(labels)] == [{"label", key}] * 2, why

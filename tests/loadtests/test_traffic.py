@@ -181,7 +181,7 @@ def test_the_command_fires_a_mix_and_says_what_held(small_server, capsys):
 
 def test_a_rate_beyond_the_generator_is_invalid_and_says_what_to_do(small_server):
     """A million requests a second are more than one process can send."""
-    request = CapacityRequest(small_server.grpc_url, "double", [Slo.parse("p99=5ms")])
+    request = CapacityRequest(small_server.grpc_url, "double", [Slo.parse("p99=1ms")])
     point = load(request, parse_shape("constant:1000000", 0.015))
     assert point.verdict == "invalid"
     assert "--workers" in point.reason
