@@ -1,7 +1,7 @@
 # Everything lives in .venv/ (the environment) and results/ (what was measured); both are ignored by git.
 PYTHON ?= $(shell for p in python3 python3.11 python3.12; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
-# Python 3.11's own pip (23) takes a fifth longer than today's, hence --upgrade-deps. pip would compile sixteen thousand modules, a minute of CPU; so what is imported is compiled, once, by who imports it first.
-PIP_INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable
+# Python 3.11's own pip (23) takes a fifth longer than today's, hence --upgrade-deps. setuptools warns of every editable installation. pip would compile sixteen thousand modules, a minute of CPU; so what is imported is compiled, once, by who imports it first.
+PIP_INSTALL = PYTHONWARNINGS=ignore::UserWarning .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo check test test-slow bench gpu-proof lint format clean
