@@ -80,7 +80,7 @@ def export_model(
     build = manifest.build_record(recipe, source, BUILD, precision, excluded, runtime)
     with hold(model_repository, on_progress=on_progress):
         present = _published(folder)
-        why = None if present is None else _why_again(recipe, folder, present, build, found.explicit)
+        why = None if force or present is None else _why_again(recipe, folder, present, build, found.explicit)
         on_progress("check what is there", 1, 1)
         if present is not None and why is None and not force:
             return ExportResult(recipe.name, folder, present, True, time.monotonic() - began)

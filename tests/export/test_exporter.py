@@ -138,6 +138,20 @@ def test_tuning_config_pbtxt_is_no_reason_to_build_but_breaking_it_is_said(repos
     assert (caught.value.tensor, caught.value.found, caught.value.expected) == ("x", [5], [3])
 
 
+def test_force_asks_nothing_of_what_is_published(repository: Path, scale: Scale) -> None:
+    export_model(scale, repository)
+    scale.shape = ("n", 5)
+    config = repository / "scale" / "config.pbtxt"
+    config.write_text(SCALE_CONFIG.replace("[ 3 ]", "[ 5 ]"))
+    with pytest.raises(ContractError):  # nothing that decides the build has changed, and the published graph is no fit
+        export_model(scale, repository)
+
+    result = export_model(scale, repository, force=True)
+
+    assert not result.skipped
+    assert result.manifest.signature.inputs[0].dims == (-1, 5)
+
+
 def test_bundled_weights_by_name_repair_a_config_that_does_not_fit(repository: Path, scale: Scale) -> None:
     export_model(scale, repository, weights="bundled")
     config = repository / "scale" / "config.pbtxt"
