@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from clients import TLS, Client, DeadlineExceeded, InsecureConnectionWarning, InvalidInput, Model
-from fathom import answers, inputs, latencies, options, payloads
-from fathom.arguments import STOPPED
-from fathom.errors import UsageError
-from fathom.output import err, out, print_json
-from fathom.servers import connect
+from fathom import latencies
+from fathom.console import answers, inputs, options
+from fathom.console.arguments import STOPPED, UsageError
+from fathom.console.output import err, out, print_json
+from fathom.console.servers import connect
+from fathom.recipes import example
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -99,7 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 err.print(f"warning: requests to {server} travel unencrypted: add --tls-ca FILE", soft_wrap=True)
             model = client.model(arguments.model)
             arrays = (
-                payloads.example(arguments.model, arguments.model_repository)
+                example(arguments.model, arguments.model_repository)
                 if arguments.example
                 else inputs.parse(model.spec, arguments.inputs)
             )

@@ -21,7 +21,7 @@ from python_models import write_counter
 
 from clients import Classification
 from fathom import cli
-from fathom.answers import ranked_as_json
+from fathom.console.answers import ranked_as_json
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from PIL import Image
 from clients import Client, InvalidInput
 from export import recipes
 from export.models import digits
-from fathom import stations
+from fathom.recipes import measure_served, measured_at_export
 from loadtests.workload.traffic import ModelShare, Traffic
 
 pytestmark = pytest.mark.process
@@ -27,7 +27,7 @@ def client(served):
 @pytest.fixture(scope="module")
 def served_figures(client, exported_repository):
     """What a model earns behind the server, measured once."""
-    return functools.cache(lambda name: stations.measure_served(recipes.find(name), client, exported_repository))
+    return functools.cache(lambda name: measure_served(recipes.find(name), client, exported_repository))
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -44,7 +44,7 @@ def digit(index: int = 0) -> tuple[Image.Image, int]:
 @pytest.mark.parametrize("name", recipes.NAMES)
 def test_accuracy_is_the_same_at_every_station(name, served_figures, exported_repository):
     recipe = recipes.find(name)
-    measured = stations.measured_at_export(recipe, exported_repository) | served_figures(name)
+    measured = measured_at_export(recipe, exported_repository) | served_figures(name)
     assert set(measured) == {"source", "onnx", "served"} | ({"pipeline"} if recipe.pipeline else set())
     for station, measurement in measured.items():
         for figure, value in measurement.accuracy.items():

@@ -28,7 +28,7 @@ from export.graph import onnx_file
 from export.recipe.measure import Measurement, gate
 from export.repository.publish import hold
 from fathom import cli, rollout
-from fathom.errors import UsageError
+from fathom.console.arguments import UsageError
 from loadtests.generator.messages import read_record
 from loadtests.results.store import read_runs
 from loadtests.search import unloaded

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clients import Client, Unreachable, addresses
-from fathom.errors import UsageError
-from fathom.options import DEFAULT_SERVER, default_config_name
-from fathom.output import err
+from fathom.console.arguments import UsageError
+from fathom.console.options import DEFAULT_SERVER, default_config_name
+from fathom.console.output import err
 from loadtests.errors import TargetError
 from server import TritonServer
 
