@@ -7,7 +7,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from clients import Client, InvalidInput, codec
+from clients import Client, InvalidInputError, codec
 from export import recipes
 from export.errors import ExportError, RecipeError
 from export.recipe.measure import Measurement, Reference, measure
@@ -37,7 +37,7 @@ def requests_of(client: Client, model: str, repository: Path) -> list[bytes] | N
             evaluation = reference(model, repository).evaluation
         spec = client.model(model).spec
         return [codec.encode(spec, row) for row in itertools.islice(evaluation.batches(1), POOL_SIZE)]
-    except (RecipeError, InvalidInput):
+    except (RecipeError, InvalidInputError):
         return None  # no recipe, not exported here, or another model of the same name
 
 

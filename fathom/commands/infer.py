@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clients import TLS, Client, DeadlineExceeded, InsecureConnectionWarning, InvalidInput, Model
+from clients import TLS, Client, DeadlineExceededError, InsecureConnectionWarning, InvalidInputError, Model
 from fathom import latencies
 from fathom.console import answers, inputs, options
 from fathom.console.arguments import STOPPED, UsageError
@@ -85,9 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     try:
         return _run(arguments)
-    except DeadlineExceeded as error:
+    except DeadlineExceededError as error:
         raise UsageError(str(error).replace("timeout_s", "--timeout")) from error
-    except InvalidInput as error:
+    except InvalidInputError as error:
         raise UsageError(f"{error}{inputs.forgotten_at(arguments.inputs)}") from error
 
 
