@@ -6,8 +6,8 @@ with at most 1 % probability, and *undecided* between the two. (LoadGen: `early_
 
 That test takes requests for independent, and under load they are not: one slow moment delays a whole run of requests,
 and the plain test then passes a queue at exactly its limit far too often (up to 80 % of the time instead of 1 %; see
-`tests/loadtests/test_verdict.py`). So n and k are first divided by `dependence(latencies)`, the number of requests that
-together tell as much as one independent request; it is 1 when they are independent.
+`tests/loadtests/judge/test_verdict.py`). So n and k are first divided by `dependence(latencies)`: that many requests
+together carry as much information as one independent request. It is 1 when they are independent.
 """
 
 from __future__ import annotations

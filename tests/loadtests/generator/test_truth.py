@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from truth import KNOWN, LOADS, SERVICE_MS, SHARES, expected_ms, formula_ms, measure, typical_schedule
 
 from loadtests.generator.messages import Limits

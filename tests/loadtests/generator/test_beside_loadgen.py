@@ -11,7 +11,7 @@ import pytest
 from loadgen_process import loadgen_arrivals_s
 from queue_process import request
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from beside_loadgen import QUEUE_SLO, SHARES, Pair, Server, exact_ms, fire_pair, reference_queue
 
 from loadtests.records.record import percentile
