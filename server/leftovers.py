@@ -18,8 +18,8 @@ SHM_PREFIX = "fathom-"
 
 
 def owner_tag() -> str:
-    """`<pid namespace>-<pid>`: a process id means something inside its own namespace only."""
-    return f"{_namespace()}-{os.getpid()}"
+    """`<pid namespace>-<pid>.<start time>`: a process id is given out again, and only inside its own namespace."""
+    return f"{_namespace()}-{os.getpid()}.{_start_time('self')}"
 
 
 def new_run_dir() -> Path:
@@ -36,13 +36,32 @@ def sweep() -> None:
     """Remove run directories and shared-memory files of owners that no longer live in this pid namespace."""
     for folder, prefix in ((SHARED_MEMORY, SHM_PREFIX), (Path(tempfile.gettempdir()), RUN_DIR_PREFIX)):
         for path in folder.glob(prefix + "*"):
-            namespace, _, rest = path.name.removeprefix(prefix).partition("-")
-            pid = rest.partition("-")[0]
-            if namespace == _namespace() and pid.isdigit() and not Path(f"/proc/{pid}").exists():
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+            if not _is_dead(path.name.removeprefix(prefix)):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _is_dead(tag: str) -> bool:
+    """Whether the process that `tag` begins with was one of this namespace, and is no more."""
+    namespace, owner, *_ = [*tag.split("-"), ""]
+    pid, _, start = owner.partition(".")
+    if namespace != _namespace() or not pid.isdigit():
+        return False
+    living = _start_time(pid)
+    return not living or (start != "" and start != living)
+
+
+def _start_time(pid: str) -> str:
+    """Clock ticks from boot to the start of a process, "" for one that is gone or a zombie. See proc(5)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    state, threads, start = fields[0], fields[17], fields[19]
+    return "" if state in "ZX" and int(threads) <= 1 else start
 
 
 def _namespace() -> str:
