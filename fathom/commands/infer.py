@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from clients import TLS, Client, DeadlineExceededError, InsecureConnectionWarning, InvalidInputError, Model
+from export.added.recipe import in_short
 from fathom import latencies
 from fathom.console import answers, inputs, options
 from fathom.console.arguments import STOPPED, UsageError
@@ -144,7 +145,7 @@ def _ask(
         if not others:
             return lines, {"labels": found}
         rest = model(arrays, outputs=others)
-        lines += [answers.in_short(name, array) for name, array in rest.items()]
+        lines += [in_short(name, array) for name, array in rest.items()]
         return lines, {"labels": found, "outputs": answers.as_json(rest)}
     outputs = model(arrays)
     if arguments.output:
