@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
+
+from export.errors import did_you_mean
 
 STOPPED = 130
 """The exit status of a command that Ctrl-C ended."""
@@ -94,9 +95,3 @@ class Parser(argparse.ArgumentParser):
             if name in required and action.nargs != argparse.ZERO_OR_MORE:
                 shown.append(f"{name} {action.metavar}" if action.option_strings and action.metavar else name)
         return f"{' and '.join(shown or required)} {'are' if len(shown or required) > 1 else 'is'}"
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """` (did you mean capacity?)` for `capcity`; empty where nothing is near."""
-    near = difflib.get_close_matches(given, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""

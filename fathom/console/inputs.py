@@ -12,7 +12,8 @@ import numpy as np
 
 from clients import ModelSpec, TensorSpec
 from clients.datatypes import NUMPY_TYPE
-from fathom.console.arguments import UsageError, did_you_mean
+from export.errors import did_you_mean
+from fathom.console.arguments import UsageError
 from fathom.console.images import SUFFIXES, as_pixels
 from loadtests.errors import InputFileError
 from loadtests.workload.lines import decode
