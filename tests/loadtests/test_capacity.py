@@ -22,32 +22,26 @@ from loadtests.results.store import Run, Store, read_runs, usable_points
 pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 P99 = Slo.parse("p99=30ms")
-
-
 CAPACITY_PER_S = md1_capacity_per_s(0.002, 0.03, 0.99)
-ATTEMPTS = 3
-"""A machine busy for seconds leaves a search of seconds without a rate that holds; an error of ours, every search."""
-
-
-def is_near(result) -> bool:
-    """A few seconds on a shared machine: what a search of minutes finds is measured in truth.py."""
-    return result.capacity_estimate_per_s is not None and 0.3 < result.capacity_estimate_per_s / CAPACITY_PER_S < 2
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """A search of an M/D/1 queue with 2 ms of service, and its folder."""
+    """A search of an M/D/1 queue with 2 ms of service, and its folder.
+
+    A few seconds on a shared machine, so near the capacity is enough: what a search of minutes finds is measured in
+    truth.py. A fixture that fails is made again when its first test is run again.
+    """
     from queue_process import QueueProcess
 
     queue = QueueProcess("--service-ms", "2")
     try:
-        for _ in range(ATTEMPTS):
-            folder, seen = tmp_path_factory.mktemp("results"), []
-            made = {"folder": folder, "manifest": {"made": "here"}}
-            request = CapacityRequest(queue.address, "queue", [P99], budget_s=6, timing=HASTY, **made)
-            result = find(request, on_point=seen.append)
-            if is_near(result):
-                break
+        folder, seen = tmp_path_factory.mktemp("results"), []
+        made = {"folder": folder, "manifest": {"made": "here"}}
+        request = CapacityRequest(queue.address, "queue", [P99], budget_s=6, timing=HASTY, **made)
+        result = find(request, on_point=seen.append)
+        assert result.capacity_estimate_per_s is not None
+        assert 0.3 < result.capacity_estimate_per_s / CAPACITY_PER_S < 2
         return result, seen, folder
     finally:
         queue.stop()
@@ -55,7 +49,6 @@ def found(tmp_path_factory):
 
 def test_finds_the_neighbourhood_of_the_capacity(found):
     result, _, _ = found
-    assert is_near(result), result.capacity_estimate_per_s
     assert result.capacity_per_s is None or result.capacity_per_s < CAPACITY_PER_S
     assert not result.partial
 
