@@ -226,7 +226,7 @@ async def in_order_async(
         if slot is slots[0]:
             wake()
 
-    async def keep_asking() -> None:
+    async def keep_sending() -> None:
         nonlocal taken, over
         while not over:
             if len(slots) >= AHEAD * in_flight:
@@ -260,7 +260,7 @@ async def in_order_async(
             except Exception as error:
                 fill(slot, error)
 
-    workers = [loop.create_task(keep_asking()) for _ in range(in_flight)]
+    workers = [loop.create_task(keep_sending()) for _ in range(in_flight)]
     try:
         with _bar(items, progress) as advance:
             while slots or not over:

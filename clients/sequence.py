@@ -65,10 +65,10 @@ class BoundSequence(Generic[Answer]):
     ) -> Answer:
         """Send the next request of the sequence; see `Model`."""
         given = codec.named(self._model.spec, inputs, named)
-        answer: Answer = self._client.run(self._ask(given, end=end, timeout_s=timeout_s, request_id=request_id))
+        answer: Answer = self._client.run(self._send(given, end=end, timeout_s=timeout_s, request_id=request_id))
         return answer
 
-    async def _ask(
+    async def _send(
         self, inputs: Mapping[str, Any], *, end: bool, timeout_s: float | None, request_id: str = ""
     ) -> Outputs:
         spec, self._timeout_s = self._model.spec, self._client.within_s(timeout_s)
@@ -108,7 +108,7 @@ class BoundSequence(Generic[Answer]):
                 name: np.full(a.shape, b"" if a.dtype.kind == "O" else 0, a.dtype) for name, a in self._like.items()
             }
             with contextlib.suppress(errors.InferenceError):
-                await self._ask(blank, end=True, timeout_s=timeout_s)
+                await self._send(blank, end=True, timeout_s=timeout_s)
         self._over = True
 
 

@@ -112,7 +112,7 @@ async def _measure(
         model = await client.model(name)
         await model(inputs)
 
-        async def keep_asking() -> None:
+        async def keep_sending() -> None:
             nonlocal in_vain
             while in_vain < max(taken.concurrency, _GONE) and taken.requests < requests:
                 taken.requests += 1
@@ -128,4 +128,4 @@ async def _measure(
                     taken.latencies_ms.append((time.perf_counter() - start) * 1e3)
 
         taken.began_s = time.perf_counter()
-        await asyncio.gather(*(keep_asking() for _ in range(taken.concurrency)))
+        await asyncio.gather(*(keep_sending() for _ in range(taken.concurrency)))

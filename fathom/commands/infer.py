@@ -94,10 +94,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     connection = _connection(arguments)
-    with connect(arguments.server, arguments.model_repository) as server, warnings.catch_warnings(record=True) as said:
+    with (
+        connect(arguments.server, arguments.model_repository) as server,
+        warnings.catch_warnings(record=True) as warned,
+    ):
         warnings.simplefilter("always", InsecureConnectionWarning)
         with Client(server, **connection) as client:
-            if any(warning.category is InsecureConnectionWarning for warning in said):
+            if any(warning.category is InsecureConnectionWarning for warning in warned):
                 err.print(f"warning: requests to {server} travel unencrypted: add --tls-ca FILE", soft_wrap=True)
             model = client.model(arguments.model)
             arrays = (
@@ -110,7 +113,7 @@ def _run(arguments: argparse.Namespace) -> int:
             if model.spec.decoupled:
                 raise UsageError(f"'{arguments.model}' answers in parts (decoupled): add --stream")
             start = time.perf_counter()
-            lines, result = _ask(arguments, client, model, arrays)
+            lines, result = _infer(arguments, client, model, arrays)
             result["latency_ms"] = round((time.perf_counter() - start) * 1e3, 3)
         if not arguments.json:
             _print(lines)
@@ -132,7 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return STOPPED if interrupted else 0
 
 
-def _ask(
+def _infer(
     arguments: argparse.Namespace, client: Client, model: Model, arrays: Mapping[str, Any]
 ) -> tuple[list[str], dict[str, Any]]:
     """The answer as lines for a person, and as JSON."""

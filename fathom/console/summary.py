@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from fathom.console.output import out, say_as
+from fathom.console.output import out, print_labelled
 from loadtests.report import prose
 from loadtests.results.result import CapacityResult
 from loadtests.search.certificate import late_at_any_rate
@@ -16,7 +16,7 @@ def show(result: CapacityResult, *, options: str = "") -> None:
     """Print it; `options` are those that its commands must be given to mean the same server and models."""
     out.print(headline(result), markup=False, soft_wrap=True)
     for word, sentence in sentences(result):
-        say_as(word, sentence)
+        print_labelled(word, sentence)
     for word, command in next_steps(result, options):
         out.print(f"  {word}: {command}", markup=False, soft_wrap=True)
 
