@@ -18,8 +18,8 @@ SHM_PREFIX = "fathom-"
 
 
 def owner_tag() -> str:
-    """`<pid namespace>-<pid>.<start time>`: a process id is given out again, and only inside its own namespace."""
-    return f"{_namespace()}-{os.getpid()}.{_start_time('self')}"
+    """`<pid namespace>-<pid>-s<start time>`: a process id counts in its own namespace only, and is given out again."""
+    return f"{_namespace()}-{os.getpid()}-s{_start_time('self')}"
 
 
 def new_run_dir() -> Path:
@@ -46,12 +46,11 @@ def sweep() -> None:
 
 def _is_dead(tag: str) -> bool:
     """Whether the process that `tag` begins with was one of this namespace, and is no more."""
-    namespace, owner, *_ = [*tag.split("-"), ""]
-    pid, _, start = owner.partition(".")
+    namespace, pid, start, *_ = [*tag.split("-"), "", ""]
     if namespace != _namespace() or not pid.isdigit():
         return False
     living = _start_time(pid)
-    return not living or (start != "" and start != living)
+    return not living or (start.startswith("s") and start != f"s{living}")
 
 
 def _start_time(pid: str) -> str:

@@ -9,13 +9,13 @@ import pytest
 
 from server import leftovers
 
-NAMESPACE, _, OWNER = leftovers.owner_tag().partition("-")
-PID, START = OWNER.split(".")
+NAMESPACE, PID, STARTED = leftovers.owner_tag().split("-")
+EARLIER = f"s{int(STARTED[1:]) - 1}"
 TAGS = {
-    "of this process": (f"{NAMESPACE}-{PID}.{START}-aaaa", True),
-    "of one that had this process id before": (f"{NAMESPACE}-{PID}.{int(START) - 1}-aaaa", False),
-    "of one that is gone": (f"{NAMESPACE}-4194305.{START}-aaaa", False),
-    "of another pid namespace": (f"1-{PID}.1-aaaa", True),
+    "of this process": (f"{NAMESPACE}-{PID}-{STARTED}-aaaa", True),
+    "of one that had this process id before": (f"{NAMESPACE}-{PID}-{EARLIER}-aaaa", False),
+    "of one that is gone": (f"{NAMESPACE}-4194305-{STARTED}-aaaa", False),
+    "of another pid namespace": (f"1-{PID}-s1-aaaa", True),
     "of an earlier release, and this process": (f"{NAMESPACE}-{PID}-aaaa", True),
     "of an earlier release, and gone": (f"{NAMESPACE}-4194305-aaaa", False),
     "somebody else's": ("client-region", True),

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.process
 
 
 def leftovers(tag: str) -> list[Path]:
-    return [*Path("/dev/shm").glob(f"fathom-*-{tag}.*"), *Path("/tmp").glob(f"fathom-triton-*-{tag}.*")]
+    return [*Path("/dev/shm").glob(f"fathom-*-{tag}-*"), *Path("/tmp").glob(f"fathom-triton-*-{tag}-*")]
 
 
 def processes_mentioning(text: str) -> list[str]:
@@ -271,7 +271,7 @@ def test_the_server_never_outlives_an_owner_killed_with_sigkill(delay_s, tmp_pat
             time.sleep(delay_s)
         owner.kill()
     assert wait_until(lambda: not processes_mentioning(str(tmp_path)))
-    assert wait_until(lambda: not list(Path("/dev/shm").glob(f"fathom-*-{owner.pid}.*")))
+    assert wait_until(lambda: not list(Path("/dev/shm").glob(f"fathom-*-{owner.pid}-*")))
 
 
 def test_what_a_killed_supervisor_left_is_swept_by_the_next_start(tmp_path):
