@@ -8,6 +8,7 @@ import time
 import urllib.request
 
 import pytest
+from waiting import until
 
 from clients import AsyncClient, Client, DeadlineExceededError, OverloadedError, ServerError
 
@@ -23,9 +24,7 @@ def cancelled(server, model="nap"):
 
 
 def until_cancelled(server, count):
-    deadline = time.monotonic() + 5
-    while cancelled(server) < count and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: cancelled(server) >= count, lambda: cancelled(server))
     return cancelled(server)
 
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -16,6 +16,7 @@ from mortal import mortal
 from replica import lasting_ports
 from scripted_gateway import ScriptedGateway, data, goaway, headers, reset
 from tritonclient.grpc import service_pb2
+from waiting import until
 
 from clients import (
     AsyncClient,
@@ -92,13 +93,6 @@ class Gateway:
     def close(self) -> None:
         self._process.terminate()
         self._process.wait(10)
-
-
-def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
