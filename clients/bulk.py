@@ -23,7 +23,7 @@ AHEAD = 2  # items held, in multiples of what is in flight: answers wait here be
 
 
 class Twinned(Protocol):
-    """A blocking model that can be asked on an event loop too."""
+    """A blocking model that can also send from an event loop."""
 
     spec: ModelSpec
 
@@ -298,7 +298,7 @@ def named(spec: ModelSpec, item: Any) -> Mapping[str, Any]:
 
 @contextlib.contextmanager
 def _bar(items: object, shown: bool) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr; yields what to call for every answer."""
+    """A progress bar on stderr; yields the function to call for every answer."""
     if not shown:
         yield lambda: None
         return

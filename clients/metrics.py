@@ -1,4 +1,4 @@
-"""What a client tells Prometheus of its requests: one histogram, from which rates, errors and percentiles follow.
+"""A histogram of a client's requests for Prometheus; rates, errors and percentiles follow from it.
 
 Triton's own metrics have no latency distribution, and none could see the network or a refused connection.
 """

@@ -86,7 +86,7 @@ class Retries:
 
 
 def seconds(timeout_s: float) -> float:
-    """A deadline. Raises ValueError for what is none: a call without one can wait for ever."""
+    """Check a deadline. Raises ValueError for an invalid one, since a call without a deadline can wait for ever."""
     number = isinstance(timeout_s, numbers.Real) and not isinstance(timeout_s, bool)
     if not (number and 0 < timeout_s <= LONGEST_TIMEOUT_S):
         most = f"at most {LONGEST_TIMEOUT_S:.0e}"

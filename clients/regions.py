@@ -79,7 +79,7 @@ class RegionPool:
         server: Server | None,
         content: Mapping[str, Any],
     ) -> Outputs:
-        """The answer, through shared memory where that can be had; `content` is what `codec.encode` takes besides."""
+        """Infer through shared memory where possible; `content` are the other arguments of `codec.encode`."""
         timeout_s = connection.within_s(timeout_s)
         limits: dict[str, Any] = {"timeout_s": timeout_s, "deadline_s": time.monotonic() + timeout_s}
         call: Callable[..., Coroutine[Any, Any, bytes]] = functools.partial(
@@ -161,7 +161,7 @@ class RegionPool:
         self._pool, self._swept = Pool(), False
 
     def discard(self) -> None:
-        """Give the memory back where no server can be told of it."""
+        """Give the memory back without unregistering it at a server."""
         for region in self._pool.close():
             region.discard()
 
@@ -254,7 +254,7 @@ def _input_size(array: Array) -> int:
 
 
 def _refusal(error: errors.InferenceError, endpoint: str) -> str | None:
-    """Why a server will never take a region, and what to do; None for what another try may mend."""
+    """Why a server will never accept a region, and what to do; None where another try may succeed."""
     details = error.details or str(error)
     if "allow-client-shm" in details or "shared memory is disabled" in details:
         return (

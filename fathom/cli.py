@@ -86,7 +86,7 @@ def parser(wanted: str = "") -> Parser:
 
 
 def _message(error: Exception) -> str:
-    """What to tell of an error of the caller or the machine; empty for one of ours, which needs a traceback."""
+    """The line to print for an error of the caller or the machine; empty for a bug, which needs a traceback."""
     # Imported late, since most commands end well.
     from clients import InferenceError
     from export.errors import ExportError

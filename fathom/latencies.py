@@ -16,7 +16,7 @@ from loadtests.records.record import percentile
 
 SHOWN = (0.5, 0.9, 0.99)
 _GONE = 3
-"""So many requests in a row without an answer, and as many as are in flight: nobody is there to be asked more."""
+"""After so many requests in a row without an answer, and as many as are in flight, the server counts as gone."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def measure(
 
 @dataclass
 class _Taken:
-    """What is known so far."""
+    """The measurements so far."""
 
     concurrency: int
     latencies_ms: list[float] = field(default_factory=list)

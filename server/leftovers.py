@@ -1,4 +1,4 @@
-"""Names for what a server leaves outside its processes, and the sweep of what dead servers left.
+"""Name the files that a server keeps outside its processes, and sweep those of dead servers.
 
 The supervisor cleans up after a server; this is for the case that the supervisor itself was killed.
 """

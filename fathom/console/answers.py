@@ -17,7 +17,7 @@ from fathom.console.arguments import UsageError
 Outputs = Mapping[str, np.ndarray[Any, Any]]
 
 _WHOLE = 1.01
-"""What the probabilities of some classes add up to at most, with room for rounding."""
+"""Upper bound of the sum of some classes' probabilities, with room for rounding."""
 
 
 def labelled_output(client: Client, model: Model) -> str | None:

@@ -1,4 +1,4 @@
-"""The command line's parser: what it cannot understand is one line that says what it would."""
+"""The command line's parser. It reports what it cannot understand in one line that names what it accepts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CHOICE = re.compile(r"argument (.+?): invalid choice: '?(.*?)'? \(choose from (
 
 
 class UsageError(Exception):
-    """The arguments cannot be carried out; the message says which, and what would be accepted."""
+    """A command's arguments are invalid; the message names them and what is accepted."""
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -1,4 +1,4 @@
-"""`name=value` and `name=@file` arguments as named arrays, typed by what the model says it takes."""
+"""Convert `name=value` and `name=@file` arguments to named arrays of the types that the model's metadata gives."""
 
 from __future__ import annotations
 

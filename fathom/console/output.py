@@ -19,7 +19,7 @@ WORD_WIDTH = 11
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """The command's own exit status for it; rich's would be 1, which says that a check failed."""
+        """The command's own exit status for it; rich's would be 1, which stands for a failed check."""
         raise BrokenPipeError
 
 

@@ -32,7 +32,7 @@ def headline(result: CapacityResult) -> str:
 
 
 def sentences(result: CapacityResult) -> list[tuple[str, str]]:
-    """Each of the two numbers by its word, then what to mind."""
+    """A label and a sentence for each of the two numbers, then the warnings."""
     shown = []
     if result.capacity_per_s is not None and result.certificate is not None:
         sure = "a server that misses the SLO would look this good at most one time in a hundred"
