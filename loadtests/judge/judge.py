@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from loadtests.judge.backlog import judge_backlog
 from loadtests.judge.generator_health import LATE_MS, allowed_lag_ms, shares, spoiled
-from loadtests.judge.unaffected import LEAST_SHARE, untouched
+from loadtests.judge.unaffected import LEAST_SHARE, unaffected_requests
 from loadtests.judge.verdict import CONFIDENCE, LOOK_CONFIDENCE, SloJudgement, judge, judge_counts
 from loadtests.records.point import ModelPoint, Point, Probe, ServerLoad, ServerStats, SloCount, Verdict
 from loadtests.records.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Outcome, Record, percentile
@@ -53,11 +53,11 @@ def make_point(
     passes = _leans_to_pass(record, judgements, verdict) and not outcome.stopped
     generators, whole = shares(record, outcome), outcome.stopped in ("", "hopeless")
     counts = tuple(map(_count, judgements))
-    punctual: tuple[SloCount, ...] = ()
+    unaffected: tuple[SloCount, ...] = ()
     if whole and not (errors or outcome.lost or any(share.saturated for share in generators)):
-        punctual = _punctual(known, latencies_ms, slos, models)
-    if punctual and verdict != "pass":
-        passes = all(count.within for count in punctual) and not judge_backlog(record).growing
+        unaffected = _unaffected_counts(known, latencies_ms, slos, models)
+    if unaffected and verdict != "pass":
+        passes = all(count.within for count in unaffected) and not judge_backlog(record).growing
     if why := spoiled(record, outcome, slos):
         verdict, reason = "invalid", why
         passes = passes or bool(outcome.lost)  # a generator that died says nothing against the rate
@@ -83,7 +83,7 @@ def make_point(
         max_ms=_finite(float(shown_ms.max())) if attempted else None,
         mean_ms=float(finite.mean()) if len(finite) else None,
         slos=counts,
-        punctual=punctual,
+        unaffected=unaffected,
         seed=probe.seed,
         send_lag_p50_ms=_zero_if_empty(percentile(lags_ms, 0.5)),
         send_lag_p99_ms=_zero_if_empty(percentile(lags_ms, 0.99)),
@@ -195,9 +195,11 @@ def _leans_to_pass(record: Record, judgements: Sequence[SloJudgement], verdict: 
     return within and not judge_backlog(record).growing
 
 
-def _punctual(known: Record, latencies_ms: Floats, slos: Sequence[Slo], models: Sequence[str]) -> tuple[SloCount, ...]:
-    """The counts of the requests that no late send touched; none where all or too few are."""
-    kept = untouched(known, allowed_lag_ms(slos))
+def _unaffected_counts(
+    known: Record, latencies_ms: Floats, slos: Sequence[Slo], models: Sequence[str]
+) -> tuple[SloCount, ...]:
+    """The counts of the requests that no late send affected; none where these are all, or too few."""
+    kept = unaffected_requests(known, allowed_lag_ms(slos))
     if kept.all() or kept.mean() < LEAST_SHARE:
         return ()
     of_model = known.model[known.attempted]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from loadtests.records.documents import read
+from loadtests.records.documents import read, stored_name
 from loadtests.slo import Slo
 
 Phase = Literal["double", "bisect", "confirm", "refine", "load"]
@@ -163,7 +163,7 @@ class Point:
     verdict: Verdict
     reason: str
     passes: bool
-    """Where the search goes unless the verdict is pass: the point estimate, of the `punctual` requests if there are."""
+    """The point estimate, by which the search goes on unless the verdict is pass; of `unaffected` where it has any."""
     requests: int
     scheduled: int
     errors: int
@@ -202,14 +202,14 @@ class Point:
 
     load: ServerLoad | None = None
     """Of the server's machine, where it has metrics."""
-    punctual: tuple[SloCount, ...] = ()
-    """As `slos`, of the requests that no late send touched alone (see `judge.unaffected`); empty where that is
-    all of them, too few, or not to be told."""
+    unaffected: tuple[SloCount, ...] = field(default=(), metadata={"stored_as": "punctual"})
+    """As `slos`, of the requests that no late send affected (see `judge.unaffected`); empty where these are all of
+    them, too few, or not known."""
 
     @property
     def believed(self) -> bool:
         """Whether it tells about the server."""
-        return self.verdict != "invalid" or bool(self.punctual)
+        return self.verdict != "invalid" or bool(self.unaffected)
 
     @property
     def holds(self) -> bool:
@@ -219,10 +219,11 @@ class Point:
     @property
     def counts(self) -> tuple[SloCount, ...]:
         """What tells most about the server."""
-        return self.punctual or self.slos
+        return self.unaffected or self.slos
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        return {stored_name(field): values[field.name] for field in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, document: Any) -> Point:
@@ -230,7 +231,7 @@ class Point:
         point = read(cls, document)
         if not point.rate_per_s > 0:
             raise ValueError(f"rate_per_s is {point.rate_per_s:g}, not above 0")
-        for count in (*point.slos, *point.punctual):
+        for count in (*point.slos, *point.unaffected):
             Slo.parse(count.slo)
             if not 0 <= count.over <= count.requests or count.dependence <= 0:
                 raise ValueError(f"{count.over} of {count.requests} requests with a dependence of {count.dependence:g}")

@@ -122,7 +122,7 @@ def doubts(result: CapacityResult) -> list[str]:
     spoiled = [point for point in result.points if point.verdict == "invalid"]
     if result.verdict != "invalid" and len(spoiled) > _SPOILED_SHARE * len(result.points):
         (why, _), *_ = Counter(point.reason.partition(";")[2].strip() for point in spoiled).most_common()
-        listened = any(point.punctual for point in spoiled) and result.capacity_estimate_per_s is not None
+        listened = any(point.unaffected for point in spoiled) and result.capacity_estimate_per_s is not None
         said.append(
             f"{len(spoiled)} of {len(result.points)} probes certify nothing, because the generator could not keep up: "
             f"{why or 'see the table of all probes'}."

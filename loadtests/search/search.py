@@ -119,9 +119,9 @@ def _fire(state: _State, phase: Phase, rate_per_s: float, seconds: float) -> Gen
 
 def _decided(point: Point) -> bool:
     """Whether more requests would show the same way."""
-    if not point.punctual:
+    if not point.unaffected:
         return point.verdict != "undecided"
-    verdicts = {count.verdict for count in point.punctual}
+    verdicts = {count.verdict for count in point.unaffected}
     return verdicts == {"pass"} or "fail" in verdicts
 
 
