@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.judge.backlog import judge_backlog
-from loadtests.judge.generator_health import LATE_MS, allowed_lag_ms, shares, spoiled
+from loadtests.judge.generator_health import LATE_MS, allowed_lag_ms, generator_stats, invalid_reason
 from loadtests.judge.unaffected import LEAST_SHARE, unaffected_requests
 from loadtests.judge.verdict import CONFIDENCE, LOOK_CONFIDENCE, SloJudgement, judge, judge_counts
 from loadtests.records.point import ModelPoint, Point, Probe, ServerLoad, ServerStats, SloCount, Verdict
@@ -51,14 +51,14 @@ def make_point(
     if outcome.stopped == "budget" and verdict == "fail":
         outcome = replace(outcome, stopped="hopeless")  # what is known until then tells enough
     passes = _leans_to_pass(record, judgements, verdict) and not outcome.stopped
-    generators, whole = shares(record, outcome), outcome.stopped in ("", "hopeless")
+    generators, whole = generator_stats(record, outcome), outcome.stopped in ("", "hopeless")
     counts = tuple(map(_count, judgements))
     unaffected: tuple[SloCount, ...] = ()
-    if whole and not (errors or outcome.lost or any(share.saturated for share in generators)):
+    if whole and not (errors or outcome.lost or any(stats.saturated for stats in generators)):
         unaffected = _unaffected_counts(known, latencies_ms, slos, models)
     if unaffected and verdict != "pass":
         passes = all(count.within for count in unaffected) and not judge_backlog(record).growing
-    if why := spoiled(record, outcome, slos):
+    if why := invalid_reason(record, outcome, slos):
         verdict, reason = "invalid", why
         passes = passes or bool(outcome.lost)  # a generator that died says nothing against the rate
     finite = shown_ms[np.isfinite(shown_ms)]
@@ -90,7 +90,7 @@ def make_point(
         send_lag_max_ms=float(lags_ms.max()) if len(lags_ms) else 0.0,
         late_share=float(np.mean(lags_ms > LATE_MS)) if len(lags_ms) else 0.0,
         cpu_per_request_us=outcome.cpu_s / attempted * 1e6 if attempted else 0.0,
-        generator_cpu_share=max(share.cpu_share for share in generators),
+        generator_cpu_share=max(stats.cpu_share for stats in generators),
         stopped=outcome.stopped,
         duration_s=outcome.wall_s,
         took_s=took_s,

@@ -65,7 +65,7 @@ class ServerLoad:
 
 
 @dataclass(frozen=True)
-class Share:
+class GeneratorStats:
     """One generator's account of itself; all lags are 0 where it sent nothing."""
 
     name: str
@@ -195,7 +195,7 @@ class Point:
     steps: tuple[StepPoint, ...]
     raw: str
     """File of the raw record, relative to the results folder."""
-    workers: tuple[Share, ...] = ()
+    workers: tuple[GeneratorStats, ...] = ()
     """One entry per generator."""
     models: tuple[ModelPoint, ...] = ()
     """One entry per model of a mix; none where only one model is asked."""

@@ -18,7 +18,7 @@ _CALM_SHARE = 0.1
 _MINUTES = (1, 2, 5, 10, 30)
 _WORTH = 1.02
 """How much higher than the certificate there is another must be to be spoken of."""
-_SPOILED_SHARE = 0.3
+_INVALID_SHARE = 0.3
 
 
 def explain(result: CapacityResult) -> str:
@@ -119,12 +119,12 @@ def doubts(result: CapacityResult) -> list[str]:
             f"This machine's CPUs were {busy * 100:.0f} % busy before the test began. Where server or generator run on "
             "it, they shared it with something else, and a quiet machine would hold more."
         )
-    spoiled = [point for point in result.points if point.verdict == "invalid"]
-    if result.verdict != "invalid" and len(spoiled) > _SPOILED_SHARE * len(result.points):
-        (why, _), *_ = Counter(point.reason.partition(";")[2].strip() for point in spoiled).most_common()
-        listened = any(point.unaffected for point in spoiled) and result.capacity_estimate_per_s is not None
+    invalid = [point for point in result.points if point.verdict == "invalid"]
+    if result.verdict != "invalid" and len(invalid) > _INVALID_SHARE * len(result.points):
+        (why, _), *_ = Counter(point.reason.partition(";")[2].strip() for point in invalid).most_common()
+        listened = any(point.unaffected for point in invalid) and result.capacity_estimate_per_s is not None
         said.append(
-            f"{len(spoiled)} of {len(result.points)} probes certify nothing, because the generator could not keep up: "
+            f"{len(invalid)} of {len(result.points)} probes certify nothing, because the generator could not keep up: "
             f"{why or 'see the table of all probes'}."
             + " The estimate rests on the requests that were sent in time."
             * listened

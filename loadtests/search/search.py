@@ -30,7 +30,7 @@ _LONGER = 3
 _FEWEST_REQUESTS, _LEAST_REQUESTS = 60, 8
 """Of a probe, and where so many take more than `_FEWEST_SHARE` of the budget."""
 _FEWEST_SHARE, _PROBE_LIMITS = 0.08, 4.0
-_MOST_SPOILED = 2
+_MOST_INVALID = 2
 _NEAR = 1.5
 """Bisection never gives up on a wider gap between a rate that held and one that did not."""
 _FIRST_SHARE, _LATER_SHARE = 0.3, 0.5
@@ -104,9 +104,9 @@ def _search(state: _State, known: Sequence[Point]) -> Searching:
 
 
 def _fire(state: _State, phase: Phase, rate_per_s: float, seconds: float) -> Generator[Probe, Point, Point]:
-    """One probe; a probe that the generator spoiled although it passed is repeated with a fresh seed, unless it shows
-    the way all the same."""
-    for _ in range(_MOST_SPOILED):
+    """One probe. One that is invalid for the generator's sake is repeated with a fresh seed, unless its unaffected
+    requests are enough to choose the next rate, or even they are over the limit."""
+    for _ in range(_MOST_INVALID):
         if not state.has_time(rate_per_s):
             raise _BudgetSpentError
         point = yield state.probe(phase, rate_per_s, seconds)
@@ -143,7 +143,7 @@ def _double(state: _State, held: float | None = None) -> Generator[Probe, Point,
     A rate at which only the generator had trouble is tried once more when a lower one held: the trouble may be over.
     """
     plan, seconds = state.plan, _quick_s(state.plan)
-    low, high, spoiled, retried = held, None, False, False
+    low, high, generator_only, retried = held, None, False, False
     rate_per_s = min(2 * held if held else plan.start_per_s, plan.max_per_s)
     while rate_per_s >= min(_LEAST_RATE_PER_S, plan.start_per_s / _LOWEST):
         point = yield from _fire(state, "double", rate_per_s, seconds)
@@ -151,13 +151,13 @@ def _double(state: _State, held: float | None = None) -> Generator[Probe, Point,
             point = yield from _fire(state, "double", rate_per_s, _LONGER * seconds)
         if point.holds:
             low = rate_per_s
-            if rate_per_s >= plan.max_per_s or (high is not None and (retried or not spoiled)):
+            if rate_per_s >= plan.max_per_s or (high is not None and (retried or not generator_only)):
                 break
             rate_per_s = min(rate_per_s * 2, plan.max_per_s)
             if high is not None:
                 rate_per_s, high, retried = high, None, True
         else:
-            high, spoiled = rate_per_s, point.passes
+            high, generator_only = rate_per_s, point.passes
             if low is not None:
                 break
             rate_per_s /= 2

@@ -54,7 +54,7 @@ def probe_of(rate_per_s: float, stalls: Stalls | None) -> Point:
     return simulate(Probe(0, "bisect", rate_per_s, 6000, 4), P99, 0.001, None, stalls=stalls)
 
 
-def test_a_spoiled_probe_stays_invalid_and_shows_the_way_all_the_same():
+def test_an_invalid_probe_shows_by_its_unaffected_requests_where_to_go():
     calm, stalled = probe_of(500.0, None), probe_of(500.0, ALWAYS)
     assert (calm.verdict, calm.unaffected, calm.counts) == ("pass", (), calm.slos)
     assert (stalled.verdict, stalled.passes, stalled.believed) == ("invalid", True, True)
@@ -77,19 +77,19 @@ def test_a_point_is_read_back_with_its_unaffected_requests():
 def test_the_estimate_holds_on_a_machine_that_stalls(exponential):
     """Taken at face value, such probes put the capacity at a quarter of what it is."""
     capacity_per_s = (mm1_capacity_per_s if exponential else md1_capacity_per_s)(0.001, 0.02, 0.99)
-    found, spoiled = [], []
+    found, invalid = [], []
     for seed in range(3):
         points = run_search(P99, 0.001, budget_s=90, seed=seed, exponential=exponential, stalls=ALWAYS)
         fitted = estimate(points, [P99])
         assert fitted is not None
         found.append(fitted.rate_per_s / capacity_per_s)
-        spoiled += [point.verdict == "invalid" for point in points]
-    assert np.mean(spoiled) > 0.6
+        invalid += [point.verdict == "invalid" for point in points]
+    assert np.mean(invalid) > 0.6
     assert np.mean(found) == pytest.approx(1.0, abs=0.08)
     assert min(found) > 0.85
 
 
-def test_a_confirmation_that_was_spoiled_does_not_lower_the_next():
+def test_an_invalid_confirmation_does_not_lower_the_next():
     searching, rates = search(Plan((P99,), 500.0, 1, budget_s=120)), []
     probe = next(searching)
     while len(rates) < 3:

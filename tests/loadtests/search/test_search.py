@@ -50,7 +50,7 @@ def test_a_rate_that_held_by_chance_is_looked_at_again():
     assert rates == [500, 1000, 2000, 1000]
 
 
-def test_a_rate_whose_probes_were_spoiled_is_tried_again_when_a_lower_one_holds():
+def test_a_rate_whose_probes_were_invalid_is_tried_again_when_a_lower_one_is_met():
     searching = search(Plan((P99,), 500.0, 0, budget_s=60))
     probe, rates = next(searching), []
     while len(rates) < 6:
@@ -197,7 +197,7 @@ def test_never_exceeds_the_maximum_and_confirms_there():
     assert certificates(points)[0].rate_per_s == 700
 
 
-def test_a_spoiled_probe_is_repeated_once_with_a_fresh_seed():
+def test_an_invalid_probe_is_repeated_once_with_a_fresh_seed():
     plan = Plan((P99,), 100.0, 0, budget_s=60)
     searching = search(plan)
     first = next(searching)
@@ -250,11 +250,11 @@ def test_looks_at_other_rates_and_failed_ones_certify_nothing():
     assert not is_certified([failed, confirmation(100.0, 600, 0, number=1)], 100.0)
 
 
-def test_a_spoiled_look_is_no_look():
-    spoiled = replace(confirmation(100.0, 600, 0), verdict="invalid")
-    assert not is_certified([spoiled], 100.0)
-    assert is_certified([spoiled, confirmation(100.0, 600, 0, number=1)], 100.0)
-    assert missing_requests([spoiled, spoiled], 100.0) == 0
+def test_an_invalid_run_does_not_count():
+    invalid = replace(confirmation(100.0, 600, 0), verdict="invalid")
+    assert not is_certified([invalid], 100.0)
+    assert is_certified([invalid, confirmation(100.0, 600, 0, number=1)], 100.0)
+    assert missing_requests([invalid, invalid], 100.0) == 0
 
 
 def replace(value, **changes):
