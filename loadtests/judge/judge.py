@@ -23,7 +23,7 @@ DEFAULT_ERROR_SHARE = 0.001
 _NAMES = {EMPTY_RESPONSE: "EMPTY_RESPONSE"}
 
 
-def make_point(
+def evaluate(
     probe: Probe,
     record: Record,
     outcome: Outcome,
@@ -46,11 +46,11 @@ def make_point(
     shown_ms = _at_least_ms(known, latencies_ms, outcome.wall_s)
     confidence = LOOK_CONFIDENCE if probe.phase == "confirm" else CONFIDENCE
     of_model = known.model[known.attempted]
-    judgements = [judge(slo, latencies_ms[_asked(slo, models, of_model)], confidence=confidence) for slo in slos]
+    judgements = [judge(slo, latencies_ms[_requests_of(slo, models, of_model)], confidence=confidence) for slo in slos]
     verdict, reason = _verdict(known, outcome, judgements, slos, sum(errors.values()))
     if outcome.stopped == "budget" and verdict == "fail":
         outcome = replace(outcome, stopped="hopeless")  # what is known until then tells enough
-    passes = _leans_to_pass(record, judgements, verdict) and not outcome.stopped
+    passes = _point_estimate_passes(record, judgements, verdict) and not outcome.stopped
     generators, whole = generator_stats(record, outcome), outcome.stopped in ("", "hopeless")
     counts = tuple(map(_count, judgements))
     unaffected: tuple[SloCount, ...] = ()
@@ -114,7 +114,7 @@ def make_point(
 def count_errors(record: Record, outcome: Outcome) -> dict[str, int]:
     """How many requests failed, by `STATUS: first message`; those cut off by an early stop did not."""
     counts = Counter(record.status[_failed(record)].tolist())
-    return {complaint(status, outcome.messages): count for status, count in counts.most_common()}
+    return {describe_status(status, outcome.messages): count for status, count in counts.most_common()}
 
 
 def _failed(record: Record) -> NDArray[np.bool_]:
@@ -122,13 +122,13 @@ def _failed(record: Record) -> NDArray[np.bool_]:
     return failed
 
 
-def _complaints(outcome: Outcome) -> list[str]:
-    """What the server said, also to requests too young to be counted when an early stop came."""
-    return [complaint(int(status), outcome.messages) for status in outcome.messages]
+def _server_messages(outcome: Outcome) -> list[str]:
+    """Each failure with its message, also of requests too young to be counted at an early stop."""
+    return [describe_status(int(status), outcome.messages) for status in outcome.messages]
 
 
-def complaint(status: int, messages: Mapping[str, str]) -> str:
-    """A status as a person reads it, with the first message of the server that came with it."""
+def describe_status(status: int, messages: Mapping[str, str]) -> str:
+    """`UNAVAILABLE: first message of the server with this status`."""
     return f"{status_name(status)}: {messages.get(str(status), '')}".removesuffix(": ")
 
 
@@ -160,7 +160,7 @@ def _verdict(
     failed = next((found for found in judgements if found.verdict == "fail"), None)
     if failed is not None or outcome.stopped == "hopeless":
         worst = failed or max(judgements, key=lambda found: found.excess)
-        return "fail", worst.describe() + "".join(f"; {said}" for said in _complaints(outcome)[:1])
+        return "fail", worst.describe() + "".join(f"; {said}" for said in _server_messages(outcome)[:1])
     if outcome.stopped == "budget":
         return "undecided", f"the budget ended when {len(record):,} requests were known"
     if not any(slo.limit_ms is None for slo in slos) and errors:
@@ -188,7 +188,7 @@ def _error_bound(errors: int, requests: int) -> tuple[Verdict, str] | None:
     return judge_counts(requests, errors, DEFAULT_ERROR_SHARE) if errors > 1 else "undecided", text
 
 
-def _leans_to_pass(record: Record, judgements: Sequence[SloJudgement], verdict: Verdict) -> bool:
+def _point_estimate_passes(record: Record, judgements: Sequence[SloJudgement], verdict: Verdict) -> bool:
     if verdict != "undecided":
         return verdict == "pass"
     within = all(found.over <= found.slo.allowed_share * found.requests for found in judgements)
@@ -203,7 +203,7 @@ def _unaffected_counts(
     if kept.all() or kept.mean() < LEAST_SHARE:
         return ()
     of_model = known.model[known.attempted]
-    judgements = [judge(slo, latencies_ms[_asked(slo, models, of_model) & kept]) for slo in slos]
+    judgements = [judge(slo, latencies_ms[_requests_of(slo, models, of_model) & kept]) for slo in slos]
     return tuple(map(_count, judgements))
 
 
@@ -211,7 +211,7 @@ def _count(found: SloJudgement) -> SloCount:
     return SloCount(str(found.slo), found.verdict, found.over, found.requests, found.dependence, found.over_by_part)
 
 
-def _asked(slo: Slo, models: Sequence[str], of_model: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _requests_of(slo: Slo, models: Sequence[str], of_model: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """The requests an SLO is for."""
     return of_model == models.index(slo.model) if slo.model else np.ones(len(of_model), np.bool_)
 

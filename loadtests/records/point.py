@@ -186,7 +186,7 @@ class Point:
     stopped: str
     duration_s: float
     took_s: float
-    """Of the budget: connecting, firing, draining, judging."""
+    """Of the budget: connecting, sending, draining, evaluating."""
     started_unix_s: float
     host_cpu_share: float | None
     queue_ms: float | None

@@ -15,7 +15,7 @@ from loadtests.errors import TargetBusyError, TargetError, TargetLostError
 from loadtests.generator.messages import Limits
 from loadtests.generator.pool import Generators
 from loadtests.generator.process import FiringStopped
-from loadtests.judge.judge import make_point
+from loadtests.judge.judge import evaluate
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import UNAVAILABLE, Record
 from loadtests.search.confirmation import hopeless_count
@@ -88,7 +88,7 @@ class Prober:
                 outcome = replace(outcome, stopped="connection lost", messages=said)
         record = self.traffic.marked(record, choices)
         raw = self.save(probe.number, record) if self.save is not None else ""
-        return make_point(
+        return evaluate(
             probe,
             record,
             outcome,

@@ -1,4 +1,4 @@
-"""A search against a queue that is computed instead of run: the same schedules, judging and early stops, no clock."""
+"""A search against a queue that is computed instead of run: the same schedules, verdicts and early stops, no clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from queueing import sojourn_s
 
-from loadtests.judge.judge import make_point
+from loadtests.judge.judge import evaluate
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import NOT_SENT, UNANSWERED, Outcome, Record
 from loadtests.search.budget import Plan
@@ -73,7 +73,7 @@ def simulate(
         status[~(done_s <= wall_s)] = UNANSWERED
         done_s = np.where(status == 0, done_s, np.nan)
     record = Record(intended_s, sent_s, done_s, status)
-    return make_point(probe, record, Outcome(wall_s, 0.0, stopped, 0.0), [slo], took_s=wall_s + OVERHEAD_S)
+    return evaluate(probe, record, Outcome(wall_s, 0.0, stopped, 0.0), [slo], took_s=wall_s + OVERHEAD_S)
 
 
 def run_search(
