@@ -8,7 +8,7 @@ from pathlib import Path
 from fathom.output import out, say_as
 from loadtests.report import prose
 from loadtests.results.result import CapacityResult
-from loadtests.search.certificate import late_at_any_rate
+from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import as_asked, describe_slos
 
 
@@ -44,7 +44,7 @@ def sentences(result: CapacityResult) -> list[tuple[str, str]]:
         text = f"{result.capacity_estimate_per_s:,.1f}/s, 95 % between {low:,.1f} and {high:,.1f}: "
         shown.append(("estimated", f"{text}where all probes together put the edge, which none of them proves"))
     elif result.capacity_per_s is not None:
-        why = late_at_any_rate(result.points) or "no rate that was tried was too high"
+        why = monotonicity_violation(result.points) or "no rate that was tried was too high"
         shown.append(("estimated", f"none: {why}"))
     if warning := prose.warn(result):
         shown.append(("mind", warning))

@@ -207,14 +207,14 @@ class Point:
     them, too few, or not known."""
 
     @property
-    def believed(self) -> bool:
-        """Whether it tells about the server."""
+    def usable(self) -> bool:
+        """Whether it is about the server, not the generator."""
         return self.verdict != "invalid" or bool(self.unaffected)
 
     @property
-    def holds(self) -> bool:
-        """Whether the server kept the SLOs, as far as it tells."""
-        return self.passes and self.believed
+    def meets_slo(self) -> bool:
+        """Whether the server met the SLOs, as far as this point shows."""
+        return self.passes and self.usable
 
     @property
     def counts(self) -> tuple[SloCount, ...]:

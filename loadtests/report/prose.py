@@ -10,8 +10,8 @@ from typing import Literal
 from loadtests.judge.verdict import required_requests
 from loadtests.records.point import Point, StepPoint
 from loadtests.results.result import CapacityResult, lowest_judged
-from loadtests.search.certificate import late_at_any_rate
 from loadtests.search.confirmation import HIGHER, likely_to_pass
+from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import about_ms, as_asked, describe_slos, format_rate
 
 _CALM_SHARE = 0.1
@@ -61,7 +61,7 @@ def missed_by(result: CapacityResult) -> str:
 def estimated(result: CapacityResult) -> str:
     """What the estimate means, and why it differs from the certified rate; empty where there is nothing to say."""
     best, interval = result.capacity_estimate_per_s, result.capacity_estimate_interval_per_s
-    if contradicted := late_at_any_rate(result.points):  # without a certificate it has been said
+    if contradicted := monotonicity_violation(result.points):  # without a certificate it has been said
         return f"There is no estimate: {contradicted}." if result.capacity_per_s is not None else ""
     if best is None or interval is None:
         known = result.capacity_per_s is not None
@@ -141,11 +141,11 @@ _CALM_QUEUE = 0.15
 
 
 def deciding_point(result: CapacityResult) -> Point | None:
-    """The certified probe; without one, the busiest that held with the server's figures."""
+    """The certified probe; without one, the highest rate that was met, with the server's figures."""
     if result.certificate is not None:
         return result.certificate.points[0]
-    held = [point for point in result.points if point.passes and point.verdict != "invalid"]
-    return max(held, key=lambda point: point.rate_per_s, default=None)
+    met = [point for point in result.points if point.passes and point.verdict != "invalid"]
+    return max(met, key=lambda point: point.rate_per_s, default=None)
 
 
 @dataclass(frozen=True)

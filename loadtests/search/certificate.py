@@ -1,7 +1,7 @@
 """Which rates are certified: the probes of a confirmation, judged together.
 
 A confirmation is one probe, or two with different seeds when the first ends undecided. Whoever may look twice may err
-twice, so each look is taken at 99.5 %: together they certify a rate that does not hold at most one time in a hundred.
+twice, so each look is taken at 99.5 %: together they certify a rate that is not met at most one time in a hundred.
 
 The statistics know nothing of what happens every few seconds: between two freezes of a server a short look is clean,
 however many requests it has. So the looks of a certificate last ten seconds together, or an eighth of the search until
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from loadtests.judge.verdict import LOOK_CONFIDENCE, LOOKS, judge_counts, requests_to_pass
 from loadtests.records.point import Point, SloCount
-from loadtests.slo import Slo, format_rate
+from loadtests.search.monotonicity import longest_violation_s
+from loadtests.slo import Slo
 
 LEAST_S, LEAST_SHARE = 10.0, 1 / 8
 LEAST_LIMITS = 8.0
@@ -95,7 +96,7 @@ def least_s(points: Sequence[Point], searched_s: float) -> float:
     """How long the looks of a certificate have to last in a search that has taken so long until then."""
     limits_ms = (Slo.parse(count.slo).limit_ms or 0.0 for point in points for count in point.slos)
     filled_s = LEAST_LIMITS * max(limits_ms, default=0.0) / 1e3
-    return max(min(LEAST_S, LEAST_SHARE * searched_s), filled_s, _TWICE * longest_until_late_s(points))
+    return max(min(LEAST_S, LEAST_SHARE * searched_s), filled_s, _TWICE * longest_violation_s(points))
 
 
 def _looks(points: Sequence[Point], rate_per_s: float) -> tuple[Point, ...]:
@@ -125,50 +126,3 @@ def _by_slo(looks: Sequence[Point]) -> list[tuple[Slo, list[SloCount]]]:
         (Slo.parse(first.slo), [count for point in looks for count in point.slos if count.slo == first.slo])
         for first in looks[0].slos
     ]
-
-
-# Whether the rate has a bearing on lateness at all, which every estimate of a capacity takes for granted.
-#
-# A queue that is late at a rate is later at every higher one. Where probes fail at rates well below one that held, what
-# makes requests late comes and goes with time instead: a server that freezes, other work on its machine. Then there is
-# no rate to estimate. In simulated searches of queues (deterministic and exponential, 88 to 886/s, on machines that
-# stall as well) no probe contradicts another so; in those of a server that stands still for 1 s in every 5 or 10, 3 to
-# 13 do.
-
-_WELL_BELOW = 1.25
-_ENOUGH = 2
-
-
-def late_at_any_rate(points: Sequence[Point]) -> str:
-    """What contradicts a capacity, as a sentence; empty where nothing does."""
-    failed = _contradicting(points)
-    if not failed:
-        return ""
-    lowest_per_s, held_per_s = min(point.rate_per_s for point in failed), _highest_held_per_s(points)
-    return (
-        f"{len(failed)} probes failed at rates down to {format_rate(lowest_per_s)}, although {format_rate(held_per_s)} "
-        "held in another: what makes requests late here comes and goes with time more than with the rate, as where a "
-        "server freezes or its machine does something else; the latency over time in the report shows when"
-    )
-
-
-def longest_until_late_s(points: Sequence[Point]) -> float:
-    """How long the probes that contradict a capacity went on, at most, until they had failed; 0 without such."""
-    return max((point.requests / point.rate_per_s for point in _contradicting(points)), default=0.0)
-
-
-def _contradicting(points: Sequence[Point]) -> list[Point]:
-    held_per_s = _highest_held_per_s(points)
-    failed = [
-        point
-        for point in points
-        if point.verdict == "fail"
-        and not point.passes
-        and point.stopped != "connection lost"
-        and point.rate_per_s * _WELL_BELOW < held_per_s
-    ]
-    return failed if len(failed) >= _ENOUGH else []
-
-
-def _highest_held_per_s(points: Sequence[Point]) -> float:
-    return max((point.rate_per_s for point in points if point.holds), default=0.0)

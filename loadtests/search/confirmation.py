@@ -18,7 +18,7 @@ _FEWEST_OVER, _CLUSTER = 4, 8
 _CONTINUED = 2.5
 """A confirmation may be continued to this many times its requests."""
 _CAUTIOUS = 0.7
-"""Of the rate that held in short probes: what to try when no rate can be expected to pass in the time there is."""
+"""Of the rate that short probes met: what to try when no rate can be expected to pass in the time there is."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ independent requests (`observations.gather`), points far from the crossing weigh
 prior is flat in the crossing and wide in the steepness. Unlike a bootstrap this needs no luck when every point below
 the capacity is clean and every point above is hopeless, which is what a short search looks like.
 
-A machine is not the same in every probe: something else runs, a clock changes, and a rate that held does not hold a
+A machine is not the same in every probe: something else runs, a clock changes, and a rate that was met is not met a
 minute later. So each probe meets the crossing times a factor of its own, log-normal around 1 (a random effect), and
 how far these factors spread is decided by the points as well: agreeing probes make the interval narrow, contradicting
 ones make it as wide as they are apart.
@@ -77,7 +77,7 @@ def _fit(points: Sequence[Point], slo: Slo) -> Estimate | None:
     above = evidence.shares > slo.allowed_share
     if not above.any() or above.all():
         return None
-    # The first guess: between the highest rate that held and the lowest that did not.
+    # The first guess: between the highest rate that was met and the lowest that was not.
     rates = evidence.rates_per_s
     centre = math.log(math.sqrt(float(rates[~above].max()) * float(rates[above].min())))
     for _ in range(3):

@@ -34,7 +34,7 @@ _WARM_RUNS = 8
 
 @dataclass(frozen=True)
 class Evidence:
-    """One entry per point that can be believed."""
+    """One entry per usable point."""
 
     rates_per_s: Floats
     requests: Floats
@@ -49,12 +49,12 @@ class Evidence:
 
 
 def gather(points: Sequence[Point], slo: Slo) -> Evidence:
-    """Of the points that can be believed. A spoiled one never shows that a rate is low enough, and that it is too high
+    """Of the usable points. An invalid one never shows that a rate is low enough, and that it is too high
     only where no other point shows a rate that is: its requests may have been late because they were sent late."""
-    believed = _gather([point for point in points if point.believed], slo)
-    if np.any(believed.shares > slo.allowed_share):
-        return believed
-    return _gather([point for point in points if point.believed or not point.passes], slo)
+    usable = _gather([point for point in points if point.usable], slo)
+    if np.any(usable.shares > slo.allowed_share):
+        return usable
+    return _gather([point for point in points if point.usable or not point.passes], slo)
 
 
 def _gather(points: Sequence[Point], slo: Slo) -> Evidence:

@@ -32,7 +32,7 @@ _FEWEST_REQUESTS, _LEAST_REQUESTS = 60, 8
 _FEWEST_SHARE, _PROBE_LIMITS = 0.08, 4.0
 _MOST_INVALID = 2
 _NEAR = 1.5
-"""Bisection never gives up on a wider gap between a rate that held and one that did not."""
+"""Bisection never gives up on a wider gap between a rate that was met and one that was not."""
 _FIRST_SHARE, _LATER_SHARE = 0.3, 0.5
 """Of the time left: what the first look at the first rate takes, and at each later one."""
 _ROOM, _LEAST_ROOM = 1.5, 0.15
@@ -111,7 +111,7 @@ def _fire(state: _State, phase: Phase, rate_per_s: float, seconds: float) -> Gen
             raise _BudgetSpentError
         point = yield state.probe(phase, rate_per_s, seconds)
         state.points.append(point)
-        enough = point.verdict != "invalid" if phase == "confirm" else point.believed
+        enough = point.verdict != "invalid" if phase == "confirm" else point.usable
         if enough or not point.passes:
             break
     return point
@@ -131,25 +131,25 @@ def _quick_s(plan: Plan) -> float:
 
 
 def _bracket(known: Sequence[Point]) -> tuple[float | None, float | None]:
-    """The lowest rate that did not hold and the highest below it that did, where there are such."""
+    """The lowest rate that was not met and the highest met below it, where there are such."""
     high = min((point.rate_per_s for point in known if not point.passes), default=None)
-    below = [point.rate_per_s for point in known if point.holds and (high is None or point.rate_per_s < high)]
+    below = [point.rate_per_s for point in known if point.meets_slo and (high is None or point.rate_per_s < high)]
     return max(below, default=None), high
 
 
-def _double(state: _State, held: float | None = None) -> Generator[Probe, Point, tuple[float | None, float | None]]:
-    """A rate that held and one that did not; None where there was none. `held` is one already known to hold.
+def _double(state: _State, met: float | None = None) -> Generator[Probe, Point, tuple[float | None, float | None]]:
+    """A rate that was met and one that was not; None where there was none. `met` was met earlier.
 
-    A rate at which only the generator had trouble is tried once more when a lower one held: the trouble may be over.
+    A rate at which only the generator had trouble is tried once more when a lower one was met: the trouble may be over.
     """
     plan, seconds = state.plan, _quick_s(state.plan)
-    low, high, generator_only, retried = held, None, False, False
-    rate_per_s = min(2 * held if held else plan.start_per_s, plan.max_per_s)
+    low, high, generator_only, retried = met, None, False, False
+    rate_per_s = min(2 * met if met else plan.start_per_s, plan.max_per_s)
     while rate_per_s >= min(_LEAST_RATE_PER_S, plan.start_per_s / _LOWEST):
         point = yield from _fire(state, "double", rate_per_s, seconds)
         if not (point.passes or _decided(point)):  # falling behind, or a few over: a longer look tells
             point = yield from _fire(state, "double", rate_per_s, _LONGER * seconds)
-        if point.holds:
+        if point.meets_slo:
             low = rate_per_s
             if rate_per_s >= plan.max_per_s or (high is not None and (retried or not generator_only)):
                 break
@@ -166,19 +166,19 @@ def _double(state: _State, held: float | None = None) -> Generator[Probe, Point,
 
 def _look_again(state: _State, low: float, high: float) -> Generator[Probe, Point, tuple[float, float]]:
     """The same two rates, the lower one surer: a queue takes its time to fill, so a short probe of a rate slightly too
-    high may hold, and everything between it and the next one then fails."""
+    high may be met, and everything between it and the next one then fails."""
     while not any(point.rate_per_s == low and point.verdict == "pass" for point in state.points):
         if state.left_s <= (1 - EXPLORE_SHARE) * state.plan.budget_s:
             break
-        if (yield from _fire(state, "double", low, _LONGER * _quick_s(state.plan))).holds:
+        if (yield from _fire(state, "double", low, _LONGER * _quick_s(state.plan))).meets_slo:
             break
-        held = [point.rate_per_s for point in state.points if point.rate_per_s < low and point.holds]
-        low, high = max(held, default=low / 2), low
+        below = [point.rate_per_s for point in state.points if point.rate_per_s < low and point.meets_slo]
+        low, high = max(below, default=low / 2), low
     return low, high
 
 
 def _bisect(state: _State, low: float, high: float) -> Generator[Probe, Point, float]:
-    """The highest rate that held, within the tolerance of one that did not, or as near as probes of this length tell.
+    """The highest rate that was met, within the tolerance of one that was not or as near as such probes show.
 
     An undecided probe is continued once. When both together are undecided, rates this close cannot be told apart in
     the time there is, and the rest of it is better spent on confirmation.
@@ -192,19 +192,19 @@ def _bisect(state: _State, low: float, high: float) -> Generator[Probe, Point, f
         seconds = max(explore_left_s / max(steps, 2) / 2, plan.timing.shortest_probe_s)
         rate_per_s = math.sqrt(low * high)
         point = yield from _fire(state, "bisect", rate_per_s, seconds)
-        holds, decided = point.holds, _decided(point)
+        met, decided = point.meets_slo, _decided(point)
         if not decided:
             again = yield from _fire(state, "bisect", rate_per_s, seconds)
-            holds, decided = _together(point, again)
-        low, high = (rate_per_s, high) if holds else (low, rate_per_s)
+            met, decided = _together(point, again)
+        low, high = (rate_per_s, high) if met else (low, rate_per_s)
         if not decided and high / low < _NEAR:
             break
     return low
 
 
 def _together(first: Point, second: Point) -> tuple[bool, bool]:
-    """Whether two probes at one rate hold, by their shares over the limit, and whether that is decided."""
-    holds, decided = second.believed, True
+    """Whether two probes at one rate meet the SLOs, by their shares over the limit, and whether that is decided."""
+    met, decided = second.usable, True
     for one, other in zip(first.counts, second.counts, strict=True):
         allowed = Slo.parse(one.slo).allowed_share
         requests, over = one.requests + other.requests, one.over + other.over
@@ -212,8 +212,8 @@ def _together(first: Point, second: Point) -> tuple[bool, bool]:
         # Two looks at one rate: each may err half as often.
         verdict = judge_counts(requests, over, allowed, dependence=factor, confidence=1 - (1 - CONFIDENCE) / 2)
         decided = decided and verdict != "undecided"
-        holds = holds and over <= allowed * requests
-    return holds and not second.stopped, decided
+        met = met and over <= allowed * requests
+    return met and not second.stopped, decided
 
 
 def _confirm(state: _State, low: float) -> Searching:

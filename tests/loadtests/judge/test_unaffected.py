@@ -57,7 +57,7 @@ def probe_of(rate_per_s: float, stalls: Stalls | None) -> Point:
 def test_an_invalid_probe_shows_by_its_unaffected_requests_where_to_go():
     calm, stalled = probe_of(500.0, None), probe_of(500.0, ALWAYS)
     assert (calm.verdict, calm.unaffected, calm.counts) == ("pass", (), calm.slos)
-    assert (stalled.verdict, stalled.passes, stalled.believed) == ("invalid", True, True)
+    assert (stalled.verdict, stalled.passes, stalled.usable) == ("invalid", True, True)
     assert stalled.slos[0].over > 0.01 * stalled.slos[0].requests
     (count,) = stalled.counts
     assert (count.over, count.within) == (0, True)

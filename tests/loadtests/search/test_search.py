@@ -263,14 +263,14 @@ def replace(value, **changes):
     return dataclasses.replace(value, **changes)
 
 
-def drive(plan, holds):
-    """The points of a search against a server that holds a rate or is hopeless at it."""
+def drive(plan, meets_slo):
+    """The points of a search against a server that meets a rate or is hopeless at it."""
     searching = search(plan)
     points = []
     try:
         probe = next(searching)
         while True:
-            service_s = 1e-6 if holds(probe.rate_per_s) else 3 / probe.rate_per_s
+            service_s = 1e-6 if meets_slo(probe.rate_per_s) else 3 / probe.rate_per_s
             points.append(simulate(probe, plan.slos[0], service_s, None))
             assert math.isfinite(points[-1].took_s)
             probe = searching.send(points[-1])
