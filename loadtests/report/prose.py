@@ -10,7 +10,7 @@ from typing import Literal
 from loadtests.judge.verdict import required_requests
 from loadtests.records.point import Point, StepPoint
 from loadtests.results.result import CapacityResult, lowest_judged
-from loadtests.search.confirmation import HIGHER, likely_to_pass
+from loadtests.search.confirmation import HIGHER, next_confirmation_rate
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import about_ms, as_asked, describe_slos, format_rate
 
@@ -99,8 +99,8 @@ def worth_more(result: CapacityResult) -> tuple[int, float] | None:
     if result.capacity_estimate_per_s is None:
         return None
     for minutes in _MINUTES:
-        rate_per_s, chance = likely_to_pass(result.points, result.slos, minutes * 60.0, best_per_s, HIGHER)
-        if chance >= HIGHER.likely and rate_per_s > best_per_s * _WORTH:
+        rate_per_s, chance = next_confirmation_rate(result.points, result.slos, minutes * 60.0, best_per_s, HIGHER)
+        if chance >= HIGHER.pass_probability and rate_per_s > best_per_s * _WORTH:
             return minutes, rate_per_s
     return None
 

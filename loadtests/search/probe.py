@@ -18,7 +18,7 @@ from loadtests.generator.process import FiringStopped
 from loadtests.judge.judge import evaluate
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import UNAVAILABLE, Record
-from loadtests.search.confirmation import hopeless_count
+from loadtests.search.confirmation import early_stop_threshold
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.target.hardware import CpuMeter
 from loadtests.target.metrics import MetricsMeter
@@ -48,7 +48,7 @@ class Prober:
     def at_rate(self, probe: Probe) -> Point:
         """Poisson arrivals at the probe's rate, kept up until its last measured request is answered."""
         hopeless = dict.fromkeys(
-            (slo.limit_ms, hopeless_count(probe, slo)) for slo in self.slos if slo.limit_ms is not None
+            (slo.limit_ms, early_stop_threshold(probe, slo)) for slo in self.slos if slo.limit_ms is not None
         )
         limit_s = loosest_limit_ms(self.slos) / 1e3
         cooldown = math.ceil(probe.rate_per_s * (_COOLDOWN_S + limit_s))

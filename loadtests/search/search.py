@@ -20,7 +20,7 @@ from loadtests.judge.verdict import CONFIDENCE, judge_counts
 from loadtests.records.point import Phase, Point, Probe
 from loadtests.search.budget import EXPLORE_SHARE, Plan
 from loadtests.search.certificate import certificates, is_certified, least_s, missing_requests
-from loadtests.search.confirmation import FIRST, HIGHER, likely_to_pass
+from loadtests.search.confirmation import FIRST, HIGHER, next_confirmation_rate
 from loadtests.search.estimate import estimate
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.workload.schedule import probe_seed
@@ -224,8 +224,8 @@ def _confirm(state: _State, low: float) -> Searching:
     ceiling = min([plan.max_per_s, *(rate_per_s / (1 + plan.tolerance) for rate_per_s in refused)])
     tried, failures = bool(certified or refused), 0
     while state.left_s > _LEAST_LEFT * plan.budget_s and certified < plan.max_per_s:
-        foresight = HIGHER if certified else FIRST
-        wanted_per_s, _ = likely_to_pass(state.points, plan.slos, state.left_s, low, foresight)
+        lookahead = HIGHER if certified else FIRST
+        wanted_per_s, _ = next_confirmation_rate(state.points, plan.slos, state.left_s, low, lookahead)
         rate_per_s = min(wanted_per_s, ceiling)
         least = least_s(state.points, plan.budget_s)
         if tried and state.left_s < least:

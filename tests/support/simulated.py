@@ -12,7 +12,7 @@ from loadtests.judge.judge import evaluate
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import NOT_SENT, UNANSWERED, Outcome, Record
 from loadtests.search.budget import Plan
-from loadtests.search.confirmation import hopeless_count
+from loadtests.search.confirmation import early_stop_threshold
 from loadtests.search.search import search
 from loadtests.slo import Slo
 from loadtests.workload.schedule import early_enough, poisson
@@ -62,7 +62,7 @@ def simulate(
     done_s = ready_s + stalled_s[np.searchsorted(begins_s, ready_s, side="left")]
     latency_s, status = done_s - intended_s, np.zeros(count, np.uint8)
     late = np.sort(done_s[latency_s > slo.limit_ms / 1e3])
-    wall_s, stopped, most = float(done_s.max()), "", hopeless_count(probe, slo)
+    wall_s, stopped, most = float(done_s.max()), "", early_stop_threshold(probe, slo)
     if len(late) >= most:
         wall_s, stopped = float(late[most - 1]), "hopeless"
         status[done_s > wall_s] = UNANSWERED
