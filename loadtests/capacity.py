@@ -26,7 +26,7 @@ from loadtests.results.store import Run, Store, Stored, changes, earlier_run, mo
 from loadtests.search.budget import Plan, Timing
 from loadtests.search.probe import Prober, settled
 from loadtests.search.search import search
-from loadtests.search.unloaded import Unloaded, busy_share, look
+from loadtests.search.unloaded import Unloaded, busy_share, measure_unloaded
 from loadtests.slo import Slo, format_rate, loosest_limit_ms, tightest_limit_ms
 from loadtests.target.hardware import describe_hardware
 from loadtests.target.metrics import MetricsMeter, default_url
@@ -72,7 +72,7 @@ class CapacityRequest:
     workers: int = 1
     """Generator processes that share each probe's schedule."""
     timing: Timing = field(default_factory=Timing)
-    """How long it looks and waits."""
+    """How long it probes at least, and waits."""
     locust_master: str | None = None
     """"[host:]port" where a Locust master listens for that many workers, which then are the generators."""
 
@@ -109,7 +109,7 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None, on_note: OnN
             stack.enter_context(writing(model_folder(request.folder, request.model)))
         earlier = _earlier(request, slos)
         points = usable_points(earlier) if earlier else []
-        unloaded = look(traffic, slos, timeout_s=timeout_s(request), budget_s=request.budget_s)
+        unloaded = measure_unloaded(traffic, slos, timeout_s=timeout_s(request), budget_s=request.budget_s)
         plan = _plan(request, slos, unloaded, earlier)
         run = _describe(request, plan, traffic, unloaded, earlier)
         if on_note is not None and not points and (warning := too_short(run.model, run.slos, run.settings)):
@@ -134,7 +134,7 @@ def _plan(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded, e
         tolerance=request.tolerance,
         max_per_s=request.max_per_s or math.inf,
         unloaded_s=unloaded.latency_ms / 1e3,
-        looked_s=unloaded.took_s,
+        unloaded_took_s=unloaded.took_s,
         timing=request.timing,
     )
 
@@ -221,7 +221,8 @@ def _describe(
     earlier: Stored | None,
 ) -> Run:
     pool = traffic.pool
-    busy_before = [busy_share(plan.timing.listen_s), earlier.run.settings.get("busy_before_share") if earlier else None]
+    busy_earlier = earlier.run.settings.get("busy_before_share") if earlier else None
+    busy_before = [busy_share(plan.timing.cpu_sample_s), busy_earlier]
     settings: dict[str, Any] = {
         "budget_s": plan.budget_s,
         "tolerance": plan.tolerance,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from loadtests.judge.backlog import judge_backlog
 from loadtests.judge.generator_health import LATE_MS, allowed_lag_ms, generator_stats, invalid_reason
 from loadtests.judge.unaffected import LEAST_SHARE, unaffected_requests
-from loadtests.judge.verdict import CONFIDENCE, LOOK_CONFIDENCE, SloJudgement, judge, judge_counts
+from loadtests.judge.verdict import CONFIDENCE, CONFIRMATION_CONFIDENCE, SloJudgement, judge, judge_counts
 from loadtests.records.point import ModelPoint, Point, Probe, ServerLoad, ServerStats, SloCount, Verdict
 from loadtests.records.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Outcome, Record, percentile
 from loadtests.slo import Slo, loosest_limit_ms
@@ -44,7 +44,7 @@ def evaluate(
     lags_ms = record.send_lags_ms()
     errors = count_errors(known, outcome)
     shown_ms = _at_least_ms(known, latencies_ms, outcome.wall_s)
-    confidence = LOOK_CONFIDENCE if probe.phase == "confirm" else CONFIDENCE
+    confidence = CONFIRMATION_CONFIDENCE if probe.phase == "confirm" else CONFIDENCE
     of_model = known.model[known.attempted]
     judgements = [judge(slo, latencies_ms[_requests_of(slo, models, of_model)], confidence=confidence) for slo in slos]
     verdict, reason = _verdict(known, outcome, judgements, slos, sum(errors.values()))

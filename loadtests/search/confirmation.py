@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
-from loadtests.judge.verdict import LOOK_CONFIDENCE, at_most, most_over
+from loadtests.judge.verdict import CONFIRMATION_CONFIDENCE, at_most, most_over
 from loadtests.records.point import Point, Probe
 from loadtests.search.estimate import Estimate, estimate
 from loadtests.search.observations import dependence_near
@@ -44,7 +44,7 @@ def early_stop_threshold(probe: Probe, slo: Slo) -> int:
     goes on until three times the allowed share is over.
     """
     if probe.phase == "confirm":
-        most = most_over(probe.requests * _CONTINUED, slo.allowed_share, LOOK_CONFIDENCE)
+        most = most_over(probe.requests * _CONTINUED, slo.allowed_share, CONFIRMATION_CONFIDENCE)
         return max(most + 1, math.ceil(2 * slo.allowed_share * probe.requests) + _CLUSTER)
     return math.ceil(3 * slo.allowed_share * probe.requests) + _FEWEST_OVER
 
@@ -78,7 +78,7 @@ def next_confirmation_rate(
 def _pass_probability(fitted: Estimate, rate_per_s: float, independent: float) -> float:
     """Averaged over where the capacity may really be."""
     allowed = fitted.slo.allowed_share
-    most = most_over(independent, allowed, LOOK_CONFIDENCE)
+    most = most_over(independent, allowed, CONFIRMATION_CONFIDENCE)
     if most < 0:
         return 0.0
     shares = fitted.shares_over(rate_per_s)

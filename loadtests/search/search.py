@@ -34,7 +34,7 @@ _MOST_INVALID = 2
 _NEAR = 1.5
 """Bisection never gives up on a wider gap between a rate that was met and one that was not."""
 _FIRST_SHARE, _LATER_SHARE = 0.3, 0.5
-"""Of the time left: what the first look at the first rate takes, and at each later one."""
+"""Of the time left: what the first confirmation run takes, and each later one."""
 _ROOM, _LEAST_ROOM = 1.5, 0.15
 """A continuation gets this many times the requests that seem to be missing, and at least this share of the time."""
 _REFINE_SHARE = 0.7
@@ -94,7 +94,7 @@ def _search(state: _State, known: Sequence[Point]) -> Searching:
     if low is None or high is None:
         low, high = yield from _double(state, low)
     if low is not None and high is not None:
-        low, high = yield from _look_again(state, low, high)
+        low, high = yield from _repeat_lower(state, low, high)
     if low is None:
         return  # nothing passes
     if high is not None:
@@ -147,7 +147,7 @@ def _double(state: _State, met: float | None = None) -> Generator[Probe, Point, 
     rate_per_s = min(2 * met if met else plan.start_per_s, plan.max_per_s)
     while rate_per_s >= min(_LEAST_RATE_PER_S, plan.start_per_s / _LOWEST):
         point = yield from _fire(state, "double", rate_per_s, seconds)
-        if not (point.passes or _decided(point)):  # falling behind, or a few over: a longer look tells
+        if not (point.passes or _decided(point)):  # falling behind, or a few over: a longer probe decides
             point = yield from _fire(state, "double", rate_per_s, _LONGER * seconds)
         if point.meets_slo:
             low = rate_per_s
@@ -164,7 +164,7 @@ def _double(state: _State, met: float | None = None) -> Generator[Probe, Point, 
     return low, high
 
 
-def _look_again(state: _State, low: float, high: float) -> Generator[Probe, Point, tuple[float, float]]:
+def _repeat_lower(state: _State, low: float, high: float) -> Generator[Probe, Point, tuple[float, float]]:
     """The same two rates, the lower one surer: a queue takes its time to fill, so a short probe of a rate slightly too
     high may be met, and everything between it and the next one then fails."""
     while not any(point.rate_per_s == low and point.verdict == "pass" for point in state.points):
@@ -209,7 +209,7 @@ def _together(first: Point, second: Point) -> tuple[bool, bool]:
         allowed = Slo.parse(one.slo).allowed_share
         requests, over = one.requests + other.requests, one.over + other.over
         factor = max(one.dependence, other.dependence)
-        # Two looks at one rate: each may err half as often.
+        # Two probes at one rate: each may err half as often.
         verdict = judge_counts(requests, over, allowed, dependence=factor, confidence=1 - (1 - CONFIDENCE) / 2)
         decided = decided and verdict != "undecided"
         met = met and over <= allowed * requests
@@ -250,7 +250,7 @@ def _confirm(state: _State, low: float) -> Searching:
 
 
 def _refuses(point: Point) -> bool:
-    """Whether it is a look at the server that did not certify its rate by itself."""
+    """Whether it is a valid confirmation run, which did not certify its rate by itself."""
     return point.phase == "confirm" and (point.verdict != "invalid" or not point.passes)
 
 

@@ -1,4 +1,4 @@
-"""A server that freezes: no short look between two freezes certifies a rate, and no rate is made up for it."""
+"""A server that freezes: no short run between two freezes certifies a rate, and no rate is made up for it."""
 
 import dataclasses
 import functools
@@ -56,10 +56,10 @@ def test_an_ordinary_queue_contradicts_itself_nowhere():
 
 
 def test_a_certificate_rests_on_an_eighth_of_the_search_or_ten_seconds():
-    def points(before_s, looked_s):
-        look = simulate(Probe(1, "confirm", 200.0, round(200 * looked_s), 1), P99, 0.001, None)
+    def points(before_s, run_s):
+        run = simulate(Probe(1, "confirm", 200.0, round(200 * run_s), 1), P99, 0.001, None)
         before = simulate(Probe(0, "double", 300.0, 300, 0), P99, 0.001, None)
-        return [dataclasses.replace(before, took_s=before_s), dataclasses.replace(look, took_s=looked_s)]
+        return [dataclasses.replace(before, took_s=before_s), dataclasses.replace(run, took_s=run_s)]
 
     assert is_certified(points(20.0, 4.0), 200.0)
     assert not is_certified(points(40.0, 4.0), 200.0)
