@@ -24,7 +24,7 @@ from loadtests.results.lock import writing
 from loadtests.results.result import CUT_OFF, INTERRUPTED, CapacityResult, too_short
 from loadtests.results.store import Run, Store, Stored, changes, earlier_run, model_folder, usable_points
 from loadtests.search.budget import Plan, Timing
-from loadtests.search.probe import Prober, settled
+from loadtests.search.probe import Prober, drained
 from loadtests.search.search import search
 from loadtests.search.unloaded import Unloaded, busy_share, measure_unloaded
 from loadtests.slo import Slo, format_rate, loosest_limit_ms, tightest_limit_ms
@@ -160,7 +160,7 @@ def _measure(
                 point = prober.at_rate(probe)
                 if point.stopped and point.stopped not in CUT_OFF:
                     left_s = plan.left_s([*points, point])
-                    point = settled(
+                    point = drained(
                         point,
                         traffic,
                         unloaded_ms,
@@ -284,7 +284,7 @@ def load(request: CapacityRequest, plan: Shape | Trace) -> Point:
         probe = Probe(0, "load", mean_per_s, len(offsets_s), request.seed)
         with start_generators(request, traffic.pool) as generators:
             prober = Prober(generators, traffic, slos)
-            return prober.fire(probe, offsets_s, choices, Limits(prober.max_outstanding(peak_per_s)))
+            return prober.run_schedule(probe, offsets_s, choices, Limits(prober.max_outstanding(peak_per_s)))
 
 
 def peak(offsets_s: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:

@@ -71,7 +71,7 @@ class _State:
         return _PROBE_LIMITS * loosest_limit_ms(self.plan.slos) / 1e3
 
     def has_time(self, rate_per_s: float) -> bool:
-        """Whether a probe at this rate would tell anything."""
+        """Whether there is time for a probe at this rate."""
         least_s = max(_LEAST_LEFT * self.plan.budget_s, self.least_s, _LEAST_REQUESTS / rate_per_s)
         return self.left_s > least_s
 
@@ -103,7 +103,7 @@ def _search(state: _State, known: Sequence[Point]) -> Searching:
     yield from _confirm(state, low)
 
 
-def _fire(state: _State, phase: Phase, rate_per_s: float, seconds: float) -> Generator[Probe, Point, Point]:
+def _run_probe(state: _State, phase: Phase, rate_per_s: float, seconds: float) -> Generator[Probe, Point, Point]:
     """One probe. One that is invalid for the generator's sake is repeated with a fresh seed, unless its unaffected
     requests are enough to choose the next rate, or even they are over the limit."""
     for _ in range(_MOST_INVALID):
@@ -146,9 +146,9 @@ def _double(state: _State, met: float | None = None) -> Generator[Probe, Point, 
     low, high, generator_only, retried = met, None, False, False
     rate_per_s = min(2 * met if met else plan.start_per_s, plan.max_per_s)
     while rate_per_s >= min(_LEAST_RATE_PER_S, plan.start_per_s / _LOWEST):
-        point = yield from _fire(state, "double", rate_per_s, seconds)
+        point = yield from _run_probe(state, "double", rate_per_s, seconds)
         if not (point.passes or _decided(point)):  # falling behind, or a few over: a longer probe decides
-            point = yield from _fire(state, "double", rate_per_s, _LONGER * seconds)
+            point = yield from _run_probe(state, "double", rate_per_s, _LONGER * seconds)
         if point.meets_slo:
             low = rate_per_s
             if rate_per_s >= plan.max_per_s or (high is not None and (retried or not generator_only)):
@@ -170,7 +170,7 @@ def _repeat_lower(state: _State, low: float, high: float) -> Generator[Probe, Po
     while not any(point.rate_per_s == low and point.verdict == "pass" for point in state.points):
         if state.left_s <= (1 - EXPLORE_SHARE) * state.plan.budget_s:
             break
-        if (yield from _fire(state, "double", low, _LONGER * _quick_s(state.plan))).meets_slo:
+        if (yield from _run_probe(state, "double", low, _LONGER * _quick_s(state.plan))).meets_slo:
             break
         below = [point.rate_per_s for point in state.points if point.rate_per_s < low and point.meets_slo]
         low, high = max(below, default=low / 2), low
@@ -180,7 +180,7 @@ def _repeat_lower(state: _State, low: float, high: float) -> Generator[Probe, Po
 def _bisect(state: _State, low: float, high: float) -> Generator[Probe, Point, float]:
     """The highest rate that was met, within the tolerance of one that was not or as near as such probes show.
 
-    An undecided probe is continued once. When both together are undecided, rates this close cannot be told apart in
+    An undecided probe is continued once. When both together are undecided, rates this close cannot be distinguished in
     the time there is, and the rest of it is better spent on confirmation.
     """
     plan = state.plan
@@ -191,10 +191,10 @@ def _bisect(state: _State, low: float, high: float) -> Generator[Probe, Point, f
         steps = math.ceil(math.log2(math.log(high / low) / math.log1p(plan.tolerance)))
         seconds = max(explore_left_s / max(steps, 2) / 2, plan.timing.shortest_probe_s)
         rate_per_s = math.sqrt(low * high)
-        point = yield from _fire(state, "bisect", rate_per_s, seconds)
+        point = yield from _run_probe(state, "bisect", rate_per_s, seconds)
         met, decided = point.meets_slo, _decided(point)
         if not decided:
-            again = yield from _fire(state, "bisect", rate_per_s, seconds)
+            again = yield from _run_probe(state, "bisect", rate_per_s, seconds)
             met, decided = _together(point, again)
         low, high = (rate_per_s, high) if met else (low, rate_per_s)
         if not decided and high / low < _NEAR:
@@ -236,12 +236,12 @@ def _confirm(state: _State, low: float) -> Searching:
                 return
             continue
         seconds = max((_LATER_SHARE if tried else _FIRST_SHARE) * state.left_s, least, clean_s)
-        point = yield from _fire(state, "confirm", rate_per_s, seconds)
+        point = yield from _run_probe(state, "confirm", rate_per_s, seconds)
         tried = True
         missing = missing_requests(state.points, rate_per_s)
         if missing and missing <= state.left_s * rate_per_s:
             seconds = min(max(_ROOM * missing / rate_per_s, _LEAST_ROOM * state.left_s), state.left_s)
-            yield from _fire(state, "confirm", rate_per_s, seconds)
+            yield from _run_probe(state, "confirm", rate_per_s, seconds)
         if is_certified(state.points, rate_per_s):
             certified, failures = max(certified, rate_per_s), 0
         elif _refuses(point):  # each further failure says more clearly that the points so far flatter the server
@@ -261,7 +261,7 @@ def _see_the_edge(state: _State) -> Searching:
         fitted = estimate(state.points, plan.slos)
         if fitted is None:
             return
-        yield from _fire(state, "refine", min(fitted.rate_per_s, plan.max_per_s), seconds)
+        yield from _run_probe(state, "refine", min(fitted.rate_per_s, plan.max_per_s), seconds)
 
 
 def _refine(state: _State) -> Generator[Probe, Point, bool]:
@@ -269,5 +269,5 @@ def _refine(state: _State) -> Generator[Probe, Point, bool]:
     fitted = estimate(state.points, state.plan.slos)
     if fitted is None:
         return False
-    yield from _fire(state, "refine", min(fitted.rate_per_s, state.plan.max_per_s), _REFINE_SHARE * state.left_s)
+    yield from _run_probe(state, "refine", min(fitted.rate_per_s, state.plan.max_per_s), _REFINE_SHARE * state.left_s)
     return True
