@@ -9,7 +9,7 @@ from fathom.output import out, say_as
 from loadtests.report import prose
 from loadtests.results.result import CapacityResult
 from loadtests.search.monotonicity import monotonicity_violation
-from loadtests.slo import as_asked, describe_slos
+from loadtests.slo import as_requested, describe_slos
 
 
 def show(result: CapacityResult, *, options: str = "") -> None:
@@ -77,4 +77,4 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
 def _traffic(result: CapacityResult) -> str:
     mix = result.settings.get("mix") or {}
     models = [f"{model}={weight:.4g}" for model, weight in mix.items()] if len(mix) > 1 else [result.model]
-    return " ".join([*models, *(f"--slo {slo}" for slo in as_asked(result.slos))])
+    return " ".join([*models, *(f"--slo {slo}" for slo in as_requested(result.slos))])

@@ -49,7 +49,7 @@ def evaluate(
     judgements = [judge(slo, latencies_ms[_requests_of(slo, models, of_model)], confidence=confidence) for slo in slos]
     verdict, reason = _verdict(known, outcome, judgements, slos, sum(errors.values()))
     if outcome.stopped == "budget" and verdict == "fail":
-        outcome = replace(outcome, stopped="hopeless")  # what is known until then tells enough
+        outcome = replace(outcome, stopped="hopeless")  # what is known by then decides
     passes = _point_estimate_passes(record, judgements, verdict) and not outcome.stopped
     generators, whole = generator_stats(record, outcome), outcome.stopped in ("", "hopeless")
     counts = tuple(map(_count, judgements))
@@ -160,7 +160,7 @@ def _verdict(
     failed = next((found for found in judgements if found.verdict == "fail"), None)
     if failed is not None or outcome.stopped == "hopeless":
         worst = failed or max(judgements, key=lambda found: found.excess)
-        return "fail", worst.describe() + "".join(f"; {said}" for said in _server_messages(outcome)[:1])
+        return "fail", worst.describe() + "".join(f"; {message}" for message in _server_messages(outcome)[:1])
     if outcome.stopped == "budget":
         return "undecided", f"the budget ended when {len(record):,} requests were known"
     if not any(slo.limit_ms is None for slo in slos) and errors:

@@ -218,7 +218,7 @@ class Point:
 
     @property
     def counts(self) -> tuple[SloCount, ...]:
-        """What tells most about the server."""
+        """The unaffected requests where there are any, which show most of the server; all otherwise."""
         return self.unaffected or self.slos
 
     def to_json(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from loadtests.records.point import Point, StepPoint
 from loadtests.results.result import CapacityResult, lowest_judged
 from loadtests.search.confirmation import HIGHER, next_confirmation_rate
 from loadtests.search.monotonicity import monotonicity_violation
-from loadtests.slo import about_ms, as_asked, describe_slos, format_rate
+from loadtests.slo import about_ms, as_requested, describe_slos, format_rate
 
 _CALM_SHARE = 0.1
 _MINUTES = (1, 2, 5, 10, 30)
@@ -52,7 +52,7 @@ def missed_by(result: CapacityResult) -> str:
     seen_ms = {0.5: point.p50_ms, 0.9: point.p90_ms, 0.99: point.p99_ms, 0.999: point.p999_ms}
     return "".join(
         f"; its {slo.metric} was {about_ms(value_ms)}, {about_ms(value_ms - slo.limit_ms)} too long"
-        for slo in as_asked(result.slos)
+        for slo in as_requested(result.slos)
         if slo.limit_ms is not None and not slo.model
         if (value_ms := seen_ms.get(slo.percentile)) is not None and value_ms > slo.limit_ms
     )
@@ -112,26 +112,26 @@ def warn(result: CapacityResult) -> str:
 
 def doubts(result: CapacityResult) -> list[str]:
     """The same, a reason each: reports, comparisons and plans of this result repeat them."""
-    said = []
+    reasons = []
     busy = result.settings.get("busy_before_share")
     if busy is not None and busy > _CALM_SHARE:
-        said.append(
+        reasons.append(
             f"This machine's CPUs were {busy * 100:.0f} % busy before the test began. Where server or generator run on "
             "it, they shared it with something else, and a quiet machine would hold more."
         )
     invalid = [point for point in result.points if point.verdict == "invalid"]
     if result.verdict != "invalid" and len(invalid) > _INVALID_SHARE * len(result.points):
         (why, _), *_ = Counter(point.reason.partition(";")[2].strip() for point in invalid).most_common()
-        listened = any(point.unaffected for point in invalid) and result.capacity_estimate_per_s is not None
-        said.append(
+        some_unaffected = any(point.unaffected for point in invalid) and result.capacity_estimate_per_s is not None
+        reasons.append(
             f"{len(invalid)} of {len(result.points)} probes certify nothing, because the generator could not keep up: "
             f"{why or 'see the table of all probes'}."
             + " The estimate rests on the requests that were sent in time."
-            * listened
+            * some_unaffected
         )
     if resumed := result.settings.get("resumed"):
-        said.append(f"The search was resumed where something else was measured ({', '.join(resumed)}).")
-    return said
+        reasons.append(f"The search was resumed where something else was measured ({', '.join(resumed)}).")
+    return reasons
 
 
 # Where a request's time goes, in a sentence: generator, network and protocol, queue, or the work of one model.

@@ -27,9 +27,9 @@ Floats = NDArray[np.float64]
 _MOST_INDEPENDENT = 600.0
 """Independent requests one point may count as: beyond that the machine's own drift decides, not the sample."""
 _NEARBY, _NEAR, _GROWTH = 0.7, 0.2, 3.0
-"""How near in ln(rate) a probe must be to tell of another's dependence at all, and well; how that grows with rate."""
+"""How near in ln(rate) a probe must be to show another's dependence at all, and well; how that grows with rate."""
 _WARM_RUNS = 8
-"""A queue near its limit is full after about so many times the requests that tell as much as one."""
+"""A queue near its limit is full after about so many times the requests that carry the information of one."""
 
 
 @dataclass(frozen=True)
