@@ -36,11 +36,13 @@ class Slo:
         if latency := _LATENCY.fullmatch(text.strip()):
             percent = float(latency["percent"])
             limit_ms = float(latency["limit"]) * _MS_PER_UNIT[latency["unit"]]
-            if percent <= 0 or limit_ms <= 0:
+            allowed_share = round(1 - percent / 100, 12)
+            if not 0 < allowed_share < 1 or limit_ms <= 0:
                 raise BadRequestError(
-                    f"SLO {text!r} must have a percentile and a limit above zero; {_FORM}", field="slos"
+                    f"SLO {text!r} must have a percentile between 0 and 100 and a limit above zero; {_FORM}",
+                    field="slos",
                 )
-            return cls(round(1 - percent / 100, 12), limit_ms, latency["model"] or "")
+            return cls(allowed_share, limit_ms, latency["model"] or "")
         if errors := _ERRORS.fullmatch(text.strip()):
             share = float(errors["percent"]) / 100
             if not 0 < share < 1:
@@ -71,7 +73,7 @@ class Slo:
         return self.metric.replace(" ", ":") + f"={bound}"
 
 
-def as_asked(slos: Sequence[Slo]) -> list[Slo]:
+def as_requested(slos: Sequence[Slo]) -> list[Slo]:
     """Those that a person gave: an SLO for all of a mix brings a copy for each of its models along."""
     return [slo for slo in slos if not slo.model or replace(slo, model="") not in slos]
 
@@ -79,9 +81,9 @@ def as_asked(slos: Sequence[Slo]) -> list[Slo]:
 def describe_slos(slos: Sequence[Slo]) -> str:
     """`p99=50ms, errors=0.1%`, and for a mix which of them each model must keep as well."""
     each = {replace(slo, model="") for slo in slos if slo.model}
-    if len(each) > 1 and each.issuperset(as_asked(slos)):
-        return f"{', '.join(map(str, as_asked(slos)))} (together and for each model)"
-    return ", ".join(f"{slo}{' together and for each model' if slo in each else ''}" for slo in as_asked(slos))
+    if len(each) > 1 and each.issuperset(as_requested(slos)):
+        return f"{', '.join(map(str, as_requested(slos)))} (together and for each model)"
+    return ", ".join(f"{slo}{' together and for each model' if slo in each else ''}" for slo in as_requested(slos))
 
 
 def format_ms(duration_ms: float) -> str:

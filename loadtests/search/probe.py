@@ -1,4 +1,4 @@
-"""One probe from its schedule to its point: fire, ask the server what it did meanwhile, keep the record, judge."""
+"""One probe from its schedule to its point: run it, read the server's statistics, keep the record, evaluate."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from loadtests.errors import TargetBusyError, TargetError, TargetLostError
 from loadtests.generator.messages import Limits
 from loadtests.generator.pool import Generators
 from loadtests.generator.process import FiringStopped
-from loadtests.judge.judge import make_point
+from loadtests.judge.judge import evaluate
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import UNAVAILABLE, Record
-from loadtests.search.confirmation import hopeless_count
+from loadtests.search.budget import Timing
+from loadtests.search.confirmation import early_stop_threshold
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.target.hardware import CpuMeter
 from loadtests.target.metrics import MetricsMeter
@@ -27,11 +28,11 @@ from loadtests.workload.schedule import early_enough, poisson
 from loadtests.workload.traffic import Traffic
 
 _BACKLOG_S = 1.5
-_FEWEST_OUTSTANDING, _MOST_OUTSTANDING = 64, 20_000
+"""A stall of this length is no backlog: virtual machines stand still for a second."""
+_FEWEST_OUTSTANDING = 64
+"""A server of many instances may have so many in flight at any rate."""
 _MOST_OUTSTANDING_BYTES = 512 << 20
-_COOLDOWN_S = 1.0
-_COUNTED_S = 0.05
-"""Triton counts a request a moment after it has answered it."""
+"""Of the generator's memory, for requests without an answer."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,23 @@ class Prober:
     save: Callable[[int, Record], str] | None = None
     """Keeps the record of a probe, by its number; returns where."""
     metrics: MetricsMeter = field(default_factory=lambda: MetricsMeter(None))
+    timing: Timing = field(default_factory=Timing)
 
     def at_rate(self, probe: Probe) -> Point:
         """Poisson arrivals at the probe's rate, kept up until its last measured request is answered."""
         hopeless = dict.fromkeys(
-            (slo.limit_ms, hopeless_count(probe, slo)) for slo in self.slos if slo.limit_ms is not None
+            (slo.limit_ms, early_stop_threshold(probe, slo)) for slo in self.slos if slo.limit_ms is not None
         )
         limit_s = loosest_limit_ms(self.slos) / 1e3
-        cooldown = math.ceil(probe.rate_per_s * (_COOLDOWN_S + limit_s))
+        cooldown = math.ceil(probe.rate_per_s * (self.timing.cooldown_s + limit_s))
         intended_s = poisson(probe.rate_per_s, seed=probe.seed, count=probe.requests + cooldown)
         count = early_enough(intended_s[: probe.requests], probe.until_s, limit_s) + cooldown
         limits = Limits(self.max_outstanding(probe.rate_per_s), tuple(hopeless), cooldown, probe.until_s)
-        return self.fire(probe, intended_s[:count], self.traffic.choices(count, seed=probe.seed), limits)
+        return self.run_schedule(probe, intended_s[:count], self.traffic.choices(count, seed=probe.seed), limits)
 
-    def fire(self, probe: Probe, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits) -> Point:
+    def run_schedule(
+        self, probe: Probe, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits
+    ) -> Point:
         """Any schedule."""
         began_s = time.monotonic()
         before: list[Any] = []
@@ -78,17 +82,17 @@ class Prober:
         host_cpu_share = meter.read()
         after: list[Any] = []
         if outcome.stopped != "connection lost":
-            time.sleep(_COUNTED_S)
+            time.sleep(self.timing.counted_s)
             try:
                 after = self.traffic.statistics()
             except KeyboardInterrupt:
                 outcome = replace(outcome, stopped="asked")
             except TargetLostError as error:  # it froze, or went away while nothing was due: what was recorded stays
-                said = {str(UNAVAILABLE): str(error)} | outcome.messages
-                outcome = replace(outcome, stopped="connection lost", messages=said)
+                messages = {str(UNAVAILABLE): str(error)} | outcome.messages
+                outcome = replace(outcome, stopped="connection lost", messages=messages)
         record = self.traffic.marked(record, choices)
         raw = self.save(probe.number, record) if self.save is not None else ""
-        return make_point(
+        return evaluate(
             probe,
             record,
             outcome,
@@ -107,13 +111,13 @@ class Prober:
         outstanding = max(_FEWEST_OUTSTANDING, math.ceil(rate_per_s * span_s))
         largest = max(map(len, self.traffic.pool))
         by_memory = max(_FEWEST_OUTSTANDING, _MOST_OUTSTANDING_BYTES // max(largest, 1))
-        return min(outstanding, by_memory, _MOST_OUTSTANDING)
+        return min(outstanding, by_memory)
 
 
-# After a probe that was stopped early: waits until what it left is worked off and cannot spoil the next one.
+# Drain: after a probe that stopped early, wait until the server is idle, so that the next probe meets no backlog.
 
 
-def settled(
+def drained(
     point: Point, traffic: Traffic, unloaded_ms: float, *, timeout_s: float, drain_s: float, left_s: float
 ) -> Point:
     """The point, with the time that this took, at most the `left_s` of the budget.
@@ -125,7 +129,7 @@ def settled(
     # What was sent may still have to be worked off where the server goes on with requests that were cancelled.
     patience_s = max(drain_s, point.requests * unloaded_ms / 1e3)
     try:
-        _settle(traffic, unloaded_ms, timeout_s, patience_s, left_s)
+        _wait_until_idle(traffic, unloaded_ms, timeout_s, patience_s, left_s)
     except KeyboardInterrupt:
         point = replace(point, stopped="asked")
     except TargetLostError as error:
@@ -133,7 +137,7 @@ def settled(
     return replace(point, took_s=point.took_s + time.monotonic() - began_s)
 
 
-def _settle(traffic: Traffic, unloaded_ms: float, timeout_s: float, patience_s: float, left_s: float) -> None:
+def _wait_until_idle(traffic: Traffic, unloaded_ms: float, timeout_s: float, patience_s: float, left_s: float) -> None:
     """TargetLostError: it did not give one good answer to the end of our patience."""
     began_s = time.monotonic()
     trouble: TargetLostError | None = None
@@ -150,7 +154,7 @@ def _settle(traffic: Traffic, unloaded_ms: float, timeout_s: float, patience_s: 
             trouble = error
         except TargetError as error:
             if not traffic.targets[0].reachable():
-                return  # the next probe tells
+                return  # the next probe shows it
             trouble = (
                 None
                 if isinstance(error, TargetBusyError)

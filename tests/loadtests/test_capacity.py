@@ -22,16 +22,14 @@ from loadtests.results.store import Run, Store, read_runs, usable_points
 pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 P99 = Slo.parse("p99=30ms")
+
+
 CAPACITY_PER_S = md1_capacity_per_s(0.002, 0.03, 0.99)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """A search of an M/D/1 queue with 2 ms of service, and its folder.
-
-    A few seconds on a shared machine, so near the capacity is enough: what a search of minutes finds is measured in
-    truth.py. A fixture that fails is made again when its first test is run again.
-    """
+    """A search of an M/D/1 queue with 2 ms of service, and its folder."""
     from queue_process import QueueProcess
 
     queue = QueueProcess("--service-ms", "2")
@@ -39,17 +37,17 @@ def found(tmp_path_factory):
         folder, seen = tmp_path_factory.mktemp("results"), []
         made = {"folder": folder, "manifest": {"made": "here"}}
         request = CapacityRequest(queue.address, "queue", [P99], budget_s=6, timing=HASTY, **made)
-        result = find(request, on_point=seen.append)
-        assert result.capacity_estimate_per_s is not None
-        assert 0.3 < result.capacity_estimate_per_s / CAPACITY_PER_S < 2
-        return result, seen, folder
+        return find(request, on_point=seen.append), seen, folder
     finally:
         queue.stop()
 
 
-def test_finds_the_neighbourhood_of_the_capacity(found):
+def test_goes_beyond_what_the_server_can_do_and_passes_nothing_there(found):
+    """A few seconds on a shared machine: how near a search comes is asserted on simulated queues."""
     result, _, _ = found
-    assert result.capacity_per_s is None or result.capacity_per_s < CAPACITY_PER_S
+    above = [point for point in result.points if point.rate_per_s > CAPACITY_PER_S]
+    assert above
+    assert not any(point.verdict == "pass" for point in above)
     assert not result.partial
 
 
