@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from backend_case import REFUSED, Ask, f32, write_case
+from backend_case import REFUSED, Request, f32, write_case
 from backend_cases import CASES, DEFAULT_BATCH, JOINED, table
 from backend_sequence_cases import numbers
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
@@ -38,28 +38,24 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[triton.Inferenc
         yield client
 
 
-@pytest.fixture(scope="module")
-def loaded(client: triton.InferenceServerClient) -> set[str]:
-    return {model.name for model in client.get_model_repository_index().models if model.state == "READY"}
+def test_the_models_that_load_are_those_that_are_answered(client: triton.InferenceServerClient) -> None:
+    loaded = {model.name for model in client.get_model_repository_index().models if model.state == "READY"}
+    assert loaded == {name for name, case in CASES.items() if case.requests != REFUSED}
 
 
-def test_the_models_that_load_are_those_that_are_answered(loaded: set[str]) -> None:
-    assert loaded == {name for name, case in CASES.items() if case.asks != REFUSED}
-
-
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.asks != REFUSED])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.requests not in (REFUSED, [])])
 def test_a_model_answers_as_written(name: str, client: triton.InferenceServerClient) -> None:
-    for ask in CASES[name].asks:
-        assert isinstance(ask, Ask)
-        found = answer(client, name, ask)
-        if isinstance(ask.answer, str):
-            assert found == ask.answer
+    for request in CASES[name].requests:
+        assert isinstance(request, Request)
+        found = infer(client, name, request)
+        if isinstance(request.response, str):
+            assert found == request.response
             continue
         assert not isinstance(found, str), found
         assert {output: array.shape for output, array in found.items()} == {
-            output: np.shape(expected) for output, expected in ask.answer.items()
+            output: np.shape(expected) for output, expected in request.response.items()
         }
-        for output, expected in ask.answer.items():
+        for output, expected in request.response.items():
             assert found[output].tolist() == np.asarray(expected).tolist()
 
 
@@ -73,10 +69,10 @@ def test_what_is_left_out_is_completed(name: str, client: triton.InferenceServer
 def test_ragged_requests_are_computed_together(client: triton.InferenceServerClient) -> None:
     """Two in one batch begin at 0 and 3 and end at 5, so 8 is added to both; 32 requests come first, each run alone."""
     name = next(name for name, case in CASES.items() if case is JOINED)
-    asks = [Ask({"x": f32([1, 2, 3])}, {"flat": []}), Ask({"x": f32([4, 5])}, {"flat": []})]
+    requests = [Request({"x": f32([1, 2, 3])}, {"flat": []}), Request({"x": f32([4, 5])}, {"flat": []})]
     with ThreadPoolExecutor(2) as pool:
         for _ in range(17):
-            found = [flat["flat"].tolist() for flat in pool.map(lambda ask: answer(client, name, ask), asks)]
+            found = [flat["flat"].tolist() for flat in pool.map(lambda request: infer(client, name, request), requests)]
     assert found == [[[9, 10, 11]], [[12, 13]]]
 
 
@@ -86,8 +82,8 @@ def test_sequences_side_by_side_keep_their_own_states(what: str, client: triton.
     name = next(name for name, case in CASES.items() if (case.feature, case.what) == ("implicit state", what))
 
     def totals(sequence: int) -> list[float]:
-        asks = numbers("total", [0] * 10, sequence=sequence)
-        return [answer(client, name, ask)["total"].item() for ask in asks]
+        requests = numbers("total", [0] * 10, sequence=sequence)
+        return [infer(client, name, request)["total"].item() for request in requests]
 
     with ThreadPoolExecutor(12) as pool:
         assert list(pool.map(totals, range(1, 13))) == [[1, 3, 6, 10, 15, 21, 28, 36, 45, 55]] * 12
@@ -97,21 +93,16 @@ def test_the_documentation_prints_the_comparison() -> None:
     assert table() in (Path(__file__).parents[2] / "docs" / "server.md").read_text()
 
 
-def answer(client: triton.InferenceServerClient, name: str, ask: Ask) -> Mapping[str, np.ndarray[Any, Any]] | str:
-    """The outputs that `ask` names, or the status code of the error."""
+def infer(client: triton.InferenceServerClient, name: str, request: Request) -> Mapping[str, np.ndarray] | str:
+    """The outputs that `request` names, or the status code of the error."""
     inputs = []
-    for key, value in ask.inputs.items():
-        array = (
-            np.array([[text if isinstance(text, bytes) else text.encode() for text in row] for row in value], object)
-            if isinstance(value, list)
-            else value
-        )
+    for key, array in request.inputs.items():
         inputs.append(triton.InferInput(key, array.shape, np_to_triton_dtype(array.dtype)))
         inputs[-1].set_data_from_numpy(array)
-    outputs = None if isinstance(ask.answer, str) else [triton.InferRequestedOutput(output) for output in ask.answer]
-    arguments: dict[str, Any] = {"outputs": outputs}
-    if ask.sequence:
-        arguments |= {"sequence_id": ask.sequence, "sequence_start": ask.start, "sequence_end": ask.end}
+    expected = () if isinstance(request.response, str) else request.response
+    arguments: dict[str, Any] = {"outputs": [triton.InferRequestedOutput(output) for output in expected] or None}
+    if request.sequence:
+        arguments |= {"sequence_id": request.sequence, "sequence_start": request.start, "sequence_end": request.end}
     try:
         if client.get_model_config(name).config.model_transaction_policy.decoupled:
             result = streamed(client, name, inputs, arguments)

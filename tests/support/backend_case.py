@@ -29,25 +29,28 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Request:
     """One request: its inputs, and the outputs or the status code that come back."""
 
     inputs: Mapping[str, Any]
-    answer: Mapping[str, Any] | str
-    sequence: int = 0
+    response: Mapping[str, Any] | str
+    sequence: int | str = 0
     start: bool = False
     end: bool = False
 
 
 @dataclass(frozen=True)
 class Case:
-    """One model. `asks` is REFUSED, or requests in their order; `config` holds what Triton then says of the model."""
+    """One model. `requests` is REFUSED, or the requests in their order; `completed` is what auto-complete must add.
+
+    `differs` is what the official backend does instead; with `read`, its part was read in its source, not measured.
+    """
 
     feature: str
     what: str
     graph: Graph
-    pbtxt: str
-    asks: Sequence[Ask] | str
+    pbtxt: str | None  # None: there is no config.pbtxt
+    requests: Sequence[Request] | str
     completed: Mapping[str, Any] = field(default_factory=dict)
     file: str = "model.onnx"
     differs: str = ""
@@ -57,7 +60,7 @@ class Case:
     @property
     def outcome(self) -> str:
         """What becomes of the model or its first request, in a word or two."""
-        first = self.asks if isinstance(self.asks, str) else self.asks[0].answer
+        first = self.requests if isinstance(self.requests, str) else self.requests[0].response
         return first if isinstance(first, str) else "answered"
 
 
@@ -65,7 +68,8 @@ def write_case(repository: Path, name: str, case: Case) -> None:
     """The model folder of `case`, named `name`."""
     folder, graph = repository / name, case.graph
     write_onnx(folder / "1" / case.file, [*graph.nodes], [*graph.inputs], [*graph.outputs], graph.values)
-    (folder / "config.pbtxt").write_text(f'backend: "onnxruntime"\n{ONE}{case.pbtxt}')
+    if case.pbtxt is not None:
+        (folder / "config.pbtxt").write_text(f'backend: "onnxruntime"\n{ONE}{case.pbtxt}')
     for path, content in case.files.items():
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_bytes(content)
@@ -101,10 +105,10 @@ ONE = "instance_group [ { count: 1 kind: KIND_CPU } ]\n"
 # y = 2 x, rows of two.
 DOUBLE = Graph([helper.make_node("Add", ["x", "x"], ["y"])], [("x", FLOAT, ["n", 2])], [("y", FLOAT, ["n", 2])])
 DOUBLE_IO = tensors("input", "x FP32 [ 2 ]") + tensors("output", "y FP32 [ 2 ]")
-DOUBLED = [Ask({"x": f32([1, 2])}, {"y": f32([2, 4])})]
+DOUBLED = [Request({"x": f32([1, 2])}, {"y": f32([2, 4])})]
 BATCHED = "max_batch_size: 8\n"
 
 
-def double(feature: str, what: str, pbtxt: str, asks: Sequence[Ask] | str = DOUBLED, **more: Any) -> Case:
+def double(feature: str, what: str, pbtxt: str, requests: Sequence[Request] | str = DOUBLED, **more: Any) -> Case:
     """The model that doubles, with a complete configuration and `pbtxt`."""
-    return Case(feature, what, DOUBLE, BATCHED + DOUBLE_IO + pbtxt, asks, **more)
+    return Case(feature, what, DOUBLE, BATCHED + DOUBLE_IO + pbtxt, requests, **more)

@@ -20,9 +20,9 @@ from backend_case import (
     FLOAT,
     REFUSED,
     TEXT,
-    Ask,
     Case,
     Graph,
+    Request,
     bf16,
     double,
     f32,
@@ -42,13 +42,13 @@ SHIFT = Graph(
 )
 SHIFT_IO = tensors("input", "x FP32 [ 2 ]", "shift FP32 [ 1 ] %s") + tensors("output", "y FP32 [ 2 ]")
 SHIFTED = [
-    Ask({"x": f32(1, 2)}, {"y": f32(101, 102)}),
-    Ask({"x": f32(1, 2), "shift": f32(10)}, {"y": f32(11, 12)}),
+    Request({"x": f32(1, 2)}, {"y": f32(101, 102)}),
+    Request({"x": f32(1, 2), "shift": f32(10)}, {"y": f32(11, 12)}),
 ]
 
 
-def optional(what: str, graph: Graph, pbtxt: str, asks: Sequence[Ask] | str, **more: Any) -> Case:
-    return Case("optional inputs", what, graph, pbtxt, asks, **more)
+def optional(what: str, graph: Graph, pbtxt: str, requests: Sequence[Request] | str, **more: Any) -> Case:
+    return Case("optional inputs", what, graph, pbtxt, requests, **more)
 
 
 OPTIONAL_CASES = [
@@ -89,18 +89,19 @@ def ragged(kind: str, total: float, **more: Any) -> Case:
     x = f32([1, 2, 3], [4, 5, 6])
     return Case(
         "ragged batches", kind, graph, RAGGED_INPUT + BATCH_INPUT % kind + SCATTER + FLAT,
-        [Ask({"x": x}, {"flat": x + total})], **more,
+        [Request({"x": x}, {"flat": x + total})], **more,
     )  # fmt: skip
 
 
 JOINED = replace(
     ragged("BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO", 6),
     what="requests of different lengths in one batch",
+    requests=[],  # several at a time
     pbtxt=RAGGED_INPUT
     + BATCH_INPUT % "BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO"
     + SCATTER
     + FLAT
-    + "dynamic_batching { preferred_batch_size: [ 2 ] max_queue_delay_microseconds: 500000 }\n",
+    + "dynamic_batching { preferred_batch_size: [ 2 ] max_queue_delay_microseconds: 2000000 }\n",
 )
 RAGGED_CASES = [
     ragged("BATCH_ELEMENT_COUNT", 6),
@@ -130,12 +131,13 @@ DEFAULT_BATCH = 16  # by the server's --backend-config
 BATCHING = {"max_batch_size": DEFAULT_BATCH, "dynamic_batching": True}
 
 
-def auto(what: str, pbtxt: str, asks: Sequence[Ask] | str, graph: Graph = DOUBLE, **more: Any) -> Case:
-    return Case("auto-complete", what, graph, pbtxt, asks, **more)
+def auto(what: str, pbtxt: str | None, requests: Sequence[Request] | str, graph: Graph = DOUBLE, **more: Any) -> Case:
+    return Case("auto-complete", what, graph, pbtxt, requests, **more)
 
 
 COMPLETED_CASES = [
     auto("of everything, with the server's default-max-batch-size", "", DOUBLED, completed=BATCHING),
+    auto("without a config.pbtxt", None, DOUBLED, completed=BATCHING, read=True),
     auto("max_batch_size given (dynamic batching is added)", BATCHED, DOUBLED,
          completed={"max_batch_size": 8, "dynamic_batching": True}),
     auto(
@@ -144,10 +146,11 @@ COMPLETED_CASES = [
     ),
     auto("of outputs alone", tensors("input", "x FP32 [ 2 ]"), DOUBLED, completed=BATCHING),
     auto("of some inputs", BATCHED + tensors("input", "x FP32 [ 2 ]"), REFUSED, SUM),
-    auto("beside sequence_batching", sequences(OLDEST), [Ask({"x": f32([1, 2])}, {"y": f32([2, 4])}, 7, True, True)],
+    auto("beside sequence_batching", sequences(OLDEST),
+         [Request({"x": f32([1, 2])}, {"y": f32([2, 4])}, 7, True, True)],
          completed={"max_batch_size": DEFAULT_BATCH, "dynamic_batching": False}),
-    auto("a graph of [batch]", "", [Ask({"x": f32([1], [2])}, {"y": f32([2], [4])})], ROWS, completed=BATCHING),
-    auto("scalars", "", [Ask({"x": f32(3)}, {"y": f32(6)})], SCALAR,
+    auto("a graph of [batch]", "", [Request({"x": f32([1], [2])}, {"y": f32([2], [4])})], ROWS, completed=BATCHING),
+    auto("scalars", "", [Request({"x": f32(3)}, {"y": f32(6)})], SCALAR,
          completed={"max_batch_size": 0, "dynamic_batching": False}),
     auto("a fixed first axis", "", DOUBLED, FIXED, completed={"max_batch_size": 0, "dynamic_batching": False}),
     auto("max_batch_size beside a fixed first axis", BATCHED, REFUSED, FIXED, read=True),
@@ -191,22 +194,22 @@ BF16 = Graph(
 OTHER_CASES = [
     Case("shapes", "a scalar output of dims [1]", MEAN,
          tensors("input", "x FP32 [ 2 ]") + tensors("output", "y FP32 [ 1 ]"),
-         [Ask({"x": f32(1, 3)}, {"y": f32(2)})]),
+         [Request({"x": f32(1, 3)}, {"y": f32(2)})]),
     Case("shapes", "a scalar output of other dims", MEAN,
          tensors("input", "x FP32 [ 2 ]") + tensors("output", "y FP32 [ 2 ]"), REFUSED, read=True),
     Case("shapes", "an output of open size in the graph, fixed in dims", SAME, BATCHED + DOUBLE_IO, REFUSED, read=True),
     Case("shapes", "an input of open size in the graph, fixed in dims", SAME,
          BATCHED + tensors("input", "x FP32 [ 2 ]") + tensors("output", "y FP32 [ -1 ]"),
-         [Ask({"x": f32([1, 2])}, {"y": f32([1, 2])})]),
+         [Request({"x": f32([1, 2])}, {"y": f32([1, 2])})]),
     Case("shapes", "reshape", ROWS,
          BATCHED + tensors("input", "x FP32 [ 1 ] reshape { shape: [ ] }")
          + tensors("output", "y FP32 [ 1 ] reshape { shape: [ ] }"),
-         [Ask({"x": f32([1], [2])}, {"y": f32([2], [4])})]),
+         [Request({"x": f32([1], [2])}, {"y": f32([2], [4])})]),
     Case("shapes", "an axis of size 0", SAME,
          BATCHED + tensors("input", "x FP32 [ -1 ]") + tensors("output", "y FP32 [ -1 ]"),
-         [Ask({"x": np.zeros((1, 0), np.float32)}, {"y": np.zeros((1, 0), np.float32)})]),
+         [Request({"x": np.zeros((1, 0), np.float32)}, {"y": np.zeros((1, 0), np.float32)})]),
     Case("shapes", "an output with more rows than the batch", TWICE, BATCHED + DOUBLE_IO,
-         [Ask({"x": f32([1, 2])}, "INTERNAL")], differs="cuts off the rows beyond the batch's"),
+         [Request({"x": f32([1, 2])}, "INTERNAL")], differs="cuts off the rows beyond the batch's"),
     double("model files", "a folder", "", file="model.onnx/model.onnx"),
     double("model files", "a folder of another name", 'default_model_filename: "net"\n', file="net/model.onnx"),
     double("model files", "none of the name in config.pbtxt", "", REFUSED, file="other.onnx"),
@@ -214,14 +217,14 @@ OTHER_CASES = [
     double("custom operators", "a library that is missing",
            'model_operations { op_library_filename: "/nowhere/libops.so" }\n', REFUSED),
     Case("texts", "in UTF-8", TEXTS, TEXT_IO,
-         [Ask({"text": texts("höher".encode(), b"")}, {"said": texts("höher".encode(), b"")})]),
-    Case("texts", "not UTF-8", TEXTS, TEXT_IO, [Ask({"text": texts(b"\xff")}, "INVALID_ARGUMENT")],
+         [Request({"text": texts("höher".encode(), b"")}, {"said": texts("höher".encode(), b"")})]),
+    Case("texts", "not UTF-8", TEXTS, TEXT_IO, [Request({"text": texts(b"\xff")}, "INVALID_ARGUMENT")],
          differs="passes the bytes through"),
-    Case("texts", "holding a NUL", TEXTS, TEXT_IO, [Ask({"text": texts(b"a\0b")}, {"said": texts(b"a\0b")})],
+    Case("texts", "holding a NUL", TEXTS, TEXT_IO, [Request({"text": texts(b"a\0b")}, {"said": texts(b"a\0b")})],
          differs="cuts the text at the NUL"),
     Case("BF16", "an input", BF16,
          tensors("input", "x BF16 [ 2 ]") + tensors("output", "y BF16 [ 2 ]"),
-         [Ask({"x": bf16(1, 2)}, {"y": bf16(1, 2)})], differs="refuses it before release 26.03"),
+         [Request({"x": bf16(1, 2)}, {"y": bf16(1, 2)})], differs="refuses it before release 26.03"),
 ]  # fmt: skip
 
 CASES = {
@@ -238,8 +241,8 @@ def table() -> str:
         cases = [case for case in CASES.values() if case.feature == feature]
         same = [case for case in cases if not case.differs]
         columns = (
-            [case.what for case in same if case.asks != REFUSED],
-            [case.what for case in same if case.asks == REFUSED],
+            [case.what for case in same if case.requests != REFUSED],
+            [case.what for case in same if case.requests == REFUSED],
             [f"{case.what}: {case.outcome}, the official one {case.differs}" for case in cases if case.differs],
         )
         lines.append(f"| {feature} | {' | '.join('; '.join(column) for column in columns)} |")

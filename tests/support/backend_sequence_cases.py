@@ -5,7 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from backend_case import BATCHED, BOOL, FLOAT, INT32, INT64, REFUSED, Ask, Case, Graph, double, f32, parameter, tensors
+from backend_case import (
+    BATCHED,
+    BOOL,
+    FLOAT,
+    INT32,
+    INT64,
+    REFUSED,
+    TEXT,
+    Case,
+    Graph,
+    Request,
+    double,
+    f32,
+    parameter,
+    tensors,
+    texts,
+)
 from onnx import helper
 
 # --- implicit state: total = state + x, one number a row
@@ -24,26 +40,26 @@ def sequences(*parts: str) -> str:
     return f"sequence_batching {{ max_sequence_idle_microseconds: 60000000 {' '.join(parts)} }}\n"
 
 
-def numbers(output: str, expected: Sequence[float], *, sequence: int = 7) -> list[Ask]:
+def numbers(output: str, expected: Sequence[float], *, sequence: int = 7) -> list[Request]:
     """A sequence that sends 1, 2, 3, ..., and `output` of each."""
     last = len(expected) - 1
     return [
-        Ask({"x": f32([n + 1])}, {output: f32([value])}, sequence, n == 0, n == last)
+        Request({"x": f32([n + 1])}, {output: f32([value])}, sequence, n == 0, n == last)
         for n, value in enumerate(expected)
     ]
 
 
-def mixed(*asks: Sequence[Ask]) -> list[Ask]:
+def mixed(*requests: Sequence[Request]) -> list[Request]:
     """Sequences that take turns."""
-    return [ask for turn in zip(*asks, strict=True) for ask in turn]
+    return [request for turn in zip(*requests, strict=True) for request in turn]
 
 
 TWO_TOTALS = mixed(numbers("total", [1, 3, 6, 10]), numbers("total", [1, 3, 6, 10], sequence=8))
 AGAIN = [*numbers("total", [1, 3, 6, 10]), *numbers("total", [1, 3, 6, 10])]
 
 
-def state(what: str, pbtxt: str, asks: Sequence[Ask] | str, graph: Graph = TOTAL, **more: Any) -> Case:
-    return Case("implicit state", what, graph, pbtxt, asks, **more)
+def state(what: str, pbtxt: str, requests: Sequence[Request] | str, graph: Graph = TOTAL, **more: Any) -> Case:
+    return Case("implicit state", what, graph, pbtxt, requests, **more)
 
 
 GROWING = Graph(
@@ -54,6 +70,11 @@ GROWING = Graph(
     [("x", FLOAT, ["n", 1]), ("before", FLOAT, ["n", "m"])],
     [("total", FLOAT, ["n", 1]), ("after", FLOAT, ["n", "k"])],
     [helper.make_tensor("axes", INT64, [1], [1])],
+)
+PREVIOUS = Graph(
+    [helper.make_node("Identity", ["before"], ["said"]), helper.make_node("Identity", ["text"], ["after"])],
+    [("text", TEXT, ["n", 1]), ("before", TEXT, ["n", 1])],
+    [("said", TEXT, ["n", 1]), ("after", TEXT, ["n", 1])],
 )
 STATE_CASES = [
     state("from zero", TOTAL_IO + sequences(OLDEST, STATE % ZERO), TWO_TOTALS),
@@ -83,6 +104,19 @@ STATE_CASES = [
         + tensors("output", "total FP32 [ -1, 1 ]")
         + sequences(OLDEST, (STATE % ZERO).replace("[ 1 ]", "[ 1, 1 ]")),
         numbers("total", [1, 3, 6]),
+        read=True,
+    ),
+    state(
+        "of texts, in a sequence with a name",
+        BATCHED
+        + tensors("input", "text STRING [ 1 ]")
+        + tensors("output", "said STRING [ 1 ]")
+        + sequences(OLDEST, (STATE % ZERO).replace("FP32", "STRING")),
+        [
+            Request({"text": texts(b"a")}, {"said": texts(b"")}, "named", start=True),
+            Request({"text": texts(b"b")}, {"said": texts(b"a")}, "named", end=True),
+        ],
+        PREVIOUS,
         read=True,
     ),
     state(
@@ -146,8 +180,8 @@ CORRID_CONTROLS = """control_input [
   { name: "start" control [ { kind: CONTROL_SEQUENCE_START bool_false_true: [ false, true ] } ] } ]"""
 
 
-def control(what: str, pbtxt: str, asks: Sequence[Ask] | str, graph: Graph = CONTROLS, **more: Any) -> Case:
-    return Case("sequence controls", what, graph, CONTROL_IO + pbtxt, asks, **more)
+def control(what: str, pbtxt: str, requests: Sequence[Request] | str, graph: Graph = CONTROLS, **more: Any) -> Case:
+    return Case("sequence controls", what, graph, CONTROL_IO + pbtxt, requests, **more)
 
 
 CONTROL_CASES = [
@@ -169,6 +203,6 @@ CONTROL_CASES = [
         read=True,
     ),
     double(
-        "sequence controls", "none", sequences(OLDEST), [Ask({"x": f32([1, 2])}, {"y": f32([2, 4])}, 7, True, True)]
+        "sequence controls", "none", sequences(OLDEST), [Request({"x": f32([1, 2])}, {"y": f32([2, 4])}, 7, True, True)]
     ),
 ]

@@ -48,12 +48,12 @@ def check_inputs(config, session):
     graph = {tensor.name: tensor for tensor in session.get_inputs()}
     initialized = {tensor.name: tensor for tensor in session.get_overridable_initializers()}
     batched = config["max_batch_size"] > 0
-    seen = set()
+    seen = {}
     for kind, tensor, own in _given(config):
         name = tensor["name"]
         if name in seen:
-            _refuse(f"config.pbtxt gives input '{name}' more than once: keep one of them")
-        seen.add(name)
+            _refuse(f"'{name}' is declared as {seen[name]} and as {kind}: remove the {seen[name]}")
+        seen[name] = kind
         if tensor.get("optional") and batched:
             _refuse(f"input '{name}' is optional, which a model with a batch axis cannot have: write max_batch_size: 0")
         takes = initialized if tensor.get("optional") else graph
@@ -67,7 +67,7 @@ def check_inputs(config, session):
                 _refuse(f"ragged input '{name}' is {dims(takes[name].shape)} in the graph: only [-1] can take it")
         else:
             _check_shape(kind, tensor, own, takes[name], batched, exact=kind == "sequence control")
-    if missing := sorted(set(graph) - seen):
+    if missing := sorted(set(graph) - set(seen)):
         _refuse(f"the graph needs input '{missing[0]}', which config.pbtxt does not declare")
 
 
@@ -101,7 +101,8 @@ def _given(config):
 
 def _why_not_taken(kind, name, graph, initialized):
     if name in initialized:
-        return f"{kind} '{name}' has a value in the graph: write optional: true, or leave it out"
+        remedy = "write optional: true, or leave it out" if kind == "input" else "remove the value"
+        return f"{kind} '{name}' has a value in the graph: {remedy}"
     if name in graph:
         return f"input '{name}' is optional by config.pbtxt, but the graph has no value for it: remove optional"
     return f"config.pbtxt declares {kind} '{name}', but the graph has {_names({**graph, **initialized})}"
