@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from backend_case import REFUSED, Request, f32, write_case
+from backend_case import Refused, Request, f32, write_case
 from backend_cases import CASES, DEFAULT_BATCH, JOINED, table
 from backend_sequence_cases import numbers
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
@@ -38,12 +38,19 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[triton.Inferenc
         yield client
 
 
-def test_the_models_that_load_are_those_that_are_answered(client: triton.InferenceServerClient) -> None:
-    loaded = {model.name for model in client.get_model_repository_index().models if model.state == "READY"}
-    assert loaded == {name for name, case in CASES.items() if case.requests != REFUSED}
+LOADED = [name for name, case in CASES.items() if not isinstance(case.requests, Refused)]
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.requests not in (REFUSED, [])])
+def test_models_load_or_are_refused_for_their_reason(client: triton.InferenceServerClient) -> None:
+    index = {model.name: model for model in client.get_model_repository_index().models}
+    assert [name for name in CASES if index[name].state == "READY"] == LOADED
+    for name, case in CASES.items():
+        if isinstance(case.requests, Refused):
+            missing = [word for word in case.requests.names if word not in index[name].reason]
+            assert not missing, index[name].reason
+
+
+@pytest.mark.parametrize("name", [name for name in LOADED if CASES[name].requests])
 def test_a_model_answers_as_written(name: str, client: triton.InferenceServerClient) -> None:
     for request in CASES[name].requests:
         assert isinstance(request, Request)

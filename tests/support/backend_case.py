@@ -12,7 +12,6 @@ import numpy as np
 from onnx import TensorProto, helper
 from small_models import write_onnx
 
-REFUSED = "refused at load"
 FLOAT, INT32, INT64, BOOL, TEXT = (
     TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING,
 )  # fmt: skip
@@ -29,6 +28,17 @@ class Graph:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """The model does not load, for a reason that names these."""
+
+    names: tuple[str, ...]
+
+
+def refused(*names: str) -> Refused:
+    return Refused(names)
+
+
+@dataclass(frozen=True)
 class Request:
     """One request: its inputs, and the outputs or the status code that come back."""
 
@@ -39,9 +49,12 @@ class Request:
     end: bool = False
 
 
+Requests = Sequence[Request] | Refused
+
+
 @dataclass(frozen=True)
 class Case:
-    """One model. `requests` is REFUSED, or the requests in their order; `completed` is what auto-complete must add.
+    """One model. `requests` are sent in their order, where it loads; `completed` is what auto-complete must add.
 
     `differs` is what the official backend does instead; with `read`, its part was read in its source, not measured.
     """
@@ -50,7 +63,7 @@ class Case:
     what: str
     graph: Graph
     pbtxt: str | None  # None: there is no config.pbtxt
-    requests: Sequence[Request] | str
+    requests: Requests
     completed: Mapping[str, Any] = field(default_factory=dict)
     file: str = "model.onnx"
     differs: str = ""
@@ -60,7 +73,9 @@ class Case:
     @property
     def outcome(self) -> str:
         """What becomes of the model or its first request, in a word or two."""
-        first = self.requests if isinstance(self.requests, str) else self.requests[0].response
+        if isinstance(self.requests, Refused):
+            return "refused at load"
+        first = self.requests[0].response
         return first if isinstance(first, str) else "answered"
 
 
@@ -109,6 +124,6 @@ DOUBLED = [Request({"x": f32([1, 2])}, {"y": f32([2, 4])})]
 BATCHED = "max_batch_size: 8\n"
 
 
-def double(feature: str, what: str, pbtxt: str, requests: Sequence[Request] | str = DOUBLED, **more: Any) -> Case:
+def double(feature: str, what: str, pbtxt: str, requests: Requests = DOUBLED, **more: Any) -> Case:
     """The model that doubles, with a complete configuration and `pbtxt`."""
     return Case(feature, what, DOUBLE, BATCHED + DOUBLE_IO + pbtxt, requests, **more)

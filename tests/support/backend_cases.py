@@ -18,15 +18,17 @@ from backend_case import (
     DOUBLE_IO,
     DOUBLED,
     FLOAT,
-    REFUSED,
     TEXT,
     Case,
     Graph,
+    Refused,
     Request,
+    Requests,
     bf16,
     double,
     f32,
     parameter,
+    refused,
     tensors,
     texts,
 )  # fmt: skip
@@ -47,21 +49,31 @@ SHIFTED = [
 ]
 
 
-def optional(what: str, graph: Graph, pbtxt: str, requests: Sequence[Request] | str, **more: Any) -> Case:
+def optional(what: str, graph: Graph, pbtxt: str, requests: Requests, **more: Any) -> Case:
     return Case("optional inputs", what, graph, pbtxt, requests, **more)
 
 
 OPTIONAL_CASES = [
     optional("over an initializer, given or not", SHIFT, SHIFT_IO % "optional: true", SHIFTED),
-    optional("over an initializer, but not `optional` in config.pbtxt", SHIFT, SHIFT_IO % "", REFUSED, read=True),
     optional(
-        "that the graph needs", DOUBLE, DOUBLE_IO.replace("[ 2 ]", "[ -1, 2 ] optional: true", 1), REFUSED, read=True
+        "over an initializer, but not `optional` in config.pbtxt",
+        SHIFT,
+        SHIFT_IO % "",
+        refused("'shift'", "optional"),
+        read=True,
+    ),
+    optional(
+        "that the graph needs",
+        DOUBLE,
+        DOUBLE_IO.replace("[ 2 ]", "[ -1, 2 ] optional: true", 1),
+        refused("'x'", "optional"),
+        read=True,
     ),
     optional(
         "with a batch axis",
         Graph(SHIFT.nodes, [("x", FLOAT, ["n", 2]), SHIFT.inputs[1]], [("y", FLOAT, ["n", 2])], SHIFT.values),
         BATCHED + SHIFT_IO % "optional: true",
-        REFUSED,
+        refused("'shift'", "optional"),
         read=True,
     ),
 ]
@@ -114,7 +126,7 @@ RAGGED_CASES = [
     Case(
         "ragged batches", "a graph that cannot take rows laid end to end",
         ragged_graph(["entries"], ["n", "m"]),
-        RAGGED_INPUT + BATCH_INPUT % "BATCH_ELEMENT_COUNT" + SCATTER + FLAT, REFUSED, read=True,
+        RAGGED_INPUT + BATCH_INPUT % "BATCH_ELEMENT_COUNT" + SCATTER + FLAT, refused("'x'", "ragged"), read=True,
     ),
 ]  # fmt: skip
 
@@ -131,7 +143,7 @@ DEFAULT_BATCH = 16  # by the server's --backend-config
 BATCHING = {"max_batch_size": DEFAULT_BATCH, "dynamic_batching": True}
 
 
-def auto(what: str, pbtxt: str | None, requests: Sequence[Request] | str, graph: Graph = DOUBLE, **more: Any) -> Case:
+def auto(what: str, pbtxt: str | None, requests: Requests, graph: Graph = DOUBLE, **more: Any) -> Case:
     return Case("auto-complete", what, graph, pbtxt, requests, **more)
 
 
@@ -145,7 +157,7 @@ COMPLETED_CASES = [
         read=True,
     ),
     auto("of outputs alone", tensors("input", "x FP32 [ 2 ]"), DOUBLED, completed=BATCHING),
-    auto("of some inputs", BATCHED + tensors("input", "x FP32 [ 2 ]"), REFUSED, SUM),
+    auto("of some inputs", BATCHED + tensors("input", "x FP32 [ 2 ]"), refused("'z'"), SUM),
     auto("beside sequence_batching", sequences(OLDEST),
          [Request({"x": f32([1, 2])}, {"y": f32([2, 4])}, 7, True, True)],
          completed={"max_batch_size": DEFAULT_BATCH, "dynamic_batching": False}),
@@ -153,14 +165,15 @@ COMPLETED_CASES = [
     auto("scalars", "", [Request({"x": f32(3)}, {"y": f32(6)})], SCALAR,
          completed={"max_batch_size": 0, "dynamic_batching": False}),
     auto("a fixed first axis", "", DOUBLED, FIXED, completed={"max_batch_size": 0, "dynamic_batching": False}),
-    auto("max_batch_size beside a fixed first axis", BATCHED, REFUSED, FIXED, read=True),
+    auto("max_batch_size beside a fixed first axis", BATCHED, refused("max_batch_size"), FIXED, read=True),
 ]  # fmt: skip
 
 # --- options
 OPTION_CASES = [
     double("options", 'enable_mem_arena and enable_mem_pattern "true", "FALSE"',
            parameter("enable_mem_arena", "true") + parameter("enable_mem_pattern", "FALSE")),
-    double("options", 'enable_mem_arena "yes"', parameter("enable_mem_arena", "yes"), REFUSED, read=True),
+    double("options", 'enable_mem_arena "yes"', parameter("enable_mem_arena", "yes"),
+           refused("enable_mem_arena", "'yes'"), read=True),
     double("options", "memory.enable_memory_arena_shrinkage, execution_mode, graph level",
            parameter("memory.enable_memory_arena_shrinkage", "cpu:0") + parameter("execution_mode", "1")
            + "optimization { graph { level: 2 } }\n"),
@@ -169,11 +182,21 @@ OPTION_CASES = [
            'inputs { key: "x" value { data_type: TYPE_FP32 dims: [ 2 ] zero_data: true } } } ]'),
     double("options", "GPU accelerators on CPU instances",
            'optimization { execution_accelerators { gpu_execution_accelerator: [ { name: "tensorrt" } ] } }'),
-    double("options", "a thread count below 0", parameter("intra_op_thread_count", "-1"), REFUSED,
+    double("options", "a CPU accelerator",
+           'optimization { execution_accelerators { cpu_execution_accelerator: [ { name: "openvino" } ] } }',
+           refused("'openvino'"),
+           read=True, differs="serves with OpenVINO in the container"),
+    double("options", "a thread count that is no number", parameter("intra_op_thread_count", "many"),
+           refused("intra_op_thread_count", "'many'"), read=True),
+    double("options", "a thread count below 0", parameter("intra_op_thread_count", "-1"),
+           refused("intra_op_thread_count", "'-1'"),
            differs="ignores it"),
-    double("options", 'execution_mode "01"', parameter("execution_mode", "01"), REFUSED, differs="accepts it"),
-    double("options", "graph level 3", "optimization { graph { level: 3 } }\n", REFUSED, differs="ignores it"),
-    double("options", "an unknown key", parameter("intra_op_threads", "1"), REFUSED, differs="ignores it"),
+    double("options", 'execution_mode "01"', parameter("execution_mode", "01"),
+           refused("execution_mode", "'01'"), differs="accepts it"),
+    double("options", "graph level 3", "optimization { graph { level: 3 } }\n",
+           refused("optimization.graph.level"), differs="ignores it"),
+    double("options", "an unknown key", parameter("intra_op_threads", "1"),
+           refused("'intra_op_threads'"), differs="ignores it"),
 ]  # fmt: skip
 
 # --- the rest
@@ -195,9 +218,19 @@ OTHER_CASES = [
     Case("shapes", "a scalar output of dims [1]", MEAN,
          tensors("input", "x FP32 [ 2 ]") + tensors("output", "y FP32 [ 1 ]"),
          [Request({"x": f32(1, 3)}, {"y": f32(2)})]),
+    Case("shapes", "of other sizes than the graph's", DOUBLE, BATCHED + DOUBLE_IO.replace("[ 2 ]", "[ 3 ]"),
+         refused("'x'", "[-1, 3]")),
+    Case("names and types", "as in the graph", DOUBLE, BATCHED + DOUBLE_IO, DOUBLED),
+    Case("names and types", "an input of another type", DOUBLE, BATCHED + DOUBLE_IO.replace("FP32", "FP16", 1),
+         refused("'x'", "TYPE_FP16")),
+    Case("names and types", "an input that the graph lacks", DOUBLE,
+         BATCHED + DOUBLE_IO + tensors("input", "z FP32 [ 2 ]"), refused("'z'")),
+    Case("names and types", "an output that the graph lacks", DOUBLE,
+         BATCHED + DOUBLE_IO + tensors("output", "z FP32 [ 2 ]"), refused("'z'")),
     Case("shapes", "a scalar output of other dims", MEAN,
-         tensors("input", "x FP32 [ 2 ]") + tensors("output", "y FP32 [ 2 ]"), REFUSED, read=True),
-    Case("shapes", "an output of open size in the graph, fixed in dims", SAME, BATCHED + DOUBLE_IO, REFUSED, read=True),
+         tensors("input", "x FP32 [ 2 ]") + tensors("output", "y FP32 [ 2 ]"), refused("'y'", "[2]"), read=True),
+    Case("shapes", "an output of open size in the graph, fixed in dims", SAME, BATCHED + DOUBLE_IO,
+         refused("'y'", "[-1, -1]"), read=True),
     Case("shapes", "an input of open size in the graph, fixed in dims", SAME,
          BATCHED + tensors("input", "x FP32 [ 2 ]") + tensors("output", "y FP32 [ -1 ]"),
          [Request({"x": f32([1, 2])}, {"y": f32([1, 2])})]),
@@ -212,10 +245,10 @@ OTHER_CASES = [
          [Request({"x": f32([1, 2])}, "INTERNAL")], differs="cuts off the rows beyond the batch's"),
     double("model files", "a folder", "", file="model.onnx/model.onnx"),
     double("model files", "a folder of another name", 'default_model_filename: "net"\n', file="net/model.onnx"),
-    double("model files", "none of the name in config.pbtxt", "", REFUSED, file="other.onnx"),
+    double("model files", "none of the name in config.pbtxt", "", refused("1/model.onnx"), file="other.onnx"),
     double("decoupled", "one answer for each request of a stream", "model_transaction_policy { decoupled: true }\n"),
     double("custom operators", "a library that is missing",
-           'model_operations { op_library_filename: "/nowhere/libops.so" }\n', REFUSED),
+           'model_operations { op_library_filename: "/nowhere/libops.so" }\n', refused("/nowhere/libops.so")),
     Case("texts", "in UTF-8", TEXTS, TEXT_IO,
          [Request({"text": texts("höher".encode(), b"")}, {"said": texts("höher".encode(), b"")})]),
     Case("texts", "not UTF-8", TEXTS, TEXT_IO, [Request({"text": texts(b"\xff")}, "INVALID_ARGUMENT")],
@@ -241,8 +274,8 @@ def table() -> str:
         cases = [case for case in CASES.values() if case.feature == feature]
         same = [case for case in cases if not case.differs]
         columns = (
-            [case.what for case in same if case.requests != REFUSED],
-            [case.what for case in same if case.requests == REFUSED],
+            [case.what for case in same if not isinstance(case.requests, Refused)],
+            [case.what for case in same if isinstance(case.requests, Refused)],
             [f"{case.what}: {case.outcome}, the official one {case.differs}" for case in cases if case.differs],
         )
         lines.append(f"| {feature} | {' | '.join('; '.join(column) for column in columns)} |")

@@ -11,14 +11,15 @@ from backend_case import (
     FLOAT,
     INT32,
     INT64,
-    REFUSED,
     TEXT,
     Case,
     Graph,
     Request,
+    Requests,
     double,
     f32,
     parameter,
+    refused,
     tensors,
     texts,
 )
@@ -58,7 +59,7 @@ TWO_TOTALS = mixed(numbers("total", [1, 3, 6, 10]), numbers("total", [1, 3, 6, 1
 AGAIN = [*numbers("total", [1, 3, 6, 10]), *numbers("total", [1, 3, 6, 10])]
 
 
-def state(what: str, pbtxt: str, requests: Sequence[Request] | str, graph: Graph = TOTAL, **more: Any) -> Case:
+def state(what: str, pbtxt: str, requests: Requests, graph: Graph = TOTAL, **more: Any) -> Case:
     return Case("implicit state", what, graph, pbtxt, requests, **more)
 
 
@@ -129,19 +130,19 @@ STATE_CASES = [
     state(
         "that is declared as an input as well",
         TOTAL_IO + tensors("input", "before FP32 [ 1 ]") + sequences(OLDEST, STATE % ZERO),
-        REFUSED,
+        refused("'before'"),
     ),
     state(
         "of a name that the graph lacks",
         TOTAL_IO + sequences(OLDEST, (STATE % ZERO).replace('"after"', '"later"')),
-        REFUSED,
+        refused("'later'"),
         read=True,
         differs="loads, and every request fails",
     ),
     state(
         "of another type than the graph's",
         TOTAL_IO + sequences(OLDEST, (STATE % ZERO).replace("TYPE_FP32", "TYPE_INT32")),
-        REFUSED,
+        refused("'before'", "TYPE_INT32"),
         read=True,
         differs="loads, and every request fails",
     ),
@@ -180,7 +181,7 @@ CORRID_CONTROLS = """control_input [
   { name: "start" control [ { kind: CONTROL_SEQUENCE_START bool_false_true: [ false, true ] } ] } ]"""
 
 
-def control(what: str, pbtxt: str, requests: Sequence[Request] | str, graph: Graph = CONTROLS, **more: Any) -> Case:
+def control(what: str, pbtxt: str, requests: Requests, graph: Graph = CONTROLS, **more: Any) -> Case:
     return Case("sequence controls", what, graph, CONTROL_IO + pbtxt, requests, **more)
 
 
@@ -193,13 +194,13 @@ CONTROL_CASES = [
     control(
         "of another type than the graph's",
         sequences(OLDEST, START_READY_END.replace("fp32", "int32")),
-        REFUSED,
+        refused("'start'", "TYPE_INT32"),
         read=True,
     ),
     control(
         "of a name that the graph lacks",
         sequences(OLDEST, START_READY_END.replace('"end"', '"over"')),
-        REFUSED,
+        refused("'over'"),
         read=True,
     ),
     double(

@@ -56,10 +56,11 @@ class HostIO:
             answers = [self._compute([r], [feed], run_options)[0] for r, feed in zip(requests, feeds, strict=True)]
         else:
             answers = self._compute(requests, feeds, run_options)
-        if self._states.names:
+        tensors = [self._tensors(request, values) for request, values in zip(requests, answers, strict=True)]
+        if self._states.names:  # at last: what raises above is run again, from the same states
             for request, values in zip(requests, answers, strict=True):
                 self._states.keep(request, values)
-        return [self._tensors(request, values) for request, values in zip(requests, answers, strict=True)]
+        return tensors
 
     def _feed(self, request):
         feed = {}
