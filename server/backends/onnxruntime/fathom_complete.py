@@ -13,7 +13,6 @@ from fathom_signature import dims, triton_type
 
 DEFAULT_MAX_BATCH_SIZE = 4
 SETTING = "default-max-batch-size="
-FLAG = "--backend-config"
 
 
 def completed_from_graph(config):
@@ -66,9 +65,9 @@ def default_max_batch_size():
     Triton tells a python backend nothing of it: the command line of the server, this process's parent, does.
     """
     arguments = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    settings = [value.removeprefix(f"{FLAG}=") for value in arguments]
-    for text in reversed(settings):
-        backend, _, setting = text.rpartition(",")
-        if backend in ("", "onnxruntime") and setting.startswith(SETTING):
-            return max(0, int(setting.removeprefix(SETTING)))
+    settings = [argument.removeprefix("--backend-config=") for argument in arguments]
+    for prefix in (f"onnxruntime,{SETTING}", SETTING):  # this backend's own goes before one for all
+        for setting in reversed(settings):
+            if setting.startswith(prefix):
+                return max(0, int(setting.removeprefix(prefix)))
     return DEFAULT_MAX_BATCH_SIZE
