@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from backend_case import Refused, Request, f32, write_case
-from backend_cases import CASES, DEFAULT_BATCH, JOINED, table
+from backend_cases import CASES, DEFAULT_BATCH, table
+from backend_ragged_cases import JOINED
 from backend_sequence_cases import numbers
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 

@@ -7,8 +7,6 @@ instead. That was measured with release 24.10 and ONNX Runtime 1.32 or, where `r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from backend_case import (
     DOUBLE_IO,
     DOUBLED,
     FLOAT,
+    INT64,
     TEXT,
     Case,
     Graph,
@@ -32,6 +31,7 @@ from backend_case import (
     tensors,
     texts,
 )  # fmt: skip
+from backend_ragged_cases import RAGGED_CASES
 from backend_sequence_cases import CONTROL_CASES, OLDEST, STATE_CASES, sequences
 from onnx import TensorProto, helper
 
@@ -77,58 +77,6 @@ OPTIONAL_CASES = [
         read=True,
     ),
 ]
-
-# --- ragged batches: flat = x + the sum of what the batch input says, or its size
-RAGGED_INPUT = BATCHED + tensors("input", "x FP32 [ -1 ] allow_ragged_batch: true")
-BATCH_INPUT = 'batch_input [ { kind: %s target_name: "about" data_type: TYPE_FP32 source_input: "x" } ]\n'
-SCATTER = 'batch_output [ { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "flat" source_input: "x" } ]\n'
-FLAT = tensors("output", "flat FP32 [ -1 ]")
-
-
-def ragged_graph(about: Sequence[str], x: Sequence[str] = ("elements",), *, size: bool = False) -> Graph:
-    measured = [helper.make_node("Shape", ["about"], ["s"]), helper.make_node("Cast", ["s"], ["as_floats"], to=FLOAT)]
-    nodes = [*(measured if size else [helper.make_node("Identity", ["about"], ["as_floats"])])]
-    nodes += [
-        helper.make_node("ReduceSum", ["as_floats"], ["sum"], keepdims=0),
-        helper.make_node("Add", ["x", "sum"], ["flat"]),
-    ]
-    return Graph(nodes, [("x", FLOAT, [*x]), ("about", FLOAT, [*about])], [("flat", FLOAT, [*x])])
-
-
-def ragged(kind: str, total: float, **more: Any) -> Case:
-    """A request of two rows of three numbers."""
-    graph = ragged_graph(["rows", 1] if kind == "BATCH_ITEM_SHAPE" else ["entries"], size="AS_SHAPE" in kind)
-    x = f32([1, 2, 3], [4, 5, 6])
-    return Case(
-        "ragged batches", kind, graph, RAGGED_INPUT + BATCH_INPUT % kind + SCATTER + FLAT,
-        [Request({"x": x}, {"flat": x + total})], **more,
-    )  # fmt: skip
-
-
-JOINED = replace(
-    ragged("BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO", 6),
-    what="requests of different lengths in one batch",
-    requests=[],  # several at a time
-    pbtxt=RAGGED_INPUT
-    + BATCH_INPUT % "BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO"
-    + SCATTER
-    + FLAT
-    + "dynamic_batching { preferred_batch_size: [ 2 ] max_queue_delay_microseconds: 2000000 }\n",
-)
-RAGGED_CASES = [
-    ragged("BATCH_ELEMENT_COUNT", 6),
-    ragged("BATCH_ACCUMULATED_ELEMENT_COUNT", 6),
-    ragged("BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO", 6),
-    ragged("BATCH_MAX_ELEMENT_COUNT_AS_SHAPE", 6),
-    ragged("BATCH_ITEM_SHAPE", 6, read=True),
-    ragged("BATCH_ITEM_SHAPE_FLATTEN", 6, read=True),
-    JOINED,
-    Case(
-        "ragged batches", "a graph that cannot take rows laid end to end",
-        ragged_graph(["entries"], ["n", "m"]),
-        RAGGED_INPUT + BATCH_INPUT % "BATCH_ELEMENT_COUNT" + SCATTER + FLAT, refused("'x'", "ragged"), read=True,
-    ),
-]  # fmt: skip
 
 # --- what config.pbtxt leaves out
 ROWS = Graph([helper.make_node("Add", ["x", "x"], ["y"])], [("x", FLOAT, ["n"])], [("y", FLOAT, ["n"])])
@@ -199,12 +147,35 @@ OPTION_CASES = [
            refused("'intra_op_threads'"), differs="ignores it"),
 ]  # fmt: skip
 
+# --- rows_per_run, a parameter of the embedded backend alone
+SAME = Graph([helper.make_node("Identity", ["x"], ["y"])], [("x", FLOAT, ["n", "m"])], [("y", FLOAT, ["n", "m"])])
+IGNORED = "ignores the parameter"
+AUTO_ROWS = parameter("rows_per_run", "auto")
+PICKED = Graph(
+    [
+        helper.make_node("Sub", ["x", "ten"], ["index"]),  # -10 for zeros: out of range
+        helper.make_node("Gather", ["table", "index"], ["y"]),
+    ],
+    [("x", INT64, ["n", 1])],
+    [("y", FLOAT, ["n", 1])],
+    [helper.make_tensor("ten", INT64, [1], [10]), helper.make_tensor("table", FLOAT, [2], [1, 2])],
+)
+ROWS_CASES = [
+    double("rows_per_run", "a word but auto", parameter("rows_per_run", "many"), refused("rows_per_run", "'many'"),
+           differs=IGNORED),
+    Case("rows_per_run", "auto, with inputs of open size", SAME,
+         BATCHED + tensors("input", "x FP32 [ -1 ]") + tensors("output", "y FP32 [ -1 ]") + AUTO_ROWS,
+         refused("rows_per_run", "'x'", "[-1]"), differs=IGNORED),
+    Case("rows_per_run", "auto, with a graph that fails for zeros", PICKED,
+         BATCHED + tensors("input", "x INT64 [ 1 ]") + tensors("output", "y FP32 [ 1 ]") + AUTO_ROWS,
+         refused("rows_per_run", "zeros"), differs=IGNORED),
+]  # fmt: skip
+
 # --- the rest
 TEXTS = Graph(
     [helper.make_node("Identity", ["text"], ["said"])], [("text", TEXT, ["n", 1])], [("said", TEXT, ["n", 1])]
 )
 TEXT_IO = BATCHED + tensors("input", "text STRING [ 1 ]") + tensors("output", "said STRING [ 1 ]")
-SAME = Graph([helper.make_node("Identity", ["x"], ["y"])], [("x", FLOAT, ["n", "m"])], [("y", FLOAT, ["n", "m"])])
 MEAN = Graph([helper.make_node("ReduceMean", ["x"], ["y"], keepdims=0)], [("x", FLOAT, [2])], [("y", FLOAT, [])])
 TWICE = Graph(
     [helper.make_node("Concat", ["x", "x"], ["y"], axis=0)], [("x", FLOAT, ["n", 2])], [("y", FLOAT, ["n", 2])]
@@ -219,7 +190,7 @@ OTHER_CASES = [
          tensors("input", "x FP32 [ 2 ]") + tensors("output", "y FP32 [ 1 ]"),
          [Request({"x": f32(1, 3)}, {"y": f32(2)})]),
     Case("shapes", "of other sizes than the graph's", DOUBLE, BATCHED + DOUBLE_IO.replace("[ 2 ]", "[ 3 ]"),
-         refused("'x'", "[-1, 3]")),
+         refused("'x'", "[-1, 3]"), read=True),
     Case("names and types", "as in the graph", DOUBLE, BATCHED + DOUBLE_IO, DOUBLED),
     Case("names and types", "an input of another type", DOUBLE, BATCHED + DOUBLE_IO.replace("FP32", "FP16", 1),
          refused("'x'", "TYPE_FP16")),
@@ -262,7 +233,16 @@ OTHER_CASES = [
 
 CASES = {
     f"{case.feature.replace(' ', '_')}_{number}": case
-    for cases in (STATE_CASES, CONTROL_CASES, OPTIONAL_CASES, RAGGED_CASES, COMPLETED_CASES, OPTION_CASES, OTHER_CASES)
+    for cases in (
+        STATE_CASES,
+        CONTROL_CASES,
+        OPTIONAL_CASES,
+        RAGGED_CASES,
+        COMPLETED_CASES,
+        OPTION_CASES,
+        ROWS_CASES,
+        OTHER_CASES,
+    )
     for number, case in enumerate(cases)
 }
 
