@@ -110,47 +110,16 @@ def test_a_configuration_that_leaves_out_tensors_is_completed_from_the_graph(tmp
         assert double(x=[[1, 2], [3, 4]])["y"].tolist() == [[2, 4], [6, 8]]
 
 
-OUTPUT = 'output [{name: "y" data_type: TYPE_FP32 dims: [-1, 2]}]'
-
 CONFIGS_THAT_CANNOT_LOAD = {
-    "an unknown parameters key is named": (
-        'parameters { key: "intra_op_threads" value { string_value: "1" } }',
-        ["'intra_op_threads'", "intra_op_thread_count"],
-    ),
-    "a wrong dimension is named with both values": (
-        'max_batch_size: 8 input [{name: "x" data_type: TYPE_FP32 dims: [3]}] '
-        'output [{name: "y" data_type: TYPE_FP32 dims: [2]}]',
-        ["'x'", "[-1, 3]", "[-1, 2]"],
-    ),
-    "a wrong type is named with both values": (
-        'input [{name: "x" data_type: TYPE_FP16 dims: [-1, 2]}] ' + OUTPUT,
-        ["'x'", "TYPE_FP16", "TYPE_FP32"],
-    ),
-    "an input that the graph lacks": (
-        'input [{name: "z" data_type: TYPE_FP32 dims: [-1, 2]}] ' + OUTPUT,
-        ["'x'", "config.pbtxt"],
-    ),
-    "an unknown field comes with its line": ("unknown_field: 3", ["unknown_field", "2:14", "config.pbtxt"]),
-    "a GPU that is not there": ("instance_group [{ kind: KIND_GPU }]", ["KIND_GPU"]),
-    "a graph level that does not exist": ("optimization { graph { level: 7 } }", ["optimization.graph.level", "7"]),
-    "a thread count that is no number": (
-        'parameters { key: "intra_op_thread_count" value { string_value: "many" } }',
-        ["intra_op_thread_count", "'many'"],
-    ),
-    "an accelerator that this server lacks": (
-        'optimization { execution_accelerators { cpu_execution_accelerator: [ { name: "openvino" } ] } }',
-        ["'openvino'"],
-    ),
+    "by the backend": ('parameters { key: "intra_op_threads" value { string_value: "1" } }', ["'intra_op_threads'"]),
+    "by Triton, for an unknown field": ("unknown_field: 3", ["unknown_field", "2:14", "config.pbtxt"]),
+    "by Triton, for a GPU that is not there": ("instance_group [{ kind: KIND_GPU }]", ["KIND_GPU"]),
 }
 
 
-SEEN_BY_DEFAULT = 4
-"""Each case starts a server of its own; the others are for the slow run."""
-
-
 @pytest.fixture(scope="module")
-def refusals(request, tmp_path_factory):
-    """What starting a server with each of the selected CONFIGS_THAT_CANNOT_LOAD raised, all at the same time."""
+def refusals(tmp_path_factory):
+    """What starting a server with each of CONFIGS_THAT_CANNOT_LOAD raised, all at the same time."""
 
     def start(repository):
         try:
@@ -158,21 +127,14 @@ def refusals(request, tmp_path_factory):
         except TritonServerError as error:
             return error
 
-    selected = [item.callspec.params["case"] for item in request.session.items if "refusals" in item.fixturenames]
-    repositories = {case: tmp_path_factory.mktemp("refused") for case in selected}
+    repositories = {case: tmp_path_factory.mktemp("refused") for case in CONFIGS_THAT_CANNOT_LOAD}
     for case, repository in repositories.items():
         write_double(repository / "double", CONFIGS_THAT_CANNOT_LOAD[case][0])
-    with ThreadPoolExecutor(SEEN_BY_DEFAULT) as pool:
+    with ThreadPoolExecutor() as pool:
         yield {case: pool.submit(start, repository) for case, repository in repositories.items()}
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, marks=() if number < SEEN_BY_DEFAULT else pytest.mark.slow)
-        for number, case in enumerate(CONFIGS_THAT_CANNOT_LOAD)
-    ],
-)
+@pytest.mark.parametrize("case", CONFIGS_THAT_CANNOT_LOAD)
 def test_a_model_that_cannot_load_is_one_sentence_with_the_reason(case, refusals):
     _, words = CONFIGS_THAT_CANNOT_LOAD[case]
     error = refusals[case].result()

@@ -10,16 +10,28 @@ import ctypes
 
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
+from fathom_ragged import Ragged
+from fathom_signature import controls, states
 from fathom_split import require_rows
 
 
 class DeviceIO:
     """Runs of one session with inputs and outputs on `device`, "cuda" or "cpu"."""
 
-    def __init__(self, session, device, device_id, inputs, outputs, batched):
+    @staticmethod
+    def takes(session, config):
+        """Whether this model can be run so. Texts have no DLPack form; the others go through host memory as yet."""
+        tensors = [*session.get_inputs(), *session.get_outputs()]
+        plain = all(tensor.type != "tensor(string)" and tensor.shape for tensor in tensors)
+        optional = any(tensor.get("optional") for tensor in config["input"])
+        return plain and not optional and not Ragged(config) and not states(config) and not list(controls(config))
+
+    def __init__(self, session, device, device_id, config):
         self._session = session
         self._device, self._device_id = device, device_id
-        self._inputs, self._outputs, self._batched = inputs, outputs, batched
+        self._inputs = [tensor["name"] for tensor in config["input"]]
+        self._outputs = [tensor["name"] for tensor in config["output"]]
+        self._batched = config["max_batch_size"] > 0
         self._memory = CudaMemory(device_id) if device == "cuda" else HostMemory()
 
     def run(self, requests, run_options):

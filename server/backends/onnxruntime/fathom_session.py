@@ -1,10 +1,11 @@
-"""The ONNX Runtime session that config.pbtxt asks for, in the official backend's names and values."""
+"""The ONNX file and the session that config.pbtxt asks for, in the official backend's names and values."""
 
 from __future__ import annotations
 
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
+MODEL_FILE = "model.onnx"
 # optimization { graph { level } } as the official backend reads it.
 GRAPH_LEVEL = {
     0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -31,6 +32,18 @@ CUDNN_SEARCH = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
 ARENA_EXTEND = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
 
 
+def model_file(path, name):
+    """The file in the place that config.pbtxt names, which may be a folder with a model.onnx."""
+    if path.is_dir():
+        path = path / MODEL_FILE
+    if not path.is_file():
+        raise pb_utils.TritonModelException(
+            f"model file '{path.parent.name}/{path.name}' of '{name}' is missing: run `fathom export {name}`, "
+            "or set default_model_filename"
+        )
+    return path
+
+
 def session_options(config, parameters):
     """ONNX Runtime session options from config.pbtxt, named and valued as in the official backend."""
     known = SESSION_PARAMETERS | CUDA_PARAMETERS | {DEVICE_TENSORS, ROWS_PER_RUN}
@@ -48,12 +61,23 @@ def session_options(config, parameters):
     options.inter_op_num_threads = whole_number(parameters, "inter_op_thread_count")
     mode = _choice(parameters, "execution_mode", "0")
     options.execution_mode = ort.ExecutionMode.ORT_PARALLEL if mode == "1" else ort.ExecutionMode.ORT_SEQUENTIAL
-    options.enable_cpu_mem_arena = _choice(parameters, "enable_mem_arena", "1") == "1"
-    options.enable_mem_pattern = _choice(parameters, "enable_mem_pattern", "1") == "1"
+    options.enable_cpu_mem_arena = _switch(parameters, "enable_mem_arena")
+    options.enable_mem_pattern = _switch(parameters, "enable_mem_pattern")
     key = "session.use_device_allocator_for_initializers"
     if key in parameters:
         options.add_session_config_entry(key, _choice(parameters, key, "0"))
     return options
+
+
+def add_operators(options, config):
+    """Load the libraries of custom operators that config.pbtxt names, by paths as the dynamic linker reads them."""
+    for library in config.get("model_operations", {}).get("op_library_filename", []):
+        try:
+            options.register_custom_ops_library(library)
+        except Exception as error:
+            raise pb_utils.TritonModelException(
+                f"model_operations names the library '{library}', which cannot be loaded: {error}"
+            ) from error
 
 
 def execution_providers(config, parameters, on_gpu, device_id):
@@ -137,6 +161,11 @@ def whole_number(parameters, key, meaning=" of threads, 0 for all cores"):
     if not text.isdigit():
         raise pb_utils.TritonModelException(f"parameters {key} is '{text}': give a whole number{meaning}")
     return int(text)
+
+
+def _switch(parameters, key):
+    """True or False, true where nothing is written, in the spellings that the official backend reads."""
+    return _choice({key: parameters.get(key, "1").lower()}, key, "1", ("1", "true", "0", "false")) in ("1", "true")
 
 
 def _choice(parameters, key, default, choices=("0", "1")):
