@@ -129,8 +129,11 @@ def probed(client, server, end):
         asked.append(server)
         return end
 
-    client.send, client.abandon = send, given_up.append
-    client.run(probe(client, server))
+    async def give_up(server):
+        given_up.append(server)
+
+    client.send, client.cancel_in_flight = send, give_up
+    client.run(probe(client, client.rotation(), server))
     assert asked == [server]
     assert given_up in ([], [server])
     return bool(given_up)
