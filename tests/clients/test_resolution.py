@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import psutil
 import pytest
 from both_clients import KINDS, X, drive, until
 from certificates import issue
+from complete_server import complete_server
+from name_server import NameServer
 from plain_server import PlainServer
+from tritonclient.grpc import service_pb2
 
-from clients import TLS, Client, Unreachable, addresses
+from clients import TLS, AsyncClient, Client, InferenceError, Unreachable, addresses
+from server import TritonServer
+from server.ports import free_ports
 
 pytestmark = pytest.mark.filterwarnings("ignore::clients.InsecureConnectionWarning")
 NAME = "dns:///triton.test:8001"
@@ -182,3 +190,99 @@ def test_a_proxy_looks_names_up_itself(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
     with Client(NAME) as client:
         assert client.names == [""]
+
+
+@pytest.fixture(scope="module")
+def four_tritons(double_repository):
+    """On 127.0.0.1 to 127.0.0.4 and one port, as pods are."""
+    (port,) = free_ports("127.0.0.1", 1)
+    servers = [complete_server(double_repository, address=f"127.0.0.{n}", grpc_port=port) for n in (1, 2, 3, 4)]
+    with ThreadPoolExecutor() as starting:
+        list(starting.map(TritonServer.start, servers))
+    yield servers
+    for server in servers:
+        server.stop()
+
+
+WAYS = {
+    "Client, dns:///": (Client, "dns:///triton.test:{port}"),
+    "AsyncClient, dns:///": (AsyncClient, "dns:///triton.test:{port}"),
+    "gRPC's own, dns://SERVER/": (Client, "dns://{names}/triton.test:{port}"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_two_tritons_become_four_under_load(four_tritons, way, capsys):
+    """Behind a real DNS server, and beside what gRPC makes of the same name."""
+    kind, endpoint = WAYS[way]
+    port = int(four_tritons[0].grpc_url.rpartition(":")[2])
+    with NameServer() as names:
+        names.addresses = ["127.0.0.1", "127.0.0.2"]
+        endpoint = endpoint.format(port=port, names=names.address)
+        with Load(kind, endpoint, resolve=names.ask) as load:
+            before = counted(four_tritons, 3.0)
+            names.addresses = [f"127.0.0.{n}" for n in (1, 2, 3, 4)]
+            time.sleep(10.0)
+            after = counted(four_tritons, 3.0)
+    with capsys.disabled():
+        print(f"\n{way}: {before} requests in 3 s before, {after} after; {load.errors} errors")
+    assert not load.errors
+    assert before[2:] == [0, 0]
+    if "gRPC" not in way:
+        assert min(after) > 0.8 * max(after)
+
+
+def counted(servers, seconds):
+    before = [executed(server) for server in servers]
+    time.sleep(seconds)
+    return [executed(server) - then for server, then in zip(servers, before, strict=True)]
+
+
+def executed(server):
+    with Client(server.grpc_url) as client:
+        statistics = client.run(client.call("ModelStatistics", service_pb2.ModelStatisticsRequest(name="double")))
+        return statistics.model_stats[0].inference_stats.success.count
+
+
+class Load:
+    """Four requests at a time until the block ends, by either client."""
+
+    def __init__(self, kind, endpoint, **options):
+        self.errors = 0
+        self._over = threading.Event()
+        target = self._ask if kind is Client else lambda *given, **o: asyncio.run(self._ask_with_asyncio(*given, **o))
+        self._thread = threading.Thread(target=target, args=[endpoint], kwargs=options)
+
+    def __enter__(self):
+        self._thread.start()
+        time.sleep(1.0)
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        self._thread.join()
+
+    def _ask(self, endpoint, **options):
+        with Client(endpoint, **options) as client, ThreadPoolExecutor(4) as pool:
+            double = client.model("double")
+            list(pool.map(lambda _: self._repeat(double), range(4)))
+
+    def _repeat(self, double):
+        while not self._over.is_set():
+            try:
+                double(x=[[1, 2]])
+            except InferenceError:
+                self.errors += 1
+
+    async def _ask_with_asyncio(self, endpoint, **options):
+        async with AsyncClient(endpoint, **options) as client:
+            double = await client.model("double")
+            await asyncio.gather(*(self._repeat_with_asyncio(double) for _ in range(4)))
+
+    async def _repeat_with_asyncio(self, double):
+        while not self._over.is_set():
+            try:
+                await double(x=[[1, 2]])
+            except InferenceError:
+                self.errors += 1
