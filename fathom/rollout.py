@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,6 @@ from loadtests.judge.verdict import CONFIDENCE, judge_counts
 from loadtests.workload.payloads import from_metadata
 
 CANDIDATE = "{model}--candidate"
-LOAD_TIMEOUT_S = 600.0
 MOST_BYTES = 1_900_000_000  # protobuf ends at 2 GiB
 EXAMPLES = 16
 Outcomes = tuple[int, int]  # requests that were answered, and that failed
@@ -108,7 +108,7 @@ def roll(
         replicas = [Replica(client, model, version, rules) for client in clients]
         for replica in replicas:
             replica.require_answer()
-        try_candidate(clients[0], model, contents, rules.tolerance)
+        try_candidate(clients[0], model, contents, rules)
         report(f"version {version} loads, is warm and agrees")
         with scratch(folder) as room:
             shutil.copytree(files, room / str(version))
@@ -169,35 +169,19 @@ class Replica:
 
     def answers(self) -> bool:
         """Whether it says anything within `silent_s`."""
-        try:
-            _call(self._client, "ServerLive", service_pb2.ServerLiveRequest(), self._rules.silent_s)
-        except InferenceError as error:
-            return not isinstance(error, Unreachable | DeadlineExceeded)
-        return True
+        return _answers(self._client, self._rules)
 
     def require_answer(self) -> None:
         if not self.answers():
             raise RolloutError(f"{self.endpoint} does not answer")
 
     def load(self) -> None:
-        """Load the newest folder, for as long as the server answers meanwhile."""
-        failures: list[InferenceError | ValueError] = []
+        """Load the newest folder."""
         request = service_pb2.RepositoryModelLoadRequest(model_name=self._model)
-
-        def call() -> None:
-            try:
-                _call(self._client, "RepositoryModelLoad", request, self._rules.load_s)
-            except (InferenceError, ValueError) as error:
-                failures.append(error)
-
-        loading = threading.Thread(target=call, name="fathom-load", daemon=True)
-        loading.start()
-        while loading.is_alive():
-            loading.join(self._rules.silent_s)
-            if loading.is_alive() and not self.answers():
-                raise RolloutError(f"{self.endpoint} does not answer while it loads {self._model}")
-        if failures:
-            raise RolloutError(f"{self.endpoint} cannot load {self._model}: {failures[0]}") from failures[0]
+        try:
+            _call_patiently(self._client, "RepositoryModelLoad", request, self._rules)
+        except InferenceError as error:
+            raise RolloutError(f"{self.endpoint} cannot load {self._model}: {error}") from error
 
     def switch(self) -> None:
         """Load the new version, and count its requests from now on: Triton counts those of its warm-up too."""
@@ -254,13 +238,13 @@ def _looks(seconds: float) -> Iterator[None]:
         time.sleep(min(LOOK_EVERY_S, left_s))
 
 
-def try_candidate(client: Client, model: str, contents: dict[str, Path], tolerance: float | None) -> None:
+def try_candidate(client: Client, model: str, contents: dict[str, Path], rules: Rules) -> None:
     """Load `contents` beside the live model and compare their answers. Raises RolloutError, or UsageError for a server
     that loads no models on request."""
     name = CANDIDATE.format(model=model)
     try:
-        metadata = _call(client, "ModelMetadata", service_pb2.ModelMetadataRequest(name=model))
-        config = _call(client, "ModelConfig", service_pb2.ModelConfigRequest(name=model)).config
+        metadata = _call(client, "ModelMetadata", service_pb2.ModelMetadataRequest(name=model), rules.silent_s)
+        config = _call(client, "ModelConfig", service_pb2.ModelConfigRequest(name=model), rules.silent_s).config
     except (Unreachable, DeadlineExceeded) as error:
         raise RolloutError(f"{client.endpoint} does not answer: {error}") from error
     request = service_pb2.RepositoryModelLoadRequest(model_name=name)
@@ -272,9 +256,9 @@ def try_candidate(client: Client, model: str, contents: dict[str, Path], toleran
     for relative, path in contents.items():
         request.parameters[f"file:1/{relative}"].bytes_param = path.read_bytes()
     try:
-        _call(client, "RepositoryModelLoad", request)
-        if tolerance is not None:
-            _compare(client, metadata, config, name, tolerance)
+        _call_patiently(client, "RepositoryModelLoad", request, rules)
+        if rules.tolerance is not None:
+            _compare(client, metadata, config, name, rules, rules.tolerance)
     except InferenceError as error:
         if "explicit model load" in error.details:
             raise UsageError(
@@ -284,16 +268,19 @@ def try_candidate(client: Client, model: str, contents: dict[str, Path], toleran
         raise RolloutError(f"the new version does not serve: {error}") from error
     finally:
         with contextlib.suppress(InferenceError):  # what went wrong is raised already
-            _call(client, "RepositoryModelUnload", service_pb2.RepositoryModelUnloadRequest(model_name=name))
+            unload = service_pb2.RepositoryModelUnloadRequest(model_name=name)
+            _call(client, "RepositoryModelUnload", unload, rules.silent_s)
 
 
-def _compare(client: Client, metadata: Any, config: Any, candidate: str, tolerance: float) -> None:
+def _compare(client: Client, metadata: Any, config: Any, candidate: str, rules: Rules, tolerance: float) -> None:
     answers: list[list[dict[str, Any]]] = []
     for name in (metadata.name, candidate):
         metadata.name = name
         spec = ModelSpec.from_server(metadata, None, "")
         payloads = from_metadata(metadata, config, seed=0, count=EXAMPLES)
-        answers.append([codec.decode(spec, _call(client, "ModelInfer", payload)) for payload in payloads])
+        answers.append(
+            [codec.decode(spec, _call_patiently(client, "ModelInfer", payload, rules)) for payload in payloads]
+        )
     for old, new in zip(*answers, strict=True):
         for output, wanted in old.items():
             agree(output, wanted, new[output], tolerance)
@@ -314,5 +301,30 @@ def agree(output: str, wanted: np.ndarray[Any, Any], given: np.ndarray[Any, Any]
         )
 
 
-def _call(client: Client, method: str, request: Any, timeout_s: float = LOAD_TIMEOUT_S) -> Any:
+def _answers(client: Client, rules: Rules) -> bool:
+    try:
+        _call(client, "ServerLive", service_pb2.ServerLiveRequest(), rules.silent_s)
+    except InferenceError as error:
+        return not isinstance(error, Unreachable | DeadlineExceeded)
+    return True
+
+
+def _call_patiently(client: Client, method: str, request: Any, rules: Rules) -> Any:
+    """A call that may take `load_s`, for as long as the server says anything. Raises InferenceError, RolloutError."""
+    done: Future[Any] = Future()
+
+    def call() -> None:
+        try:
+            done.set_result(_call(client, method, request, rules.load_s))
+        except Exception as error:
+            done.set_exception(error)
+
+    threading.Thread(target=call, name="fathom-publish", daemon=True).start()
+    while not wait([done], rules.silent_s).done:
+        if not _answers(client, rules) and not done.done():
+            raise RolloutError(f"{client.endpoint} does not answer any more ({method})")
+    return done.result()
+
+
+def _call(client: Client, method: str, request: Any, timeout_s: float) -> Any:
     return client.run(client.call(method, request, timeout_s=timeout_s, retry=False))
