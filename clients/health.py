@@ -55,7 +55,8 @@ async def probe(connection: Connection[Any, Any, Any], rotation: Rotation, serve
             # A machine that is merely busy answers something: only complete silence counts.
             if time.monotonic() - server.answered_s >= timeout_s and rotation.has_other(server):
                 rotation.mark(server, up=False)
-                if server.missed == connection.probes_missed:
+                missed = server.missed - connection.probes_missed
+                if missed == 0 or (missed > 0 and server.link.calls):  # later ones, where no other server was up before
                     await connection.cancel_in_flight(server)
             return
         # It may answer, if only that health is not ours to ask.

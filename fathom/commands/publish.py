@@ -18,7 +18,8 @@ from clients import Client
 from fathom import options
 from fathom.errors import UsageError
 from fathom.output import err, print_json
-from fathom.rollout import RolloutError, Rules, Watched, roll
+from fathom.replica import RolloutError, Rules
+from fathom.rollout import Watched, roll
 from loadtests.judge.verdict import required_requests
 from server.command import ADMIN_HEADER
 

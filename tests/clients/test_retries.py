@@ -172,6 +172,16 @@ def test_nothing_is_given_up_where_no_other_server_is_up():
     assert not any(probed(client, server, SILENT) for _ in range(3))
 
 
+def test_requests_that_were_kept_for_want_of_another_server_move_once_there_is_one():
+    client = known("ab")
+    server, other = client.rotation().servers
+    client.rotation().mark(other, up=False)
+    assert not any(probed(client, server, SILENT) for _ in range(3))
+    client.rotation().mark(other, up=True)
+    server.link.calls.add("in flight")
+    assert probed(client, server, SILENT)
+
+
 def test_retries_end_with_the_deadline():
     with pytest.raises(Unreachable):
         drive(known(), [BROKEN], timeout_s=1e-9)
