@@ -95,7 +95,7 @@ def roll(
                 if not left_behind and not isinstance(reason, Exception):
                     raise  # Ctrl-C, and all is as before
                 why = str(reason) or type(reason).__name__
-                raise RolloutError(_rolled_back(why, version, left_behind), [*left_behind]) from reason
+                raise RolloutError(rolled_back(why, version, left_behind), [*left_behind]) from reason
 
 
 def _roll_back(replicas: Sequence[Replica], version: Path, refused: Path) -> dict[str, str]:
@@ -121,12 +121,13 @@ def _roll_back(replicas: Sequence[Replica], version: Path, refused: Path) -> dic
     return {replica.endpoint: why for replica, why in left_behind.items()}
 
 
-def _rolled_back(reason: str, version: int, left_behind: dict[str, str]) -> str:
+def rolled_back(reason: str, version: int, left_behind: dict[str, str]) -> str:
     if not left_behind:
         return f"{reason}; version {version} was rolled back"
+    where = ", ".join(f"{at} ({why.removeprefix(at).lstrip(': ')})" for at, why in left_behind.items())
     return (
-        f"{reason}; version {version} was rolled back, except where that failed: {'; '.join(left_behind.values())}; "
-        f"restart what is named here, since it may still serve version {version}"
+        f"{reason}; version {version} was rolled back, except at {where}: restart {', '.join(left_behind)}, since it may "
+        "still be served there"
     )
 
 
