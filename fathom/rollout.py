@@ -74,7 +74,8 @@ def roll(
         version = 1 + max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0)
         replicas = [Replica(client, model, version, rules) for client in clients]
         for replica in replicas:
-            replica.require_answer()
+            if not replica.answers():
+                raise RolloutError(f"{replica.endpoint} does not answer; nothing was changed")
         try_candidate(clients[0], model, contents, rules)
         report(f"version {version} loads, is warm and agrees")
         with scratch(folder) as room:
@@ -126,8 +127,8 @@ def rolled_back(reason: str, version: int, left_behind: dict[str, str]) -> str:
         return f"{reason}; version {version} was rolled back"
     where = ", ".join(f"{at} ({why.removeprefix(at).lstrip(': ')})" for at, why in left_behind.items())
     return (
-        f"{reason}; version {version} was rolled back, except at {where}: restart {', '.join(left_behind)}, since it may "
-        "still be served there"
+        f"{reason}; version {version} was rolled back, except at {where}: restart {', '.join(left_behind)}, "
+        "since it may still be served there"
     )
 
 
