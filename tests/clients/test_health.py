@@ -174,10 +174,10 @@ def test_without_its_configuration_a_model_is_known_by_its_metadata(kind, status
         drive(kind, server.address, steps)
 
 
-def test_without_its_configuration_behind_tritons_restriction(small_repository):
+def test_without_its_configuration_behind_tritons_restriction(double_repository):
     extra = ("--grpc-restricted-protocol=model-config:key=s3cret",)
-    with complete_server(small_repository, extra=extra) as server, Client(server.grpc_url) as client:
-        assert client.model("mixed").spec.outputs.keys() == {"whole_out", "half_out"}
+    with complete_server(double_repository, extra=extra) as server, Client(server.grpc_url) as client:
+        assert client.model("double")(x=[[1, 2]])["y"].tolist() == [[2, 4]]
 
 
 @pytest.mark.parametrize("name", ["probe_every_s", "probe_timeout_s", "resolve_every_s"])
