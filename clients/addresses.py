@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,6 +25,22 @@ def parse(endpoint: str | Sequence[str]) -> tuple[str, ...]:
 def is_balanced(address: str) -> bool:
     """Whether gRPC's name resolution makes several servers of `address`."""
     return address.startswith(BALANCED)
+
+
+def name_in(address: str) -> str:
+    """The `host:port` of a `dns:` endpoint that this package looks up; "" for other endpoints.
+
+    gRPC keeps names with a DNS server of their own (`dns://1.1.1.1/triton:8001`).
+    """
+    found = re.fullmatch(r"dns:(?:///)?([^/]+)", address)
+    return found[1] if found else ""
+
+
+def look_up(name: str) -> list[str]:
+    """The addresses of `host:port`, by the system's resolver. Raises OSError."""
+    host, _, port = name.rpartition(":")
+    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    return [f"[{at[0]}]:{port}" if family == socket.AF_INET6 else f"{at[0]}:{port}" for family, *_, at in found]
 
 
 def is_loopback(address: str) -> bool:

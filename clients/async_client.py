@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
+import threading
 import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc.aio
 
-from . import bulk, health, life, sequence, streams
+from . import bulk, life, resolution, sequence, streams
 from .classification import Labels
 from .codec import Outputs
 from .connection import CLOSED, Connection
 from .model import BoundModel, Later, T
 from .options import Metadata
-from .servers import Cut, Rotation, Server
+from .servers import CancelledByClientError, Rotation, Server
 
 
 class AsyncModel(BoundModel[Later[Outputs], Later[Labels]]):
@@ -28,8 +32,8 @@ class AsyncModel(BoundModel[Later[Outputs], Later[Labels]]):
 class AsyncClient(Connection[Later[bool], Later[list[str]], Later[AsyncModel]]):
     __doc__ = f"{Connection.__doc__}\n    For one event loop; make one and keep it."
     _grpc, is_asyncio = grpc.aio, True
+    _event = asyncio.Event
     _model = AsyncModel
-    _prober: asyncio.Task[None] | None = None
     _loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> AsyncClient:
@@ -52,16 +56,17 @@ class AsyncClient(Connection[Later[bool], Later[list[str]], Later[AsyncModel]]):
         if self.pool is not None:
             await self.pool.close(self)
         self._closed.set()
-        if self._prober is not None:
-            self._prober.cancel()
-            await asyncio.gather(self._prober, return_exceptions=True)
-        for server in self._rotation.servers if self._rotation is not None else ():
-            self.abandon(server)
-            await server.channel.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for server in list(self._rotation.known) if self._rotation is not None else ():
+            server.link.cancel_calls()
+            await server.link.channel.close()
 
     def renew(self) -> None:
         super().renew()
-        self._loop = self._prober = None
+        self._loop = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def rotation(self) -> Rotation:
         self._loop = life.hold_to_loop(self._loop, self.endpoint)
@@ -71,23 +76,25 @@ class AsyncClient(Connection[Later[bool], Later[list[str]], Later[AsyncModel]]):
         """Hand a coroutine of this package to the caller, who awaits it."""
         return asking
 
-    async def send(self, server: Server, method: Any, request: Any, timeout_s: float, metadata: Metadata) -> Any:
+    async def send(self, server: Server, method: str, request: Any, timeout_s: float, metadata: Metadata) -> Any:
         """The answer to a request, or the gRPC error."""
-        if self._closed.is_set():
+        if self.is_closed:
             raise ValueError(CLOSED)
-        call = method(request, timeout=timeout_s, metadata=metadata)
-        server.calls.add(call)
+        link = server.link
+        call = link.method(method)(request, timeout=timeout_s, metadata=metadata)
+        link.calls.add(call)
         try:
             answer = await call
         except grpc.RpcError as error:
             return error
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if call in server.calls or (task is not None and task.cancelling()):
+            if call in link.calls or (task is not None and task.cancelling()):
                 raise  # the caller's own cancellation, which gRPC has passed on to the server
-            return Cut(grpc.StatusCode.CANCELLED if self._closed.is_set() else grpc.StatusCode.UNAVAILABLE)
+            status = grpc.StatusCode.CANCELLED if self.is_closed else grpc.StatusCode.UNAVAILABLE
+            return CancelledByClientError(status)
         finally:
-            server.calls.discard(call)
+            link.calls.discard(call)
         server.answered_s = time.monotonic()
         return answer
 
@@ -95,13 +102,36 @@ class AsyncClient(Connection[Later[bool], Later[list[str]], Later[AsyncModel]]):
         """Wait."""
         await asyncio.sleep(seconds)
 
-    def abandon(self, server: Server) -> None:
-        """Cancel every call in flight on a server; `send` tells it from the caller's own cancellation."""
-        calls, server.calls = server.calls, set()
-        for call in calls:
-            call.cancel()
+    async def wait(self, event: asyncio.Event, seconds: float) -> None:
+        """Wait for the event, but not for longer than so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), seconds)
+
+    def begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine of this package in a task of its own."""
+        task = asyncio.get_running_loop().create_task(coroutine, name="fathom-servers")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def in_background(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call what blocks in a thread, for whose end neither the loop nor the process waits."""
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function(*arguments))
+                except BaseException as error:
+                    future.set_exception(error)
+
+        threading.Thread(target=run, name="fathom-servers", daemon=True).start()
+        return await asyncio.wrap_future(future)
+
+    async def cancel_in_flight(self, server: Server) -> None:
+        """Cancel every call on a server; `send` tells it from the caller's own cancellation."""
+        old = server.reconnect()
+        old.cancel_calls()
+        await old.channel.close()
 
     def _opened(self, rotation: Rotation) -> None:
-        if rotation.lone is None:
-            probing = health.probe_for_ever(self)
-            self._prober = asyncio.get_running_loop().create_task(probing, name="fathom-health")
+        resolution.keep_current(self, rotation)

@@ -8,19 +8,19 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import grpc
 
-from . import bulk, health, sequence, streams
+from . import bulk, resolution, sequence, streams
 from .async_client import AsyncClient, AsyncModel
 from .classification import Labels
 from .codec import Outputs
 from .connection import CLOSED, Connection
 from .model import BoundModel
 from .options import InsecureConnectionWarning, Metadata
-from .servers import Cut, Rotation, Server
+from .servers import CancelledByClientError, Rotation, Server
 
 
 class Model(BoundModel[Outputs, Labels]):
@@ -44,8 +44,13 @@ class Model(BoundModel[Outputs, Labels]):
                 retries=client.retries,
                 shared_memory=None if client.pool is None else "system",
                 metrics=client.metrics,
+                probe_every_s=client.probe_every_s,
+                probe_timeout_s=client.probe_timeout_s,
+                probes_missed=client.probes_missed,
+                resolve=client.resolve,
+                resolve_every_s=client.resolve_every_s,
             )
-        twin.budget = client.budget
+        twin.budget, twin.bound = client.budget, client.bound
         async with twin:
             yield AsyncModel(twin, self.spec)
 
@@ -53,6 +58,7 @@ class Model(BoundModel[Outputs, Labels]):
 class Client(Connection[bool, list[str], Model]):
     __doc__ = f"{Connection.__doc__}\n    Thread-safe; make one per process and keep it."
     _grpc, is_asyncio = grpc, False
+    _event = threading.Event
     _model = Model
 
     def __enter__(self) -> Client:
@@ -68,8 +74,8 @@ class Client(Connection[bool, list[str], Model]):
         if self.pool is not None:
             self.run(self.pool.close(self))
         self._closed.set()
-        for server in self._rotation.servers if self._rotation is not None else ():
-            server.channel.close()
+        for server in list(self._rotation.known) if self._rotation is not None else ():
+            server.link.channel.close()
 
     def run(self, asking: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine of this package to its end; with this client it never waits."""
@@ -79,20 +85,24 @@ class Client(Connection[bool, list[str], Model]):
             return end.value
         raise RuntimeError("a coroutine of a blocking client has waited for an event loop")
 
-    async def send(self, server: Server, method: Any, request: Any, timeout_s: float, metadata: Metadata) -> Any:
+    async def send(self, server: Server, method: str, request: Any, timeout_s: float, metadata: Metadata) -> Any:
         """The answer to a request, or the gRPC error."""
-        channel = server.channel
+        link, call = server.link, object()
+        link.calls.add(call)
         try:
             # A blocking call, not .future(): that costs twice the CPU. Ctrl-C cancels it all the same.
-            answer = method(request, timeout=timeout_s, metadata=metadata)
+            answer = link.method(method)(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
-            return Cut() if error.code() is grpc.StatusCode.CANCELLED and channel is not server.channel else error
+            cancelled_here = error.code() is grpc.StatusCode.CANCELLED and link is not server.link
+            return CancelledByClientError() if cancelled_here else error
         except ValueError:  # gRPC's word for a channel that was closed between choosing and calling
-            if self._closed.is_set():
+            if self.is_closed:
                 raise ValueError(CLOSED) from None
-            if channel is server.channel:
+            if link is server.link:
                 raise
-            return Cut()
+            return CancelledByClientError()
+        finally:
+            link.calls.discard(call)
         server.answered_s = time.monotonic()
         return answer
 
@@ -100,18 +110,26 @@ class Client(Connection[bool, list[str], Model]):
         """Wait, but not for longer than the client is open."""
         self._closed.wait(seconds)
 
-    def abandon(self, server: Server) -> None:
+    async def wait(self, event: threading.Event, seconds: float) -> None:
+        """Wait for the event, but not for longer than so many seconds."""
+        event.wait(seconds)
+
+    def begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine of this package in a thread of its own."""
+        threading.Thread(target=self.run, args=[coroutine], name="fathom-servers", daemon=True).start()
+
+    async def in_background(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call what blocks; in such a thread it may."""
+        return function(*arguments)
+
+    async def cancel_in_flight(self, server: Server) -> None:
         """Cancel the calls of all threads on a server, for which the channel has to be closed."""
-        channel = server.channel
-        server.connect()
-        channel.close()
+        server.reconnect().channel.close()
 
     def _opened(self, rotation: Rotation) -> None:
         if self.pool is not None:
             _sharing.add(self)
-        if rotation.lone is None:
-            probing = health.probe_for_ever(self)
-            threading.Thread(target=self.run, args=[probing], name="fathom-health", daemon=True).start()
+        resolution.keep_current(self, rotation)
 
 
 _sharing: weakref.WeakSet[Client] = weakref.WeakSet()  # memory with a server

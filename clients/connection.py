@@ -11,12 +11,13 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import grpc
 from tritonclient.grpc import service_pb2
 
-from . import addresses, life, options
+from . import addresses, life, options, proxies
 from .errors import InferenceError, InvalidInputError, ModelNotFoundError
 from .failures import Sent, from_rpc
 from .metrics import Metrics
@@ -30,6 +31,7 @@ from .spec import ModelSpec
 Flag = TypeVar("Flag")
 Names = TypeVar("Names")
 Bound = TypeVar("Bound")
+_NO_CONFIG = ("UNIMPLEMENTED", "PERMISSION_DENIED", "UNAUTHENTICATED")
 CLOSED = "this client is closed: make another, or close it later"
 
 
@@ -40,6 +42,10 @@ class Connection(Generic[Flag, Names, Bound]):
     Every call has a deadline: `timeout_s` is the default of all. `headers` go with every request (tokens, Triton's
     `triton-grpc-protocol-...`); a function is called for each, such as `trace_context`. Without `tls`,
     a warning is given for other machines. `metrics=Metrics()` counts requests and their durations for Prometheus.
+
+    Of several servers, each is asked for its health every `probe_every_s`; one that answers nothing within
+    `probe_timeout_s`, `probes_missed` times, loses its requests to another. A `dns:` name is looked up every
+    `resolve_every_s` by `resolve`, from "host:port" to a list of such (by default the system's resolver).
     """
 
     _grpc: ClassVar[Any]  # the module that makes channels
@@ -48,7 +54,11 @@ class Connection(Generic[Flag, Names, Bound]):
     run: Callable[[Coroutine[Any, Any, Any]], Any]  # a coroutine of this package, to its end
     send: Callable[..., Coroutine[Any, Any, Any]]  # (server, method, request, timeout_s, metadata): answer or RpcError
     pause: Callable[[float], Coroutine[Any, Any, None]]
-    abandon: Callable[[Server], None]  # cancels every call in flight on a server
+    wait: Callable[[Any, float], Coroutine[Any, Any, None]]  # for an event of the kind `_event`, so many seconds
+    begin: Callable[[Coroutine[Any, Any, None]], None]  # run it beside everything else, until it ends
+    in_background: Callable[..., Coroutine[Any, Any, Any]]  # in what was begun, call a function that blocks
+    cancel_in_flight: Callable[[Server], Coroutine[Any, Any, None]]  # every call on a server
+    _event: ClassVar[type[Any]]
     _opened: Callable[[Rotation], None]  # what is to be done once there are channels
 
     def __init__(
@@ -61,13 +71,27 @@ class Connection(Generic[Flag, Names, Bound]):
         retries: Retries | None = None,
         shared_memory: str | None = None,
         metrics: Metrics | None = None,
+        probe_every_s: float = 1.0,
+        probe_timeout_s: float = 1.0,
+        probes_missed: int = 2,
+        resolve: Callable[[str], Sequence[str]] | None = None,
+        resolve_every_s: float = 5.0,
     ) -> None:
         self.addresses = addresses.parse(endpoint)
+        # A proxy looks names up itself.
+        self.names = ["" if proxies.on_the_way_to(at) else addresses.name_in(at) for at in self.addresses]
         self.endpoint = ", ".join(self.addresses)
         self.timeout_s, self.headers, self.tls, self.metrics = options.seconds(timeout_s), headers or {}, tls, metrics
         self.retries = retries or Retries()
         options.warn_if_insecure(self.addresses, tls, stacklevel=3)
-        self.open = functools.partial(options.open_channel, self._grpc, tls, tls and tls.credentials())
+        self.probe_every_s = options.seconds(probe_every_s, "probe_every_s")
+        self.probe_timeout_s = options.seconds(probe_timeout_s, "probe_timeout_s")
+        self.probes_missed = probes_missed
+        self.resolve = resolve or addresses.look_up
+        self.resolve_every_s = options.seconds(resolve_every_s, "resolve_every_s")
+        self._credentials = tls and tls.credentials()
+        self.open = functools.partial(options.open_channel, self._grpc, tls, self._credentials)
+        self.bound: dict[str, str] = {}  # the models in use, and the version of each
         self._metadata = () if callable(self.headers) else options.as_metadata(self.headers)
         self._closed = threading.Event()
         self.pool: RegionPool | None = None
@@ -116,9 +140,26 @@ class Connection(Generic[Flag, Names, Bound]):
             with self._opening:
                 if self._rotation is None:
                     life.settle(self)
-                    rotation = self._rotation = Rotation([Server(address, self.open) for address in self.addresses])
+                    endpoints = [*zip(self.addresses, self.names, strict=True)]
+                    groups = [() if name else (self.connect(address),) for address, name in endpoints]
+                    fallback = [self.connect(address) for address, name in endpoints if name]  # gRPC looks it up
+                    rotation = self._rotation = Rotation(groups, fallback, self._event())
                     self._opened(rotation)
         return self._rotation
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed.is_set()
+
+    def connect(self, address: str, name: str = "") -> Server:
+        """A server with its channel, which opens at the first call. `name` (host:port) was looked up to find it."""
+        tls = self.tls
+        if tls is not None and name and not tls.server_name:
+            tls = replace(tls, server_name=name.rpartition(":")[0].strip("[]"))
+        return Server(
+            address, functools.partial(options.open_channel, self._grpc, tls, self._credentials, name=name), tls
+        )
 
     def within_s(self, timeout_s: float | None) -> float:
         """How long a call may take: its own time-out, or the client's. Raises ValueError."""
@@ -132,7 +173,7 @@ class Connection(Generic[Flag, Names, Bound]):
     def sent(self, server: Server, model: str, timeout_s: float, metadata: Metadata) -> Sent:
         """What an error says of a request."""
         header_bytes = sum(len(name) + len(value) for name, value in metadata)
-        return Sent(model, server.address, timeout_s, self.tls, header_bytes)
+        return Sent(model, server.address, timeout_s, server.tls, header_bytes)
 
     async def call(
         self,
@@ -154,20 +195,27 @@ class Connection(Generic[Flag, Names, Bound]):
         rotation, metadata, failures = self.rotation(), self.metadata(headers), 0
         timeout_s, now_s = self.within_s(timeout_s), time.monotonic()
         deadline_s = now_s + timeout_s if deadline_s is None else deadline_s
-        left_s = max(deadline_s - now_s, 0.0)
         tries = 0  # that may have run
         self.budget.earn()
+        if not rotation.settled.is_set():
+            await self.wait(rotation.settled, max(deadline_s - now_s, 0.0))
+            now_s = time.monotonic()
+        left_s = max(deadline_s - now_s, 0.0)
         while True:
-            chosen = server or rotation.lone or rotation.pick()
-            reply = await self.send(chosen, chosen.method(method), request, left_s, metadata)
+            chosen = server or rotation.lone or rotation.pick(model)
+            reply = await self.send(chosen, method, request, left_s, metadata)
             if not isinstance(reply, grpc.RpcError):
                 return reply
             error = from_rpc(reply, self.sent(chosen, model, timeout_s, metadata))
             failures, tries = failures + 1, tries + error.may_have_run
             pause = pause_s(self.retries, failures)
-            moves = rotation.learn(chosen, error) and server is None
+            moves = rotation.record_failure(chosen, error) and server is None
             again = moves or is_retryable(error, self.retries, tries)
-            if not (retry and again) or rotation.seems_wrong(failures, error) or time.monotonic() + pause >= deadline_s:
+            if (
+                not (retry and again)
+                or rotation.looks_misconfigured(failures, error)
+                or time.monotonic() + pause >= deadline_s
+            ):
                 raise error
             self.budget.take(error)
             await self.pause(pause)
@@ -181,7 +229,9 @@ class Connection(Generic[Flag, Names, Bound]):
         return spec
 
     async def _is_ready(self) -> bool:
-        for server in self.rotation().servers:
+        rotation = self.rotation()
+        await self.wait(rotation.settled, self.timeout_s)
+        for server in rotation.servers:
             with contextlib.suppress(InferenceError):
                 request = service_pb2.ServerReadyRequest()
                 if (await self.call("ServerReady", request, retry=False, server=server)).ready:
@@ -194,7 +244,7 @@ class Connection(Generic[Flag, Names, Bound]):
 
     async def _fetch(self, name: str, version: str) -> Any:
         try:
-            return self._model(self, await self._signature(name, version))
+            model = self._model(self, await self._signature(name, version))
         except ModelNotFoundError as error:
             with contextlib.suppress(InferenceError):
                 known = await self._names()
@@ -202,6 +252,8 @@ class Connection(Generic[Flag, Names, Bound]):
                 what = f"version {version} of '{name}'" if name in known else f"model '{name}'"
                 error.args = (f"{error.endpoint} has no {what}: it serves {', '.join(known) or 'no model'}",)
             raise
+        self.bound[name] = version
+        return model
 
     async def _signature(self, name: str, version: str, **options: Any) -> ModelSpec:
         """Fetch a model's metadata and configuration; `options` are those of `call`."""
@@ -211,7 +263,7 @@ class Connection(Generic[Flag, Names, Bound]):
         try:
             config = await self.call("ModelConfig", service_pb2.ModelConfigRequest(**which), **options)
         except InferenceError as error:
-            if error.status != grpc.StatusCode.UNIMPLEMENTED.name:
+            if error.status not in _NO_CONFIG and "protocol is restricted" not in error.details:
                 raise
-            config = None  # a KServe-v2 server without the model configuration extension
+            config = None  # without the model configuration extension, or it is not for this client
         return ModelSpec.from_server(metadata, config, version)

@@ -85,15 +85,12 @@ class Retries:
     overloaded: bool = False
 
 
-def seconds(timeout_s: float) -> float:
-    """Check a deadline. Raises ValueError for an invalid one, since a call without a deadline can wait for ever."""
-    number = isinstance(timeout_s, numbers.Real) and not isinstance(timeout_s, bool)
-    if not (number and 0 < timeout_s <= LONGEST_TIMEOUT_S):
-        most = f"at most {LONGEST_TIMEOUT_S:.0e}"
-        raise ValueError(
-            f"timeout_s must be seconds above zero and {most}, not {timeout_s!r}: every call has a deadline"
-        )
-    return float(timeout_s)
+def seconds(given: float, name: str = "timeout_s") -> float:
+    """A deadline or an interval. Raises ValueError for what is none: a call without a deadline can wait for ever."""
+    number = isinstance(given, numbers.Real) and not isinstance(given, bool)
+    if not (number and 0 < given <= LONGEST_TIMEOUT_S):
+        raise ValueError(f"{name} must be seconds above zero and at most {LONGEST_TIMEOUT_S:.0e}, not {given!r}")
+    return float(given)
 
 
 def open_channel(
@@ -103,18 +100,22 @@ def open_channel(
     address: str,
     *,
     balance: bool = True,
+    name: str = "",
     more: ChannelOptions = (),
 ) -> Any:
     """A channel of `grpc` or `grpc.aio`. A target with a scheme (`dns:///`, `ipv4:`) is balanced by gRPC itself.
 
-    Without `balance` it keeps to one server even where a name stands for several. `more` are options of gRPC.
+    Without `balance` it keeps to one server even where a name stands for several. `name` is the host:port that was
+    looked up to find `address`; `more` are options of gRPC.
     """
     options: ChannelOptions = (*CHANNEL_OPTIONS, *more)
     if balance and is_balanced(address):
         options += (ROUND_ROBIN,)
-    if is_loopback(address):
+    if is_loopback(address) or name:
         options += (NO_PROXY,)
     if tls is None:
+        if name:
+            options += (("grpc.default_authority", name),)
         return module.insecure_channel(address, options=options)
     if tls.server_name:
         options += (("grpc.ssl_target_name_override", tls.server_name),)

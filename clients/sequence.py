@@ -46,7 +46,7 @@ class BoundSequence(Generic[Answer]):
         self._like: Outputs = {}
         self._timeout_s: float | None = None  # of the last request: a server that hangs is not waited for longer
         self._rotation = self._client.rotation()
-        self.server = self._rotation.pick()
+        self.server = self._rotation.pick(model.spec.name)
         self._own: Server | None = None
         if is_balanced(self.server.address):  # gRPC would send each request to another server
             self._own = self.server = Server(
@@ -123,7 +123,7 @@ class Sequence(BoundSequence[Outputs]):
             self._client.run(self._leave(kind))
         finally:
             if self._own is not None:
-                self._own.channel.close()
+                self._own.link.channel.close()
 
 
 class AsyncSequence(BoundSequence[Coroutine[Any, Any, Outputs]]):
@@ -137,7 +137,7 @@ class AsyncSequence(BoundSequence[Coroutine[Any, Any, Outputs]]):
             await self._client.run(self._leave(kind))
         finally:
             if self._own is not None:
-                await self._own.channel.close()
+                await self._own.link.channel.close()
 
 
 def sequence(model: BoundModel[Any, Any], *, sequence_id: int = 0, headers: Headers | None = None) -> Sequence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from .codec import Outputs
 from .failures import from_rpc, from_text
 from .model import BoundModel
 from .options import Headers
+from .servers import CancelledByClientError
 
 
 def stream(
@@ -61,10 +63,17 @@ class _Stream:
     ) -> None:
         client, self._spec = model.client, model.spec
         timeout_s = client.within_s(timeout_s)
-        server, metadata = client.rotation().pick(), client.metadata(headers)
+        server, metadata = client.rotation().pick(self._spec.name), client.metadata(headers)
         self._sent = client.sent(server, self._spec.name, timeout_s, metadata)
         # Not with the header triton_grpc_error, though it would give failures a status: Triton 2.51 dies of the first.
-        self._call = server.stream(request, timeout=timeout_s, metadata=metadata)
+        self._server, self._link = server, server.link
+        try:
+            self._call = self._link.stream(request, timeout=timeout_s, metadata=metadata)
+        except ValueError:  # gRPC's word for a channel that was closed meanwhile
+            if not self._is_cut_off():
+                raise
+            raise from_rpc(CancelledByClientError(), self._sent) from None
+        self._link.calls.add(self._call)
 
     def parts(self) -> Iterator[Outputs]:
         with self._ending():
@@ -81,9 +90,19 @@ class _Stream:
         try:
             yield
         except grpc.RpcError as error:
-            raise from_rpc(error, self._sent) from None
+            raise from_rpc(CancelledByClientError() if self._is_cut_off() else error, self._sent) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._is_cut_off() or (task is not None and task.cancelling()):
+                raise
+            raise from_rpc(CancelledByClientError(), self._sent) from None
         finally:
+            self._link.calls.discard(self._call)
             self._call.cancel()
+
+    def _is_cut_off(self) -> bool:
+        """Whether this client has given the server up meanwhile, and closed the channel."""
+        return self._server.link is not self._link
 
     def _read(self, message: bytes) -> Outputs:
         part = service_pb2.ModelStreamInferResponse.FromString(message)

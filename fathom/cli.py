@@ -27,7 +27,7 @@ COMMANDS = {
     "load": "fire one schedule or recorded trace at a model, and judge it",
     "report": "make the HTML report again, or compare measurements",
     "plan": "replicas, queue limits, expected p99 and cost for a rate",
-    "publish": "put a new version into service; taken back when it fails",
+    "publish": "put a new version into service; roll back when it fails",
 }
 
 

@@ -38,6 +38,17 @@ metadata:
     fathom/planned-for: "{model} {rate:g}/s {slo}"
     fathom/max-queue-size: "{queue}"
     fathom/queue-timeout-microseconds: "{timeout}"
+spec:
+  template:
+    spec:
+      containers:
+        - name: triton
+          # The model's own readiness: unlike the server's it is false when a python model has crashed. Triton waits
+          # up to 5 s for the answer of a python model, which may be busy.
+          readinessProbe:
+            httpGet: {{ path: /v2/models/{model}/ready, port: http }}
+            timeoutSeconds: 6
+            failureThreshold: 3
 """
 
 

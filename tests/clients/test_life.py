@@ -21,6 +21,7 @@ FORKS = {
     "a client, its servers in turn": "True",
     "a client whose parent still asks": "True",
     "a fork of a fork": "True",
+    "a client of a name, which is looked up again": "True",
     "a new client of each kind, after both in the parent": "True",
     "a map, after one in the parent": "True",
     "a closed client": "ValueError",

@@ -129,8 +129,11 @@ def probed(client, server, end):
         asked.append(server)
         return end
 
-    client.send, client.abandon = send, given_up.append
-    client.run(probe(client, server))
+    async def give_up(server):
+        given_up.append(server)
+
+    client.send, client.cancel_in_flight = send, give_up
+    client.run(probe(client, client.rotation(), server))
     assert asked == [server]
     assert given_up in ([], [server])
     return bool(given_up)
@@ -167,6 +170,16 @@ def test_nothing_is_given_up_where_no_other_server_is_up():
     server, other = client.rotation().servers
     client.rotation().mark(other, up=False)
     assert not any(probed(client, server, SILENT) for _ in range(3))
+
+
+def test_requests_that_were_kept_for_want_of_another_server_move_once_there_is_one():
+    client = known("ab")
+    server, other = client.rotation().servers
+    client.rotation().mark(other, up=False)
+    assert not any(probed(client, server, SILENT) for _ in range(3))
+    client.rotation().mark(other, up=True)
+    server.link.calls.add("in flight")
+    assert probed(client, server, SILENT)
 
 
 def test_retries_end_with_the_deadline():

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2
 
-from clients import AsyncClient, Client, UnreachableError, health
+from clients import AsyncClient, Client, UnreachableError
 
 pytestmark = pytest.mark.process
 
@@ -23,10 +23,7 @@ def pair(double_repository):
         yield pair
 
 
-@pytest.fixture
-def quick_probes(monkeypatch):
-    monkeypatch.setattr(health, "PROBE_EVERY_S", 0.2)
-    monkeypatch.setattr(health, "PROBE_TIMEOUT_S", 0.5)
+QUICK = {"probe_every_s": 0.2, "probe_timeout_s": 0.5}
 
 
 def executed(server):
@@ -98,9 +95,9 @@ def test_no_request_of_20_000_is_lost_while_servers_die_in_turn(pair, capsys, as
     assert outcome.asked >= 20_000
 
 
-def test_a_server_that_hangs_loses_no_request_and_is_used_again(pair, quick_probes):
+def test_a_server_that_hangs_loses_no_request_and_is_used_again(pair):
     """Its kernel still takes connections, so only health checks without an answer tell."""
-    with Client(pair.addresses) as client:
+    with Client(pair.addresses, **QUICK) as client:
         double = client.model("double")
         wrong, done, numbers = [], threading.Event(), iter(range(10**9))
 
@@ -143,9 +140,9 @@ def test_a_server_that_hangs_loses_no_request_and_is_used_again(pair, quick_prob
     pair.restart(0)  # it may yet die of its hang
 
 
-def test_a_hang_with_asyncio(pair, quick_probes):
+def test_a_hang_with_asyncio(pair):
     async def ask_through_a_hang():
-        async with AsyncClient(pair.addresses) as client:
+        async with AsyncClient(pair.addresses, **QUICK) as client:
             double = await client.model("double")
             os.kill(stopped, signal.SIGSTOP)
             assert until(lambda: psutil.Process(stopped).status() == psutil.STATUS_STOPPED, 2)

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from clients import AsyncClient, Client, DeadlineExceededError, InvalidInputError, ServerError
+from clients import AsyncClient, Client, DeadlineExceededError, InvalidInputError, ServerError, UnreachableError
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +137,29 @@ def test_a_sequence_goes_on_after_a_deadline_that_is_none(python_server):
         with pytest.raises(ValueError, match="timeout_s"):
             ask(x=[3], timeout_s=math.inf)
         assert ask(x=[3], end=True)["total"].tolist() == [[5]]
+
+
+def test_a_stream_of_a_server_that_is_given_up_says_so(python_server):
+    with Client([python_server.grpc_url] * 2, probe_every_s=1e6) as client:
+        parts = client.model("counter").stream(count=[50], pause_s=[0.1])
+        next(parts)
+        for server in client.rotation().servers:
+            client.run(client.cancel_in_flight(server))
+        with pytest.raises(UnreachableError) as caught:
+            list(parts)
+    assert (caught.value.source, caught.value.may_have_run) == ("connection", True)
+
+
+def test_a_stream_of_a_server_that_is_given_up_says_so_with_asyncio(python_server):
+    async def give_up():
+        async with AsyncClient([python_server.grpc_url] * 2, probe_every_s=1e6) as client:
+            parts = (await client.model("counter")).stream(count=[50], pause_s=[0.1])
+            await anext(parts)
+            for server in client.rotation().servers:
+                await client.cancel_in_flight(server)
+            with pytest.raises(UnreachableError) as caught:
+                [part async for part in parts]
+            return caught.value
+
+    error = asyncio.run(give_up())
+    assert (error.source, error.may_have_run) == ("connection", True)

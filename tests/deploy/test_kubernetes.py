@@ -204,6 +204,10 @@ def test_a_plan_becomes_a_patch_that_kustomize_takes(tmp_path: Path) -> None:
     annotations = resources["Deployment"]["metadata"]["annotations"]
     assert annotations["fathom/max-queue-size"] == "32"
     assert annotations["fathom/queue-timeout-microseconds"] == "40000"
+    (triton,) = resources["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (unplanned_triton,) = build(GPU)["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert triton["readinessProbe"]["httpGet"] == {"path": "/v2/models/image_classifier/ready", "port": "http"}
+    assert triton["startupProbe"] == unplanned_triton["startupProbe"]
     for resource in resources.values():
         validate(resource)
     assert scaled["advanced"] == build(GPU)["ScaledObject"]["spec"]["advanced"]

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rolling_models
+from complete_server import complete_server
+from small_models import DOUBLE_CONFIG
 
 from clients import Client, InferenceError, Retries
 from fathom.cli import main
 from fathom.console.arguments import UsageError
-from fathom.rollout import RolloutError, Rules, roll
+from fathom.replica import RolloutError, Rules
+from fathom.rollout import roll, watch
 from server import TritonServer
+from server.ports import free_ports
 
 pytestmark = pytest.mark.process
 
@@ -131,8 +140,9 @@ def test_a_version_that_fails_real_requests_is_taken_back(server: TritonServer, 
     files = rolling_models.failing_for_large_inputs(tmp_path / "new")
     with Load(server.grpc_url, value=1000.0) as load:
         load.wait_for(2000.0, 50)
-        with pytest.raises(RolloutError, match=r"version \d+"):
-            roll([client], "double", files, server.model_repository, Rules(watch_s=20.0), seen=load.outcomes)
+        with pytest.raises(RolloutError) as taken_back:
+            roll([client], "double", files, server.model_repository, Rules(watch_s=20.0), outcomes=load.outcomes)
+        assert taken_back.value.left_behind == ()
         load.wait_for(2000.0, load.answers[2000.0] + 50)
         errors_then = sum(load.errors.values())
         time.sleep(0.5)
@@ -146,9 +156,190 @@ def test_a_new_version_takes_over_and_no_request_fails(server: TritonServer, cli
     before = versions(server)
     with Load(server.grpc_url) as load:
         load.wait_for(2.0, REQUESTS // 3)
-        version = roll([client], "double", files, server.model_repository, QUICK)
+        done = roll([client], "double", files, server.model_repository, QUICK)
         load.wait_for(2.001, REQUESTS // 3)
     assert load.errors == {}
     assert load.answers.keys() == {2.0, 2.001}
-    assert versions(server) == sorted([*before, str(version)])
+    assert versions(server) == sorted([*before, str(done.version)])
+    assert done.watched is not None
+    assert (done.watched.requests > 0, done.watched.failed, done.watched.idle) == (True, 0, ())
     print(f"answered {dict(load.answers)}, failed {sum(load.errors.values())}")
+
+
+REPLICA_RULES = Rules(watch_s=1.0, silent_s=1.0)
+
+
+class Replicas:
+    """Three servers of one repository with `double`, at fixed addresses."""
+
+    def __init__(self, repository: Path) -> None:
+        rolling_models.doubling(repository / "double" / "1")
+        (repository / "double" / "config.pbtxt").write_text(f'backend: "onnxruntime"\n{DOUBLE_CONFIG}')
+        self.repository, ports = repository, iter(free_ports("127.0.0.1", 9))
+        extra = ("--model-control-mode=explicit", "--load-model=*")
+        self.servers = [
+            complete_server(
+                repository, extra=extra, grpc_port=next(ports), http_port=next(ports), metrics_port=next(ports)
+            )
+            for _ in range(3)
+        ]
+
+    def start(self) -> None:
+        """Start those that do not run."""
+        dead = [server for server in self.servers if not server.is_alive()]
+        with ThreadPoolExecutor() as starting:
+            list(starting.map(TritonServer.start, dead))
+
+    def kill(self, which: int) -> None:
+        os.kill(self.servers[which].pid, signal.SIGKILL)
+        while self.servers[which].is_alive():
+            time.sleep(0.01)
+        self.servers[which].stop()
+
+    def served(self) -> str:
+        """What each answers, as a multiple of its input; - for one that does not answer."""
+        return " ".join(_answer(server) if server.is_alive() else "-" for server in self.servers)
+
+
+def _answer(server: TritonServer) -> str:
+    with Client(server.grpc_url) as client:
+        return f"{client.model('double')(x=[[1.0, 0.5]])['y'][0, 0]:g}"
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
+    three = Replicas(tmp_path_factory.mktemp("replicas") / "model_repository")
+    three.start()
+    yield three
+    for server in three.servers:
+        server.stop()
+
+
+KILLED = {  # B dies after this line of progress; the replicas that load then and before, A ... in order; those left
+    "before anything is changed": ("", "", ""),
+    "while the candidate is tried": ("agrees", "ABACB", "B"),
+    "before its turn, when A has switched": ("A serves", "ABACB", "B"),
+    "when it has switched, before C": ("B serves", "ABCACB", "B"),
+    "in the watch": ("C serves", "ABCACB", "B"),
+    "in the roll-back, which callers' failures began": ("failures", "ABCACB", "B"),
+}
+QUICK_ROWS = [row for row, (after, *_) in KILLED.items() if after in ("", "C serves", "failures")]
+
+
+@pytest.mark.parametrize(
+    "phase", [pytest.param(row, marks=() if row in QUICK_ROWS else pytest.mark.slow) for row in KILLED]
+)
+def test_one_of_three_replicas_dies(replicas: Replicas, tmp_path: Path, phase: str) -> None:
+    after, loading, left_behind = KILLED[phase]
+    replicas.start()
+    names = dict(zip((server.grpc_url for server in replicas.servers), "ABC", strict=True))
+    loads: list[str] = []
+
+    def report(text: str) -> None:
+        for address, name in names.items():
+            text = text.replace(address, name)
+        if after and after in text:
+            replicas.kill(1)
+
+    looks = iter([(0, 0)])  # before the new version came
+
+    def outcomes() -> tuple[int, int]:
+        if after == "failures" and (counts := next(looks, (0, 100))) != (0, 0):
+            replicas.kill(1)
+            return counts
+        return 0, 0
+
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(server.grpc_url)) for server in replicas.servers]
+        for client in clients:
+            _record_loads(client, loads)
+        if not after:
+            replicas.kill(1)
+        files = rolling_models.doubling_otherwise(tmp_path / "new")
+        with pytest.raises(RolloutError) as rolled_back:
+            roll(clients, "double", files, replicas.repository, REPLICA_RULES, report, outcomes)
+    print(f"{phase}: {rolled_back.value}")
+    assert replicas.served() == "2 - 2"
+    assert "".join(names[address] for address in rolled_back.value.left_behind) == left_behind
+    assert "".join(names[address] for address in loads) == loading.removesuffix("B")
+    assert not (replicas.repository / "double" / "2").exists()
+
+
+@pytest.mark.slow
+def test_a_replica_that_freezes_delays_nobody_and_is_named(replicas: Replicas, tmp_path: Path) -> None:
+    """While it loads: its load would take ten minutes to fail."""
+    replicas.start()
+    frozen = replicas.servers[1]
+
+    def report(text: str) -> None:
+        if text.startswith(replicas.servers[0].grpc_url):
+            os.kill(frozen.pid, signal.SIGSTOP)
+
+    start_s = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(server.grpc_url)) for server in replicas.servers]
+        files = rolling_models.doubling_otherwise(tmp_path / "new")
+        with pytest.raises(RolloutError) as rolled_back:
+            roll(clients, "double", files, replicas.repository, REPLICA_RULES, report)
+    assert time.monotonic() - start_s < 60
+    assert rolled_back.value.left_behind == (frozen.grpc_url,)
+    assert (_answer(replicas.servers[0]), _answer(replicas.servers[2])) == ("2", "2")
+    replicas.kill(1)
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_the_watch_leaves_the_old_version(replicas: Replicas, tmp_path: Path) -> None:
+    replicas.start()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(server.grpc_url)) for server in replicas.servers]
+        files = rolling_models.doubling_otherwise(tmp_path / "new")
+        with pytest.raises(KeyboardInterrupt):
+            roll(clients, "double", files, replicas.repository, REPLICA_RULES, outcomes=_interrupt)
+    assert replicas.served() == "2 2 2"
+
+
+def _interrupt() -> tuple[int, int]:
+    raise KeyboardInterrupt
+
+
+def _record_loads(client: Client, loads: list[str]) -> None:
+    call = client.call
+
+    def recorded(method: str, request: Any, **options: Any) -> Any:
+        if method == "RepositoryModelLoad" and request.model_name == "double":
+            loads.append(client.endpoint)
+        return call(method, request, **options)
+
+    client.call = recorded  # type: ignore[method-assign]
+
+
+def test_no_traffic_is_no_success(
+    server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The new version serves, and nothing is known of it; Triton counts the requests of its warm-up like others."""
+    monkeypatch.setenv("FATHOM_ADMIN_TOKEN", TOKEN)
+    where = ["--server", server.grpc_url, "--model-repository", str(server.model_repository)]
+    files = str(rolling_models.doubling_otherwise(tmp_path / "new"))
+    assert main(["publish", "double", "--from", files, "--watch", "0.1", "--json", *where]) == 1
+    done = json.loads(capsys.readouterr().out)
+    assert done["watched"] == {"requests": 0, "failed": 0, "verdict": "undecided", "idle": [server.grpc_url]}
+    assert str(done["version"]) in versions(server)
+
+
+COUNTS = {  # answered, failed: whether that is more than 1 in 1,000 for certain, or less
+    "one of the first twenty failed, as now and then of a good version": ((19, 1), "undecided"),
+    "three of the first ten failed": ((7, 3), "fail"),
+    "none of a few failed": ((100, 0), "undecided"),
+    "none of enough failed": ((4_700, 0), "pass"),
+}
+
+
+@pytest.mark.parametrize("case", COUNTS)
+def test_a_share_counts_from_enough_requests_on(case: str) -> None:
+    counts, verdict = COUNTS[case]
+    if verdict == "fail":
+        with pytest.raises(RolloutError):
+            watch([], Rules(watch_s=0), lambda: counts)
+    else:
+        watched = watch([], Rules(watch_s=0), lambda: counts)
+        assert (watched.requests, watched.failed, watched.verdict) == (sum(counts), counts[1], verdict)

@@ -95,6 +95,9 @@ def main() -> dict[str, str]:
         found["a client, its servers in turn"] = in_fork(check)
         found["a client whose parent still asks"] = in_fork(lambda: works(two)) if works(two) else "False"
         found["a fork of a fork"] = in_fork(lambda: works(two) and in_fork(check) == "True")
+    with Client(f"dns:///localhost:{URL.rpartition(':')[2]}") as named:
+        works(named)
+        found["a client of a name, which is looked up again"] = in_fork(lambda: works(named))
     with Client(URL) as client:
         with client.model("total").sequence() as ask:
             ask(x=[1])

@@ -21,7 +21,8 @@ class PlainServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers each input of `model` as an output; `address` is where.
 
     `without` names calls that are not implemented; `typed` answers in `contents`, `empty` without any output.
-    A model with `most_rows` refuses requests whose first dimension is larger.
+    A model with `most_rows` refuses requests whose first dimension is larger. `refusing` is the status of what is not
+    implemented; `credentials` are for TLS.
     """
 
     def __init__(
@@ -33,7 +34,14 @@ class PlainServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         empty: bool = False,
         inputs: tuple[tuple[str, str, tuple[int, ...]], ...] = (("x", "FP32", (-1, 4)),),
         most_rows: int | None = None,
+        refusing: grpc.StatusCode = grpc.StatusCode.UNIMPLEMENTED,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
+        self.refusing, self.credentials = refusing, credentials
+        self.model_ready = True
+        self.hold = threading.Event()
+        """Inferences wait for it."""
+        self.hold.set()
         self.told_name = model
         self.model, self.without, self.typed, self.empty = model, without, typed, empty
         self.inputs, self.most_rows = inputs, most_rows
@@ -44,7 +52,11 @@ class PlainServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     def __enter__(self) -> PlainServer:
         self._server = grpc.server(ThreadPoolExecutor(8))
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        if self.credentials is None:
+            port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            port = self._server.add_secure_port("127.0.0.1:0", self.credentials)
+        self.address = f"127.0.0.1:{port}"
         self._server.start()
         return self
 
@@ -62,7 +74,7 @@ class PlainServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ServerReadyResponse(ready=True)
 
     def ModelReady(self, request: Any, context: Any) -> Any:
-        return pb.ModelReadyResponse(ready=request.name == self.model)
+        return pb.ModelReadyResponse(ready=request.name == self.model and self.model_ready)
 
     def ServerMetadata(self, request: Any, context: Any) -> Any:
         self._unless_left_out("ServerMetadata", context)
@@ -96,6 +108,7 @@ class PlainServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"at most {self.most_rows} rows, not {shapes}")
         with self._lock:
             self.shapes[shapes] += 1
+        self.hold.wait(30)
         answer = pb.ModelInferResponse(model_name=self.model, id=request.id)
         if self.empty:
             return answer
@@ -110,4 +123,4 @@ class PlainServer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def _unless_left_out(self, call: str, context: Any) -> None:
         if call in self.without:
-            context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+            context.abort(self.refusing, "Method not found!")

@@ -28,6 +28,12 @@ class TritonPythonModel:
         if not path.is_file():
             raise pb_utils.TritonModelException(f"'{path.name}' is missing: run `fathom export mobilenet_v2`")
         self.prepare = Preprocessor(json.loads(path.read_text()), max_pixels=int(given["max_pixels"]))
+        self.example = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(self.example, "PNG")
+
+    def is_ready(self):
+        """Releases of 2026 ask for this when they are asked whether the model is ready; older ones never call it."""
+        return self.prepare(0, self.example.getvalue()).ndim == 3
 
     def execute(self, requests):
         return [self._answer(request) for request in requests]

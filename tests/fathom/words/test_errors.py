@@ -27,8 +27,10 @@ from export.engine.options import EngineOptions
 from export.graph import onnx_file
 from export.recipe.measure import Measurement, gate
 from export.repository.publish import hold
-from fathom import cli, rollout
+from fathom import candidate, cli, rollout
 from fathom.console.arguments import UsageError
+from fathom.replica import RolloutError
+from fathom.rollout import Rollout, Watched
 from loadtests.generator.messages import read_record
 from loadtests.results.store import read_runs
 from loadtests.search import unloaded
@@ -203,9 +205,41 @@ def test_a_new_version_that_is_refused(
     shown: Callable[[], str], monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
 ) -> None:
     def differ(*_: object) -> int:
-        rollout.agree("y", np.ones(2), np.array([1.0, 0.5]), 0.02)
+        candidate.agree("y", np.ones(2), np.array([1.0, 0.5]), 0.02)
         return 2
 
     monkeypatch.setattr("fathom.commands.publish.roll", differ)
     assert cli.main(["publish", "mine", "--from", "mine/1"]) == 1
+    assert shown() == snapshot
+
+
+def test_a_roll_back_that_leaves_a_replica_behind(
+    shown: Callable[[], str], monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
+    left_behind = {"gpu-2:8001": "gpu-2:8001 does not answer"}
+
+    def fail(*_: object) -> int:
+        raise RolloutError(
+            rollout.rolled_back("31 of 700 requests failed at gpu-1:8001", 4, left_behind), [*left_behind]
+        )
+
+    monkeypatch.setattr("fathom.commands.publish.roll", fail)
+    assert cli.main(["publish", "mine", "--from", "mine/1"]) == 1
+    assert shown() == snapshot
+
+
+IN_SERVICE = {
+    "too few": Watched(12, 0, "undecided", ("gpu-2:8001",)),
+    "enough": Watched(5_000, 0, "pass"),
+    "no traffic": Watched(0, 0, "undecided", ("gpu-1:8001", "gpu-2:8001")),
+    "not watched": None,
+}
+
+
+@pytest.mark.parametrize("watched", IN_SERVICE)
+def test_a_version_that_is_in_service(
+    shown: Callable[[], str], monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion, watched: str
+) -> None:
+    monkeypatch.setattr("fathom.commands.publish.roll", lambda *_: Rollout(4, IN_SERVICE[watched]))
+    assert cli.main(["publish", "mine", "--from", "mine/1"]) == (1 if watched == "no traffic" else 0)
     assert shown() == snapshot
