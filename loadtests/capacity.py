@@ -17,8 +17,8 @@ import numpy as np
 
 from loadtests.errors import BadRequestError, TargetError, TargetLostError
 from loadtests.generator.messages import Limits
-from loadtests.generator.pool import Fleet, Generators
-from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.generator.pool import GeneratorPool, Generators
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.records.point import Point, Probe
 from loadtests.results.lock import writing
 from loadtests.results.result import CUT_OFF, INTERRUPTED, CapacityResult, too_short
@@ -198,14 +198,14 @@ def _earlier(request: CapacityRequest, slos: Sequence[Slo]) -> Stored | None:
 
 def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generators:
     """What fires, to be entered: processes of this machine, or the workers of a Locust master."""
-    target = WorkerTarget(request.server, pool, timeout_s(request), request.channels)
+    target = GeneratorSettings(request.server, pool, timeout_s(request), request.channels)
     if request.locust_master is None:
-        return Fleet(target, request.workers)
+        return GeneratorPool(target, request.workers)
     host, _, port = request.locust_master.rpartition(":")
     if not port.isdigit():
         raise BadRequestError(f"Locust master {request.locust_master!r} is not [HOST:]PORT", field="locust_master")
     options = (host or "127.0.0.1", port, str(request.workers))
-    return Worker(target, module="loadtests.locust_ui.master", options=options)
+    return GeneratorProcess(target, module="loadtests.locust_ui.master", options=options)
 
 
 def timeout_s(request: CapacityRequest) -> float:

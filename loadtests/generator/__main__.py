@@ -24,13 +24,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from loadtests.generator.clock import go_first
-from loadtests.generator.continuous import Stream
+from loadtests.generator.clock import take_priority
+from loadtests.generator.continuous import ContinuousRun
 from loadtests.generator.http2 import Http2Transport
 from loadtests.generator.messages import Batch, Job, read_payloads, read_schedule, write_record
-from loadtests.generator.open_loop import Firing
+from loadtests.generator.open_loop import OpenLoopRun
 from loadtests.generator.transport import OnDone, Transport
-from loadtests.workload.mix import Mix
+from loadtests.workload.mix import ModelMix
 
 
 class Generator:
@@ -49,7 +49,7 @@ class Generator:
                 elif "stream" in command:
                     await self._stream(command["stream"])
             except OSError as error:
-                _say(state="error", message=str(error))
+                _send(state="error", message=str(error))
 
     async def _fire(self, job: Job) -> None:
         folder = Path(job.folder)
@@ -61,19 +61,19 @@ class Generator:
         def make_transport(on_done: OnDone) -> Transport:
             return Http2Transport(job.server, self._payloads, on_done, channels=job.channels, timeout_s=job.timeout_s)
 
-        firing = Firing(intended_s, choices, job.limits, timeout_s=job.timeout_s, make_transport=make_transport)
-        await firing.connect()
-        _say(state="ready")
+        run = OpenLoopRun(intended_s, choices, job.limits, timeout_s=job.timeout_s, make_transport=make_transport)
+        await run.connect()
+        _send(state="ready")
         command = await self._read()
         if command is None or not command.get("go"):
             return
-        listening = asyncio.ensure_future(self._stop_when_asked(firing))
-        record, outcome = await firing.run(command.get("at_s"))
+        listening = asyncio.ensure_future(self._stop_when_asked(run))
+        record, outcome = await run.run(command.get("at_s"))
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listening
         write_record(folder, record)
-        _say(state="done", **asdict(outcome))
+        _send(state="done", **asdict(outcome))
 
     async def _stream(self, wanted: dict[str, Any]) -> None:
         payloads = read_payloads(Path(wanted["payloads"]))
@@ -83,10 +83,10 @@ class Generator:
             return Http2Transport(server, payloads, on_done, channels=wanted["channels"], timeout_s=timeout_s)
 
         def hand_over(batch: Batch) -> None:
-            _say(state="batch", **batch.pack())
+            _send(state="batch", **batch.pack())
 
-        stream = Stream(
-            Mix(tuple(wanted["sizes"]), tuple(wanted["weights"])),
+        stream = ContinuousRun(
+            ModelMix(tuple(wanted["sizes"]), tuple(wanted["weights"])),
             make_transport,
             hand_over,
             seed=wanted["seed"],
@@ -96,29 +96,29 @@ class Generator:
         await stream.open()
         running = asyncio.ensure_future(stream.run())
         await asyncio.sleep(0)
-        _say(state="ready")
+        _send(state="ready")
         while (command := await self._read()) is not None:
             if "rate" in command:
                 stream.set_rate(command["rate"], rebalanced=command["rebalanced"])
             elif "stop" in command:
                 stream.finish()
                 await running
-                _say(state="done")
+                _send(state="done")
                 return
         os._exit(0)
 
-    async def _stop_when_asked(self, firing: Firing) -> None:
+    async def _stop_when_asked(self, run: OpenLoopRun) -> None:
         command = await self._read()
         if command is None:
             os._exit(0)  # the parent is gone, and nobody will read the results
-        firing.stop("asked")
+        run.stop("asked")
 
     async def _read(self) -> dict[str, Any] | None:
         line = await self._commands.readline()
         return json.loads(line) if line else None
 
 
-def _say(**fields: Any) -> None:
+def _send(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
 
 
@@ -133,7 +133,7 @@ def main() -> None:
     # Ctrl-C, and often SIGTERM, reach the whole process group; the parent decides what they mean and tells us.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    go_first()
+    take_priority()
     try:
         import uvloop
     except ImportError:  # works on every platform, a little slower

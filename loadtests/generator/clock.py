@@ -68,7 +68,7 @@ class Alarm:
 _NICENESS = -10
 
 
-def go_first() -> None:
+def take_priority() -> None:
     """Real-time priority where that is allowed, else a better nice value, else nothing.
 
     A late send spoils the measurement, and on a machine shared with a busy server the scheduler delays an ordinary

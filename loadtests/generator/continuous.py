@@ -23,7 +23,7 @@ from loadtests.generator.messages import Batch, unanswered
 from loadtests.generator.open_loop import DRAIN_S
 from loadtests.generator.transport import OnDone, Transport
 from loadtests.records.record import DEADLINE_EXCEEDED, OK, UNANSWERED, Record
-from loadtests.workload.mix import Mix
+from loadtests.workload.mix import ModelMix
 from loadtests.workload.schedule import probe_seed
 
 Arrivals = Literal["poisson", "constant"]
@@ -35,12 +35,12 @@ _RECONNECT_S = 0.5
 _NEVER = float("inf")
 
 
-class Stream:
-    """Unlike `open_loop.Firing`, which fires one schedule that is known beforehand."""
+class ContinuousRun:
+    """Unlike `open_loop.OpenLoopRun`, which fires one schedule that is known beforehand."""
 
     def __init__(
         self,
-        mix: Mix,
+        mix: ModelMix,
         make_transport: Callable[[OnDone], Transport],
         on_batch: Callable[[Batch], None],
         *,

@@ -29,7 +29,7 @@ class Limits:
 
     max_outstanding: int
     """More unanswered requests than this mean that the rate does not hold."""
-    hopeless: tuple[tuple[float, int], ...] = ()
+    early_stop: tuple[tuple[float, int], ...] = ()
     """Pairs (latency limit in ms, count): so many requests over the limit, and the SLO is out of reach."""
     cooldown: int = 0
     """So many requests at the end of the schedule only keep the load up until all others are answered. They are not
@@ -40,8 +40,8 @@ class Limits:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Limits:
-        hopeless = tuple((float(limit_ms), int(count)) for limit_ms, count in document["hopeless"])
-        return cls(document["max_outstanding"], hopeless, document["cooldown"], document["until_s"])
+        early_stop = tuple((float(limit_ms), int(count)) for limit_ms, count in document["early_stop"])
+        return cls(document["max_outstanding"], early_stop, document["cooldown"], document["until_s"])
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ _HURRIED_DRAIN_S = 0.5
 _PENDING = -1
 
 
-class Firing:
+class OpenLoopRun:
     """One pass over a schedule. Everything per request is a list access; numpy comes in at the end."""
 
     def __init__(
@@ -60,8 +60,8 @@ class Firing:
         self._done = [float("nan")] * len(self._offsets)
         self._status = [_PENDING] * len(self._offsets)
         self._messages: dict[str, str] = {}
-        self._hopeless = [(limit_ms / 1e3, count) for limit_ms, count in limits.hopeless]
-        self._over = [0] * len(self._hopeless)
+        self._early_stop = [(limit_ms / 1e3, count) for limit_ms, count in limits.early_stop]
+        self._over = [0] * len(self._early_stop)
         self._next = 0
         self._oldest = 0
         self._answered = 0
@@ -143,7 +143,7 @@ class Firing:
         self._measured_answered += 1
         if status != OK:
             self._messages.setdefault(str(status), message[:500])
-        for number, (limit_s, count) in enumerate(self._hopeless):
+        for number, (limit_s, count) in enumerate(self._early_stop):
             if status != OK or when_s - self._offsets[index] > limit_s:
                 self._over[number] += 1
                 if self._over[number] >= count and not self._stopped:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from loadtests.errors import BadRequestError, GeneratorError
 from loadtests.generator.messages import Limits
-from loadtests.generator.process import FiringStopped, Worker, WorkerTarget
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings, RunInterrupted
 from loadtests.records.record import NOT_SENT, Outcome, Record, StopReason
 
 _HEAD_START_S = 0.03
@@ -36,7 +36,7 @@ class Generators(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def fire(
+    def run_schedule(
         self,
         intended_s: NDArray[np.float64],
         choices: NDArray[np.int32],
@@ -45,18 +45,18 @@ class Generators(Protocol):
         seed: int,
         on_ready: OnReady,
     ) -> tuple[Record, Outcome]:
-        """Fires one schedule, split by the seed; see `Worker.fire`."""
+        """Fires one schedule, split by the seed; see `GeneratorProcess.run_schedule`."""
 
 
-class Fleet:
+class GeneratorPool:
     """A context manager around `count` workers."""
 
-    def __init__(self, target: WorkerTarget, count: int = 1) -> None:
+    def __init__(self, target: GeneratorSettings, count: int = 1) -> None:
         split(np.zeros(0), np.zeros(0, np.int32), Limits(1), count, seed=0)  # refuses an impossible count
-        self.workers = [Worker(target) for _ in range(count)]
+        self.workers = [GeneratorProcess(target) for _ in range(count)]
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> GeneratorPool:
         for worker in self.workers:
             self._stack.enter_context(worker)
         return self
@@ -66,7 +66,7 @@ class Fleet:
     ) -> None:
         self._stack.close()
 
-    def fire(
+    def run_schedule(
         self,
         intended_s: NDArray[np.float64],
         choices: NDArray[np.int32],
@@ -75,7 +75,7 @@ class Fleet:
         seed: int = 0,
         on_ready: OnReady = lambda: None,
     ) -> tuple[Record, Outcome]:
-        """One schedule, fired by all; Ctrl-C stops them all and then raises FiringStopped.
+        """One schedule, fired by all; Ctrl-C stops them all and then raises RunInterrupted.
 
         TargetLostError: no connection. GeneratorError: a generator cannot even be started.
         """
@@ -100,7 +100,7 @@ class Fleet:
         except KeyboardInterrupt:
             self._stop(range(len(self.workers)))
             self._collect(found, lost)
-            raise FiringStopped(*_together(parts, found, lost)) from None
+            raise RunInterrupted(*_together(parts, found, lost)) from None
         return _together(parts, found, lost)
 
     def _collect(self, found: dict[int, tuple[Record, Outcome]], lost: dict[int, str]) -> None:
@@ -130,7 +130,7 @@ def _together(
     return merge([found.get(number, (part.unsent(), _NOTHING)) for number, part in enumerate(parts)], lost=lost)
 
 
-def _hand_over(worker: Worker, part: Part, *, restart: bool) -> None:
+def _hand_over(worker: GeneratorProcess, part: Part, *, restart: bool) -> None:
     if restart:
         worker.start()
     worker.prepare(part.intended_s, part.choices, part.limits)
@@ -190,7 +190,7 @@ def split(
         own = np.flatnonzero(owners == worker)
         share = Limits(
             max_outstanding=math.ceil(limits.max_outstanding / workers),
-            hopeless=tuple((limit_ms, _share_of(count, workers)) for limit_ms, count in limits.hopeless),
+            early_stop=tuple((limit_ms, _share_of(count, workers)) for limit_ms, count in limits.early_stop),
             cooldown=int((own >= measured).sum()),
             until_s=limits.until_s,
         )

@@ -23,7 +23,7 @@ from loadtests.records.record import Outcome, Record
 
 
 @dataclass(frozen=True)
-class WorkerTarget:
+class GeneratorSettings:
     """Where and how a worker fires."""
 
     server: str
@@ -32,7 +32,7 @@ class WorkerTarget:
     channels: int = 2
 
 
-class FiringStopped(KeyboardInterrupt):
+class RunInterrupted(KeyboardInterrupt):
     """Ctrl-C, with what was recorded until then."""
 
     def __init__(self, record: Record, outcome: Outcome) -> None:
@@ -41,20 +41,20 @@ class FiringStopped(KeyboardInterrupt):
         self.outcome = replace(outcome, stopped=outcome.stopped or "asked")  # it may have been over just then
 
 
-class Worker:
+class GeneratorProcess:
     """A context manager around `python -m loadtests.generator`."""
 
     def __init__(
-        self, target: WorkerTarget, *, module: str = "loadtests.generator", options: Sequence[str] = ()
+        self, target: GeneratorSettings, *, module: str = "loadtests.generator", options: Sequence[str] = ()
     ) -> None:
         self._target = target
         self._module, self._options = module, options
         self._scratch = tempfile.TemporaryDirectory(prefix="fathom-generator-")
         self._folder = Path(self._scratch.name)
         self._payloads = self._folder / "payloads.bin"
-        self._child: Child | None = None
+        self._process: JsonProcess | None = None
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> GeneratorProcess:
         write_payloads(self._payloads, self._target.payloads)
         self.start()
         return self
@@ -72,14 +72,14 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        return self._child is not None and self._child.alive
+        return self._process is not None and self._process.alive
 
     def start(self) -> None:
         """Starts the process, or another one where the first has ended."""
         self._end()
-        self._child = Child(self._module, self._options)
+        self._process = JsonProcess(self._module, self._options)
 
-    def fire(
+    def run_schedule(
         self,
         intended_s: NDArray[np.float64],
         choices: NDArray[np.int32],
@@ -90,7 +90,7 @@ class Worker:
     ) -> tuple[Record, Outcome]:
         """Fires one schedule. `on_ready` runs when the connections stand, just before the first request.
 
-        Ctrl-C stops the firing and then raises FiringStopped. TargetLostError: no connection.
+        Ctrl-C stops the firing and then raises RunInterrupted. TargetLostError: no connection.
         """
         self.prepare(intended_s, choices, limits, seed=seed)
         self.wait_ready()
@@ -100,9 +100,10 @@ class Worker:
             return self.result()
         except KeyboardInterrupt:
             self.stop()
-            raise FiringStopped(*self.result()) from None
+            raise RunInterrupted(*self.result()) from None
 
-    # What `fire` is made of, for those who drive several at once. All raise GeneratorError when the process has ended.
+    # What `run_schedule` is made of, for those who drive several at once. All raise GeneratorError when the process
+    # has ended.
 
     def prepare(
         self, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits, *, seed: int = 0
@@ -118,7 +119,7 @@ class Worker:
             self._target.channels,
             seed,
         )
-        self._tell(**asdict(job))
+        self._send(**asdict(job))
 
     def wait_ready(self) -> None:
         """TargetLostError: no connection."""
@@ -126,11 +127,11 @@ class Worker:
 
     def go(self, at_s: float | None = None) -> None:
         """The schedule begins at an instant of `time.monotonic()`, by default as soon as possible."""
-        self._tell(go=True, at_s=at_s)
+        self._send(go=True, at_s=at_s)
 
     def stop(self) -> None:
         """Ends a firing early; a stop that crosses a finished job is ignored."""
-        self._tell(stop=True)
+        self._send(stop=True)
 
     def result(self) -> tuple[Record, Outcome]:
         """Waits until the firing is over."""
@@ -142,24 +143,24 @@ class Worker:
         return self._running.fileno()
 
     @property
-    def _running(self) -> Child:
-        if self._child is None:
+    def _running(self) -> JsonProcess:
+        if self._process is None:
             raise GeneratorError("the generator was never started")
-        return self._child
+        return self._process
 
     def _end(self) -> None:
-        if self._child is not None:
-            self._child.end()
-            self._child = None
+        if self._process is not None:
+            self._process.end()
+            self._process = None
 
-    def _tell(self, **message: Any) -> None:
+    def _send(self, **message: Any) -> None:
         try:
-            self._running.tell(**message)
+            self._running.send(**message)
         except OSError as error:
             raise self._ended() from error
 
     def _expect(self, state: str) -> dict[str, Any]:
-        answer = self._running.hear()
+        answer = self._running.receive()
         if answer is None:
             raise self._ended()
         said = answer.pop("state")
@@ -182,7 +183,7 @@ class Worker:
 _END_S = 5.0
 
 
-class Child:
+class JsonProcess:
     """Runs from its construction until `end`, or until it dies."""
 
     def __init__(self, module: str, options: Sequence[str] = ()) -> None:
@@ -198,13 +199,13 @@ class Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def tell(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         """Raises OSError when it has ended."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(message) + "\n")
         self._process.stdin.flush()
 
-    def hear(self) -> dict[str, Any] | None:
+    def receive(self) -> dict[str, Any] | None:
         """What it says next, waiting for it; None when it has ended."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

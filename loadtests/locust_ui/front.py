@@ -15,7 +15,7 @@ from locust import User, constant
 from locust.runners import STATE_INIT, STATE_MISSING, STATE_RUNNING, STATE_SPAWNING, MasterRunner, WorkerRunner
 
 from loadtests.errors import LoadTestError
-from loadtests.generator.live import LiveGenerator
+from loadtests.generator.live import LiveRun
 from loadtests.generator.messages import Batch
 from loadtests.locust_ui import stats
 from loadtests.locust_ui.options import Wanted
@@ -50,7 +50,7 @@ class Front:
         self.wanted: Wanted | None = None
         self.problem = ""
         self.window = Window()
-        self._live: LiveGenerator | None = None
+        self._live: LiveRun | None = None
         self._unreported: list[dict[str, Any]] = []
         self._drained: set[str] = set()
         self._took_part: set[str] = set()
@@ -124,7 +124,7 @@ class Front:
             self.wanted = Wanted.of(self.environment)
             if not self._is_master:
                 target, mix = self.wanted.target()
-                self._live = LiveGenerator(
+                self._live = LiveRun(
                     target,
                     self._take,
                     seed=self.seed,
@@ -140,7 +140,7 @@ class Front:
     def _forget(self, **_: Any) -> None:
         self.window = Window()
 
-    def _follow(self, live: LiveGenerator) -> None:
+    def _follow(self, live: LiveRun) -> None:
         """Keeps the rate at the number of users."""
         rate = 0
         while live is self._live and not self._ending:

@@ -17,7 +17,7 @@ import zmq.green
 
 from loadtests.errors import GeneratorError, TargetLostError
 from loadtests.generator.messages import Limits
-from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.records.record import Outcome, Record
 
 PAYLOADS, JOB, GO, STOP = "fathom_payloads", "fathom_job", "fathom_go", "fathom_stop"
@@ -39,8 +39,8 @@ class Jobs:
     def __init__(self, environment: Any) -> None:
         self._runner = environment.runner
         self._payloads: list[bytes] = []
-        self._target: WorkerTarget | None = None
-        self._worker: Worker | None = None
+        self._target: GeneratorSettings | None = None
+        self._worker: GeneratorProcess | None = None
         for message, listener in ((PAYLOADS, self._keep), (JOB, self._prepare), (GO, self._fire), (STOP, self._stop)):
             self._runner.register_message(message, listener, concurrent=message in (JOB, GO))
         environment.events.quitting.add_listener(self._close)
@@ -52,7 +52,7 @@ class Jobs:
     def _prepare(self, environment: Any, msg: Any, **_: Any) -> None:
         told = msg.data
         try:
-            worker = self._started(WorkerTarget(payloads=self._payloads, **told["target"]))
+            worker = self._started(GeneratorSettings(payloads=self._payloads, **told["target"]))
             worker.prepare(
                 np.frombuffer(told["intended_s"], np.float64),
                 np.frombuffer(told["choices"], np.int32),
@@ -79,10 +79,10 @@ class Jobs:
             with contextlib.suppress(GeneratorError):
                 self._worker.stop()
 
-    def _started(self, target: WorkerTarget) -> Worker:
+    def _started(self, target: GeneratorSettings) -> GeneratorProcess:
         if self._worker is None or target != self._target:
             self._close()
-            self._worker, self._target = Worker(target).__enter__(), target
+            self._worker, self._target = GeneratorProcess(target).__enter__(), target
         elif not self._worker.alive:
             self._worker.start()
         return self._worker

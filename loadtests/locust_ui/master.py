@@ -62,7 +62,7 @@ class LocustMaster:
     def _fire(self, job: Job) -> None:
         names = self._connected()
         if not names:
-            _say(state="error", kind="generator", message=_NOBODY.format(**vars(self._runner)))
+            _send(state="error", kind="generator", message=_NOBODY.format(**vars(self._runner)))
             return
         folder = Path(job.folder)
         intended_s, choices = read_schedule(folder)
@@ -73,9 +73,9 @@ class LocustMaster:
             self._hand_over(name, part, job)
         lost = self._wait(names, words.READY, words.REFUSED, _READY_S)
         if refused := self._answers.get(words.REFUSED):
-            _say(state="error", message=next(iter(refused.values()))["message"])
+            _send(state="error", message=next(iter(refused.values()))["message"])
             return
-        _say(state="ready")
+        _send(state="ready")
         if not json.loads(self._commands.readline() or "{}").get("go"):
             return
         for name in names:
@@ -87,7 +87,7 @@ class LocustMaster:
         found = [self._found(name, part) for name, part in parts.items()]
         record, outcome = merge(found, lost={names.index(name): how for name, how in lost.items()})
         write_record(folder, record)
-        _say(state="done", **asdict(outcome))
+        _send(state="done", **asdict(outcome))
 
     def _connected(self) -> list[str]:
         """As many workers as are wanted, or those that are there after a while."""
@@ -163,7 +163,7 @@ class LocustMaster:
             self._answers.setdefault(msg.type, {})[msg.node_id] = msg.data
 
 
-def _say(**fields: Any) -> None:
+def _send(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
 
 

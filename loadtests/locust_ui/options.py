@@ -9,9 +9,9 @@ from typing import Any
 
 from loadtests.errors import BadRequestError
 from loadtests.generator.continuous import Arrivals
-from loadtests.generator.process import WorkerTarget
+from loadtests.generator.process import GeneratorSettings
 from loadtests.slo import Slo, loosest_limit_ms
-from loadtests.workload.mix import Mix
+from loadtests.workload.mix import ModelMix
 from loadtests.workload.payloads import read_inputs
 from loadtests.workload.traffic import ModelShare, Traffic, scoped
 
@@ -83,7 +83,7 @@ class Wanted:
         """Deadline of each request."""
         return max(_FEWEST_TIMEOUT_S, 4 * loosest_limit_ms(self.slos) / 1e3)
 
-    def target(self) -> tuple[WorkerTarget, Mix]:
+    def target(self) -> tuple[GeneratorSettings, ModelMix]:
         """Asks each model once; TargetError with the server's reason where it will not do."""
         shares = [
             replace(share, payloads=read_inputs(self.inputs[share.model], self.server, share.model))
@@ -95,7 +95,7 @@ class Wanted:
             traffic.check()
             for target, pool in traffic.first_payloads:
                 target.infer(pool[0], self.timeout_s)
-            return WorkerTarget(self.server, traffic.pool, self.timeout_s), traffic.mix
+            return GeneratorSettings(self.server, traffic.pool, self.timeout_s), traffic.mix
 
 
 def _several(text: str) -> list[str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from loadtests.errors import TargetBusyError, TargetError, TargetLostError
 from loadtests.generator.messages import Limits
 from loadtests.generator.pool import Generators
-from loadtests.generator.process import FiringStopped
+from loadtests.generator.process import RunInterrupted
 from loadtests.judge.judge import make_point
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import UNAVAILABLE, Record
@@ -70,8 +70,8 @@ class Prober:
             meter.read()
 
         try:
-            record, outcome = self.generators.fire(intended_s, choices, limits, seed=probe.seed, on_ready=ready)
-        except FiringStopped as stop:
+            record, outcome = self.generators.run_schedule(intended_s, choices, limits, seed=probe.seed, on_ready=ready)
+        except RunInterrupted as stop:
             record, outcome = stop.record, stop.outcome
         finally:
             load = self.metrics.stop()

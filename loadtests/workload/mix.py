@@ -21,7 +21,7 @@ MOST_MODELS = 255
 
 
 @dataclass(frozen=True)
-class Mix:
+class ModelMix:
     """How many payloads each model has, and its weight relative to the others."""
 
     sizes: tuple[int, ...]

@@ -22,7 +22,7 @@ from loadtests.records.record import Record
 from loadtests.slo import Slo
 from loadtests.target.client import FROZEN_S, Target
 from loadtests.workload import payloads as made_payloads
-from loadtests.workload.mix import Mix
+from loadtests.workload.mix import ModelMix
 from loadtests.workload.trace import Trace
 
 logger = logging.getLogger("fathom")
@@ -76,7 +76,7 @@ class Traffic:
 
     def __init__(self, server: str, shares: Sequence[ModelShare], *, seed: int = 0, frozen_s: float = FROZEN_S) -> None:
         self.models = tuple(share.model for share in shares)
-        self._mix = Mix((1,) * len(shares), tuple(share.weight for share in shares))
+        self._mix = ModelMix((1,) * len(shares), tuple(share.weight for share in shares))
         if doubled := {model for model in self.models if self.models.count(model) > 1}:
             raise BadRequestError(f"the traffic names {min(doubled)} twice; add its weights up", field="mix")
         if any(share.payloads is not None and not share.payloads for share in shares):
@@ -116,7 +116,7 @@ class Traffic:
         self._mix = replace(self._mix, sizes=tuple(map(len, self._pools)))
 
     @property
-    def mix(self) -> Mix:
+    def mix(self) -> ModelMix:
         """What each request carries; known after `check`."""
         return self._mix
 
