@@ -1,8 +1,8 @@
-"""The generator's own process: reads jobs from stdin, fires them, and writes what happened.
+"""The generator's own process: reads jobs from stdin, sends their requests, and writes what happened.
 
 Run as `python -m loadtests.generator`; the other end is `loadtests.generator.process`. Per job, one JSON line each:
 job -> `{"state": "ready"}` -> `{"go": true, "at_s": null}` -> `{"state": "done", ...}`, or
-`{"state": "error", "message": ...}` in place of an answer.
+`{"state": "error", "message": ...}` in place of an answer: with `"kind": "generator"` the fault is ours.
 `{"stop": true}` ends a running job early.
 
 A command `{"stream": {...}}` starts firing without an end instead (the other end is `loadtests.generator.live`):
@@ -24,13 +24,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from loadtests.errors import LoadTestError
 from loadtests.generator.clock import take_priority
 from loadtests.generator.continuous import ContinuousRun
 from loadtests.generator.http2 import Http2Transport
-from loadtests.generator.messages import Batch, Job, read_payloads, read_schedule, write_record
+from loadtests.generator.messages import Job, read_payloads, read_schedule, write_record
 from loadtests.generator.open_loop import OpenLoopRun
 from loadtests.generator.transport import OnDone, Transport
+from loadtests.target.access import Access
 from loadtests.workload.mix import ModelMix
+
+_LONGEST_COMMAND = 1 << 22
 
 
 class Generator:
@@ -40,29 +44,34 @@ class Generator:
         self._commands = commands
         self._payload_path = ""
         self._payloads: list[bytes] = []
+        self._connections = 0  # that the last job needed, so the next one does not have to find out again
 
     async def serve(self) -> None:
         while (command := await self._read()) is not None:
             try:
                 if "server" in command:
-                    await self._fire(Job.from_json(command))
+                    await self._run_schedule(Job.from_json(command))
                 elif "stream" in command:
-                    await self._stream(command["stream"])
-            except OSError as error:
-                _send(state="error", message=str(error))
+                    await self._run_on(command["stream"])
+            except (OSError, LoadTestError) as error:
+                _send(state="error", kind="generator", message=str(error))
 
-    async def _fire(self, job: Job) -> None:
+    async def _run_schedule(self, job: Job) -> None:
         folder = Path(job.folder)
         if job.payloads != self._payload_path:
             self._payloads = read_payloads(Path(job.payloads))
             self._payload_path = job.payloads
         intended_s, choices = read_schedule(folder)
 
-        def make_transport(on_done: OnDone) -> Transport:
-            return Http2Transport(job.server, self._payloads, on_done, channels=job.channels, timeout_s=job.timeout_s)
+        def make_transport(on_done: OnDone) -> Http2Transport:
+            channels = max(job.channels, self._connections)
+            return Http2Transport(
+                job.server, self._payloads, on_done, channels=channels, timeout_s=job.timeout_s, access=job.access
+            )
 
         run = OpenLoopRun(intended_s, choices, job.limits, timeout_s=job.timeout_s, make_transport=make_transport)
-        await run.connect()
+        if not await _connect(run.transport):
+            return
         _send(state="ready")
         command = await self._read()
         if command is None or not command.get("go"):
@@ -72,38 +81,43 @@ class Generator:
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listening
+        self._connections = run.transport.connections
         write_record(folder, record)
         _send(state="done", **asdict(outcome))
 
-    async def _stream(self, wanted: dict[str, Any]) -> None:
+    async def _run_on(self, wanted: dict[str, Any]) -> None:
         payloads = read_payloads(Path(wanted["payloads"]))
-        server, timeout_s = wanted["server"], wanted["timeout_s"]
+        timeout_s, access = wanted["timeout_s"], Access.from_json(wanted["access"])
 
-        def make_transport(on_done: OnDone) -> Transport:
-            return Http2Transport(server, payloads, on_done, channels=wanted["channels"], timeout_s=timeout_s)
+        def make_transport(on_done: OnDone) -> Http2Transport:
+            return Http2Transport(
+                wanted["server"], payloads, on_done, channels=wanted["channels"], timeout_s=timeout_s, access=access
+            )
 
-        def hand_over(batch: Batch) -> None:
-            _send(state="batch", **batch.pack())
-
-        stream = ContinuousRun(
+        run = ContinuousRun(
             ModelMix(tuple(wanted["sizes"]), tuple(wanted["weights"])),
             make_transport,
-            hand_over,
+            lambda batch: _send(state="batch", **batch.pack()),
             seed=wanted["seed"],
             arrivals=wanted["arrivals"],
             timeout_s=timeout_s,
         )
-        await stream.open()
-        running = asyncio.ensure_future(stream.run())
+        if not await _connect(run.transport):
+            return
+        running = asyncio.ensure_future(run.run())
         await asyncio.sleep(0)
         _send(state="ready")
+        steering = asyncio.ensure_future(self._steer(run))
+        await running
+        steering.cancel()
+        _send(state="done")
+
+    async def _steer(self, run: ContinuousRun) -> None:
         while (command := await self._read()) is not None:
             if "rate" in command:
-                stream.set_rate(command["rate"], rebalanced=command["rebalanced"])
+                run.set_rate(command["rate"], rebalanced=command["rebalanced"])
             elif "stop" in command:
-                stream.finish()
-                await running
-                _send(state="done")
+                run.finish()
                 return
         os._exit(0)
 
@@ -118,13 +132,31 @@ class Generator:
         return json.loads(line) if line else None
 
 
+async def _connect(transport: Transport) -> bool:
+    """Whether it could; the fault is the server's, or that of the way to it, where not."""
+    try:
+        await transport.open()
+    except OSError as error:
+        _send(state="error", message=str(error))
+        return False
+    return True
+
+
 def _send(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
 
 
+def _fail(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What goes wrong unexpectedly in the loop is our fault, and must not look like the server's."""
+    loop.default_exception_handler(context)
+    _send(state="error", kind="generator", message=f"the generator failed: {context.get('exception')!r}")
+    os._exit(1)
+
+
 async def _serve() -> None:
     loop = asyncio.get_running_loop()
-    commands = asyncio.StreamReader()
+    loop.set_exception_handler(_fail)
+    commands = asyncio.StreamReader(limit=_LONGEST_COMMAND)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     await Generator(commands).serve()
 

@@ -61,6 +61,7 @@ class LiveRun:
             "payloads": str(payloads),
             "timeout_s": self._target.timeout_s,
             "channels": self._target.channels,
+            "access": self._target.access.to_json(),
             "seed": self._seed,
             "arrivals": self._arrivals,
             "sizes": self._mix.sizes,
@@ -72,6 +73,8 @@ class LiveRun:
             self._end()
             if answer is None:
                 raise GeneratorError("the generator process ended before it began")
+            if answer.get("kind") == "generator":
+                raise GeneratorError(answer["message"])
             raise TargetLostError(
                 f"{self._target.server} cannot be reached: {answer.get('message')}", server=self._target.server
             )
@@ -93,7 +96,9 @@ class LiveRun:
         while (answer := self._process.receive()) is not None and answer.pop("state") == "batch":
             self._on_batch(Batch.unpack(answer))
         self._finished.set()
-        if not self._ending:
+        if answer is not None and "message" in answer:
+            self._on_lost(answer["message"])
+        elif not self._ending:
             self._on_lost("the generator process ended unexpectedly")
 
     def _send(self, **command: Any) -> None:

@@ -10,7 +10,7 @@ import base64
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from loadtests.errors import GeneratorError
 from loadtests.records.record import UNANSWERED, Record
+from loadtests.target.access import Access
 
 _LENGTH = struct.Struct("<I")
 
@@ -56,10 +57,15 @@ class Job:
     channels: int = 2
     seed: int = 0
     """Who splits the schedule among several generators does it by this."""
+    access: Access = field(default_factory=Access)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "access": self.access.to_json()}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Job:
-        return cls(**{**document, "limits": Limits.from_json(document["limits"])})
+        limits, access = Limits.from_json(document["limits"]), Access.from_json(document["access"])
+        return cls(**{**document, "limits": limits, "access": access})
 
 
 def write_payloads(path: Path, payloads: Sequence[bytes]) -> None:

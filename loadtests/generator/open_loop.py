@@ -1,4 +1,4 @@
-"""Fires one schedule: sends what is due at each wake-up, notes when answers come, and stops early when it must."""
+"""Runs one schedule: sends what is due at each wake-up, notes when answers come, and stops early when it must."""
 
 from __future__ import annotations
 
@@ -69,15 +69,14 @@ class OpenLoopRun:
         self._stopped: StopReason = ""
         self._given_up: set[int] = set()
         self._drained = asyncio.Event()
-        self._transport = make_transport(self._on_done)
+        self.transport = make_transport(self._on_done)
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def connect(self) -> None:
-        """Opens the connections; raises OSError."""
-        await self._transport.open()
-
     async def run(self, start_s: float | None = None) -> tuple[Record, Outcome]:
-        """Fires until every request is answered or given up; the schedule begins at `start_s` (time.monotonic())."""
+        """Sends until every request is answered or given up; the schedule begins at `start_s` (time.monotonic()).
+
+        The transport must be open.
+        """
         alarm = Alarm(asyncio.get_running_loop(), self._wake)
         self._alarm = alarm
         gc.collect()
@@ -96,11 +95,12 @@ class OpenLoopRun:
             gc.enable()
             gc.unfreeze()
             alarm.close()
-            await self._transport.close()
-        return self._record(), Outcome(wall_s, cpu_s, self._stopped, started_unix_s, self._messages)
+            await self.transport.close()
+        broken = self.transport.broken
+        return self._record(), Outcome(wall_s, cpu_s, self._stopped, started_unix_s, self._messages, lost=broken)
 
     def stop(self, reason: StopReason) -> None:
-        """Ends the firing now; what is unanswered counts as such, whatever becomes of it."""
+        """Ends the run now; what is unanswered counts as such, whatever becomes of it."""
         if not self._stopped:
             self._stopped = reason
         self._give_up(self._oldest)
@@ -115,11 +115,11 @@ class OpenLoopRun:
         # One batch at a time, so that answers are read and stamped in between after a stall.
         due = bisect.bisect_right(self._offsets, now_s, first, min(first + _LONGEST_BATCH, len(self._offsets)))
         if due > first:
-            send, choices = self._transport.send, self._choices
+            send, choices = self.transport.send, self._choices
             self._next = due
             for index in range(first, due):
                 send(index, choices[index])
-            self._transport.flush()
+            self.transport.flush()
             self._sent[first:due] = [time.monotonic()] * (due - first)
             if due - self._answered > self._limits.max_outstanding:
                 self.stop("backlog")
@@ -166,12 +166,12 @@ class OpenLoopRun:
         left_s = self._limits.until_s - (time.monotonic() - self._start_s)
         patience_s = min(_HURRIED_DRAIN_S if self._stopped == "asked" else DRAIN_S, self._timeout_s)
         patience_s = min(patience_s, max(left_s, _HURRIED_DRAIN_S))
-        if self._given_up and not self._transport.lost:
+        if self._given_up and not self.transport.lost:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), patience_s)
         for index in self._given_up:
-            self._transport.cancel(index)
-        self._transport.flush()
+            self.transport.cancel(index)
+        self.transport.flush()
 
     def _sweep(self, now_s: float) -> None:
         """Gives up on requests past their deadline (the server was told the same deadline)."""
@@ -180,10 +180,12 @@ class OpenLoopRun:
             if self._status[index] == _PENDING:
                 if now_s - self._sent[index] <= self._timeout_s:
                     break
-                self._transport.cancel(index)
+                self.transport.cancel(index)
                 self._on_done(index, now_s, DEADLINE_EXCEEDED, f"no answer within {self._timeout_s:g} s")
             self._oldest += 1
-        if self._transport.lost and not self._finished.done():
+        if self.transport.broken:
+            self._give_up(self._oldest)
+        if self.transport.lost and not self._finished.done():
             self.stop("connection lost")
         if now_s - self._start_s > self._limits.until_s and not self._finished.done():
             self.stop("budget")

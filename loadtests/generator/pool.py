@@ -127,7 +127,9 @@ _NOTHING = Outcome(wall_s=0.0, cpu_s=0.0, stopped="", started_unix_s=0.0)
 def _together(
     parts: Sequence[Part], found: Mapping[int, tuple[Record, Outcome]], lost: Mapping[int, str]
 ) -> tuple[Record, Outcome]:
-    return merge([found.get(number, (part.unsent(), _NOTHING)) for number, part in enumerate(parts)], lost=lost)
+    broken = {number: f"failed: {outcome.lost}" for number, (_, outcome) in found.items() if outcome.lost}
+    results = [found.get(number, (part.unsent(), _NOTHING)) for number, part in enumerate(parts)]
+    return merge(results, lost={**broken, **lost})
 
 
 def _hand_over(worker: GeneratorProcess, part: Part, *, restart: bool) -> None:

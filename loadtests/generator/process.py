@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from loadtests.errors import GeneratorError, TargetLostError
 from loadtests.generator.messages import Job, Limits, read_record, write_payloads, write_schedule
 from loadtests.records.record import Outcome, Record
+from loadtests.target.access import Access
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class GeneratorSettings:
     payloads: Sequence[bytes]
     timeout_s: float = 10.0
     channels: int = 2
+    access: Access = field(default_factory=Access)
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -118,8 +120,9 @@ class GeneratorProcess:
             self._target.timeout_s,
             self._target.channels,
             seed,
+            self._target.access,
         )
-        self._send(**asdict(job))
+        self._send(**job.to_json())
 
     def wait_ready(self) -> None:
         """TargetLostError: no connection."""

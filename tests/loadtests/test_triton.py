@@ -46,7 +46,7 @@ async def fire(transport, server, payloads):
 
     schedule, choices = poisson(100, seed=2, count=200), payload_choices(200, len(payloads), seed=2)
     firing = OpenLoopRun(schedule, choices, Limits(1000), timeout_s=10, make_transport=make_transport)
-    await firing.connect()
+    await firing.transport.open()
     record, _ = await firing.run()
     return record
 

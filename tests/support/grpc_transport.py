@@ -20,12 +20,13 @@ class GrpcTransport:
         self._server = server
         self._payloads = payloads
         self._on_done = on_done
-        self._channel_count = channels
+        self.connections = channels
         self._timeout_s = timeout_s
         self._channels: list[Any] = []
         self._calls: list[Any] = []
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self.lost = False
+        self.broken = ""
 
     async def open(self) -> None:
         import grpc
@@ -35,7 +36,7 @@ class GrpcTransport:
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
         ]
-        for _ in range(self._channel_count):
+        for _ in range(self.connections):
             channel = grpc.aio.insecure_channel(self._server, options=options)
             self._channels.append(channel)
             self._calls.append(channel.unary_unary(METHOD))
@@ -45,7 +46,7 @@ class GrpcTransport:
                 raise OSError(f"no connection within {self._timeout_s:g} s") from None
 
     def send(self, index: int, payload: int) -> None:
-        call = self._calls[index % self._channel_count](self._payloads[payload], timeout=self._timeout_s)
+        call = self._calls[index % self.connections](self._payloads[payload], timeout=self._timeout_s)
         self._tasks[index] = asyncio.ensure_future(self._answer(index, call))
 
     def flush(self) -> None:

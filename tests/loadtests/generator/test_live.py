@@ -72,7 +72,7 @@ def test_the_end_of_a_stream_beside_a_frozen_server_waits_for_what_was_measured(
 
     async def freeze_and_finish():
         firing = ContinuousRun(ModelMix((1,), (1.0,)), connect, batches.append, seed=0, timeout_s=1.5, drain_s=0.1)
-        await firing.open()
+        await firing.transport.open()
         running = asyncio.ensure_future(firing.run())
         await asyncio.sleep(0)
         firing.set_rate(100)
