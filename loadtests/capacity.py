@@ -28,6 +28,7 @@ from loadtests.search.probe import Prober, settled
 from loadtests.search.search import search
 from loadtests.search.unloaded import Unloaded, busy_share, look
 from loadtests.slo import Slo, format_rate, loosest_limit_ms, tightest_limit_ms
+from loadtests.target.access import Access
 from loadtests.target.hardware import describe_hardware
 from loadtests.target.metrics import MetricsMeter, default_url
 from loadtests.workload.shape import Shape
@@ -45,7 +46,7 @@ class CapacityRequest:
     """What to find out. Without `payloads`, inputs are made from the server's metadata."""
 
     server: str
-    """"host:port" of the gRPC endpoint."""
+    """The gRPC endpoint: "host:port", or another address as `clients.Client` takes it."""
     model: str
     slos: Sequence[Slo]
     budget_s: float = 180.0
@@ -73,6 +74,8 @@ class CapacityRequest:
     """Generator processes that share each probe's schedule."""
     timing: Timing = field(default_factory=Timing)
     """How long it looks and waits."""
+    access: Access = field(default_factory=Access)
+    """TLS and headers of the server."""
     locust_master: str | None = None
     """"[host:]port" where a Locust master listens for that many workers, which then are the generators."""
 
@@ -100,7 +103,13 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None, on_note: OnN
     """
     with contextlib.ExitStack() as stack:
         traffic = stack.enter_context(
-            Traffic(request.server, request.shares, seed=request.seed, frozen_s=request.timing.frozen_s)
+            Traffic(
+                request.server,
+                request.shares,
+                access=request.access,
+                seed=request.seed,
+                frozen_s=request.timing.frozen_s,
+            )
         )
         slos = scoped(request.slos, traffic.models)
         _earlier(request, slos)  # refuses before anything is made or asked
@@ -198,7 +207,7 @@ def _earlier(request: CapacityRequest, slos: Sequence[Slo]) -> Stored | None:
 
 def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generators:
     """What fires, to be entered: processes of this machine, or the workers of a Locust master."""
-    target = GeneratorSettings(request.server, pool, timeout_s(request), request.channels)
+    target = GeneratorSettings(request.server, pool, timeout_s(request), request.channels, request.access)
     if request.locust_master is None:
         return GeneratorPool(target, request.workers)
     host, _, port = request.locust_master.rpartition(":")
@@ -231,6 +240,7 @@ def _describe(
         "timeout_s": timeout_s(request),
         "channels": request.channels,
         "workers": request.workers,
+        **request.access.described(),
         "locust_master": request.locust_master,
         "arrivals": "poisson",
         "payloads": len(pool),
@@ -268,7 +278,13 @@ _WINDOW_S = 1.0
 
 def load(request: CapacityRequest, plan: Shape | Trace) -> Point:
     """Raises what `capacity.find` raises before it measures. A server that dies ends it: the point says so."""
-    with Traffic(request.server, request.shares, seed=request.seed, frozen_s=request.timing.frozen_s) as traffic:
+    with Traffic(
+        request.server,
+        request.shares,
+        access=request.access,
+        seed=request.seed,
+        frozen_s=request.timing.frozen_s,
+    ) as traffic:
         slos: tuple[Slo, ...] = scoped(request.slos, traffic.models)
         traffic.check()
         if isinstance(plan, Trace):

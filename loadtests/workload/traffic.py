@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from loadtests.errors import BadRequestError, InputFileError
 from loadtests.records.record import Record
 from loadtests.slo import Slo
+from loadtests.target.access import Access
 from loadtests.target.client import FROZEN_S, Target
 from loadtests.workload import payloads as made_payloads
 from loadtests.workload.mix import ModelMix
@@ -74,7 +75,15 @@ def scoped(slos: Sequence[Slo], models: Sequence[str]) -> tuple[Slo, ...]:
 class Traffic:
     """The models of one server that are asked, ready to be fired at."""
 
-    def __init__(self, server: str, shares: Sequence[ModelShare], *, seed: int = 0, frozen_s: float = FROZEN_S) -> None:
+    def __init__(
+        self,
+        server: str,
+        shares: Sequence[ModelShare],
+        *,
+        access: Access | None = None,
+        seed: int = 0,
+        frozen_s: float = FROZEN_S,
+    ) -> None:
         self.models = tuple(share.model for share in shares)
         self._mix = ModelMix((1,) * len(shares), tuple(share.weight for share in shares))
         if doubled := {model for model in self.models if self.models.count(model) > 1}:
@@ -82,7 +91,7 @@ class Traffic:
         if any(share.payloads is not None and not share.payloads for share in shares):
             raise BadRequestError("the payload pool is empty; give at least one encoded request", field="payloads")
         self.weights = self._mix.shares
-        self.targets = [Target(server, model, frozen_s=frozen_s) for model in self.models]
+        self.targets = [Target(server, model, access=access, frozen_s=frozen_s) for model in self.models]
         self._shares = tuple(shares)
         self._seed = seed
         self._pools: list[list[bytes]] = []
