@@ -8,8 +8,8 @@ from pathlib import Path
 from fathom.output import out, say_as
 from loadtests.report import prose
 from loadtests.results.result import CapacityResult
-from loadtests.search.certificate import late_at_any_rate
-from loadtests.slo import as_asked, describe_slos
+from loadtests.search.monotonicity import monotonicity_violation
+from loadtests.slo import as_requested, describe_slos
 
 
 def show(result: CapacityResult, *, options: str = "") -> None:
@@ -44,7 +44,7 @@ def sentences(result: CapacityResult) -> list[tuple[str, str]]:
         text = f"{result.capacity_estimate_per_s:,.1f}/s, 95 % between {low:,.1f} and {high:,.1f}: "
         shown.append(("estimated", f"{text}where all probes together put the edge, which none of them proves"))
     elif result.capacity_per_s is not None:
-        why = late_at_any_rate(result.points) or "no rate that was tried was too high"
+        why = monotonicity_violation(result.points) or "no rate that was tried was too high"
         shown.append(("estimated", f"none: {why}"))
     if warning := prose.warn(result):
         shown.append(("mind", warning))
@@ -77,4 +77,4 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
 def _traffic(result: CapacityResult) -> str:
     mix = result.settings.get("mix") or {}
     models = [f"{model}={weight:.4g}" for model, weight in mix.items()] if len(mix) > 1 else [result.model]
-    return " ".join([*models, *(f"--slo {slo}" for slo in as_asked(result.slos))])
+    return " ".join([*models, *(f"--slo {slo}" for slo in as_requested(result.slos))])

@@ -24,9 +24,9 @@ from loadtests.results.lock import writing
 from loadtests.results.result import CUT_OFF, INTERRUPTED, CapacityResult, too_short
 from loadtests.results.store import Run, Store, Stored, changes, earlier_run, model_folder, usable_points
 from loadtests.search.budget import Plan, Timing
-from loadtests.search.probe import Prober, settled
+from loadtests.search.probe import Prober, drained
 from loadtests.search.search import search
-from loadtests.search.unloaded import Unloaded, busy_share, look
+from loadtests.search.unloaded import Unloaded, busy_share, measure_unloaded
 from loadtests.slo import Slo, format_rate, loosest_limit_ms, tightest_limit_ms
 from loadtests.target.access import Access
 from loadtests.target.hardware import describe_hardware
@@ -73,7 +73,7 @@ class CapacityRequest:
     workers: int = 1
     """Generator processes that share each probe's schedule."""
     timing: Timing = field(default_factory=Timing)
-    """How long it looks and waits."""
+    """How long it probes at least, and waits."""
     access: Access = field(default_factory=Access)
     """TLS and headers of the server."""
     locust_master: str | None = None
@@ -118,7 +118,7 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None, on_note: OnN
             stack.enter_context(writing(model_folder(request.folder, request.model)))
         earlier = _earlier(request, slos)
         points = usable_points(earlier) if earlier else []
-        unloaded = look(traffic, slos, timeout_s=timeout_s(request), budget_s=request.budget_s)
+        unloaded = measure_unloaded(traffic, slos, timeout_s=timeout_s(request), budget_s=request.budget_s)
         plan = _plan(request, slos, unloaded, earlier)
         run = _describe(request, plan, traffic, unloaded, earlier)
         if on_note is not None and not points and (warning := too_short(run.model, run.slos, run.settings)):
@@ -143,7 +143,7 @@ def _plan(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded, e
         tolerance=request.tolerance,
         max_per_s=request.max_per_s or math.inf,
         unloaded_s=unloaded.latency_ms / 1e3,
-        looked_s=unloaded.took_s,
+        unloaded_took_s=unloaded.took_s,
         timing=request.timing,
     )
 
@@ -169,7 +169,7 @@ def _measure(
                 point = prober.at_rate(probe)
                 if point.stopped and point.stopped not in CUT_OFF:
                     left_s = plan.left_s([*points, point])
-                    point = settled(
+                    point = drained(
                         point,
                         traffic,
                         unloaded_ms,
@@ -230,7 +230,8 @@ def _describe(
     earlier: Stored | None,
 ) -> Run:
     pool = traffic.pool
-    busy_before = [busy_share(plan.timing.listen_s), earlier.run.settings.get("busy_before_share") if earlier else None]
+    busy_earlier = earlier.run.settings.get("busy_before_share") if earlier else None
+    busy_before = [busy_share(plan.timing.cpu_sample_s), busy_earlier]
     settings: dict[str, Any] = {
         "budget_s": plan.budget_s,
         "tolerance": plan.tolerance,
@@ -299,7 +300,7 @@ def load(request: CapacityRequest, plan: Shape | Trace) -> Point:
         probe = Probe(0, "load", mean_per_s, len(offsets_s), request.seed)
         with start_generators(request, traffic.pool) as generators:
             prober = Prober(generators, traffic, slos)
-            return prober.fire(probe, offsets_s, choices, Limits(prober.max_outstanding(peak_per_s)))
+            return prober.run_schedule(probe, offsets_s, choices, Limits(prober.max_outstanding(peak_per_s)))
 
 
 def peak(offsets_s: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:

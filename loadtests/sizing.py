@@ -174,7 +174,7 @@ def _assumptions(
     result: CapacityResult, certified_per_s: float, rate_per_s: float, headroom: float, spare: int
 ) -> tuple[str, ...]:
     slos = describe_slos(result.slos)
-    said = [
+    notes = [
         f"One replica holds {format_rate(certified_per_s)} under {slos}: certified at 99 % confidence.",
         f"The arrivals are independent of one another (Poisson) with a mean of {format_rate(rate_per_s)} at the "
         "busiest time; bursts beyond that need a higher --rate.",
@@ -187,9 +187,9 @@ def _assumptions(
     ]
     if result.capacity_estimate_per_s:
         fewer = math.ceil(rate_per_s / (result.capacity_estimate_per_s * (1 - headroom)) - 1e-9) + spare
-        said.append(
+        notes.append(
             f"If the estimate of {format_rate(result.capacity_estimate_per_s)} is right, {fewer:,} replicas would do."
         )
     if result.partial:
-        said.append(f"The measurement was partial ({result.ended_because}).")
-    return tuple(said)
+        notes.append(f"The measurement was partial ({result.ended_because}).")
+    return tuple(notes)

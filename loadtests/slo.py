@@ -71,7 +71,7 @@ class Slo:
         return self.metric.replace(" ", ":") + f"={bound}"
 
 
-def as_asked(slos: Sequence[Slo]) -> list[Slo]:
+def as_requested(slos: Sequence[Slo]) -> list[Slo]:
     """Those that a person gave: an SLO for all of a mix brings a copy for each of its models along."""
     return [slo for slo in slos if not slo.model or replace(slo, model="") not in slos]
 
@@ -79,9 +79,9 @@ def as_asked(slos: Sequence[Slo]) -> list[Slo]:
 def describe_slos(slos: Sequence[Slo]) -> str:
     """`p99=50ms, errors=0.1%`, and for a mix which of them each model must keep as well."""
     each = {replace(slo, model="") for slo in slos if slo.model}
-    if len(each) > 1 and each.issuperset(as_asked(slos)):
-        return f"{', '.join(map(str, as_asked(slos)))} (together and for each model)"
-    return ", ".join(f"{slo}{' together and for each model' if slo in each else ''}" for slo in as_asked(slos))
+    if len(each) > 1 and each.issuperset(as_requested(slos)):
+        return f"{', '.join(map(str, as_requested(slos)))} (together and for each model)"
+    return ", ".join(f"{slo}{' together and for each model' if slo in each else ''}" for slo in as_requested(slos))
 
 
 def format_ms(duration_ms: float) -> str:

@@ -1,4 +1,4 @@
-"""What each generator did of a probe, and whether it did it well enough for the probe to count."""
+"""Each generator's lags and CPU in a probe, and whether they make the probe invalid."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from loadtests.records.point import Share
+from loadtests.records.point import GeneratorStats
 from loadtests.records.record import Outcome, Record, percentile
 from loadtests.slo import Slo, format_ms, tightest_limit_ms
 
@@ -21,7 +21,7 @@ def allowed_lag_ms(slos: Sequence[Slo]) -> float:
     return LAG_SHARE_OF_LIMIT * tightest_limit_ms(slos)
 
 
-def shares(record: Record, outcome: Outcome) -> tuple[Share, ...]:
+def generator_stats(record: Record, outcome: Outcome) -> tuple[GeneratorStats, ...]:
     """One entry per generator of the probe."""
     used = outcome.workers or ((outcome.cpu_s, outcome.wall_s),)
     made = []
@@ -29,7 +29,7 @@ def shares(record: Record, outcome: Outcome) -> tuple[Share, ...]:
         lags_ms = record.where(record.worker == number).send_lags_ms()
         lags_ms = lags_ms if len(lags_ms) else np.zeros(1)
         made.append(
-            Share(
+            GeneratorStats(
                 name=str(number + 1),
                 requests=int((record.attempted & (record.worker == number)).sum()),
                 send_lag_p50_ms=percentile(lags_ms, 0.5),
@@ -42,21 +42,21 @@ def shares(record: Record, outcome: Outcome) -> tuple[Share, ...]:
     return tuple(made)
 
 
-def spoiled(record: Record, outcome: Outcome, slos: Sequence[Slo]) -> str:
-    """Why the generators make the probe worthless, and what to do; empty when they do not. The worst one decides."""
+def invalid_reason(record: Record, outcome: Outcome, slos: Sequence[Slo]) -> str:
+    """Why the generators make the probe invalid, and what to do; empty when they do not. The worst one decides."""
     if outcome.lost:
         return f"{outcome.lost}; the probe does not count"
     allowed_ms = allowed_lag_ms(slos)
-    found = shares(record, outcome)
-    for number, share in enumerate(found):
-        who = f"generator {share.name} of {len(found)}" if len(found) > 1 else "the generator"
-        if share.saturated:
-            return f"{who} used {share.cpu_share * 100:.0f} % of a core, so it measured itself; {REMEDY}"
+    found = generator_stats(record, outcome)
+    for number, stats in enumerate(found):
+        who = f"generator {stats.name} of {len(found)}" if len(found) > 1 else "the generator"
+        if stats.saturated:
+            return f"{who} used {stats.cpu_share * 100:.0f} % of a core, so it measured itself; {REMEDY}"
         lags_ms = record.where(record.worker == number).send_lags_ms()
-        # In a probe of a few dozen requests the p99 is the largest value, and a single hiccup spoils nothing.
-        if share.send_lag_p99_ms > allowed_ms and int((lags_ms > allowed_ms).sum()) >= _FEWEST_LATE:
+        # In a probe of a few dozen requests the p99 is the largest value, and a single hiccup makes nothing invalid.
+        if stats.send_lag_p99_ms > allowed_ms and int((lags_ms > allowed_ms).sum()) >= _FEWEST_LATE:
             return (
-                f"{who} sent late (p99 {share.send_lag_p99_ms:.2f} ms, more than {LAG_SHARE_OF_LIMIT:.0%} of the "
+                f"{who} sent late (p99 {stats.send_lag_p99_ms:.2f} ms, more than {LAG_SHARE_OF_LIMIT:.0%} of the "
                 f"{format_ms(tightest_limit_ms(slos))} limit); {REMEDY}"
             )
     return ""

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.judge.backlog import judge_backlog
-from loadtests.judge.generator_health import LATE_MS, allowed_lag_ms, shares, spoiled
-from loadtests.judge.unaffected import LEAST_SHARE, untouched
-from loadtests.judge.verdict import CONFIDENCE, LOOK_CONFIDENCE, SloJudgement, judge, judge_counts
+from loadtests.judge.generator_health import LATE_MS, allowed_lag_ms, generator_stats, invalid_reason
+from loadtests.judge.unaffected import LEAST_SHARE, unaffected_requests
+from loadtests.judge.verdict import CONFIDENCE, CONFIRMATION_CONFIDENCE, SloJudgement, judge, judge_counts
 from loadtests.records.point import ModelPoint, Point, Probe, ServerLoad, ServerStats, SloCount, Verdict
 from loadtests.records.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Outcome, Record, percentile
 from loadtests.slo import Slo, loosest_limit_ms
@@ -23,7 +23,7 @@ DEFAULT_ERROR_SHARE = 0.001
 _NAMES = {EMPTY_RESPONSE: "EMPTY_RESPONSE"}
 
 
-def make_point(
+def evaluate(
     probe: Probe,
     record: Record,
     outcome: Outcome,
@@ -44,21 +44,21 @@ def make_point(
     lags_ms = record.send_lags_ms()
     errors = count_errors(known, outcome)
     shown_ms = _at_least_ms(known, latencies_ms, outcome.wall_s)
-    confidence = LOOK_CONFIDENCE if probe.phase == "confirm" else CONFIDENCE
+    confidence = CONFIRMATION_CONFIDENCE if probe.phase == "confirm" else CONFIDENCE
     of_model = known.model[known.attempted]
-    judgements = [judge(slo, latencies_ms[_asked(slo, models, of_model)], confidence=confidence) for slo in slos]
+    judgements = [judge(slo, latencies_ms[_requests_of(slo, models, of_model)], confidence=confidence) for slo in slos]
     verdict, reason = _verdict(known, outcome, judgements, slos, sum(errors.values()))
     if outcome.stopped == "budget" and verdict == "fail":
-        outcome = replace(outcome, stopped="hopeless")  # what is known until then tells enough
-    passes = _leans_to_pass(record, judgements, verdict) and not outcome.stopped
-    generators, whole = shares(record, outcome), outcome.stopped in ("", "hopeless")
+        outcome = replace(outcome, stopped="hopeless")  # what is known by then decides
+    passes = _point_estimate_passes(record, judgements, verdict) and not outcome.stopped
+    generators, whole = generator_stats(record, outcome), outcome.stopped in ("", "hopeless")
     counts = tuple(map(_count, judgements))
-    punctual: tuple[SloCount, ...] = ()
-    if whole and not (errors or outcome.lost or any(share.saturated for share in generators)):
-        punctual = _punctual(known, latencies_ms, slos, models)
-    if punctual and verdict != "pass":
-        passes = all(count.within for count in punctual) and not judge_backlog(record).growing
-    if why := spoiled(record, outcome, slos):
+    unaffected: tuple[SloCount, ...] = ()
+    if whole and not (errors or outcome.lost or any(stats.saturated for stats in generators)):
+        unaffected = _unaffected_counts(known, latencies_ms, slos, models)
+    if unaffected and verdict != "pass":
+        passes = all(count.within for count in unaffected) and not judge_backlog(record).growing
+    if why := invalid_reason(record, outcome, slos):
         verdict, reason = "invalid", why
         passes = passes or bool(outcome.lost)  # a generator that died says nothing against the rate
     finite = shown_ms[np.isfinite(shown_ms)]
@@ -83,14 +83,14 @@ def make_point(
         max_ms=_finite(float(shown_ms.max())) if attempted else None,
         mean_ms=float(finite.mean()) if len(finite) else None,
         slos=counts,
-        punctual=punctual,
+        unaffected=unaffected,
         seed=probe.seed,
         send_lag_p50_ms=_zero_if_empty(percentile(lags_ms, 0.5)),
         send_lag_p99_ms=_zero_if_empty(percentile(lags_ms, 0.99)),
         send_lag_max_ms=float(lags_ms.max()) if len(lags_ms) else 0.0,
         late_share=float(np.mean(lags_ms > LATE_MS)) if len(lags_ms) else 0.0,
         cpu_per_request_us=outcome.cpu_s / attempted * 1e6 if attempted else 0.0,
-        generator_cpu_share=max(share.cpu_share for share in generators),
+        generator_cpu_share=max(stats.cpu_share for stats in generators),
         stopped=outcome.stopped,
         duration_s=outcome.wall_s,
         took_s=took_s,
@@ -114,7 +114,7 @@ def make_point(
 def count_errors(record: Record, outcome: Outcome) -> dict[str, int]:
     """How many requests failed, by `STATUS: first message`; those cut off by an early stop did not."""
     counts = Counter(record.status[_failed(record)].tolist())
-    return {complaint(status, outcome.messages): count for status, count in counts.most_common()}
+    return {describe_status(status, outcome.messages): count for status, count in counts.most_common()}
 
 
 def _failed(record: Record) -> NDArray[np.bool_]:
@@ -122,13 +122,13 @@ def _failed(record: Record) -> NDArray[np.bool_]:
     return failed
 
 
-def _complaints(outcome: Outcome) -> list[str]:
-    """What the server said, also to requests too young to be counted when an early stop came."""
-    return [complaint(int(status), outcome.messages) for status in outcome.messages]
+def _server_messages(outcome: Outcome) -> list[str]:
+    """Each failure with its message, also of requests too young to be counted at an early stop."""
+    return [describe_status(int(status), outcome.messages) for status in outcome.messages]
 
 
-def complaint(status: int, messages: Mapping[str, str]) -> str:
-    """A status as a person reads it, with the first message of the server that came with it."""
+def describe_status(status: int, messages: Mapping[str, str]) -> str:
+    """`UNAVAILABLE: first message of the server with this status`."""
     return f"{status_name(status)}: {messages.get(str(status), '')}".removesuffix(": ")
 
 
@@ -160,7 +160,7 @@ def _verdict(
     failed = next((found for found in judgements if found.verdict == "fail"), None)
     if failed is not None or outcome.stopped == "hopeless":
         worst = failed or max(judgements, key=lambda found: found.excess)
-        return "fail", worst.describe() + "".join(f"; {said}" for said in _complaints(outcome)[:1])
+        return "fail", worst.describe() + "".join(f"; {message}" for message in _server_messages(outcome)[:1])
     if outcome.stopped == "budget":
         return "undecided", f"the budget ended when {len(record):,} requests were known"
     if not any(slo.limit_ms is None for slo in slos) and errors:
@@ -188,20 +188,22 @@ def _error_bound(errors: int, requests: int) -> tuple[Verdict, str] | None:
     return judge_counts(requests, errors, DEFAULT_ERROR_SHARE) if errors > 1 else "undecided", text
 
 
-def _leans_to_pass(record: Record, judgements: Sequence[SloJudgement], verdict: Verdict) -> bool:
+def _point_estimate_passes(record: Record, judgements: Sequence[SloJudgement], verdict: Verdict) -> bool:
     if verdict != "undecided":
         return verdict == "pass"
     within = all(found.over <= found.slo.allowed_share * found.requests for found in judgements)
     return within and not judge_backlog(record).growing
 
 
-def _punctual(known: Record, latencies_ms: Floats, slos: Sequence[Slo], models: Sequence[str]) -> tuple[SloCount, ...]:
-    """The counts of the requests that no late send touched; none where all or too few are."""
-    kept = untouched(known, allowed_lag_ms(slos))
+def _unaffected_counts(
+    known: Record, latencies_ms: Floats, slos: Sequence[Slo], models: Sequence[str]
+) -> tuple[SloCount, ...]:
+    """The counts of the requests that no late send affected; none where these are all, or too few."""
+    kept = unaffected_requests(known, allowed_lag_ms(slos))
     if kept.all() or kept.mean() < LEAST_SHARE:
         return ()
     of_model = known.model[known.attempted]
-    judgements = [judge(slo, latencies_ms[_asked(slo, models, of_model) & kept]) for slo in slos]
+    judgements = [judge(slo, latencies_ms[_requests_of(slo, models, of_model) & kept]) for slo in slos]
     return tuple(map(_count, judgements))
 
 
@@ -209,7 +211,7 @@ def _count(found: SloJudgement) -> SloCount:
     return SloCount(str(found.slo), found.verdict, found.over, found.requests, found.dependence, found.over_by_part)
 
 
-def _asked(slo: Slo, models: Sequence[str], of_model: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _requests_of(slo: Slo, models: Sequence[str], of_model: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """The requests an SLO is for."""
     return of_model == models.index(slo.model) if slo.model else np.ones(len(of_model), np.bool_)
 

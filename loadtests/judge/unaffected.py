@@ -1,10 +1,10 @@
-"""Which requests of a probe tell of the server alone: those that no late send has touched.
+"""The requests of a probe that depend on the server alone: those that no late send affected.
 
 A generator that stands still for a moment (a virtual machine that is given no CPU) sends what was due meanwhile all at
 once. These requests are late by the generator's fault, and the burst delays others behind them until the server has
 worked it off. Which these are follows from when requests were sent and how many were unanswered. The *verdict* counts
-all requests whatever touched them, because somebody's latency must never be left out of a promise; the *estimate* and
-the way a search takes rest on the untouched ones, because stalls of the generator are not what they ask about.
+all requests, because somebody's latency must never be left out of a promise. The *estimate* and the choice of the next
+rate are about the server, not the generator, so they ignore the affected requests.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from loadtests.judge.backlog import backlog_at_arrivals
 from loadtests.records.record import Record
 
 LEAST_SHARE = 0.5
-"""Of the requests must be untouched; a generator that is mostly late has no moments of its own."""
+"""Fewer unaffected requests than this share are no sample: the generator was late most of the time."""
 
 
-def untouched(record: Record, allowed_ms: float) -> NDArray[np.bool_]:
+def unaffected_requests(record: Record, allowed_ms: float) -> NDArray[np.bool_]:
     """One entry per attempted request.
 
-    Touched are the requests sent later than allowed; those under way when the first of them was due, for their answers
-    were taken as late; and those that follow, until one finds no more requests unanswered than the last one before, or
-    than is usual in this probe.
+    Affected are the requests sent later than allowed; those in flight when the first of them was due, because the
+    generator read their answers as late; and those that follow, until one finds no more requests unanswered than the
+    last one before, or than is usual in this probe.
     """
     late = record.send_lags_ms() > allowed_ms
     kept = ~late

@@ -30,9 +30,9 @@ _DOUBT = 4.0
 _NOISE = 2.5
 
 
-LOOKS = 2
+CONFIRMATION_RUNS = 2
 
-LOOK_CONFIDENCE = 1 - (1 - CONFIDENCE) / LOOKS
+CONFIRMATION_CONFIDENCE = 1 - (1 - CONFIDENCE) / CONFIRMATION_RUNS
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def judge(slo: Slo, latencies_ms: NDArray[np.float64], *, confidence: float = CO
 
 
 def dependence(latencies_ms: NDArray[np.float64], slo: Slo, late: NDArray[np.bool_]) -> float:
-    """How many requests in a row tell as much as one: 1 + 2 * sum of the autocorrelation of being among the slowest.
+    """How many requests carry the information of one: 1 + 2 * sum of the autocorrelation of being among the slowest.
 
     The slowest are the requests over the limit and, because those may be too few to learn from when the SLO is kept,
     the slowest 2 and 5 x `allowed_share` (2 % and 5 % for a p99); the largest of the three figures counts. The sum ends

@@ -16,7 +16,7 @@ from typing import Any
 import locust.stats
 import numpy as np
 
-from loadtests.judge.judge import complaint
+from loadtests.judge.judge import describe_status
 from loadtests.records.record import HIGHEST_US, LOWEST_US, OK, Floats, Record
 
 METHOD = "infer"
@@ -85,7 +85,7 @@ def feed(stats: Any, model: str, record: Record, messages: Mapping[str, str]) ->
     stats.entries[(model, METHOD)].extend(entry)
     stats.total.extend(entry)
     for status, count in Counter(record.status[record.status != OK].tolist()).items():
-        _count_error(stats, model, complaint(status, messages), count)
+        _count_error(stats, model, describe_status(status, messages), count)
 
 
 def _row(entry: Any, current: bool = True) -> str:

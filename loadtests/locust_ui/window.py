@@ -11,7 +11,7 @@ import numpy as np
 
 from loadtests.generator.messages import Batch, unanswered
 from loadtests.generator.pool import merge
-from loadtests.judge.judge import make_point
+from loadtests.judge.judge import evaluate
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import Outcome, Record
 from loadtests.slo import Slo, loosest_limit_ms
@@ -109,7 +109,7 @@ class Window:
         record, outcome = merge(found, lost=lost)
         outcome = Outcome(**{**vars(outcome), "messages": self._messages})
         probe = Probe(0, "double", self._rate_per_s(left), len(record), seed)
-        return make_point(probe, record, outcome, slos, models=models)
+        return evaluate(probe, record, outcome, slos, models=models)
 
     def _rate_per_s(self, left: Mapping[str, str]) -> float:
         """Asked for: of the generators that are here, or of those that left last."""

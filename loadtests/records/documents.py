@@ -58,12 +58,18 @@ def _dataclass(kind: type, value: Any, where: str) -> Any:
         raise _wrong(where or "it", value, "an object")
     found = {}
     for field in dataclasses.fields(kind):
-        place = f"{where}.{field.name}".removeprefix(".")
-        if field.name in value:
-            found[field.name] = _read(_hints(kind)[field.name], value[field.name], place)
+        name = stored_name(field)
+        place = f"{where}.{name}".removeprefix(".")
+        if name in value:
+            found[field.name] = _read(_hints(kind)[field.name], value[name], place)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{place} is missing")
     return kind(**found)
+
+
+def stored_name(field: dataclasses.Field[Any]) -> str:
+    """The key of a field in documents, where `metadata` gives it another one than the attribute."""
+    return str(field.metadata.get("stored_as", field.name))
 
 
 @functools.cache

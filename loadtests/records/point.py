@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from loadtests.records.documents import read
+from loadtests.records.documents import read, stored_name
 from loadtests.slo import Slo
 
 Phase = Literal["double", "bisect", "confirm", "refine", "load"]
@@ -65,7 +65,7 @@ class ServerLoad:
 
 
 @dataclass(frozen=True)
-class Share:
+class GeneratorStats:
     """One generator's account of itself; all lags are 0 where it sent nothing."""
 
     name: str
@@ -163,7 +163,7 @@ class Point:
     verdict: Verdict
     reason: str
     passes: bool
-    """Where the search goes unless the verdict is pass: the point estimate, of the `punctual` requests if there are."""
+    """The point estimate, by which the search goes on unless the verdict is pass; of `unaffected` where it has any."""
     requests: int
     scheduled: int
     errors: int
@@ -186,7 +186,7 @@ class Point:
     stopped: str
     duration_s: float
     took_s: float
-    """Of the budget: connecting, firing, draining, judging."""
+    """Of the budget: connecting, sending, draining, evaluating."""
     started_unix_s: float
     host_cpu_share: float | None
     queue_ms: float | None
@@ -195,34 +195,35 @@ class Point:
     steps: tuple[StepPoint, ...]
     raw: str
     """File of the raw record, relative to the results folder."""
-    workers: tuple[Share, ...] = ()
+    workers: tuple[GeneratorStats, ...] = ()
     """One entry per generator."""
     models: tuple[ModelPoint, ...] = ()
     """One entry per model of a mix; none where only one model is asked."""
 
     load: ServerLoad | None = None
     """Of the server's machine, where it has metrics."""
-    punctual: tuple[SloCount, ...] = ()
-    """As `slos`, of the requests that no late send touched alone (see `judge.unaffected`); empty where that is
-    all of them, too few, or not to be told."""
+    unaffected: tuple[SloCount, ...] = field(default=(), metadata={"stored_as": "punctual"})
+    """As `slos`, of the requests that no late send affected (see `judge.unaffected`); empty where these are all of
+    them, too few, or not known."""
 
     @property
-    def believed(self) -> bool:
-        """Whether it tells about the server."""
-        return self.verdict != "invalid" or bool(self.punctual)
+    def usable(self) -> bool:
+        """Whether it is about the server, not the generator."""
+        return self.verdict != "invalid" or bool(self.unaffected)
 
     @property
-    def holds(self) -> bool:
-        """Whether the server kept the SLOs, as far as it tells."""
-        return self.passes and self.believed
+    def meets_slo(self) -> bool:
+        """Whether the server met the SLOs, as far as this point shows."""
+        return self.passes and self.usable
 
     @property
     def counts(self) -> tuple[SloCount, ...]:
-        """What tells most about the server."""
-        return self.punctual or self.slos
+        """The unaffected requests where there are any, which show most of the server; all otherwise."""
+        return self.unaffected or self.slos
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        return {stored_name(field): values[field.name] for field in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, document: Any) -> Point:
@@ -230,7 +231,7 @@ class Point:
         point = read(cls, document)
         if not point.rate_per_s > 0:
             raise ValueError(f"rate_per_s is {point.rate_per_s:g}, not above 0")
-        for count in (*point.slos, *point.punctual):
+        for count in (*point.slos, *point.unaffected):
             Slo.parse(count.slo)
             if not 0 <= count.over <= count.requests or count.dependence <= 0:
                 raise ValueError(f"{count.over} of {count.requests} requests with a dependence of {count.dependence:g}")

@@ -16,7 +16,7 @@ from loadtests.report import page, plots
 from loadtests.report.prose import deciding_point, describe_bottleneck, explain, warn
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import Stored, read_runs
-from loadtests.slo import as_asked, describe_slos
+from loadtests.slo import as_requested, describe_slos
 
 _MOST_CURVES = 4
 _COLUMNS = (
@@ -123,7 +123,7 @@ def _repeat(stored: Stored) -> str:
     settings = stored.run.settings
     words = [
         f"fathom capacity {_mix(settings) or stored.run.model}",
-        *(f"--slo {slo}" for slo in as_asked(stored.run.slos)),
+        *(f"--slo {slo}" for slo in as_requested(stored.run.slos)),
     ]
     words += [
         f"--server {stored.run.server}",

@@ -94,8 +94,8 @@ def compare_folders(folders: Sequence[Path]) -> list[Comparison]:
     runs = [{stored.run.model: stored for stored in read_runs(folder)} for folder in folders]
     shared = [model for model in runs[0] if all(model in held for held in runs)]
     if not shared:
-        told = "; ".join(f"{folder} has {', '.join(held)}" for folder, held in zip(folders, runs, strict=True))
-        raise ResultsError(f"these folders hold no model in common, so there is nothing to compare: {told}")
+        found = "; ".join(f"{folder} has {', '.join(held)}" for folder, held in zip(folders, runs, strict=True))
+        raise ResultsError(f"these folders hold no model in common, so there is nothing to compare: {found}")
     names = _names(folders)
     return [compare(names, [held[model] for held in runs]) for model in shared]
 
@@ -194,16 +194,16 @@ def _partial(name: str, result: CapacityResult) -> list[str]:
 
 
 def _differing(first: Stored, second: Stored) -> tuple[str, ...]:
-    said = []
+    notes = []
     for key in MACHINE:
         one, other = first.run.hardware.get(key), second.run.hardware.get(key)
         if one != other:
-            said.append(f"different hardware: {key} {page.plain(one)} and {page.plain(other)}")
+            notes.append(f"different hardware: {key} {page.plain(one)} and {page.plain(other)}")
     for key in _MATTER:
         one, other = first.run.settings.get(key), second.run.settings.get(key)
         if one != other:
-            said.append(f"different {key.replace('_', ' ')}: {page.plain(one)} and {page.plain(other)}")
-    return tuple(said)
+            notes.append(f"different {key.replace('_', ' ')}: {page.plain(one)} and {page.plain(other)}")
+    return tuple(notes)
 
 
 def _picture(comparison: Comparison, number: int) -> Picture:

@@ -28,7 +28,7 @@ from loadtests.report.svg import (
     plain_ticks,
 )
 from loadtests.results.result import CapacityResult
-from loadtests.slo import as_asked, format_ms, format_rate
+from loadtests.slo import as_requested, format_ms, format_rate
 
 VERDICTS = {"pass": (PASS, "o"), "fail": (FAIL, "X"), "undecided": (UNDECIDED, "D"), "invalid": (INVALID, "s")}
 _MOST_DOTS = 1200
@@ -48,7 +48,7 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
         axes.set_yscale("log")
         if result.capacity_estimate_interval_per_s:
             axes.axvspan(*result.capacity_estimate_interval_per_s, color=BAND, linewidth=0, zorder=0)
-        limits = [(slo.metric, slo.limit_ms) for slo in as_asked(result.slos) if slo.limit_ms is not None]
+        limits = [(slo.metric, slo.limit_ms) for slo in as_requested(result.slos) if slo.limit_ms is not None]
         for _, limit_ms in limits:
             axes.axhline(limit_ms, color=SLO, linewidth=1.4, dashes=(5, 3), zorder=1)
         # What a stopped probe reached is no percentile; of several at one rate the longest knows best.
@@ -144,7 +144,7 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
                 latencies_ms[keep], share[keep], where="post", color=colour, linewidth=1.7, dashes=dashes,
                 label=f"{format_rate(point.rate_per_s)} {point.verdict}",
             )  # fmt: skip
-        for slo in as_asked(result.slos):
+        for slo in as_requested(result.slos):
             if slo.limit_ms is not None:
                 axes.plot([slo.limit_ms] * 2, [1e-9, slo.allowed_share], color=SLO, linewidth=1.2, dashes=(5, 3))
                 axes.plot([1e-9, slo.limit_ms], [slo.allowed_share] * 2, color=SLO, linewidth=1.2, dashes=(5, 3))
@@ -172,7 +172,7 @@ def time_series(result: CapacityResult, point: Point, record: Record) -> Picture
             upper.plot(
                 at_s[marks], latencies_ms[marks], ".", color=colour, markersize=3.5, alpha=0.55, markeredgewidth=0
             )
-        for slo in as_asked(result.slos):
+        for slo in as_requested(result.slos):
             if slo.limit_ms is not None:
                 upper.axhline(slo.limit_ms, color=SLO, linewidth=1.2, dashes=(5, 3))
         upper.set_ylim(bottom=0)
@@ -219,7 +219,7 @@ __all__ = ["Picture", "distribution", "latency_against_rate", "server_breakdown"
 
 # Words inside a picture, placed where no mark lies.
 #
-# The places are reckoned before the layout is final, in points, from the usual width of a letter: near enough.
+# The places are computed before the layout is final, in points, from the usual width of a letter: near enough.
 
 _SIZE_PT = 10
 _LETTER_PT, _LINE_PT = 0.6 * _SIZE_PT, 1.2 * _SIZE_PT

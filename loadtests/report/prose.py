@@ -10,15 +10,15 @@ from typing import Literal
 from loadtests.judge.verdict import required_requests
 from loadtests.records.point import Point, StepPoint
 from loadtests.results.result import CapacityResult, lowest_judged
-from loadtests.search.certificate import late_at_any_rate
-from loadtests.search.confirmation import HIGHER, likely_to_pass
-from loadtests.slo import about_ms, as_asked, describe_slos, format_rate
+from loadtests.search.confirmation import HIGHER, next_confirmation_rate
+from loadtests.search.monotonicity import monotonicity_violation
+from loadtests.slo import about_ms, as_requested, describe_slos, format_rate
 
 _CALM_SHARE = 0.1
 _MINUTES = (1, 2, 5, 10, 30)
 _WORTH = 1.02
 """How much higher than the certificate there is another must be to be spoken of."""
-_SPOILED_SHARE = 0.3
+_INVALID_SHARE = 0.3
 
 
 def explain(result: CapacityResult) -> str:
@@ -52,7 +52,7 @@ def missed_by(result: CapacityResult) -> str:
     seen_ms = {0.5: point.p50_ms, 0.9: point.p90_ms, 0.99: point.p99_ms, 0.999: point.p999_ms}
     return "".join(
         f"; its {slo.metric} was {about_ms(value_ms)}, {about_ms(value_ms - slo.limit_ms)} too long"
-        for slo in as_asked(result.slos)
+        for slo in as_requested(result.slos)
         if slo.limit_ms is not None and not slo.model
         if (value_ms := seen_ms.get(slo.percentile)) is not None and value_ms > slo.limit_ms
     )
@@ -61,7 +61,7 @@ def missed_by(result: CapacityResult) -> str:
 def estimated(result: CapacityResult) -> str:
     """What the estimate means, and why it differs from the certified rate; empty where there is nothing to say."""
     best, interval = result.capacity_estimate_per_s, result.capacity_estimate_interval_per_s
-    if contradicted := late_at_any_rate(result.points):  # without a certificate it has been said
+    if contradicted := monotonicity_violation(result.points):  # without a certificate it has been said
         return f"There is no estimate: {contradicted}." if result.capacity_per_s is not None else ""
     if best is None or interval is None:
         known = result.capacity_per_s is not None
@@ -99,8 +99,8 @@ def worth_more(result: CapacityResult) -> tuple[int, float] | None:
     if result.capacity_estimate_per_s is None:
         return None
     for minutes in _MINUTES:
-        rate_per_s, chance = likely_to_pass(result.points, result.slos, minutes * 60.0, best_per_s, HIGHER)
-        if chance >= HIGHER.likely and rate_per_s > best_per_s * _WORTH:
+        rate_per_s, chance = next_confirmation_rate(result.points, result.slos, minutes * 60.0, best_per_s, HIGHER)
+        if chance >= HIGHER.pass_probability and rate_per_s > best_per_s * _WORTH:
             return minutes, rate_per_s
     return None
 
@@ -112,26 +112,26 @@ def warn(result: CapacityResult) -> str:
 
 def doubts(result: CapacityResult) -> list[str]:
     """The same, a reason each: reports, comparisons and plans of this result repeat them."""
-    said = []
+    reasons = []
     busy = result.settings.get("busy_before_share")
     if busy is not None and busy > _CALM_SHARE:
-        said.append(
+        reasons.append(
             f"This machine's CPUs were {busy * 100:.0f} % busy before the test began. Where server or generator run on "
             "it, they shared it with something else, and a quiet machine would hold more."
         )
-    spoiled = [point for point in result.points if point.verdict == "invalid"]
-    if result.verdict != "invalid" and len(spoiled) > _SPOILED_SHARE * len(result.points):
-        (why, _), *_ = Counter(point.reason.partition(";")[2].strip() for point in spoiled).most_common()
-        listened = any(point.punctual for point in spoiled) and result.capacity_estimate_per_s is not None
-        said.append(
-            f"{len(spoiled)} of {len(result.points)} probes certify nothing, because the generator could not keep up: "
+    invalid = [point for point in result.points if point.verdict == "invalid"]
+    if result.verdict != "invalid" and len(invalid) > _INVALID_SHARE * len(result.points):
+        (why, _), *_ = Counter(point.reason.partition(";")[2].strip() for point in invalid).most_common()
+        some_unaffected = any(point.unaffected for point in invalid) and result.capacity_estimate_per_s is not None
+        reasons.append(
+            f"{len(invalid)} of {len(result.points)} probes certify nothing, because the generator could not keep up: "
             f"{why or 'see the table of all probes'}."
             + " The estimate rests on the requests that were sent in time."
-            * listened
+            * some_unaffected
         )
     if resumed := result.settings.get("resumed"):
-        said.append(f"The search was resumed where something else was measured ({', '.join(resumed)}).")
-    return said
+        reasons.append(f"The search was resumed where something else was measured ({', '.join(resumed)}).")
+    return reasons
 
 
 # Where a request's time goes, in a sentence: generator, network and protocol, queue, or the work of one model.
@@ -141,11 +141,11 @@ _CALM_QUEUE = 0.15
 
 
 def deciding_point(result: CapacityResult) -> Point | None:
-    """The certified probe; without one, the busiest that held with the server's figures."""
+    """The certified probe; without one, the highest rate that was met, with the server's figures."""
     if result.certificate is not None:
         return result.certificate.points[0]
-    held = [point for point in result.points if point.passes and point.verdict != "invalid"]
-    return max(held, key=lambda point: point.rate_per_s, default=None)
+    met = [point for point in result.points if point.passes and point.verdict != "invalid"]
+    return max(met, key=lambda point: point.rate_per_s, default=None)
 
 
 @dataclass(frozen=True)

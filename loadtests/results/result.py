@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from loadtests.records.point import Point, Verdict
-from loadtests.search.certificate import Certificate, certificates, late_at_any_rate
+from loadtests.search.certificate import Certificate, certificates
 from loadtests.search.estimate import Estimate, estimate
+from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import Slo, about_ms, describe_slos, format_rate, format_s
 
 INTERRUPTED = "interrupted"
@@ -31,8 +32,8 @@ class CapacityResult:
     capacity_per_s: float | None
     """Certified: the highest rate whose confirmation passed at 99 % confidence. None when no rate did."""
     capacity_estimate_per_s: float | None
-    """From all points together. None when no rate was found too high (or none low enough), or when the rate has no
-    bearing on lateness (`loadtests.search.certificate`)."""
+    """From all points together. None when no rate was found too high (or none low enough), or when SLO violations do
+    not increase with the rate (`loadtests.search.monotonicity`)."""
     capacity_estimate_interval_per_s: tuple[float, float] | None
     """95 % of the probability."""
     verdict: Verdict
@@ -103,7 +104,7 @@ def summarise(
 ) -> CapacityResult:
     """The result that these points support. `partial` says why the search ended early, empty when it did not."""
     confirmed = next(iter(certificates(points)), None)
-    fitted = None if late_at_any_rate(points) or len(points) < _FEWEST_POINTS else estimate(points, slos)
+    fitted = None if monotonicity_violation(points) or len(points) < _FEWEST_POINTS else estimate(points, slos)
     advice = "" if partial else too_short(model, slos, settings or {}) or "a longer budget would certify a rate"
     verdict, reason = _verdict(points, confirmed, fitted, advice)
     return CapacityResult(
@@ -142,7 +143,7 @@ def _verdict(
         if lowest.verdict != "fail":
             return "undecided", f"no rate was confirmed (at {format_rate(lowest.rate_per_s)} {lowest.reason}){because}"
         return "fail", f"even {format_rate(lowest.rate_per_s)} is too much: {lowest.reason}"
-    if contradicted := late_at_any_rate(points):
+    if contradicted := monotonicity_violation(points):
         return "undecided", f"no rate was confirmed: {contradicted}"
     if fitted is None:
         return "undecided", f"no rate was confirmed ({last.reason}){because}"

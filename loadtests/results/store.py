@@ -33,7 +33,7 @@ _MEASURE = "give the folder that a search wrote: fathom capacity MODEL --slo p99
 
 @dataclass(frozen=True)
 class _Numbers:
-    """Settings that are reckoned with, where they are there."""
+    """Settings that are computed with, where they are present."""
 
     budget_s: float = 0.0
     least_s: float | None = None
@@ -184,25 +184,25 @@ def read_runs(folder: Path) -> list[Stored]:
 
 
 def _read(folder: Path) -> Stored:
-    with _telling(folder / _RUN) as path:
+    with _naming_file(folder / _RUN) as path:
         document = json.loads(path.read_text(encoding="utf-8"))
         if (written := read(_Format, document).format) != FORMAT:
             raise ValueError(f"it has format {written}, and this version of Fathom reads {FORMAT}: measure again")
         run = Run.from_json(document)
     points = _points(folder / _POINTS, run)
-    with _telling(folder / _CAPACITY) as path:
+    with _naming_file(folder / _CAPACITY) as path:
         ended = read(_Ended, json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
     if ended is None:
         process = writer(folder)
         partial = f"the search goes on in process {process}" if process else "the search did not end"
     else:
         partial = ended.reason.partition("; ")[0] if ended.partial else ""
-    with _telling(folder):  # each field is what it should be, but edited ones may contradict one another
+    with _naming_file(folder):  # each field is what it should be, but edited ones may contradict one another
         return Stored(folder, run, run.result(points, partial=partial, folder=folder))
 
 
 @contextlib.contextmanager
-def _telling(path: Path, line: int | None = None) -> Iterator[Path]:
+def _naming_file(path: Path, line: int | None = None) -> Iterator[Path]:
     """Whatever is wrong with a file becomes a line that names it."""
     try:
         yield path
@@ -215,13 +215,13 @@ def _points(path: Path, run: Run) -> list[Point]:
     """One a line. A search that was killed may have left half a line at the end, which is no point yet."""
     if not path.exists():
         return []
-    with _telling(path):
+    with _naming_file(path):
         *lines, last = path.read_text(encoding="utf-8").split("\n")
     with contextlib.suppress(json.JSONDecodeError):
         lines += [last] if json.loads(last) else []
     points = []
     for number, line in enumerate(lines, start=1):
-        with _telling(path, number):
+        with _naming_file(path, number):
             point = Point.from_json(json.loads(line))
             if (found := {count.slo for count in point.slos}) != (asked := set(map(str, run.slos))):
                 raise ValueError(f"it is about {', '.join(sorted(found))}, and {_RUN} about {', '.join(sorted(asked))}")

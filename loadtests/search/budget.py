@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtests.errors import BadRequestError
-from loadtests.judge.verdict import LOOK_CONFIDENCE, required_requests
+from loadtests.judge.verdict import CONFIRMATION_CONFIDENCE, required_requests
 from loadtests.records.point import Point
 from loadtests.search.certificate import LEAST_LIMITS
 from loadtests.slo import Slo, loosest_limit_ms
@@ -19,12 +19,12 @@ EXPLORE_SHARE = 0.33
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a search looks and waits, apart from its budget."""
+    """How long probes last at least and what a search waits for, apart from its budget."""
 
     shortest_probe_s: float = 1.0
     """Enough for a backlog to show."""
-    listen_s: float = 0.4
-    """To the machine before anything is asked, for how busy it is without."""
+    cpu_sample_s: float = 0.4
+    """How long the CPUs' use is measured before the first request."""
     drain_s: float = 15.0
     """After a probe that was stopped early, until the server is idle again. One that gives no good answer until then
     hangs or has broken."""
@@ -44,8 +44,8 @@ class Plan:
     max_per_s: float = math.inf
     unloaded_s: float = 0.0
     """What a request takes alone: so much the last probe may run over."""
-    looked_s: float = 0.0
-    """What it took to find that out."""
+    unloaded_took_s: float = 0.0
+    """What measuring `unloaded_s` took of the budget."""
     timing: Timing = Timing()
 
     @property
@@ -57,11 +57,11 @@ class Plan:
     @property
     def clean_requests(self) -> int:
         """So many certify a rate if none is over a limit and none depends on another."""
-        return max(required_requests(slo.percentile, 0, LOOK_CONFIDENCE) for slo in self.slos)
+        return max(required_requests(slo.percentile, 0, CONFIRMATION_CONFIDENCE) for slo in self.slos)
 
     def left_s(self, points: Sequence[Point]) -> float:
         """Of the budget."""
-        return self.budget_s - self.looked_s - sum(point.took_s for point in points)
+        return self.budget_s - self.unloaded_took_s - sum(point.took_s for point in points)
 
     def __post_init__(self) -> None:
         if not 0 < self.tolerance < 1:

@@ -1,13 +1,13 @@
-"""Which rates are certified: the probes of a confirmation, judged together.
+"""Which rates are certified: the confirmation runs at a rate, judged together.
 
-A confirmation is one probe, or two with different seeds when the first ends undecided. Whoever may look twice may err
-twice, so each look is taken at 99.5 %: together they certify a rate that does not hold at most one time in a hundred.
+A confirmation is one run, or two with different seeds when the first ends undecided. Two runs can err twice, so each is
+judged at 99.5 %: together they certify a rate that is not met at most one time in a hundred.
 
-The statistics know nothing of what happens every few seconds: between two freezes of a server a short look is clean,
-however many requests it has. So the looks of a certificate last ten seconds together, or an eighth of the search until
+The statistics know nothing of what happens every few seconds: between two freezes of a server a short run is clean,
+however many requests it has. So the runs of a certificate last ten seconds together, or an eighth of the search until
 then where that is shorter, and eight times the largest limit: a queue that grows slowly takes its time to pass it. What
-happens more rarely than that they cannot see. Where other probes show that lateness comes and goes with time, they last
-twice as long as the longest of these took to show it.
+happens more rarely than that they cannot show. Where other probes show that lateness comes and goes with time, they
+last twice as long as the longest of these took to show it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtests.judge.verdict import LOOK_CONFIDENCE, LOOKS, judge_counts, requests_to_pass
+from loadtests.judge.verdict import CONFIRMATION_CONFIDENCE, CONFIRMATION_RUNS, judge_counts, requests_to_pass
 from loadtests.records.point import Point, SloCount
-from loadtests.slo import Slo, format_rate
+from loadtests.search.monotonicity import longest_violation_s
+from loadtests.slo import Slo
 
 LEAST_S, LEAST_SHARE = 10.0, 1 / 8
 LEAST_LIMITS = 8.0
@@ -37,7 +38,7 @@ class Certificate:
 
     @property
     def seconds(self) -> float:
-        """How long the server was looked at."""
+        """How long the confirmation ran."""
         return _lasted_s(self.points)
 
     def describe(self) -> str:
@@ -62,14 +63,14 @@ def is_certified(points: Sequence[Point], rate_per_s: float) -> bool:
 
 def missing_requests(points: Sequence[Point], rate_per_s: float) -> int:
     """About how many more would certify the rate if the share over the limit stays; 0 when none can or need be."""
-    looks = _looks(points, rate_per_s)
-    if not looks or len(looks) >= LOOKS or not _in_order(looks) or _passes(looks):
+    runs = _confirmation_runs(points, rate_per_s)
+    if not runs or len(runs) >= CONFIRMATION_RUNS or not _in_order(runs) or _passes(runs):
         return 0
     missing = 0
-    for slo, counts in _by_slo(looks):
+    for slo, counts in _by_slo(runs):
         requests, over = (sum(values) for values in zip(*((c.requests, c.over) for c in counts), strict=True))
         factor = requests / sum(count.requests / count.dependence for count in counts)
-        needed = requests_to_pass(requests, over, slo.allowed_share, factor, LOOK_CONFIDENCE)
+        needed = requests_to_pass(requests, over, slo.allowed_share, factor, CONFIRMATION_CONFIDENCE)
         if needed is None:
             return 0
         missing = max(missing, needed - requests)
@@ -77,98 +78,51 @@ def missing_requests(points: Sequence[Point], rate_per_s: float) -> int:
 
 
 def _certificate(points: Sequence[Point], rate_per_s: float) -> Certificate | None:
-    looks = _looks(points, rate_per_s)
-    for count in range(1, len(looks) + 1):
-        together = looks[:count]
+    runs = _confirmation_runs(points, rate_per_s)
+    for count in range(1, len(runs) + 1):
+        together = runs[:count]
         searched_s = sum(point.took_s for point in points[: points.index(together[-1]) + 1])
         if _in_order(together) and _passes(together) and _lasted_s(together) >= least_s(points, searched_s):
             return Certificate(rate_per_s, together)
     return None
 
 
-def _lasted_s(looks: Sequence[Point]) -> float:
+def _lasted_s(runs: Sequence[Point]) -> float:
     """By their schedules."""
-    return sum(point.requests / point.rate_per_s for point in looks)
+    return sum(point.requests / point.rate_per_s for point in runs)
 
 
 def least_s(points: Sequence[Point], searched_s: float) -> float:
-    """How long the looks of a certificate have to last in a search that has taken so long until then."""
+    """How long the runs of a certificate have to last in a search that has taken `searched_s` until then."""
     limits_ms = (Slo.parse(count.slo).limit_ms or 0.0 for point in points for count in point.slos)
     filled_s = LEAST_LIMITS * max(limits_ms, default=0.0) / 1e3
-    return max(min(LEAST_S, LEAST_SHARE * searched_s), filled_s, _TWICE * longest_until_late_s(points))
+    return max(min(LEAST_S, LEAST_SHARE * searched_s), filled_s, _TWICE * longest_violation_s(points))
 
 
-def _looks(points: Sequence[Point], rate_per_s: float) -> tuple[Point, ...]:
-    """The confirmations at a rate that the generator did not spoil; what it spoiled is no look at the server."""
+def _confirmation_runs(points: Sequence[Point], rate_per_s: float) -> tuple[Point, ...]:
+    """The valid confirmation runs at a rate."""
     at_rate = (point for point in points if point.phase == "confirm" and point.rate_per_s == rate_per_s)
-    return tuple(point for point in at_rate if point.verdict != "invalid")[:LOOKS]
+    return tuple(point for point in at_rate if point.verdict != "invalid")[:CONFIRMATION_RUNS]
 
 
-def _in_order(looks: Sequence[Point]) -> bool:
+def _in_order(runs: Sequence[Point]) -> bool:
     """Nothing but the number of requests stands against any of them."""
-    return all(point.passes and not point.stopped for point in looks)
+    return all(point.passes and not point.stopped for point in runs)
 
 
-def _passes(looks: Sequence[Point]) -> bool:
-    if len(looks) == 1:
-        return looks[0].verdict == "pass"
-    for slo, counts in _by_slo(looks):
+def _passes(runs: Sequence[Point]) -> bool:
+    if len(runs) == 1:
+        return runs[0].verdict == "pass"
+    for slo, counts in _by_slo(runs):
         requests = sum(count.requests / count.dependence for count in counts)
         over = sum(count.over / count.dependence for count in counts)
-        if judge_counts(requests, over, slo.allowed_share, confidence=LOOK_CONFIDENCE) != "pass":
+        if judge_counts(requests, over, slo.allowed_share, confidence=CONFIRMATION_CONFIDENCE) != "pass":
             return False
     return True
 
 
-def _by_slo(looks: Sequence[Point]) -> list[tuple[Slo, list[SloCount]]]:
+def _by_slo(runs: Sequence[Point]) -> list[tuple[Slo, list[SloCount]]]:
     return [
-        (Slo.parse(first.slo), [count for point in looks for count in point.slos if count.slo == first.slo])
-        for first in looks[0].slos
+        (Slo.parse(first.slo), [count for point in runs for count in point.slos if count.slo == first.slo])
+        for first in runs[0].slos
     ]
-
-
-# Whether the rate has a bearing on lateness at all, which every estimate of a capacity takes for granted.
-#
-# A queue that is late at a rate is later at every higher one. Where probes fail at rates well below one that held, what
-# makes requests late comes and goes with time instead: a server that freezes, other work on its machine. Then there is
-# no rate to estimate. In simulated searches of queues (deterministic and exponential, 88 to 886/s, on machines that
-# stall as well) no probe contradicts another so; in those of a server that stands still for 1 s in every 5 or 10, 3 to
-# 13 do.
-
-_WELL_BELOW = 1.25
-_ENOUGH = 2
-
-
-def late_at_any_rate(points: Sequence[Point]) -> str:
-    """What contradicts a capacity, as a sentence; empty where nothing does."""
-    failed = _contradicting(points)
-    if not failed:
-        return ""
-    lowest_per_s, held_per_s = min(point.rate_per_s for point in failed), _highest_held_per_s(points)
-    return (
-        f"{len(failed)} probes failed at rates down to {format_rate(lowest_per_s)}, although {format_rate(held_per_s)} "
-        "held in another: what makes requests late here comes and goes with time more than with the rate, as where a "
-        "server freezes or its machine does something else; the latency over time in the report shows when"
-    )
-
-
-def longest_until_late_s(points: Sequence[Point]) -> float:
-    """How long the probes that contradict a capacity went on, at most, until they had failed; 0 without such."""
-    return max((point.requests / point.rate_per_s for point in _contradicting(points)), default=0.0)
-
-
-def _contradicting(points: Sequence[Point]) -> list[Point]:
-    held_per_s = _highest_held_per_s(points)
-    failed = [
-        point
-        for point in points
-        if point.verdict == "fail"
-        and not point.passes
-        and point.stopped != "connection lost"
-        and point.rate_per_s * _WELL_BELOW < held_per_s
-    ]
-    return failed if len(failed) >= _ENOUGH else []
-
-
-def _highest_held_per_s(points: Sequence[Point]) -> float:
-    return max((point.rate_per_s for point in points if point.holds), default=0.0)

@@ -3,11 +3,11 @@
 Each point says how many of its requests were over the limit. Near the capacity the log-odds of being over grow in a
 straight line with the logarithm of the rate, so two numbers describe the curve: the rate where the share equals what
 the SLO allows, and how steep it is there. Both are given by Bayes' rule on a grid: the likelihood is binomial in
-independent requests (`observations.gather`), points far from the crossing weigh less (the line is only local), and the
+independent requests (`observations`), points far from the crossing weigh less (the line is only local), and the
 prior is flat in the crossing and wide in the steepness. Unlike a bootstrap this needs no luck when every point below
 the capacity is clean and every point above is hopeless, which is what a short search looks like.
 
-A machine is not the same in every probe: something else runs, a clock changes, and a rate that held does not hold a
+A machine is not the same in every probe: something else runs, a clock changes, and a rate that was met is not met a
 minute later. So each probe meets the crossing times a factor of its own, log-normal around 1 (a random effect), and
 how far these factors spread is decided by the points as well: agreeing probes make the interval narrow, contradicting
 ones make it as wide as they are apart.
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.records.point import Point
-from loadtests.search.observations import Evidence, gather
+from loadtests.search.observations import Observations, observe
 from loadtests.slo import Slo
 
 Floats = NDArray[np.float64]
@@ -73,15 +73,15 @@ def estimate(points: Sequence[Point], slos: Sequence[Slo]) -> Estimate | None:
 
 
 def _fit(points: Sequence[Point], slo: Slo) -> Estimate | None:
-    evidence = gather(points, slo)
-    above = evidence.shares > slo.allowed_share
+    observed = observe(points, slo)
+    above = observed.shares > slo.allowed_share
     if not above.any() or above.all():
         return None
-    # The first guess: between the highest rate that held and the lowest that did not.
-    rates = evidence.rates_per_s
+    # The first guess: between the highest rate that was met and the lowest that was not.
+    rates = observed.rates_per_s
     centre = math.log(math.sqrt(float(rates[~above].max()) * float(rates[above].min())))
     for _ in range(3):
-        grid, posterior, slope = _posterior(evidence, slo, centre)
+        grid, posterior, slope = _posterior(observed, slo, centre)
         cumulative = np.cumsum(posterior)
         low, median, high = np.interp([0.025, 0.5, 0.975], cumulative, grid)
         centre = float(median)
@@ -89,20 +89,20 @@ def _fit(points: Sequence[Point], slo: Slo) -> Estimate | None:
     return Estimate(math.exp(median), math.exp(low), math.exp(high), slope, slo, crossings)
 
 
-def _posterior(evidence: Evidence, slo: Slo, centre: float) -> tuple[Floats, Floats, float]:
+def _posterior(observed: Observations, slo: Slo, centre: float) -> tuple[Floats, Floats, float]:
     """Crossings (ln rate), the probability of each, and the mean slope."""
     grid = centre + _OFFSETS
     spread = _SLOPE_SPREAD * np.linspace(-2.5, 2.5, _SLOPES)
     slopes = _likely_slope(slo, math.exp(centre)) * np.exp(spread)
-    distance = np.log(evidence.rates_per_s)
+    distance = np.log(observed.rates_per_s)
     weights = np.clip(1 - np.abs((distance - centre) / _REACH) ** 3, 0.02, None) ** 3
     odds = _logit(slo.allowed_share) + slopes[None, :, None] * (distance[None, None, :] - grid[:, None, None])
     # A lower bound agrees with every larger share as well as with its own.
-    bound = np.where(evidence.at_least, _logits(evidence.shares), np.inf)
+    bound = np.where(observed.at_least, _logits(observed.shares), np.inf)
     odds = np.minimum(odds, bound)
     # log(share) and log(1 - share) without overflow
     log_over, log_under = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
-    by_point = weights * (evidence.over * log_over + (evidence.requests - evidence.over) * log_under)
+    by_point = weights * (observed.over * log_over + (observed.requests - observed.over) * log_under)
     by_drift = np.stack([_drifting(by_point, drift).sum(axis=-1) for drift in _DRIFTS])
     likelihood = by_drift + np.log(_DRIFT_PRIOR)[:, None, None]
     at_centre = _logit(slo.allowed_share) + slopes[None, :] * (centre - grid[:, None])

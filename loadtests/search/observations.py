@@ -1,4 +1,4 @@
-"""What the probes of a search tell about one SLO, ready for the estimate: rates, independent requests, how many over.
+"""What the probes of a search observed of one SLO, for the estimate: rates, independent requests, how many over.
 
 Three things would make the estimate too high if points were taken at face
 value, as simulated queues show:
@@ -24,17 +24,17 @@ from loadtests.slo import Slo
 
 Floats = NDArray[np.float64]
 
-_MOST_EVIDENCE = 600.0
+_MOST_INDEPENDENT = 600.0
 """Independent requests one point may count as: beyond that the machine's own drift decides, not the sample."""
 _NEARBY, _NEAR, _GROWTH = 0.7, 0.2, 3.0
-"""How near in ln(rate) a probe must be to tell of another's dependence at all, and well; how that grows with rate."""
+"""How near in ln(rate) a probe must be to show another's dependence at all, and well; how that grows with rate."""
 _WARM_RUNS = 8
-"""A queue near its limit is full after about so many times the requests that tell as much as one."""
+"""A queue near its limit is full after about so many times the requests that carry the information of one."""
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """One entry per point that can be believed."""
+class Observations:
+    """One entry per usable point."""
 
     rates_per_s: Floats
     requests: Floats
@@ -48,20 +48,20 @@ class Evidence:
         return self.over / self.requests
 
 
-def gather(points: Sequence[Point], slo: Slo) -> Evidence:
-    """Of the points that can be believed. A spoiled one never shows that a rate is low enough, and that it is too high
+def observe(points: Sequence[Point], slo: Slo) -> Observations:
+    """Of the usable points. An invalid one never shows that a rate is low enough, and that it is too high
     only where no other point shows a rate that is: its requests may have been late because they were sent late."""
-    believed = _gather([point for point in points if point.believed], slo)
-    if np.any(believed.shares > slo.allowed_share):
-        return believed
-    return _gather([point for point in points if point.believed or not point.passes], slo)
+    usable = _observe([point for point in points if point.usable], slo)
+    if np.any(usable.shares > slo.allowed_share):
+        return usable
+    return _observe([point for point in points if point.usable or not point.passes], slo)
 
 
-def _gather(points: Sequence[Point], slo: Slo) -> Evidence:
-    """What these points tell; one in which the server went away tells nothing."""
+def _observe(points: Sequence[Point], slo: Slo) -> Observations:
+    """Without the points in which the server went away: these show nothing."""
     rows = []
     for point in points:
-        count = count_of(point, slo)
+        count = slo_count(point, slo)
         if count is None or not count.requests or point.stopped == "connection lost":
             continue
         late = count.over > slo.allowed_share * count.requests
@@ -69,20 +69,20 @@ def _gather(points: Sequence[Point], slo: Slo) -> Evidence:
         factor = dependence_near(points, slo, point.rate_per_s) or count.dependence
         if cut_short:  # a single run, however long, is one observation
             factor = min(max(factor, count.dependence), count.over)
-        requests, over = (count.requests, count.over) if cut_short else _settled(count, _WARM_RUNS * factor)
-        effective = min(requests / factor, _MOST_EVIDENCE)
+        requests, over = (count.requests, count.over) if cut_short else _without_warm_up(count, _WARM_RUNS * factor)
+        effective = min(requests / factor, _MOST_INDEPENDENT)
         rows.append((point.rate_per_s, effective, effective * over / requests, cut_short))
     table = np.asarray(rows, dtype=np.float64).reshape(-1, 4)
-    return Evidence(table[:, 0], table[:, 1], table[:, 2], table[:, 3].astype(bool))
+    return Observations(table[:, 0], table[:, 1], table[:, 2], table[:, 3].astype(bool))
 
 
-def count_of(point: Point, slo: Slo) -> SloCount | None:
+def slo_count(point: Point, slo: Slo) -> SloCount | None:
     """How this SLO fared in a point."""
     return next((count for count in point.counts if count.slo == str(slo)), None)
 
 
 def dependence_near(points: Sequence[Point], slo: Slo, rate_per_s: float) -> float | None:
-    """How many requests at a rate tell as much as one (`judge.verdict.dependence`), by all probes around it.
+    """How many requests at a rate carry the information of one (`judge.verdict.dependence`), by all probes around it.
 
     Slow requests come in longer runs the nearer a server is to its limit; in queues with and without randomness in the
     service, the runs grow at least with the third power of the rate. Longer probes count more, for short ones cannot
@@ -91,7 +91,7 @@ def dependence_near(points: Sequence[Point], slo: Slo, rate_per_s: float) -> flo
     expected, total = 0.0, 0.0
     for point in points:
         distance = math.log(rate_per_s / point.rate_per_s)
-        count = count_of(point, slo)
+        count = slo_count(point, slo)
         if point.stopped or abs(distance) > _NEARBY or count is None:
             continue
         weight = float(count.requests) ** 2 * math.exp(-((distance / _NEAR) ** 2))
@@ -100,7 +100,7 @@ def dependence_near(points: Sequence[Point], slo: Slo, rate_per_s: float) -> flo
     return math.exp(expected / total) if total else None
 
 
-def _settled(count: SloCount, warm_requests: float) -> tuple[float, float]:
+def _without_warm_up(count: SloCount, warm_requests: float) -> tuple[float, float]:
     """Requests and late ones without the first `warm_requests`, but never without more than half of a probe."""
     if not count.over_by_part:
         return count.requests, count.over

@@ -1,4 +1,4 @@
-"""One probe from its schedule to its point: fire, ask the server what it did meanwhile, keep the record, judge."""
+"""One probe from its schedule to its point: run it, read the server's statistics, keep the record, evaluate."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from loadtests.errors import TargetBusyError, TargetError, TargetLostError
 from loadtests.generator.messages import Limits
 from loadtests.generator.pool import Generators
 from loadtests.generator.process import RunInterrupted
-from loadtests.judge.judge import make_point
+from loadtests.judge.judge import evaluate
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import UNAVAILABLE, Record
-from loadtests.search.confirmation import hopeless_count
+from loadtests.search.confirmation import early_stop_threshold
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.target.hardware import CpuMeter
 from loadtests.target.metrics import MetricsMeter
@@ -48,16 +48,18 @@ class Prober:
     def at_rate(self, probe: Probe) -> Point:
         """Poisson arrivals at the probe's rate, kept up until its last measured request is answered."""
         hopeless = dict.fromkeys(
-            (slo.limit_ms, hopeless_count(probe, slo)) for slo in self.slos if slo.limit_ms is not None
+            (slo.limit_ms, early_stop_threshold(probe, slo)) for slo in self.slos if slo.limit_ms is not None
         )
         limit_s = loosest_limit_ms(self.slos) / 1e3
         cooldown = math.ceil(probe.rate_per_s * (_COOLDOWN_S + limit_s))
         intended_s = poisson(probe.rate_per_s, seed=probe.seed, count=probe.requests + cooldown)
         count = early_enough(intended_s[: probe.requests], probe.until_s, limit_s) + cooldown
         limits = Limits(self.max_outstanding(probe.rate_per_s), tuple(hopeless), cooldown, probe.until_s)
-        return self.fire(probe, intended_s[:count], self.traffic.choices(count, seed=probe.seed), limits)
+        return self.run_schedule(probe, intended_s[:count], self.traffic.choices(count, seed=probe.seed), limits)
 
-    def fire(self, probe: Probe, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits) -> Point:
+    def run_schedule(
+        self, probe: Probe, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits
+    ) -> Point:
         """Any schedule."""
         began_s = time.monotonic()
         before: list[Any] = []
@@ -84,11 +86,11 @@ class Prober:
             except KeyboardInterrupt:
                 outcome = replace(outcome, stopped="asked")
             except TargetLostError as error:  # it froze, or went away while nothing was due: what was recorded stays
-                said = {str(UNAVAILABLE): str(error)} | outcome.messages
-                outcome = replace(outcome, stopped="connection lost", messages=said)
+                messages = {str(UNAVAILABLE): str(error)} | outcome.messages
+                outcome = replace(outcome, stopped="connection lost", messages=messages)
         record = self.traffic.marked(record, choices)
         raw = self.save(probe.number, record) if self.save is not None else ""
-        return make_point(
+        return evaluate(
             probe,
             record,
             outcome,
@@ -110,10 +112,10 @@ class Prober:
         return min(outstanding, by_memory, _MOST_OUTSTANDING)
 
 
-# After a probe that was stopped early: waits until what it left is worked off and cannot spoil the next one.
+# Drain: after a probe that stopped early, wait until the server is idle, so that the next probe meets no backlog.
 
 
-def settled(
+def drained(
     point: Point, traffic: Traffic, unloaded_ms: float, *, timeout_s: float, drain_s: float, left_s: float
 ) -> Point:
     """The point, with the time that this took, at most the `left_s` of the budget.
@@ -125,7 +127,7 @@ def settled(
     # What was sent may still have to be worked off where the server goes on with requests that were cancelled.
     patience_s = max(drain_s, point.requests * unloaded_ms / 1e3)
     try:
-        _settle(traffic, unloaded_ms, timeout_s, patience_s, left_s)
+        _wait_until_idle(traffic, unloaded_ms, timeout_s, patience_s, left_s)
     except KeyboardInterrupt:
         point = replace(point, stopped="asked")
     except TargetLostError as error:
@@ -133,7 +135,7 @@ def settled(
     return replace(point, took_s=point.took_s + time.monotonic() - began_s)
 
 
-def _settle(traffic: Traffic, unloaded_ms: float, timeout_s: float, patience_s: float, left_s: float) -> None:
+def _wait_until_idle(traffic: Traffic, unloaded_ms: float, timeout_s: float, patience_s: float, left_s: float) -> None:
     """TargetLostError: it did not give one good answer to the end of our patience."""
     began_s = time.monotonic()
     trouble: TargetLostError | None = None
@@ -150,7 +152,7 @@ def _settle(traffic: Traffic, unloaded_ms: float, timeout_s: float, patience_s: 
             trouble = error
         except TargetError as error:
             if not traffic.targets[0].reachable():
-                return  # the next probe tells
+                return  # the next probe shows it
             trouble = (
                 None
                 if isinstance(error, TargetBusyError)

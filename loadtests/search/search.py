@@ -20,7 +20,7 @@ from loadtests.judge.verdict import CONFIDENCE, judge_counts
 from loadtests.records.point import Phase, Point, Probe
 from loadtests.search.budget import EXPLORE_SHARE, Plan
 from loadtests.search.certificate import certificates, is_certified, least_s, missing_requests
-from loadtests.search.confirmation import FIRST, HIGHER, likely_to_pass
+from loadtests.search.confirmation import FIRST, HIGHER, next_confirmation_rate
 from loadtests.search.estimate import estimate
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.workload.schedule import probe_seed
@@ -30,11 +30,11 @@ _LONGER = 3
 _FEWEST_REQUESTS, _LEAST_REQUESTS = 60, 8
 """Of a probe, and where so many take more than `_FEWEST_SHARE` of the budget."""
 _FEWEST_SHARE, _PROBE_LIMITS = 0.08, 4.0
-_MOST_SPOILED = 2
+_MOST_INVALID = 2
 _NEAR = 1.5
-"""Bisection never gives up on a wider gap between a rate that held and one that did not."""
+"""Bisection never gives up on a wider gap between a rate that was met and one that was not."""
 _FIRST_SHARE, _LATER_SHARE = 0.3, 0.5
-"""Of the time left: what the first look at the first rate takes, and at each later one."""
+"""Of the time left: what the first confirmation run takes, and each later one."""
 _ROOM, _LEAST_ROOM = 1.5, 0.15
 """A continuation gets this many times the requests that seem to be missing, and at least this share of the time."""
 _REFINE_SHARE = 0.7
@@ -71,7 +71,7 @@ class _State:
         return _PROBE_LIMITS * loosest_limit_ms(self.plan.slos) / 1e3
 
     def has_time(self, rate_per_s: float) -> bool:
-        """Whether a probe at this rate would tell anything."""
+        """Whether there is time for a probe at this rate."""
         least_s = max(_LEAST_LEFT * self.plan.budget_s, self.least_s, _LEAST_REQUESTS / rate_per_s)
         return self.left_s > least_s
 
@@ -94,7 +94,7 @@ def _search(state: _State, known: Sequence[Point]) -> Searching:
     if low is None or high is None:
         low, high = yield from _double(state, low)
     if low is not None and high is not None:
-        low, high = yield from _look_again(state, low, high)
+        low, high = yield from _repeat_lower(state, low, high)
     if low is None:
         return  # nothing passes
     if high is not None:
@@ -103,15 +103,15 @@ def _search(state: _State, known: Sequence[Point]) -> Searching:
     yield from _confirm(state, low)
 
 
-def _fire(state: _State, phase: Phase, rate_per_s: float, seconds: float) -> Generator[Probe, Point, Point]:
-    """One probe; a probe that the generator spoiled although it passed is repeated with a fresh seed, unless it shows
-    the way all the same."""
-    for _ in range(_MOST_SPOILED):
+def _run_probe(state: _State, phase: Phase, rate_per_s: float, seconds: float) -> Generator[Probe, Point, Point]:
+    """One probe. One that is invalid for the generator's sake is repeated with a fresh seed, unless its unaffected
+    requests are enough to choose the next rate, or even they are over the limit."""
+    for _ in range(_MOST_INVALID):
         if not state.has_time(rate_per_s):
             raise _BudgetSpentError
         point = yield state.probe(phase, rate_per_s, seconds)
         state.points.append(point)
-        enough = point.verdict != "invalid" if phase == "confirm" else point.believed
+        enough = point.verdict != "invalid" if phase == "confirm" else point.usable
         if enough or not point.passes:
             break
     return point
@@ -119,9 +119,9 @@ def _fire(state: _State, phase: Phase, rate_per_s: float, seconds: float) -> Gen
 
 def _decided(point: Point) -> bool:
     """Whether more requests would show the same way."""
-    if not point.punctual:
+    if not point.unaffected:
         return point.verdict != "undecided"
-    verdicts = {count.verdict for count in point.punctual}
+    verdicts = {count.verdict for count in point.unaffected}
     return verdicts == {"pass"} or "fail" in verdicts
 
 
@@ -131,56 +131,56 @@ def _quick_s(plan: Plan) -> float:
 
 
 def _bracket(known: Sequence[Point]) -> tuple[float | None, float | None]:
-    """The lowest rate that did not hold and the highest below it that did, where there are such."""
+    """The lowest rate that was not met and the highest met below it, where there are such."""
     high = min((point.rate_per_s for point in known if not point.passes), default=None)
-    below = [point.rate_per_s for point in known if point.holds and (high is None or point.rate_per_s < high)]
+    below = [point.rate_per_s for point in known if point.meets_slo and (high is None or point.rate_per_s < high)]
     return max(below, default=None), high
 
 
-def _double(state: _State, held: float | None = None) -> Generator[Probe, Point, tuple[float | None, float | None]]:
-    """A rate that held and one that did not; None where there was none. `held` is one already known to hold.
+def _double(state: _State, met: float | None = None) -> Generator[Probe, Point, tuple[float | None, float | None]]:
+    """A rate that was met and one that was not; None where there was none. `met` was met earlier.
 
-    A rate at which only the generator had trouble is tried once more when a lower one held: the trouble may be over.
+    A rate at which only the generator had trouble is tried once more when a lower one was met: the trouble may be over.
     """
     plan, seconds = state.plan, _quick_s(state.plan)
-    low, high, spoiled, retried = held, None, False, False
-    rate_per_s = min(2 * held if held else plan.start_per_s, plan.max_per_s)
+    low, high, generator_only, retried = met, None, False, False
+    rate_per_s = min(2 * met if met else plan.start_per_s, plan.max_per_s)
     while rate_per_s >= min(_LEAST_RATE_PER_S, plan.start_per_s / _LOWEST):
-        point = yield from _fire(state, "double", rate_per_s, seconds)
-        if not (point.passes or _decided(point)):  # falling behind, or a few over: a longer look tells
-            point = yield from _fire(state, "double", rate_per_s, _LONGER * seconds)
-        if point.holds:
+        point = yield from _run_probe(state, "double", rate_per_s, seconds)
+        if not (point.passes or _decided(point)):  # falling behind, or a few over: a longer probe decides
+            point = yield from _run_probe(state, "double", rate_per_s, _LONGER * seconds)
+        if point.meets_slo:
             low = rate_per_s
-            if rate_per_s >= plan.max_per_s or (high is not None and (retried or not spoiled)):
+            if rate_per_s >= plan.max_per_s or (high is not None and (retried or not generator_only)):
                 break
             rate_per_s = min(rate_per_s * 2, plan.max_per_s)
             if high is not None:
                 rate_per_s, high, retried = high, None, True
         else:
-            high, spoiled = rate_per_s, point.passes
+            high, generator_only = rate_per_s, point.passes
             if low is not None:
                 break
             rate_per_s /= 2
     return low, high
 
 
-def _look_again(state: _State, low: float, high: float) -> Generator[Probe, Point, tuple[float, float]]:
+def _repeat_lower(state: _State, low: float, high: float) -> Generator[Probe, Point, tuple[float, float]]:
     """The same two rates, the lower one surer: a queue takes its time to fill, so a short probe of a rate slightly too
-    high may hold, and everything between it and the next one then fails."""
+    high may be met, and everything between it and the next one then fails."""
     while not any(point.rate_per_s == low and point.verdict == "pass" for point in state.points):
         if state.left_s <= (1 - EXPLORE_SHARE) * state.plan.budget_s:
             break
-        if (yield from _fire(state, "double", low, _LONGER * _quick_s(state.plan))).holds:
+        if (yield from _run_probe(state, "double", low, _LONGER * _quick_s(state.plan))).meets_slo:
             break
-        held = [point.rate_per_s for point in state.points if point.rate_per_s < low and point.holds]
-        low, high = max(held, default=low / 2), low
+        below = [point.rate_per_s for point in state.points if point.rate_per_s < low and point.meets_slo]
+        low, high = max(below, default=low / 2), low
     return low, high
 
 
 def _bisect(state: _State, low: float, high: float) -> Generator[Probe, Point, float]:
-    """The highest rate that held, within the tolerance of one that did not, or as near as probes of this length tell.
+    """The highest rate that was met, within the tolerance of one that was not or as near as such probes show.
 
-    An undecided probe is continued once. When both together are undecided, rates this close cannot be told apart in
+    An undecided probe is continued once. When both together are undecided, rates this close cannot be distinguished in
     the time there is, and the rest of it is better spent on confirmation.
     """
     plan = state.plan
@@ -191,29 +191,29 @@ def _bisect(state: _State, low: float, high: float) -> Generator[Probe, Point, f
         steps = math.ceil(math.log2(math.log(high / low) / math.log1p(plan.tolerance)))
         seconds = max(explore_left_s / max(steps, 2) / 2, plan.timing.shortest_probe_s)
         rate_per_s = math.sqrt(low * high)
-        point = yield from _fire(state, "bisect", rate_per_s, seconds)
-        holds, decided = point.holds, _decided(point)
+        point = yield from _run_probe(state, "bisect", rate_per_s, seconds)
+        met, decided = point.meets_slo, _decided(point)
         if not decided:
-            again = yield from _fire(state, "bisect", rate_per_s, seconds)
-            holds, decided = _together(point, again)
-        low, high = (rate_per_s, high) if holds else (low, rate_per_s)
+            again = yield from _run_probe(state, "bisect", rate_per_s, seconds)
+            met, decided = _together(point, again)
+        low, high = (rate_per_s, high) if met else (low, rate_per_s)
         if not decided and high / low < _NEAR:
             break
     return low
 
 
 def _together(first: Point, second: Point) -> tuple[bool, bool]:
-    """Whether two probes at one rate hold, by their shares over the limit, and whether that is decided."""
-    holds, decided = second.believed, True
+    """Whether two probes at one rate meet the SLOs, by their shares over the limit, and whether that is decided."""
+    met, decided = second.usable, True
     for one, other in zip(first.counts, second.counts, strict=True):
         allowed = Slo.parse(one.slo).allowed_share
         requests, over = one.requests + other.requests, one.over + other.over
         factor = max(one.dependence, other.dependence)
-        # Two looks at one rate: each may err half as often.
+        # Two probes at one rate: each may err half as often.
         verdict = judge_counts(requests, over, allowed, dependence=factor, confidence=1 - (1 - CONFIDENCE) / 2)
         decided = decided and verdict != "undecided"
-        holds = holds and over <= allowed * requests
-    return holds and not second.stopped, decided
+        met = met and over <= allowed * requests
+    return met and not second.stopped, decided
 
 
 def _confirm(state: _State, low: float) -> Searching:
@@ -224,8 +224,8 @@ def _confirm(state: _State, low: float) -> Searching:
     ceiling = min([plan.max_per_s, *(rate_per_s / (1 + plan.tolerance) for rate_per_s in refused)])
     tried, failures = bool(certified or refused), 0
     while state.left_s > _LEAST_LEFT * plan.budget_s and certified < plan.max_per_s:
-        foresight = HIGHER if certified else FIRST
-        wanted_per_s, _ = likely_to_pass(state.points, plan.slos, state.left_s, low, foresight)
+        lookahead = HIGHER if certified else FIRST
+        wanted_per_s, _ = next_confirmation_rate(state.points, plan.slos, state.left_s, low, lookahead)
         rate_per_s = min(wanted_per_s, ceiling)
         least = least_s(state.points, plan.budget_s)
         if tried and state.left_s < least:
@@ -236,12 +236,12 @@ def _confirm(state: _State, low: float) -> Searching:
                 return
             continue
         seconds = max((_LATER_SHARE if tried else _FIRST_SHARE) * state.left_s, least, clean_s)
-        point = yield from _fire(state, "confirm", rate_per_s, seconds)
+        point = yield from _run_probe(state, "confirm", rate_per_s, seconds)
         tried = True
         missing = missing_requests(state.points, rate_per_s)
         if missing and missing <= state.left_s * rate_per_s:
             seconds = min(max(_ROOM * missing / rate_per_s, _LEAST_ROOM * state.left_s), state.left_s)
-            yield from _fire(state, "confirm", rate_per_s, seconds)
+            yield from _run_probe(state, "confirm", rate_per_s, seconds)
         if is_certified(state.points, rate_per_s):
             certified, failures = max(certified, rate_per_s), 0
         elif _refuses(point):  # each further failure says more clearly that the points so far flatter the server
@@ -250,7 +250,7 @@ def _confirm(state: _State, low: float) -> Searching:
 
 
 def _refuses(point: Point) -> bool:
-    """Whether it is a look at the server that did not certify its rate by itself."""
+    """Whether it is a valid confirmation run, which did not certify its rate by itself."""
     return point.phase == "confirm" and (point.verdict != "invalid" or not point.passes)
 
 
@@ -261,7 +261,7 @@ def _see_the_edge(state: _State) -> Searching:
         fitted = estimate(state.points, plan.slos)
         if fitted is None:
             return
-        yield from _fire(state, "refine", min(fitted.rate_per_s, plan.max_per_s), seconds)
+        yield from _run_probe(state, "refine", min(fitted.rate_per_s, plan.max_per_s), seconds)
 
 
 def _refine(state: _State) -> Generator[Probe, Point, bool]:
@@ -269,5 +269,5 @@ def _refine(state: _State) -> Generator[Probe, Point, bool]:
     fitted = estimate(state.points, state.plan.slos)
     if fitted is None:
         return False
-    yield from _fire(state, "refine", min(fitted.rate_per_s, state.plan.max_per_s), _REFINE_SHARE * state.left_s)
+    yield from _run_probe(state, "refine", min(fitted.rate_per_s, state.plan.max_per_s), _REFINE_SHARE * state.left_s)
     return True

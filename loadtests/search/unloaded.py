@@ -1,4 +1,4 @@
-"""The look at a server without load: what one request at a time takes, and how busy this machine is."""
+"""A server without load: what one request at a time takes, and how busy this machine is."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from loadtests.target.hardware import CpuMeter
 from loadtests.workload.traffic import Traffic
 
 _WARM_REQUESTS, _REQUESTS = 5, 15
-_LOOK_SHARE = 0.1
+_BUDGET_SHARE = 0.1
 """Of the budget. A model so slow that the requests above would take longer is asked fewer times, but twice."""
 
 
 @dataclass(frozen=True)
 class Unloaded:
-    """What was seen."""
+    """What one request at a time takes."""
 
     latency_ms: float
     """The median of each model, averaged over the mix."""
@@ -29,10 +29,10 @@ class Unloaded:
     """Of the budget."""
 
 
-def look(traffic: Traffic, slos: Sequence[Slo], *, timeout_s: float, budget_s: float) -> Unloaded:
+def measure_unloaded(traffic: Traffic, slos: Sequence[Slo], *, timeout_s: float, budget_s: float) -> Unloaded:
     """Asks each model one request at a time. Raises SloUnreachableError when one already misses an SLO like that."""
     began_s = time.monotonic()
-    allowed_s = _LOOK_SHARE * budget_s / len(traffic.models)
+    allowed_s = _BUDGET_SHARE * budget_s / len(traffic.models)
     medians_ms = []
     for target, pool in traffic.first_payloads:
         latencies_ms = _ask(target, pool, timeout_s, allowed_s, budget_s)
@@ -44,10 +44,10 @@ def look(traffic: Traffic, slos: Sequence[Slo], *, timeout_s: float, budget_s: f
     return Unloaded(float(traffic.weights @ medians_ms), time.monotonic() - began_s)
 
 
-def busy_share(listen_s: float) -> float | None:
+def busy_share(sample_s: float) -> float | None:
     """How busy this machine is."""
     meter = CpuMeter()
-    time.sleep(listen_s)
+    time.sleep(sample_s)
     return meter.read()
 
 

@@ -85,12 +85,12 @@ def test_a_missed_slo_says_by_how_much(points):
 
 
 def test_a_busy_machine_and_a_late_generator_are_said(points):
-    spoiled = [replace(p, verdict="invalid", reason="late; use more workers (--workers)") for p in points[:-1]]
-    said = dict(summary.sentences(result_of((*spoiled, points[-1]), busy_before_share=0.6)))["mind"]
+    invalid = [replace(p, verdict="invalid", reason="late; use more workers (--workers)") for p in points[:-1]]
+    said = dict(summary.sentences(result_of((*invalid, points[-1]), busy_before_share=0.6)))["mind"]
     assert "60 %" in said
     assert f"{len(points) - 1} of {len(points)} probes" in said
     assert "--workers" in said
-    late = result_of(spoiled)
+    late = result_of(invalid)
     assert late.verdict == "invalid"
     assert "mind" not in dict(summary.sentences(late))
     assert summary.next_steps(late)[0][1].endswith("--workers 2")

@@ -90,7 +90,7 @@ def fire_ours(server: Server, rate_per_s: float, arrivals_s: np.ndarray, seed: i
             prober = Prober(generators, traffic, [server.slo])
             probe = Probe(0, "load", rate_per_s, len(arrivals_s), seed)
             limits = Limits(len(due_s), cooldown=cooldown)
-            return prober.fire(probe, due_s, traffic.choices(len(due_s), seed=seed), limits)
+            return prober.run_schedule(probe, due_s, traffic.choices(len(due_s), seed=seed), limits)
 
 
 @contextlib.contextmanager

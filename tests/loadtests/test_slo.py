@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from loadtests.errors import BadRequestError
-from loadtests.slo import Slo, as_asked, describe_slos, loosest_limit_ms, tightest_limit_ms
+from loadtests.slo import Slo, as_requested, describe_slos, loosest_limit_ms, tightest_limit_ms
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_limits_of_several():
 def test_an_slo_of_a_mix_is_said_once():
     whole, named = Slo.parse("p99=50ms"), Slo.parse("echo:p50=5ms")
     copies = [Slo.parse(f"{model}:p99=50ms") for model in ("double", "echo")]
-    assert as_asked([whole, named, *copies]) == [whole, named]
+    assert as_requested([whole, named, *copies]) == [whole, named]
     assert describe_slos([whole, *copies]) == "p99=50ms together and for each model"
     other, *others = [replace(slo, allowed_share=0.5) for slo in (whole, *copies)]
     assert describe_slos([whole, other, *copies, *others]) == "p99=50ms, p50=50ms (together and for each model)"

@@ -11,7 +11,7 @@ import pytest
 from loadtests import CapacityRequest
 from loadtests.search.budget import Timing
 
-HASTY = Timing(shortest_probe_s=0.3, listen_s=0.05)
+HASTY = Timing(shortest_probe_s=0.3, cpu_sample_s=0.05)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A search against a queue that is computed instead of run: the same schedules, judging and early stops, no clock."""
+"""A search against a queue that is computed instead of run: the same schedules, verdicts and early stops, no clock."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from queueing import sojourn_s
 
-from loadtests.judge.judge import make_point
+from loadtests.judge.judge import evaluate
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import NOT_SENT, UNANSWERED, Outcome, Record
 from loadtests.search.budget import Plan
-from loadtests.search.confirmation import hopeless_count
+from loadtests.search.confirmation import early_stop_threshold
 from loadtests.search.search import search
 from loadtests.slo import Slo
 from loadtests.workload.schedule import early_enough, poisson
@@ -62,7 +62,7 @@ def simulate(
     done_s = ready_s + stalled_s[np.searchsorted(begins_s, ready_s, side="left")]
     latency_s, status = done_s - intended_s, np.zeros(count, np.uint8)
     late = np.sort(done_s[latency_s > slo.limit_ms / 1e3])
-    wall_s, stopped, most = float(done_s.max()), "", hopeless_count(probe, slo)
+    wall_s, stopped, most = float(done_s.max()), "", early_stop_threshold(probe, slo)
     if len(late) >= most:
         wall_s, stopped = float(late[most - 1]), "hopeless"
         status[done_s > wall_s] = UNANSWERED
@@ -73,7 +73,7 @@ def simulate(
         status[~(done_s <= wall_s)] = UNANSWERED
         done_s = np.where(status == 0, done_s, np.nan)
     record = Record(intended_s, sent_s, done_s, status)
-    return make_point(probe, record, Outcome(wall_s, 0.0, stopped, 0.0), [slo], took_s=wall_s + OVERHEAD_S)
+    return evaluate(probe, record, Outcome(wall_s, 0.0, stopped, 0.0), [slo], took_s=wall_s + OVERHEAD_S)
 
 
 def run_search(

@@ -17,7 +17,7 @@ from clients import Classification
 from fathom import answers, cli, summary
 from fathom.commands import infer, load, plan
 from fathom.latencies import Latencies
-from loadtests.records.point import ModelPoint, Point, Share, SloCount, StepPoint
+from loadtests.records.point import GeneratorStats, ModelPoint, Point, SloCount, StepPoint
 from loadtests.report import prose
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.sizing import make_plan
@@ -66,7 +66,7 @@ def point(number: int, phase: str, rate_per_s: float, p99_ms: float, over: int, 
         mean_batch=1.5,
         steps=(StepPoint("queue", 1.0, 0.1, 1.8, 0.1, 2.0, 1.5, 3333, 5000, 0, {"1": 2500, "2": 1250}),),
         raw="",
-        workers=(Share("1", 5000, 0.05, 0.3, 0.9, 0.0, 0.1),),
+        workers=(GeneratorStats("1", 5000, 0.05, 0.3, 0.9, 0.0, 0.1),),
     )
     return replace(made, **changes)
 

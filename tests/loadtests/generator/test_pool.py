@@ -16,7 +16,7 @@ from loadtests import CapacityRequest, Slo, find, write_report
 from loadtests.generator.messages import Limits
 from loadtests.generator.pool import GeneratorPool
 from loadtests.generator.process import GeneratorSettings, RunInterrupted
-from loadtests.judge.judge import make_point
+from loadtests.judge.judge import evaluate
 from loadtests.records.point import Probe
 from loadtests.records.record import percentile
 from loadtests.results.store import read_runs
@@ -50,7 +50,7 @@ def test_four_generators_fire_one_schedule_at_its_times(fleet):
     # One clock for all: an answer takes 1 ms, so no part of the schedule was shifted by a start of its own.
     assert percentile(record.latencies_ms(), 0.5) < 10
     probe = Probe(0, "double", 400.0, 320, 5)
-    point = make_point(probe, record, outcome, [P99])
+    point = evaluate(probe, record, outcome, [P99])
     assert [share.name for share in point.workers] == ["1", "2", "3", "4"]
     assert sum(share.requests for share in point.workers) == 320
     assert all(0 < share.cpu_share < 1 for share in point.workers)
@@ -72,7 +72,7 @@ def test_a_generator_that_dies_spoils_its_probe_only(fleet):
     assert time.monotonic() - began_s < 10
     assert outcome.lost.startswith("generator 3 of 4")
     assert "SIGKILL" in outcome.lost
-    point = make_point(Probe(0, "double", 100.0, 3000, 5), record, outcome, [P99])
+    point = evaluate(Probe(0, "double", 100.0, 3000, 5), record, outcome, [P99])
     assert point.verdict == "invalid"
     assert outcome.lost in point.reason
     record, outcome = fire(fleet, poisson(200, seed=6, count=40))

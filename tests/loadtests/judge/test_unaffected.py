@@ -5,7 +5,7 @@ import pytest
 from queueing import md1_capacity_per_s, mm1_capacity_per_s
 from simulated import Stalls, run_search, simulate
 
-from loadtests.judge.unaffected import untouched
+from loadtests.judge.unaffected import unaffected_requests
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import Record
 from loadtests.search.budget import Plan
@@ -24,7 +24,7 @@ def record(intended_ms, sent_ms, done_ms):
 
 
 def test_all_count_where_none_was_sent_late():
-    assert untouched(record([0, 10, 20], [0, 11, 20], [5, 15, 90]), 2.0).all()
+    assert unaffected_requests(record([0, 10, 20], [0, 11, 20], [5, 15, 90]), 2.0).all()
 
 
 def test_late_ones_and_those_before_and_behind_them_do_not_count():
@@ -32,7 +32,7 @@ def test_late_ones_and_those_before_and_behind_them_do_not_count():
     intended = [0, 10, 17, 20, 30, 34, 36, 60, 70]
     sent = [0, 10, 17, 33, 33, 34, 36, 60, 70]
     done = [5, 15, 34, 40, 45, 50, 55, 65, 75]
-    kept = untouched(record(intended, sent, done), 2.0)
+    kept = unaffected_requests(record(intended, sent, done), 2.0)
     assert kept.tolist() == [True, True, False, False, False, False, False, True, True]
 
 
@@ -40,24 +40,24 @@ def test_where_the_server_never_catches_up_nothing_counts_any_more():
     intended = np.arange(100.0)
     sent = np.where(intended == 40, 50.0, intended)
     done = np.where(intended < 40, intended + 0.5, 1000 + intended)
-    assert np.flatnonzero(~untouched(record(intended, sent, done), 2.0)).tolist() == list(range(40, 100))
+    assert np.flatnonzero(~unaffected_requests(record(intended, sent, done), 2.0)).tolist() == list(range(40, 100))
 
 
 def test_a_server_that_stands_still_is_not_excused():
     """The generator was in time: whatever came late counts."""
     intended = np.arange(0.0, 1000.0, 5.0)
     done = np.where((intended > 300) & (intended < 600), 600.0, intended) + 1.0
-    assert untouched(record(intended, intended, done), 2.0).all()
+    assert unaffected_requests(record(intended, intended, done), 2.0).all()
 
 
 def probe_of(rate_per_s: float, stalls: Stalls | None) -> Point:
     return simulate(Probe(0, "bisect", rate_per_s, 6000, 4), P99, 0.001, None, stalls=stalls)
 
 
-def test_a_spoiled_probe_stays_invalid_and_shows_the_way_all_the_same():
+def test_an_invalid_probe_shows_by_its_unaffected_requests_where_to_go():
     calm, stalled = probe_of(500.0, None), probe_of(500.0, ALWAYS)
-    assert (calm.verdict, calm.punctual, calm.counts) == ("pass", (), calm.slos)
-    assert (stalled.verdict, stalled.passes, stalled.believed) == ("invalid", True, True)
+    assert (calm.verdict, calm.unaffected, calm.counts) == ("pass", (), calm.slos)
+    assert (stalled.verdict, stalled.passes, stalled.usable) == ("invalid", True, True)
     assert stalled.slos[0].over > 0.01 * stalled.slos[0].requests
     (count,) = stalled.counts
     assert (count.over, count.within) == (0, True)
@@ -65,30 +65,31 @@ def test_a_spoiled_probe_stays_invalid_and_shows_the_way_all_the_same():
     assert not probe_of(1100.0, ALWAYS).passes
 
 
-def test_a_point_is_read_back_with_its_punctual_requests():
+def test_a_point_is_read_back_with_its_unaffected_requests():
     stalled = probe_of(700.0, ALWAYS)
     assert Point.from_json(stalled.to_json()) == stalled
+    assert stalled.to_json()["punctual"][0]["over"] == 0
     old = {name: value for name, value in stalled.to_json().items() if name != "punctual"}
-    assert Point.from_json(old).punctual == ()
+    assert Point.from_json(old).unaffected == ()
 
 
 @pytest.mark.parametrize("exponential", [False, True], ids=["M/D/1", "M/M/1"])
 def test_the_estimate_holds_on_a_machine_that_stalls(exponential):
     """Taken at face value, such probes put the capacity at a quarter of what it is."""
     capacity_per_s = (mm1_capacity_per_s if exponential else md1_capacity_per_s)(0.001, 0.02, 0.99)
-    found, spoiled = [], []
+    found, invalid = [], []
     for seed in range(3):
         points = run_search(P99, 0.001, budget_s=90, seed=seed, exponential=exponential, stalls=ALWAYS)
         fitted = estimate(points, [P99])
         assert fitted is not None
         found.append(fitted.rate_per_s / capacity_per_s)
-        spoiled += [point.verdict == "invalid" for point in points]
-    assert np.mean(spoiled) > 0.6
+        invalid += [point.verdict == "invalid" for point in points]
+    assert np.mean(invalid) > 0.6
     assert np.mean(found) == pytest.approx(1.0, abs=0.08)
     assert min(found) > 0.85
 
 
-def test_a_confirmation_that_was_spoiled_does_not_lower_the_next():
+def test_an_invalid_confirmation_does_not_lower_the_next():
     searching, rates = search(Plan((P99,), 500.0, 1, budget_s=120)), []
     probe = next(searching)
     while len(rates) < 3:

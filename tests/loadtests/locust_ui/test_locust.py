@@ -26,7 +26,7 @@ from loadtests import CapacityRequest, Slo, find
 from loadtests.errors import BadRequestError
 from loadtests.generator.messages import Limits
 from loadtests.generator.process import GeneratorProcess, GeneratorSettings
-from loadtests.judge.judge import make_point
+from loadtests.judge.judge import evaluate
 from loadtests.locust_ui.options import Wanted
 from loadtests.records.point import Probe
 from loadtests.records.record import histogram, percentile
@@ -219,7 +219,7 @@ def test_one_master_and_its_workers(distributed):
     merged = histogram(each[0])
     for one in each[1:]:
         merged.add(histogram(one))
-    point = make_point(Probe(0, "double", 500.0, 500, 5), record, outcome, [P99])
+    point = evaluate(Probe(0, "double", 500.0, 500, 5), record, outcome, [P99])
     for share, shown_ms in ((0.5, point.p50_ms), (0.9, point.p90_ms), (0.99, point.p99_ms), (0.999, point.p999_ms)):
         assert shown_ms == percentile(pooled, share)
         assert merged.get_value_at_percentile(share * 100) / 1e3 == pytest.approx(shown_ms, rel=1e-3, abs=1e-3)
@@ -236,7 +236,7 @@ def test_a_worker_that_dies_spoils_its_probe_only(distributed):
     )
     assert "went missing" in outcome.lost
     assert outcome.wall_s < 15
-    assert make_point(Probe(1, "double", 100.0, 3000, 6), record, outcome, [P99]).verdict == "invalid"
+    assert evaluate(Probe(1, "double", 100.0, 3000, 6), record, outcome, [P99]).verdict == "invalid"
 
     record, outcome = master.run_schedule(
         poisson(200, seed=7, count=200), payload_choices(200, 3, seed=7), ROOMY, seed=7

@@ -112,8 +112,8 @@ def test_a_run_in_doubt_concludes_nothing_and_every_reader_of_it_says_why(folder
 
 def test_late_generators_are_a_doubt(folders, tmp_path):
     points = read_runs(folders[2])[0].result.points
-    spoiled = [dataclasses.replace(p, verdict="invalid") if p.phase in ("double", "bisect") else p for p in points]
-    late = save(tmp_path / "late", spoiled)
+    invalid = [dataclasses.replace(p, verdict="invalid") if p.phase in ("double", "bisect") else p for p in points]
+    late = save(tmp_path / "late", invalid)
     assert compare.compare_folders([folders[0], late])[0].changes[0].finding == "unknown"
 
 

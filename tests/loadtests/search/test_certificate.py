@@ -1,4 +1,4 @@
-"""A server that freezes: no short look between two freezes certifies a rate, and no rate is made up for it."""
+"""A server that freezes: no short run between two freezes certifies a rate, and no rate is made up for it."""
 
 import dataclasses
 import functools
@@ -11,7 +11,8 @@ from simulated import run_search, simulate
 from loadtests.records.point import Probe
 from loadtests.report.prose import explain
 from loadtests.results.result import CapacityResult, summarise
-from loadtests.search.certificate import is_certified, late_at_any_rate
+from loadtests.search.certificate import is_certified
+from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import Slo
 
 P99 = Slo.parse("p99=50ms")
@@ -43,7 +44,7 @@ def test_a_server_that_freezes_is_never_certified_and_hardly_estimated(every_s, 
     for result in told:
         assert result.verdict in ("undecided", "fail")
         if result.verdict == "undecided":
-            contradiction = late_at_any_rate(result.points)
+            contradiction = monotonicity_violation(result.points)
             assert contradiction
             assert contradiction in result.reason
             assert "budget" not in explain(result)
@@ -51,14 +52,14 @@ def test_a_server_that_freezes_is_never_certified_and_hardly_estimated(every_s, 
 
 def test_an_ordinary_queue_contradicts_itself_nowhere():
     for seed in range(3):
-        assert not late_at_any_rate(run_search(P99, 0.002, budget_s=60, seed=seed, exponential=True))
+        assert not monotonicity_violation(run_search(P99, 0.002, budget_s=60, seed=seed, exponential=True))
 
 
 def test_a_certificate_rests_on_an_eighth_of_the_search_or_ten_seconds():
-    def points(before_s, looked_s):
-        look = simulate(Probe(1, "confirm", 200.0, round(200 * looked_s), 1), P99, 0.001, None)
+    def points(before_s, run_s):
+        run = simulate(Probe(1, "confirm", 200.0, round(200 * run_s), 1), P99, 0.001, None)
         before = simulate(Probe(0, "double", 300.0, 300, 0), P99, 0.001, None)
-        return [dataclasses.replace(before, took_s=before_s), dataclasses.replace(look, took_s=looked_s)]
+        return [dataclasses.replace(before, took_s=before_s), dataclasses.replace(run, took_s=run_s)]
 
     assert is_certified(points(20.0, 4.0), 200.0)
     assert not is_certified(points(40.0, 4.0), 200.0)

@@ -19,7 +19,7 @@ from simulated import run_search, simulate
 
 from loadtests.records.point import Probe
 from loadtests.search.estimate import estimate
-from loadtests.search.observations import dependence_near, gather
+from loadtests.search.observations import dependence_near, observe
 from loadtests.slo import Slo
 
 P99 = Slo.parse("p99=20ms")
@@ -98,9 +98,9 @@ def test_a_probe_that_was_cut_short_is_a_lower_bound():
     cut = simulate(Probe(0, "double", 1100.0, 5000, 1), P99, 0.001, None)
     assert cut.stopped == "hopeless"
     whole = simulate(Probe(1, "bisect", 700.0, 5000, 2), P99, 0.001, None)
-    evidence = gather([cut, whole], P99)
-    assert evidence.at_least.tolist() == [True, False]
-    assert evidence.over[0] >= 0.99  # one run of slow requests is at least one observation
+    observed = observe([cut, whole], P99)
+    assert observed.at_least.tolist() == [True, False]
+    assert observed.over[0] >= 0.99  # one run of slow requests is at least one observation
 
 
 def test_a_lucky_probe_does_not_weigh_more():
@@ -109,8 +109,8 @@ def test_a_lucky_probe_does_not_weigh_more():
     lucky = dataclasses.replace(first, slos=(dataclasses.replace(first.slos[0], over=0, dependence=1.0),))
     together = dependence_near([lucky, second], P99, 850.0)
     assert 1.0 < together < second.slos[0].dependence
-    evidence = gather([lucky, second], P99)
-    assert evidence.requests[0] == pytest.approx(evidence.requests[1], rel=0.02)
+    observed = observe([lucky, second], P99)
+    assert observed.requests[0] == pytest.approx(observed.requests[1], rel=0.02)
 
 
 def test_the_first_requests_of_a_probe_meet_an_empty_server():
@@ -119,15 +119,15 @@ def test_the_first_requests_of_a_probe_meet_an_empty_server():
     assert sum(count.over_by_part) == count.over
     early = dataclasses.replace(count, over=100, over_by_part=(100, *[0] * 19), dependence=3.0)
     late = dataclasses.replace(count, over=100, over_by_part=(*[0] * 19, 100), dependence=3.0)
-    shares = [gather([dataclasses.replace(point, slos=(counts,))], P99).shares[0] for counts in (early, late)]
+    shares = [observe([dataclasses.replace(point, slos=(counts,))], P99).shares[0] for counts in (early, late)]
     assert shares[0] == 0.0
     assert shares[1] > 100 / 6000
 
 
 def test_a_probe_in_which_the_server_went_away_says_nothing_of_its_rate():
     whole, died = (simulate(Probe(n, "bisect", 500.0 + n, 2000, n), P99, 0.001, None) for n in range(2))
-    evidence = gather([whole, dataclasses.replace(died, stopped="connection lost", verdict="fail")], P99)
-    assert len(evidence.rates_per_s) == 1
+    observed = observe([whole, dataclasses.replace(died, stopped="connection lost", verdict="fail")], P99)
+    assert len(observed.rates_per_s) == 1
 
 
 def test_a_probe_that_was_sent_late_is_only_listened_to_where_no_other_shows_the_edge():
@@ -140,15 +140,15 @@ def test_a_probe_that_was_sent_late_is_only_listened_to_where_no_other_shows_the
         passes=False,
         slos=(dataclasses.replace(low.slos[0], over=300, over_by_part=()),),
     )
-    assert gather([low, high, stalled], P99).rates_per_s.tolist() == gather([low, high], P99).rates_per_s.tolist()
-    assert 500.0 in gather([low, stalled], P99).rates_per_s
+    assert observe([low, high, stalled], P99).rates_per_s.tolist() == observe([low, high], P99).rates_per_s.tolist()
+    assert 500.0 in observe([low, stalled], P99).rates_per_s
 
 
 def test_points_without_parts_are_read_too():
     """Results of earlier versions have none."""
     point = simulate(Probe(0, "bisect", 850.0, 6000, 5), P99, 0.001, None)
     old = dataclasses.replace(point.slos[0], over=60, over_by_part=())
-    assert gather([dataclasses.replace(point, slos=(old,))], P99).shares[0] == pytest.approx(0.01)
+    assert observe([dataclasses.replace(point, slos=(old,))], P99).shares[0] == pytest.approx(0.01)
 
 
 def test_few_independent_requests_do_not_let_the_estimate_run_away():

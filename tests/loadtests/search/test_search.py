@@ -36,7 +36,7 @@ def test_certified_rate_stays_below_the_capacity_and_not_far(searches):
     assert min(rates) > 0.4  # a search that certified a safe rate may find no better in its 60 s
 
 
-def test_a_rate_that_held_by_chance_is_looked_at_again():
+def test_a_rate_that_was_met_by_chance_is_probed_again():
     """Above the capacity, a short probe ends before the queue is full: bisection from there would only see failures."""
     service_s = 0.001
     plan = Plan((P99,), 500.0, 0, budget_s=60)
@@ -50,7 +50,7 @@ def test_a_rate_that_held_by_chance_is_looked_at_again():
     assert rates == [500, 1000, 2000, 1000]
 
 
-def test_a_rate_whose_probes_were_spoiled_is_tried_again_when_a_lower_one_holds():
+def test_a_rate_whose_probes_were_invalid_is_tried_again_when_a_lower_one_is_met():
     searching = search(Plan((P99,), 500.0, 0, budget_s=60))
     probe, rates = next(searching), []
     while len(rates) < 6:
@@ -87,7 +87,7 @@ def test_budget_is_kept(searches):
 
 
 SLOW = {
-    "a p99 of three service times on a budget for a look": (2.0, "p99=6s", 630.0),
+    "a p99 of three service times on a budget for one run": (2.0, "p99=6s", 630.0),
     "the same with room for a certificate": (2.0, "p99=6s", 6304.0),
     "a p90 that fits many service times": (5.0, "p90=25s", 1522.0),
     "half a minute a request": (30.0, "p90=90s", 9000.0),
@@ -117,13 +117,13 @@ def test_a_slow_model_is_certified_in_twice_the_least_that_is_named():
 
 
 @pytest.mark.parametrize(
-    ("budget_s", "looked_s"),
+    ("budget_s", "unloaded_took_s"),
     [(5.0, 0.0), (5.0, 4.0), (200.0, 190.0), (60.0, 60.1)],
     ids=["shorter than one probe", "and most of it gone", "what is left is shorter", "nothing left"],
 )
-def test_no_time_for_a_probe_is_no_probe(budget_s, looked_s):
+def test_no_time_for_a_probe_is_no_probe(budget_s, unloaded_took_s):
     slo = Slo.parse("p99=6s")
-    assert next(search(Plan((slo,), 0.25, 0, budget_s, unloaded_s=2.0, looked_s=looked_s)), None) is None
+    assert next(search(Plan((slo,), 0.25, 0, budget_s, unloaded_s=2.0, unloaded_took_s=unloaded_took_s)), None) is None
 
 
 def test_a_probe_that_the_budget_cut_off_counts_only_when_it_failed():
@@ -197,7 +197,7 @@ def test_never_exceeds_the_maximum_and_confirms_there():
     assert certificates(points)[0].rate_per_s == 700
 
 
-def test_a_spoiled_probe_is_repeated_once_with_a_fresh_seed():
+def test_an_invalid_probe_is_repeated_once_with_a_fresh_seed():
     plan = Plan((P99,), 100.0, 0, budget_s=60)
     searching = search(plan)
     first = next(searching)
@@ -223,14 +223,14 @@ def confirmation(rate, requests, over, *, number=0, dependence=1.0):
     return replace(point, verdict=verdict, passes=over <= requests / 100, slos=(counts,), requests=requests)
 
 
-def test_each_look_is_taken_at_a_higher_confidence():
+def test_each_run_is_judged_at_a_higher_confidence():
     at_99 = simulate(Probe(0, "confirm", 100.0, 500, 1), P99, 1e-6, None)
     assert at_99.verdict == "undecided"
     assert simulate(Probe(0, "confirm", 100.0, 528, 1), P99, 1e-6, None).verdict == "pass"
     assert simulate(Probe(0, "bisect", 100.0, 459, 1), P99, 1e-6, None).verdict == "pass"
 
 
-def test_two_looks_at_one_rate_are_judged_together():
+def test_two_runs_at_one_rate_are_judged_together():
     first, second = confirmation(100.0, 400, 0), confirmation(100.0, 400, 0, number=1)
     assert 100 <= missing_requests([first], 100.0) <= 160
     assert not is_certified([first], 100.0)
@@ -240,21 +240,21 @@ def test_two_looks_at_one_rate_are_judged_together():
 
 
 def test_dependent_requests_certify_less():
-    looks = [confirmation(100.0, 400, 0, number=number, dependence=2.0) for number in range(2)]
-    assert not is_certified(looks, 100.0)
+    runs = [confirmation(100.0, 400, 0, number=number, dependence=2.0) for number in range(2)]
+    assert not is_certified(runs, 100.0)
 
 
-def test_looks_at_other_rates_and_failed_ones_certify_nothing():
+def test_runs_at_other_rates_and_failed_ones_certify_nothing():
     assert not is_certified([confirmation(100.0, 400, 0), confirmation(101.0, 400, 0, number=1)], 100.0)
     failed = replace(confirmation(100.0, 400, 0), passes=False, verdict="fail")
     assert not is_certified([failed, confirmation(100.0, 600, 0, number=1)], 100.0)
 
 
-def test_a_spoiled_look_is_no_look():
-    spoiled = replace(confirmation(100.0, 600, 0), verdict="invalid")
-    assert not is_certified([spoiled], 100.0)
-    assert is_certified([spoiled, confirmation(100.0, 600, 0, number=1)], 100.0)
-    assert missing_requests([spoiled, spoiled], 100.0) == 0
+def test_an_invalid_run_does_not_count():
+    invalid = replace(confirmation(100.0, 600, 0), verdict="invalid")
+    assert not is_certified([invalid], 100.0)
+    assert is_certified([invalid, confirmation(100.0, 600, 0, number=1)], 100.0)
+    assert missing_requests([invalid, invalid], 100.0) == 0
 
 
 def replace(value, **changes):
@@ -263,14 +263,14 @@ def replace(value, **changes):
     return dataclasses.replace(value, **changes)
 
 
-def drive(plan, holds):
-    """The points of a search against a server that holds a rate or is hopeless at it."""
+def drive(plan, meets_slo):
+    """The points of a search against a server that meets a rate or is hopeless at it."""
     searching = search(plan)
     points = []
     try:
         probe = next(searching)
         while True:
-            service_s = 1e-6 if holds(probe.rate_per_s) else 3 / probe.rate_per_s
+            service_s = 1e-6 if meets_slo(probe.rate_per_s) else 3 / probe.rate_per_s
             points.append(simulate(probe, plan.slos[0], service_s, None))
             assert math.isfinite(points[-1].took_s)
             probe = searching.send(points[-1])
