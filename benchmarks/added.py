@@ -19,8 +19,8 @@ from clients import Client
 from export.add.add import Wish, add
 from export.added.recipe import Added
 from export.recipe.measure import Measurement, gate
-from fathom import stations
-from fathom.output import err, out
+from fathom.console.output import err, out
+from fathom.recipes import measure_served
 from server import TritonServer
 
 
@@ -60,7 +60,7 @@ def measure(files: Sequence[Path], model_repository: Path, *, max_batch_size: in
         for made, seconds in added:
             recipe: Added = made.recipe
             earned = made.exported.manifest.stations or {}
-            served = stations.measure_served(recipe, client, model_repository)["served"]
+            served = measure_served(recipe, client, model_repository)["served"]
             gate(recipe, "served", earned["source"], served)
             versions = dict(made.exported.manifest.versions or {})
             rows.append(Row(recipe.name, versions, made.max_batch_size, made.notes, seconds, earned["onnx"], served))

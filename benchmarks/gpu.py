@@ -37,8 +37,8 @@ from export.precision.compare import typical
 from export.recipe.measure import Reference, parity
 from export.recipe.recipe import Array, Arrays, answers
 from export.repository.manifest import Manifest
-from fathom.options import default_repository
-from fathom.output import err, out
+from fathom.console.options import default_repository
+from fathom.console.output import err, out
 from loadtests.target.hardware import describe_hardware
 from server import TritonServer
 

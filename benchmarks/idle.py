@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.row import Row, from_repetitions
-from fathom.options import default_config_name
+from fathom.console.options import default_config_name
 from server import TritonServer
 
 

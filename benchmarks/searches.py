@@ -16,9 +16,9 @@ from typing import Any
 from clients import Client
 from export import recipes
 from export.exporter import export_model
-from fathom import payloads
-from fathom.options import default_config_name, default_repository
-from fathom.output import Steps, out
+from fathom.console.options import default_config_name, default_repository
+from fathom.console.output import Steps, out
+from fathom.recipes import requests_of
 from loadtests.capacity import CapacityRequest, find
 from loadtests.results.result import CapacityResult
 from loadtests.search.estimate import estimate
@@ -44,7 +44,7 @@ def main() -> None:
             export_model(recipes.find(arguments.model), repository)
         with TritonServer(repository, config_name=default_config_name(repository)) as server:
             with Client(server.grpc_url) as client:
-                pool = payloads.from_recipe(client, arguments.model, repository)
+                pool = requests_of(client, arguments.model, repository)
             found = []
             for number in range(arguments.searches):
                 with steps.step(f"search {number + 1}") as step:

@@ -25,7 +25,7 @@ from clients.placement import Place, Placement
 from clients.shared_memory import Region
 from export import recipes
 from export.exporter import export_model
-from fathom.options import default_config_name
+from fathom.console.options import default_config_name
 from server import TritonServer
 
 BARE_BATCHES = (1, 2, 4)

@@ -4,19 +4,19 @@ from .async_client import AsyncClient, AsyncModel
 from .classification import Classification
 from .client import Client, Model
 from .errors import (
-    DeadlineExceeded,
+    DeadlineExceededError,
     InferenceError,
-    InvalidInput,
-    ModelNotFound,
-    ModelNotReady,
-    Overloaded,
+    InvalidInputError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    OverloadedError,
     ServerError,
-    Unreachable,
+    UnreachableError,
 )
-from .life import UnusableClient
+from .life import UnusableClientError
 from .metrics import Metrics
 from .options import TLS, InsecureConnectionWarning, Retries
-from .shared_memory import SharedMemoryUnavailable
+from .shared_memory import SharedMemoryUnavailableError
 from .spec import ModelSpec, TensorSpec
 from .tracing import trace_context
 
@@ -26,21 +26,21 @@ __all__ = [
     "AsyncModel",
     "Classification",
     "Client",
-    "DeadlineExceeded",
+    "DeadlineExceededError",
     "InferenceError",
     "InsecureConnectionWarning",
-    "InvalidInput",
+    "InvalidInputError",
     "Metrics",
     "Model",
-    "ModelNotFound",
-    "ModelNotReady",
+    "ModelNotFoundError",
+    "ModelNotReadyError",
     "ModelSpec",
-    "Overloaded",
+    "OverloadedError",
     "Retries",
     "ServerError",
-    "SharedMemoryUnavailable",
+    "SharedMemoryUnavailableError",
     "TensorSpec",
-    "Unreachable",
-    "UnusableClient",
+    "UnreachableError",
+    "UnusableClientError",
     "trace_context",
 ]

@@ -1,8 +1,8 @@
 """What a caller gives for an input, as a numpy array of the input's type, so that no value changes in silence.
 
 Arrays must have the type already. Python numbers have no width of their own: a list of integers may become FP32 where
-that rounds none of them, but a list of floats never INT64. Functions here raise InvalidInput with the second half of a
-sentence: "input 'x' ...".
+that rounds none of them, but a list of floats never INT64. Functions here raise InvalidInputError with the second half
+of a sentence: "input 'x' ...".
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from typing import Any
 import numpy as np
 
 from .datatypes import NUMPY_TYPE, Array, describe
-from .errors import InvalidInput
+from .errors import InvalidInputError
 
 # What numpy reads as it is, wherever in a list it stands.
 _PLAIN = {int, float, bool, str, bytes, bytearray, type(None), np.ndarray, *np.sctypeDict.values()}
 
 
 def as_array(value: Any, datatype: str) -> Array:
-    """`value` as an array of a Triton type. Raises InvalidInput, or whatever the value's own conversion raises."""
+    """`value` as an array of a Triton type. Raises InvalidInputError, or whatever the value's own conversion raises."""
     value = readable(value)
     return _as_text(value) if datatype == "BYTES" else _as_numbers(value, NUMPY_TYPE[datatype])
 
 
 def readable(value: Any) -> Any:
-    """`value` as numpy can read it: BF16 tensors of torch are turned. Raises InvalidInput where a value is missing."""
+    """`value` as numpy can read it: torch's BF16 is converted. Raises InvalidInputError where a value is missing."""
     if type(value) in _PLAIN:
         return value
     if isinstance(value, list | tuple):
         return value if _PLAIN.issuperset(map(type, value)) else [readable(item) for item in value]
     if _lacks_values(value):
-        raise InvalidInput("has masked or missing values (fill them in first)")
+        raise InvalidInputError("has masked or missing values (fill them in first)")
     if str(getattr(value, "dtype", "")) == "torch.bfloat16":  # numpy has no such type, so torch refuses to convert it
         return np.asarray(value.view(sys.modules["torch"].int16)).view(NUMPY_TYPE["BF16"])
     return value
@@ -63,14 +63,16 @@ def _as_numbers(value: Any, wanted: np.dtype[Any]) -> Array:
             with np.errstate(over="ignore"):
                 array = given.astype(wanted)
             if wanted.kind in "fV" and np.any(np.isinf(array) & np.isfinite(given)):
-                raise InvalidInput("has a number too large")
+                raise InvalidInputError("has a number too large")
             with np.errstate(invalid="ignore"):
                 if given.dtype.kind in "iu" and not np.array_equal(array.astype(given.dtype), given):
-                    raise InvalidInput("has a whole number that would be rounded (write it as a float to allow that)")
+                    raise InvalidInputError(
+                        "has a whole number that would be rounded (write it as a float to allow that)"
+                    )
     if array.dtype.newbyteorder("=") != wanted:
         what = f"a {type(value).__name__}" if array.dtype.kind == "O" and array.ndim == 0 else describe(array)
         remedy = ": turn it with array.astype(ml_dtypes.bfloat16)" if wanted == NUMPY_TYPE["BF16"] else ""
-        raise InvalidInput(f"is {what}{remedy}")
+        raise InvalidInputError(f"is {what}{remedy}")
     return array.astype(wanted, copy=False)
 
 
@@ -91,9 +93,9 @@ def _as_text(value: Any) -> Array:
             array = np.array(_without_bytearrays(value), dtype=object)
         array = array if array.ndim else array.reshape(1)
     if array.dtype.kind != "O":
-        raise InvalidInput(f"is {describe(array)}")
+        raise InvalidInputError(f"is {describe(array)}")
     if not all(isinstance(item, str | bytes | bytearray) for item in array.ravel()):
-        raise InvalidInput("holds other things than str and bytes")
+        raise InvalidInputError("holds other things than str and bytes")
     return array
 
 

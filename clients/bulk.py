@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from . import life
 from .codec import Outputs
 from .connection import Connection
-from .errors import InferenceError, InvalidInput
+from .errors import InferenceError, InvalidInputError
 from .model import BoundModel, Later
 from .spec import ModelSpec
 
@@ -288,7 +288,7 @@ def named(spec: ModelSpec, item: Any) -> Mapping[str, Any]:
         return item
     required = [name for name, tensor in spec.inputs.items() if not tensor.optional]
     if len(required) != 1:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"an item for '{spec.name}' is {type(item).__name__}: it takes several inputs, so each item must be a "
             f"mapping with {', '.join(map(repr, spec.inputs))}",
             model=spec.name,

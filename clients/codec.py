@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2
 
 from .arrays import as_array
 from .datatypes import NUMPY_TYPE, Array
-from .errors import InvalidInput, ServerError
+from .errors import InvalidInputError, ServerError
 from .spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def encode(
     """A serialised ModelInferRequest for `inputs`: named arrays, or lists, with the batch axis in front.
 
     `outputs` selects outputs (all by default); `classes` asks for the top k labels of each instead of the tensor; the
-    bytes of inputs that are `placed` stay where they are. Raises InvalidInput, naming the tensor and the expected shape
-    and type, before anything is sent.
+    bytes of inputs that are `placed` stay where they are. Raises InvalidInputError, naming the tensor and the expected
+    shape and type, before anything is sent.
     """
     signature = _signature(inputs)
     if outputs is None and placed is None and not (classes or request_id or parameters):
@@ -135,7 +135,7 @@ def _keep(kept: dict[Any, Any], key: object, value: T) -> T:
 
 
 def raw_bytes(spec: ModelSpec, name: str, array: Array) -> Any:
-    """An input's bytes as they travel. Raises InvalidInput for text that UTF-8 cannot hold."""
+    """An input's bytes as they travel. Raises InvalidInputError for text that UTF-8 cannot hold."""
     if array.dtype.kind != "O":
         return array.reshape(-1).view(np.uint8)
     try:
@@ -238,7 +238,7 @@ def _from_typed(datatype: str, typed: Sequence[tuple[Any, Any]], raw: bytes) -> 
 
 
 def check(spec: ModelSpec, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-    """`inputs` as C-contiguous arrays of the model's types and shapes, in their own order. Raises InvalidInput."""
+    """`inputs` as C-contiguous arrays of the model's types and shapes, in their own order. Raises InvalidInputError."""
     for name in inputs:
         if name not in spec.inputs:
             known = ", ".join(map(repr, spec.inputs))
@@ -271,19 +271,19 @@ def _check_batch(spec: ModelSpec, sizes: Mapping[str, int]) -> None:
 
 
 def named(spec: ModelSpec, inputs: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Inputs given as one mapping and by keyword. Raises InvalidInput for something else in the mapping's place."""
+    """Inputs given as one mapping and by keyword. Raises InvalidInputError where `inputs` is no mapping."""
     if inputs is None or isinstance(inputs, Mapping):
         return {**inputs, **more} if inputs else more
     names = ", ".join(map(repr, spec.inputs))
     raise invalid(spec, f"'{spec.name}' takes its inputs by name ({names}), and not {type(inputs).__name__} alone")
 
 
-def invalid(spec: ModelSpec, message: str, *, tensor: str = "", expected: str = "") -> InvalidInput:
+def invalid(spec: ModelSpec, message: str, *, tensor: str = "", expected: str = "") -> InvalidInputError:
     """The error for a request that does not fit `spec`."""
-    return InvalidInput(message, model=spec.name, tensor=tensor, expected=expected)
+    return InvalidInputError(message, model=spec.name, tensor=tensor, expected=expected)
 
 
-def _misfit(spec: ModelSpec, tensor: TensorSpec, what: str) -> InvalidInput:
+def _misfit(spec: ModelSpec, tensor: TensorSpec, what: str) -> InvalidInputError:
     expected = f"{tensor.datatype} {tensor.shape_text(spec.batched)}"
     message = f"input '{tensor.name}' of '{spec.name}' {what}: expected {expected}"
     return invalid(spec, message, tensor=tensor.name, expected=expected)
@@ -292,7 +292,7 @@ def _misfit(spec: ModelSpec, tensor: TensorSpec, what: str) -> InvalidInput:
 def _fit(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
     try:
         array = as_array(value, tensor.datatype)
-    except InvalidInput as error:
+    except InvalidInputError as error:
         raise _misfit(spec, tensor, str(error)) from None
     except Exception as error:  # whatever the object's own conversion raises
         raise _misfit(spec, tensor, f"is no array ({error})") from error

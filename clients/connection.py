@@ -17,7 +17,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from . import addresses, life, options
-from .errors import InferenceError, InvalidInput, ModelNotFound
+from .errors import InferenceError, InvalidInputError, ModelNotFoundError
 from .failures import Sent, from_rpc
 from .metrics import Metrics
 from .options import TLS, Headers, Metadata, Retries
@@ -86,7 +86,8 @@ class Connection(Generic[Flag, Names, Bound]):
     def model(self, name: str, *, version: str = "") -> Bound:
         """A model of the server; its metadata and configuration are fetched here, once.
 
-        Raises ModelNotFound (naming the models there are), ModelNotReady, Unreachable or DeadlineExceeded.
+        Raises ModelNotFoundError (naming the models there are), ModelNotReadyError, UnreachableError or
+        DeadlineExceededError.
         """
         return cast(Bound, self.run(self._fetch(name, str(version))))
 
@@ -172,7 +173,7 @@ class Connection(Generic[Flag, Names, Bound]):
             await self.pause(pause)
             left_s = deadline_s - time.monotonic()
 
-    async def signature_now(self, spec: ModelSpec, error: InvalidInput, timeout_s: float) -> ModelSpec:
+    async def signature_now(self, spec: ModelSpec, error: InvalidInputError, timeout_s: float) -> ModelSpec:
         """The signature of a model at the server that refused a request; `spec` where the server does not answer."""
         server = next((server for server in self.rotation().servers if server.address == error.endpoint), None)
         with contextlib.suppress(InferenceError):
@@ -194,7 +195,7 @@ class Connection(Generic[Flag, Names, Bound]):
     async def _fetch(self, name: str, version: str) -> Any:
         try:
             return self._model(self, await self._signature(name, version))
-        except ModelNotFound as error:
+        except ModelNotFoundError as error:
             with contextlib.suppress(InferenceError):
                 known = await self._names()
                 error.served = tuple(known)

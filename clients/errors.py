@@ -1,18 +1,18 @@
 """What a call can end with instead of an answer.
 
 InferenceError
-├── InvalidInput        the request does not fit the model; nothing to retry
-├── ModelNotFound       the server has no such model or version
-├── ModelNotReady       the model exists but is not loaded, or still warming up
-├── Overloaded          the server refused the request because its queue was full or the wait in it too long
-├── DeadlineExceeded    no answer within the deadline, the client's or a gateway's
-├── Unreachable         no connection to the server, or it broke, or no gRPC server answers there
-└── ServerError         the server failed while it ran the request
+├── InvalidInputError       the request does not fit the model; nothing to retry
+├── ModelNotFoundError      the server has no such model or version
+├── ModelNotReadyError      the model exists but is not loaded, or still warming up
+├── OverloadedError         the server refused the request because its queue was full or the wait in it too long
+├── DeadlineExceededError   no answer within the deadline, the client's or a gateway's
+├── UnreachableError        no connection to the server, or it broke, or no gRPC server answers there
+└── ServerError             the server failed while it ran the request
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 Source = Literal["client", "resolver", "connection", "tls", "gateway", "server"]
 
@@ -23,8 +23,11 @@ class InferenceError(Exception):
     `model` and `endpoint` say where it happened (empty where that is not known), `status` is the gRPC status name, or
     "" for a request that never left, and `details` is what gRPC or the server said in its own words. `source` says who
     ended the call, and `http_status` is what a gateway answered instead of gRPC (0: nothing of the kind). `transient`:
-    a later try, or another server, may answer. `may_have_run`: the request may have reached a model.
+    a later try, or another server, may answer. `may_have_run`: the request may have reached a model. `label` is the
+    error's name in metrics and results, which dashboards and programs compare.
     """
+
+    label: ClassVar[str] = "InferenceError"
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class InferenceError(Exception):
         self.may_have_run = may_have_run
 
 
-class InvalidInput(InferenceError):  # noqa: N818 - the field's word reads better than InvalidInputError
+class InvalidInputError(InferenceError):
     """The request does not fit the model: a name, dtype, shape or value. Raised before sending where possible.
 
     `tensor` is the name of the input or output that does not fit, as the caller gave it, and `expected` the type and
@@ -58,33 +61,47 @@ class InvalidInput(InferenceError):  # noqa: N818 - the field's word reads bette
     from the server.
     """
 
+    label = "InvalidInput"
+
     def __init__(self, message: str, *, tensor: str = "", expected: str = "", **about: Any) -> None:
         super().__init__(message, **about)
         self.tensor = tensor
         self.expected = expected
 
 
-class ModelNotFound(InferenceError):  # noqa: N818
+class ModelNotFoundError(InferenceError):
     """The server has no model, or no version, of that name. `served` are the models that it has, where it said so."""
+
+    label = "ModelNotFound"
 
     served: tuple[str, ...] = ()
 
 
-class ModelNotReady(InferenceError):  # noqa: N818
+class ModelNotReadyError(InferenceError):
     """The server knows the model, but it is not loaded."""
 
+    label = "ModelNotReady"
 
-class Overloaded(InferenceError):  # noqa: N818
+
+class OverloadedError(InferenceError):
     """The server refused the request: its queue was full, or the request waited in it too long."""
 
+    label = "Overloaded"
 
-class DeadlineExceeded(InferenceError):  # noqa: N818
+
+class DeadlineExceededError(InferenceError):
     """No answer within the deadline, and the request is cancelled on the server too; or a gateway gave up waiting."""
 
+    label = "DeadlineExceeded"
 
-class Unreachable(InferenceError):  # noqa: N818
+
+class UnreachableError(InferenceError):
     """No connection to a gRPC server could be made, or it broke."""
+
+    label = "Unreachable"
 
 
 class ServerError(InferenceError):
     """The server failed while it ran the request."""
+
+    label = "ServerError"

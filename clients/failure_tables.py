@@ -11,15 +11,15 @@ from typing import NamedTuple
 import grpc
 
 from .errors import (
-    DeadlineExceeded,
+    DeadlineExceededError,
     InferenceError,
-    InvalidInput,
-    ModelNotFound,
-    ModelNotReady,
-    Overloaded,
+    InvalidInputError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    OverloadedError,
     ServerError,
     Source,
-    Unreachable,
+    UnreachableError,
 )
 
 
@@ -38,17 +38,19 @@ Table = tuple[tuple[str, Failure], ...]  # words to look for, the first that occ
 
 def _waits(source: Source, cause: str) -> Failure:
     """A connection that cannot be made now."""
-    return Failure(Unreachable, source, f"cannot reach {{endpoint}}: {cause}", transient=True)
+    return Failure(UnreachableError, source, f"cannot reach {{endpoint}}: {cause}", transient=True)
 
 
 def _tls(message: str) -> Failure:
     """A connection that TLS refuses, today and tomorrow."""
-    return Failure(Unreachable, "tls", message)
+    return Failure(UnreachableError, "tls", message)
 
 
 _NOT_GRPC = "what answers at {endpoint} is not gRPC ({details}): give the server's gRPC port (Triton's is 8001)"
-_HTTP1 = Failure(Unreachable, "gateway", _NOT_GRPC)
-PAGE = Failure(Unreachable, "gateway", "{endpoint} answers with a page instead of gRPC: give the server's gRPC port")
+_HTTP1 = Failure(UnreachableError, "gateway", _NOT_GRPC)
+PAGE = Failure(
+    UnreachableError, "gateway", "{endpoint} answers with a page instead of gRPC: give the server's gRPC port"
+)
 CLOSED_PLAIN = _waits(
     "connection",
     "it closes connections at once: it may require TLS (tls=TLS(ca=FILE)), be restarting, or be no gRPC port",
@@ -80,7 +82,7 @@ _BAD_PEM = _tls("gRPC cannot use the PEM files of TLS(...) for {endpoint}: check
 _HANDSHAKE = _tls(
     "the TLS handshake with {endpoint} failed ({reason}): check that both have TLS 1.2 or 1.3, and TLS(...)"
 )
-_BAD_NAME = Failure(Unreachable, "client", "{details}: give 'host:port' without http:// or the like")
+_BAD_NAME = Failure(UnreachableError, "client", "{details}: give 'host:port' without http:// or the like")
 
 # gRPC's words where no connection could be made, so that no request was sent.
 NO_CONNECTION: Table = (
@@ -112,7 +114,7 @@ NO_CONNECTION: Table = (
 )
 
 _CUT = Failure(
-    Unreachable,
+    UnreachableError,
     "gateway",
     "the answer of {at} ended without a gRPC status ({details}): its server died meanwhile, or a gateway drops gRPC's "
     "trailers (nginx: grpc_pass, HAProxy: proto h2)",
@@ -123,7 +125,7 @@ _CUT = Failure(
 # gRPC tells the requests that were not looked at. RST_STREAM 7 (REFUSED_STREAM) should mean the same, but HAProxy sends
 # it for a server that died with the request.
 BROKEN: Table = (
-    ("http1.x", Failure(Unreachable, "gateway", _NOT_GRPC, may_have_run=True)),
+    ("http1.x", Failure(UnreachableError, "gateway", _NOT_GRPC, may_have_run=True)),
     (
         "metadata size exceeds",
         Failure(
@@ -132,9 +134,9 @@ BROKEN: Table = (
     ),
     (
         "Error code: 0",
-        Failure(Unreachable, "connection", "{at} did not look at the request ({details})", transient=True),
+        Failure(UnreachableError, "connection", "{at} did not look at the request ({details})", transient=True),
     ),
-    ("error code 11", Failure(Overloaded, "gateway", "{at} asks for fewer requests ({details})", transient=True)),
+    ("error code 11", Failure(OverloadedError, "gateway", "{at} asks for fewer requests ({details})", transient=True)),
     ("error code 12", _tls("{endpoint} refuses this TLS connection ({details}): check its TLS settings")),
     ("error code 13", _HTTP1),
     ("END_STREAM", _CUT),
@@ -142,7 +144,7 @@ BROKEN: Table = (
     (
         "",
         Failure(
-            Unreachable,
+            UnreachableError,
             "connection",
             "cannot reach {endpoint}: the connection broke before the answer was complete ({details})",
             transient=True,
@@ -152,46 +154,51 @@ BROKEN: Table = (
 )
 
 FULL = Failure(
-    Overloaded,
+    OverloadedError,
     "server",
     "{at} is overloaded ({details}): send fewer requests at a time, or add servers",
     transient=True,
 )
 _LIMITED = Failure(
-    Overloaded, "gateway", "the gateway at {endpoint} limits the rate ({details}): send fewer requests", transient=True
+    OverloadedError,
+    "gateway",
+    "the gateway at {endpoint} limits the rate ({details}): send fewer requests",
+    transient=True,
 )
 _TIMED_OUT = Failure(
-    DeadlineExceeded,
+    DeadlineExceededError,
     "gateway",
     "the gateway at {endpoint} timed out waiting for the server ({details}), and the request may still run: raise the "
     "gateway's time-out above timeout_s, or send less at a time",
     may_have_run=True,
 )
 _UNANSWERED = Failure(
-    DeadlineExceeded,
+    DeadlineExceededError,
     "client",
     "no answer from {at} within {within} s: raise timeout_s, send less at a time, or see whether it hangs",
     may_have_run=True,
 )
 _NO_SERVER = Failure(
-    Unreachable,
+    UnreachableError,
     "gateway",
     "the gateway at {endpoint} has no server that takes the request ({details}): see that one runs behind it",
     transient=True,
 )
 _LOST_SERVER = Failure(
-    Unreachable,
+    UnreachableError,
     "gateway",
     "the gateway at {endpoint} lost the server behind it, or cannot read its answer ({details}): see that it runs",
     transient=True,
     may_have_run=True,
 )
 _UNLOADED = Failure(
-    ModelNotReady, "server", "{at} is not ready: {details}; load it, or wait until it is loaded", transient=True
+    ModelNotReadyError, "server", "{at} is not ready: {details}; load it, or wait until it is loaded", transient=True
 )
-_ENDING = Failure(ModelNotReady, "server", "{endpoint} shuts down ({details}): wait for its successor", transient=True)
+_ENDING = Failure(
+    ModelNotReadyError, "server", "{endpoint} shuts down ({details}): wait for its successor", transient=True
+)
 _UNAVAILABLE = Failure(
-    Unreachable,
+    UnreachableError,
     "server",
     "{at} says that it is unavailable ({details}): the request may have run; see the log there",
     may_have_run=True,
@@ -200,7 +207,7 @@ _REFUSED = Failure(
     ServerError, "server", "{at} refused access ({status}): {details}; pass headers={{'authorization': TOKEN}}"
 )
 HEADERS = Failure(
-    InvalidInput, "server", "{endpoint} refuses headers of {bytes} bytes ({details}): send fewer or shorter ones"
+    InvalidInputError, "server", "{endpoint} refuses headers of {bytes} bytes ({details}): send fewer or shorter ones"
 )
 RESTRICTED = Failure(ServerError, "server", "{at} wants a key for this: pass headers={{'{header}': KEY}} ({details})")
 _CLOSED = Failure(ServerError, "client", "the client was closed before {at} had answered", may_have_run=True)
@@ -234,14 +241,14 @@ SAID: dict[grpc.StatusCode, Table] = {
     ),
     _CODE.NOT_FOUND: (
         ("has no available versions", _UNLOADED),
-        ("", Failure(ModelNotFound, "server", "{endpoint} has no model '{model}': {details}")),
+        ("", Failure(ModelNotFoundError, "server", "{endpoint} has no model '{model}': {details}")),
     ),
-    _CODE.INVALID_ARGUMENT: (("", Failure(InvalidInput, "server", "{at} refused the request: {details}")),),
+    _CODE.INVALID_ARGUMENT: (("", Failure(InvalidInputError, "server", "{at} refused the request: {details}")),),
     _CODE.DEADLINE_EXCEEDED: (("deadline exceeded", _UNANSWERED), ("", _TIMED_OUT)),
     _CODE.RESOURCE_EXHAUSTED: (
         (
             "larger than max",
-            Failure(InvalidInput, "server", "{at}: the message is too large ({details}): send smaller batches"),
+            Failure(InvalidInputError, "server", "{at}: the message is too large ({details}): send smaller batches"),
         ),
         ("metadata size exceeds", HEADERS),
         ("", FULL),
@@ -256,17 +263,19 @@ SAID: dict[grpc.StatusCode, Table] = {
 }
 
 _REDIRECTED = Failure(
-    Unreachable,
+    UnreachableError,
     "gateway",
     "{endpoint} redirects ({details}), which gRPC does not follow: give the final address, for https with tls=",
 )
 NO_ROUTE = Failure(
-    Unreachable,
+    UnreachableError,
     "gateway",
     "{endpoint} answers {details}: no gRPC server there; check the port, and a gateway's route to "
     "/inference.GRPCInferenceService",
 )
-_TOO_LARGE = Failure(InvalidInput, "gateway", "{endpoint} refuses so large a request ({details}): send smaller batches")
+_TOO_LARGE = Failure(
+    InvalidInputError, "gateway", "{endpoint} refuses so large a request ({details}): send smaller batches"
+)
 GATEWAY_FAILED = Failure(
     ServerError, "gateway", "the gateway at {endpoint} failed ({details}): see its log", may_have_run=True
 )

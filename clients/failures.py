@@ -10,7 +10,7 @@ import grpc
 
 from . import failure_tables as tables
 from . import proxies
-from .errors import DeadlineExceeded, InferenceError, ModelNotReady, Unreachable
+from .errors import DeadlineExceededError, InferenceError, ModelNotReadyError, UnreachableError
 from .failure_tables import Failure, Table
 from .options import TLS
 
@@ -85,7 +85,7 @@ def from_text(text: str, sent: Sent) -> InferenceError:
 def is_down(error: grpc.RpcError) -> bool:
     """Whether a failed health check says that requests had better go elsewhere."""
     found = from_rpc(error, Sent())
-    unusable = isinstance(found, Unreachable | ModelNotReady)
+    unusable = isinstance(found, UnreachableError | ModelNotReadyError)
     return unusable and (found.transient or error.code() is grpc.StatusCode.UNAVAILABLE)
 
 
@@ -151,7 +151,7 @@ def _error(row: Failure, sent: Sent, status: str, details: str, http_status: int
         header=details.partition("expecting header '")[2].partition("'")[0] or "triton-grpc-protocol-...",
         status=status,
     )
-    if row.kind in (Unreachable, DeadlineExceeded) and (proxy := proxies.on_the_way_to(sent.endpoint)):
+    if row.kind in (UnreachableError, DeadlineExceededError) and (proxy := proxies.on_the_way_to(sent.endpoint)):
         message += f"; it was sent through {proxy}: unset that, or add '{host}' to no_proxy"
     return row.kind(
         message,

@@ -2,7 +2,7 @@
 
 gRPC survives a fork only where no other thread is in a call and no asyncio channel is open at that moment; elsewhere
 the child crashes or hangs in its next call. A client in the child begins anew: its channels, threads and locks are the
-parent's. In a child that gRPC has not survived it raises UnusableClient instead.
+parent's. In a child that gRPC has not survived it raises UnusableClientError instead.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ _forking = ""  # why a fork that begins now will be one that gRPC does not survi
 _broken = ""  # why gRPC does not work in this process
 
 
-class UnusableClient(InferenceError):  # noqa: N818 - like its siblings in errors.py
+class UnusableClientError(InferenceError):
     """A client where it cannot work: another event loop, a fork that broke gRPC. The message says what to do."""
+
+    label = "UnusableClient"
 
 
 class Renewable(Protocol):
@@ -47,9 +49,9 @@ _clients: weakref.WeakSet[Renewable] = weakref.WeakSet()  # with open channels
 
 
 def settle(client: Renewable) -> None:
-    """Prepare for a client that opens its channels. Raises UnusableClient where gRPC cannot work."""
+    """Prepare for a client that opens its channels. Raises UnusableClientError where gRPC cannot work."""
     if _broken:
-        raise UnusableClient(
+        raise UnusableClientError(
             f"gRPC does not work in this process, which was forked {_broken}: start processes with multiprocessing's "
             "'spawn' or 'forkserver', or fork before the first request",
             endpoint=client.endpoint,
@@ -65,9 +67,9 @@ def settle(client: Renewable) -> None:
 
 
 def refuse_greenlets(endpoint: str) -> None:
-    """Raise UnusableClient in a process that gevent has patched, for what needs asyncio."""
+    """Raise UnusableClientError in a process that gevent has patched, for what needs asyncio."""
     if _is_patched_by_gevent():
-        raise UnusableClient(
+        raise UnusableClientError(
             "gRPC's asyncio, which AsyncClient and Model.map use, hangs in a process that gevent has patched: use "
             "Client in greenlets, such as gevent.pool.Pool(64).imap(model, inputs)",
             endpoint=endpoint,
@@ -75,15 +77,15 @@ def refuse_greenlets(endpoint: str) -> None:
 
 
 def hold_to_loop(loop: asyncio.AbstractEventLoop | None, endpoint: str) -> asyncio.AbstractEventLoop:
-    """The running event loop, which must be `loop` where that is given. Raises UnusableClient."""
+    """The running event loop, which must be `loop` where that is given. Raises UnusableClientError."""
     try:
         running = asyncio.get_running_loop()
     except RuntimeError:
         message = "an AsyncClient works in a running event loop only: await it there, or use Client"
-        raise UnusableClient(message, endpoint=endpoint) from None
+        raise UnusableClientError(message, endpoint=endpoint) from None
     if loop is not None and loop is not running:
         message = "this AsyncClient belongs to another event loop: make one per loop, or use Client, which needs none"
-        raise UnusableClient(message, endpoint=endpoint)
+        raise UnusableClientError(message, endpoint=endpoint)
     return running
 
 

@@ -23,7 +23,7 @@ BUCKETS_S = (
 class Metrics:
     """The histogram, in `registry` (prometheus_client's own by default). Make one per process.
 
-    Its labels are `model` and `status`: OK, or the name of the error's class. Raises ImportError with what to install
+    Its labels are `model` and `status`: OK, or the error's `label`. Raises ImportError with what to install
     where prometheus-client is missing.
     """
 
@@ -52,7 +52,7 @@ class Metrics:
         try:
             return await asked
         except BaseException as error:
-            status = type(error).__name__ if isinstance(error, InferenceError) else "Cancelled"
+            status = error.label if isinstance(error, InferenceError) else "Cancelled"
             raise
         finally:
             self.observe(model, status, time.perf_counter() - start)

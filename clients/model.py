@@ -12,7 +12,7 @@ from . import codec
 from .classification import Labels, decode_classes, scores
 from .codec import Outputs, invalid
 from .connection import Connection
-from .errors import InvalidInput
+from .errors import InvalidInputError
 from .options import Headers
 from .servers import Server
 from .spec import ModelSpec
@@ -28,7 +28,7 @@ class BoundModel(Generic[Answer, Ranked]):
     """One model of a server, called like a function from named arrays to named arrays.
 
     Inputs are arrays or lists with the batch axis in front, by keyword or as one mapping. `headers` are for one request
-    alone, such as W3C `traceparent`. Calls raise InvalidInput before sending where they can, else another kind of
+    alone, such as W3C `traceparent`. Calls raise InvalidInputError before sending where they can, else another kind of
     InferenceError.
     """
 
@@ -119,7 +119,7 @@ class BoundModel(Generic[Answer, Ranked]):
                 "ModelInfer", request, model=spec.name, timeout_s=timeout_s, headers=headers, retry=retry, server=server
             )
             return codec.decode(spec, answer)
-        except InvalidInput as error:
+        except InvalidInputError as error:
             left_s = deadline_s - time.monotonic()
             if error.status and self.spec is spec and left_s > 0:  # the server's own word on what fits `spec`
                 self.spec = await client.signature_now(spec, error, left_s)
@@ -128,7 +128,7 @@ class BoundModel(Generic[Answer, Ranked]):
                 raise
         try:  # it did not run, so that it may be sent again where it fits
             return await self.infer(inputs, timeout_s=left_s, headers=headers, server=server, **content)
-        except InvalidInput as error:
+        except InvalidInputError as error:
             error.args = (f"'{spec.name}' has changed on the server since its metadata was fetched: {error}",)
             raise
 

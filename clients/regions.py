@@ -19,7 +19,7 @@ from .options import Headers, Retries
 from .placement import Place, Placement
 from .retries import Budget, is_retryable
 from .servers import Server
-from .shared_memory import ALIGNMENT, Pool, Region, SharedMemoryUnavailable, dead_names
+from .shared_memory import ALIGNMENT, Pool, Region, SharedMemoryUnavailableError, dead_names
 from .spec import ModelSpec
 
 # Tensors of fewer bytes travel in the message: docs/shared-memory.md has the measurement.
@@ -28,8 +28,12 @@ UNREGISTER_TIMEOUT_S = 2.0
 CLOSING_PAUSES_S = (0.005, 0.02, 0.1, 0.0)
 # The server has answered by itself, so it is done with the region.
 _SERVERS_OWN = (
-    errors.InvalidInput, errors.ModelNotFound, errors.ModelNotReady, errors.Overloaded, errors.ServerError,
-)  # fmt: skip
+    errors.InvalidInputError,
+    errors.ModelNotFoundError,
+    errors.ModelNotReadyError,
+    errors.OverloadedError,
+    errors.ServerError,
+)
 Offset = int
 ByteSize = int
 
@@ -94,12 +98,12 @@ class RegionPool:
                 answer = codec.decode(spec, await call(encode(placed=lent), retry=False), lent)
                 take_back = self._pool.give_back
                 return answer
-            except errors.ModelNotFound as error:
+            except errors.ModelNotFoundError as error:
                 if "Unable to find shared memory region" not in error.details:
                     take_back = self._pool.give_back
                     raise
                 self._pool.retire_idle()
-            except errors.Unreachable as error:
+            except errors.UnreachableError as error:
                 again = spec.repeatable and is_retryable(error, connection.retries)
                 if not (again and connection.budget.affords(error)):
                     raise
@@ -123,7 +127,7 @@ class RegionPool:
         """Copy the arrays that are worth it into a region that the server knows, and set room for outputs aside.
 
         None where nothing is, or no region can be had now: then the message carries everything. Raises
-        SharedMemoryUnavailable where the server or this machine will not share memory at all.
+        SharedMemoryUnavailableError where the server or this machine will not share memory at all.
         """
         raws = {name: codec.raw_bytes(spec, name, array) for name, array in arrays.items() if _is_worth_it(array)}
         sizes = {name: size for name in outputs if (size := output_size(spec, name, arrays)) >= max(WORTH_BYTES, 1)}
@@ -187,7 +191,7 @@ class RegionPool:
             )
         except errors.InferenceError as error:
             if (reason := _refusal(error, connection.endpoint)) is not None:
-                raise SharedMemoryUnavailable(reason, endpoint=connection.endpoint, status=error.status) from error
+                raise SharedMemoryUnavailableError(reason, endpoint=connection.endpoint, status=error.status) from error
             return False
         region.registered()
         return True
@@ -202,7 +206,7 @@ class RegionPool:
                 try:
                     await self._unregister_one(connection, region.name, until_s)
                 except errors.InferenceError as error:
-                    hangs = isinstance(error, errors.DeadlineExceeded)
+                    hangs = isinstance(error, errors.DeadlineExceededError)
                     in_use = hangs or "currently in use" in error.details
                     gone = not in_use and not isinstance(error, _SERVERS_OWN)
             if in_use:

@@ -12,7 +12,7 @@ import numpy as np
 from . import codec, errors
 from .addresses import is_balanced
 from .codec import Outputs, check, invalid
-from .life import UnusableClient
+from .life import UnusableClientError
 from .model import BoundModel
 from .options import Headers
 from .servers import Server
@@ -25,7 +25,7 @@ class BoundSequence(Generic[Answer]):
     """Requests that a stateful model sees in order, on one server. Nothing is retried: the state would be wrong.
 
     Give the last request `end=True`. A sequence that is left without it is ended by a request of zeros, so that the
-    server's slot is free at once. After an error other than InvalidInput the sequence is over.
+    server's slot is free at once. After an error other than InvalidInputError the sequence is over.
     """
 
     def __init__(self, model: BoundModel[Any, Any], sequence_id: int, headers: Headers | None) -> None:
@@ -64,7 +64,9 @@ class BoundSequence(Generic[Answer]):
     ) -> Outputs:
         spec, self._timeout_s = self._model.spec, self._client.within_s(timeout_s)
         if self._client.rotation() is not self._rotation:
-            raise UnusableClient(f"this sequence of '{spec.name}' belongs to the process that this one was forked from")
+            raise UnusableClientError(
+                f"this sequence of '{spec.name}' belongs to the process that this one was forked from"
+            )
         if self._over:
             raise invalid(spec, f"this sequence of '{spec.name}' is over: begin another")
         self._like = check(spec, inputs)
@@ -79,7 +81,7 @@ class BoundSequence(Generic[Answer]):
                 request_id=request_id,
             )
             answer: Outputs = await self._model.counted(asked)
-        except errors.InvalidInput:
+        except errors.InvalidInputError:
             raise
         except BaseException:
             self._over = True  # whether the server has seen this request is not known, so its state is not either

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from .errors import DeadlineExceeded, InferenceError, ModelNotReady, Unreachable
+from .errors import DeadlineExceededError, InferenceError, ModelNotReadyError, UnreachableError
 from .failures import is_silence
 
 INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -71,13 +71,13 @@ class Rotation:
 
     def learn(self, server: Server, error: InferenceError) -> bool:
         """Take what a failed request says of its server; returns whether another one is to be asked instead."""
-        if not isinstance(error, Unreachable | DeadlineExceeded):
+        if not isinstance(error, UnreachableError | DeadlineExceededError):
             server.answered_s = time.monotonic()
         # A server that drains after SIGTERM unloads its models first; another one has them. So may one have a gRPC port
         # or a valid certificate where this one has not.
-        never_ran = isinstance(error, ModelNotReady | Unreachable) and not error.may_have_run
+        never_ran = isinstance(error, ModelNotReadyError | UnreachableError) and not error.may_have_run
         moves = never_ran and self.has_other(server)
-        if moves or (isinstance(error, Unreachable) and error.transient and self.lone is None):
+        if moves or (isinstance(error, UnreachableError) and error.transient and self.lone is None):
             self.mark(server, up=False)
         return moves
 

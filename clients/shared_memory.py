@@ -33,8 +33,10 @@ MOST_IDLE = 64  # regions kept for reuse
 MOST_RETIRED = 64  # regions that a server may still be using after their call was given up
 
 
-class SharedMemoryUnavailable(InferenceError):  # noqa: N818 - like its siblings in errors.py
+class SharedMemoryUnavailableError(InferenceError):
     """The server or this machine cannot share memory; the message says what to change."""
+
+    label = "SharedMemoryUnavailable"
 
 
 class Region:
@@ -50,7 +52,7 @@ class Region:
             self._bytes = np.frombuffer(mmap.mmap(descriptor, byte_size), np.uint8)
         except OSError as error:
             self.discard()
-            raise SharedMemoryUnavailable(
+            raise SharedMemoryUnavailableError(
                 f"no room for a region of {byte_size / 1e6:.1f} MB in {FOLDER} ({error.strerror}): make it larger "
                 "(docker run --shm-size) or keep fewer requests in flight"
             ) from error
@@ -98,7 +100,7 @@ class Pool:
     def lend(self, byte_size: int) -> tuple[Region, bool] | None:
         """A region of at least `byte_size` bytes, and whether it is new: the server must then be told of it first.
 
-        None when too many regions wait for the server to let go of them. Raises SharedMemoryUnavailable.
+        None when too many regions wait for the server to let go of them. Raises SharedMemoryUnavailableError.
         """
         size = size_class(byte_size)
         with self._lock:

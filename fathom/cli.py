@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
 
-from fathom.arguments import STOPPED, Parser
+from fathom.console.arguments import STOPPED, Parser
 
 COMMANDS = {
     "demo": "export, serve, ask, measure and report, all on this machine",
@@ -90,7 +90,7 @@ def _said(error: Exception) -> str:
     # Imported late, since most commands end well.
     from clients import InferenceError
     from export.errors import ExportError
-    from fathom.errors import UsageError
+    from fathom.console.arguments import UsageError
     from loadtests.errors import LoadTestError
     from server import TritonServerError
 

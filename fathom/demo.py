@@ -15,10 +15,10 @@ from export.exporter import export_model
 from export.models import digits
 from export.precision.precision import FP32
 from export.recipe.measure import Measurement
-from fathom import answers, payloads, stations
-from fathom.manifests import manifest_of
-from fathom.options import default_config_name
-from fathom.output import Steps
+from fathom.console import answers
+from fathom.console.options import default_config_name
+from fathom.console.output import Steps
+from fathom.recipes import manifest_of, measure_served, measured_at_export, requests_of
 from loadtests import report
 from loadtests.capacity import CapacityRequest, find
 from loadtests.errors import LoadTestError
@@ -114,8 +114,8 @@ def _use(
         for name in recipes.NAMES:
             recipe = recipes.find(name)
             with steps.step(f"judge {name}") as step:
-                at_export = stations.measured_at_export(recipe, repository)
-                served = stations.measure_served(recipe, client, repository, step.update)
+                at_export = measured_at_export(recipe, repository)
+                served = measure_served(recipe, client, repository, step.update)
                 done.models[name] = at_export | served
                 figure = recipe.figures[0].name
                 step.update(f"{figure} {next(iter(served.values())).accuracy.get(figure, float('nan')):.5g} served")
@@ -130,7 +130,7 @@ def _use(
                     model=name,
                     slos=(slo,),
                     budget_s=budget_s,
-                    payloads=payloads.from_recipe(client, name, repository),
+                    payloads=requests_of(client, name, repository),
                     manifest=manifest_of(name, repository),
                     folder=results,
                 )

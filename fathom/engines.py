@@ -14,8 +14,8 @@ from export.errors import EngineError, EngineUnavailableError
 from export.exporter import ARTEFACT
 from export.graph import onnx_stream
 from export.recipe.recipe import Recipe
-from fathom.errors import UsageError
-from fathom.output import Steps, note
+from fathom.console.arguments import UsageError
+from fathom.console.output import Steps, note
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

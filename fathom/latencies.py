@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clients import AsyncClient, DeadlineExceeded, InferenceError, Unreachable
+from clients import AsyncClient, DeadlineExceededError, InferenceError, UnreachableError
 from loadtests.records.record import percentile
 
 SHOWN = (0.5, 0.9, 0.99)
@@ -120,9 +120,9 @@ async def _measure(
                 try:
                     await model(inputs)
                 except InferenceError as error:
-                    taken.errors[type(error).__name__] += 1
+                    taken.errors[error.label] += 1
                     taken.first_error = taken.first_error or str(error)
-                    in_vain = in_vain + 1 if isinstance(error, DeadlineExceeded | Unreachable) else 0
+                    in_vain = in_vain + 1 if isinstance(error, DeadlineExceededError | UnreachableError) else 0
                 else:
                     in_vain = 0
                     taken.latencies_ms.append((time.perf_counter() - start) * 1e3)

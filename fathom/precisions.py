@@ -19,10 +19,9 @@ from export.exporter import ExportResult, export_model
 from export.precision.precision import FP32, PRECISIONS
 from export.recipe.measure import Measurement
 from export.recipe.recipe import Recipe
-from fathom import payloads, stations
-from fathom.manifests import manifest_of
-from fathom.options import default_config_name
-from fathom.output import Step, Steps
+from fathom.console.options import default_config_name
+from fathom.console.output import Step, Steps
+from fathom.recipes import manifest_of, measure_served, requests_of
 from loadtests.capacity import CapacityRequest, find
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
@@ -116,13 +115,13 @@ def _serve(
         client = stack.enter_context(Client(server.grpc_url))
         for recipe in chosen:
             with steps.step(f"measure {recipe.name} at {precision}") as step:
-                served = stations.measure_served(recipe, client, own, step.update)["served"]
+                served = measure_served(recipe, client, own, step.update)["served"]
                 request = CapacityRequest(
                     server=server.grpc_url,
                     model=recipe.name,
                     slos=(slo,),
                     budget_s=budget_s,
-                    payloads=payloads.from_recipe(client, recipe.name, own),
+                    payloads=requests_of(client, recipe.name, own),
                     manifest=manifest_of(recipe.name, own),
                     folder=home,
                 )

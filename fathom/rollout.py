@@ -22,7 +22,7 @@ from tritonclient.grpc import service_pb2
 from clients import Client, InferenceError, codec
 from clients.spec import ModelSpec
 from export.repository.publish import hold, scratch
-from fathom.errors import UsageError
+from fathom.console.arguments import UsageError
 from loadtests.workload.payloads import from_metadata
 
 CANDIDATE = "{model}--candidate"

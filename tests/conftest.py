@@ -18,7 +18,7 @@ from small_models import rows_together, write_double, write_onnx
 from turns import WORKER, ByFolder, order, turn
 from xdist.remote import Producer
 
-from fathom.options import default_config_name
+from fathom.console.options import default_config_name
 from server import TritonServer, environment
 
 BUNDLED = Path(__file__).parent / "export" / "models"

@@ -28,11 +28,11 @@ from export.added.recipe import Added
 from export.added.recipe_file import FILE
 from export.recipe.measure import Measurement, gate
 from export.recipe.recipe import Array
-from fathom import options, stations
 from fathom.commands.export import as_json
-from fathom.errors import UsageError
-from fathom.figures import cell
-from fathom.output import Steps, note, out, print_json
+from fathom.console import options
+from fathom.console.arguments import UsageError
+from fathom.console.output import Steps, cell, note, out, print_json
+from fathom.recipes import measure_served, measured_at_export
 from server import EnvironmentNotFitError, TritonServer
 
 LITERAL_NUMBERS = 4
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     def verify(recipe: Added, staged: Path) -> None:
         step.update("serve")
-        served.update(measure_served(recipe, staged))
+        served.update(measure_staged(recipe, staged))
 
     with Steps() as steps, steps.step(f"add {arguments.name}") as step:
         added = add(
@@ -131,18 +131,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def measure_served(recipe: Added, staged: Path) -> dict[str, Measurement]:
+def measure_staged(recipe: Added, staged: Path) -> dict[str, Measurement]:
     """The station `served`: the staged model in a Triton of its own, held to the recipe's tolerance.
 
     Where this machine cannot run the embedded Triton, a note says so and nothing is measured.
     """
     try:
         with TritonServer(staged, stop_timeout_s=0) as server, Client(server.grpc_url, timeout_s=60.0) as client:
-            measured = stations.measure_served(recipe, client, staged)
+            measured = measure_served(recipe, client, staged)
     except EnvironmentNotFitError as error:
         note(f"not served here: {error}")
         return {}
-    before = stations.measured_at_export(recipe, staged)
+    before = measured_at_export(recipe, staged)
     for station, measurement in measured.items():
         gate(recipe, station, before["source"], measurement)
     return measured

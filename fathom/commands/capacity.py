@@ -21,12 +21,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from clients import Client
-from fathom import options, payloads, summary
-from fathom.arguments import STOPPED
-from fathom.live_table import live_table
-from fathom.manifests import manifest_of
-from fathom.output import note, out, print_json
-from fathom.servers import connect_with_metrics
+from fathom.console import options, summary
+from fathom.console.arguments import STOPPED
+from fathom.console.live_table import live_table
+from fathom.console.output import note, out, print_json
+from fathom.console.servers import connect_with_metrics
+from fathom.recipes import manifest_of, requests_of
 from loadtests.capacity import CapacityRequest, find
 from loadtests.errors import ResultsError, SloUnreachableError
 from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
@@ -186,4 +186,4 @@ def _unreachable(request: CapacityRequest, error: SloUnreachableError, *, as_jso
 def traffic(server: str, shares: Sequence[ModelShare], repository: Path) -> list[ModelShare]:
     """The models with the inputs of their recipes, where there are any."""
     with Client(server, timeout_s=LOOK_TIMEOUT_S) as client:
-        return [replace(share, payloads=payloads.from_recipe(client, share.model, repository)) for share in shares]
+        return [replace(share, payloads=requests_of(client, share.model, repository)) for share in shares]

@@ -6,9 +6,9 @@ import argparse
 
 from rich.markup import escape
 
-from fathom import options
-from fathom.errors import UsageError
-from fathom.output import out, print_json
+from fathom.console import options
+from fathom.console.arguments import UsageError
+from fathom.console.output import out, print_json
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from export.precision import cpu_features
 from export.precision.precision import FP32, PRECISIONS
-from fathom import demo, options, precisions, summary
-from fathom.arguments import STOPPED
-from fathom.figures import cell
-from fathom.output import WORD_WIDTH, Steps, out, print_json
+from fathom import demo, precisions
+from fathom.console import options, summary
+from fathom.console.arguments import STOPPED
+from fathom.console.output import WORD_WIDTH, Steps, cell, out, print_json
 from loadtests.errors import ResultsError
 from loadtests.slo import Slo
 

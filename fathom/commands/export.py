@@ -19,10 +19,10 @@ from export.errors import AccuracyError, ExportError
 from export.exporter import ExportResult, export_model
 from export.precision.precision import CPU, FP32, INT8, PRECISIONS, RUNTIMES, TENSORRT, rule
 from export.recipe.recipe import Recipe
-from fathom import engines, options
-from fathom.errors import UsageError
-from fathom.figures import cell
-from fathom.output import Steps, note, out, print_json
+from fathom import engines
+from fathom.console import options
+from fathom.console.arguments import UsageError
+from fathom.console.output import Steps, cell, note, out, print_json
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

@@ -19,12 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clients import TLS, Client, DeadlineExceeded, InsecureConnectionWarning, InvalidInput, Model
-from fathom import answers, inputs, latencies, options, payloads
-from fathom.arguments import STOPPED
-from fathom.errors import UsageError
-from fathom.output import err, out, print_json
-from fathom.servers import connect
+from clients import TLS, Client, DeadlineExceededError, InsecureConnectionWarning, InvalidInputError, Model
+from fathom import latencies
+from fathom.console import answers, inputs, options
+from fathom.console.arguments import STOPPED, UsageError
+from fathom.console.output import err, out, print_json
+from fathom.console.servers import connect
+from fathom.recipes import example
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -84,9 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     try:
         return _run(arguments)
-    except DeadlineExceeded as error:
+    except DeadlineExceededError as error:
         raise UsageError(str(error).replace("timeout_s", "--timeout")) from error
-    except InvalidInput as error:
+    except InvalidInputError as error:
         raise UsageError(f"{error}{inputs.forgotten_at(arguments.inputs)}") from error
 
 
@@ -99,7 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 err.print(f"warning: requests to {server} travel unencrypted: add --tls-ca FILE", soft_wrap=True)
             model = client.model(arguments.model)
             arrays = (
-                payloads.example(arguments.model, arguments.model_repository)
+                example(arguments.model, arguments.model_repository)
                 if arguments.example
                 else inputs.parse(model.spec, arguments.inputs)
             )

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from fathom import options
-from fathom.arguments import STOPPED
 from fathom.commands.capacity import traffic
-from fathom.live_table import coloured, points_table
-from fathom.output import err, out, print_json, say
-from fathom.servers import connect
+from fathom.console import options
+from fathom.console.arguments import STOPPED
+from fathom.console.live_table import coloured, points_table
+from fathom.console.output import err, out, print_json, say
+from fathom.console.servers import connect
 from loadtests.capacity import CapacityRequest, load
 from loadtests.records.point import Point
 from loadtests.slo import Slo

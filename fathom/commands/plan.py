@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fathom import kubernetes, options
-from fathom.errors import UsageError
-from fathom.output import print_json, say
+from fathom import kubernetes
+from fathom.console import options
+from fathom.console.arguments import UsageError
+from fathom.console.output import print_json, say
 from loadtests.errors import ResultsError
 from loadtests.results.store import Stored, read_runs
 from loadtests.sizing import DEFAULT_HEADROOM, DEFAULT_SPARE, DeploymentPlan, make_plan

@@ -17,11 +17,9 @@ from export.precision import cpu_features
 from export.precision.compare import PrecisionRow, compare
 from export.precision.precision import CPU, RUNTIMES
 from export.recipe.recipe import Recipe
-from fathom import options
-from fathom.arguments import STOPPED
-from fathom.errors import UsageError
-from fathom.figures import cell
-from fathom.output import Steps, note, out, print_json
+from fathom.console import options
+from fathom.console.arguments import STOPPED, UsageError
+from fathom.console.output import Steps, cell, note, out, print_json
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

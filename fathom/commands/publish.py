@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from clients import Client, InferenceError
-from fathom import options
-from fathom.errors import UsageError
-from fathom.output import err, print_json
+from fathom.console import options
+from fathom.console.arguments import UsageError
+from fathom.console.output import err, print_json
 from fathom.rollout import RolloutError, Rules, roll
 from server.command import ADMIN_HEADER
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fathom import options
-from fathom.errors import UsageError
-from fathom.output import out, print_json, say, say_as
+from fathom.console import options
+from fathom.console.arguments import UsageError
+from fathom.console.output import out, print_json, say, say_as
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

@@ -10,8 +10,8 @@ import argparse
 import os
 import time
 
-from fathom import options
-from fathom.output import err, print_json
+from fathom.console import options
+from fathom.console.output import err, print_json
 from server import ServerDiedError, TritonServer
 
 _LOOK_EVERY_S = 1.0

@@ -18,7 +18,7 @@ PROJECT = Path(__file__).parents[2]
 THIRD_PARTY = str(Path(setuptools.__file__).parents[1])
 ASKS = """
 import importlib.util, json, sys
-from fathom_client import Client, InvalidInput
+from fathom_client import Client, InvalidInputError
 
 with Client(sys.argv[1]) as client:
     double = client.model("double")
@@ -26,7 +26,7 @@ with Client(sys.argv[1]) as client:
     mapped = [answer["y"].tolist() for answer in double.map([[[1, 2]], [[3, 4]]])]
     try:
         double(z=[[1, 2]])
-    except InvalidInput as error:
+    except InvalidInputError as error:
         refusal = type(error).__module__
 ours = [name for name in sys.argv[2:] if importlib.util.find_spec(name) is not None]
 print(json.dumps({"answer": answer, "mapped": mapped, "refusal": refusal, "ours": ours}))

@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from clients import InvalidInput, arrays
+from clients import InvalidInputError, arrays
 
 
 def masked(values, mask, dtype=np.float32):
@@ -74,7 +74,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case):
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInputError):
         arrays.as_array(*REFUSED[case])
 
 
@@ -118,7 +118,7 @@ def test_tensors_of_torch():
         array = arrays.as_array(given, "BF16")
         assert (array.dtype, array.tolist()) == (ml_dtypes.bfloat16, expected)
     assert arrays.as_array(torch.tensor([1.5]), "FP32").tolist() == [1.5]
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInputError):
         arrays.as_array(bf16, "FP32")
     for unreadable, remedy in (
         (torch.ones(1, requires_grad=True), "detach"),
@@ -133,5 +133,5 @@ def test_tensors_of_torch():
 
 def test_a_sparse_matrix_is_named():
     sparse = pytest.importorskip("scipy.sparse")
-    with pytest.raises(InvalidInput, match="csr_matrix"):
+    with pytest.raises(InvalidInputError, match="csr_matrix"):
         arrays.as_array(sparse.csr_matrix(np.eye(2, dtype=np.float32)), "FP32")

@@ -11,7 +11,7 @@ import pytest
 from complete_server import complete_server
 from identity_models import write_identity
 
-from clients import AsyncClient, Client, InferenceError, InvalidInput
+from clients import AsyncClient, Client, InferenceError, InvalidInputError
 
 pytestmark = pytest.mark.process
 
@@ -79,14 +79,14 @@ def test_of_an_endless_iterable_only_a_bounded_part_is_held(way, server):
 @pytest.mark.parametrize("way", WAYS)
 def test_errors_per_item_are_returned_in_their_places(way, server):
     answers = collect(way, server, [[[0.0]], [[1, 2]], {"y": 1}, "text", [[0.001]]], errors="return")
-    assert [type(answer).__name__ for answer in answers] == ["float", *["InvalidInput"] * 3, "float"]
+    assert [type(answer).__name__ for answer in answers] == ["float", *["InvalidInputError"] * 3, "float"]
     assert "[1, 2]" in str(answers[1])
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_first_error_is_raised_in_its_turn_and_says_which_item(way, server):
     seen = []
-    with pytest.raises(InvalidInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         collect(way, server, [[[0.1]], [[0.0]], [[1, 2]], [[0.0]]], on_answer=seen.append)
     assert caught.value.__notes__ == ["item 2 of map"]
     assert len(seen) == 2

@@ -9,7 +9,7 @@ import urllib.request
 
 import pytest
 
-from clients import AsyncClient, Client, DeadlineExceeded, Overloaded, ServerError
+from clients import AsyncClient, Client, DeadlineExceededError, OverloadedError, ServerError
 
 pytestmark = pytest.mark.process
 
@@ -51,7 +51,7 @@ def nap(python_server):
 
 def test_a_deadline_cancels_on_the_server(nap, python_server):
     before = cancelled(python_server)
-    with Busy(nap), pytest.raises(DeadlineExceeded, match=r"0\.2 s"):
+    with Busy(nap), pytest.raises(DeadlineExceededError, match=r"0\.2 s"):
         nap(seconds=[9.0], timeout_s=0.2)
     assert until_cancelled(python_server, before + 1) == before + 1
 
@@ -84,7 +84,7 @@ def test_asyncio_cancellation_and_deadlines_cancel_on_the_server(nap, python_ser
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await asked(seconds=[9.0])
-            with pytest.raises(DeadlineExceeded):
+            with pytest.raises(DeadlineExceededError):
                 await asked(seconds=[9.0], timeout_s=0.1)
 
     before = cancelled(python_server)
@@ -95,7 +95,7 @@ def test_asyncio_cancellation_and_deadlines_cancel_on_the_server(nap, python_ser
 
 def test_a_running_request_is_told_too(nap):
     """A model that asks `request.is_cancelled()` stops; Triton 2.51 counts only what it drops from the queue."""
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceededError):
         nap(seconds=[9.0], timeout_s=0.2)
     start = time.monotonic()
     nap(seconds=[0.0])
@@ -105,7 +105,7 @@ def test_a_running_request_is_told_too(nap):
 def test_a_queue_timeout_is_overload_not_a_broken_connection(python_server):
     with Client(python_server.grpc_url) as client:
         brief_nap = client.model("brief_nap")
-        with Busy(brief_nap), pytest.raises(Overloaded) as caught:
+        with Busy(brief_nap), pytest.raises(OverloadedError) as caught:
             brief_nap(seconds=[0.0])
     assert (caught.value.model, caught.value.endpoint) == ("brief_nap", python_server.grpc_url)
     assert (caught.value.status, caught.value.source) == ("UNAVAILABLE", "server")

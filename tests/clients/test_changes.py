@@ -10,7 +10,7 @@ from identity_models import write_identity
 from python_models import write_python
 from tritonclient.grpc import service_pb2
 
-from clients import AsyncClient, Client, InvalidInput
+from clients import AsyncClient, Client, InvalidInputError
 
 pytestmark = pytest.mark.process
 
@@ -68,12 +68,12 @@ def test_a_model_that_changes_is_noticed(server, become):
         assert model.spec.inputs["x"].datatype == "INT64"
 
         become({"x": ("INT64", [2])}, 4)
-        with pytest.raises(InvalidInput, match="changed") as caught:
+        with pytest.raises(InvalidInputError, match="changed") as caught:
             model(x=[[1, 2]] * 8)
         assert (caught.value.model, caught.value.tensor, model.spec.max_batch_size) == ("m", "x", 4)
 
         become({"y": ("INT64", [2])}, 4)
-        with pytest.raises(InvalidInput, match="changed") as caught:
+        with pytest.raises(InvalidInputError, match="changed") as caught:
             model.one(x=[1, 2])
         assert (caught.value.tensor, list(model.spec.inputs)) == ("x", ["y"])
         assert list(model(y=[[1, 2]])) == ["y_out"]
@@ -111,7 +111,7 @@ def test_a_refusal_by_a_model_that_is_what_it_was(server, monkeypatch):
         strict = client.model("strict")
         ordinary = Client.call
         monkeypatch.setattr(Client, "call", call)
-        with pytest.raises(InvalidInput) as caught:
+        with pytest.raises(InvalidInputError) as caught:
             strict(x=[1.0])
     assert "never content" in caught.value.details
     assert "changed" not in str(caught.value)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tritonclient.grpc import service_pb2
 
-from clients import InvalidInput, ModelSpec, ServerError, TensorSpec, codec
+from clients import InvalidInputError, ModelSpec, ServerError, TensorSpec, codec
 from clients.classification import decode_classes
 from clients.datatypes import NUMPY_TYPE
 
@@ -64,7 +64,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_before_sending(case):
     spec, inputs, tensor, expected, values = REFUSED[case]
-    with pytest.raises(InvalidInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         codec.encode(spec, inputs)
     error = caught.value
     assert (error.model, error.tensor, error.expected, error.status) == ("m", tensor, expected, "")
@@ -236,6 +236,6 @@ def test_classes_are_ranked_labels():
 
 
 def test_an_unknown_output_is_refused():
-    with pytest.raises(InvalidInput, match="probabilities") as caught:
+    with pytest.raises(InvalidInputError, match="probabilities") as caught:
         codec.encode(IMAGE, {"pixels": np.zeros((1, 4, 4, 3), np.uint8)}, outputs=["logits"])
     assert caught.value.tensor == "logits"

@@ -5,13 +5,13 @@ import pytest
 
 from clients import TLS
 from clients.errors import (
-    DeadlineExceeded,
-    InvalidInput,
-    ModelNotFound,
-    ModelNotReady,
-    Overloaded,
+    DeadlineExceededError,
+    InvalidInputError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    OverloadedError,
     ServerError,
-    Unreachable,
+    UnreachableError,
 )
 from clients.failures import Sent, from_rpc, from_text, is_down
 
@@ -44,69 +44,97 @@ SENT = Sent("m", "host:8001", 2.0)
 # As grpcio 1.85, Triton 2.51 and Envoy say it.
 ROWS = [
     # Triton
-    (CODE.UNAVAILABLE, "Exceeds maximum queue size", Overloaded, "server", LATER, NOT),
-    (CODE.UNAVAILABLE, "Request timeout expired", Overloaded, "server", LATER, NOT),
-    (CODE.UNAVAILABLE, "Request for unknown model: 'm' is not at ready state", ModelNotReady, "server", LATER, NOT),
-    (CODE.UNAVAILABLE, "GRPC server is shutting down and has stopped", ModelNotReady, "server", LATER, NOT),
-    (CODE.NOT_FOUND, "unknown model: 'm' has no available versions", ModelNotReady, "server", LATER, NOT),
-    (CODE.NOT_FOUND, "Request for unknown model: 'm' is not found", ModelNotFound, "server", NEVER, NOT),
+    (CODE.UNAVAILABLE, "Exceeds maximum queue size", OverloadedError, "server", LATER, NOT),
+    (CODE.UNAVAILABLE, "Request timeout expired", OverloadedError, "server", LATER, NOT),
+    (
+        CODE.UNAVAILABLE,
+        "Request for unknown model: 'm' is not at ready state",
+        ModelNotReadyError,
+        "server",
+        LATER,
+        NOT,
+    ),
+    (CODE.UNAVAILABLE, "GRPC server is shutting down and has stopped", ModelNotReadyError, "server", LATER, NOT),
+    (CODE.NOT_FOUND, "unknown model: 'm' has no available versions", ModelNotReadyError, "server", LATER, NOT),
+    (CODE.NOT_FOUND, "Request for unknown model: 'm' is not found", ModelNotFoundError, "server", NEVER, NOT),
     (CODE.UNAVAILABLE, "This protocol is restricted, expecting header 'k'", ServerError, "server", NEVER, NOT),
-    (CODE.INVALID_ARGUMENT, "unexpected shape for input 'x'", InvalidInput, "server", NEVER, NOT),
+    (CODE.INVALID_ARGUMENT, "unexpected shape for input 'x'", InvalidInputError, "server", NEVER, NOT),
     (CODE.UNAUTHENTICATED, "no token", ServerError, "server", NEVER, NOT),
     (CODE.UNKNOWN, "the model raised", ServerError, "server", NEVER, PERHAPS),
     (CODE.INTERNAL, "the model says: Connection refused, Socket closed", ServerError, "server", NEVER, PERHAPS),
     (CODE.INTERNAL, "the model's own client: Stream removed (Socket closed)", ServerError, "server", NEVER, PERHAPS),
-    (CODE.UNAVAILABLE, "the model: connection failure, Socket closed", Unreachable, "server", NEVER, PERHAPS),
+    (CODE.UNAVAILABLE, "the model: connection failure, Socket closed", UnreachableError, "server", NEVER, PERHAPS),
     (CODE.CANCELLED, "the model gave up", ServerError, "server", NEVER, PERHAPS),
-    (CODE.UNAVAILABLE, "come back later", Unreachable, "server", NEVER, PERHAPS),
-    (CODE.RESOURCE_EXHAUSTED, "Received message larger than max (5 vs. 4)", InvalidInput, "server", NEVER, NOT),
-    (CODE.RESOURCE_EXHAUSTED, "received metadata size exceeds hard limit (9)", InvalidInput, "server", NEVER, NOT),
-    (CODE.RESOURCE_EXHAUSTED, "too many requests", Overloaded, "server", LATER, NOT),
+    (CODE.UNAVAILABLE, "come back later", UnreachableError, "server", NEVER, PERHAPS),
+    (CODE.RESOURCE_EXHAUSTED, "Received message larger than max (5 vs. 4)", InvalidInputError, "server", NEVER, NOT),
+    (CODE.RESOURCE_EXHAUSTED, "received metadata size exceeds hard limit (9)", InvalidInputError, "server", NEVER, NOT),
+    (CODE.RESOURCE_EXHAUSTED, "too many requests", OverloadedError, "server", LATER, NOT),
     # this client
-    (CODE.DEADLINE_EXCEEDED, "Deadline Exceeded", DeadlineExceeded, "client", NEVER, PERHAPS),
-    (CODE.DEADLINE_EXCEEDED, "Stream removed (Deadline Exceeded)", DeadlineExceeded, "client", NEVER, PERHAPS),
+    (CODE.DEADLINE_EXCEEDED, "Deadline Exceeded", DeadlineExceededError, "client", NEVER, PERHAPS),
+    (CODE.DEADLINE_EXCEEDED, "Stream removed (Deadline Exceeded)", DeadlineExceededError, "client", NEVER, PERHAPS),
     (CODE.CANCELLED, "Channel closed!", ServerError, "client", NEVER, PERHAPS),
     (CODE.CANCELLED, "Stream removed (Channel closed!)", ServerError, "client", NEVER, PERHAPS),
     # gateways that speak gRPC
-    (CODE.DEADLINE_EXCEEDED, "stream timeout", DeadlineExceeded, "gateway", NEVER, PERHAPS),
-    (CODE.UNAVAILABLE, "upstream request timeout", DeadlineExceeded, "gateway", NEVER, PERHAPS),
-    (CODE.UNAVAILABLE, "no healthy upstream", Unreachable, "gateway", LATER, NOT),
-    (CODE.UNAVAILABLE, "disconnect/reset, reset reason: connection failure", Unreachable, "gateway", LATER, NOT),
-    (CODE.UNAVAILABLE, "disconnect/reset, reset reason: connection end", Unreachable, "gateway", LATER, PERHAPS),
-    (CODE.UNAVAILABLE, "disconnect/reset, reset reason: overflow", Overloaded, "gateway", LATER, NOT),
-    (CODE.UNAVAILABLE, "local_rate_limited", Overloaded, "gateway", LATER, NOT),
+    (CODE.DEADLINE_EXCEEDED, "stream timeout", DeadlineExceededError, "gateway", NEVER, PERHAPS),
+    (CODE.UNAVAILABLE, "upstream request timeout", DeadlineExceededError, "gateway", NEVER, PERHAPS),
+    (CODE.UNAVAILABLE, "no healthy upstream", UnreachableError, "gateway", LATER, NOT),
+    (CODE.UNAVAILABLE, "disconnect/reset, reset reason: connection failure", UnreachableError, "gateway", LATER, NOT),
+    (CODE.UNAVAILABLE, "disconnect/reset, reset reason: connection end", UnreachableError, "gateway", LATER, PERHAPS),
+    (CODE.UNAVAILABLE, "disconnect/reset, reset reason: overflow", OverloadedError, "gateway", LATER, NOT),
+    (CODE.UNAVAILABLE, "local_rate_limited", OverloadedError, "gateway", LATER, NOT),
     # connections that broke
-    (CODE.UNAVAILABLE, "Socket closed", Unreachable, "connection", LATER, PERHAPS),
-    (CODE.UNAVAILABLE, "Stream removed (Socket closed)", Unreachable, "connection", LATER, PERHAPS),
-    (CODE.UNAVAILABLE, "keepalive watchdog timeout", Unreachable, "connection", LATER, PERHAPS),
-    (CODE.UNAVAILABLE, "GOAWAY received; Error code: 0; Debug Text:", Unreachable, "connection", LATER, NOT),
-    (CODE.UNAVAILABLE, "GOAWAY received; Error code: 2; Debug Text:", Unreachable, "connection", LATER, PERHAPS),
-    (CODE.UNAVAILABLE, RESET.format(7), Unreachable, "connection", LATER, PERHAPS),
-    (CODE.INTERNAL, RESET.format(2), Unreachable, "connection", LATER, PERHAPS),
-    (CODE.CANCELLED, RESET.format(8), Unreachable, "connection", LATER, PERHAPS),
-    (CODE.RESOURCE_EXHAUSTED, RESET.format(11), Overloaded, "gateway", LATER, NOT),
-    (CODE.PERMISSION_DENIED, RESET.format(12), Unreachable, "tls", NEVER, NOT),
-    (CODE.INTERNAL, RESET.format(13), Unreachable, "gateway", NEVER, NOT),
-    (CODE.UNKNOWN, CUT, Unreachable, "gateway", LATER, PERHAPS),
-    (CODE.UNKNOWN, "No status received", Unreachable, "gateway", LATER, PERHAPS),
+    (CODE.UNAVAILABLE, "Socket closed", UnreachableError, "connection", LATER, PERHAPS),
+    (CODE.UNAVAILABLE, "Stream removed (Socket closed)", UnreachableError, "connection", LATER, PERHAPS),
+    (CODE.UNAVAILABLE, "keepalive watchdog timeout", UnreachableError, "connection", LATER, PERHAPS),
+    (CODE.UNAVAILABLE, "GOAWAY received; Error code: 0; Debug Text:", UnreachableError, "connection", LATER, NOT),
+    (CODE.UNAVAILABLE, "GOAWAY received; Error code: 2; Debug Text:", UnreachableError, "connection", LATER, PERHAPS),
+    (CODE.UNAVAILABLE, RESET.format(7), UnreachableError, "connection", LATER, PERHAPS),
+    (CODE.INTERNAL, RESET.format(2), UnreachableError, "connection", LATER, PERHAPS),
+    (CODE.CANCELLED, RESET.format(8), UnreachableError, "connection", LATER, PERHAPS),
+    (CODE.RESOURCE_EXHAUSTED, RESET.format(11), OverloadedError, "gateway", LATER, NOT),
+    (CODE.PERMISSION_DENIED, RESET.format(12), UnreachableError, "tls", NEVER, NOT),
+    (CODE.INTERNAL, RESET.format(13), UnreachableError, "gateway", NEVER, NOT),
+    (CODE.UNKNOWN, CUT, UnreachableError, "gateway", LATER, PERHAPS),
+    (CODE.UNKNOWN, "No status received", UnreachableError, "gateway", LATER, PERHAPS),
     # connections that could not be made
-    (CODE.UNAVAILABLE, f"{REFUSED}Connection refused", Unreachable, "connection", LATER, NOT),
-    (CODE.UNAVAILABLE, f"{REFUSED}Network is unreachable", Unreachable, "connection", LATER, NOT),
-    (CODE.UNAVAILABLE, f"{REFUSED}Socket closed", Unreachable, "connection", LATER, NOT),
-    (CODE.UNAVAILABLE, f"{REFUSED}timed out before receiving SETTINGS frame", Unreachable, "connection", LATER, NOT),
-    (CODE.UNAVAILABLE, f"{REFUSED}Handshake read failed (Endpoint closing)", Unreachable, "connection", LATER, NOT),
-    (CODE.UNAVAILABLE, f"{REFUSED}HTTP proxy returned response code 403", Unreachable, "gateway", LATER, NOT),
-    (CODE.UNAVAILABLE, f"{REFUSED}an http1.x server (HTTP status 400)", Unreachable, "gateway", NEVER, NOT),
-    (CODE.UNAVAILABLE, f"{REFUSED}Expected SETTINGS frame as the first", Unreachable, "gateway", NEVER, NOT),
-    (CODE.UNAVAILABLE, "errors resolving h:1: Domain name not found", Unreachable, "resolver", LATER, NOT),
-    (CODE.UNAVAILABLE, "DNS resolution failed for h:1: timed out", Unreachable, "resolver", LATER, NOT),
-    (CODE.UNAVAILABLE, f"{REFUSED}Hostname Verification Check failed.", Unreachable, "tls", NEVER, NOT),
-    (CODE.UNAVAILABLE, f"{REFUSED}CERTIFICATE_VERIFY_FAILED: certificate has expired", Unreachable, "tls", NEVER, NOT),
-    (CODE.UNAVAILABLE, f"{REFUSED}CERTIFICATE_VERIFY_FAILED: self signed", Unreachable, "tls", NEVER, NOT),
-    (CODE.UNAVAILABLE, f"{REFUSED}Tls handshake failed: WRONG_VERSION_NUMBER", Unreachable, "tls", NEVER, NOT),
-    (CODE.UNAVAILABLE, f"{REFUSED}Cannot check peer: missing selected ALPN", Unreachable, "tls", NEVER, NOT),
-    (CODE.UNAVAILABLE, f"{REFUSED}Tls handshake failed: TLSV1_ALERT_UNKNOWN_CA", Unreachable, "tls", NEVER, NOT),
-    (CODE.UNAVAILABLE, f"{REFUSED}Tls handshake failed: ALERT_PROTOCOL_VERSION", Unreachable, "tls", NEVER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Connection refused", UnreachableError, "connection", LATER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Network is unreachable", UnreachableError, "connection", LATER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Socket closed", UnreachableError, "connection", LATER, NOT),
+    (
+        CODE.UNAVAILABLE,
+        f"{REFUSED}timed out before receiving SETTINGS frame",
+        UnreachableError,
+        "connection",
+        LATER,
+        NOT,
+    ),
+    (
+        CODE.UNAVAILABLE,
+        f"{REFUSED}Handshake read failed (Endpoint closing)",
+        UnreachableError,
+        "connection",
+        LATER,
+        NOT,
+    ),
+    (CODE.UNAVAILABLE, f"{REFUSED}HTTP proxy returned response code 403", UnreachableError, "gateway", LATER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}an http1.x server (HTTP status 400)", UnreachableError, "gateway", NEVER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Expected SETTINGS frame as the first", UnreachableError, "gateway", NEVER, NOT),
+    (CODE.UNAVAILABLE, "errors resolving h:1: Domain name not found", UnreachableError, "resolver", LATER, NOT),
+    (CODE.UNAVAILABLE, "DNS resolution failed for h:1: timed out", UnreachableError, "resolver", LATER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Hostname Verification Check failed.", UnreachableError, "tls", NEVER, NOT),
+    (
+        CODE.UNAVAILABLE,
+        f"{REFUSED}CERTIFICATE_VERIFY_FAILED: certificate has expired",
+        UnreachableError,
+        "tls",
+        NEVER,
+        NOT,
+    ),
+    (CODE.UNAVAILABLE, f"{REFUSED}CERTIFICATE_VERIFY_FAILED: self signed", UnreachableError, "tls", NEVER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Tls handshake failed: WRONG_VERSION_NUMBER", UnreachableError, "tls", NEVER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Cannot check peer: missing selected ALPN", UnreachableError, "tls", NEVER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Tls handshake failed: TLSV1_ALERT_UNKNOWN_CA", UnreachableError, "tls", NEVER, NOT),
+    (CODE.UNAVAILABLE, f"{REFUSED}Tls handshake failed: ALERT_PROTOCOL_VERSION", UnreachableError, "tls", NEVER, NOT),
 ]
 
 
@@ -124,7 +152,7 @@ def test_who_ended_a_call_and_what_follows(code, details, kind, source, transien
 def test_an_answer_cut_short_is_a_page_where_it_has_headers_of_one(trailing):
     headers = (("server", "nginx"), ("content-length", "36"))
     error = from_rpc(Rpc(CODE.UNKNOWN, CUT, *(((), headers) if trailing else (headers, ()))), SENT)
-    assert (type(error), error.source, error.http_status, error.transient) == (Unreachable, "gateway", 200, False)
+    assert (type(error), error.source, error.http_status, error.transient) == (UnreachableError, "gateway", 200, False)
 
 
 def test_a_connection_that_ends_at_large_headers_is_not_tried_again():
@@ -132,7 +160,7 @@ def test_a_connection_that_ends_at_large_headers_is_not_tried_again():
     ended = Rpc(CODE.UNAVAILABLE, "Stream removed (GOAWAY received; Error code: 2; Debug Text: )")
     assert from_rpc(ended, Sent(header_bytes=500)).transient
     error = from_rpc(ended, Sent(header_bytes=20_000))
-    assert (type(error), error.transient) == (InvalidInput, False)
+    assert (type(error), error.transient) == (InvalidInputError, False)
     assert "20000" in str(error)
 
 
@@ -146,7 +174,7 @@ def test_a_connection_closed_at_once_names_what_this_client_did_not_give():
 
 
 def test_a_failure_inside_a_stream_has_words_alone():
-    assert type(from_text("Exceeds maximum queue size", SENT)) is Overloaded
+    assert type(from_text("Exceeds maximum queue size", SENT)) is OverloadedError
     assert type(from_text("the model raised", SENT)) is ServerError
 
 

@@ -9,7 +9,7 @@ from python_models import write_total
 from small_models import write_double
 from tritonclient.grpc import service_pb2
 
-from clients import Client, DeadlineExceeded, Unreachable, failures, regions, sequence
+from clients import Client, DeadlineExceededError, UnreachableError, failures, regions, sequence
 from server import TritonServer
 
 pytestmark = pytest.mark.process
@@ -43,7 +43,7 @@ def test_a_map_begun_in_a_freeze_waits_for_its_end(lone):
 def test_a_first_question_in_a_freeze_says_what_is_the_matter(lone):
     start = time.monotonic()
     with frozen(lone), Client(lone.grpc_url, timeout_s=1.4) as client:
-        with pytest.raises(Unreachable) as caught:
+        with pytest.raises(UnreachableError) as caught:
             client.model("double")
         assert failures.is_silence(caught.value.details)
         assert (caught.value.source, caught.value.transient) == ("connection", True)
@@ -58,7 +58,7 @@ def test_shared_memory_keeps_to_the_deadline_and_leaves_nothing_at_the_server(lo
         with frozen(lone):
             for _ in range(3):  # with a region that the server knows, and with new ones
                 start = time.monotonic()
-                with pytest.raises(DeadlineExceeded, match=r"0\.3 s"):
+                with pytest.raises(DeadlineExceededError, match=r"0\.3 s"):
                     double(x=[[1, 2]], timeout_s=0.3)
                 assert time.monotonic() - start < 1
     assert known_regions(lone) == 0

@@ -19,7 +19,7 @@ from complete_server import complete_server
 from identity_models import write_identity
 from tritonclient.grpc import service_pb2
 
-from clients import Client, InvalidInput, ModelSpec, ServerError, TensorSpec, codec, regions
+from clients import Client, InvalidInputError, ModelSpec, ServerError, TensorSpec, codec, regions
 from clients.datatypes import NUMPY_TYPE
 
 pytestmark = pytest.mark.process
@@ -109,7 +109,7 @@ def judge(model, case):
     refusal = None
     try:
         outputs = model(case.inputs)
-    except InvalidInput as error:
+    except InvalidInputError as error:
         refusal = error
     except Exception as error:
         raise AssertionError(f"{type(error).__name__}: {error}: {case.inputs!r:.300}") from error

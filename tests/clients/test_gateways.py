@@ -19,12 +19,12 @@ from tritonclient.grpc import service_pb2
 from clients import (
     AsyncClient,
     Client,
-    DeadlineExceeded,
+    DeadlineExceededError,
     InferenceError,
-    InvalidInput,
-    Overloaded,
+    InvalidInputError,
+    OverloadedError,
     ServerError,
-    Unreachable,
+    UnreachableError,
     options,
 )
 
@@ -132,15 +132,15 @@ def ask(kind: type, address: str, question: tuple[str, dict] = DOUBLE, **options
 ONCE, AGAIN = False, True
 ANSWERS = {
     # of the gateway: (error, HTTP status, is the request sent again?)
-    **{str(status): (Unreachable, status, ONCE) for status in REDIRECTS},
-    **{str(status): (Unreachable, status, ONCE) for status in (200, 400, 404, 405, 421, 501)},  # 200 is a page
+    **{str(status): (UnreachableError, status, ONCE) for status in REDIRECTS},
+    **{str(status): (UnreachableError, status, ONCE) for status in (200, 400, 404, 405, 421, 501)},  # 200 is a page
     **{str(status): (ServerError, status, ONCE) for status in (401, 403, 418, 500)},
-    **{str(status): (InvalidInput, status, ONCE) for status in (413, 431)},
-    **{str(status): (DeadlineExceeded, status, ONCE) for status in (408, 504, 524)},
-    "429": (Overloaded, 429, ONCE),
-    "502": (Unreachable, 502, AGAIN),
-    "503": (Unreachable, 503, AGAIN),
-    "nobody": (Unreachable, 503, AGAIN),  # no server is up
+    **{str(status): (InvalidInputError, status, ONCE) for status in (413, 431)},
+    **{str(status): (DeadlineExceededError, status, ONCE) for status in (408, 504, 524)},
+    "429": (OverloadedError, 429, ONCE),
+    "502": (UnreachableError, 502, AGAIN),
+    "503": (UnreachableError, 503, AGAIN),
+    "nobody": (UnreachableError, 503, AGAIN),  # no server is up
 }
 
 
@@ -160,7 +160,7 @@ def test_a_request_of_which_its_server_dies_is_sent_again_twice(gateway, kind):
     """HAProxy then refuses the stream, as if the request had not left it."""
     before = gateway.mortal.inferences
     error, retried = ask(kind, gateway.address, timeout_s=0.5, headers={"x-answer": "dies"})
-    assert (type(error), error.transient, error.may_have_run) == (Unreachable, True, True)
+    assert (type(error), error.transient, error.may_have_run) == (UnreachableError, True, True)
     assert gateway.mortal.inferences - before == 1 + retried == 3
 
 
@@ -173,7 +173,7 @@ def test_a_request_that_a_gateway_gave_up_runs_once(gateway, small_server, kind)
 
     before = executed()
     error, retried = ask(kind, gateway.address, SLOW, timeout_s=5, headers={"x-answer": "late"})
-    assert (type(error), error.http_status, error.may_have_run, retried) == (DeadlineExceeded, 504, True, 0)
+    assert (type(error), error.http_status, error.may_have_run, retried) == (DeadlineExceededError, 504, True, 0)
     until(lambda: executed() > before)
     assert executed() == before + 1
 
@@ -183,7 +183,7 @@ def test_headers_too_large_for_a_gateway_or_a_server_are_sent_once(gateway, smal
     large = {"x-token": "a" * 17_000}
     for address in (gateway.address, small_server.grpc_url):
         error, retried = ask(kind, address, timeout_s=5, headers=large)
-        assert (type(error), retried) == (InvalidInput, 0)
+        assert (type(error), retried) == (InvalidInputError, 0)
 
 
 OK, GRPC, PAGE = (":status", "200"), ("content-type", "application/grpc"), ("content-type", "text/html")
@@ -191,24 +191,27 @@ NO_STATUS = ("x", "y")
 PART = b"\x00\x00\x00\x00\x10abc"  # of a message
 CUT = {
     # answers by hand, of the stream's number: (answer, error, inferences: 0 for as many as there is time for, cost)
-    "a connection that ends before the request was looked at": (lambda s: goaway(0), Unreachable, 0, 0),
-    "a stream that was refused": (lambda s: reset(s, 7), Unreachable, 3, 1),
-    "a connection that breaks": (lambda s: None, Unreachable, 3, 1),
-    "a proxy that gives a stream up": (lambda s: headers(s, OK, GRPC) + reset(s, 8), Unreachable, 3, 1),
-    "a proxy that asks for less": (lambda s: reset(s, 11), Overloaded, 1, 0),
-    "a proxy that wants HTTP/1": (lambda s: reset(s, 13), Unreachable, 1, 0),
-    "an answer that is always cut": (lambda s: headers(s, OK, GRPC) + data(s, PART, end=True), Unreachable, 3, 1),
-    "an answer without a status": (lambda s: headers(s, OK, GRPC) + headers(s, NO_STATUS, end=True), Unreachable, 3, 1),
-    "a page that is recognised": (
-        lambda s: headers(s, OK, PAGE, ("etag", "1")) + data(s, b"<html>", end=True), Unreachable, 1, 0,
+    "a connection that ends before the request was looked at": (lambda s: goaway(0), UnreachableError, 0, 0),
+    "a stream that was refused": (lambda s: reset(s, 7), UnreachableError, 3, 1),
+    "a connection that breaks": (lambda s: None, UnreachableError, 3, 1),
+    "a proxy that gives a stream up": (lambda s: headers(s, OK, GRPC) + reset(s, 8), UnreachableError, 3, 1),
+    "a proxy that asks for less": (lambda s: reset(s, 11), OverloadedError, 1, 0),
+    "a proxy that wants HTTP/1": (lambda s: reset(s, 13), UnreachableError, 1, 0),
+    "an answer that is always cut": (lambda s: headers(s, OK, GRPC) + data(s, PART, end=True), UnreachableError, 3, 1),
+    "an answer without a status": (
+        lambda s: headers(s, OK, GRPC) + headers(s, NO_STATUS, end=True), UnreachableError, 3, 1,
     ),
-    "a page that is not": (lambda s: headers(s, OK, PAGE) + data(s, b"<html>", end=True), Unreachable, 3, 1),
+    "a page that is recognised": (
+        lambda s: headers(s, OK, PAGE, ("etag", "1")) + data(s, b"<html>", end=True), UnreachableError, 1, 0,
+    ),
+    "a page that is not": (lambda s: headers(s, OK, PAGE) + data(s, b"<html>", end=True), UnreachableError, 3, 1),
     "Envoy's time-out": (
         lambda s: headers(s, OK, GRPC, ("grpc-status", "14"), ("grpc-message", "upstream request timeout"), end=True),
-        DeadlineExceeded, 1, 0,
+        DeadlineExceededError, 1, 0,
     ),
     "a server that says it is unavailable": (
-        lambda s: headers(s, OK, GRPC, ("grpc-status", "14"), ("grpc-message", "later"), end=True), Unreachable, 1, 0,
+        lambda s: headers(s, OK, GRPC, ("grpc-status", "14"), ("grpc-message", "later"), end=True),
+        UnreachableError, 1, 0,
     ),
 }  # fmt: skip
 
@@ -275,7 +278,7 @@ def test_a_port_that_is_not_grpcs_is_unreachable_at_once(case):
         threading.Thread(target=serve, daemon=True).start()
         with Client(f"127.0.0.1:{listener.getsockname()[1]}", timeout_s=5) as client:
             began = time.monotonic()
-            with pytest.raises(Unreachable) as caught:
+            with pytest.raises(UnreachableError) as caught:
                 client.model("m")
             listener.shutdown(socket.SHUT_RDWR)
     assert time.monotonic() - began < 4
@@ -294,6 +297,6 @@ def test_grpcs_own_retries_are_off_whatever_a_name_server_says(monkeypatch):
         policy += '"maxBackoff": "0.01s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}'
         configured = (*options.CHANNEL_OPTIONS, ("grpc.service_config", policy))
         monkeypatch.setattr(options, "CHANNEL_OPTIONS", configured)
-        with pytest.raises(Unreachable):
+        with pytest.raises(UnreachableError):
             client.run(client.call("ModelInfer", b"", retry=False))
     assert len(asked) == 1

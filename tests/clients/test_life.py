@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clients import AsyncClient, Client, InferenceError, UnusableClient
+from clients import AsyncClient, Client, InferenceError, UnusableClientError
 
 pytestmark = pytest.mark.process
 
@@ -24,13 +24,13 @@ FORKS = {
     "a new client of each kind, after both in the parent": "True",
     "a map, after one in the parent": "True",
     "a closed client": "ValueError",
-    "a sequence of the parent": "UnusableClient",
+    "a sequence of the parent": "UnusableClientError",
     "a client, after a call of another thread that ends soon": "True",
-    "a client, in a call of another thread": "UnusableClient",
-    "a new client, in a call of another thread": "UnusableClient",
-    "a new client, in a map": "UnusableClient",
-    "a new client, beside an open asyncio client": "UnusableClient",
-    "a new client, without gRPC's support of forks": "UnusableClient",
+    "a client, in a call of another thread": "UnusableClientError",
+    "a new client, in a call of another thread": "UnusableClientError",
+    "a new client, in a map": "UnusableClientError",
+    "a new client, beside an open asyncio client": "UnusableClientError",
+    "a new client, without gRPC's support of forks": "UnusableClientError",
 }
 
 
@@ -61,7 +61,7 @@ def test_a_second_event_loop_is_refused(small_server, servers):
         return [answer async for answer in double.map([X], errors="return")]
 
     for again in (client.is_ready, client.models, ask_items, lambda: double(x=X), lambda: double.one(x=X[0])):
-        with pytest.raises(UnusableClient):
+        with pytest.raises(UnusableClientError):
             asyncio.run(again())
     asyncio.run(client.close())
     asyncio.run(client.close())
@@ -71,7 +71,7 @@ def test_a_client_is_not_closed_from_another_loop_while_its_own_runs(small_serve
     async def use():
         async with AsyncClient(small_server.grpc_url) as client:
             double = await client.model("double")
-            with pytest.raises(UnusableClient):
+            with pytest.raises(UnusableClientError):
                 await asyncio.to_thread(asyncio.run, client.close())
             assert (await double(x=X))["y"].tolist() == [[2, 4]]
 
@@ -81,7 +81,7 @@ def test_a_client_is_not_closed_from_another_loop_while_its_own_runs(small_serve
 def test_an_asyncio_client_without_a_loop_says_so(small_server):
     client = AsyncClient(small_server.grpc_url)
     double = asyncio.run(client.model("double"))
-    with pytest.raises(UnusableClient):
+    with pytest.raises(UnusableClientError):
         double.stream(x=X)
     asyncio.run(client.close())
 
@@ -103,7 +103,7 @@ import sys
 from gevent import monkey
 monkey.patch_all()
 import asyncio, time, gevent
-from clients import AsyncClient, Client, UnusableClient
+from clients import AsyncClient, Client, UnusableClientError
 client = Client(sys.argv[1])
 nap = client.model("nap")
 nap(seconds=[0.0])
@@ -119,7 +119,7 @@ other = AsyncClient(sys.argv[1])
 for refused in (lambda: asyncio.run(other.is_ready()), lambda: list(nap.map([[0.0]], errors="return"))):
     try:
         refused()
-    except UnusableClient:
+    except UnusableClientError:
         continue
     raise AssertionError
 client.close()
@@ -134,4 +134,4 @@ def test_greenlets_of_gevent_share_a_client(python_server):
 
 
 def test_the_error_is_one_of_the_package():
-    assert issubclass(UnusableClient, InferenceError)
+    assert issubclass(UnusableClientError, InferenceError)

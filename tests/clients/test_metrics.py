@@ -18,7 +18,7 @@ from complete_server import complete_server
 from opentelemetry import trace
 from small_models import DOUBLE_CONFIG, write_double
 
-from clients import AsyncClient, Client, DeadlineExceeded, InvalidInput
+from clients import AsyncClient, Client, DeadlineExceededError, InvalidInputError
 from clients.metrics import BUCKETS_S, NAME, Metrics
 from clients.tracing import trace_context
 from server import TritonServer
@@ -43,9 +43,9 @@ def test_every_request_is_counted_once_with_how_it_ended(small_server: TritonSer
         for _ in range(3):
             assert double(x=[[1.0, 2.0]])["y"].tolist() == [[2.0, 4.0]]
         double.one(x=[1.0, 2.0])
-        with pytest.raises(InvalidInput):
+        with pytest.raises(InvalidInputError):
             double(x=[[1.0]])
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(DeadlineExceededError):
             slow(seconds=[[0.5]], timeout_s=0.05)
         slow(seconds=[[0.12]])
     assert counts(registry) == {

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from clients import AsyncClient, Client, InsecureConnectionWarning, Unreachable, proxies
+from clients import AsyncClient, Client, InsecureConnectionWarning, UnreachableError, proxies
 
 FAR = "triton.example.com:8001"
 URL = "http://me:secret@127.0.0.1:9"
@@ -58,7 +58,7 @@ def refusing_proxy():
 def test_a_proxy_in_the_way_is_named(monkeypatch, refusing_proxy):
     for url in (URL, refusing_proxy, "http://no-such-proxy.invalid:3128"):
         monkeypatch.setenv("http_proxy", url)
-        with Client(FAR, timeout_s=5) as client, pytest.raises(Unreachable) as caught:
+        with Client(FAR, timeout_s=5) as client, pytest.raises(UnreachableError) as caught:
             client.models()
         assert f"http_proxy={url.replace('me:secret@', '')}:" in str(caught.value)
         assert "secret" not in str(caught.value)

@@ -5,7 +5,7 @@ import time
 import grpc
 import pytest
 
-from clients import Client, InvalidInput, ModelNotReady, Overloaded, Retries, Unreachable
+from clients import Client, InvalidInputError, ModelNotReadyError, OverloadedError, Retries, UnreachableError
 from clients.health import probe
 from clients.retries import Budget, pause_s
 
@@ -61,7 +61,7 @@ def test_a_broken_connection_is_tried_again():
 
 def test_what_may_have_run_is_sent_again_twice_at_most_and_what_has_not_until_the_deadline():
     client = known()
-    with pytest.raises(Unreachable):
+    with pytest.raises(UnreachableError):
         drive(client, [BROKEN, REFUSED, BROKEN, REFUSED, BROKEN, "answer"])
     assert (client.budget.retried, client.budget.spent) == (4, 2)
     assert drive(known(), [REFUSED] * 20 + ["answer"])[0] == "answer"
@@ -81,10 +81,10 @@ def test_a_server_that_failed_is_passed_over_until_it_is_healthy():
 
 
 STANDS = {
-    "what the server refuses for good": (WRONG, InvalidInput, {}),
-    "a full queue, unless asked": (FULL, Overloaded, {}),
-    "a model that is not loaded, with one server": (UNLOADED, ModelNotReady, {}),
-    "anything that must not run twice": (BROKEN, Unreachable, {"retry": False}),
+    "what the server refuses for good": (WRONG, InvalidInputError, {}),
+    "a full queue, unless asked": (FULL, OverloadedError, {}),
+    "a model that is not loaded, with one server": (UNLOADED, ModelNotReadyError, {}),
+    "anything that must not run twice": (BROKEN, UnreachableError, {"retry": False}),
 }
 
 
@@ -106,7 +106,7 @@ def test_a_full_queue_is_tried_again_when_asked():
 def test_a_model_that_one_server_has_unloaded_is_asked_of_another():
     """As a server does that drains after SIGTERM."""
     assert drive(known("ab"), [UNLOADED, "answer"])[0] == "answer"
-    with pytest.raises(ModelNotReady):
+    with pytest.raises(ModelNotReadyError):
         drive(known("ab"), [UNLOADED, UNLOADED])
 
 
@@ -114,7 +114,7 @@ def test_a_server_that_never_answered_is_a_wrong_address_rather_than_a_restart()
     client = known("ab")
     for server in client.rotation().servers:
         server.answered_s = 0.0
-    with pytest.raises(Unreachable):
+    with pytest.raises(UnreachableError):
         drive(client, [REFUSED, REFUSED])
 
 
@@ -170,7 +170,7 @@ def test_nothing_is_given_up_where_no_other_server_is_up():
 
 
 def test_retries_end_with_the_deadline():
-    with pytest.raises(Unreachable):
+    with pytest.raises(UnreachableError):
         drive(known(), [BROKEN], timeout_s=1e-9)
 
 
@@ -191,7 +191,7 @@ def test_a_server_that_breaks_every_connection_gets_a_tenth_more_load_at_most():
     attempts = 0
     for _ in range(1000):
         ends = [BROKEN] * 50
-        with pytest.raises(Unreachable) as caught:
+        with pytest.raises(UnreachableError) as caught:
             drive(client, ends)
         attempts += 1
     assert any("retry budget is spent" in note for note in caught.value.__notes__)
@@ -201,7 +201,7 @@ def test_a_server_that_breaks_every_connection_gets_a_tenth_more_load_at_most():
 def test_what_never_left_costs_no_budget():
     client = known(retries=Retries(reserve=0))
     assert drive(client, [REFUSED, REFUSED, "answer"])[0] == "answer"
-    with pytest.raises(Unreachable) as caught:
+    with pytest.raises(UnreachableError) as caught:
         drive(client, [BROKEN])
     assert "retry budget is spent" in caught.value.__notes__[0]
 

@@ -8,7 +8,7 @@ import pytest
 from certificates import issue_all, mutual_flags
 from complete_server import complete_server
 
-from clients import TLS, AsyncClient, Client, InsecureConnectionWarning, ServerError, Unreachable
+from clients import TLS, AsyncClient, Client, InsecureConnectionWarning, ServerError, UnreachableError
 
 pytestmark = pytest.mark.process
 
@@ -75,7 +75,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_connection_without_the_right_certificates_is_unreachable(secure_server, certificates, case):
     tls = REFUSED[case](certificates)
-    with Client(secure_server.grpc_url, tls=tls, timeout_s=5) as client, pytest.raises(Unreachable) as caught:
+    with Client(secure_server.grpc_url, tls=tls, timeout_s=5) as client, pytest.raises(UnreachableError) as caught:
         client.model("double")
     assert "TLS" in str(caught.value)
 

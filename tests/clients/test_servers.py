@@ -12,7 +12,7 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2
 
-from clients import AsyncClient, Client, Unreachable, health
+from clients import AsyncClient, Client, UnreachableError, health
 
 pytestmark = pytest.mark.process
 
@@ -133,7 +133,7 @@ def test_a_server_that_hangs_loses_no_request_and_is_used_again(pair, quick_prob
 
         def is_used_again():
             pair.revive(0)
-            with contextlib.suppress(Unreachable):
+            with contextlib.suppress(UnreachableError):
                 before = executed(pair.servers[0])
                 for _ in range(10):
                     double(x=[[1, 2]])
@@ -211,6 +211,6 @@ def test_a_server_that_drains_after_sigterm_loses_no_request(pair):
 
 def test_a_server_that_never_answered_is_not_waited_for():
     start = time.monotonic()
-    with Client("127.0.0.1:9") as nobody, pytest.raises(Unreachable):
+    with Client("127.0.0.1:9") as nobody, pytest.raises(UnreachableError):
         nobody.models()
     assert time.monotonic() - start < 5

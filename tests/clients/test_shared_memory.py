@@ -19,7 +19,14 @@ from onnx import TensorProto, helper
 from small_models import write_onnx
 from tritonclient.grpc import service_pb2
 
-from clients import AsyncClient, Client, DeadlineExceeded, InvalidInput, SharedMemoryUnavailable, shared_memory
+from clients import (
+    AsyncClient,
+    Client,
+    DeadlineExceededError,
+    InvalidInputError,
+    SharedMemoryUnavailableError,
+    shared_memory,
+)
 from clients.shared_memory import FOLDER, PREFIX, Pool, dead_names, size_class, sweep
 
 pytestmark = pytest.mark.process
@@ -120,7 +127,7 @@ def test_arrays_that_are_not_contiguous_and_of_other_byte_orders(client):
 def test_labels_and_selected_outputs(client):
     assert list(client.model("open")(a=LARGE, b=[1, 2, 3], text=["x"], outputs=["b_out"])) == ["b_out"]
     assert np.array_equal(client.model("large")(x=LARGE, outputs="y")["y"], LARGE)
-    with pytest.raises(InvalidInput, match="'z'"):
+    with pytest.raises(InvalidInputError, match="'z'"):
         client.model("large")(x=LARGE, outputs=["z"])
     (best,), *_ = client.model("large").classify(x=LARGE, top=1)
     assert best.class_index == 65_535
@@ -169,7 +176,7 @@ def test_a_late_answer_cannot_reach_another_call(client, server):
     """A call that was given up may still be written to by the server: its region is not used again."""
     slow = client.model("slow")
     asleep = np.full((1, 65_536), 0.5, np.float32)
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceededError):
         slow(x=asleep, timeout_s=0.1)
     asleep[:] = 0
     assert not slow(x=asleep, timeout_s=10)["x_out"].any()
@@ -195,18 +202,18 @@ def test_a_restarted_server_gets_the_regions_again_and_a_restricting_one_names_t
             assert np.array_equal(large(x=LARGE)["y"], LARGE)
             assert np.array_equal(large(x=LARGE.repeat(2, 0))["y"], LARGE.repeat(2, 0))
         with Client(url, shared_memory="system") as stranger:
-            with pytest.raises(SharedMemoryUnavailable, match="triton-grpc-protocol-key"):
+            with pytest.raises(SharedMemoryUnavailableError, match="triton-grpc-protocol-key"):
                 stranger.model("large")(x=LARGE)
             assert stranger.model("open")(a=[[1.0]], b=[1, 2, 3], text=["x"])["b_out"].tolist() == [1, 2, 3]
     assert not in_folder(os.getpid())
 
 
 def test_what_triton_2604_says_by_default_is_put_into_a_sentence():
-    from clients.errors import Unreachable
+    from clients.errors import UnreachableError
     from clients.regions import _refusal
 
     said = "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
-    reason = _refusal(Unreachable(f"cannot reach host:8001: {said}", status="UNAVAILABLE"), "host:8001")
+    reason = _refusal(UnreachableError(f"cannot reach host:8001: {said}", status="UNAVAILABLE"), "host:8001")
     assert reason is not None
     assert "--allow-client-shm=true" in reason
 
@@ -316,7 +323,7 @@ def test_a_fork_does_not_touch_its_parents_regions(server):
 
 
 def test_a_full_folder_is_an_error_and_not_a_crash():
-    with pytest.raises(SharedMemoryUnavailable, match="--shm-size"):
+    with pytest.raises(SharedMemoryUnavailableError, match="--shm-size"):
         Pool().lend(1 << 45)
     assert not in_folder(os.getpid())
 

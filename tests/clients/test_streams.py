@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from clients import AsyncClient, Client, DeadlineExceeded, InvalidInput, ServerError
+from clients import AsyncClient, Client, DeadlineExceededError, InvalidInputError, ServerError
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +55,18 @@ def test_a_failure_within_a_stream_comes_after_the_parts_before_it(client, pytho
 
 
 def test_a_stream_has_a_deadline(client):
-    with pytest.raises(DeadlineExceeded, match=r"'counter' .*0\.3 s"):
+    with pytest.raises(DeadlineExceededError, match=r"'counter' .*0\.3 s"):
         list(client.model("counter").stream(count=[50], pause_s=[0.1], timeout_s=0.3))
 
 
 def test_inputs_of_a_stream_are_checked_at_once(client):
-    with pytest.raises(InvalidInput, match="'pause_s'") as caught:
+    with pytest.raises(InvalidInputError, match="'pause_s'") as caught:
         client.model("counter").stream(count=[1])
     assert caught.value.tensor == "pause_s"
 
 
 def test_a_decoupled_model_is_not_called(client):
-    with pytest.raises(InvalidInput, match=r"stream\(\)"):
+    with pytest.raises(InvalidInputError, match=r"stream\(\)"):
         client.model("counter")(count=[1], pause_s=[0.0])
 
 
@@ -80,7 +80,7 @@ def test_a_sequence_keeps_its_state(client):
 def test_the_last_request_ends_the_sequence(client):
     with client.model("total").sequence() as ask:
         assert ask(x=[1], end=True)["total"].item() == 1
-        with pytest.raises(InvalidInput):
+        with pytest.raises(InvalidInputError):
             ask(x=[1])
 
 
@@ -98,16 +98,16 @@ def test_sequences_that_are_left_give_their_slots_back(client):
 def test_a_refused_request_leaves_the_sequence_as_it_was(client):
     with client.model("total").sequence() as ask:
         ask(x=[1])
-        with pytest.raises(InvalidInput) as caught:
+        with pytest.raises(InvalidInputError) as caught:
             ask(y=[1])
         assert caught.value.tensor == "y"
         assert ask(x=[1])["total"].item() == 2
 
 
 def test_sequences_are_for_stateful_models_and_the_reverse(client):
-    with pytest.raises(InvalidInput, match="'nap'"):
+    with pytest.raises(InvalidInputError, match="'nap'"):
         client.model("nap").sequence()
-    with pytest.raises(InvalidInput, match=r"model\.sequence\(\)"):
+    with pytest.raises(InvalidInputError, match=r"model\.sequence\(\)"):
         client.model("total")(x=[1])
 
 

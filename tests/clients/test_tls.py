@@ -1,4 +1,4 @@
-"""What goes wrong with TLS is named, with the remedy: as ValueError where a file is wrong, else as Unreachable."""
+"""What goes wrong with TLS is named, with the remedy: as ValueError where a file is wrong, else as UnreachableError."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from certificates import issue, issue_all
 from cryptography.hazmat.primitives import serialization
 
-from clients import TLS, Client, ServerError, Unreachable
+from clients import TLS, Client, ServerError, UnreachableError
 
 DAY = datetime.timedelta(days=1)
 
@@ -109,7 +109,10 @@ def test_a_connection_that_tls_prevents_names_cause_and_remedy(folder, ports, fa
     server, given, source, named = CONNECTIONS[fault]
     files = {} if given is None else {k: v if k == "server_name" else folder / v for k, v in given.items()}
     tls = None if given is None else TLS(**files)
-    with Client(f"127.0.0.1:{ports[server]}", tls=tls, timeout_s=5) as client, pytest.raises(Unreachable) as caught:
+    with (
+        Client(f"127.0.0.1:{ports[server]}", tls=tls, timeout_s=5) as client,
+        pytest.raises(UnreachableError) as caught,
+    ):
         client.model("m")
     error = caught.value
     assert (error.source, error.may_have_run, client.budget.retried) == (source, False, 0)

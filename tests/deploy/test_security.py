@@ -18,7 +18,7 @@ from balancer import TOKEN, Balancer, Fleet, make_certificate
 from debian import needs
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from clients import TLS, Client, Unreachable
+from clients import TLS, Client, UnreachableError
 from server.command import ADMIN_HEADER
 
 pytestmark = [pytest.mark.process, needs("haproxy", "haproxy")]
@@ -91,7 +91,7 @@ def test_http_1_is_not_spoken_on_the_encrypted_port(fleet: Fleet) -> None:
 
 
 def test_plain_text_is_refused_on_the_encrypted_port(fleet: Fleet) -> None:
-    with Client(fleet.balancer.address, timeout_s=3) as client, pytest.raises(Unreachable):
+    with Client(fleet.balancer.address, timeout_s=3) as client, pytest.raises(UnreachableError):
         client.model("double")
 
 
@@ -100,7 +100,7 @@ def test_mutual_tls_refuses_a_client_without_a_certificate(fleet: Fleet, tmp_pat
     balancer = Balancer(fleet.replicas, tmp_path, VERIFY_CLIENTS="required", CLIENT_CA=str(mine.with_name("ca.crt")))
     balancer.start()
     try:
-        with Client(balancer.address, tls=TLS(ca=balancer.ca), timeout_s=3) as client, pytest.raises(Unreachable):
+        with Client(balancer.address, tls=TLS(ca=balancer.ca), timeout_s=3) as client, pytest.raises(UnreachableError):
             client.model("double")
         known = TLS(ca=balancer.ca, cert=mine.with_suffix(".crt"), key=mine.with_suffix(".key"))
         with Client(balancer.address, tls=known) as client:

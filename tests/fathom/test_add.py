@@ -20,7 +20,8 @@ from export.exporter import export_model
 from export.lint.lint import lint
 from export.recipe.measure import gate
 from export.repository.manifest import Manifest
-from fathom import cli, payloads, stations
+from fathom import cli
+from fathom.recipes import measure_served, measured_at_export, requests_of
 from server import TritonServer
 
 pytestmark = pytest.mark.process
@@ -44,9 +45,9 @@ def server(repository):
 def test_it_is_served_and_answers_like_its_source(name, repository, server):
     recipe = recipes.find(name, repository)
     with Client(server.grpc_url, timeout_s=60) as client:
-        served = stations.measure_served(recipe, client, repository)["served"]
-        requests = payloads.from_recipe(client, name, repository)
-    gate(recipe, "served", stations.measured_at_export(recipe, repository)["source"], served)
+        served = measure_served(recipe, client, repository)["served"]
+        requests = requests_of(client, name, repository)
+    gate(recipe, "served", measured_at_export(recipe, repository)["source"], served)
     assert served.accuracy == {"matching_rows": 1.0}
     assert requests, "fathom capacity would make up its own requests"
 

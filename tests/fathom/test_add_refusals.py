@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from export.errors import ContractError, ExportError, NotLoadedError, RecipeError
 from fathom import cli
-from fathom.errors import UsageError
+from fathom.console.arguments import UsageError
 
 ROW = [("x", F, ["n", 3])]
 RELU = [node("Relu", ["x"], ["y"])]

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fathom import cli
-from fathom.arguments import did_you_mean
+from fathom.console.arguments import did_you_mean
 
 
 def test_options_may_stand_between_the_arguments():

@@ -23,7 +23,7 @@ def commands(document: Path) -> list[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_its_commands_are_understood(document, monkeypatch, capsys):
-    monkeypatch.setattr("fathom.options.folder", Path)  # of the reader, not of this machine
+    monkeypatch.setattr("fathom.console.options.folder", Path)  # of the reader, not of this machine
     for command in commands(document):
         words = [PLACEHOLDERS.get(word, word) for word in shlex.split(command)]
         try:

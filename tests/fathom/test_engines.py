@@ -18,7 +18,7 @@ from export import recipes
 from export.engine import cuda, gpu, library, plan_header
 from export.engine.options import EngineOptions
 from fathom import cli, engines
-from fathom.output import Steps
+from fathom.console.output import Steps
 
 H200 = gpu.Gpu("NVIDIA H200", "9.0", "580.65.06")
 

@@ -21,7 +21,7 @@ from python_models import write_counter
 
 from clients import Classification
 from fathom import cli
-from fathom.answers import ranked_as_json
+from fathom.console.answers import ranked_as_json
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_a_look_at_a_server_that_hangs_is_given_up(ask, server):
     with contextlib.ExitStack() as freeze:
         threading.Timer(1.5, freeze.enter_context, [frozen(server)]).start()
         look = ask("echo", "n=1", "--repeat", "1000000", "--concurrency", "2", "--timeout", "0.4")[1].splitlines()[1]
-    assert re.search(r"\b[34] DeadlineExceeded\b", look)
+    assert re.search(r"\b[34] DeadlineExceededError\b", look)
     assert time.monotonic() - start < 8
 
 

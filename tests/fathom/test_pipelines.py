@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clients import Client, InvalidInput
+from clients import Client, InvalidInputError
 from export import recipes
 from export.models import digits
-from fathom import stations
+from fathom.recipes import measure_served, measured_at_export
 from loadtests.workload.traffic import ModelShare, Traffic
 
 pytestmark = pytest.mark.process
@@ -27,7 +27,7 @@ def client(served):
 @pytest.fixture(scope="module")
 def served_figures(client, exported_repository):
     """What a model earns behind the server, measured once."""
-    return functools.cache(lambda name: stations.measure_served(recipes.find(name), client, exported_repository))
+    return functools.cache(lambda name: measure_served(recipes.find(name), client, exported_repository))
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -44,7 +44,7 @@ def digit(index: int = 0) -> tuple[Image.Image, int]:
 @pytest.mark.parametrize("name", recipes.NAMES)
 def test_accuracy_is_the_same_at_every_station(name, served_figures, exported_repository):
     recipe = recipes.find(name)
-    measured = stations.measured_at_export(recipe, exported_repository) | served_figures(name)
+    measured = measured_at_export(recipe, exported_repository) | served_figures(name)
     assert set(measured) == {"source", "onnx", "served"} | ({"pipeline"} if recipe.pipeline else set())
     for station, measurement in measured.items():
         for figure, value in measurement.accuracy.items():
@@ -116,7 +116,7 @@ NOT_IMAGES = {
 @pytest.mark.parametrize("case", NOT_IMAGES)
 def test_what_is_not_an_image_is_invalid_input(case, client):
     data, words = NOT_IMAGES[case]
-    with pytest.raises(InvalidInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         client.model("image_classifier").classify(image=[data])
     assert words in str(caught.value)
 
@@ -131,7 +131,7 @@ def test_the_batch_mates_of_a_bad_image_are_answered(client):
         try:
             ((best, *_),) = classifier.classify(image=[b"no image" if number % 3 == 0 else data])
             ends[number] = "right" if best.label == str(truth) else "wrong"
-        except InvalidInput:
+        except InvalidInputError:
             ends[number] = "refused"
 
     threads = [threading.Thread(target=call, args=(number,)) for number in range(48)]
@@ -145,18 +145,18 @@ def test_the_batch_mates_of_a_bad_image_are_answered(client):
 
 def test_one_bad_image_in_a_request_is_named_by_its_place(client):
     data, _ = digits.held_out_png(0)
-    with pytest.raises(InvalidInput, match="image 2"):
+    with pytest.raises(InvalidInputError, match="image 2"):
         client.model("image_classifier").classify(image=[data, data, b"x"])
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n"])
 def test_empty_text_is_invalid_input(text, client):
-    with pytest.raises(InvalidInput, match="text 1"):
+    with pytest.raises(InvalidInputError, match="text 1"):
         client.model("text_embedding")(text=["hello", text])
 
 
 def test_text_that_is_not_utf8_is_invalid_input(client):
-    with pytest.raises(InvalidInput, match="text 0"):
+    with pytest.raises(InvalidInputError, match="text 0"):
         client.model("text_embedding")(text=[b"\xff\xfe\x00"])
 
 

@@ -14,7 +14,7 @@ import rolling_models
 
 from clients import Client, InferenceError, Retries
 from fathom.cli import main
-from fathom.errors import UsageError
+from fathom.console.arguments import UsageError
 from fathom.rollout import RolloutError, Rules, roll
 from server import TritonServer
 

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 from simulated import run_search
 
-from fathom import cli, summary
-from fathom.live_table import points_table
+from fathom import cli
+from fathom.console import summary
+from fathom.console.live_table import points_table
 from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
 from loadtests.slo import Slo
 

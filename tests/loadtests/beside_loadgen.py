@@ -28,8 +28,8 @@ from queue_process import QueueProcess, request
 from queueing import md1_capacity_per_s, md1_percentile_s, sojourn_s
 
 from clients import Client
-from fathom import payloads
-from fathom.options import default_config_name, default_repository
+from fathom.console.options import default_config_name, default_repository
+from fathom.recipes import requests_of
 from loadtests.capacity import CapacityRequest, find, start_generators
 from loadtests.generator.messages import Limits
 from loadtests.records.point import Point, Probe
@@ -110,7 +110,7 @@ def triton(model: str, capacity_per_s: float | None) -> Iterator[Server]:
     repository = default_repository()
     with TritonServer(repository, config_name=default_config_name(repository)) as running:
         with Client(running.grpc_url) as client:
-            pool = payloads.from_recipe(client, model, repository)
+            pool = requests_of(client, model, repository)
         assert pool, f"{model} has no recipe, or was not exported: fathom export {model}"
         if capacity_per_s is None:
             found = find(CapacityRequest(running.grpc_url, model, [MODEL_SLO], budget_s=SEARCH_S, payloads=pool))

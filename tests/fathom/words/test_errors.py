@@ -28,7 +28,7 @@ from export.graph import onnx_file
 from export.recipe.measure import Measurement, gate
 from export.repository.publish import hold
 from fathom import cli, rollout
-from fathom.errors import UsageError
+from fathom.console.arguments import UsageError
 from loadtests.generator.messages import read_record
 from loadtests.results.store import read_runs
 from loadtests.search import unloaded
@@ -128,12 +128,12 @@ def cli_command(words: str) -> Callable[[Path], None]:
 
 
 ERRORS: dict[type[Exception], Callable[[Path], object]] = {
-    clients.errors.InvalidInput: rpc("INVALID_ARGUMENT", "unexpected shape for input 'x' for model 'mine'"),
-    clients.errors.ModelNotFound: rpc("NOT_FOUND", "Request for unknown model: 'mine' is not found"),
-    clients.errors.ModelNotReady: rpc("UNAVAILABLE", "Request for unknown model: 'mine' is not at ready state"),
-    clients.errors.Overloaded: rpc("UNAVAILABLE", "Exceeds maximum queue size"),
-    clients.errors.DeadlineExceeded: rpc("DEADLINE_EXCEEDED", "Deadline Exceeded"),
-    clients.errors.Unreachable: rpc("UNAVAILABLE", "failed to connect to all addresses; Connection refused"),
+    clients.errors.InvalidInputError: rpc("INVALID_ARGUMENT", "unexpected shape for input 'x' for model 'mine'"),
+    clients.errors.ModelNotFoundError: rpc("NOT_FOUND", "Request for unknown model: 'mine' is not found"),
+    clients.errors.ModelNotReadyError: rpc("UNAVAILABLE", "Request for unknown model: 'mine' is not at ready state"),
+    clients.errors.OverloadedError: rpc("UNAVAILABLE", "Exceeds maximum queue size"),
+    clients.errors.DeadlineExceededError: rpc("DEADLINE_EXCEEDED", "Deadline Exceeded"),
+    clients.errors.UnreachableError: rpc("UNAVAILABLE", "failed to connect to all addresses; Connection refused"),
     clients.errors.ServerError: rpc("INTERNAL", "the model raised ValueError: no"),
     export.errors.RecipeError: cli_command("export resnet"),
     export.errors.ConfigError: a_config,

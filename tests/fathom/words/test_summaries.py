@@ -14,8 +14,9 @@ from brought_models import F, node, write
 from syrupy.assertion import SnapshotAssertion
 
 from clients import Classification
-from fathom import answers, cli, summary
+from fathom import cli
 from fathom.commands import infer, load, plan
+from fathom.console import answers, summary
 from fathom.latencies import Latencies
 from loadtests.records.point import GeneratorStats, ModelPoint, Point, SloCount, StepPoint
 from loadtests.report import prose

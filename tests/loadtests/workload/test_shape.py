@@ -7,7 +7,7 @@ import argparse
 import numpy as np
 import pytest
 
-from fathom.options import duration_s
+from fathom.console.options import duration_s
 from loadtests.errors import BadRequestError
 from loadtests.workload.shape import FORMS, parse_shape
 

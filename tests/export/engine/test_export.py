@@ -39,7 +39,7 @@ def surface(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def schema_problems(record: dict[str, Any]) -> list[str]:
     """What docs/manifest.schema.json has against an engine's record."""
-    schema = json.loads((Path(__file__).parents[2] / "docs" / "manifest.schema.json").read_text())
+    schema = json.loads((Path(__file__).parents[3] / "docs" / "manifest.schema.json").read_text())
     engine = {"$ref": "#/$defs/engine", "$defs": schema["$defs"]}
     return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(engine).iter_errors(record)]
 

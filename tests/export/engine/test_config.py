@@ -16,7 +16,7 @@ from export.lint.finding import Subject
 from export.lint.lint import RULES
 from export.recipe.recipe import Axes, AxisRange
 
-ROOT = Path(__file__).parents[2] / "model_repository"
+ROOT = Path(__file__).parents[3] / "model_repository"
 TOKENS: Axes = {name: {1: (AxisRange(1, 64, 256),)} for name in ("input_ids", "attention_mask")}
 
 

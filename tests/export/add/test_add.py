@@ -520,7 +520,7 @@ def test_an_engine_gets_a_profile_for_what_was_added(repository, tmp_path):
 def test_its_manifest_keeps_to_the_schema(repository, tmp_path):
     path = write(tmp_path / "m.onnx", DENSE, [("x", F, ["n", 3])], [("y", F, ["n", 2])], WEIGHTS)
     bring(repository, path)
-    schema = json.loads((Path(__file__).parents[2] / "docs" / "manifest.schema.json").read_text())
+    schema = json.loads((Path(__file__).parents[3] / "docs" / "manifest.schema.json").read_text())
     jsonschema.validate(json.loads((repository / "mine" / "1" / "manifest.json").read_text()), schema)
 
 

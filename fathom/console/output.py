@@ -56,6 +56,11 @@ def note(text: str) -> None:
     err.print(text, markup=False, soft_wrap=True)
 
 
+def cell(value: float | None) -> str:
+    """An accuracy figure for a table: five significant digits, `-` where it was not measured."""
+    return "-" if value is None else f"{value:.5g}"
+
+
 class Steps:
     """Progress of a command on stderr: one bar per task, a line per finished task where stderr is no terminal."""
 

@@ -22,6 +22,10 @@ _PLAIN = (
 _CHOICE = re.compile(r"argument (.+?): invalid choice: '?(.*?)'? \(choose from (.*)\)")
 
 
+class UsageError(Exception):
+    """The arguments cannot be carried out; the message says which, and what would be accepted."""
+
+
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Paragraphs as wide as the terminal; examples and tables, which are indented, as they are."""
 

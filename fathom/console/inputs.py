@@ -12,9 +12,8 @@ import numpy as np
 
 from clients import ModelSpec, TensorSpec
 from clients.datatypes import NUMPY_TYPE
-from fathom.arguments import did_you_mean
-from fathom.errors import UsageError
-from fathom.images import SUFFIXES, as_pixels
+from fathom.console.arguments import UsageError, did_you_mean
+from fathom.console.images import SUFFIXES, as_pixels
 from loadtests.errors import InputFileError
 from loadtests.workload.lines import decode
 

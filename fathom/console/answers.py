@@ -12,7 +12,7 @@ from clients import Classification, Client, Model
 from export import recipes
 from export.added.recipe import write_arrays
 from export.errors import RecipeError
-from fathom.errors import UsageError
+from fathom.console.arguments import UsageError
 
 Outputs = Mapping[str, np.ndarray[Any, Any]]
 SHOWN_NUMBERS = 6

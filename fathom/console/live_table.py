@@ -12,7 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from fathom.output import err
+from fathom.console.output import err
 from loadtests.records.point import Point
 from loadtests.slo import format_rate
 

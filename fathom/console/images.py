@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from clients import TensorSpec
-from fathom.errors import UsageError
-from fathom.output import err
+from fathom.console.arguments import UsageError
+from fathom.console.output import err
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}

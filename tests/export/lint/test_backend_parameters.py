@@ -10,7 +10,7 @@ from pathlib import Path
 
 from export.lint.parameters import ONNXRUNTIME
 
-BACKEND = Path(__file__).parents[2] / "server" / "backends" / "onnxruntime" / "fathom_session.py"
+BACKEND = Path(__file__).parents[3] / "server" / "backends" / "onnxruntime" / "fathom_session.py"
 NAMED_IN = ("SESSION_PARAMETERS", "CUDA_PARAMETERS", "DEVICE_TENSORS", "ROWS_PER_RUN")
 
 

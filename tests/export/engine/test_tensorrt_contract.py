@@ -13,7 +13,7 @@ import pytest
 import tensorrt_bindings
 import tensorrt_contract
 
-EXPORT = Path(__file__).parents[2] / "export" / "engine"
+EXPORT = Path(__file__).parents[3] / "export" / "engine"
 SOURCES = {path.name: path.read_text() for path in sorted(EXPORT.glob("*.py"))}
 
 MUST_BE_SEEN = {

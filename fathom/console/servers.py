@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from clients import Client, Unreachable, addresses
-from fathom.errors import UsageError
-from fathom.options import DEFAULT_SERVER, default_config_name
-from fathom.output import err
+from clients import Client, UnreachableError, addresses
+from fathom.console.arguments import UsageError
+from fathom.console.options import DEFAULT_SERVER, default_config_name
+from fathom.console.output import err
 from loadtests.errors import TargetError
 from server import TritonServer
 
@@ -33,7 +33,7 @@ def connect_with_metrics(server: str | None, repository: Path) -> Iterator[tuple
             raise UsageError(f"--server {error}") from None
         try:
             yield server, None
-        except (Unreachable, TargetError) as error:
+        except (UnreachableError, TargetError) as error:
             if not server.endswith(":8000"):
                 raise
             raise UsageError(f"{error}; Triton's port 8000 is for HTTP, and gRPC is asked at 8001") from error

@@ -14,7 +14,7 @@ from product_model import Product, write_product_repository
 from export.exporter import export_model
 from export.lint.lint import lint
 
-SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "manifest.schema.json").read_text())
+SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "manifest.schema.json").read_text())
 
 
 def problems(record: dict[str, Any]) -> list[str]:

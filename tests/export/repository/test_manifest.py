@@ -112,5 +112,5 @@ def test_no_path_of_this_machine_is_recorded(exported_repository: Path) -> None:
     for path in manifests:
         text = path.read_text()
         assert str(Path.home()) not in text
-        assert str(Path(__file__).parents[2]) not in text
+        assert str(Path(__file__).parents[3]) not in text
         assert json.loads(text)["source"]["sha256"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from fathom.output import out, say_as
+from fathom.console.output import out, say_as
 from loadtests.report import prose
 from loadtests.results.result import CapacityResult
 from loadtests.search.monotonicity import monotonicity_violation
