@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clients import Client
-from fathom.console import options, summary
+from fathom.console import connection, options, summary
 from fathom.console.arguments import STOPPED
 from fathom.console.live_table import live_table
 from fathom.console.output import note, out, print_json
@@ -31,6 +31,7 @@ from loadtests.capacity import CapacityRequest, find
 from loadtests.errors import ResultsError, SloUnreachableError
 from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
 from loadtests.slo import Slo
+from loadtests.target.access import Access
 from loadtests.workload.traffic import ModelShare, name_of
 
 LOOK_TIMEOUT_S = 10.0  # for the metadata alone
@@ -105,6 +106,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="go on with the search in this folder, which was interrupted or gets a longer --budget",
     )
+    connection.add_arguments(command)
     options.add_repository(command)
     options.add_json(command)
 
@@ -117,12 +119,15 @@ def run(arguments: argparse.Namespace) -> int:
     shares = [ModelShare.parse(text) for text in arguments.models]
     folder = arguments.resume or arguments.report or Path("results")
     repository = arguments.model_repository
-    with connect_with_metrics(arguments.server, repository) as (server, metrics_url):
+    access = Access(**connection.parse(arguments))
+    encrypted = access.tls is not None
+    with connect_with_metrics(arguments.server, repository, encrypted=encrypted) as (server, metrics_url):
         request = CapacityRequest(
             server=server,
             model=name_of(shares),
             slos=slos,
-            mix=traffic(server, shares, repository),
+            mix=traffic(server, shares, repository, access),
+            access=access,
             budget_s=arguments.budget,
             tolerance=arguments.tolerance,
             seed=arguments.seed,
@@ -158,6 +163,7 @@ def _print(arguments: argparse.Namespace, result: CapacityResult, path: Path | N
         print_json({**result.to_json(), "report": str(path) if path else None})
         return
     given = f" --server {shlex.quote(arguments.server)}" if arguments.server else ""
+    given += connection.repeated(arguments)
     if arguments.model_repository.resolve() != options.default_repository().resolve():
         given += f" --model-repository {shlex.quote(str(arguments.model_repository))}"
     summary.show(result, options=given)
@@ -183,7 +189,7 @@ def _unreachable(request: CapacityRequest, error: SloUnreachableError, *, as_jso
     return 1
 
 
-def traffic(server: str, shares: Sequence[ModelShare], repository: Path) -> list[ModelShare]:
+def traffic(server: str, shares: Sequence[ModelShare], repository: Path, access: Access) -> list[ModelShare]:
     """The models with the inputs of their recipes, where there are any."""
-    with Client(server, timeout_s=LOOK_TIMEOUT_S) as client:
+    with Client(server, timeout_s=LOOK_TIMEOUT_S, tls=access.tls, headers=access.headers) as client:
         return [replace(share, payloads=requests_of(client, share.model, repository)) for share in shares]
