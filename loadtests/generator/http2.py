@@ -8,7 +8,6 @@ wait here and more connections are opened, as more callers would do; the wait co
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import struct
 import time
 from collections.abc import Sequence
@@ -23,6 +22,8 @@ from loadtests.target.access import Access
 
 MOST_CONNECTIONS = 256
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_CLOSE_S = 1.0
+"""A server may take so long to agree to the end of TLS."""
 _PLAIN = Access()
 
 
@@ -68,10 +69,15 @@ class Http2Transport:
     async def open(self) -> None:
         self._opened = max(self._channels, await self._endpoint.resolve())
         self._is_open = True
-        async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(self.close)
-            await asyncio.gather(*(self._connect(number) for number in range(self._opened)))
-            stack.pop_all()
+        opening = [asyncio.ensure_future(self._connect(slot)) for slot in range(self._opened)]
+        self._opening.update(opening)
+        try:
+            await asyncio.gather(*opening)
+        except (OSError, GeneratorError):
+            await self.close()
+            raise
+        finally:
+            self._opening.difference_update(opening)
 
     def send(self, index: int, payload: int) -> None:
         usable = self._usable
@@ -103,8 +109,13 @@ class Http2Transport:
         self._is_open = False
         for task in self._opening:
             task.cancel()
-        for connection in (*self._usable, *self._draining):
+        connections = [*self._usable, *self._draining]
+        for connection in connections:
             connection.close()
+        if connections:
+            await asyncio.wait([connection.closed for connection in connections], timeout=_CLOSE_S)
+        for connection in connections:
+            connection.abort()
 
     # -- reports of connections --------------------------------------------------------------------------------------
 
@@ -183,10 +194,11 @@ class Http2Transport:
             return Http2Connection(self, slot, self._headers, self._bodies)
 
         connection = await self._endpoint.connect(make, slot, self._timeout_s)
-        await connection.ready(self._timeout_s)
-        if not self._is_open:
-            connection.close()
-            return
+        try:
+            await connection.ready(self._timeout_s)
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
         self._usable.append(connection)
         self._untried.discard(slot)
         self._failure = ""

@@ -105,6 +105,7 @@ class Http2Connection(asyncio.Protocol):
         self._header_start = b""
         self._partial: tuple[int, int, bytes] | None = None  # stream, flags, block of an unfinished header list
         self._block = self._later_block = b""
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ended = ""
         """Why no more requests can be sent; empty while they can."""
 
@@ -173,11 +174,16 @@ class Http2Connection(asyncio.Protocol):
         return True
 
     def close(self) -> None:
-        """Ends the connection; requests that are still open are not reported any more."""
+        """Ends the connection in good order; requests that are still open are not reported any more."""
         self._streams.clear()
         self.flush()
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        """Ends it at once."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def _write(self, data: bytes | memoryview) -> None:
         self._out.append(data)
@@ -214,6 +220,7 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._fail(f"the connection broke: {reason(error)}" if error else "the server closed the connection")
+        self.closed.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -393,5 +400,4 @@ class Http2Connection(asyncio.Protocol):
             self._finish(stream, now_s, UNAVAILABLE, message)
         if not self._ready.done():
             self._ready.set_result(None)
-        if self._transport is not None:
-            self._transport.abort()
+        self.abort()

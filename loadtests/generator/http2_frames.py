@@ -28,6 +28,8 @@ FRAME = struct.Struct(">IBI")
 _SETTING = struct.Struct(">HI")
 _TABLE_BYTES = 4096
 _GRPC_UNKNOWN, _GRPC_LAST = 2, 16
+_GRPC_OF_HTTP = {"400": 13, "401": 16, "403": 7, "404": 12, "429": 14, "502": 14, "503": 14, "504": 14}
+"""What gRPC makes of an answer without a status (doc/http-grpc-status-mapping.md of gRPC)."""
 _MOST_BLOCKS = 1000
 
 
@@ -143,7 +145,8 @@ class ResponseHeaders:
             code = int(status) if status.isascii() and status.isdigit() else _GRPC_LAST + 1
             message = unquote(fields.get("grpc-message", ""))
             return (code, message) if code <= _GRPC_LAST else (_GRPC_UNKNOWN, f"gRPC status {status!r} {message}")
-        return _GRPC_UNKNOWN, f"HTTP status {fields.get(':status', 'missing')} without a gRPC status"
+        http = fields.get(":status", "missing")
+        return _GRPC_OF_HTTP.get(http, _GRPC_UNKNOWN), f"HTTP status {http} without a gRPC status"
 
 
 def _text(value: str | bytes) -> str:
