@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clients import Client
-from fathom.console import connection, options, summary
+from fathom.console import options, summary
 from fathom.console.arguments import STOPPED
 from fathom.console.live_table import live_table
 from fathom.console.output import note, out, print_json
@@ -31,6 +31,7 @@ from loadtests.capacity import CapacityRequest, find
 from loadtests.errors import ResultsError, SloUnreachableError
 from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
 from loadtests.slo import Slo
+from loadtests.target import access_options
 from loadtests.target.access import Access
 from loadtests.workload.traffic import ModelShare, name_of
 
@@ -106,7 +107,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="go on with the search in this folder, which was interrupted or gets a longer --budget",
     )
-    connection.add_arguments(command)
+    access_options.add_arguments(command)
     options.add_repository(command)
     options.add_json(command)
 
@@ -119,9 +120,8 @@ def run(arguments: argparse.Namespace) -> int:
     shares = [ModelShare.parse(text) for text in arguments.models]
     folder = arguments.resume or arguments.report or Path("results")
     repository = arguments.model_repository
-    access = Access(**connection.parse(arguments))
-    encrypted = access.tls is not None
-    with connect_with_metrics(arguments.server, repository, encrypted=encrypted) as (server, metrics_url):
+    access = access_options.read_access(arguments)
+    with connect_with_metrics(arguments.server, repository, access) as (server, metrics_url):
         request = CapacityRequest(
             server=server,
             model=name_of(shares),
@@ -163,7 +163,7 @@ def _print(arguments: argparse.Namespace, result: CapacityResult, path: Path | N
         print_json({**result.to_json(), "report": str(path) if path else None})
         return
     given = f" --server {shlex.quote(arguments.server)}" if arguments.server else ""
-    given += connection.repeated(arguments)
+    given += access_options.repeated(arguments)
     if arguments.model_repository.resolve() != options.default_repository().resolve():
         given += f" --model-repository {shlex.quote(str(arguments.model_repository))}"
     summary.show(result, options=given)

@@ -20,11 +20,12 @@ from typing import Any
 
 from clients import Client, DeadlineExceededError, InvalidInputError, Model
 from fathom import latencies
-from fathom.console import answers, connection, inputs, options
+from fathom.console import answers, inputs, options
 from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.output import err, out, print_json
 from fathom.console.servers import connect
 from fathom.recipes import example
+from loadtests.target import access_options
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     options.add_repository(where)
     where.add_argument("--timeout", type=float, default=30.0, metavar="S", help="deadline in seconds (default: 30)")
-    connection.add_arguments(where)
+    access_options.add_arguments(where)
     where.add_argument(
         "--shared-memory",
         action="store_const",
@@ -78,12 +79,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    access = access_options.read_access(arguments)
     client_options = {
         "timeout_s": arguments.timeout,
         "shared_memory": arguments.shared_memory,
-        **connection.parse(arguments),
+        "headers": access.headers,
+        "tls": access.tls,
     }
-    with connect(arguments.server, arguments.model_repository, encrypted=client_options["tls"] is not None) as server:
+    with connect(arguments.server, arguments.model_repository, access) as server:
         with Client(server, **client_options) as client:
             model = client.model(arguments.model)
             arrays = (

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.table import Table
 
 from fathom.commands.capacity import traffic
-from fathom.console import connection, options
+from fathom.console import options
 from fathom.console.arguments import STOPPED
 from fathom.console.live_table import coloured, points_table
 from fathom.console.output import err, out, print_json, say
@@ -24,7 +24,7 @@ from fathom.console.servers import connect
 from loadtests.capacity import CapacityRequest, load
 from loadtests.records.point import Point
 from loadtests.slo import Slo
-from loadtests.target.access import Access
+from loadtests.target import access_options
 from loadtests.workload.shape import FORMS, parse_shape
 from loadtests.workload.trace import read_trace
 from loadtests.workload.traffic import ModelShare, name_of
@@ -68,7 +68,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--workers", type=options.count, default=1, metavar="N", help="generator processes (default: 1)"
     )
-    connection.add_arguments(command)
+    access_options.add_arguments(command)
     options.add_repository(command)
     options.add_json(command)
     command.epilog = "schedules:\n" + "\n".join(f"  {form:<22}{meaning}" for form, meaning in FORMS.items())
@@ -79,8 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     slos = tuple(Slo.parse(text) for text in arguments.slo)
     shares = [ModelShare.parse(text) for text in arguments.models]
     plan = read_trace(arguments.trace) if arguments.trace else parse_shape(arguments.schedule, arguments.duration)
-    access = Access(**connection.parse(arguments))
-    with connect(arguments.server, arguments.model_repository, encrypted=access.tls is not None) as server:
+    access = access_options.read_access(arguments)
+    with connect(arguments.server, arguments.model_repository, access) as server:
         request = CapacityRequest(
             server=server,
             model=name_of(shares),

@@ -1,4 +1,4 @@
-"""The load tools at the entrance that callers use: HAProxy with TLS, certificates of both sides, and reloads meanwhile."""
+"""The load tools at the entrance that callers use: HAProxy with TLS, certificates of both sides, and reloads."""
 
 from __future__ import annotations
 

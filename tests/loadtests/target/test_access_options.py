@@ -1,4 +1,4 @@
-"""How commands reach a server behind TLS and tokens."""
+"""The options for a server behind TLS and tokens."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import argparse
 
 import pytest
 
-from fathom.console import connection
-from fathom.console.arguments import UsageError
+from loadtests.errors import BadRequestError
+from loadtests.target import access_options
 
 
 def arguments(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--server")
-    connection.add_arguments(parser)
+    access_options.add_arguments(parser)
     return parser.parse_args(words)
 
 
@@ -32,7 +31,7 @@ def arguments(*words: str) -> argparse.Namespace:
 def test_headers(words, headers, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "token").write_text("Bearer from-a-file\n")
-    assert connection.parse(arguments(*words))["headers"] == headers
+    assert access_options.read_access(arguments(*words)).headers == headers
 
 
 @pytest.mark.parametrize(
@@ -46,16 +45,15 @@ def test_headers(words, headers, tmp_path, monkeypatch):
         (["--header", "a b=secret"], "'a b'"),
         (["--header-command", "a=exit 3"], "exit status 3"),
         (["--header-command", "a=true"], "`true`"),
-        (["--tls-ca", "ca.pem"], "--server"),
-        (["--server", "h:1", "--tls-cert", "me.pem"], "--tls-key"),
-        (["--server", "h:1", "--tls-ca", "missing"], "--tls-ca='missing'"),
+        (["--tls-cert", "me.pem"], "--tls-key"),
+        (["--tls-ca", "missing"], "--tls-ca='missing'"),
     ],
 )
 def test_what_cannot_be_used_is_named_without_its_secret(words, names, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").touch()
-    with pytest.raises(UsageError) as refused:
-        connection.parse(arguments(*words))
+    with pytest.raises(BadRequestError) as refused:
+        access_options.read_access(arguments(*words))
     assert names in str(refused.value)
     assert "secret" not in str(refused.value)
 
@@ -65,5 +63,6 @@ def test_options_for_another_command_line_have_no_secrets():
         "--tls-ca", "my ca", "--header", "a=s3cret", "--header", "b=@my file", "--header-command", "c=d e"
     )
     assert (
-        connection.repeated(given) == " --tls-ca 'my ca' --header a=... --header 'b=@my file' --header-command 'c=d e'"
+        access_options.repeated(given)
+        == " --tls-ca 'my ca' --header a=... --header 'b=@my file' --header-command 'c=d e'"
     )

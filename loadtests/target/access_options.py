@@ -1,4 +1,4 @@
-"""How a command reaches a server that does not let everybody in: TLS, and headers with tokens."""
+"""The options of `fathom` and Locust for a server that does not let everybody in: TLS, and headers with tokens."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from clients import TLS
-from clients.options import as_metadata
-from fathom.console.arguments import UsageError
+from loadtests.errors import BadRequestError
+from loadtests.target.access import Access
 
 _TLS = ("ca", "cert", "key")
+DESTINATIONS = (*(f"tls_{name}" for name in _TLS), "header", "header_command")
 
 
-def add_arguments(command: argparse._ActionsContainer) -> None:
-    """Declare `--tls-...` and `--header...`."""
+def add_arguments(command: Any) -> None:
+    """Declare `--tls-...` and `--header...` on a parser, or on a group of one."""
+    command.add_argument("--tls-ca", metavar="FILE", help="encrypt, and check the server against this PEM file")
     command.add_argument(
-        "--tls-ca", type=Path, metavar="FILE", help="encrypt, and check the server against this PEM file"
+        "--tls-cert", metavar="FILE", help="for mutual TLS: this client's own certificate, with --tls-key"
     )
-    command.add_argument(
-        "--tls-cert", type=Path, metavar="FILE", help="for mutual TLS: this client's own certificate, with --tls-key"
-    )
-    command.add_argument("--tls-key", type=Path, metavar="FILE", help="for mutual TLS: the private key of --tls-cert")
+    command.add_argument("--tls-key", metavar="FILE", help="for mutual TLS: the private key of --tls-cert")
     command.add_argument(
         "--header",
         action="append",
@@ -41,14 +40,21 @@ def add_arguments(command: argparse._ActionsContainer) -> None:
     )
 
 
-def parse(arguments: argparse.Namespace) -> dict[str, Any]:
-    """`tls` and `headers` for a client. Raises UsageError, which never quotes a header's value."""
-    if given := [f"--tls-{name}" for name in _TLS if getattr(arguments, f"tls_{name}") is not None]:
-        if arguments.server is None:
-            raise UsageError(f"{given[0]} needs --server HOST:PORT: a server started by this command has no TLS")
-        if (arguments.tls_cert is None) != (arguments.tls_key is None):
-            raise UsageError(f"{given[-1]} is one half of mutual TLS: give --tls-cert FILE and --tls-key FILE")
-    return {"tls": _tls(arguments) if given else None, "headers": _headers(arguments)}
+def read_access(arguments: argparse.Namespace) -> Access:
+    """Reads the files and runs the commands. Raises BadRequestError, which never quotes a header's value."""
+    files = {name: getattr(arguments, f"tls_{name}") for name in _TLS}
+    given = [f"--tls-{name}" for name, file in files.items() if file is not None]
+    if (files["cert"] is None) != (files["key"] is None):
+        raise BadRequestError(
+            f"{given[-1]} is one half of mutual TLS: give --tls-cert FILE and --tls-key FILE", field="tls"
+        )
+    tls = TLS(**files) if given else None
+    try:
+        if tls is not None:
+            tls.credentials()
+    except ValueError as error:
+        raise BadRequestError(f"--tls-{error}", field="tls") from None
+    return Access(tls, _headers(arguments))
 
 
 def repeated(arguments: argparse.Namespace) -> str:
@@ -64,15 +70,6 @@ def repeated(arguments: argparse.Namespace) -> str:
     return "".join(words)
 
 
-def _tls(arguments: argparse.Namespace) -> TLS:
-    tls = TLS(**{name: getattr(arguments, f"tls_{name}") for name in _TLS})
-    try:
-        tls.credentials()
-    except ValueError as error:
-        raise UsageError(f"--tls-{error}") from None
-    return tls
-
-
 def _headers(arguments: argparse.Namespace) -> dict[str, str]:
     headers = {}
     for option, texts in (("--header", arguments.header), ("--header-command", arguments.header_command)):
@@ -80,16 +77,16 @@ def _headers(arguments: argparse.Namespace) -> dict[str, str]:
             name, equals, value = text.partition("=")
             if not equals or not name:
                 form = "NAME=VALUE" if option == "--header" else "NAME=COMMAND"
-                raise UsageError(f"{option} '{name}' is not a header: write {form}")
+                raise _unusable(f"{option} '{name}' is not a header: write {form}")
             if option == "--header-command":
                 headers[name] = _printed(name, value)
             else:
                 headers[name] = _read(name, value) if _is_file(value) else value.removeprefix("@")
-    try:
-        as_metadata(headers)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
     return headers
+
+
+def _unusable(message: str) -> BadRequestError:
+    return BadRequestError(message, field="headers")
 
 
 def _is_file(value: str) -> bool:
@@ -102,17 +99,17 @@ def _read(name: str, value: str) -> str:
         found = path.read_text().strip()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"--header {name}: '{path}' cannot be read ({why}): check the path") from None
+        raise _unusable(f"--header {name}: '{path}' cannot be read ({why}): check the path") from None
     if not found:
-        raise UsageError(f"--header {name}: '{path}' is empty: write the header's value into it")
+        raise _unusable(f"--header {name}: '{path}' is empty: write the header's value into it")
     return found
 
 
 def _printed(name: str, command: str) -> str:
     done = subprocess.run(command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     if done.returncode != 0:
-        raise UsageError(f"--header-command {name}: `{command}` ended with exit status {done.returncode}")
+        raise _unusable(f"--header-command {name}: `{command}` ended with exit status {done.returncode}")
     found = done.stdout.decode("utf-8", "replace").strip()
     if not found:
-        raise UsageError(f"--header-command {name}: `{command}` printed nothing: let it print the header's value")
+        raise _unusable(f"--header-command {name}: `{command}` printed nothing: let it print the header's value")
     return found
