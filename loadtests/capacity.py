@@ -76,6 +76,8 @@ class CapacityRequest:
     """How long it probes at least, and waits."""
     access: Access = field(default_factory=Access)
     """TLS and headers of the server."""
+    real_time: bool = True
+    """Whether the generators take real-time priority, where that is allowed."""
     locust_master: str | None = None
     """"[host:]port" where a Locust master listens for that many workers, which then are the generators."""
 
@@ -207,7 +209,9 @@ def _earlier(request: CapacityRequest, slos: Sequence[Slo]) -> Stored | None:
 
 def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generators:
     """What fires, to be entered: processes of this machine, or the workers of a Locust master."""
-    target = GeneratorSettings(request.server, pool, timeout_s(request), request.channels, request.access)
+    target = GeneratorSettings(
+        request.server, pool, timeout_s(request), request.channels, request.access, request.real_time
+    )
     if request.locust_master is None:
         return GeneratorPool(target, request.workers)
     host, _, port = request.locust_master.rpartition(":")

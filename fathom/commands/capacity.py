@@ -82,13 +82,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--max-rate", type=options.rate, metavar="RATE", help="never ask for more requests/s than this"
     )
-    command.add_argument(
-        "--workers",
-        type=options.count,
-        default=1,
-        metavar="N",
-        help="generator processes that share the load (default: 1)",
-    )
+    options.add_generators(command)
     command.add_argument(
         "--locust-master",
         metavar="[HOST:]PORT",
@@ -134,6 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
             start_per_s=arguments.start,
             max_per_s=arguments.max_rate,
             workers=arguments.workers,
+            real_time=arguments.real_time,
             locust_master=arguments.locust_master,
             folder=folder,
             resume=arguments.resume is not None,

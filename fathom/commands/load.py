@@ -65,9 +65,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help=f"gRPC endpoint (default: {options.DEFAULT_SERVER}, or one started for this)",
     )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of arrivals and inputs (default: 0)")
-    command.add_argument(
-        "--workers", type=options.count, default=1, metavar="N", help="generator processes (default: 1)"
-    )
+    options.add_generators(command)
     access_options.add_arguments(command)
     options.add_repository(command)
     options.add_json(command)
@@ -89,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
             access=access,
             seed=arguments.seed,
             workers=arguments.workers,
+            real_time=arguments.real_time,
         )
         with err.status(f"firing for {plan.duration_s:.4g} s"):
             point = load(request, plan)

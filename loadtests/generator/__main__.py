@@ -20,7 +20,7 @@ import json
 import os
 import signal
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from loadtests.errors import LoadTestError
 from loadtests.generator.clock import take_priority
 from loadtests.generator.continuous import ContinuousRun
 from loadtests.generator.http2 import Http2Transport
-from loadtests.generator.messages import Job, read_payloads, read_schedule, write_record
+from loadtests.generator.messages import NORMAL_PRIORITY, Job, read_payloads, read_schedule, write_record
 from loadtests.generator.open_loop import OpenLoopRun
 from loadtests.generator.transport import OnDone, Transport
 from loadtests.target.access import Access
@@ -40,8 +40,9 @@ _LONGEST_COMMAND = 1 << 22
 class Generator:
     """Serves one job after the other."""
 
-    def __init__(self, commands: asyncio.StreamReader) -> None:
+    def __init__(self, commands: asyncio.StreamReader, priority: str) -> None:
         self._commands = commands
+        self._priority = priority
         self._payload_path = ""
         self._payloads: list[bytes] = []
         self._connections = 0  # that the last job needed, so the next one does not have to find out again
@@ -83,7 +84,7 @@ class Generator:
             await listening
         self._connections = run.transport.connections
         write_record(folder, record)
-        _send(state="done", **asdict(outcome))
+        _send(state="done", **asdict(replace(outcome, priority=self._priority)))
 
     async def _run_on(self, wanted: dict[str, Any]) -> None:
         payloads = read_payloads(Path(wanted["payloads"]))
@@ -153,25 +154,25 @@ def _fail(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     os._exit(1)
 
 
-async def _serve() -> None:
+async def _serve(priority: str) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_fail)
     commands = asyncio.StreamReader(limit=_LONGEST_COMMAND)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    await Generator(commands).serve()
+    await Generator(commands, priority).serve()
 
 
 def main() -> None:
     # Ctrl-C, and often SIGTERM, reach the whole process group; the parent decides what they mean and tells us.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    take_priority()
+    priority = take_priority(real_time=NORMAL_PRIORITY not in sys.argv)
     try:
         import uvloop
     except ImportError:  # works on every platform, a little slower
-        asyncio.run(_serve())
+        asyncio.run(_serve(priority))
     else:
-        uvloop.run(_serve())
+        uvloop.run(_serve(priority))
 
 
 if __name__ == "__main__":

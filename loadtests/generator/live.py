@@ -55,7 +55,7 @@ class LiveRun:
         self._scratch = tempfile.TemporaryDirectory(prefix="fathom-generator-")
         payloads = Path(self._scratch.name) / "payloads.bin"
         write_payloads(payloads, self._target.payloads)
-        self._process = JsonProcess("loadtests.generator")
+        self._process = JsonProcess("loadtests.generator", self._target.options)
         wanted = {
             "server": self._target.server,
             "payloads": str(payloads),

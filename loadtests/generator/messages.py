@@ -22,6 +22,8 @@ from loadtests.records.record import UNANSWERED, Record
 from loadtests.target.access import Access
 
 _LENGTH = struct.Struct("<I")
+NORMAL_PRIORITY = "--normal-priority"
+"""The option of a generator process that is not to take real-time priority."""
 
 
 @dataclass(frozen=True)

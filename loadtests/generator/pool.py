@@ -228,6 +228,7 @@ def merge(found: Sequence[tuple[Record, Outcome]], *, lost: Mapping[int, str] | 
         stopped=reason,
         started_unix_s=min(outcome.started_unix_s for outcome in outcomes),
         messages=messages,
+        priority=", ".join(sorted({outcome.priority for outcome in outcomes if outcome.priority})),
         workers=tuple((outcome.cpu_s, outcome.wall_s) for outcome in outcomes),
         lost="; ".join(f"generator {number + 1} of {len(found)} {how}" for number, how in sorted(lost.items())),
     )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.errors import GeneratorError, TargetLostError
-from loadtests.generator.messages import Job, Limits, read_record, write_payloads, write_schedule
+from loadtests.generator.messages import NORMAL_PRIORITY, Job, Limits, read_record, write_payloads, write_schedule
 from loadtests.records.record import Outcome, Record
 from loadtests.target.access import Access
 
@@ -32,6 +32,13 @@ class GeneratorSettings:
     timeout_s: float = 10.0
     channels: int = 2
     access: Access = field(default_factory=Access)
+    real_time: bool = True
+    """Whether the generator takes real-time priority, where that is allowed."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of the generator's command line, which other users of the machine can read."""
+        return () if self.real_time else (NORMAL_PRIORITY,)
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -47,10 +54,10 @@ class GeneratorProcess:
     """A context manager around `python -m loadtests.generator`."""
 
     def __init__(
-        self, target: GeneratorSettings, *, module: str = "loadtests.generator", options: Sequence[str] = ()
+        self, target: GeneratorSettings, *, module: str = "loadtests.generator", options: Sequence[str] | None = None
     ) -> None:
         self._target = target
-        self._module, self._options = module, options
+        self._module, self._options = module, target.options if options is None else options
         self._scratch = tempfile.TemporaryDirectory(prefix="fathom-generator-")
         self._folder = Path(self._scratch.name)
         self._payloads = self._folder / "payloads.bin"

@@ -14,11 +14,12 @@ import gevent
 from locust import User, constant
 from locust.runners import STATE_INIT, STATE_MISSING, STATE_RUNNING, STATE_SPAWNING, MasterRunner, WorkerRunner
 
+from clients import InferenceError
 from loadtests.errors import LoadTestError
 from loadtests.generator.live import LiveRun
 from loadtests.generator.messages import Batch
 from loadtests.locust_ui import stats
-from loadtests.locust_ui.options import Wanted
+from loadtests.locust_ui.options import Reach, Wanted
 from loadtests.locust_ui.window import Window
 from loadtests.records.point import Point
 
@@ -45,8 +46,9 @@ class OneRequestPerSecond(User):  # type: ignore[misc]
 class Front:
     """Of one Locust process: `local`, `worker` or `master`."""
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, environment: Any, reach: Reach) -> None:
         self.environment = environment
+        self._reach = reach
         self.wanted: Wanted | None = None
         self.problem = ""
         self.window = Window()
@@ -123,7 +125,7 @@ class Front:
         try:
             self.wanted = Wanted.of(self.environment)
             if not self._is_master:
-                target, mix = self.wanted.target()
+                target, mix = self.wanted.target(self._reach)
                 self._live = LiveRun(
                     target,
                     self._take,
@@ -134,7 +136,7 @@ class Front:
                 )
                 self._live.start()
                 gevent.spawn(self._follow, self._live)
-        except LoadTestError as error:
+        except (LoadTestError, InferenceError) as error:
             self._fail(" ".join(str(error).split()))
 
     def _forget(self, **_: Any) -> None:

@@ -18,6 +18,7 @@ import zmq.green
 from loadtests.errors import GeneratorError, TargetLostError
 from loadtests.generator.messages import Limits
 from loadtests.generator.process import GeneratorProcess, GeneratorSettings
+from loadtests.locust_ui.options import Reach
 from loadtests.records.record import Outcome, Record
 
 PAYLOADS, JOB, GO, STOP = "fathom_payloads", "fathom_job", "fathom_go", "fathom_stop"
@@ -36,7 +37,8 @@ def look_often() -> None:
 class Jobs:
     """Of one Locust worker. Its generator process lives from the first job until the worker quits."""
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, environment: Any, reach: Reach) -> None:
+        self._reach = reach
         self._runner = environment.runner
         self._payloads: list[bytes] = []
         self._target: GeneratorSettings | None = None
@@ -50,17 +52,26 @@ class Jobs:
         self._target = None
 
     def _prepare(self, environment: Any, msg: Any, **_: Any) -> None:
-        told = msg.data
+        told, access = msg.data, self._reach.access
+        if (expected := told["access"]) != access.described():
+            why = f"a Locust worker has the access {access.described()}, the search {expected}"
+            self._answer(REFUSED, told, message=f"{why}: give both the same TLS and --header options", ours=True)
+            return
         try:
-            worker = self._started(GeneratorSettings(payloads=self._payloads, **told["target"]))
+            settings = GeneratorSettings(
+                payloads=self._payloads, access=access, real_time=self._reach.real_time, **told["target"]
+            )
+            worker = self._started(settings)
             worker.prepare(
                 np.frombuffer(told["intended_s"], np.float64),
                 np.frombuffer(told["choices"], np.int32),
                 Limits.from_json(told["limits"]),
             )
             worker.wait_ready()
-        except (TargetLostError, GeneratorError) as error:
+        except TargetLostError as error:
             self._answer(REFUSED, told, message=str(error))
+        except GeneratorError as error:
+            self._answer(REFUSED, told, message=str(error), ours=True)
         else:
             self._answer(READY, told)
 

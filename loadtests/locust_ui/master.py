@@ -73,7 +73,8 @@ class LocustMaster:
             self._hand_over(name, part, job)
         lost = self._wait(names, words.READY, words.REFUSED, _READY_S)
         if refused := self._answers.get(words.REFUSED):
-            _send(state="error", message=next(iter(refused.values()))["message"])
+            first = next(iter(refused.values()))
+            _send(state="error", kind="generator" if first.get("ours") else "", message=first["message"])
             return
         _send(state="ready")
         if not json.loads(self._commands.readline() or "{}").get("go"):
@@ -119,6 +120,7 @@ class LocustMaster:
             words.JOB,
             name,
             target=target,
+            access=job.access.described(),
             intended_s=part.intended_s.tobytes(),
             choices=part.choices.tobytes(),
             limits=asdict(part.limits),

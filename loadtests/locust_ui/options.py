@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from loadtests.errors import BadRequestError
 from loadtests.generator.continuous import Arrivals
 from loadtests.generator.process import GeneratorSettings
 from loadtests.slo import Slo, loosest_limit_ms
+from loadtests.target import access_options
+from loadtests.target.access import Access
 from loadtests.workload.mix import ModelMix
 from loadtests.workload.payloads import read_inputs
 from loadtests.workload.traffic import ModelShare, Traffic, scoped
@@ -18,6 +20,8 @@ from loadtests.workload.traffic import ModelShare, Traffic, scoped
 DEFAULT_SLO = "p99=50ms"
 _FEWEST_TIMEOUT_S = 10.0
 SCHEME = "grpc://"
+_OWN = "--tls-client"
+"""Locust's own --tls-cert and --tls-key are those of its page."""
 
 
 def add_arguments(parser: Any) -> None:
@@ -40,11 +44,35 @@ def add_arguments(parser: Any) -> None:
     )
     group.add_argument("--arrivals", default="poisson", choices=["poisson", "constant"], help="How requests arrive")
     group.add_argument("--seed", type=int, default=0, help="Of the arrivals and the order of the inputs")
+    group.add_argument(
+        "--no-real-time", action="store_false", dest="real_time", help="Leave the generator at normal priority"
+    )
+    access_options.add_arguments(group, own=_OWN)
     for option in ("model", "slo", "inputs", "arrivals", "seed"):
         action = next(action for action in parser._actions if action.dest == option)
         # configargparse's groups do not pass on what Locust's own add_argument would set
         action.include_in_web_ui, action.is_secret, action.is_multiple = True, False, False
         action.is_required = option in ("model", "slo")
+
+
+def take_reach(options: Any) -> Reach:
+    """How this process reaches the server. Raises BadRequestError.
+
+    Its options are taken away: Locust's master would send them to its workers, secrets and all. Each process that sends
+    requests has its own.
+    """
+    reach = Reach(access_options.read_access(options, own=_OWN), options.real_time)
+    for name in (*access_options.DESTINATIONS, "real_time"):
+        delattr(options, name)
+    return reach
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How a Locust process reaches the server, whatever is asked there."""
+
+    access: Access = field(default_factory=Access)
+    real_time: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,19 +111,22 @@ class Wanted:
         """Deadline of each request."""
         return max(_FEWEST_TIMEOUT_S, 4 * loosest_limit_ms(self.slos) / 1e3)
 
-    def target(self) -> tuple[GeneratorSettings, ModelMix]:
+    def target(self, reach: Reach) -> tuple[GeneratorSettings, ModelMix]:
         """Asks each model once; TargetError with the server's reason where it will not do."""
         shares = [
-            replace(share, payloads=read_inputs(self.inputs[share.model], self.server, share.model))
+            replace(share, payloads=read_inputs(self.inputs[share.model], self.server, share.model, reach.access))
             if share.model in self.inputs
             else share
             for share in self.shares
         ]
-        with Traffic(self.server, shares, seed=self.seed) as traffic:
+        with Traffic(self.server, shares, access=reach.access, seed=self.seed) as traffic:
             traffic.check()
             for target, pool in traffic.first_payloads:
                 target.infer(pool[0], self.timeout_s)
-            return GeneratorSettings(self.server, traffic.pool, self.timeout_s), traffic.mix
+            settings = GeneratorSettings(
+                self.server, traffic.pool, self.timeout_s, access=reach.access, real_time=reach.real_time
+            )
+            return settings, traffic.mix
 
 
 def _several(text: str) -> list[str]:

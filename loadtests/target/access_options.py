@@ -12,17 +12,21 @@ from clients import TLS
 from loadtests.errors import BadRequestError
 from loadtests.target.access import Access
 
-_TLS = ("ca", "cert", "key")
-DESTINATIONS = (*(f"tls_{name}" for name in _TLS), "header", "header_command")
+DESTINATIONS = ("tls_ca", "own_cert", "own_key", "header", "header_command")
 
 
-def add_arguments(command: Any) -> None:
-    """Declare `--tls-...` and `--header...` on a parser, or on a group of one."""
+def add_arguments(command: Any, *, own: str = "--tls") -> None:
+    """Declare them on a parser, or on a group of one. `own` begins the options for the caller's own certificate."""
     command.add_argument("--tls-ca", metavar="FILE", help="encrypt, and check the server against this PEM file")
     command.add_argument(
-        "--tls-cert", metavar="FILE", help="for mutual TLS: this client's own certificate, with --tls-key"
+        f"{own}-cert",
+        dest="own_cert",
+        metavar="FILE",
+        help=f"for mutual TLS: this client's own certificate, with {own}-key",
     )
-    command.add_argument("--tls-key", metavar="FILE", help="for mutual TLS: the private key of --tls-cert")
+    command.add_argument(
+        f"{own}-key", dest="own_key", metavar="FILE", help=f"for mutual TLS: the private key of {own}-cert"
+    )
     command.add_argument(
         "--header",
         action="append",
@@ -40,29 +44,27 @@ def add_arguments(command: Any) -> None:
     )
 
 
-def read_access(arguments: argparse.Namespace) -> Access:
+def read_access(arguments: argparse.Namespace, *, own: str = "--tls") -> Access:
     """Reads the files and runs the commands. Raises BadRequestError, which never quotes a header's value."""
-    files = {name: getattr(arguments, f"tls_{name}") for name in _TLS}
-    given = [f"--tls-{name}" for name, file in files.items() if file is not None]
-    if (files["cert"] is None) != (files["key"] is None):
+    ca, cert, key = arguments.tls_ca, arguments.own_cert, arguments.own_key
+    if (cert is None) != (key is None):
         raise BadRequestError(
-            f"{given[-1]} is one half of mutual TLS: give --tls-cert FILE and --tls-key FILE", field="tls"
+            f"{own}-cert and {own}-key are the halves of mutual TLS: give both, a FILE each", field="tls"
         )
-    tls = TLS(**files) if given else None
+    tls = None if ca is None and cert is None else TLS(ca, cert, key)
     try:
         if tls is not None:
             tls.credentials()
     except ValueError as error:
-        raise BadRequestError(f"--tls-{error}", field="tls") from None
+        option = "--tls" if str(error).startswith("ca") else own
+        raise BadRequestError(f"{option}-{error}", field="tls") from None
     return Access(tls, _headers(arguments))
 
 
 def repeated(arguments: argparse.Namespace) -> str:
     """The same options for another command line, without secrets."""
-    words = []
-    for name in _TLS:
-        if (file := getattr(arguments, f"tls_{name}")) is not None:
-            words.append(f" --tls-{name} {shlex.quote(str(file))}")
+    files = {"--tls-ca": arguments.tls_ca, "--tls-cert": arguments.own_cert, "--tls-key": arguments.own_key}
+    words = [f" {option} {shlex.quote(file)}" for option, file in files.items() if file is not None]
     for header in arguments.header:
         name, _, value = header.partition("=")
         words.append(f" --header {shlex.quote(header)}" if _is_file(value) else f" --header {shlex.quote(name)}=...")

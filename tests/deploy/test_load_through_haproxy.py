@@ -11,11 +11,16 @@ import pytest
 from balancer import Balancer, Fleet, make_certificate
 from debian import needs
 from haste import HASTY
+from locust_process import LocustProcess, children, free_port
+from tritonclient.grpc import service_pb2 as pb
 
 from clients import TLS
 from fathom import cli
 from loadtests import CapacityRequest, Slo, find
+from loadtests.generator.messages import Limits
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.target.access import Access
+from loadtests.workload.schedule import constant, payload_choices
 
 pytestmark = [pytest.mark.process, pytest.mark.alone, needs("haproxy", "haproxy")]
 LOOSE = (Slo.parse("p90=500ms"),)
@@ -90,3 +95,40 @@ def test_the_commands_take_certificates_and_tokens(entrance: Balancer, capsys: p
     assert json.loads(said.out)["errors"] == 0
     assert cli.main([*asked, *given]) == 2  # without a certificate
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def own_options(balancer: Balancer) -> tuple[str, ...]:
+    """What a Locust process needs to get in."""
+    folder = balancer.folder
+    (folder / "token").write_text("secret\n")
+    files = ("--tls-client-cert", str(folder / "caller.crt"), "--tls-client-key", str(folder / "caller.key"))
+    return ("--tls-ca", str(balancer.ca), *files, "--header", f"authorization=@{folder / 'token'}")
+
+
+def test_locust_takes_certificates_and_tokens(entrance: Balancer, tmp_path: Path) -> None:
+    asked = ("--headless", "-u", "50", "-t", "8s", "--only-summary", "--model", "double", "--slo", "p90=500ms")
+    code, said = LocustProcess(tmp_path / "log", "--host", entrance.address, *asked, *own_options(entrance)).wait()
+    assert "p90=500ms: pass" in said, said
+    assert code == 0
+    code, said = LocustProcess(tmp_path / "log", "--host", entrance.address, *asked, "--tls-ca", "missing").wait()
+    assert code == 2, said
+
+
+def test_locust_workers_use_their_own_certificates_for_a_search(entrance: Balancer, tmp_path: Path) -> None:
+    port = str(free_port())
+    worker = LocustProcess(tmp_path / "log", "--worker", "--master-port", port, *own_options(entrance))
+    tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 2])
+    request = pb.ModelInferRequest(model_name="double", inputs=[tensor], raw_input_contents=[bytes(8)])
+    settings = GeneratorSettings(entrance.address, [request.SerializeToString()], access=access(entrance))
+    options = ("127.0.0.1", port, "1")
+    schedule, choices = constant(100, count=100), payload_choices(100, 1, seed=0)
+    try:
+        with GeneratorProcess(settings, module="loadtests.locust_ui.master", options=options) as master:
+            record, outcome = master.run_schedule(schedule, choices, Limits(10_000))
+            assert record.ok.all(), outcome
+            processes = (master.pid, worker.process.pid, *children(worker.process.pid))
+            command_lines = [Path(f"/proc/{pid}/cmdline").read_text() for pid in processes]
+            assert "secret" not in "".join(command_lines)
+            assert len(command_lines) == 3
+    finally:
+        worker.stop()

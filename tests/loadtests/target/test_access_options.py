@@ -62,7 +62,5 @@ def test_options_for_another_command_line_have_no_secrets():
     given = arguments(
         "--tls-ca", "my ca", "--header", "a=s3cret", "--header", "b=@my file", "--header-command", "c=d e"
     )
-    assert (
-        access_options.repeated(given)
-        == " --tls-ca 'my ca' --header a=... --header 'b=@my file' --header-command 'c=d e'"
-    )
+    shown = " --tls-ca 'my ca' --header a=... --header 'b=@my file' --header-command 'c=d e'"
+    assert access_options.repeated(given) == shown
