@@ -33,7 +33,7 @@ from loadtests.target.hardware import describe_hardware
 from loadtests.target.metrics import MetricsMeter, default_url
 from loadtests.workload.shape import Shape
 from loadtests.workload.trace import Trace
-from loadtests.workload.traffic import ModelShare, Traffic, scoped
+from loadtests.workload.workload import ModelWeight, Workload, scoped
 
 _START_SHARE = 0.5
 
@@ -59,7 +59,7 @@ class CapacityRequest:
     max_per_s: float | None = None
     timeout_s: float = 10.0
     """Deadline of each request, raised to four times the largest latency limit."""
-    mix: Sequence[ModelShare] = ()
+    mix: Sequence[ModelWeight] = ()
     """Several models asked at once, each with its weight and payloads; `model` is then only a name."""
     folder: Path | None = None
     """Where raw results go, in a folder named after the model; none are kept without it."""
@@ -82,9 +82,9 @@ class CapacityRequest:
     """"[host:]port" where a Locust master listens for that many workers, which then are the generators."""
 
     @property
-    def shares(self) -> tuple[ModelShare, ...]:
+    def shares(self) -> tuple[ModelWeight, ...]:
         """What is asked."""
-        return tuple(self.mix) or (ModelShare(self.model, 1.0, self.payloads),)
+        return tuple(self.mix) or (ModelWeight(self.model, 1.0, self.payloads),)
 
     def __post_init__(self) -> None:
         tightest_limit_ms(self.slos)
@@ -105,7 +105,7 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None, on_note: OnN
     """
     with contextlib.ExitStack() as stack:
         traffic = stack.enter_context(
-            Traffic(
+            Workload(
                 request.server,
                 request.shares,
                 access=request.access,
@@ -152,7 +152,7 @@ def _plan(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded, e
 
 def _measure(
     request: CapacityRequest,
-    traffic: Traffic,
+    traffic: Workload,
     plan: Plan,
     store: Store | None,
     unloaded_ms: float,
@@ -229,7 +229,7 @@ def timeout_s(request: CapacityRequest) -> float:
 def _describe(
     request: CapacityRequest,
     plan: Plan,
-    traffic: Traffic,
+    traffic: Workload,
     unloaded: Unloaded,
     earlier: Stored | None,
 ) -> Run:
@@ -283,7 +283,7 @@ _WINDOW_S = 1.0
 
 def load(request: CapacityRequest, plan: Shape | Trace) -> Point:
     """Raises what `capacity.find` raises before it measures. A server that dies ends it: the point says so."""
-    with Traffic(
+    with Workload(
         request.server,
         request.shares,
         access=request.access,

@@ -33,7 +33,7 @@ from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
 from loadtests.slo import Slo
 from loadtests.target import access_options
 from loadtests.target.access import Access
-from loadtests.workload.traffic import ModelShare, name_of
+from loadtests.workload.workload import ModelWeight, name_of
 
 LOOK_TIMEOUT_S = 10.0  # for the metadata alone
 
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     from loadtests import report
 
     slos = tuple(Slo.parse(text) for text in arguments.slo)
-    shares = [ModelShare.parse(text) for text in arguments.models]
+    shares = [ModelWeight.parse(text) for text in arguments.models]
     folder = arguments.resume or arguments.report or Path("results")
     repository = arguments.model_repository
     access = access_options.read_access(arguments)
@@ -144,7 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if result.folder is not None and not result.unsaved:
             path = report.write(Path(result.folder))
-    finally:  # whatever becomes of the report, what was measured is said
+    finally:  # whatever becomes of the report, what was measured is printed
         _print(arguments, result, path)
     if result.unsaved:
         raise ResultsError(result.unsaved)
@@ -184,7 +184,7 @@ def _unreachable(request: CapacityRequest, error: SloUnreachableError, *, as_jso
     return 1
 
 
-def traffic(server: str, shares: Sequence[ModelShare], repository: Path, access: Access) -> list[ModelShare]:
+def traffic(server: str, shares: Sequence[ModelWeight], repository: Path, access: Access) -> list[ModelWeight]:
     """The models with the inputs of their recipes, where there are any."""
     with Client(server, timeout_s=LOOK_TIMEOUT_S, tls=access.tls, headers=access.headers) as client:
         return [replace(share, payloads=requests_of(client, share.model, repository)) for share in shares]

@@ -5,7 +5,7 @@ job -> `{"state": "ready"}` -> `{"go": true, "at_s": null}` -> `{"state": "done"
 `{"state": "error", "message": ...}` in place of an answer: with `"kind": "generator"` the fault is ours.
 `{"stop": true}` ends a running job early.
 
-A command `{"stream": {...}}` starts firing without an end instead (the other end is `loadtests.generator.live`):
+A command `{"stream": {...}}` starts a run without an end instead (the other end is `loadtests.generator.live`):
 `{"state": "ready"}`, then `{"rate": 200}` as often as wanted, a `{"state": "batch", ...}` every moment, and after
 `{"stop": true}` the last batch and `{"state": "done"}`.
 

@@ -36,7 +36,7 @@ class Alarm:
             loop.add_reader(self._fd, self._expired)
 
     def set(self, at_s: float) -> None:
-        """Replaces an earlier instant. A past one fires at once."""
+        """Replaces an earlier instant. A past one calls back at once."""
         if self._fd < 0:
             if self._handle is not None:
                 self._handle.cancel()
@@ -71,7 +71,7 @@ _NICENESS = -10
 def take_priority(*, real_time: bool = True) -> str:
     """Real-time priority where that is allowed, else a better nice value, else nothing; returns which.
 
-    A late send spoils the measurement, and on a machine shared with a busy server the scheduler delays an ordinary
+    A late send invalidates the measurement, and on a machine shared with a busy server the scheduler delays an ordinary
     process by milliseconds: p99 send lag on two busy cores was 5-13 ms as usual, 4-7 ms at nice -10 and 0.2 ms here.
     The generator needs little time and sleeps between sends, so the server loses nothing by it.
 

@@ -1,4 +1,4 @@
-"""The handle on a generator that fires without an end at a changeable rate; its batches arrive as they are made.
+"""The handle on a generator that runs without an end at a changeable rate; its batches arrive as they are made.
 
 Works with threads and, in a process that gevent has patched (Locust), with greenlets: the generator is a process of its
 own either way, which gevent never touches.
@@ -24,7 +24,7 @@ _END_S = 5.0
 
 
 class LiveRun:
-    """Between `start` and `finish`; `on_batch` and `on_lost` (told why) run in a thread or greenlet of its own."""
+    """Between `start` and `finish`; `on_batch` and `on_lost` (with why) run in a thread or greenlet of its own."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class LiveRun:
             self._on_lost("the generator process ended unexpectedly")
 
     def _send(self, **command: Any) -> None:
-        with contextlib.suppress(OSError):  # that it has ended is told by `on_lost`
+        with contextlib.suppress(OSError):  # `on_lost` reports that it has ended
             self._process.send(**command)
 
     def _end(self) -> None:

@@ -28,7 +28,7 @@ NORMAL_PRIORITY = "--normal-priority"
 
 @dataclass(frozen=True)
 class Limits:
-    """When firing ends before its schedule does."""
+    """When a run ends before its schedule does."""
 
     max_outstanding: int
     """More unanswered requests than this mean that the rate does not hold."""

@@ -162,7 +162,7 @@ class OpenLoopRun:
             self._finished.set_result(None)
 
     async def _drain(self) -> None:
-        """Let the server answer what it was asked, for a while, and no longer than it was told to try."""
+        """Let the server answer what it was asked, for a while, and no longer than its deadline for each request."""
         left_s = self._limits.until_s - (time.monotonic() - self._start_s)
         patience_s = min(_HURRIED_DRAIN_S if self._stopped == "asked" else DRAIN_S, self._timeout_s)
         patience_s = min(patience_s, max(left_s, _HURRIED_DRAIN_S))
@@ -174,7 +174,7 @@ class OpenLoopRun:
         self.transport.flush()
 
     def _sweep(self, now_s: float) -> None:
-        """Gives up on requests past their deadline (the server was told the same deadline)."""
+        """Gives up on requests past their deadline (the server knows the same deadline)."""
         while self._oldest < self._next:
             index = self._oldest
             if self._status[index] == _PENDING:

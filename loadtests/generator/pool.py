@@ -1,7 +1,7 @@
-"""Several generator processes on this machine that fire one schedule together.
+"""Several generator processes on this machine that run one schedule together.
 
-A generator that dies spoils the probe it died in and nothing else: the others stop, the probe is invalid, and the next
-one finds a fresh process in its place.
+A generator that dies makes the probe it died in invalid and nothing else: the others stop, and the next probe finds a
+fresh process in its place.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OnReady = Callable[[], None]
 
 
 class Generators(Protocol):
-    """What a capacity search fires with: one process, several, or the workers of a Locust master."""
+    """What a capacity search sends with: one process, several, or the workers of a Locust master."""
 
     def __enter__(self) -> Generators: ...
 
@@ -75,7 +75,7 @@ class GeneratorPool:
         seed: int = 0,
         on_ready: OnReady = lambda: None,
     ) -> tuple[Record, Outcome]:
-        """One schedule, fired by all; Ctrl-C stops them all and then raises RunInterrupted.
+        """One schedule, run by all; Ctrl-C stops them all and then raises RunInterrupted.
 
         TargetLostError: no connection. GeneratorError: a generator cannot even be started.
         """
@@ -85,7 +85,7 @@ class GeneratorPool:
         for worker, part in zip(self.workers, parts, strict=True):
             try:
                 worker.wait_ready()
-            except GeneratorError:  # it died before it had fired anything, so nothing is spoiled
+            except GeneratorError:  # it died before it had sent anything, so nothing is lost
                 _hand_over(worker, part, restart=True)
                 worker.wait_ready()
         on_ready()
@@ -159,7 +159,7 @@ MOST_WORKERS = 255
 
 @dataclass(frozen=True)
 class Part:
-    """What one generator is to fire."""
+    """What one generator is to send."""
 
     intended_s: NDArray[np.float64]
     choices: NDArray[np.int32]
@@ -171,7 +171,7 @@ class Part:
         return len(self.intended_s) - self.limits.cooldown
 
     def unsent(self) -> Record:
-        """The record of a generator that told nothing."""
+        """The record of a generator that reported nothing."""
         intended_s = self.intended_s[: self.measured]
         nothing = np.full(len(intended_s), np.nan)
         return Record(intended_s, nothing, nothing, np.full(len(intended_s), NOT_SENT, np.uint8))

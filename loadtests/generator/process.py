@@ -25,7 +25,7 @@ from loadtests.target.access import Access
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    """Where and how a worker fires."""
+    """Where and how a generator sends."""
 
     server: str
     payloads: Sequence[bytes]
@@ -99,7 +99,7 @@ class GeneratorProcess:
     ) -> tuple[Record, Outcome]:
         """Fires one schedule. `on_ready` runs when the connections stand, just before the first request.
 
-        Ctrl-C stops the firing and then raises RunInterrupted. TargetLostError: no connection.
+        Ctrl-C stops the run and then raises RunInterrupted. TargetLostError: no connection.
         """
         self.prepare(intended_s, choices, limits, seed=seed)
         self.wait_ready()
@@ -140,11 +140,11 @@ class GeneratorProcess:
         self._send(go=True, at_s=at_s)
 
     def stop(self) -> None:
-        """Ends a firing early; a stop that crosses a finished job is ignored."""
+        """Ends a run early; a stop that crosses a finished job is ignored."""
         self._send(stop=True)
 
     def result(self) -> tuple[Record, Outcome]:
-        """Waits until the firing is over."""
+        """Waits until the run is over."""
         done = self._expect("done")
         return read_record(self._folder), Outcome(**done)
 
@@ -173,15 +173,15 @@ class GeneratorProcess:
         answer = self._running.receive()
         if answer is None:
             raise self._ended()
-        said = answer.pop("state")
-        if said == "error" and answer.get("kind") == "generator":
+        state_reached = answer.pop("state")
+        if state_reached == "error" and answer.get("kind") == "generator":
             raise GeneratorError(answer["message"])
-        if said == "error":
+        if state_reached == "error":
             raise TargetLostError(
                 f"{self._target.server} cannot be reached: {answer['message']}", server=self._target.server
             )
-        if said != state:
-            raise GeneratorError(f"the generator said {said!r} where {state!r} was due")
+        if state_reached != state:
+            raise GeneratorError(f"the generator reported {state_reached!r} where {state!r} was due")
         return answer
 
     def _ended(self) -> GeneratorError:

@@ -37,7 +37,7 @@ def _stand_for_one_request_per_second(user: User) -> None:
 
 
 class OneRequestPerSecond(User):  # type: ignore[misc]
-    """Does nothing itself: the number of these users is the rate at which the generator fires."""
+    """Does nothing itself: the number of these users is the rate at which the generator sends."""
 
     wait_time = constant(_FOR_EVER_S)
     tasks = [_stand_for_one_request_per_second]  # noqa: RUF012  (as Locust has it)
@@ -189,14 +189,14 @@ class Front:
 
     def _report(self, client_id: str, data: dict[str, Any]) -> None:
         data[_REPORT] = {"batches": self._unreported, "problem": self.problem}
-        self._unreported, self.problem = [], ""  # told once: the next test must not hear of it
+        self._unreported, self.problem = [], ""  # reported once, and not to the next test
 
     def _take_report(self, client_id: str, data: dict[str, Any]) -> None:
-        told = data.get(_REPORT, {"batches": (), "problem": ""})
-        for batch in told["batches"]:
+        report = data.get(_REPORT, {"batches": (), "problem": ""})
+        for batch in report["batches"]:
             self.window.add(Batch.unpack(batch), client_id)
-        if told["problem"] and not self.problem:
-            self._fail(told["problem"])
+        if report["problem"] and not self.problem:
+            self._fail(report["problem"])
 
     def _finish(self) -> None:
         self._reached = None

@@ -1,4 +1,4 @@
-"""A Locust master that a capacity search fires with: to the search it looks like one generator process.
+"""A Locust master that a capacity search sends with: to the search it looks like one generator process.
 
 `python -m loadtests.locust_ui.master HOST PORT WORKERS` speaks what `loadtests.generator` speaks on stdin and stdout,
 splits each schedule over the Locust workers that are connected, and merges their records. It is a process of its own
@@ -52,14 +52,14 @@ class LocustMaster:
             self._runner.register_message(message, self._note)
 
     def serve(self) -> None:
-        """Until stdin ends; the workers are told to quit then."""
+        """Until stdin ends; the workers quit then."""
         while line := self._commands.readline():
             command = json.loads(line)
             if "server" in command:
-                self._fire(Job.from_json(command))
+                self._run(Job.from_json(command))
         self._runner.quit()
 
-    def _fire(self, job: Job) -> None:
+    def _run(self, job: Job) -> None:
         names = self._connected()
         if not names:
             _send(state="error", kind="generator", message=_NOBODY.format(**vars(self._runner)))
@@ -84,7 +84,7 @@ class LocustMaster:
         listening = gevent.spawn(self._stop_when_asked, names)
         lost |= self._wait([name for name in names if name not in lost], words.DONE, words.LOST, None)
         listening.kill()
-        lost |= {name: told["message"] for name, told in self._answers.get(words.LOST, {}).items()}
+        lost |= {name: answer["message"] for name, answer in self._answers.get(words.LOST, {}).items()}
         found = [self._found(name, part) for name, part in parts.items()]
         record, outcome = merge(found, lost={names.index(name): how for name, how in lost.items()})
         write_record(folder, record)
@@ -138,7 +138,7 @@ class LocustMaster:
                     if client is None or client.state == "missing":
                         waiting.discard(name)
                         gone[name] = f"({name}) went missing"
-                early = any(told["outcome"]["stopped"] for told in self._answers.get(words.DONE, {}).values())
+                early = any(answer["outcome"]["stopped"] for answer in self._answers.get(words.DONE, {}).values())
                 if good == words.DONE and not stopped and (gone or early or self._answers.get(bad)):
                     stopped = True
                     for name in names:
@@ -146,10 +146,10 @@ class LocustMaster:
         return gone | {name: f"({name}) did not answer" for name in waiting}
 
     def _found(self, name: str, part: Part) -> tuple[Record, Outcome]:
-        told = self._answers.get(words.DONE, {}).get(name)
-        if told is None:
+        answer = self._answers.get(words.DONE, {}).get(name)
+        if answer is None:
             return part.unsent(), _NOTHING
-        return words.unpack(told, part.intended_s[: part.measured])
+        return words.unpack(answer, part.intended_s[: part.measured])
 
     def _stop_when_asked(self, names: list[str]) -> None:
         if not self._commands.readline():

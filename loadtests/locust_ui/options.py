@@ -15,7 +15,7 @@ from loadtests.target import access_options
 from loadtests.target.access import Access
 from loadtests.workload.mix import ModelMix
 from loadtests.workload.payloads import read_inputs
-from loadtests.workload.traffic import ModelShare, Traffic, scoped
+from loadtests.workload.workload import ModelWeight, Workload, scoped
 
 DEFAULT_SLO = "p99=50ms"
 _FEWEST_TIMEOUT_S = 10.0
@@ -80,7 +80,7 @@ class Wanted:
     """The options, checked."""
 
     server: str
-    shares: tuple[ModelShare, ...]
+    shares: tuple[ModelWeight, ...]
     slos: tuple[Slo, ...]
     inputs: Mapping[str, Path]
     """A file of requests for each model that has one."""
@@ -99,7 +99,7 @@ class Wanted:
             raise BadRequestError("no server: give --host HOST:PORT of its gRPC endpoint", field="server")
         if not options.model:
             raise BadRequestError("no model: give --model NAME, as the server names it", field="model")
-        shares = tuple(ModelShare.parse(text) for text in _several(options.model))
+        shares = tuple(ModelWeight.parse(text) for text in _several(options.model))
         models = [share.model for share in shares]
         slos = scoped([Slo.parse(text) for text in _several(options.slo)], models)
         loosest_limit_ms(slos)
@@ -119,7 +119,7 @@ class Wanted:
             else share
             for share in self.shares
         ]
-        with Traffic(self.server, shares, access=reach.access, seed=self.seed) as traffic:
+        with Workload(self.server, shares, access=reach.access, seed=self.seed) as traffic:
             traffic.check()
             for target, pool in traffic.first_payloads:
                 target.infer(pool[0], self.timeout_s)

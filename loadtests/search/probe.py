@@ -24,7 +24,7 @@ from loadtests.target.hardware import CpuMeter
 from loadtests.target.metrics import MetricsMeter
 from loadtests.target.statistics import difference
 from loadtests.workload.schedule import early_enough, poisson
-from loadtests.workload.traffic import Traffic
+from loadtests.workload.workload import Workload
 
 _BACKLOG_S = 1.5
 _FEWEST_OUTSTANDING, _MOST_OUTSTANDING = 64, 20_000
@@ -39,7 +39,7 @@ class Prober:
     """What all probes of a run have in common."""
 
     generators: Generators
-    traffic: Traffic
+    traffic: Workload
     slos: Sequence[Slo]
     save: Callable[[int, Record], str] | None = None
     """Keeps the record of a probe, by its number; returns where."""
@@ -116,7 +116,7 @@ class Prober:
 
 
 def drained(
-    point: Point, traffic: Traffic, unloaded_ms: float, *, timeout_s: float, drain_s: float, left_s: float
+    point: Point, traffic: Workload, unloaded_ms: float, *, timeout_s: float, drain_s: float, left_s: float
 ) -> Point:
     """The point, with the time that this took, at most the `left_s` of the budget.
 
@@ -135,7 +135,7 @@ def drained(
     return replace(point, took_s=point.took_s + time.monotonic() - began_s)
 
 
-def _wait_until_idle(traffic: Traffic, unloaded_ms: float, timeout_s: float, patience_s: float, left_s: float) -> None:
+def _wait_until_idle(traffic: Workload, unloaded_ms: float, timeout_s: float, patience_s: float, left_s: float) -> None:
     """TargetLostError: it did not give one good answer to the end of our patience."""
     began_s = time.monotonic()
     trouble: TargetLostError | None = None

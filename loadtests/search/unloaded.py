@@ -12,7 +12,7 @@ from loadtests.errors import SloUnreachableError
 from loadtests.slo import Slo, about_ms, format_ms
 from loadtests.target.client import Target
 from loadtests.target.hardware import CpuMeter
-from loadtests.workload.traffic import Traffic
+from loadtests.workload.workload import Workload
 
 _WARM_REQUESTS, _REQUESTS = 5, 15
 _BUDGET_SHARE = 0.1
@@ -29,7 +29,7 @@ class Unloaded:
     """Of the budget."""
 
 
-def measure_unloaded(traffic: Traffic, slos: Sequence[Slo], *, timeout_s: float, budget_s: float) -> Unloaded:
+def measure_unloaded(traffic: Workload, slos: Sequence[Slo], *, timeout_s: float, budget_s: float) -> Unloaded:
     """Asks each model one request at a time. Raises SloUnreachableError when one already misses an SLO like that."""
     began_s = time.monotonic()
     allowed_s = _BUDGET_SHARE * budget_s / len(traffic.models)

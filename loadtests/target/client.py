@@ -155,7 +155,7 @@ class Target:
                 ) from None
             if error.code() == self._grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise TargetLostError(
-                    f"{self.server} is reachable but frozen: it has not told its statistics for {self._frozen_s:g} s",
+                    f"{self.server} is reachable but frozen: no statistics came within {self._frozen_s:g} s",
                     server=self.server,
                 ) from None
             self._has_statistics = False
@@ -165,10 +165,10 @@ class Target:
     def server_name(self) -> str:
         """Name and version of the server, such as `triton 2.51.0`; empty where it does not say."""
         try:
-            told = self._call("ServerMetadata", self._pb.ServerMetadataRequest(), _ASK_S)
+            metadata = self._call("ServerMetadata", self._pb.ServerMetadataRequest(), _ASK_S)
         except self._grpc.RpcError:
             return ""
-        return f"{told.name} {told.version}".strip()
+        return f"{metadata.name} {metadata.version}".strip()
 
     def _call(self, method: str, request: Any, timeout_s: float) -> Any:
         return getattr(self._stub, method)(request, timeout=timeout_s, metadata=self._metadata)

@@ -120,7 +120,7 @@ class MetricsMeter:
 
 
 def default_url(server: str) -> str | None:
-    """Where Triton has its metrics unless it was told otherwise; None for another port than Triton's own, where
+    """Where Triton has its metrics unless it was configured otherwise; None for another port than Triton's own, where
     something else may answer."""
     host, _, port = server.rpartition(":")
     return f"http://{host}:8002/metrics" if port == "8001" else None

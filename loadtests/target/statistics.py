@@ -13,7 +13,7 @@ _NS_PER_MS = 1e6
 def composing_models(model: str, config_of: Callable[[str], Any | None]) -> list[str]:
     """The models that do the work for `model`: its ensemble steps, nested ones resolved, in order.
 
-    `config_of(name)` fetches a model's ModelConfig; None where the server does not tell it.
+    `config_of(name)` fetches a model's ModelConfig; None where the server does not offer it.
     """
     config = config_of(model)
     steps = [step.model_name for step in config.ensemble_scheduling.step] if config is not None else []

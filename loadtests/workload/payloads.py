@@ -164,8 +164,8 @@ def read_inputs(path: Path, server: str, model: str, access: Access | None = Non
                 raise
             except OSError as error:
                 hint = "write @@ for a text that begins with @"
-                said = f"cannot read {error.filename}: {error.strerror}; {hint}"
-                raise InputFileError(path, number, said) from error
+                problem = f"cannot read {error.filename}: {error.strerror}; {hint}"
+                raise InputFileError(path, number, problem) from error
             except (ValueError, RecursionError, InferenceError) as error:
                 raise InputFileError(path, number, str(error)) from error
     return requests

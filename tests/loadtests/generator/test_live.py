@@ -23,7 +23,7 @@ from loadtests.locust_ui.window import Window
 from loadtests.records.record import DEADLINE_EXCEEDED, Record
 from loadtests.workload.mix import ModelMix
 from loadtests.workload.schedule import probe_seed
-from loadtests.workload.traffic import scoped
+from loadtests.workload.workload import scoped
 
 pytestmark = pytest.mark.process
 

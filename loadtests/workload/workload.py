@@ -1,6 +1,6 @@
 """What is asked: one model, or several at once by weight, with the encoded requests of each.
 
-Every percentile of a mix can be told for each of its models and for all requests together.
+Every percentile of a mix is known for each of its models and for all requests together.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SHARE = re.compile(r"(?P<model>[^=\s]+)(?:=(?P<weight>[^=]+))?")
 
 
 @dataclass(frozen=True)
-class ModelShare:
+class ModelWeight:
     """One model of the traffic. Without `payloads`, inputs are made from the server's metadata."""
 
     model: str
@@ -41,7 +41,7 @@ class ModelShare:
     """Serialised `ModelInferRequest`s of this model, used in turn in an order shuffled by the seed."""
 
     @classmethod
-    def parse(cls, text: str) -> ModelShare:
+    def parse(cls, text: str) -> ModelWeight:
         """`image_classifier` or `image_classifier=0.7`; BadRequestError quoting anything else."""
         found = _SHARE.fullmatch(text.strip())
         try:
@@ -55,7 +55,7 @@ class ModelShare:
         return cls(found["model"], weight)
 
 
-def name_of(shares: Sequence[ModelShare]) -> str:
+def name_of(shares: Sequence[ModelWeight]) -> str:
     """`image_classifier`, or `image_classifier+text_embedding` for a mix."""
     return "+".join(share.model for share in shares)
 
@@ -72,13 +72,13 @@ def scoped(slos: Sequence[Slo], models: Sequence[str]) -> tuple[Slo, ...]:
     return tuple(dict.fromkeys([*slos, *each]))
 
 
-class Traffic:
-    """The models of one server that are asked, ready to be fired at."""
+class Workload:
+    """The models of one server that are asked, ready for load."""
 
     def __init__(
         self,
         server: str,
-        shares: Sequence[ModelShare],
+        shares: Sequence[ModelWeight],
         *,
         access: Access | None = None,
         seed: int = 0,
@@ -98,7 +98,7 @@ class Traffic:
         self.assumed: list[str] = []
         """What made-up requests assume about the models; known after `check`, which also logs it."""
 
-    def __enter__(self) -> Traffic:
+    def __enter__(self) -> Workload:
         return self
 
     def __exit__(

@@ -17,44 +17,44 @@ from loadtests.records.record import OK, Record
 from loadtests.results.store import read_runs
 from loadtests.workload.shape import parse_shape
 from loadtests.workload.trace import read_trace
-from loadtests.workload.traffic import ModelShare, Traffic, scoped
+from loadtests.workload.workload import ModelWeight, Workload, scoped
 
 pytestmark = pytest.mark.process
 
-MIX = (ModelShare("double", 3.0), ModelShare("echo", 1.0))
+MIX = (ModelWeight("double", 3.0), ModelWeight("echo", 1.0))
 P99 = Slo.parse("p99=200ms")
 
 
 @pytest.fixture(scope="module")
 def traffic(small_server):
-    with Traffic(small_server.grpc_url, MIX, seed=1) as made:
+    with Workload(small_server.grpc_url, MIX, seed=1) as made:
         made.check()
         yield made
 
 
 @pytest.mark.parametrize(
-    ("text", "share"), [("a", ModelShare("a")), ("a=0.7", ModelShare("a", 0.7)), ("a_b=2", ModelShare("a_b", 2.0))]
+    ("text", "share"), [("a", ModelWeight("a")), ("a=0.7", ModelWeight("a", 0.7)), ("a_b=2", ModelWeight("a_b", 2.0))]
 )
 def test_shares_are_read(text, share):
-    assert ModelShare.parse(text) == share
+    assert ModelWeight.parse(text) == share
 
 
 @pytest.mark.parametrize("text", ["", "=1", "a=", "a=x", "a=0", "a=-1", "a=nan", "a b"])
 def test_refuses_other_shares(text):
     with pytest.raises(BadRequestError) as refused:
-        ModelShare.parse(text)
+        ModelWeight.parse(text)
     assert refused.value.field == "mix"
     assert repr(text) in str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("shares", "field"),
-    [((), "mix"), ((ModelShare("a"), ModelShare("a")), "mix"), ((ModelShare("a", 1.0, ()),), "payloads")],
+    [((), "mix"), ((ModelWeight("a"), ModelWeight("a")), "mix"), ((ModelWeight("a", 1.0, ()),), "payloads")],
     ids=["no model", "a model twice", "no payloads"],
 )
 def test_refuses_impossible_traffic(shares, field):
     with pytest.raises(BadRequestError) as refused:
-        Traffic("127.0.0.1:9", shares)
+        Workload("127.0.0.1:9", shares)
     assert refused.value.field == field
 
 
@@ -102,7 +102,7 @@ def test_a_mix_is_judged_for_each_model_and_together(small_server):
 def test_a_model_that_is_too_slow_fails_the_mix(small_server):
     """`slow` sleeps for up to a second a request."""
     slos = [Slo.parse("double:p50=150ms"), Slo.parse("slow:p50=150ms")]
-    mix = (ModelShare("double", 0.9), ModelShare("slow", 0.1))
+    mix = (ModelWeight("double", 0.9), ModelWeight("slow", 0.1))
     point = load(CapacityRequest(small_server.grpc_url, "mix", slos, mix=mix), parse_shape("poisson:60", 1.5))
     assert point.verdict == "fail"
     assert [count.verdict for count in point.slos] == ["pass", "fail"]
@@ -190,7 +190,7 @@ def test_a_rate_beyond_the_generator_is_invalid_and_says_what_to_do(small_server
 def test_a_server_that_dies_is_told_and_what_was_measured_counts(start_queue, monkeypatch):
     queue = start_queue("--service-ms", "2")
     kill = threading.Timer(0.4, queue.process.kill)
-    monkeypatch.setattr(Traffic, "statistics", lambda self: kill.start() or [])  # asked just before the first request
+    monkeypatch.setattr(Workload, "statistics", lambda self: kill.start() or [])  # asked just before the first request
     point = load(CapacityRequest(queue.address, "queue", [P99], workers=2), parse_shape("constant:50", 20))
     assert point.stopped == "connection lost"
     assert point.verdict == "fail"
