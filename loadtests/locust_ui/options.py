@@ -119,14 +119,14 @@ class Wanted:
             else share
             for share in self.shares
         ]
-        with Workload(self.server, shares, access=reach.access, seed=self.seed) as traffic:
-            traffic.check()
-            for target, pool in traffic.first_payloads:
+        with Workload(self.server, shares, access=reach.access, seed=self.seed) as workload:
+            workload.check()
+            for target, pool in workload.first_payloads:
                 target.infer(pool[0], self.timeout_s)
             settings = GeneratorSettings(
-                self.server, traffic.pool, self.timeout_s, access=reach.access, real_time=reach.real_time
+                self.server, workload.pool, self.timeout_s, access=reach.access, real_time=reach.real_time
             )
-            return settings, traffic.mix
+            return settings, workload.mix
 
 
 def _several(text: str) -> list[str]:
@@ -144,7 +144,7 @@ def _inputs(text: str, models: Sequence[str]) -> dict[str, Path]:
         if not file or model not in models:
             raise BadRequestError(
                 f"inputs {text!r} are not understood; the accepted form is FILE for one model, MODEL=FILE with commas "
-                f"between them for several (the traffic is {', '.join(models)})",
+                f"between them for several (the workload is {', '.join(models)})",
                 field="inputs",
             )
     return {model: Path(file) for model, file in files.items()}

@@ -32,7 +32,7 @@ _SHARE = re.compile(r"(?P<model>[^=\s]+)(?:=(?P<weight>[^=]+))?")
 
 @dataclass(frozen=True)
 class ModelWeight:
-    """One model of the traffic. Without `payloads`, inputs are made from the server's metadata."""
+    """One model of the workload. Without `payloads`, inputs are made from the server's metadata."""
 
     model: str
     weight: float = 1.0
@@ -50,7 +50,7 @@ class ModelWeight:
             weight = math.nan
         if found is None or not (math.isfinite(weight) and weight > 0):
             raise BadRequestError(
-                f"traffic {text!r} is not understood; the accepted form is MODEL or MODEL=WEIGHT", field="mix"
+                f"workload {text!r} is not understood; the accepted form is MODEL or MODEL=WEIGHT", field="mix"
             )
         return cls(found["model"], weight)
 
@@ -64,7 +64,7 @@ def scoped(slos: Sequence[Slo], models: Sequence[str]) -> tuple[Slo, ...]:
     """The SLOs of a mix: each one for all requests together and for each model, unless it names its model."""
     if unknown := [slo.model for slo in slos if slo.model and slo.model not in models]:
         raise BadRequestError(
-            f"an SLO is for {unknown[0]}, which is not asked; the traffic is {', '.join(models)}", field="slos"
+            f"an SLO is for {unknown[0]}, which is not asked; the workload is {', '.join(models)}", field="slos"
         )
     if len(models) < 2:
         return tuple(replace(slo, model="") for slo in slos)
@@ -87,7 +87,7 @@ class Workload:
         self.models = tuple(share.model for share in shares)
         self._mix = ModelMix((1,) * len(shares), tuple(share.weight for share in shares))
         if doubled := {model for model in self.models if self.models.count(model) > 1}:
-            raise BadRequestError(f"the traffic names {min(doubled)} twice; add its weights up", field="mix")
+            raise BadRequestError(f"the workload names {min(doubled)} twice; add its weights up", field="mix")
         if any(share.payloads is not None and not share.payloads for share in shares):
             raise BadRequestError("the payload pool is empty; give at least one encoded request", field="payloads")
         self.weights = self._mix.shares

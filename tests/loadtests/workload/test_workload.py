@@ -26,7 +26,7 @@ P99 = Slo.parse("p99=200ms")
 
 
 @pytest.fixture(scope="module")
-def traffic(small_server):
+def workload(small_server):
     with Workload(small_server.grpc_url, MIX, seed=1) as made:
         made.check()
         yield made
@@ -70,12 +70,12 @@ def test_slos_of_a_mix_are_for_each_model_and_for_all():
     assert "echo" in str(refused.value)
 
 
-def test_requests_are_shared_by_weight_and_follow_from_the_seed(traffic):
-    choices = traffic.choices(4000, seed=5)
-    assert np.array_equal(choices, traffic.choices(4000, seed=5))
-    assert not np.array_equal(choices, traffic.choices(4000, seed=6))
+def test_requests_are_shared_by_weight_and_follow_from_the_seed(workload):
+    choices = workload.choices(4000, seed=5)
+    assert np.array_equal(choices, workload.choices(4000, seed=5))
+    assert not np.array_equal(choices, workload.choices(4000, seed=6))
     times = np.arange(4000.0)
-    owners = traffic.marked(Record(times, times, times, np.zeros(4000, np.uint8)), choices).model
+    owners = workload.marked(Record(times, times, times, np.zeros(4000, np.uint8)), choices).model
     assert np.mean(owners == 0) == pytest.approx(0.75, abs=0.03)
     for model in (0, 1):  # all payloads of a model are used equally
         counts = np.unique(choices[owners == model], return_counts=True)[1]
@@ -125,11 +125,11 @@ def test_a_search_over_a_mix_is_kept_and_read_again(small_server, tmp_path):
     assert f"<td>{result.points[0].models[1].requests}</td>" in of_models
 
 
-def test_a_trace_says_which_model_and_payload(traffic, small_server, tmp_path):
+def test_a_trace_says_which_model_and_payload(workload, small_server, tmp_path):
     path = tmp_path / "trace.csv"
     path.write_text("offset_s,model,payload\n0,echo,31\n0.01,double,0\n0.02,double,5\n")
     trace = read_trace(path)
-    assert traffic.choices_of(trace, seed=0).tolist() == [63, 0, 5]
+    assert workload.choices_of(trace, seed=0).tolist() == [63, 0, 5]
     point = load(CapacityRequest(small_server.grpc_url, "double+echo", [P99], mix=MIX), trace)
     assert (point.requests, point.errors, point.verdict) == (3, OK, "undecided")
     assert [entry.requests for entry in point.models] == [2, 1]
@@ -138,11 +138,11 @@ def test_a_trace_says_which_model_and_payload(traffic, small_server, tmp_path):
 @pytest.mark.parametrize(
     ("row", "value"), [("0.5,other,1", "'other'"), ("0.5,echo,32", "payload 32")], ids=["its model", "its payload"]
 )
-def test_a_trace_that_does_not_fit_names_its_line(traffic, tmp_path, row, value):
+def test_a_trace_that_does_not_fit_names_its_line(workload, tmp_path, row, value):
     path = tmp_path / "trace.csv"
     path.write_text(f"offset_s,model,payload\n0,echo,0\n{row}\n")
     with pytest.raises(InputFileError) as refused:
-        traffic.choices_of(read_trace(path), seed=0)
+        workload.choices_of(read_trace(path), seed=0)
     assert (refused.value.path, refused.value.line) == (path, 3)
     assert value in str(refused.value)
 
