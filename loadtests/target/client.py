@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 import time
 from types import TracebackType
@@ -13,8 +14,9 @@ from clients.failures import Sent, from_rpc
 from clients.options import open_channel
 from loadtests.errors import BadRequestError, TargetBusyError, TargetError, TargetLostError
 from loadtests.target.access import Access
-from loadtests.target.statistics import composing_models
+from loadtests.target.statistics import composing_models, fell
 
+logger = logging.getLogger("fathom")
 _CONNECT_S = 5.0
 _ASK_S = 30.0
 _GRPC_WAY = re.compile(r"^failed to connect to all addresses; last error: \w+: (ipv[46]:\S+: )?")
@@ -47,6 +49,8 @@ class Target:
         self.steps: list[str] = []
         """The models that do the work, in order; known after `statistics`, where the server tells."""
         self._has_statistics = True
+        self._several_servers = False
+        self._last_statistics: list[Any] = []
 
     def __enter__(self) -> Target:
         return self
@@ -138,7 +142,22 @@ class Target:
         return True
 
     def statistics(self) -> list[Any]:
-        """A snapshot for `server_stats.difference`; empty where the server has no statistics extension."""
+        """A snapshot for `statistics.difference`; empty where the server has no statistics extension.
+
+        Behind a balancer each answer may come from another server. Counters that fall give that away, and two readings
+        at once show it early; such a snapshot is empty, too.
+        """
+        first = self._read_statistics()
+        second = self._read_statistics()
+        before, self._last_statistics = self._last_statistics, second
+        if not (fell(before, first) or fell(first, second)):
+            return second
+        if not self._several_servers:
+            self._several_servers = True
+            logger.warning(f"several servers answer at {self.server}, so the figures of any one of them are left out")
+        return []
+
+    def _read_statistics(self) -> list[Any]:
         if not self._has_statistics:
             return []
         if not self.steps:

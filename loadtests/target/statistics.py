@@ -42,6 +42,12 @@ def difference(
     return ServerStats(tuple(steps)) if steps else None
 
 
+def fell(before: Sequence[Any], after: Sequence[Any]) -> bool:
+    """Whether a server has served less at the later of two snapshots: then it is another server, or began anew."""
+    earlier = {(stats.name, stats.version): stats.inference_stats.success.count for stats in before}
+    return any(stats.inference_stats.success.count < earlier.get((stats.name, stats.version), 0) for stats in after)
+
+
 def _step(then: Any, now: Any, share: float) -> StepPoint | None:
     requests = now.inference_stats.success.count - then.inference_stats.success.count
     failed = now.inference_stats.fail.count - then.inference_stats.fail.count
