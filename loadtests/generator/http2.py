@@ -72,12 +72,16 @@ class Http2Transport:
         opening = [asyncio.ensure_future(self._connect(slot)) for slot in range(self._opened)]
         self._opening.update(opening)
         try:
-            await asyncio.gather(*opening)
-        except (OSError, GeneratorError):
-            await self.close()
-            raise
+            results = await asyncio.gather(*opening, return_exceptions=True)
         finally:
             self._opening.difference_update(opening)
+        failed = {slot: error for slot, error in enumerate(results) if error is not None}
+        for error in failed.values():
+            if len(failed) == len(results) or not isinstance(error, OSError):
+                await self.close()
+                raise error
+        for slot in failed:  # of several servers, some may be down
+            self._open_another(slot)
 
     def send(self, index: int, payload: int) -> None:
         usable = self._usable

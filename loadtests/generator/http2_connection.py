@@ -366,8 +366,6 @@ class Http2Connection(asyncio.Protocol):
         # REFUSED_STREAM should mean that the server never looked at it, but HAProxy sends it for a server that died
         # with the request: so it is not sent again.
         status = {h2.CANCEL: _GRPC_CANCELLED, h2.REFUSED_STREAM: UNAVAILABLE}.get(code, _GRPC_INTERNAL)
-        if code in h2.OUR_FAULTS and stream in self._streams:
-            self._owner.on_our_fault(f"the server reset a stream with {h2.OUR_FAULTS[code]}")
         self._finish(stream, now_s, status, f"the server reset the stream (HTTP/2 error {code})")
 
     def _go_away(self, body: bytes) -> None:

@@ -8,15 +8,18 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from queue_process import request
 
+from clients import TLS
 from loadtests.errors import GeneratorError, TargetLostError
 from loadtests.generator.messages import Limits, read_payloads, write_payloads
 from loadtests.generator.process import GeneratorProcess, GeneratorSettings, RunInterrupted
 from loadtests.records.record import DEADLINE_EXCEEDED, NOT_SENT, UNANSWERED, UNAVAILABLE, percentile
+from loadtests.target.access import Access
 from loadtests.workload.schedule import constant, payload_choices, poisson
 
 pytestmark = pytest.mark.process
@@ -44,7 +47,38 @@ def test_on_ready_runs_before_the_first_request(worker):
     assert ready_at[0] <= outcome.started_unix_s
 
 
-def test_ctrl_c_stops_the_firing(worker):
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no such scheduler on this platform")
+@pytest.mark.parametrize("real_time", [True, False])
+def test_the_priority_is_reported_and_can_be_left_alone(shared_queue, real_time):
+    settings = GeneratorSettings(shared_queue("--service-ms", "1").address, [request()], real_time=real_time)
+    with GeneratorProcess(settings) as process:
+        _, outcome = process.run_schedule(constant(100, count=3), payload_choices(3, 1, seed=0), ROOMY)
+        scheduler = os.sched_getscheduler(process.pid) & ~os.SCHED_RESET_ON_FORK
+    assert (outcome.priority == "real-time") == (scheduler == os.SCHED_FIFO)
+    assert real_time or (outcome.priority, scheduler) == ("normal", os.SCHED_OTHER)
+
+
+def test_secrets_are_not_on_the_generators_command_line(shared_queue):
+    access = Access(headers={"authorization": "xyzzy"})
+    settings = GeneratorSettings(shared_queue("--service-ms", "1").address, [request()], access=access)
+    with GeneratorProcess(settings) as process:
+        record, _ = process.run_schedule(constant(100, count=3), payload_choices(3, 1, seed=0), ROOMY)
+        assert record.ok.all()
+        command_line = Path(f"/proc/{process.pid}/cmdline").read_text()
+        environment = Path(f"/proc/{process.pid}/environ").read_text()
+    assert "loadtests.generator" in command_line
+    assert "xyzzy" not in command_line + environment
+
+
+def test_what_the_generator_cannot_use_is_its_own_fault(shared_queue, tmp_path):
+    (tmp_path / "ca.pem").write_text("nothing")
+    access = Access(TLS(ca=tmp_path / "ca.pem"))
+    settings = GeneratorSettings(shared_queue("--service-ms", "1").address, [request()], access=access)
+    with GeneratorProcess(settings) as process, pytest.raises(GeneratorError):
+        process.run_schedule(constant(100, count=3), payload_choices(3, 1, seed=0), ROOMY)
+
+
+def test_ctrl_c_stops_the_run(worker):
     schedule = constant(100, duration_s=30)
     interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     began_s = time.monotonic()
