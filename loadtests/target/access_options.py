@@ -49,7 +49,7 @@ def read_access(arguments: argparse.Namespace, *, own: str = "--tls") -> Access:
     ca, cert, key = arguments.tls_ca, arguments.own_cert, arguments.own_key
     if (cert is None) != (key is None):
         raise BadRequestError(
-            f"{own}-cert and {own}-key are the halves of mutual TLS: give both, a FILE each", field="tls"
+            f"one half of mutual TLS is missing: give {own}-cert FILE and {own}-key FILE", field="tls"
         )
     tls = None if ca is None and cert is None else TLS(ca, cert, key)
     try:
