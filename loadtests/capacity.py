@@ -165,7 +165,7 @@ def _measure(
         with start_generators(request, traffic.pool) as generators:
             given = request.metrics_url
             metrics = MetricsMeter(given or default_url(request.server), required=given is not None)
-            prober = Prober(generators, traffic, plan.slos, store.save_record if store else None, metrics)
+            prober = Prober(generators, traffic, plan.slos, store.save_record if store else None, metrics, plan.timing)
             probe = next(searching)
             while True:
                 point = prober.at_rate(probe)

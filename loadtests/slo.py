@@ -36,11 +36,13 @@ class Slo:
         if latency := _LATENCY.fullmatch(text.strip()):
             percent = float(latency["percent"])
             limit_ms = float(latency["limit"]) * _MS_PER_UNIT[latency["unit"]]
-            if percent <= 0 or limit_ms <= 0:
+            allowed_share = round(1 - percent / 100, 12)
+            if not 0 < allowed_share < 1 or limit_ms <= 0:
                 raise BadRequestError(
-                    f"SLO {text!r} must have a percentile and a limit above zero; {_FORM}", field="slos"
+                    f"SLO {text!r} must have a percentile between 0 and 100 and a limit above zero; {_FORM}",
+                    field="slos",
                 )
-            return cls(round(1 - percent / 100, 12), limit_ms, latency["model"] or "")
+            return cls(allowed_share, limit_ms, latency["model"] or "")
         if errors := _ERRORS.fullmatch(text.strip()):
             share = float(errors["percent"]) / 100
             if not 0 < share < 1:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtests.judge.verdict import CONFIDENCE, PARTS
 from loadtests.records.record import Record
 
-_BLOCKS_PER_HALF = 8
-_CERTAIN = 3.0
-"""Standard errors between the halves before growth is more than chance."""
 _LEAST_GROWTH = 3.0
+"""Requests: a stable queue that begins empty grows by less on its way to its usual length."""
 _LEAST_REQUESTS = 100
+"""Fewer, and a single busy period fills half of the probe."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,18 @@ def backlog_at_arrivals(record: Record) -> NDArray[np.int64]:
 
 
 def judge_backlog(record: Record) -> Backlog:
-    """Compares the halves; the chance differences within them say what growth is more than chance."""
+    """Compares the halves: growing is what exceeds the differences between the parts of each half (Welch's test)."""
     backlog = backlog_at_arrivals(record).astype(np.float64)
     if len(backlog) < _LEAST_REQUESTS:
         mean = float(backlog.mean()) if len(backlog) else 0.0
         return Backlog(mean, mean, growing=False)
+    from scipy.special import stdtrit
+
     halves = np.array_split(backlog, 2)
     first, second = (float(half.mean()) for half in halves)
-    blocks = np.asarray([[float(block.mean()) for block in np.array_split(half, _BLOCKS_PER_HALF)] for half in halves])
-    error = float(np.sqrt((blocks.var(axis=1, ddof=1) / _BLOCKS_PER_HALF).sum()))
-    growth = second - first
-    growing = growth > max(_LEAST_GROWTH, 0.5 * first, _CERTAIN * error)
+    each = PARTS // 2
+    parts = np.asarray([[float(part.mean()) for part in np.array_split(half, each)] for half in halves])
+    error = float(np.sqrt((parts.var(axis=1, ddof=1) / each).sum()))
+    certain = float(stdtrit(2 * (each - 1), CONFIDENCE)) * error
+    growing = second - first > max(_LEAST_GROWTH, 0.5 * first, certain)
     return Backlog(first, second, growing)

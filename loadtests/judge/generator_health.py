@@ -11,8 +11,11 @@ from loadtests.records.record import Outcome, Record, percentile
 from loadtests.slo import Slo, format_ms, tightest_limit_ms
 
 LAG_SHARE_OF_LIMIT = 0.1
+"""A request sent later than this part of the tightest limit is no measure of the server."""
 LATE_MS = 1.0
+"""Sent later than that is reported as late: a multiple of what a free core takes to send."""
 _FEWEST_LATE = 4
+"""In a probe of a few dozen requests the p99 is the largest value, and a single hiccup makes nothing invalid."""
 REMEDY = "use more workers (--workers), give each a core of its own or another machine, or lower the rate"
 
 
@@ -53,7 +56,6 @@ def invalid_reason(record: Record, outcome: Outcome, slos: Sequence[Slo]) -> str
         if stats.saturated:
             return f"{who} used {stats.cpu_share * 100:.0f} % of a core, so it measured itself; {REMEDY}"
         lags_ms = record.where(record.worker == number).send_lags_ms()
-        # In a probe of a few dozen requests the p99 is the largest value, and a single hiccup makes nothing invalid.
         if stats.send_lag_p99_ms > allowed_ms and int((lags_ms > allowed_ms).sum()) >= _FEWEST_LATE:
             return (
                 f"{who} sent late (p99 {stats.send_lag_p99_ms:.2f} ms, more than {LAG_SHARE_OF_LIMIT:.0%} of the "

@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 from loadtests.judge.backlog import backlog_at_arrivals
 from loadtests.records.record import Record
 
-LEAST_SHARE = 0.5
-"""Fewer unaffected requests than this share are no sample: the generator was late most of the time."""
-
 
 def unaffected_requests(record: Record, allowed_ms: float) -> NDArray[np.bool_]:
     """One entry per attempted request.

@@ -22,17 +22,19 @@ from loadtests.records.point import Verdict
 from loadtests.slo import Slo
 
 CONFIDENCE = 0.99
-_MOST_REQUESTS = 1 << 40
-_NEAR_LIMIT = 0.4
-_RUNS = 1.5
-_PARTS = 20
-_DOUBT = 4.0
-_NOISE = 2.5
-
-
+"""MLPerf LoadGen's: at most one verdict in a hundred is wrong."""
 CONFIRMATION_RUNS = 2
-
+"""A second run decides most of what a first one leaves undecided."""
 CONFIRMATION_CONFIDENCE = 1 - (1 - CONFIDENCE) / CONFIRMATION_RUNS
+"""Of each run, so that a confirmation is wrong at most once in a hundred."""
+PARTS = 20
+"""Of a probe, counted apart: short beside the time that a queue takes to fill."""
+_NEAR_LIMIT = 0.4
+"""Of the limit: below it, slow requests are no sign of how late ones cluster (see `dependence`)."""
+_DOUBT = 4.0
+"""How far lucky samples underrate their dependence: with less, simulated queues at their limit pass too often."""
+_NOISE = 2.5
+"""Standard errors: an autocorrelation below is no different from that of independent requests."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class SloJudgement:
         share = self.over / self.requests if self.requests else 0.0
         text = f"{self.over:,} of {self.requests:,} {self.slo.late} ({share * 100:.2f} %, {self.slo.metric} allows "
         text += f"{self.slo.allowed_share * 100:.10g} %)"
-        if self.verdict == "undecided" and self.dependence > _RUNS:
+        if self.verdict == "undecided" and self.dependence > 1:
             independent = self.requests / self.dependence
             text += f"; slow ones come in runs, so this tells as much as {independent:,.0f} independent "
             text += "request" if round(independent) == 1 else "requests"
@@ -87,8 +89,6 @@ def required_requests(percentile: float, over: int, confidence: float = CONFIDEN
     low, high = over, over + 1
     while at_most(over, high, share) > 1 - confidence:
         low, high = high, high * 2
-        if high > _MOST_REQUESTS:
-            raise OverflowError(f"percentile {percentile} needs more than {_MOST_REQUESTS} requests")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if at_most(over, middle, share) <= 1 - confidence else (middle, high)
@@ -130,7 +130,7 @@ def judge(slo: Slo, latencies_ms: NDArray[np.float64], *, confidence: float = CO
     needed = None
     if verdict == "undecided" and (not requests or over / requests < slo.allowed_share):
         needed = requests_to_pass(max(requests, 1), over, slo.allowed_share, factor, confidence)
-    parts = tuple(int(part.sum()) for part in np.array_split(late, _PARTS)) if requests >= _PARTS else ()
+    parts = tuple(int(part.sum()) for part in np.array_split(late, PARTS)) if requests >= PARTS else ()
     return SloJudgement(slo, verdict, requests, over, factor, needed, parts)
 
 

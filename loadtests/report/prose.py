@@ -10,7 +10,7 @@ from typing import Literal
 from loadtests.judge.verdict import required_requests
 from loadtests.records.point import Point, StepPoint
 from loadtests.results.result import CapacityResult, lowest_judged
-from loadtests.search.confirmation import HIGHER, next_confirmation_rate
+from loadtests.search.confirmation import most_promising
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import about_ms, as_requested, describe_slos, format_rate
 
@@ -18,6 +18,7 @@ _CALM_SHARE = 0.1
 _MINUTES = (1, 2, 5, 10, 30)
 _WORTH = 1.02
 """How much higher than the certificate there is another must be to be spoken of."""
+_LIKELY = 0.5
 _INVALID_SHARE = 0.3
 
 
@@ -99,9 +100,9 @@ def worth_more(result: CapacityResult) -> tuple[int, float] | None:
     if result.capacity_estimate_per_s is None:
         return None
     for minutes in _MINUTES:
-        rate_per_s, chance = next_confirmation_rate(result.points, result.slos, minutes * 60.0, best_per_s, HIGHER)
-        if chance >= HIGHER.pass_probability and rate_per_s > best_per_s * _WORTH:
-            return minutes, rate_per_s
+        promising = most_promising(result.points, result.slos, minutes * 60.0, best_per_s)
+        if promising is not None and promising[1] >= _LIKELY and promising[0] > best_per_s * _WORTH:
+            return minutes, promising[0]
     return None
 
 

@@ -15,6 +15,8 @@ from loadtests.target.client import FROZEN_S
 
 EXPLORE_SHARE = 0.33
 """Of the budget: what finding the neighbourhood may take. The rest is for certificates."""
+PROBE_SHARE = 0.06
+"""Of the budget: the least that is worth another probe."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class Timing:
     """Enough for a backlog to show."""
     cpu_sample_s: float = 0.4
     """How long the CPUs' use is measured before the first request."""
+    cooldown_s: float = 1.0
+    """After the last measured request, and the largest limit besides: so long the load is kept up."""
+    counted_s: float = 0.05
+    """Triton counts a request a moment after it has answered it."""
     drain_s: float = 15.0
     """After a probe that was stopped early, until the server is idle again. One that gives no good answer until then
     hangs or has broken."""

@@ -21,8 +21,9 @@ from loadtests.search.monotonicity import longest_violation_s
 from loadtests.slo import Slo
 
 LEAST_S, LEAST_SHARE = 10.0, 1 / 8
+"""The runs of a certificate last so long, or that share of the search: freezes come every few seconds."""
 LEAST_LIMITS = 8.0
-_TWICE = 2.0
+"""And so many times the largest limit: a queue that grows slowly takes its time to pass it."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def least_s(points: Sequence[Point], searched_s: float) -> float:
     """How long the runs of a certificate have to last in a search that has taken `searched_s` until then."""
     limits_ms = (Slo.parse(count.slo).limit_ms or 0.0 for point in points for count in point.slos)
     filled_s = LEAST_LIMITS * max(limits_ms, default=0.0) / 1e3
-    return max(min(LEAST_S, LEAST_SHARE * searched_s), filled_s, _TWICE * longest_violation_s(points))
+    return max(min(LEAST_S, LEAST_SHARE * searched_s), filled_s, 2 * longest_violation_s(points))
 
 
 def _confirmation_runs(points: Sequence[Point], rate_per_s: float) -> tuple[Point, ...]:

@@ -29,19 +29,16 @@ from loadtests.slo import Slo
 
 Floats = NDArray[np.float64]
 
-_CROSSINGS, _SLOPES = 320, 20
 _SLOPE_SPREAD = 0.8
-_FLATTEST, _STEEPEST = 5.0, 60.0
-_HALF = 0.1
-"""Jeffreys' prior for the share at the crossing that is expected: half a late request more than were seen."""
+"""Standard deviation of the prior in ln(slope): queues differ from M/M/1 by a factor of two and more."""
+_FLATTEST = 5.0
+"""The least slope to expect, of limits so short that only a few requests arrive within them."""
 _DRIFTS = (0.0, 0.02, 0.05, 0.1, 0.2)
-"""Standard deviations in ln(rate) of the machine's own factor from probe to probe, ..."""
-_DRIFT_PRIOR = (0.35, 0.2, 0.2, 0.15, 0.1)
-"""... and how likely each is before looking."""
+"""Standard deviations in ln(rate) of the machine's own factor from probe to probe, equally likely before looking."""
 _REACH = 0.45
-"""Points further than this in ln(rate) from the crossing do not count."""
-_OFFSETS = np.linspace(-1.2 * _REACH, 1.2 * _REACH, _CROSSINGS)
-"""The crossings that are considered, in ln(rate) from the one that is expected."""
+"""Points further than this in ln(rate) from the crossing do not count: the line is only local."""
+_OFFSETS = np.linspace(-1.2 * _REACH, 1.2 * _REACH, 320)
+"""The crossings that are considered, in ln(rate) from the one that is expected: steps of 0.3 %."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ def _fit(points: Sequence[Point], slo: Slo) -> Estimate | None:
 def _posterior(observed: Observations, slo: Slo, centre: float) -> tuple[Floats, Floats, float]:
     """Crossings (ln rate), the probability of each, and the mean slope."""
     grid = centre + _OFFSETS
-    spread = _SLOPE_SPREAD * np.linspace(-2.5, 2.5, _SLOPES)
+    spread = _SLOPE_SPREAD * np.linspace(-2.5, 2.5, 20)
     slopes = _likely_slope(slo, math.exp(centre)) * np.exp(spread)
     distance = np.log(observed.rates_per_s)
     weights = np.clip(1 - np.abs((distance - centre) / _REACH) ** 3, 0.02, None) ** 3
@@ -104,9 +101,7 @@ def _posterior(observed: Observations, slo: Slo, centre: float) -> tuple[Floats,
     log_over, log_under = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
     by_point = weights * (observed.over * log_over + (observed.requests - observed.over) * log_under)
     by_drift = np.stack([_drifting(by_point, drift).sum(axis=-1) for drift in _DRIFTS])
-    likelihood = by_drift + np.log(_DRIFT_PRIOR)[:, None, None]
-    at_centre = _logit(slo.allowed_share) + slopes[None, :] * (centre - grid[:, None])
-    likelihood += -0.5 * ((spread / _SLOPE_SPREAD) ** 2)[None, :] - _HALF * np.logaddexp(0, -at_centre)
+    likelihood = by_drift - 0.5 * (spread / _SLOPE_SPREAD) ** 2
     posterior = np.exp(likelihood - likelihood.max()).sum(axis=0)
     posterior /= posterior.sum()
     return grid, posterior.sum(axis=1), float(posterior.sum(axis=0) @ slopes)
@@ -117,7 +112,7 @@ def _drifting(by_point: Floats, drift: float) -> Floats:
     if not drift:
         return by_point
     best = by_point.max(axis=0)
-    mixed = _kernel(drift) @ np.exp(by_point - best).reshape(_CROSSINGS, -1)
+    mixed = _kernel(drift) @ np.exp(by_point - best).reshape(len(_OFFSETS), -1)
     return np.asarray(np.log(np.maximum(mixed, 1e-300)).reshape(by_point.shape) + best)
 
 
@@ -135,7 +130,7 @@ def _likely_slope(slo: Slo, rate_per_s: float) -> float:
     requests that arrive within the limit. An M/D/1 queue is twice as steep.
     """
     arrivals = rate_per_s * (slo.limit_ms or 0.0) / 1e3
-    return min(max(1.4 * arrivals, _FLATTEST), _STEEPEST)
+    return max(1.4 * arrivals, _FLATTEST)
 
 
 def _logit(share: float) -> float:

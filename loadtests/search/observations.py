@@ -24,10 +24,8 @@ from loadtests.slo import Slo
 
 Floats = NDArray[np.float64]
 
-_MOST_INDEPENDENT = 600.0
-"""Independent requests one point may count as: beyond that the machine's own drift decides, not the sample."""
-_NEARBY, _NEAR, _GROWTH = 0.7, 0.2, 3.0
-"""How near in ln(rate) a probe must be to show another's dependence at all, and well; how that grows with rate."""
+_NEAR, _GROWTH = 0.2, 3.0
+"""How near in ln(rate) a probe must be to show another's dependence well; how that grows with rate in queues."""
 _WARM_RUNS = 8
 """A queue near its limit is full after about so many times the requests that carry the information of one."""
 
@@ -70,7 +68,7 @@ def _observe(points: Sequence[Point], slo: Slo) -> Observations:
         if cut_short:  # a single run, however long, is one observation
             factor = min(max(factor, count.dependence), count.over)
         requests, over = (count.requests, count.over) if cut_short else _without_warm_up(count, _WARM_RUNS * factor)
-        effective = min(requests / factor, _MOST_INDEPENDENT)
+        effective = requests / factor
         rows.append((point.rate_per_s, effective, effective * over / requests, cut_short))
     table = np.asarray(rows, dtype=np.float64).reshape(-1, 4)
     return Observations(table[:, 0], table[:, 1], table[:, 2], table[:, 3].astype(bool))
@@ -86,13 +84,13 @@ def dependence_near(points: Sequence[Point], slo: Slo, rate_per_s: float) -> flo
 
     Slow requests come in longer runs the nearer a server is to its limit; in queues with and without randomness in the
     service, the runs grow at least with the third power of the rate. Longer probes count more, for short ones cannot
-    see long runs. None when no whole probe is near.
+    see long runs. None without a whole probe.
     """
     expected, total = 0.0, 0.0
     for point in points:
         distance = math.log(rate_per_s / point.rate_per_s)
         count = slo_count(point, slo)
-        if point.stopped or abs(distance) > _NEARBY or count is None:
+        if point.stopped or count is None:
             continue
         weight = float(count.requests) ** 2 * math.exp(-((distance / _NEAR) ** 2))
         expected += weight * max(math.log(count.dependence) + _GROWTH * distance, 0.0)

@@ -18,6 +18,7 @@ from loadtests.generator.process import RunInterrupted
 from loadtests.judge.judge import evaluate
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import UNAVAILABLE, Record
+from loadtests.search.budget import Timing
 from loadtests.search.confirmation import early_stop_threshold
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.target.hardware import CpuMeter
@@ -27,11 +28,11 @@ from loadtests.workload.schedule import early_enough, poisson
 from loadtests.workload.workload import Workload
 
 _BACKLOG_S = 1.5
-_FEWEST_OUTSTANDING, _MOST_OUTSTANDING = 64, 20_000
+"""A stall of this length is no backlog: virtual machines stand still for a second."""
+_FEWEST_OUTSTANDING = 64
+"""A server of many instances may have so many in flight at any rate."""
 _MOST_OUTSTANDING_BYTES = 512 << 20
-_COOLDOWN_S = 1.0
-_COUNTED_S = 0.05
-"""Triton counts a request a moment after it has answered it."""
+"""Of the generator's memory, for requests without an answer."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Prober:
     save: Callable[[int, Record], str] | None = None
     """Keeps the record of a probe, by its number; returns where."""
     metrics: MetricsMeter = field(default_factory=lambda: MetricsMeter(None))
+    timing: Timing = field(default_factory=Timing)
 
     def at_rate(self, probe: Probe) -> Point:
         """Poisson arrivals at the probe's rate, kept up until its last measured request is answered."""
@@ -51,7 +53,7 @@ class Prober:
             (slo.limit_ms, early_stop_threshold(probe, slo)) for slo in self.slos if slo.limit_ms is not None
         )
         limit_s = loosest_limit_ms(self.slos) / 1e3
-        cooldown = math.ceil(probe.rate_per_s * (_COOLDOWN_S + limit_s))
+        cooldown = math.ceil(probe.rate_per_s * (self.timing.cooldown_s + limit_s))
         intended_s = poisson(probe.rate_per_s, seed=probe.seed, count=probe.requests + cooldown)
         count = early_enough(intended_s[: probe.requests], probe.until_s, limit_s) + cooldown
         limits = Limits(self.max_outstanding(probe.rate_per_s), tuple(hopeless), cooldown, probe.until_s)
@@ -80,7 +82,7 @@ class Prober:
         host_cpu_share = meter.read()
         after: list[Any] = []
         if outcome.stopped != "connection lost":
-            time.sleep(_COUNTED_S)
+            time.sleep(self.timing.counted_s)
             try:
                 after = self.traffic.statistics()
             except KeyboardInterrupt:
@@ -109,7 +111,7 @@ class Prober:
         outstanding = max(_FEWEST_OUTSTANDING, math.ceil(rate_per_s * span_s))
         largest = max(map(len, self.traffic.pool))
         by_memory = max(_FEWEST_OUTSTANDING, _MOST_OUTSTANDING_BYTES // max(largest, 1))
-        return min(outstanding, by_memory, _MOST_OUTSTANDING)
+        return min(outstanding, by_memory)
 
 
 # Drain: after a probe that stopped early, wait until the server is idle, so that the next probe meets no backlog.

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtests.errors import SloUnreachableError
+from loadtests.search.budget import PROBE_SHARE
 from loadtests.slo import Slo, about_ms, format_ms
 from loadtests.target.client import Target
 from loadtests.target.hardware import CpuMeter
 from loadtests.workload.workload import Workload
 
-_WARM_REQUESTS, _REQUESTS = 5, 15
-_BUDGET_SHARE = 0.1
-"""Of the budget. A model so slow that the requests above would take longer is asked fewer times, but twice."""
+_REQUESTS = 20
+"""To each model, one at a time; the first half warms it up. A slow one gets as many as PROBE_SHARE allows, but two."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Unloaded:
 def measure_unloaded(traffic: Workload, slos: Sequence[Slo], *, timeout_s: float, budget_s: float) -> Unloaded:
     """Asks each model one request at a time. Raises SloUnreachableError when one already misses an SLO like that."""
     began_s = time.monotonic()
-    allowed_s = _BUDGET_SHARE * budget_s / len(traffic.models)
+    allowed_s = PROBE_SHARE * budget_s / len(traffic.models)
     medians_ms = []
     for target, pool in traffic.first_payloads:
         latencies_ms = _ask(target, pool, timeout_s, allowed_s, budget_s)
-        warm_ms = latencies_ms[min(_WARM_REQUESTS, len(latencies_ms) // 2) :]
+        warm_ms = latencies_ms[len(latencies_ms) // 2 :]
         medians_ms.append(statistics.median(warm_ms))
         if len(latencies_ms) > 1:  # the first alone may have waited for the model to warm up
             own = target.model if len(traffic.models) > 1 else ""
@@ -54,7 +54,7 @@ def busy_share(sample_s: float) -> float | None:
 def _ask(target: Target, pool: Sequence[bytes], timeout_s: float, allowed_s: float, budget_s: float) -> list[float]:
     began_s = time.monotonic()
     latencies_ms: list[float] = []
-    while len(latencies_ms) < _WARM_REQUESTS + _REQUESTS:
+    while len(latencies_ms) < _REQUESTS:
         if latencies_ms and time.monotonic() - began_s > (allowed_s if len(latencies_ms) > 1 else budget_s):
             break
         latencies_ms.append(target.infer(pool[len(latencies_ms) % len(pool)], timeout_s))

@@ -25,13 +25,6 @@ P99 = Slo.parse("p99=30ms")
 
 
 CAPACITY_PER_S = md1_capacity_per_s(0.002, 0.03, 0.99)
-ATTEMPTS = 3
-"""A machine busy for seconds leaves a search of seconds without a rate that holds; an error of ours, every search."""
-
-
-def is_near(result) -> bool:
-    """A few seconds on a shared machine: what a search of minutes finds is measured in truth.py."""
-    return result.capacity_estimate_per_s is not None and 0.3 < result.capacity_estimate_per_s / CAPACITY_PER_S < 2
 
 
 @pytest.fixture(scope="module")
@@ -41,22 +34,20 @@ def found(tmp_path_factory):
 
     queue = QueueProcess("--service-ms", "2")
     try:
-        for _ in range(ATTEMPTS):
-            folder, seen = tmp_path_factory.mktemp("results"), []
-            made = {"folder": folder, "manifest": {"made": "here"}}
-            request = CapacityRequest(queue.address, "queue", [P99], budget_s=6, timing=HASTY, **made)
-            result = find(request, on_point=seen.append)
-            if is_near(result):
-                break
-        return result, seen, folder
+        folder, seen = tmp_path_factory.mktemp("results"), []
+        made = {"folder": folder, "manifest": {"made": "here"}}
+        request = CapacityRequest(queue.address, "queue", [P99], budget_s=6, timing=HASTY, **made)
+        return find(request, on_point=seen.append), seen, folder
     finally:
         queue.stop()
 
 
-def test_finds_the_neighbourhood_of_the_capacity(found):
+def test_goes_beyond_what_the_server_can_do_and_passes_nothing_there(found):
+    """A few seconds on a shared machine: how near a search comes is asserted on simulated queues."""
     result, _, _ = found
-    assert is_near(result), result.capacity_estimate_per_s
-    assert result.capacity_per_s is None or result.capacity_per_s < CAPACITY_PER_S
+    above = [point for point in result.points if point.rate_per_s > CAPACITY_PER_S]
+    assert above
+    assert not any(point.verdict == "pass" for point in above)
     assert not result.partial
 
 

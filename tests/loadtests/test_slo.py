@@ -26,7 +26,7 @@ def test_parses_what_people_write_and_writes_it_back(text, share, limit_ms, show
 
 @pytest.mark.parametrize(
     "text", ["", "p99", "p99=50", "p99=50 minutes", "99=50ms", "p100=5ms", "p0=5ms", "p99=0ms", "p99=-5ms",
-             "errors=1", "errors=0%", "errors=100%", "p99<50ms"]
+             "p99.9999999999999=5ms", "errors=1", "errors=0%", "errors=100%", "p99<50ms"]
 )  # fmt: skip
 def test_quotes_what_it_does_not_understand_and_shows_the_form(text):
     with pytest.raises(BadRequestError) as error:

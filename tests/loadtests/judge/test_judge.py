@@ -1,0 +1,32 @@
+"""A record's verdict where requests fail or stay unanswered."""
+
+import numpy as np
+import pytest
+
+from loadtests.judge.judge import evaluate
+from loadtests.records.point import Probe
+from loadtests.records.record import UNANSWERED, Outcome, Record
+from loadtests.slo import Slo
+
+UNAVAILABLE = 14
+
+
+@pytest.mark.parametrize(
+    ("slo", "status", "bad", "verdict", "why"),
+    [
+        ("p50=50ms", UNANSWERED, 0, "pass", "all were answered"),
+        ("p50=50ms", UNANSWERED, 5, "pass", "one in a thousand may stay unanswered"),
+        ("p50=50ms", UNANSWERED, 25, "fail", "more stay unanswered, whatever the p50 is"),
+        ("p50=50ms", UNAVAILABLE, 25, "fail", "failing counts as staying unanswered does"),
+        ("p50=50ms", UNANSWERED, 6, "undecided", "slightly more, which chance explains"),
+    ],
+)
+def test_failed_and_unanswered_requests_have_one_bound(slo, status, bad, verdict, why):
+    count = 5000
+    intended_s = np.arange(count) * 0.01
+    statuses = np.zeros(count, np.uint8)
+    statuses[: bad * 100 : 100] = status
+    done_s = np.where(statuses == UNANSWERED, np.nan, intended_s + 0.001)
+    record = Record(intended_s, intended_s, done_s, statuses)
+    point = evaluate(Probe(0, "bisect", 100.0, count, 1), record, Outcome(50.0, 1.0, "", 0.0), [Slo.parse(slo)])
+    assert point.verdict == verdict, why

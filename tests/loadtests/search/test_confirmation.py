@@ -1,0 +1,83 @@
+"""The next confirmation, chosen from constructed points."""
+
+import dataclasses
+
+import pytest
+from simulated import simulate
+
+from loadtests.records.point import Point, Probe
+from loadtests.search.budget import Plan
+from loadtests.search.confirmation import most_promising, next_confirmation
+from loadtests.slo import Slo
+
+P99 = Slo.parse("p99=20ms")
+PLAN = Plan((P99,), 500.0, 0, budget_s=180.0)
+
+
+def run(number: int, phase: str, rate_per_s: float, seconds: float, **changes: object) -> Point:
+    """A probe of an M/D/1 queue with a capacity of 886/s."""
+    probe = Probe(number, phase, rate_per_s, round(rate_per_s * seconds), number)
+    return dataclasses.replace(simulate(probe, P99, 0.001, None), took_s=seconds, **changes)
+
+
+EXPLORED = [
+    run(0, "double", 500.0, 2),
+    run(1, "double", 1000.0, 2),
+    run(2, "bisect", 700.0, 15),
+    run(3, "bisect", 870.0, 15),
+]
+
+
+def confirmed(number: int, rate_per_s: float, over: int, verdict: str) -> Point:
+    point = run(number, "confirm", rate_per_s, 20)
+    count = dataclasses.replace(point.slos[0], over=over, dependence=8.0)
+    return dataclasses.replace(point, slos=(count,), verdict=verdict, passes=verdict != "fail")
+
+
+def test_the_first_rate_lies_below_the_capacity_and_leaves_time():
+    chosen = next_confirmation(EXPLORED, PLAN, 700.0)
+    assert chosen is not None
+    assert 600 < chosen.rate_per_s < 886
+    assert 10 <= chosen.seconds <= 0.5 * PLAN.left_s(EXPLORED)
+
+
+def test_an_undecided_run_is_followed_by_a_second_one_at_its_rate():
+    chosen = next_confirmation([*EXPLORED, confirmed(4, 800.0, 90, "undecided")], PLAN, 700.0)
+    assert chosen is not None
+    assert chosen.rate_per_s == 800.0
+
+
+def test_failures_in_a_row_step_further_and_further_down():
+    points, rates = list(EXPLORED), []
+    for number in range(4, 7):
+        chosen = next_confirmation(points, PLAN, 700.0)
+        assert chosen is not None
+        rates.append(chosen.rate_per_s)
+        points.append(confirmed(number, chosen.rate_per_s, 900, "fail"))
+        points[-1] = dataclasses.replace(points[-1], took_s=1.0)
+    assert rates[1] <= rates[0] / 1.03
+    assert rates[2] <= rates[1] / 1.06
+
+
+@pytest.mark.parametrize(("max_per_s", "highest"), [(600.0, 600.0), (float("inf"), 886.0)])
+def test_no_rate_above_the_maximum(max_per_s, highest):
+    chosen = next_confirmation(EXPLORED, dataclasses.replace(PLAN, max_per_s=max_per_s), 700.0)
+    assert chosen is not None
+    assert chosen.rate_per_s <= highest
+
+
+def test_nothing_is_confirmed_where_no_rate_promises_more():
+    certified = dataclasses.replace(confirmed(4, 885.0, 0, "pass"), took_s=20.0)
+    assert next_confirmation([*EXPLORED, certified], PLAN, 700.0) is None
+
+
+def test_more_time_promises_a_higher_rate():
+    rates = [found[0] for seconds in (10.0, 60.0, 600.0) if (found := most_promising(EXPLORED, [P99], seconds))]
+    assert rates == sorted(rates)
+    assert rates[0] < 0.95 * rates[-1]
+
+
+def test_without_an_estimate_the_fallback_is_confirmed():
+    chosen = next_confirmation(EXPLORED[:1], PLAN, 500.0)
+    assert chosen is not None
+    assert chosen.rate_per_s == 500.0
