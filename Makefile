@@ -12,8 +12,8 @@ demo: .venv/serving  ## export, serve, ask, measure, report: the main job end to
 check: lint  ## lint, types, and the tests that start no process: while you edit
 	.venv/bin/pytest --numprocesses 2 --no-loadscope-reorder --quiet -m 'not (process or alone or slow or gpu)'
 
-test: .venv/development  ## all tests but the slow and the GPU ones, in two processes, against a real Triton; one that fails has a second try, and is told
-	.venv/bin/pytest --numprocesses 2 --no-loadscope-reorder --reruns 1 --rerun-show-tracebacks
+test: .venv/development  ## all tests but the slow and the GPU ones, in two processes, against a real Triton
+	.venv/bin/pytest --numprocesses 2 --no-loadscope-reorder --rerun-show-tracebacks
 
 test-slow: .venv/development  ## the measurements against queueing theory, 10 minutes on a quiet machine
 	.venv/bin/pytest -m slow

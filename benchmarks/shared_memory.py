@@ -21,8 +21,9 @@ import psutil
 from onnx import TensorProto, helper
 
 from benchmarks.row import Row, from_repetitions
-from clients import Client, Model, regions
+from clients import Client, Model
 from clients.datatypes import Array
+from clients.regions import RegionPool
 from server import TritonServer
 from server.environment import find_installation
 
@@ -47,9 +48,10 @@ class Cost(NamedTuple):
 def measure(repository: Path, *, repetitions: int = 5) -> list[Row]:
     """A row per size and kind: CPU with shared memory over CPU without."""
     rows = []
-    with _server() as server, _from_the_first_byte():
+    with _server() as server:
         tree = psutil.Process(server.pid)
-        with Client(server.grpc_url) as plain, Client(server.grpc_url, shared_memory="system") as shared:
+        with Client(server.grpc_url) as plain, Client(server.grpc_url) as shared:
+            shared.pool = RegionPool("system", shared.addresses, worth_bytes=1)  # tensors of any size
             for kind, what in KINDS.items():
                 for size in SIZES:
                     x, name = np.ones((1, size // 4), np.float32), kind if kind == "in" else f"{kind}_{size}"
@@ -117,16 +119,6 @@ def _calls(size: int) -> int:
 
 def _text(size: int) -> str:
     return f"{size >> 20} MB" if size >= 1 << 20 else f"{size >> 10} kB"
-
-
-@contextlib.contextmanager
-def _from_the_first_byte() -> Iterator[None]:
-    """Let shared memory carry tensors of any size, which it does not otherwise."""
-    before, regions.WORTH_BYTES = regions.WORTH_BYTES, 1
-    try:
-        yield
-    finally:
-        regions.WORTH_BYTES = before
 
 
 @contextlib.contextmanager

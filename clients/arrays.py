@@ -1,4 +1,4 @@
-"""What a caller gives for an input, as a numpy array of the input's type, so that no value changes in silence.
+"""Convert a caller's value to a numpy array of the input's type, and never change a value in silence.
 
 Arrays must have the type already. Python numbers have no width of their own: a list of integers may become FP32 where
 that rounds none of them, but a list of floats never INT64. Functions here raise InvalidInputError with the second half

@@ -23,7 +23,7 @@ AHEAD = 2  # items held, in multiples of what is in flight: answers wait here be
 
 
 class Twinned(Protocol):
-    """A blocking model that can be asked on an event loop too."""
+    """A blocking model that can also send from an event loop."""
 
     spec: ModelSpec
 
@@ -226,7 +226,7 @@ async def in_order_async(
         if slot is slots[0]:
             wake()
 
-    async def keep_asking() -> None:
+    async def keep_sending() -> None:
         nonlocal taken, over
         while not over:
             if len(slots) >= AHEAD * in_flight:
@@ -260,7 +260,7 @@ async def in_order_async(
             except Exception as error:
                 fill(slot, error)
 
-    workers = [loop.create_task(keep_asking()) for _ in range(in_flight)]
+    workers = [loop.create_task(keep_sending()) for _ in range(in_flight)]
     try:
         with _bar(items, progress) as advance:
             while slots or not over:
@@ -298,7 +298,7 @@ def named(spec: ModelSpec, item: Any) -> Mapping[str, Any]:
 
 @contextlib.contextmanager
 def _bar(items: object, shown: bool) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr; yields what to call for every answer."""
+    """A progress bar on stderr; yields the function to call for every answer."""
     if not shown:
         yield lambda: None
         return

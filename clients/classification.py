@@ -23,7 +23,7 @@ Labels = list[list[Classification]]
 
 
 def scores(spec: ModelSpec, output: str | None, top: int) -> str:
-    """The output to rank: the one that is asked for, or the only one. Raises InvalidInputError."""
+    """The output to rank: the requested one, or the only one. Raises InvalidInputError."""
     if top < 1:
         raise invalid(spec, f"top is {top}: ask '{spec.name}' for one label at least")
     if output is None and len(spec.outputs) != 1:

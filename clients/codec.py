@@ -62,15 +62,15 @@ def encode(
         if seen:
             return b"".join((begin, *inputs.values()))
     outputs = None if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
-    asked = (outputs, classes, placed and placed.key())
-    head, numbers = spec.heads.get((asked, signature), (b"", False))
+    selection = (outputs, classes, placed and placed.key())
+    head, numbers = spec.heads.get((selection, signature), (b"", False))
     if not numbers:
         inputs = check(spec, inputs, outputs)
-        key = (asked, _signature(inputs))
+        key = (selection, _signature(inputs))
         if (known := spec.heads.get(key)) is None:
             plain = all(array.dtype.kind in "iufb" for array in inputs.values())  # texts are looked at every time
             known = _keep(spec.heads, key, (_head(spec, inputs, outputs, classes, placed), plain))
-            if plain and len(inputs) == 1 and asked == (None, 0, None):
+            if plain and len(inputs) == 1 and selection == (None, 0, None):
                 begin = known[0] + _prefix(_RAW_INPUT, next(iter(inputs.values())).nbytes)
                 _keep(spec.heads, key[1], (begin, True))
         head, _ = known

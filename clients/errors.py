@@ -1,4 +1,4 @@
-"""What a call can end with instead of an answer.
+"""The errors that a call can raise.
 
 InferenceError
 ├── InvalidInputError       the request does not fit the model; nothing to retry
@@ -70,7 +70,7 @@ class InvalidInputError(InferenceError):
 
 
 class ModelNotFoundError(InferenceError):
-    """The server has no model, or no version, of that name. `served` are the models that it has, where it said so."""
+    """The server has no model, or no version, of that name. `served` lists those that it has, where it reports them."""
 
     label = "ModelNotFound"
 

@@ -1,4 +1,4 @@
-"""What a failed call means: gRPC's status and words, looked up in `failure_tables` by who ended the call."""
+"""Translate a failed call into an error: `failure_tables` maps gRPC's status and words, by who ended the call."""
 
 from __future__ import annotations
 
@@ -77,20 +77,20 @@ def from_rpc(error: grpc.RpcError, sent: Sent) -> InferenceError:
 
 
 def from_text(text: str, sent: Sent) -> InferenceError:
-    """The error for a failure inside a stream, of which Triton gives the text alone."""
+    """The error for a failure inside a stream, for which Triton sends a text only."""
     busy = any(words in text for words, row in tables.SAID[grpc.StatusCode.UNAVAILABLE] if row is tables.FULL)
     return _error(tables.FULL if busy else tables.FAILED, sent, "", text, 0)
 
 
 def is_down(error: grpc.RpcError) -> bool:
-    """Whether a failed health check says that requests had better go elsewhere."""
+    """Whether requests should go elsewhere after this failed health check."""
     found = from_rpc(error, Sent())
     unusable = isinstance(found, UnreachableError | ModelNotReadyError)
     return unusable and (found.transient or error.code() is grpc.StatusCode.UNAVAILABLE)
 
 
 def is_silence(details: str) -> bool:
-    """Whether gRPC says of a connection that it was taken, and then not a word came: what a server that hangs does."""
+    """Whether gRPC reports that the server accepted a connection and then sent nothing, as a server that hangs does."""
     return any(words in details for words in _SILENCE)
 
 

@@ -1,4 +1,4 @@
-"""What a client tells Prometheus of its requests: one histogram, from which rates, errors and percentiles follow.
+"""A histogram of a client's requests for Prometheus; rates, errors and percentiles follow from it.
 
 Triton's own metrics have no latency distribution, and none could see the network or a refused connection.
 """
@@ -45,12 +45,12 @@ class Metrics:
         """Count one request."""
         self._histogram.labels(model, status).observe(seconds)
 
-    async def counted(self, model: str, asked: Coroutine[Any, Any, T]) -> T:
+    async def counted(self, model: str, request: Coroutine[Any, Any, T]) -> T:
         """Make a request, and count it by its time and the error it ends with."""
         start = time.perf_counter()
         status = "OK"
         try:
-            return await asked
+            return await request
         except BaseException as error:
             status = error.label if isinstance(error, InferenceError) else "Cancelled"
             raise

@@ -52,8 +52,8 @@ class BoundModel(Generic[Answer, Ranked]):
     ) -> Answer:
         """Infer. Returns every output, or those named in `outputs`; numeric arrays are read-only views."""
         given = named if inputs is None else codec.named(self.spec, inputs, named)
-        asked = self.infer(given, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers)
-        return cast(Answer, self.client.run(self.counted(asked)))
+        request = self.infer(given, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers)
+        return cast(Answer, self.client.run(self.counted(request)))
 
     def one(
         self,
@@ -68,8 +68,8 @@ class BoundModel(Generic[Answer, Ranked]):
     ) -> Answer:
         """Infer one sample without a batch axis: it is added to the inputs and taken off the outputs."""
         sample = codec.named(self.spec, inputs, named)
-        asked = self._one(sample, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers)
-        return cast(Answer, self.client.run(self.counted(asked)))
+        request = self._one(sample, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers)
+        return cast(Answer, self.client.run(self.counted(request)))
 
     def classify(
         self,
@@ -87,12 +87,12 @@ class BoundModel(Generic[Answer, Ranked]):
         `output` names the scores to rank; it may be left out where the model has one output.
         """
         given = codec.named(self.spec, inputs, named)
-        asked = self._classify(given, output, classes=top, timeout_s=timeout_s, headers=headers)
-        return cast(Ranked, self.client.run(self.counted(asked)))
+        request = self._classify(given, output, classes=top, timeout_s=timeout_s, headers=headers)
+        return cast(Ranked, self.client.run(self.counted(request)))
 
-    def counted(self, asked: Later[T]) -> Later[T]:
+    def counted(self, request: Later[T]) -> Later[T]:
         """A request as it is, or one that counts itself where the client has metrics."""
-        return asked if self.client.metrics is None else self.client.metrics.counted(self.spec.name, asked)
+        return request if self.client.metrics is None else self.client.metrics.counted(self.spec.name, request)
 
     async def infer(
         self,

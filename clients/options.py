@@ -17,6 +17,7 @@ from .addresses import is_balanced, is_loopback
 
 Headers = Mapping[str, str]
 Metadata = tuple[tuple[str, str], ...]
+ChannelOptions = tuple[tuple[str, Any], ...]
 DEFAULT_TIMEOUT_S = 30.0
 LONGEST_TIMEOUT_S = 1e9  # gRPC counts nanoseconds from 1970 in 64 bits: with 8e9 s it calls a deadline passed
 # -1 lifts gRPC's 4 MB limit. A connection that broke is tried again within a second, so that a restarted server is
@@ -85,7 +86,7 @@ class Retries:
 
 
 def seconds(timeout_s: float) -> float:
-    """A deadline. Raises ValueError for what is none: a call without one can wait for ever."""
+    """Check a deadline. Raises ValueError for an invalid one, since a call without a deadline can wait for ever."""
     number = isinstance(timeout_s, numbers.Real) and not isinstance(timeout_s, bool)
     if not (number and 0 < timeout_s <= LONGEST_TIMEOUT_S):
         most = f"at most {LONGEST_TIMEOUT_S:.0e}"
@@ -96,13 +97,19 @@ def seconds(timeout_s: float) -> float:
 
 
 def open_channel(
-    module: Any, tls: TLS | None, credentials: grpc.ChannelCredentials | None, address: str, *, balance: bool = True
+    module: Any,
+    tls: TLS | None,
+    credentials: grpc.ChannelCredentials | None,
+    address: str,
+    *,
+    balance: bool = True,
+    more: ChannelOptions = (),
 ) -> Any:
     """A channel of `grpc` or `grpc.aio`. A target with a scheme (`dns:///`, `ipv4:`) is balanced by gRPC itself.
 
-    Without `balance` it keeps to one server even where a name stands for several.
+    Without `balance` it keeps to one server even where a name stands for several. `more` are options of gRPC.
     """
-    options: tuple[tuple[str, Any], ...] = CHANNEL_OPTIONS
+    options: ChannelOptions = (*CHANNEL_OPTIONS, *more)
     if balance and is_balanced(address):
         options += (ROUND_ROBIN,)
     if is_loopback(address):

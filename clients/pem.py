@@ -1,4 +1,4 @@
-"""The PEM files of TLS, checked when they are read: gRPC says of all faults in them only that it cannot use them."""
+"""Read and check the PEM files of TLS, because gRPC reports every fault in them as the same error."""
 
 from __future__ import annotations
 

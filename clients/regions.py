@@ -1,4 +1,4 @@
-"""Shared memory in a call: which tensors go through it, and what the server has to be told."""
+"""Shared memory in a call: which tensors go through it, and what is registered at the server."""
 
 from __future__ import annotations
 
@@ -60,13 +60,14 @@ class Caller(Protocol):
 class RegionPool:
     """The shared memory of one client (`shared_memory="system"`), and the server's knowledge of it."""
 
-    def __init__(self, kind: str, addresses: Sequence[str]) -> None:
+    def __init__(self, kind: str, addresses: Sequence[str], *, worth_bytes: int = WORTH_BYTES) -> None:
         if len(addresses) > 1 or is_balanced(addresses[0]):
             raise ValueError("shared memory is for one server on this machine: name it, or leave shared_memory out")
         if kind != "system":
             raise ValueError(f"shared_memory is {kind!r}: pass 'system', or leave it out")
         self._pool = Pool()
         self._swept = False
+        self._worth_bytes = max(worth_bytes, 1)
 
     async def infer(
         self,
@@ -78,11 +79,11 @@ class RegionPool:
         server: Server | None,
         content: Mapping[str, Any],
     ) -> Outputs:
-        """The answer, through shared memory where that can be had; `content` is what `codec.encode` takes besides."""
+        """Infer through shared memory where possible; `content` are the other arguments of `codec.encode`."""
         timeout_s = connection.within_s(timeout_s)
-        told: dict[str, Any] = {"timeout_s": timeout_s, "deadline_s": time.monotonic() + timeout_s}
+        limits: dict[str, Any] = {"timeout_s": timeout_s, "deadline_s": time.monotonic() + timeout_s}
         call: Callable[..., Coroutine[Any, Any, bytes]] = functools.partial(
-            connection.call, "ModelInfer", model=spec.name, headers=headers, server=server, **told
+            connection.call, "ModelInfer", model=spec.name, headers=headers, server=server, **limits
         )
         outputs = content.get("outputs")
         outputs = [outputs] if isinstance(outputs, str) else outputs
@@ -90,7 +91,7 @@ class RegionPool:
         encode = functools.partial(codec.encode, spec, arrays, **content)
         wanted = () if content.get("classes") else spec.outputs if outputs is None else outputs
         for _ in range(2):  # again where the server was restarted and knows no region
-            lent = await self._lend(connection, spec, arrays, wanted, told["deadline_s"])
+            lent = await self._lend(connection, spec, arrays, wanted, limits["deadline_s"])
             if lent is None:
                 break
             take_back = self._pool.retire  # after any end but the server's own, it may still write to the region
@@ -129,8 +130,9 @@ class RegionPool:
         None where nothing is, or no region can be had now: then the message carries everything. Raises
         SharedMemoryUnavailableError where the server or this machine will not share memory at all.
         """
-        raws = {name: codec.raw_bytes(spec, name, array) for name, array in arrays.items() if _is_worth_it(array)}
-        sizes = {name: size for name in outputs if (size := output_size(spec, name, arrays)) >= max(WORTH_BYTES, 1)}
+        worth = [name for name, array in arrays.items() if _input_size(array) >= self._worth_bytes]
+        raws = {name: codec.raw_bytes(spec, name, arrays[name]) for name in worth}
+        sizes = {name: size for name in outputs if (size := output_size(spec, name, arrays)) >= self._worth_bytes}
         if not raws and not sizes:
             return None
         offsets = _lay_out([*(len(raw) for raw in raws.values()), *sizes.values()])
@@ -159,7 +161,7 @@ class RegionPool:
         self._pool, self._swept = Pool(), False
 
     def discard(self) -> None:
-        """Give the memory back where no server can be told of it."""
+        """Give the memory back without unregistering it at a server."""
         for region in self._pool.close():
             region.discard()
 
@@ -247,31 +249,29 @@ def _lay_out(sizes: Iterable[ByteSize]) -> list[Offset]:
     return offsets
 
 
-def _is_worth_it(array: Array) -> bool:
-    if array.dtype.kind == "O":
-        return sum(map(len, array.flat)) + 4 * array.size >= WORTH_BYTES
-    return array.nbytes >= WORTH_BYTES
+def _input_size(array: Array) -> int:
+    return sum(map(len, array.flat)) + 4 * array.size if array.dtype.kind == "O" else array.nbytes
 
 
 def _refusal(error: errors.InferenceError, endpoint: str) -> str | None:
-    """Why a server will never take a region, and what to do; None for what another try may mend."""
-    said = error.details or str(error)
-    if "allow-client-shm" in said or "shared memory is disabled" in said:
+    """Why a server will never accept a region, and what to do; None where another try may succeed."""
+    details = error.details or str(error)
+    if "allow-client-shm" in details or "shared memory is disabled" in details:
         return (
             f"{endpoint} has shared memory switched off, the default since Triton 26.04: start it with "
             "--allow-client-shm=true, or leave shared_memory out"
         )
-    if "protocol is restricted" in said:
-        header = said.partition("expecting header '")[2].partition("'")[0] or "triton-grpc-protocol-..."
+    if "protocol is restricted" in details:
+        header = details.partition("expecting header '")[2].partition("'")[0] or "triton-grpc-protocol-..."
         return (
             f"{endpoint} restricts shared memory (--grpc-restricted-protocol=shared-memory:...): pass "
             f"headers={{'{header}': ...}}, or leave shared_memory out"
         )
-    if "Unable to open shared memory region" in said:
+    if "Unable to open shared memory region" in details:
         return (
             f"{endpoint} cannot open this process's regions: run both on one machine and as one user, containers "
             "with a common --ipc, or leave shared_memory out"
         )
     if error.status == "UNIMPLEMENTED":
         return f"{endpoint} has no shared-memory extension: leave shared_memory out"
-    return f"{endpoint} refused to share memory: {said}" if isinstance(error, _SERVERS_OWN) else None
+    return f"{endpoint} refused to share memory: {details}" if isinstance(error, _SERVERS_OWN) else None

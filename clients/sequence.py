@@ -18,21 +18,30 @@ from .options import Headers
 from .servers import Server
 
 Answer = TypeVar("Answer")
-HURRIED_S = 2.0
+INTERRUPT_TIMEOUT_S = 2.0
 
 
 class BoundSequence(Generic[Answer]):
     """Requests that a stateful model sees in order, on one server. Nothing is retried: the state would be wrong.
 
     Give the last request `end=True`. A sequence that is left without it is ended by a request of zeros, so that the
-    server's slot is free at once. After an error other than InvalidInputError the sequence is over.
+    server's slot is free at once; after Ctrl-C or a cancellation that takes `interrupt_timeout_s` at most. After an
+    error other than InvalidInputError the sequence is over.
     """
 
-    def __init__(self, model: BoundModel[Any, Any], sequence_id: int, headers: Headers | None) -> None:
+    def __init__(
+        self,
+        model: BoundModel[Any, Any],
+        *,
+        sequence_id: int = 0,
+        headers: Headers | None = None,
+        interrupt_timeout_s: float = INTERRUPT_TIMEOUT_S,
+    ) -> None:
         if not model.spec.sequence:
             raise invalid(model.spec, f"'{model.spec.name}' keeps no state: call it without a sequence")
         self.sequence_id = sequence_id or random.getrandbits(63) | 1  # Triton takes 0 for "no sequence"
         self._model, self._client, self._headers = model, model.client, headers
+        self._interrupt_timeout_s = interrupt_timeout_s
         self._open = self._over = False
         self._like: Outputs = {}
         self._timeout_s: float | None = None  # of the last request: a server that hangs is not waited for longer
@@ -56,10 +65,10 @@ class BoundSequence(Generic[Answer]):
     ) -> Answer:
         """Send the next request of the sequence; see `Model`."""
         given = codec.named(self._model.spec, inputs, named)
-        answer: Answer = self._client.run(self._ask(given, end=end, timeout_s=timeout_s, request_id=request_id))
+        answer: Answer = self._client.run(self._send(given, end=end, timeout_s=timeout_s, request_id=request_id))
         return answer
 
-    async def _ask(
+    async def _send(
         self, inputs: Mapping[str, Any], *, end: bool, timeout_s: float | None, request_id: str = ""
     ) -> Outputs:
         spec, self._timeout_s = self._model.spec, self._client.within_s(timeout_s)
@@ -72,7 +81,7 @@ class BoundSequence(Generic[Answer]):
         self._like = check(spec, inputs)
         parameters = {"sequence_id": self.sequence_id, "sequence_start": not self._open, "sequence_end": end}
         try:
-            asked = self._model.infer(
+            request = self._model.infer(
                 self._like,
                 parameters=parameters,
                 headers=self._headers,
@@ -80,7 +89,7 @@ class BoundSequence(Generic[Answer]):
                 timeout_s=self._timeout_s,
                 request_id=request_id,
             )
-            answer: Outputs = await self._model.counted(asked)
+            answer: Outputs = await self._model.counted(request)
         except errors.InvalidInputError:
             raise
         except BaseException:
@@ -90,19 +99,16 @@ class BoundSequence(Generic[Answer]):
         return answer
 
     async def _leave(self, kind: type[BaseException] | None) -> None:
-        """Free the server's slot where the caller has not said that a request is the last one; `kind` ended the block.
-
-        After Ctrl-C or a cancellation nobody waits long for that.
-        """
+        """Free the server's slot where no request was marked as the last one; `kind` ended the block."""
         timeout_s = self._client.timeout_s if self._timeout_s is None else self._timeout_s
         if kind is not None and not issubclass(kind, Exception):
-            timeout_s = min(timeout_s, HURRIED_S)
+            timeout_s = min(timeout_s, self._interrupt_timeout_s)
         if self._open and not self._over:
             blank = {
                 name: np.full(a.shape, b"" if a.dtype.kind == "O" else 0, a.dtype) for name, a in self._like.items()
             }
             with contextlib.suppress(errors.InferenceError):
-                await self._ask(blank, end=True, timeout_s=timeout_s)
+                await self._send(blank, end=True, timeout_s=timeout_s)
         self._over = True
 
 
@@ -136,11 +142,11 @@ class AsyncSequence(BoundSequence[Coroutine[Any, Any, Outputs]]):
 
 def sequence(model: BoundModel[Any, Any], *, sequence_id: int = 0, headers: Headers | None = None) -> Sequence:
     """Requests that belong together, for a stateful model; see `BoundSequence`."""
-    return Sequence(model, sequence_id, headers)
+    return Sequence(model, sequence_id=sequence_id, headers=headers)
 
 
 def sequence_async(
     model: BoundModel[Any, Any], *, sequence_id: int = 0, headers: Headers | None = None
 ) -> AsyncSequence:
     """Requests that belong together, for a stateful model; see `BoundSequence`."""
-    return AsyncSequence(model, sequence_id, headers)
+    return AsyncSequence(model, sequence_id=sequence_id, headers=headers)

@@ -98,7 +98,7 @@ class Pool:
         sweep()
 
     def lend(self, byte_size: int) -> tuple[Region, bool] | None:
-        """A region of at least `byte_size` bytes, and whether it is new: the server must then be told of it first.
+        """A region of at least `byte_size` bytes, and whether it is new and so has to be registered first.
 
         None when too many regions wait for the server to let go of them. Raises SharedMemoryUnavailableError.
         """
@@ -165,7 +165,7 @@ def size_class(byte_size: int) -> int:
 
 
 def new_name() -> str:
-    """A region name that says which process made it."""
+    """A region name that identifies the process that made it."""
     return f"{PREFIX}{_namespace()}-{os.getpid()}-{_start_time('self')}-{secrets.token_hex(4)}"
 
 

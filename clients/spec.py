@@ -1,4 +1,4 @@
-"""What a model takes and gives, as its server says."""
+"""A model's inputs and outputs, as its server describes them."""
 
 from __future__ import annotations
 

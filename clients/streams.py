@@ -54,7 +54,7 @@ stream_async.__doc__ = stream.__doc__
 
 
 class _Stream:
-    """One call that is open: its messages, of which Triton tells failures as text."""
+    """One call that is open: its messages, whose failures Triton sends as text."""
 
     def __init__(
         self, model: BoundModel[Any, Any], request: bytes, timeout_s: float | None, headers: Headers | None

@@ -13,6 +13,8 @@ ExportError
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +90,9 @@ class EngineError(ExportError):
 
 class EngineUnavailableError(EngineError):
     """This machine has no TensorRT builder or no GPU."""
+
+
+def did_you_mean(given: str, known: Iterable[str], *, most: int = 1) -> str:
+    """` (did you mean capacity?)` for `capcity`, with up to `most` names; empty where none is near."""
+    near = difflib.get_close_matches(given, list(known), n=most)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""

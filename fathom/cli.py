@@ -58,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if _was_interrupted(error):
             return _stopped(options.command)
-        if not (said := _said(error)):
+        if not (message := _message(error)):
             raise
-        print(f"fathom {options.command}: {' '.join(said.split())}", file=sys.stderr)
+        print(f"fathom {options.command}: {' '.join(message.split())}", file=sys.stderr)
         return 2
     return status
 
@@ -85,8 +85,8 @@ def parser(wanted: str = "") -> Parser:
     return top
 
 
-def _said(error: Exception) -> str:
-    """What to tell of an error of the caller or the machine; empty for one of ours, which needs a traceback."""
+def _message(error: Exception) -> str:
+    """The line to print for an error of the caller or the machine; empty for a bug, which needs a traceback."""
     # Imported late, since most commands end well.
     from clients import InferenceError
     from export.errors import ExportError

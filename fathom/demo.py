@@ -39,7 +39,7 @@ WEATHER = {
 
 @dataclass
 class DemoResult:
-    """What the demo earned, in the order it was earned."""
+    """The demo's results, in the order in which they were made."""
 
     models: dict[str, dict[str, Measurement]] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class DemoResult:
     interrupted: bool = False
     """By Ctrl-C during a search; what was measured until then is in the report."""
     trouble: str = ""
-    """What of the results could not be written."""
+    """Why some results could not be written; empty where all were."""
 
     def to_json(self) -> dict[str, Any]:
         """The document of `fathom demo --json`."""

@@ -16,7 +16,7 @@ from loadtests.records.record import percentile
 
 SHOWN = (0.5, 0.9, 0.99)
 _GONE = 3
-"""So many requests in a row without an answer, and as many as are in flight: nobody is there to be asked more."""
+"""After so many requests in a row without an answer, and as many as are in flight, the server counts as gone."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def measure(
 
 @dataclass
 class _Taken:
-    """What is known so far."""
+    """The measurements so far."""
 
     concurrency: int
     latencies_ms: list[float] = field(default_factory=list)
@@ -112,7 +112,7 @@ async def _measure(
         model = await client.model(name)
         await model(inputs)
 
-        async def keep_asking() -> None:
+        async def keep_sending() -> None:
             nonlocal in_vain
             while in_vain < max(taken.concurrency, _GONE) and taken.requests < requests:
                 taken.requests += 1
@@ -128,4 +128,4 @@ async def _measure(
                     taken.latencies_ms.append((time.perf_counter() - start) * 1e3)
 
         taken.began_s = time.perf_counter()
-        await asyncio.gather(*(keep_asking() for _ in range(taken.concurrency)))
+        await asyncio.gather(*(keep_sending() for _ in range(taken.concurrency)))

@@ -143,7 +143,7 @@ def _shown(step: Step) -> Callable[[Any], None]:
 
 
 def _copy_configs(recipe: Recipe, repository: Path, own: Path) -> None:
-    """Bring the committed files of a model, of its pipeline and of its companions; what is built there stays."""
+    """Copy the committed files of a model, its pipeline and its companions; files that were built there stay."""
     names = [recipe.name]
     if recipe.pipeline is not None:
         names += [recipe.pipeline.name, *recipe.pipeline.companions]

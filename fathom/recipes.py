@@ -1,4 +1,4 @@
-"""What a model's recipe knows of it: its manifest, requests of its own evaluation data, and its accuracy as served."""
+"""A model's recipe at work: its manifest, requests from its evaluation data, and its accuracy as served."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SENT_TOGETHER = 8
 
 
 def manifest_of(model: str, repository: Path) -> dict[str, Any] | None:
-    """What a report names as measured, where this machine has it; None for a model without a recipe here."""
+    """The manifest that a report names, where this machine has it; None for a model without a recipe here."""
     try:
         manifest = Manifest.read(repository / recipes.find(model, repository).name)
     except ExportError:

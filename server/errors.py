@@ -1,4 +1,4 @@
-"""What can go wrong between a model repository and a ready server.
+"""The errors between a model repository and a ready server.
 
 TritonServerError
 ├── EnvironmentNotFitError   this Python environment cannot run the embedded server
@@ -41,7 +41,7 @@ class ServerStartError(TritonServerError):
 
 
 class ServerDiedError(TritonServerError):
-    """Triton ended by itself while it was in use; `reason` is the signal, or what its log says, or its status."""
+    """Triton ended by itself while it was in use; `reason` is the signal, the reason in its log, or its exit status."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"Triton ended by itself: {reason}")

@@ -1,4 +1,4 @@
-"""Names for what a server leaves outside its processes, and the sweep of what dead servers left.
+"""Name the files that a server keeps outside its processes, and sweep those of dead servers.
 
 The supervisor cleans up after a server; this is for the case that the supervisor itself was killed.
 """
@@ -18,8 +18,8 @@ SHM_PREFIX = "fathom-"
 
 
 def owner_tag() -> str:
-    """`<pid namespace>-<pid>`: a process id means something inside its own namespace only."""
-    return f"{_namespace()}-{os.getpid()}"
+    """`<pid namespace>-<pid>-s<start time>`: a process id counts in its own namespace only, and is given out again."""
+    return f"{_namespace()}-{os.getpid()}-s{_start_time('self')}"
 
 
 def new_run_dir() -> Path:
@@ -36,13 +36,31 @@ def sweep() -> None:
     """Remove run directories and shared-memory files of owners that no longer live in this pid namespace."""
     for folder, prefix in ((SHARED_MEMORY, SHM_PREFIX), (Path(tempfile.gettempdir()), RUN_DIR_PREFIX)):
         for path in folder.glob(prefix + "*"):
-            namespace, _, rest = path.name.removeprefix(prefix).partition("-")
-            pid = rest.partition("-")[0]
-            if namespace == _namespace() and pid.isdigit() and not Path(f"/proc/{pid}").exists():
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+            if not _is_dead(path.name.removeprefix(prefix)):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _is_dead(tag: str) -> bool:
+    """Whether the process that `tag` begins with was one of this namespace, and is no more."""
+    namespace, pid, start, *_ = [*tag.split("-"), "", ""]
+    if namespace != _namespace() or not pid.isdigit():
+        return False
+    living = _start_time(pid)
+    return not living or (start.startswith("s") and start != f"s{living}")
+
+
+def _start_time(pid: str) -> str:
+    """Clock ticks from boot to the start of a process, "" for one that is gone or a zombie. See proc(5)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    state, threads, start = fields[0], fields[17], fields[19]
+    return "" if state in "ZX" and int(threads) <= 1 else start
 
 
 def _namespace() -> str:

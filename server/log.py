@@ -11,7 +11,7 @@ _NOISE = ("CudaDriverHelper has not been initialized", "Failed to initialize NVM
 
 
 def find_reason(log: str) -> str | None:
-    """One sentence that says why the server of this log did not become ready, or None where the log does not say."""
+    """One sentence on why the server of this log did not become ready, or None where the log has no reason."""
     if models := failed_models(log):
         return "; ".join(f"model '{name}' failed to load: {reason}" for name, reason in models.items())
     if poll_errors := [line for line in _error_lines(log) if line.startswith("Poll failed")]:

@@ -41,11 +41,15 @@ SERVERS = frozenset(("served", "small_server", "exported_repository", "brought_p
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what the fixtures start processes for; last what would otherwise wait for `preparation`, which exports the
-    bundled models beside the tests before."""
+    """Mark what the fixtures start processes for, and give what measures a second try.
+
+    The tests of the bundled models come last: `preparation` exports those beside the tests before.
+    """
     for item in items:
         if SERVERS & {*getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.process)
+        if item.get_closest_marker("alone"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
     items.sort(key=lambda item: (*order(item), BUNDLED in item.path.parents))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from clients.errors import InvalidInputError, ModelNotFoundError
 from clients.metrics import BUCKETS_S, NAME
 from loadtests.errors import LoadTestError
 from loadtests.slo import Slo
@@ -24,7 +25,7 @@ from loadtests.slo import Slo
 FOLDER = Path(__file__).parent
 WINDOWS = ("5m", "30m", "1h")
 # What ends so says nothing of the service: wrong requests, and those the caller gave up.
-NOT_OURS = "InvalidInput|ModelNotFound|Cancelled"
+NOT_OURS = "|".join((InvalidInputError.label, ModelNotFoundError.label, "Cancelled"))
 LONG_WINDOWS = ("6h", "3d")  # costly to evaluate, and slow to change
 HEADER = "# Written by python -m deploy.prometheus.objectives: {source} and run it again.\n"
 

@@ -18,7 +18,6 @@ from export.errors import ExportError, RecipeError
 from export.graph import external_data, labels, onnx_file
 from export.precision.precision import FP16, INT8
 from export.recipe import agreement
-from export.recipe.measure import text
 from export.recipe.recipe import Array, Arrays, Evaluation, Figure, Predict, Recipe, Reduced, Source, Weights
 from export.sources import user_code
 from export.sources.base import HF, KINDS, ONNX, SKLEARN, TORCH, Brought
@@ -112,7 +111,7 @@ class Added(Recipe):
 
     def interpret(self, outputs: Arrays, labels: Sequence[str] = ()) -> list[str]:
         """Each output in short: name, type, shape and first numbers."""
-        return [_in_short(name, np.asarray(array)) for name, array in outputs.items()]
+        return [in_short(name, np.asarray(array)) for name, array in outputs.items()]
 
     def data(self) -> tuple[Path, ...]:
         """recipe.toml and the example."""
@@ -267,10 +266,13 @@ def _or_said(predict: Predict) -> Predict:
     return answer
 
 
-def _in_short(name: str, array: Array) -> str:
-    flat = array.ravel()
+def in_short(name: str, array: Array) -> str:
+    """Name, type, shape and first values of a tensor."""
+    kind, shown = str(array.dtype), array.ravel()[:SHOWN_NUMBERS]
     if array.dtype.kind in "OUS":
-        kind, head = "BYTES", ", ".join(repr(text(item)) for item in flat[:SHOWN_NUMBERS])
+        kind = "BYTES"
+        texts = [item.decode(errors="backslashreplace") if isinstance(item, bytes) else str(item) for item in shown]
+        head = ", ".join(map(repr, texts))
     else:
-        kind, head = str(array.dtype), ", ".join(f"{number:.4g}" for number in flat[:SHOWN_NUMBERS])
-    return f"{name}: {kind} {list(array.shape)} = {head}{', ...' if flat.size > SHOWN_NUMBERS else ''}"
+        head = ", ".join(f"{number:.4g}" for number in shown)
+    return f"{name}: {kind} {list(array.shape)} = {head}{', ...' if array.size > SHOWN_NUMBERS else ''}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from export.errors import RecipeError
+from export.errors import RecipeError, did_you_mean
 from export.recipe.recipe import Recipe, Reduced
 
 FP32, FP16, INT8 = "fp32", "fp16", "int8"
@@ -45,14 +44,9 @@ def kept_float(model: Any, keep: Iterable[str], excluded: Sequence[str]) -> froz
         if not chosen:
             known = sorted(names | {node.op_type for node in model.graph.node})
             raise RecipeError(
-                f"--exclude {word}: the graph has no such node or operator type{_nearest(word, known)}",
+                f"--exclude {word}: the graph has no such node or operator type{did_you_mean(word, known, most=3)}",
                 field="exclude",
                 found=word,
             )
         kept |= chosen
     return frozenset(kept)
-
-
-def _nearest(word: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=3)
-    return f"; near it are {', '.join(near)}" if near else ""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from clients import Client, DeadlineExceededError, InvalidInputError, Model
+from export.added.recipe import in_short
 from fathom import latencies
 from fathom.console import answers, inputs, options
 from fathom.console.arguments import STOPPED, UsageError
@@ -99,7 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
             if model.spec.decoupled:
                 raise UsageError(f"'{arguments.model}' answers in parts (decoupled): add --stream")
             start = time.perf_counter()
-            lines, result = _ask(arguments, client, model, arrays)
+            lines, result = _infer(arguments, client, model, arrays)
             result["latency_ms"] = round((time.perf_counter() - start) * 1e3, 3)
         if not arguments.json:
             _print(lines)
@@ -121,7 +122,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return STOPPED if interrupted else 0
 
 
-def _ask(
+def _infer(
     arguments: argparse.Namespace, client: Client, model: Model, arrays: Mapping[str, Any]
 ) -> tuple[list[str], dict[str, Any]]:
     """The answer as lines for a person, and as JSON."""
@@ -134,7 +135,7 @@ def _ask(
         if not others:
             return lines, {"labels": found}
         rest = model(arrays, outputs=others)
-        lines += [answers.in_short(name, array) for name, array in rest.items()]
+        lines += [in_short(name, array) for name, array in rest.items()]
         return lines, {"labels": found, "outputs": answers.as_json(rest)}
     outputs = model(arrays)
     if arguments.output:

@@ -19,7 +19,7 @@ from fathom.commands.capacity import traffic
 from fathom.console import options
 from fathom.console.arguments import STOPPED
 from fathom.console.live_table import coloured, points_table
-from fathom.console.output import err, out, print_json, say
+from fathom.console.output import err, out, print_json, print_sentence
 from fathom.console.servers import connect
 from loadtests.capacity import CapacityRequest, load
 from loadtests.records.point import Point
@@ -105,7 +105,7 @@ def show(point: Point, slos: Sequence[str]) -> None:
     out.print(points_table([point], width=out.width))
     if point.models:
         out.print(models_table(point))
-    say(f"{', '.join(slos)}: {point.verdict}, {point.reason}")
+    print_sentence(f"{', '.join(slos)}: {point.verdict}, {point.reason}")
 
 
 def models_table(point: Point) -> Table:

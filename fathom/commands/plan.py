@@ -14,7 +14,7 @@ from pathlib import Path
 from fathom import kubernetes
 from fathom.console import options
 from fathom.console.arguments import UsageError
-from fathom.console.output import print_json, say
+from fathom.console.output import print_json, print_sentence
 from loadtests.errors import ResultsError
 from loadtests.results.store import Stored, read_runs
 from loadtests.sizing import DEFAULT_HEADROOM, DEFAULT_SPARE, DeploymentPlan, make_plan
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(plan.to_json())
     else:
         for line in describe(plan):
-            say(line)
+            print_sentence(line)
     return 0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fathom.console import options
 from fathom.console.arguments import UsageError
-from fathom.console.output import out, print_json, say, say_as
+from fathom.console.output import out, print_json, print_labelled, print_sentence
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -60,10 +60,10 @@ def _compare(arguments: argparse.Namespace) -> int:
         print_json({"report": str(path), "comparisons": [comparison.to_json() for comparison in found]})
         return 0
     for comparison in found:
-        say(f"{comparison.model} under {comparison.slo}")
+        print_sentence(f"{comparison.model} under {comparison.slo}")
         for change in comparison.changes:
-            say_as("found", change.sentence)
+            print_labelled("found", change.sentence)
             for line in change.notes:
-                say_as("mind", line)
+                print_labelled("mind", line)
     out.print(f"  report: {path}", markup=False)
     return 0

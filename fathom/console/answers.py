@@ -10,15 +10,14 @@ import numpy as np
 
 from clients import Classification, Client, Model
 from export import recipes
-from export.added.recipe import write_arrays
+from export.added.recipe import in_short, write_arrays
 from export.errors import RecipeError
 from fathom.console.arguments import UsageError
 
 Outputs = Mapping[str, np.ndarray[Any, Any]]
-SHOWN_NUMBERS = 6
 
 _WHOLE = 1.01
-"""What the probabilities of some classes add up to at most, with room for rounding."""
+"""Upper bound of the sum of some classes' probabilities, with room for rounding."""
 
 
 def labelled_output(client: Client, model: Model) -> str | None:
@@ -55,18 +54,6 @@ def sentences(model: str, outputs: Outputs) -> list[str]:
         return recipes.find(model).interpret(outputs)
     except RecipeError:
         return [in_short(name, array) for name, array in outputs.items()]
-
-
-def in_short(name: str, array: np.ndarray[Any, Any]) -> str:
-    """Name, type, shape and the first numbers of a tensor."""
-    flat = array.ravel()
-    if array.dtype == object:
-        head = ", ".join(repr(item.decode(errors="backslashreplace")) for item in flat[:SHOWN_NUMBERS])
-    else:
-        head = ", ".join(f"{number:.4g}" for number in flat[:SHOWN_NUMBERS])
-    more = ", ..." if flat.size > SHOWN_NUMBERS else ""
-    kind = "BYTES" if array.dtype == object else str(array.dtype)
-    return f"{name}: {kind} {list(array.shape)} = {head}{more}"
 
 
 def as_json(outputs: Outputs) -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""The command line's parser: what it cannot understand is one line that says what it would."""
+"""The command line's parser. It reports what it cannot understand in one line that names what it accepts."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
+
+from export.errors import did_you_mean
 
 STOPPED = 130
 """The exit status of a command that Ctrl-C ended."""
@@ -23,7 +24,7 @@ _CHOICE = re.compile(r"argument (.+?): invalid choice: '?(.*?)'? \(choose from (
 
 
 class UsageError(Exception):
-    """The arguments cannot be carried out; the message says which, and what would be accepted."""
+    """A command's arguments are invalid; the message names them and what is accepted."""
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -94,9 +95,3 @@ class Parser(argparse.ArgumentParser):
             if name in required and action.nargs != argparse.ZERO_OR_MORE:
                 shown.append(f"{name} {action.metavar}" if action.option_strings and action.metavar else name)
         return f"{' and '.join(shown or required)} {'are' if len(shown or required) > 1 else 'is'}"
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """` (did you mean capacity?)` for `capcity`; empty where nothing is near."""
-    near = difflib.get_close_matches(given, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""

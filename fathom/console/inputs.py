@@ -1,4 +1,4 @@
-"""`name=value` and `name=@file` arguments as named arrays, typed by what the model says it takes."""
+"""Convert `name=value` and `name=@file` arguments to named arrays of the types that the model's metadata gives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from clients import ModelSpec, TensorSpec
 from clients.datatypes import NUMPY_TYPE
-from fathom.console.arguments import UsageError, did_you_mean
+from export.errors import did_you_mean
+from fathom.console.arguments import UsageError
 from fathom.console.images import SUFFIXES, as_pixels
 from loadtests.errors import InputFileError
 from loadtests.workload.lines import decode

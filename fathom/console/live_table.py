@@ -33,7 +33,7 @@ _NARROW = ("rate/s", "p99\nms")
 
 
 class LiveTable:
-    """Called with each point; between two a line tells that the search goes on and how much of the budget is used."""
+    """Called with each point; between two points a line shows the part of the budget that is used."""
 
     def __init__(self, budget_s: float) -> None:
         self._points: list[Point] = []

@@ -19,7 +19,7 @@ WORD_WIDTH = 11
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """The command's own exit status for it; rich's would be 1, which says that a check failed."""
+        """The command's own exit status for it; rich's would be 1, which stands for a failed check."""
         raise BrokenPipeError
 
 
@@ -34,12 +34,12 @@ def print_json(document: Any) -> None:
     sys.stdout.flush()  # a program may wait for it while the command goes on, as `serve` does
 
 
-def say(text: str) -> None:
+def print_sentence(text: str) -> None:
     """A sentence of the result: whole words a line on a terminal, one line elsewhere."""
     out.print(text, markup=False, soft_wrap=not out.is_terminal)
 
 
-def say_as(word: str, text: str) -> None:
+def print_labelled(word: str, text: str) -> None:
     """The same behind a word, indented."""
     if not out.is_terminal:
         out.print(f"  {word:<{WORD_WIDTH}}{text}", markup=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from fathom.console.output import out, say_as
+from fathom.console.output import out, print_labelled
 from loadtests.report import prose
 from loadtests.results.result import CapacityResult
 from loadtests.search.monotonicity import monotonicity_violation
@@ -16,7 +16,7 @@ def show(result: CapacityResult, *, options: str = "") -> None:
     """Print it; `options` are those that its commands must be given to mean the same server and models."""
     out.print(headline(result), markup=False, soft_wrap=True)
     for word, sentence in sentences(result):
-        say_as(word, sentence)
+        print_labelled(word, sentence)
     for word, command in next_steps(result, options):
         out.print(f"  {word}: {command}", markup=False, soft_wrap=True)
 
@@ -32,7 +32,7 @@ def headline(result: CapacityResult) -> str:
 
 
 def sentences(result: CapacityResult) -> list[tuple[str, str]]:
-    """Each of the two numbers by its word, then what to mind."""
+    """A label and a sentence for each of the two numbers, then the warnings."""
     shown = []
     if result.capacity_per_s is not None and result.certificate is not None:
         sure = "a server that misses the SLO would look this good at most one time in a hundred"

@@ -12,26 +12,13 @@ from typing import Any
 import numpy as np
 
 from clients import Client, InferenceError, codec
+from clients.datatypes import NUMPY_TYPE
 from loadtests.errors import BadRequestError, InputFileError
 from loadtests.target.access import Access
 from loadtests.workload.lines import read_lines
 
 POOL_SIZE = 32
 _FREE_DIMENSION = 16
-_NUMPY = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-}
 _TEXT = (
     "the quick brown fox jumps over a lazy dog while seven wizards play jazz near the old harbour and rain falls on "
     "quiet streets after a long summer day"
@@ -96,18 +83,16 @@ def _first_is_batch(metadata: Any) -> bool:
 def _content(tensor: Any, shape: list[int], rng: np.random.Generator) -> bytes:
     if tensor.datatype == "BYTES":
         is_picture = _PICTURES & {*re.split(r"[^a-z]+", tensor.name.lower())}
-        items = (_picture(rng) if is_picture else _words(rng) for _ in range(int(np.prod(shape))))
-        return b"".join(len(item).to_bytes(4, "little") + item for item in items)
-    if tensor.datatype == "BF16":  # the upper half of a float32
-        return (rng.random(shape, dtype=np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
-    if tensor.datatype not in _NUMPY:
+        items = [_picture(rng) if is_picture else _words(rng) for _ in range(int(np.prod(shape)))]
+        return codec.pack_bytes(np.array(items, object))
+    if tensor.datatype not in NUMPY_TYPE:
         raise BadRequestError(
             f"input {tensor.name} has type {tensor.datatype}, for which no input can be made; "
             "give payloads of your own",
             field="payloads",
         )
-    dtype = np.dtype(_NUMPY[tensor.datatype])
-    if dtype.kind == "f":
+    dtype = NUMPY_TYPE[tensor.datatype]
+    if dtype.kind in "fV":  # V: bfloat16
         return rng.random(shape).astype(dtype).tobytes()
     highest = {"UINT8": 256, "INT8": 128}.get(tensor.datatype, 2)
     return rng.integers(0, highest, shape).astype(dtype).tobytes()

@@ -8,6 +8,7 @@ import time
 import urllib.request
 
 import pytest
+from waiting import until
 
 from clients import AsyncClient, Client, DeadlineExceededError, OverloadedError, ServerError
 
@@ -23,9 +24,7 @@ def cancelled(server, model="nap"):
 
 
 def until_cancelled(server, count):
-    deadline = time.monotonic() + 5
-    while cancelled(server) < count and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: cancelled(server) >= count, lambda: cancelled(server))
     return cancelled(server)
 
 
@@ -97,9 +96,7 @@ def test_a_running_request_is_told_too(nap):
     """A model that asks `request.is_cancelled()` stops; Triton 2.51 counts only what it drops from the queue."""
     with pytest.raises(DeadlineExceededError):
         nap(seconds=[9.0], timeout_s=0.2)
-    start = time.monotonic()
-    nap(seconds=[0.0])
-    assert time.monotonic() - start < 3
+    assert nap(seconds=[0.0], timeout_s=5)  # the only instance is free again
 
 
 def test_a_queue_timeout_is_overload_not_a_broken_connection(python_server):

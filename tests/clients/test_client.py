@@ -187,10 +187,8 @@ def test_no_server_is_unreachable_with_its_address():
 
 def test_a_deadline_that_passes_is_named(client):
     slow = client.model("slow")
-    start = time.monotonic()
     with pytest.raises(DeadlineExceededError, match=r"0\.1 s") as caught:
         slow(seconds=[0.6], timeout_s=0.1)
-    assert time.monotonic() - start < 0.5
     assert caught.value.status == "DEADLINE_EXCEEDED"
     time.sleep(0.5)  # the python model cannot be interrupted: let it finish before the next test
 

@@ -1,4 +1,7 @@
-"""One server that freezes: every call ends at its deadline, and what can wait for the server waits."""
+"""One server that freezes: every call ends at its deadline, and what can wait for the server waits.
+
+Deadlines here are of a second or less, and a call that missed its own would take the client's 30 s.
+"""
 
 import contextlib
 import time
@@ -9,10 +12,14 @@ from python_models import write_total
 from small_models import write_double
 from tritonclient.grpc import service_pb2
 
-from clients import Client, DeadlineExceededError, UnreachableError, failures, regions, sequence
+from clients import Client, DeadlineExceededError, UnreachableError, failures
+from clients.regions import RegionPool
+from clients.sequence import Sequence
 from server import TritonServer
 
 pytestmark = pytest.mark.process
+
+LATE_S = 15
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +54,12 @@ def test_a_first_question_in_a_freeze_says_what_is_the_matter(lone):
             client.model("double")
         assert failures.is_silence(caught.value.details)
         assert (caught.value.source, caught.value.transient) == ("connection", True)
-        assert time.monotonic() - start < 2.5
+        assert time.monotonic() - start < LATE_S
 
 
-def test_shared_memory_keeps_to_the_deadline_and_leaves_nothing_at_the_server(lone, monkeypatch):
-    monkeypatch.setattr(regions, "WORTH_BYTES", 1)
-    with Client(lone.grpc_url, shared_memory="system") as client:
+def test_shared_memory_keeps_to_the_deadline_and_leaves_nothing_at_the_server(lone):
+    with Client(lone.grpc_url) as client:
+        client.pool = RegionPool("system", client.addresses, worth_bytes=1)
         double = client.model("double")
         assert double(x=[[1, 2]])["y"].tolist() == [[2, 4]]
         with frozen(lone):
@@ -60,7 +67,7 @@ def test_shared_memory_keeps_to_the_deadline_and_leaves_nothing_at_the_server(lo
                 start = time.monotonic()
                 with pytest.raises(DeadlineExceededError, match=r"0\.3 s"):
                     double(x=[[1, 2]], timeout_s=0.3)
-                assert time.monotonic() - start < 1
+                assert time.monotonic() - start < LATE_S
     assert known_regions(lone) == 0
 
 
@@ -70,14 +77,12 @@ def test_leaving_a_sequence_waits_no_longer_than_its_requests_did(lone):
             assert ask(x=[[3]], timeout_s=0.5)["total"].tolist() == [[3]]
             freeze.enter_context(frozen(lone))
             start = time.monotonic()
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < LATE_S
 
 
-def test_ctrl_c_in_a_sequence_is_not_kept_waiting(lone, monkeypatch):
-    monkeypatch.setattr(sequence, "HURRIED_S", 0.3)
-
+def test_ctrl_c_in_a_sequence_is_not_kept_waiting(lone):
     def interrupted(total):
-        with total.sequence() as ask:
+        with Sequence(total, interrupt_timeout_s=0.3) as ask:
             ask(x=[[3]])
             freeze.enter_context(frozen(lone))
             raise KeyboardInterrupt
@@ -87,4 +92,4 @@ def test_ctrl_c_in_a_sequence_is_not_kept_waiting(lone, monkeypatch):
         start = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             interrupted(total)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < LATE_S

@@ -19,8 +19,9 @@ from complete_server import complete_server
 from identity_models import write_identity
 from tritonclient.grpc import service_pb2
 
-from clients import Client, InvalidInputError, ModelSpec, ServerError, TensorSpec, codec, regions
+from clients import Client, InvalidInputError, ModelSpec, ServerError, TensorSpec, codec
 from clients.datatypes import NUMPY_TYPE
+from clients.regions import RegionPool
 
 pytestmark = pytest.mark.process
 
@@ -58,12 +59,12 @@ def server(tmp_path_factory):
         yield server
 
 
-def test_every_input_is_answered_or_refused_by_name(server, monkeypatch):
+def test_every_input_is_answered_or_refused_by_name(server):
     """Every fourth input goes through shared memory, whatever its size."""
-    monkeypatch.setattr(regions, "WORTH_BYTES", 1)
     ends, wrong, resident = collections.Counter(), [], []
     process = psutil.Process()
-    with Client(server.grpc_url) as plain, Client(server.grpc_url, shared_memory="system") as sharing:
+    with Client(server.grpc_url) as plain, Client(server.grpc_url) as sharing:
+        sharing.pool = RegionPool("system", sharing.addresses, worth_bytes=1)
         ways = [{name: client.model(name) for name in MODELS} for client in (sharing, plain, plain, plain)]
         for number in range(COUNT):
             case = make_case(random.Random(f"{SEED}-{number}"))

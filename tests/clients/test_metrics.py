@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from complete_server import complete_server
 from opentelemetry import trace
 from small_models import DOUBLE_CONFIG, write_double
+from waiting import until
 
 from clients import AsyncClient, Client, DeadlineExceededError, InvalidInputError
 from clients.metrics import BUCKETS_S, NAME, Metrics
@@ -131,10 +131,8 @@ def test_tritons_spans_belong_to_the_callers_trace(tmp_path: Path, collector: Co
                 mine = trace.SpanContext(int(trace_id, 16), int(span_id, 16), True, trace.TraceFlags(1))
                 with trace.use_span(trace.NonRecordingSpan(mine)):
                     double(x=[[1.0, 2.0]])
-        deadline = time.monotonic() + 10
-        while len(requests := collector.named("InferRequest")) < len(callers) and time.monotonic() < deadline:
-            time.sleep(0.02)
-    parents = {span["traceId"]: span.get("parentSpanId") for span in requests}
+        until(lambda: len(collector.named("InferRequest")) >= len(callers))
+    parents = {span["traceId"]: span.get("parentSpanId") for span in collector.named("InferRequest")}
     assert len(parents) == len(callers)
     below = {trace_id: parent for trace_id, parent in parents.items() if parent is not None}
     assert below.items() <= callers.items()

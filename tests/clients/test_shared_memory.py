@@ -18,6 +18,7 @@ from identity_models import write_identity
 from onnx import TensorProto, helper
 from small_models import write_onnx
 from tritonclient.grpc import service_pb2
+from waiting import until
 
 from clients import (
     AsyncClient,
@@ -272,9 +273,7 @@ def test_sweeping_takes_the_dead_and_leaves_the_living():
             (FOLDER / name).touch()
         assert sweep() == [reused]
         os.kill(sleeper.pid, signal.SIGKILL)
-        deadline = time.monotonic() + 5
-        while not dead_names([living]) and time.monotonic() < deadline:
-            time.sleep(0.01)  # a zombie until it is waited for, and already dead
+        until(lambda: dead_names([living]))  # a zombie until it is waited for, and already dead
         assert Pool() is not None  # opening a pool sweeps
         assert sorted(in_folder(sleeper.pid)) == [foreign]
     finally:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import itertools
 import math
-import time
 
 import pytest
 
@@ -28,21 +27,17 @@ def test_every_part_of_a_stream(client):
 
 
 def test_parts_come_as_soon_as_they_are_there(client):
-    start = time.monotonic()
-    for part in client.model("counter").stream(count=[50], pause_s=[0.1]):
+    for part in client.model("counter").stream(count=[90], pause_s=[0.1], timeout_s=5):  # 9 s in all
         assert part["number"].tolist() == [0]
         break
-    assert time.monotonic() - start < 2
 
 
 def test_leaving_the_loop_cancels_the_rest(client):
     counter = client.model("counter")
-    parts = counter.stream(count=[50], pause_s=[0.1])
+    parts = counter.stream(count=[90], pause_s=[0.1])
     assert numbers(itertools.islice(parts, 2)) == [0, 1]
     parts.close()
-    start = time.monotonic()
-    assert numbers(counter.stream(count=[1], pause_s=[0.0])) == [0]  # the only instance is free again
-    assert time.monotonic() - start < 2
+    assert numbers(counter.stream(count=[1], pause_s=[0.0], timeout_s=5)) == [0]  # the only instance is free again
 
 
 def test_a_failure_within_a_stream_comes_after_the_parts_before_it(client, python_server):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import pytest
 from balancer import TOKEN, Balancer, Fleet, make_certificate
 from debian import needs
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from waiting import until
 
 from clients import TLS, Client, UnreachableError
 from server.command import ADMIN_HEADER
@@ -152,12 +152,9 @@ def handshake(balancer: Balancer, *options: str, alpn: str = "h2") -> str:
     return done.stdout + done.stderr
 
 
-def await_serial(balancer: Balancer, expected: Callable[[str], bool], timeout_s: float = 10.0) -> None:
+def await_serial(balancer: Balancer, expected: Callable[[str], bool]) -> None:
     """Wait until the certificate that is offered is as expected: a reload takes its time on a busy machine."""
-    deadline = time.monotonic() + timeout_s
-    while not expected(serial(balancer)):
-        assert time.monotonic() < deadline, balancer.report()
-        time.sleep(0.05)
+    until(lambda: expected(serial(balancer)), balancer.report)
 
 
 def serial(balancer: Balancer) -> str:

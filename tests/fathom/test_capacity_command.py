@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from haste import haste
 from queue_process import QueueProcess
+from waiting import until
 
 from fathom.cli import main
 from loadtests.results import store
@@ -113,10 +114,7 @@ def test_a_load_that_is_stopped_shows_what_it_measured(queue):
         for options in ([], ["--json"])
     ]
     for process in started:
-        generators = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        deadline = time.monotonic() + 30
-        while not generators.read_text() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text)
     time.sleep(3)  # the generators start, and fire
     for process, number in zip(started, (signal.SIGINT, signal.SIGTERM), strict=True):
         process.send_signal(number)
@@ -174,10 +172,8 @@ def test_a_server_that_dies_is_exit_status_1_and_the_reason_is_told_once(cut_sho
 
 def test_ctrl_c_while_everything_is_still_being_loaded_is_silent(tmp_path):
     process = start(tmp_path, "capacity", "queue", "--slo", "p99=40ms", "--server", "127.0.0.1:9")
-    deadline = time.monotonic() + 10
     mapped = Path(f"/proc/{process.pid}/maps")
-    while "numpy" not in mapped.read_text() and time.monotonic() < deadline:
-        time.sleep(0.005)
+    until(lambda: "numpy" in mapped.read_text())
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGINT, 130)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from waiting import until
 
 from export.lint.lint import lint
 from export.repository.manifest import Manifest
@@ -33,21 +34,8 @@ def processes_of(repository: Path) -> list[str]:
     return found
 
 
-def wait_until_gone(repository: Path, pid: int, timeout_s: float = 10.0) -> list[str]:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        left = processes_of(repository) + [str(path) for path in Path("/dev/shm").glob(f"fathom-*-{pid}-*")]
-        if not left:
-            return []
-        time.sleep(0.1)
-    return left
-
-
-def wait_for_server(repository: Path, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not any("tritonserver" in command for command in processes_of(repository)):
-        assert time.monotonic() < deadline, processes_of(repository)
-        time.sleep(0.05)
+def left_of(repository: Path, pid: int) -> list[str]:
+    return processes_of(repository) + [str(path) for path in Path("/dev/shm").glob(f"fathom-*-{pid}-*")]
 
 
 def state(repository: Path) -> dict[str, str]:
@@ -76,11 +64,11 @@ def test_a_killed_demo_leaves_nothing_half_done(kill, exported_repository, tmp_p
     if kill:
         time.sleep(rng.uniform(0.5, 18.0))
     else:
-        wait_for_server(repository)
+        until(lambda: any("tritonserver" in command for command in processes_of(repository)), seconds=60)
         time.sleep(rng.uniform(0, 2.0))
     demo.kill()
     demo.wait()
-    assert wait_until_gone(repository, demo.pid) == []
+    until(lambda: not left_of(repository, demo.pid), lambda: left_of(repository, demo.pid))
     found = state(repository)
     assert set(found.values()) <= {"nothing", "whole"}, found
     assert found["minilm"] == found["mobilenet_v2"] == "whole"
@@ -120,4 +108,4 @@ def test_a_demo_whose_triton_freezes_in_a_search_reports_what_there_is(exported_
     assert json.loads((results / "image_classifier" / "capacity.json").read_text())["partial"]
     assert "Traceback" not in err
     assert (results / "report.html").exists()
-    assert wait_until_gone(exported_repository, demo.pid) == []
+    until(lambda: not left_of(exported_repository, demo.pid), lambda: left_of(exported_repository, demo.pid))

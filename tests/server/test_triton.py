@@ -16,6 +16,7 @@ import pytest
 from complete_server import complete_server
 from python_models import write_nap
 from small_models import DOUBLE_CONFIG, write_double
+from waiting import until
 
 from clients import AsyncClient, Client
 from server import ServerDiedError, ServerStartError, TritonServer, TritonServerError
@@ -37,15 +38,6 @@ def processes_mentioning(text: str) -> list[str]:
         if text in command:
             found.append(command)
     return found
-
-
-def wait_until(condition, timeout_s=10.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def test_two_servers_on_one_machine_answer_side_by_side(small_server, tmp_path):
@@ -242,7 +234,7 @@ def test_a_server_that_dies_says_so(tmp_path):
     write_double(tmp_path / "double", DOUBLE_CONFIG)
     with complete_server(tmp_path) as server:
         os.kill(server.pid, signal.SIGKILL)
-        assert wait_until(lambda: not server.is_alive())
+        until(lambda: not server.is_alive())
         with pytest.raises(ServerDiedError) as caught:
             _ = server.pid
         assert "SIGKILL" in caught.value.reason
@@ -270,8 +262,8 @@ def test_the_server_never_outlives_an_owner_killed_with_sigkill(delay_s, tmp_pat
         else:
             time.sleep(delay_s)
         owner.kill()
-    assert wait_until(lambda: not processes_mentioning(str(tmp_path)))
-    assert wait_until(lambda: not list(Path("/dev/shm").glob(f"fathom-*-{owner.pid}-*")))
+    until(lambda: not processes_mentioning(str(tmp_path)))
+    until(lambda: not list(Path("/dev/shm").glob(f"fathom-*-{owner.pid}-*")))
 
 
 def test_what_a_killed_supervisor_left_is_swept_by_the_next_start(tmp_path):
@@ -281,7 +273,7 @@ def test_what_a_killed_supervisor_left_is_swept_by_the_next_start(tmp_path):
         supervisor = int(Path(f"/proc/{triton}/stat").read_text().rsplit(")", 1)[1].split()[1])
         os.kill(supervisor, signal.SIGKILL)
         owner.kill()
-    assert wait_until(lambda: not processes_mentioning(str(tmp_path)))
+    until(lambda: not processes_mentioning(str(tmp_path)))
     assert leftovers(str(owner.pid))
     with complete_server(tmp_path):
         assert not leftovers(str(owner.pid))

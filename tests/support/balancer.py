@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mortal import mortal
 from replica import LOOPBACK, ROOT, Replica, lasting_ports
+from waiting import until
 
 TOKEN = "a-token-of-the-tests"
 CONFIG = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
@@ -92,12 +93,10 @@ class Balancer:
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
-    def await_log(self, text: str, timeout_s: float = 10.0) -> None:
-        """Wait until HAProxy has said `text`."""
-        deadline = time.monotonic() + timeout_s
-        while text not in (self.folder / "haproxy.log").read_text(errors="replace"):
-            assert time.monotonic() < deadline, f"not said: {text}: {self.report()}"
-            time.sleep(0.05)
+    def await_log(self, text: str) -> None:
+        """Wait until HAProxy has printed `text`."""
+        log = self.folder / "haproxy.log"
+        until(lambda: text in log.read_text(errors="replace"), self.report)
 
     def close(self) -> None:
         if self._process is not None:
@@ -114,12 +113,10 @@ class Balancer:
         )
         return dict(found)
 
-    def await_change(self, server: str, state: str, timeout_s: float = 15.0) -> float:
+    def await_change(self, server: str, state: str) -> float:
         """Wait until it is in another one; returns the seconds it took."""
         start = time.monotonic()
-        while self.states().get(server) == state:
-            assert time.monotonic() < start + timeout_s, f"{server} is still {state}: {self.report()}"
-            time.sleep(0.02)
+        until(lambda: self.states().get(server) != state, self.report)
         return time.monotonic() - start
 
     def report(self) -> str:

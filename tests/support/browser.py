@@ -9,12 +9,12 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pytest
+from waiting import until
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -81,13 +81,9 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait_for(self, expression: str, seconds: float = 15.0) -> Any:
+    def wait_for(self, expression: str) -> Any:
         """Waits until a JavaScript expression is truthy."""
-        until_s = time.monotonic() + seconds
-        while not (value := self.evaluate(f"!!({expression})")):
-            assert time.monotonic() < until_s, f"not in {seconds:g} s: {expression}"
-            time.sleep(0.1)
-        return value
+        return until(lambda: self.evaluate(f"!!({expression})"), lambda: expression)
 
     def screenshot(self, path: Path) -> None:
         """A PNG of the window."""

@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 
 from mortal import mortal
+from waiting import until
 
 from server import TritonOptions, triton_command
 from server.environment import find_installation
@@ -96,11 +97,8 @@ class Replica:
         return False
 
     def await_ready(self, timeout_s: float = 60.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not self.is_ready():
-            assert self.exit_status() is None, f"{self.name} ended with {self.exit_status()}: {self.log_tail()}"
-            assert time.monotonic() < deadline, f"{self.name} is not ready after {timeout_s:g} s: {self.log_tail()}"
-            time.sleep(0.05)
+        until(lambda: self.is_ready() or self.exit_status() is not None, self.log_tail, seconds=timeout_s)
+        assert self.exit_status() is None, f"{self.name} ended with {self.exit_status()}: {self.log_tail()}"
 
     def exit_status(self) -> int | None:
         """Of the entry point: 128 + N where signal N ended tritonserver, None while it runs."""

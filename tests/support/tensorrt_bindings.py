@@ -40,12 +40,16 @@ STUBS = {
 
 
 class BindingsError(Exception):
-    """The bindings cannot be had here; the message says what is missing and what to do."""
+    """The bindings cannot be had here, for want of `missing`; the message says what to do."""
+
+    def __init__(self, message: str, *, missing: str) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
-def environment(version: str) -> dict[str, str]:
-    """An environment in which `import tensorrt` gives the real bindings of that version."""
-    folder = CACHE / version
+def environment(version: str, cache: Path = CACHE) -> dict[str, str]:
+    """An environment in which `import tensorrt` gives the real bindings of that version. Raises BindingsError."""
+    folder = cache / version
     if not (folder / "complete").is_file():
         _lay_out(version, folder)
     return {**os.environ, "PYTHONPATH": str(folder / "imp"), "LD_LIBRARY_PATH": str(folder / "stub")}
@@ -58,15 +62,17 @@ def surface(version: str) -> dict[str, Any]:
         [sys.executable, str(SURFACE_SCRIPT)], env=environment(version), capture_output=True, text=True, timeout=120
     )
     if done.returncode != 0:
-        raise BindingsError(f"the real bindings {version} could not be imported: {done.stderr.strip()[-500:]}")
+        raise BindingsError(
+            f"the real bindings {version} could not be imported: {done.stderr.strip()[-500:]}", missing="tensorrt"
+        )
     read: dict[str, Any] = json.loads(done.stdout)
     return read
 
 
 def _lay_out(version: str, folder: Path) -> None:
     """Download, compile and lay out one version, then put it in place by rename."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=f"{version}-", dir=CACHE))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    room = Path(tempfile.mkdtemp(prefix=f"{version}-", dir=folder.parent))
     try:
         wheel = _download(version, room)
         with zipfile.ZipFile(wheel) as archive:
@@ -87,14 +93,18 @@ def _download(version: str, folder: Path) -> Path:
     done = subprocess.run([*command, "--dest", str(folder), wanted], capture_output=True, text=True, timeout=600)
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:
-        raise BindingsError(f"pip cannot download {wanted}, which this test reads: {done.stderr.strip()[-300:]}")
+        raise BindingsError(
+            f"pip cannot download {wanted}, which this test reads: {done.stderr.strip()[-300:]}", missing=wanted
+        )
     return wheels[0]
 
 
 def _compile(major: str, folder: Path) -> None:
     folder.mkdir()
     if shutil.which("gcc") is None:
-        raise BindingsError("gcc is missing, which compiles the stub libraries of this test: install gcc")
+        raise BindingsError(
+            "gcc is missing, which compiles the stub libraries of this test: install gcc", missing="gcc"
+        )
     for name, source in STUBS.items():
         library = f"lib{name}.so.{major}"
         (folder / f"{name}.c").write_text(source)

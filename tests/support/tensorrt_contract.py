@@ -23,13 +23,25 @@ class Type:
     signatures: tuple[Any, ...] = ()
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A line that does not fit the surface. `rule` is what TensorRT does not have or take: "name", "method" (to
+    override), "property" (to assign), "arguments" or "type"; `name` is what the line names."""
+
+    file: str
+    line: int
+    rule: str
+    name: str
+    detail: str = ""
+
+
 @dataclass
 class Report:
     """What was held against the surface (`used`, such as `IBuilderConfig.set_flag()`) and what it does not have."""
 
     version: str
     used: set[str] = field(default_factory=set)
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
 def check(sources: Mapping[str, str], surface: Mapping[str, Any]) -> Report:
@@ -119,9 +131,9 @@ class _Walk:
                     continue
                 given = len(each.args.args)
                 if each.name not in methods:
-                    self.problem(each, f"{known.name} has no method '{each.name}' to override")
+                    self.problem(each, "method", f"{known.name}.{each.name}")
                 elif given not in {len(signature["parameters"]) for signature in methods[each.name]}:
-                    self.problem(each, f"{known.name}.{each.name} does not take {given - 1} arguments")
+                    self.problem(each, "arguments", f"{known.name}.{each.name}", f"{given - 1} given")
                 else:
                     self.report.used.add(f"{known.name}.{each.name}()")
         self.body(node.body, dict(scope))
@@ -142,9 +154,9 @@ class _Walk:
     def assign_property(self, target: ast.Attribute, base: Type, value: Type | None) -> None:
         properties = self.record(base.name)["properties"]
         if target.attr not in properties:
-            self.problem(target, f"{base.name} has no property '{target.attr}' to assign")
+            self.problem(target, "property", f"{base.name}.{target.attr}")
         elif not properties[target.attr]["writable"]:
-            self.problem(target, f"{base.name}.{target.attr} cannot be assigned")
+            self.problem(target, "property", f"{base.name}.{target.attr}", "read-only")
         else:
             self.fits(target, value, properties[target.attr]["type"], f"{base.name}.{target.attr}")
             self.report.used.add(f"{base.name}.{target.attr} =")
@@ -199,7 +211,7 @@ class _Walk:
                 self.report.used.add(name)
                 return Type("function", name, tuple(self.surface["functions"][name]))
             if name not in self.surface["constants"]:
-                self.problem(node, f"tensorrt has no '{name}'")
+                self.problem(node, "name", f"tensorrt.{name}")
             return None
         record = self.record(base.name)
         path = f"{base.name}.{name}"
@@ -219,7 +231,7 @@ class _Walk:
             self.report.used.add(path)
             return self.named(record["properties"][name]["type"])
         if not name.startswith("__"):
-            self.problem(node, f"{base.name} has no '{name}'")
+            self.problem(node, "name", f"{base.name}.{name}")
         return None
 
     def call(self, node: ast.Call, scope: Mapping[str, Type | None]) -> Type | None:
@@ -262,7 +274,7 @@ class _Walk:
                 if each["required"] and each["name"] not in by_name and each["name"] not in keywords
             ]
             if len(given) > len(names) or unknown or missing:
-                complaints.append(f"takes ({', '.join(names)})")
+                complaints.append(("arguments", f"takes ({', '.join(names)})"))
                 continue
             types = {each["name"]: each["type"] for each in parameters}
             wrong = [
@@ -272,15 +284,15 @@ class _Walk:
             ]
             if not wrong:
                 return
-            complaints.append("; ".join(wrong))
-        shown = [*("?" for _ in given), *(f"{keyword}=" for keyword in keywords)]
-        self.problem(node, f"{name}({', '.join(shown)}): {complaints[0]}")
+            complaints.append(("type", "; ".join(wrong)))
+        rule, detail = complaints[0]
+        self.problem(node, rule, name, detail)
 
     # Names
 
     def fits(self, node: ast.expr, value: Type | None, wanted: str, place: str) -> None:
         if value is not None and not self.compatible(value, wanted):
-            self.problem(node, f"{place} is {wanted}, not {value.name}")
+            self.problem(node, "type", place, f"is {wanted}, not {value.name}")
 
     def compatible(self, value: Type, wanted: str) -> bool:
         """A TensorRT type where one is wanted must be that one; anything else is not judged."""
@@ -294,7 +306,7 @@ class _Walk:
             return None
         known = self.named(name)
         if known is None:
-            self.problem(node, f"tensorrt has no '{name}'")
+            self.problem(node, "name", f"tensorrt.{name}")
         return known
 
     def named(self, name: str) -> Type | None:
@@ -311,8 +323,8 @@ class _Walk:
             record = record["nested"][part]
         return record
 
-    def problem(self, node: ast.expr | ast.stmt, sentence: str) -> None:
-        self.report.problems.append(f"{self.file}:{node.lineno}: {sentence} (TensorRT {self.report.version})")
+    def problem(self, node: ast.expr | ast.stmt, rule: str, name: str, detail: str = "") -> None:
+        self.report.problems.append(Problem(self.file, node.lineno, rule, name, detail))
 
 
 def _element(listed: Type | None) -> Type | None:

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import tensorrt_bindings
 import tensorrt_double
 from tensorrt_double import Recording, Tensor
+from waiting import until
 
 from export.engine import build as engine
 from export.engine import cache as engine_cache
@@ -186,7 +186,7 @@ def test_progress_comes_from_the_monitor(surface: dict[str, Any], tmp_path: Path
         watcher.phase_start("Building", None, 4)
         assert watcher.step_complete("Building", 1)
         watcher.phase_start("Timing", "Building", 100)
-        wait_until(lambda: any("Timing" in step for step, _, _ in seen))
+        until(lambda: any("Timing" in step for step, _, _ in seen))
         watcher.phase_finish("Timing")
         watcher.phase_finish("Building")
         return b"plan"
@@ -209,7 +209,7 @@ def test_ctrl_c_stops_the_build_at_its_next_step(surface: dict[str, Any], tmp_pa
     def endless(builder: Any, network: Any, config: Any) -> None:
         config.progress_monitor.phase_start("Building", None, 1000)
         os.kill(os.getpid(), signal.SIGINT)
-        wait_until(lambda: not config.progress_monitor.step_complete("Building", 1))
+        until(lambda: not config.progress_monitor.step_complete("Building", 1))
         steps.append(config.progress_monitor.step_complete("Building", 2))
 
     trt, _ = double(surface, {"Builder.build_serialized_network": endless})
@@ -307,10 +307,3 @@ def test_the_double_has_no_name_that_the_real_module_has_not(surface: dict[str, 
 )
 def test_what_nvidia_smi_says(answer: str, found: gpu.Gpu | None) -> None:
     assert gpu.parse(answer) == found
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)

@@ -76,35 +76,40 @@ def test_the_stubs_give_the_real_module_but_no_builder(version: str) -> None:
     assert "factory function returned nullptr" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("file", "right", "wrong", "says"),
-    [
-        ("build.py", "STRONGLY_TYPED", "STRONGLY_TYPE", "NetworkDefinitionCreationFlag has no 'STRONGLY_TYPE'"),
-        ("build.py", "trt.OnnxParser(", "trt.ONNXParser(", "tensorrt has no 'ONNXParser'"),
-        ("build.py", "set_shape(", "set_shapes(", "IOptimizationProfile has no 'set_shapes'"),
-        ("build.py", "build_serialized_network(network, config)", "build_serialized_network(network)", "takes ("),
-        ("build.py", "progress_monitor =", "progress_monitors =", "no property 'progress_monitors' to assign"),
-        ("build.py", "(network, log)", "(builder, log)", "'network' is INetworkDefinition, not Builder"),
-        ("build.py", "tensor.shape", "tensor.shapes", "ITensor has no 'shapes'"),
-        ("build.py", "network: trt.INetworkDefinition", "network: trt.INetwork", "tensorrt has no 'INetwork'"),
-        ("build.py", "config.add_optimization_profile(made)", "config.add_optimization_profile(p=made)", "p="),
-        ("options.py", "MODERATE", "MODEST", "TilingOptimizationLevel has no 'MODEST'"),
-        ("options.py", "max_aux_streams =", "max_auxiliary_streams =", "no property"),
-        ("options.py", "trt.BuilderFlag.TF32", "trt.TacticSource.JIT_CONVOLUTIONS", "not TacticSource"),
-        ("options.py", "trt.ProfilingVerbosity.DETAILED", "trt.BuilderFlag.DEBUG", "not BuilderFlag"),
-        ("progress.py", "def step_complete", "def step_done", "has no method 'step_done' to override"),
-        ("progress.py", "phase_name: str, step: int)", "step: int)", "does not take 1 arguments"),
-        ("library.py", "Severity.INTERNAL_ERROR", "Severity.FATAL", "ILogger.Severity has no 'FATAL'"),
-        ("runtime.py", "execute_async_v3", "execute_async_v2", "IExecutionContext has no 'execute_async_v2'"),
-        ("runtime.py", "trt.TensorIOMode.INPUT", "trt.TensorIOMode.IN", "TensorIOMode has no 'IN'"),
-        ("cache.py", "set_timing_cache(cache, False)", "set_timing_cache(cache)", "takes ("),
-    ],
-)
-def test_a_misspelt_name_is_found(version: str, file: str, right: str, wrong: str, says: str) -> None:
+MISSPELT = [
+    # (file, its text, a misspelling of that; the rule which the misspelling breaks, and the name it gives)
+    ("build.py", "STRONGLY_TYPED", "STRONGLY_TYPE", "name", "NetworkDefinitionCreationFlag.STRONGLY_TYPE"),
+    ("build.py", "trt.OnnxParser(", "trt.ONNXParser(", "name", "tensorrt.ONNXParser"),
+    ("build.py", "set_shape(", "set_shapes(", "name", "IOptimizationProfile.set_shapes"),
+    ("build.py", "_network(network, config)", "_network(network)", "arguments", "Builder.build_serialized_network"),
+    ("build.py", "progress_monitor =", "progress_monitors =", "property", "IBuilderConfig.progress_monitors"),
+    ("build.py", "(network, log)", "(builder, log)", "type", "OnnxParser"),
+    ("build.py", "tensor.shape", "tensor.shapes", "name", "ITensor.shapes"),
+    ("build.py", "network: trt.INetworkDefinition", "network: trt.INetwork", "name", "tensorrt.INetwork"),
+    ("build.py", "_profile(made)", "_profile(p=made)", "arguments", "IBuilderConfig.add_optimization_profile"),
+    ("options.py", "MODERATE", "MODEST", "name", "TilingOptimizationLevel.MODEST"),
+    ("options.py", "max_aux_streams =", "max_auxiliary =", "property", "IBuilderConfig.max_auxiliary"),
+    ("options.py", "trt.BuilderFlag.TF32", "trt.TacticSource.JIT_CONVOLUTIONS", "type", "IBuilderConfig.clear_flag"),
+    ("options.py", "Verbosity.DETAILED", "Verbosity.DETAIL", "name", "ProfilingVerbosity.DETAIL"),
+    (
+        "options.py", "trt.ProfilingVerbosity.DETAILED", "trt.BuilderFlag.DEBUG",
+        "type", "IBuilderConfig.profiling_verbosity",
+    ),
+    ("progress.py", "def step_complete", "def step_done", "method", "IProgressMonitor.step_done"),
+    ("progress.py", "phase_name: str, step: int)", "step: int)", "arguments", "IProgressMonitor.step_complete"),
+    ("library.py", "Severity.INTERNAL_ERROR", "Severity.FATAL", "name", "ILogger.Severity.FATAL"),
+    ("runtime.py", "execute_async_v3", "execute_async_v2", "name", "IExecutionContext.execute_async_v2"),
+    ("runtime.py", "trt.TensorIOMode.INPUT", "trt.TensorIOMode.IN", "name", "TensorIOMode.IN"),
+    ("cache.py", "timing_cache(cache, False)", "timing_cache(cache)", "arguments", "IBuilderConfig.set_timing_cache"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "right", "wrong", "rule", "name"), MISSPELT)
+def test_a_misspelt_name_is_found(version: str, file: str, right: str, wrong: str, rule: str, name: str) -> None:
     assert right in SOURCES[file]
     mutated = {**SOURCES, file: SOURCES[file].replace(right, wrong, 1)}
     problems = tensorrt_contract.check(mutated, tensorrt_bindings.surface(version)).problems
-    assert any(says in problem and problem.startswith(f"{file}:") for problem in problems), problems
+    assert (file, rule, name) in [(each.file, each.rule, each.name) for each in problems]
 
 
 def test_what_11_removed_is_found() -> None:
@@ -114,16 +119,16 @@ def test_what_11_removed_is_found() -> None:
         tensorrt_contract.check(source, tensorrt_bindings.surface(each)) for each in tensorrt_bindings.VERSIONS
     )
     assert older.problems == []
-    assert newer.problems == ["engine_old.py:1: BuilderFlag has no 'FP16' (TensorRT 11.4.0.106)"]
+    assert newer.problems == [tensorrt_contract.Problem("engine_old.py", 1, "name", "BuilderFlag.FP16")]
 
 
-def test_missing_wheels_and_compilers_fail_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt_bindings, "CACHE", tmp_path)
+def test_the_error_names_the_wheel_or_compiler_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(tensorrt_bindings.BindingsError, match="pip cannot download tensorrt-cu13-bindings==10"):
-        tensorrt_bindings.environment("10.16.1.11")
+    with pytest.raises(tensorrt_bindings.BindingsError) as wheel:
+        tensorrt_bindings.environment("10.16.1.11", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(tensorrt_bindings.BindingsError, match="gcc is missing"):
+    with pytest.raises(tensorrt_bindings.BindingsError) as compiler:
         tensorrt_bindings._compile("10", tmp_path / "stub")
+    assert (wheel.value.missing, compiler.value.missing) == ("tensorrt-cu13-bindings==10.16.1.11", "gcc")
     assert not (tmp_path / "10.16.1.11").exists()

@@ -63,6 +63,7 @@ def test_a_batch_survives_the_wire():
     assert came.messages == {"14": "full"}
 
 
+@pytest.mark.alone
 def test_the_end_of_a_stream_beside_a_frozen_server_waits_for_what_was_measured(start_queue):
     """And not as long again for what only kept the load up meanwhile."""
     queue, batches = start_queue("--service-ms", "2"), []

@@ -23,8 +23,9 @@ from loadtests.workload.schedule import payload_choices, poisson
 
 pytestmark = [pytest.mark.process, pytest.mark.alone]
 
-ATTEMPTS = 4
-"""A busy machine delays the queue server too; a systematic error would show in every attempt."""
+TOO_SLOW = 0.25
+"""A busy machine delays the queue server too, so a test allows more above the exact percentiles than below (5 %):
+nothing makes a queue faster. The comparison with the formulas allows 5 % both ways."""
 
 
 @pytest.mark.parametrize(
@@ -41,15 +42,13 @@ ATTEMPTS = 4
 def test_measures_what_the_queue_did(start_queue, load, exponential, duration_s):
     schedule = poisson(load / SERVICE_MS * 1e3, seed=11, duration_s=duration_s)
     theory_ms = expected_ms(exponential, schedule)
-    for _ in range(ATTEMPTS):
-        record, overhead_ms = measure(start_queue, exponential, schedule)
-        errors = [
-            percentile(record.latencies_ms(), share) / (percentile(theory_ms, share) + overhead_ms) - 1
-            for share in (0.5, 0.99)
-        ]
-        if max(map(abs, errors)) < 0.05:
-            return
-    pytest.fail(f"p50 and p99 are off by {errors} in the last of {ATTEMPTS} attempts")
+    record, overhead_ms = measure(start_queue, exponential, schedule)
+    errors = [
+        percentile(record.latencies_ms(), share) / (percentile(theory_ms, share) + overhead_ms) - 1
+        for share in (0.5, 0.99)
+    ]
+    assert min(errors) > -0.05
+    assert max(errors) < TOO_SLOW
 
 
 @pytest.mark.slow
@@ -69,21 +68,19 @@ def test_a_freeze_shows_in_the_p99_and_hides_from_a_closed_loop(start_queue):
     """
     options = ("--service-ms", "2", "--freeze-every-s", "1", "--freeze-s", "0.2")
     schedule = poisson(100, seed=1, duration_s=3)
-    for _ in range(ATTEMPTS):
-        with (
-            ThreadPoolExecutor(1) as beside,
-            GeneratorProcess(GeneratorSettings(start_queue(*options).address, [b""])) as worker,
-        ):
-            closed = beside.submit(closed_loop_ms, start_queue(*options).address, 3.0)
-            record, _ = worker.run_schedule(schedule, payload_choices(len(schedule), 1, seed=0), Limits(10_000))
-            closed_ms = closed.result()
-        open_loop_ms = record.latencies_ms()
-        slow_open, slow_closed = np.mean(open_loop_ms > 50), np.mean(closed_ms > 50)
-        p99_ms = percentile(open_loop_ms, 0.99), percentile(closed_ms, 0.99)
-        # Three freezes or four fall into the three seconds.
-        if p99_ms[0] > 150 and 0.08 < slow_open < 0.3 and slow_closed < 0.01 and p99_ms[1] < 100:
-            return
-    pytest.fail(f"in the last of {ATTEMPTS} attempts: p99 {p99_ms} ms, over 50 ms {slow_open:.3f}, {slow_closed:.3f}")
+    with (
+        ThreadPoolExecutor(1) as beside,
+        GeneratorProcess(GeneratorSettings(start_queue(*options).address, [b""])) as worker,
+    ):
+        closed = beside.submit(closed_loop_ms, start_queue(*options).address, 3.0)
+        record, _ = worker.run_schedule(schedule, payload_choices(len(schedule), 1, seed=0), Limits(10_000))
+        closed_ms = closed.result()
+    open_loop_ms = record.latencies_ms()
+    slow_open, slow_closed = np.mean(open_loop_ms > 50), np.mean(closed_ms > 50)
+    # Three freezes or four fall into the three seconds.
+    assert percentile(open_loop_ms, 0.99) > 150
+    assert slow_open > 0.08
+    assert slow_closed < slow_open / 4
 
 
 def closed_loop_ms(address: str, duration_s: float) -> np.ndarray:

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from export.errors import did_you_mean
 from fathom import cli
-from fathom.console.arguments import did_you_mean
 
 
 def test_options_may_stand_between_the_arguments():
