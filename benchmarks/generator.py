@@ -21,7 +21,7 @@ from benchmarks import closed_loop
 from benchmarks.row import Row, from_repetitions
 from clients import Client, codec
 from loadtests.generator.messages import Limits
-from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.records.record import percentile
 from loadtests.workload.schedule import poisson
 from server import TritonServer
@@ -40,7 +40,7 @@ def measure(repository: Path, *, repetitions: int = 5, seconds: float = 2.0) -> 
         with Client(server.grpc_url) as client:
             spec = client.model("rain_forecast").spec
             request = codec.encode(spec, {name: [1.0] for name in spec.inputs})
-        with Worker(WorkerTarget(server.grpc_url, [request])) as worker:
+        with GeneratorProcess(GeneratorSettings(server.grpc_url, [request])) as worker:
             for repetition in range(repetitions):
                 usual, prebuilt = (
                     closed_loop.drive(
@@ -89,9 +89,9 @@ class _Run:
     kept: bool
 
 
-def _fire(worker: Worker, rate_per_s: float, seconds: float, seed: int) -> _Run:
+def _fire(worker: GeneratorProcess, rate_per_s: float, seconds: float, seed: int) -> _Run:
     offsets = poisson(rate_per_s, seed=seed, duration_s=seconds)
-    record, outcome = worker.fire(offsets, np.zeros(len(offsets), np.int32), Limits(100_000, ()))
+    record, outcome = worker.run_schedule(offsets, np.zeros(len(offsets), np.int32), Limits(100_000, ()))
     lag_ms = percentile(record.send_lags_ms(), 0.99)
     kept = (
         not outcome.stopped
@@ -102,7 +102,7 @@ def _fire(worker: Worker, rate_per_s: float, seconds: float, seed: int) -> _Run:
     return _Run(outcome.cpu_s / len(offsets) * 1e6, lag_ms, kept)
 
 
-def _maximum(worker: Worker, *, start_per_s: float, seconds: float) -> float:
+def _maximum(worker: GeneratorProcess, *, start_per_s: float, seconds: float) -> float:
     """The highest rate, in steps of a quarter, that is kept, by generator and server together."""
     rate_per_s = start_per_s
     while _fire(worker, rate_per_s * 1.25, seconds, 500).kept:

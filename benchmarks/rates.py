@@ -18,7 +18,7 @@ from benchmarks.generator import cached_rain_forecast
 from benchmarks.row import Row, from_repetitions
 from clients import Client, codec
 from loadtests.generator.messages import Limits
-from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.records.record import percentile
 from loadtests.workload.schedule import poisson
 from server import TritonServer
@@ -72,7 +72,7 @@ def _asking(repository: Path, seconds: float) -> Iterator[tuple[Run, TritonServe
         with Client(server.grpc_url) as client:
             spec = client.model("rain_forecast").spec
             request = codec.encode(spec, {name: [1.0] for name in spec.inputs})
-        with Worker(WorkerTarget(server.grpc_url, [request])) as worker:
+        with GeneratorProcess(GeneratorSettings(server.grpc_url, [request])) as worker:
 
             def run(kind: str, rate_per_s: float) -> dict[str, float]:
                 if kind == GENERATOR:
@@ -108,9 +108,9 @@ def _lag_ms(rate_per_s: float) -> Callable[[dict[str, float]], float]:
     return lambda found: found["lag_p99_ms"] if found["rate_per_s"] >= LEAST_KEPT * rate_per_s else math.inf
 
 
-def _fire(worker: Worker, rate_per_s: float, seconds: float) -> dict[str, float]:
+def _fire(worker: GeneratorProcess, rate_per_s: float, seconds: float) -> dict[str, float]:
     offsets = poisson(rate_per_s, seed=0, duration_s=seconds)
-    record, outcome = worker.fire(offsets, np.zeros(len(offsets), np.int32), Limits(MOST_WAITING))
+    record, outcome = worker.run_schedule(offsets, np.zeros(len(offsets), np.int32), Limits(MOST_WAITING))
     lag_ms = percentile(record.send_lags_ms(), 0.99)
     kept_per_s = 0.0 if outcome.stopped else record.achieved_per_s() * rate_per_s * seconds / len(offsets)
     return {"rate_per_s": kept_per_s, "lag_p99_ms": lag_ms, "cpu_us": outcome.cpu_s / len(offsets) * 1e6}

@@ -17,8 +17,8 @@ import numpy as np
 
 from loadtests.errors import BadRequestError, TargetError, TargetLostError
 from loadtests.generator.messages import Limits
-from loadtests.generator.pool import Fleet, Generators
-from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.generator.pool import GeneratorPool, Generators
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.records.point import Point, Probe
 from loadtests.results.lock import writing
 from loadtests.results.result import CUT_OFF, INTERRUPTED, CapacityResult, too_short
@@ -28,11 +28,12 @@ from loadtests.search.probe import Prober, drained
 from loadtests.search.search import search
 from loadtests.search.unloaded import Unloaded, busy_share, measure_unloaded
 from loadtests.slo import Slo, format_rate, loosest_limit_ms, tightest_limit_ms
+from loadtests.target.access import Access
 from loadtests.target.hardware import describe_hardware
 from loadtests.target.metrics import MetricsMeter, default_url
 from loadtests.workload.shape import Shape
 from loadtests.workload.trace import Trace
-from loadtests.workload.traffic import ModelShare, Traffic, scoped
+from loadtests.workload.workload import ModelWeight, Workload, scoped
 
 _START_SHARE = 0.5
 
@@ -45,7 +46,7 @@ class CapacityRequest:
     """What to find out. Without `payloads`, inputs are made from the server's metadata."""
 
     server: str
-    """"host:port" of the gRPC endpoint."""
+    """The gRPC endpoint: "host:port", or another address as `clients.Client` takes it."""
     model: str
     slos: Sequence[Slo]
     budget_s: float = 180.0
@@ -58,7 +59,7 @@ class CapacityRequest:
     max_per_s: float | None = None
     timeout_s: float = 10.0
     """Deadline of each request, raised to four times the largest latency limit."""
-    mix: Sequence[ModelShare] = ()
+    mix: Sequence[ModelWeight] = ()
     """Several models asked at once, each with its weight and payloads; `model` is then only a name."""
     folder: Path | None = None
     """Where raw results go, in a folder named after the model; none are kept without it."""
@@ -73,13 +74,17 @@ class CapacityRequest:
     """Generator processes that share each probe's schedule."""
     timing: Timing = field(default_factory=Timing)
     """How long it probes at least, and waits."""
+    access: Access = field(default_factory=Access)
+    """TLS and headers of the server."""
+    real_time: bool = True
+    """Whether the generators take real-time priority, where that is allowed."""
     locust_master: str | None = None
     """"[host:]port" where a Locust master listens for that many workers, which then are the generators."""
 
     @property
-    def shares(self) -> tuple[ModelShare, ...]:
+    def shares(self) -> tuple[ModelWeight, ...]:
         """What is asked."""
-        return tuple(self.mix) or (ModelShare(self.model, 1.0, self.payloads),)
+        return tuple(self.mix) or (ModelWeight(self.model, 1.0, self.payloads),)
 
     def __post_init__(self) -> None:
         tightest_limit_ms(self.slos)
@@ -100,7 +105,13 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None, on_note: OnN
     """
     with contextlib.ExitStack() as stack:
         traffic = stack.enter_context(
-            Traffic(request.server, request.shares, seed=request.seed, frozen_s=request.timing.frozen_s)
+            Workload(
+                request.server,
+                request.shares,
+                access=request.access,
+                seed=request.seed,
+                frozen_s=request.timing.frozen_s,
+            )
         )
         slos = scoped(request.slos, traffic.models)
         _earlier(request, slos)  # refuses before anything is made or asked
@@ -141,7 +152,7 @@ def _plan(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded, e
 
 def _measure(
     request: CapacityRequest,
-    traffic: Traffic,
+    traffic: Workload,
     plan: Plan,
     store: Store | None,
     unloaded_ms: float,
@@ -198,14 +209,16 @@ def _earlier(request: CapacityRequest, slos: Sequence[Slo]) -> Stored | None:
 
 def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generators:
     """What fires, to be entered: processes of this machine, or the workers of a Locust master."""
-    target = WorkerTarget(request.server, pool, timeout_s(request), request.channels)
+    target = GeneratorSettings(
+        request.server, pool, timeout_s(request), request.channels, request.access, request.real_time
+    )
     if request.locust_master is None:
-        return Fleet(target, request.workers)
+        return GeneratorPool(target, request.workers)
     host, _, port = request.locust_master.rpartition(":")
     if not port.isdigit():
         raise BadRequestError(f"Locust master {request.locust_master!r} is not [HOST:]PORT", field="locust_master")
     options = (host or "127.0.0.1", port, str(request.workers))
-    return Worker(target, module="loadtests.locust_ui.master", options=options)
+    return GeneratorProcess(target, module="loadtests.locust_ui.master", options=options)
 
 
 def timeout_s(request: CapacityRequest) -> float:
@@ -216,7 +229,7 @@ def timeout_s(request: CapacityRequest) -> float:
 def _describe(
     request: CapacityRequest,
     plan: Plan,
-    traffic: Traffic,
+    traffic: Workload,
     unloaded: Unloaded,
     earlier: Stored | None,
 ) -> Run:
@@ -232,6 +245,7 @@ def _describe(
         "timeout_s": timeout_s(request),
         "channels": request.channels,
         "workers": request.workers,
+        **request.access.described(),
         "locust_master": request.locust_master,
         "arrivals": "poisson",
         "payloads": len(pool),
@@ -269,7 +283,13 @@ _WINDOW_S = 1.0
 
 def load(request: CapacityRequest, plan: Shape | Trace) -> Point:
     """Raises what `capacity.find` raises before it measures. A server that dies ends it: the point says so."""
-    with Traffic(request.server, request.shares, seed=request.seed, frozen_s=request.timing.frozen_s) as traffic:
+    with Workload(
+        request.server,
+        request.shares,
+        access=request.access,
+        seed=request.seed,
+        frozen_s=request.timing.frozen_s,
+    ) as traffic:
         slos: tuple[Slo, ...] = scoped(request.slos, traffic.models)
         traffic.check()
         if isinstance(plan, Trace):

@@ -31,7 +31,9 @@ from loadtests.capacity import CapacityRequest, find
 from loadtests.errors import ResultsError, SloUnreachableError
 from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
 from loadtests.slo import Slo
-from loadtests.workload.traffic import ModelShare, name_of
+from loadtests.target import access_options
+from loadtests.target.access import Access
+from loadtests.workload.workload import ModelWeight, name_of
 
 LOOK_TIMEOUT_S = 10.0  # for the metadata alone
 
@@ -80,13 +82,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--max-rate", type=options.rate, metavar="RATE", help="never ask for more requests/s than this"
     )
-    command.add_argument(
-        "--workers",
-        type=options.count,
-        default=1,
-        metavar="N",
-        help="generator processes that share the load (default: 1)",
-    )
+    options.add_generators(command)
     command.add_argument(
         "--locust-master",
         metavar="[HOST:]PORT",
@@ -105,6 +101,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="go on with the search in this folder, which was interrupted or gets a longer --budget",
     )
+    access_options.add_arguments(command)
     options.add_repository(command)
     options.add_json(command)
 
@@ -114,21 +111,24 @@ def run(arguments: argparse.Namespace) -> int:
     from loadtests import report
 
     slos = tuple(Slo.parse(text) for text in arguments.slo)
-    shares = [ModelShare.parse(text) for text in arguments.models]
+    shares = [ModelWeight.parse(text) for text in arguments.models]
     folder = arguments.resume or arguments.report or Path("results")
     repository = arguments.model_repository
-    with connect_with_metrics(arguments.server, repository) as (server, metrics_url):
+    access = access_options.read_access(arguments)
+    with connect_with_metrics(arguments.server, repository, access) as (server, metrics_url):
         request = CapacityRequest(
             server=server,
             model=name_of(shares),
             slos=slos,
-            mix=traffic(server, shares, repository),
+            mix=traffic(server, shares, repository, access),
+            access=access,
             budget_s=arguments.budget,
             tolerance=arguments.tolerance,
             seed=arguments.seed,
             start_per_s=arguments.start,
             max_per_s=arguments.max_rate,
             workers=arguments.workers,
+            real_time=arguments.real_time,
             locust_master=arguments.locust_master,
             folder=folder,
             resume=arguments.resume is not None,
@@ -144,7 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if result.folder is not None and not result.unsaved:
             path = report.write(Path(result.folder))
-    finally:  # whatever becomes of the report, what was measured is said
+    finally:  # whatever becomes of the report, what was measured is printed
         _print(arguments, result, path)
     if result.unsaved:
         raise ResultsError(result.unsaved)
@@ -158,6 +158,7 @@ def _print(arguments: argparse.Namespace, result: CapacityResult, path: Path | N
         print_json({**result.to_json(), "report": str(path) if path else None})
         return
     given = f" --server {shlex.quote(arguments.server)}" if arguments.server else ""
+    given += access_options.repeated(arguments)
     if arguments.model_repository.resolve() != options.default_repository().resolve():
         given += f" --model-repository {shlex.quote(str(arguments.model_repository))}"
     summary.show(result, options=given)
@@ -183,7 +184,7 @@ def _unreachable(request: CapacityRequest, error: SloUnreachableError, *, as_jso
     return 1
 
 
-def traffic(server: str, shares: Sequence[ModelShare], repository: Path) -> list[ModelShare]:
+def traffic(server: str, shares: Sequence[ModelWeight], repository: Path, access: Access) -> list[ModelWeight]:
     """The models with the inputs of their recipes, where there are any."""
-    with Client(server, timeout_s=LOOK_TIMEOUT_S) as client:
+    with Client(server, timeout_s=LOOK_TIMEOUT_S, tls=access.tls, headers=access.headers) as client:
         return [replace(share, payloads=requests_of(client, share.model, repository)) for share in shares]

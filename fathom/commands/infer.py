@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clients import TLS, Client, DeadlineExceededError, InsecureConnectionWarning, InvalidInputError, Model
+from clients import Client, DeadlineExceededError, InvalidInputError, Model
 from export.added.recipe import in_short
 from fathom import latencies
 from fathom.console import answers, inputs, options
@@ -27,6 +26,7 @@ from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.output import err, out, print_json
 from fathom.console.servers import connect
 from fathom.recipes import example
+from loadtests.target import access_options
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -49,20 +49,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     options.add_repository(where)
     where.add_argument("--timeout", type=float, default=30.0, metavar="S", help="deadline in seconds (default: 30)")
-    where.add_argument(
-        "--tls-ca", type=Path, metavar="FILE", help="encrypt, and check the server against this PEM file"
-    )
-    where.add_argument(
-        "--tls-cert", type=Path, metavar="FILE", help="for mutual TLS: this client's own certificate, with --tls-key"
-    )
-    where.add_argument("--tls-key", type=Path, metavar="FILE", help="for mutual TLS: the private key of --tls-cert")
-    where.add_argument(
-        "--header",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="send this header; may be given several times",
-    )
+    access_options.add_arguments(where)
     where.add_argument(
         "--shared-memory",
         action="store_const",
@@ -93,15 +80,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    connection = _connection(arguments)
-    with (
-        connect(arguments.server, arguments.model_repository) as server,
-        warnings.catch_warnings(record=True) as warned,
-    ):
-        warnings.simplefilter("always", InsecureConnectionWarning)
-        with Client(server, **connection) as client:
-            if any(warning.category is InsecureConnectionWarning for warning in warned):
-                err.print(f"warning: requests to {server} travel unencrypted: add --tls-ca FILE", soft_wrap=True)
+    access = access_options.read_access(arguments)
+    client_options = {
+        "timeout_s": arguments.timeout,
+        "shared_memory": arguments.shared_memory,
+        "headers": access.headers,
+        "tls": access.tls,
+    }
+    with connect(arguments.server, arguments.model_repository, access) as server:
+        with Client(server, **client_options) as client:
             model = client.model(arguments.model)
             arrays = (
                 example(arguments.model, arguments.model_repository)
@@ -125,7 +112,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 arrays,
                 requests=arguments.repeat,
                 concurrency=arguments.concurrency or 1,
-                **connection,
+                **client_options,
             )
             result["repeat"], interrupted = look.as_json(), look.interrupted
             if not arguments.json:
@@ -197,38 +184,5 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--concurrency is for --repeat N: say how many requests")
     if arguments.stream and (arguments.repeat or arguments.output):
         raise UsageError("--stream prints what comes: leave --repeat and --output out")
-    given = [f"--tls-{name}" for name in ("ca", "cert", "key") if getattr(arguments, f"tls_{name}") is not None]
-    if given and arguments.server is None:
-        raise UsageError(f"{given[0]} needs --server HOST:PORT: a server started for this question speaks plain text")
-    if (arguments.tls_cert is None) != (arguments.tls_key is None):
-        raise UsageError(f"{given[-1]} is one half of mutual TLS: give --tls-cert FILE and --tls-key FILE")
     if arguments.output is not None and arguments.output.suffix not in (".npy", ".npz"):
         raise UsageError(f"--output '{arguments.output}': name a .npy file, or .npz for several tensors")
-
-
-def _connection(arguments: argparse.Namespace) -> dict[str, Any]:
-    """How to reach the server: the options of Client and AsyncClient alike."""
-    headers = {}
-    for header in arguments.header:
-        name, equals, value = header.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--header '{header}' is no header: write NAME=VALUE")
-        headers[name] = value
-    return {
-        "timeout_s": arguments.timeout,
-        "headers": headers,
-        "tls": _tls(arguments),
-        "shared_memory": arguments.shared_memory,
-    }
-
-
-def _tls(arguments: argparse.Namespace) -> TLS | None:
-    files = {name: getattr(arguments, f"tls_{name}") for name in ("ca", "cert", "key")}
-    if not any(files.values()):
-        return None
-    tls = TLS(**files)
-    try:
-        tls.credentials()
-    except ValueError as error:
-        raise UsageError(f"--tls-{error}") from None
-    return tls

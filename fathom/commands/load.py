@@ -1,4 +1,4 @@
-"""Fire one schedule at a model, or at several at once, and judge it: a rate, a shape, or a recorded trace.
+"""Run one schedule against a model, or several at once, and judge it: a rate, a shape, or a recorded trace.
 
   fathom load rain_forecast --schedule poisson:200 --duration 30 --slo p99=20ms
   fathom load image_classifier=0.7 text_embedding=0.3 --schedule ramp:20-200 --slo p99=50ms
@@ -24,9 +24,10 @@ from fathom.console.servers import connect
 from loadtests.capacity import CapacityRequest, load
 from loadtests.records.point import Point
 from loadtests.slo import Slo
+from loadtests.target import access_options
 from loadtests.workload.shape import FORMS, parse_shape
 from loadtests.workload.trace import read_trace
-from loadtests.workload.traffic import ModelShare, name_of
+from loadtests.workload.workload import ModelWeight, name_of
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -64,9 +65,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help=f"gRPC endpoint (default: {options.DEFAULT_SERVER}, or one started for this)",
     )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of arrivals and inputs (default: 0)")
-    command.add_argument(
-        "--workers", type=options.count, default=1, metavar="N", help="generator processes (default: 1)"
-    )
+    options.add_generators(command)
+    access_options.add_arguments(command)
     options.add_repository(command)
     options.add_json(command)
     command.epilog = "schedules:\n" + "\n".join(f"  {form:<22}{meaning}" for form, meaning in FORMS.items())
@@ -75,18 +75,21 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fire, judge, print."""
     slos = tuple(Slo.parse(text) for text in arguments.slo)
-    shares = [ModelShare.parse(text) for text in arguments.models]
+    shares = [ModelWeight.parse(text) for text in arguments.models]
     plan = read_trace(arguments.trace) if arguments.trace else parse_shape(arguments.schedule, arguments.duration)
-    with connect(arguments.server, arguments.model_repository) as server:
+    access = access_options.read_access(arguments)
+    with connect(arguments.server, arguments.model_repository, access) as server:
         request = CapacityRequest(
             server=server,
             model=name_of(shares),
             slos=slos,
-            mix=traffic(server, shares, arguments.model_repository),
+            mix=traffic(server, shares, arguments.model_repository, access),
+            access=access,
             seed=arguments.seed,
             workers=arguments.workers,
+            real_time=arguments.real_time,
         )
-        with err.status(f"firing for {plan.duration_s:.4g} s"):
+        with err.status(f"sending for {plan.duration_s:.4g} s"):
             point = load(request, plan)
     if arguments.json:
         print_json({"model": request.model, "server": server, "slo": ", ".join(map(str, slos)), **point.to_json()})

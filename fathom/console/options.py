@@ -25,6 +25,23 @@ def add_repository(command: argparse._ActionsContainer) -> None:
     )
 
 
+def add_generators(command: argparse._ActionsContainer) -> None:
+    """`--workers` and `--no-real-time`."""
+    command.add_argument(
+        "--workers",
+        type=count,
+        default=1,
+        metavar="N",
+        help="generator processes that share the load (default: 1)",
+    )
+    command.add_argument(
+        "--no-real-time",
+        action="store_false",
+        dest="real_time",
+        help="leave the generators at normal priority; they take real-time priority where they may, to send on time",
+    )
+
+
 def add_json(command: argparse._ActionsContainer) -> None:
     """`--json`."""
     command.add_argument("--json", action="store_true", help="print one JSON document; progress goes to stderr")

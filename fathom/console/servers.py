@@ -3,41 +3,52 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from clients import Client, UnreachableError, addresses
+from clients import Client, InsecureConnectionWarning, UnreachableError, addresses
 from fathom.console.arguments import UsageError
 from fathom.console.options import DEFAULT_SERVER, default_config_name
 from fathom.console.output import err
 from loadtests.errors import TargetError
+from loadtests.target.access import Access
 from server import TritonServer
 
 LOOK_TIMEOUT_S = 1.0
 
 
 @contextlib.contextmanager
-def connect(server: str | None, repository: Path) -> Iterator[str]:
-    """`host:port` of `server`, else of what listens on the default port, else of an embedded Triton for the block."""
-    with connect_with_metrics(server, repository) as (url, _):
+def connect(server: str | None, repository: Path, access: Access) -> Iterator[str]:
+    """The address of `server`, else of what listens on the default port, else of an embedded Triton for the block.
+
+    Warns of a server of another machine that is asked in plain text, and refuses TLS without a server.
+    """
+    with connect_with_metrics(server, repository, access) as (url, _):
         yield url
 
 
 @contextlib.contextmanager
-def connect_with_metrics(server: str | None, repository: Path) -> Iterator[tuple[str, str | None]]:
+def connect_with_metrics(server: str | None, repository: Path, access: Access) -> Iterator[tuple[str, str | None]]:
     """The same and, where it is known, the address of the metrics."""
     if server is not None:
         try:
             addresses.parse(server)
         except ValueError as error:
             raise UsageError(f"--server {error}") from None
+        if access.tls is None and not addresses.is_loopback(server):
+            err.print(f"warning: requests to {server} travel unencrypted: add --tls-ca FILE", soft_wrap=True)
         try:
-            yield server, None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", InsecureConnectionWarning)  # said above
+                yield server, None
         except (UnreachableError, TargetError) as error:
             if not server.endswith(":8000"):
                 raise
             raise UsageError(f"{error}; Triton's port 8000 is for HTTP, and gRPC is asked at 8001") from error
         return
+    if access.tls is not None:
+        raise UsageError("TLS needs --server HOST:PORT: a server started by this command has none")
     with Client(DEFAULT_SERVER, timeout_s=LOOK_TIMEOUT_S) as client:
         running = client.is_ready()
     if running:

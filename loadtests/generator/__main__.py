@@ -1,11 +1,11 @@
-"""The generator's own process: reads jobs from stdin, fires them, and writes what happened.
+"""The generator's own process: reads jobs from stdin, sends their requests, and writes what happened.
 
 Run as `python -m loadtests.generator`; the other end is `loadtests.generator.process`. Per job, one JSON line each:
 job -> `{"state": "ready"}` -> `{"go": true, "at_s": null}` -> `{"state": "done", ...}`, or
-`{"state": "error", "message": ...}` in place of an answer.
+`{"state": "error", "message": ...}` in place of an answer: with `"kind": "generator"` the fault is ours.
 `{"stop": true}` ends a running job early.
 
-A command `{"stream": {...}}` starts firing without an end instead (the other end is `loadtests.generator.live`):
+A command `{"stream": {...}}` starts a run without an end instead (the other end is `loadtests.generator.live`):
 `{"state": "ready"}`, then `{"rate": 200}` as often as wanted, a `{"state": "batch", ...}` every moment, and after
 `{"stop": true}` the last batch and `{"state": "done"}`.
 
@@ -20,126 +20,159 @@ import json
 import os
 import signal
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from loadtests.generator.clock import go_first
-from loadtests.generator.continuous import Stream
+from loadtests.errors import LoadTestError
+from loadtests.generator.clock import take_priority
+from loadtests.generator.continuous import ContinuousRun
 from loadtests.generator.http2 import Http2Transport
-from loadtests.generator.messages import Batch, Job, read_payloads, read_schedule, write_record
-from loadtests.generator.open_loop import Firing
+from loadtests.generator.messages import NORMAL_PRIORITY, Job, read_payloads, read_schedule, write_record
+from loadtests.generator.open_loop import OpenLoopRun
 from loadtests.generator.transport import OnDone, Transport
-from loadtests.workload.mix import Mix
+from loadtests.target.access import Access
+from loadtests.workload.mix import ModelMix
+
+_LONGEST_COMMAND = 1 << 22
 
 
 class Generator:
     """Serves one job after the other."""
 
-    def __init__(self, commands: asyncio.StreamReader) -> None:
+    def __init__(self, commands: asyncio.StreamReader, priority: str) -> None:
         self._commands = commands
+        self._priority = priority
         self._payload_path = ""
         self._payloads: list[bytes] = []
+        self._connections = 0  # that the last job needed, so the next one does not have to find out again
 
     async def serve(self) -> None:
         while (command := await self._read()) is not None:
             try:
                 if "server" in command:
-                    await self._fire(Job.from_json(command))
+                    await self._run_schedule(Job.from_json(command))
                 elif "stream" in command:
-                    await self._stream(command["stream"])
-            except OSError as error:
-                _say(state="error", message=str(error))
+                    await self._run_on(command["stream"])
+            except (OSError, LoadTestError) as error:
+                _send(state="error", kind="generator", message=str(error))
 
-    async def _fire(self, job: Job) -> None:
+    async def _run_schedule(self, job: Job) -> None:
         folder = Path(job.folder)
         if job.payloads != self._payload_path:
             self._payloads = read_payloads(Path(job.payloads))
             self._payload_path = job.payloads
         intended_s, choices = read_schedule(folder)
 
-        def make_transport(on_done: OnDone) -> Transport:
-            return Http2Transport(job.server, self._payloads, on_done, channels=job.channels, timeout_s=job.timeout_s)
+        def make_transport(on_done: OnDone) -> Http2Transport:
+            channels = max(job.channels, self._connections)
+            return Http2Transport(
+                job.server, self._payloads, on_done, channels=channels, timeout_s=job.timeout_s, access=job.access
+            )
 
-        firing = Firing(intended_s, choices, job.limits, timeout_s=job.timeout_s, make_transport=make_transport)
-        await firing.connect()
-        _say(state="ready")
+        run = OpenLoopRun(intended_s, choices, job.limits, timeout_s=job.timeout_s, make_transport=make_transport)
+        if not await _connect(run.transport):
+            return
+        _send(state="ready")
         command = await self._read()
         if command is None or not command.get("go"):
             return
-        listening = asyncio.ensure_future(self._stop_when_asked(firing))
-        record, outcome = await firing.run(command.get("at_s"))
+        listening = asyncio.ensure_future(self._stop_when_asked(run))
+        record, outcome = await run.run(command.get("at_s"))
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listening
+        self._connections = run.transport.connections
         write_record(folder, record)
-        _say(state="done", **asdict(outcome))
+        _send(state="done", **asdict(replace(outcome, priority=self._priority)))
 
-    async def _stream(self, wanted: dict[str, Any]) -> None:
+    async def _run_on(self, wanted: dict[str, Any]) -> None:
         payloads = read_payloads(Path(wanted["payloads"]))
-        server, timeout_s = wanted["server"], wanted["timeout_s"]
+        timeout_s, access = wanted["timeout_s"], Access.from_json(wanted["access"])
 
-        def make_transport(on_done: OnDone) -> Transport:
-            return Http2Transport(server, payloads, on_done, channels=wanted["channels"], timeout_s=timeout_s)
+        def make_transport(on_done: OnDone) -> Http2Transport:
+            return Http2Transport(
+                wanted["server"], payloads, on_done, channels=wanted["channels"], timeout_s=timeout_s, access=access
+            )
 
-        def hand_over(batch: Batch) -> None:
-            _say(state="batch", **batch.pack())
-
-        stream = Stream(
-            Mix(tuple(wanted["sizes"]), tuple(wanted["weights"])),
+        run = ContinuousRun(
+            ModelMix(tuple(wanted["sizes"]), tuple(wanted["weights"])),
             make_transport,
-            hand_over,
+            lambda batch: _send(state="batch", **batch.pack()),
             seed=wanted["seed"],
             arrivals=wanted["arrivals"],
             timeout_s=timeout_s,
         )
-        await stream.open()
-        running = asyncio.ensure_future(stream.run())
+        if not await _connect(run.transport):
+            return
+        running = asyncio.ensure_future(run.run())
         await asyncio.sleep(0)
-        _say(state="ready")
+        _send(state="ready")
+        steering = asyncio.ensure_future(self._steer(run))
+        await running
+        steering.cancel()
+        _send(state="done")
+
+    async def _steer(self, run: ContinuousRun) -> None:
         while (command := await self._read()) is not None:
             if "rate" in command:
-                stream.set_rate(command["rate"], rebalanced=command["rebalanced"])
+                run.set_rate(command["rate"], rebalanced=command["rebalanced"])
             elif "stop" in command:
-                stream.finish()
-                await running
-                _say(state="done")
+                run.finish()
                 return
         os._exit(0)
 
-    async def _stop_when_asked(self, firing: Firing) -> None:
+    async def _stop_when_asked(self, run: OpenLoopRun) -> None:
         command = await self._read()
         if command is None:
             os._exit(0)  # the parent is gone, and nobody will read the results
-        firing.stop("asked")
+        run.stop("asked")
 
     async def _read(self) -> dict[str, Any] | None:
         line = await self._commands.readline()
         return json.loads(line) if line else None
 
 
-def _say(**fields: Any) -> None:
+async def _connect(transport: Transport) -> bool:
+    """Whether it could; the fault is the server's, or that of the way to it, where not."""
+    try:
+        await transport.open()
+    except OSError as error:
+        _send(state="error", message=str(error))
+        return False
+    return True
+
+
+def _send(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
 
 
-async def _serve() -> None:
+def _fail(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What goes wrong unexpectedly in the loop is our fault, and must not look like the server's."""
+    loop.default_exception_handler(context)
+    _send(state="error", kind="generator", message=f"the generator failed: {context.get('exception')!r}")
+    os._exit(1)
+
+
+async def _serve(priority: str) -> None:
     loop = asyncio.get_running_loop()
-    commands = asyncio.StreamReader()
+    loop.set_exception_handler(_fail)
+    commands = asyncio.StreamReader(limit=_LONGEST_COMMAND)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    await Generator(commands).serve()
+    await Generator(commands, priority).serve()
 
 
 def main() -> None:
     # Ctrl-C, and often SIGTERM, reach the whole process group; the parent decides what they mean and tells us.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    go_first()
+    priority = take_priority(real_time=NORMAL_PRIORITY not in sys.argv)
     try:
         import uvloop
     except ImportError:  # works on every platform, a little slower
-        asyncio.run(_serve())
+        asyncio.run(_serve(priority))
     else:
-        uvloop.run(_serve())
+        uvloop.run(_serve(priority))
 
 
 if __name__ == "__main__":

@@ -1,29 +1,32 @@
-"""Fires without an end at a rate that may change at any time: the generator behind Locust's front.
+"""Sends requests without an end, at a rate that may change at any time: the generator behind Locust's front.
 
 Arrivals are Poisson (or a metronome) and never wait for answers. A Poisson process has no memory, so when the rate
 changes the next arrival is simply drawn anew. What each request carries is drawn as for a schedule (`mix`), a block
-at a time. What was answered is handed over every quarter of a second.
+at a time. What was answered is handed over every quarter of a second, by a thread: requests are due meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import random
 import resource
 import time
+from array import array
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from loadtests.errors import GeneratorError
 from loadtests.generator.clock import Alarm
 from loadtests.generator.messages import Batch, unanswered
 from loadtests.generator.open_loop import DRAIN_S
 from loadtests.generator.transport import OnDone, Transport
 from loadtests.records.record import DEADLINE_EXCEEDED, OK, UNANSWERED, Record
-from loadtests.workload.mix import Mix
+from loadtests.workload.mix import ModelMix
 from loadtests.workload.schedule import probe_seed
 
 Arrivals = Literal["poisson", "constant"]
@@ -31,16 +34,31 @@ BATCH_S = 0.25
 _SWEEP_S = 0.05
 _LONGEST_BATCH = 256
 _BLOCK = 4096
-_RECONNECT_S = 0.5
 _NEVER = float("inf")
 
 
-class Stream:
-    """Unlike `open_loop.Firing`, which fires one schedule that is known beforehand."""
+@dataclass(frozen=True)
+class _Taken:
+    """What the event loop gives away to be made into a batch."""
+
+    ended: array[float]
+    """Five numbers a request: intended, sent and done time, status, model."""
+    waiting: list[list[float]]
+    rate_per_s: float
+    since_s: float
+    at_s: float
+    cpu_s: float
+    wall_s: float
+    messages: dict[str, str]
+    final: bool
+
+
+class ContinuousRun:
+    """Unlike `open_loop.OpenLoopRun`, which runs one schedule that is known beforehand."""
 
     def __init__(
         self,
-        mix: Mix,
+        mix: ModelMix,
         make_transport: Callable[[OnDone], Transport],
         on_batch: Callable[[Batch], None],
         *,
@@ -50,8 +68,7 @@ class Stream:
         max_outstanding: int = 20_000,
         drain_s: float = DRAIN_S,
     ) -> None:
-        self._make_transport = make_transport
-        self._transport = make_transport(self._on_done)
+        self.transport = make_transport(self._on_done)
         self._on_batch = on_batch
         self._random = random.Random(seed)
         self._mix = mix
@@ -67,14 +84,11 @@ class Stream:
         self._since_s = time.monotonic()
         self._pending: dict[int, list[float]] = {}  # index -> intended time, sent time, model; oldest first
         self._count = 0
-        self._ended: list[tuple[float, float, float, int, float]] = []
+        self._ended = array("d")
         self._messages: dict[str, str] = {}
         self._measured_until_s = self._drained_s = _NEVER
         self._finished = asyncio.Event()
-
-    async def open(self) -> None:
-        """Connects; raises OSError."""
-        await self._transport.open()
+        self._batches = ThreadPoolExecutor(1, thread_name_prefix="batches")
 
     def set_rate(self, rate_per_s: float, *, rebalanced: bool = False) -> None:
         """From now on; 0 pauses. `rebalanced`: the share of this generator changes, not the rate of all together."""
@@ -91,7 +105,10 @@ class Stream:
         self._measured_until_s = min(self._measured_until_s, time.monotonic())
 
     async def run(self) -> None:
-        """Until `finish`, and the answers that were still due then."""
+        """Until `finish`, and the answers that were still due then. The transport must be open.
+
+        Raises GeneratorError when the transport broke by our own fault.
+        """
         loop = asyncio.get_running_loop()
         self._unix_s = time.time() - time.monotonic()
         self._handed_s, self._handed_cpu_s = time.monotonic(), _cpu_s()
@@ -99,16 +116,17 @@ class Stream:
         self._alarm.set(time.monotonic())
         gc.collect()
         gc.freeze()
-        keeping = asyncio.ensure_future(self._keep_connected())
         handing = asyncio.ensure_future(self._keep_handing_over())
         try:
             await self._finished.wait()
         finally:
-            keeping.cancel()
             handing.cancel()
             self._alarm.close()
-            await self._transport.close()
+            await self.transport.close()
         self._hand_over(final=True)
+        await asyncio.to_thread(self._batches.shutdown)
+        if self.transport.broken:
+            raise GeneratorError(self.transport.broken)
 
     # Hot path: called once per wake-up and once per answer.
 
@@ -127,9 +145,9 @@ class Stream:
             times = [intended_s, now_s, model]
             self._pending[index] = times
             batch.append(times)
-            self._transport.send(index, payload)
+            self.transport.send(index, payload)
         if batch:
-            self._transport.flush()
+            self.transport.flush()
             sent_s = time.monotonic()
             for times in batch:
                 times[1] = sent_s
@@ -144,7 +162,7 @@ class Stream:
     def _end(self, times: list[float], done_s: float, status: int, message: str) -> None:
         intended_s, sent_s, model = times
         if intended_s <= self._measured_until_s:
-            self._ended.append((intended_s, sent_s, done_s, status, model))
+            self._ended.extend((intended_s, sent_s, done_s, status, model))
             if status != OK:
                 self._messages.setdefault(str(status), message[:500])
 
@@ -154,8 +172,10 @@ class Stream:
             index = next(iter(self._pending))
             if now_s - self._pending[index][1] <= self._timeout_s:
                 break
-            self._transport.cancel(index)
+            self.transport.cancel(index)
             self._on_done(index, now_s, DEADLINE_EXCEEDED, f"no answer within {self._timeout_s:g} s")
+        if self.transport.broken:
+            self._finished.set()
         if self._measured_until_s < now_s:
             oldest = next(iter(self._pending.values()), None)
             if oldest is None:
@@ -167,7 +187,7 @@ class Stream:
                     self._next_s, self._drained_s = _NEVER, now_s + self._drain_s
                 elif now_s > self._drained_s:
                     for index in self._pending:
-                        self._transport.cancel(index)
+                        self.transport.cancel(index)
                     self._pending.clear()
                     self._finished.set()
 
@@ -185,15 +205,11 @@ class Stream:
         return carried
 
     def _hand_over(self, *, final: bool = False) -> None:
+        """Gives away what is known by now; one batch is made after the other."""
         now_s, cpu_s = time.monotonic(), _cpu_s()
-        rows = np.asarray(sorted(self._ended), np.float64).reshape(-1, 5)
-        times = rows[:, :3].T + self._unix_s
-        status, model = rows[:, 3:].T.astype(np.uint8)
-        measured = [times for times in self._pending.values() if times[0] <= self._measured_until_s]
-        waiting = np.asarray(measured, np.float64).reshape(-1, 3)
-        batch = Batch(
-            record=Record(times[0], times[1], times[2], status, model),
-            waiting=unanswered(waiting[:, 0] + self._unix_s, waiting[:, 2]),
+        taken = _Taken(
+            ended=self._ended,
+            waiting=list(self._pending.values()),
             rate_per_s=self._rate_per_s,
             since_s=self._since_s + self._unix_s,
             at_s=now_s + self._unix_s,
@@ -202,25 +218,31 @@ class Stream:
             messages=dict(self._messages),
             final=final,
         )
-        self._ended = []
+        self._ended = array("d")
         self._handed_s, self._handed_cpu_s = now_s, cpu_s
-        self._on_batch(batch)
+        making = asyncio.get_running_loop().run_in_executor(self._batches, self._make_batch, taken)
+        making.add_done_callback(lambda made: made.result())  # an error must not pass unseen
+
+    def _make_batch(self, taken: _Taken) -> None:
+        rows = np.frombuffer(taken.ended).reshape(-1, 5)
+        rows = rows[np.argsort(rows[:, 0], kind="stable")]
+        times = rows[:, :3].T + self._unix_s
+        status, model = rows[:, 3:].T.astype(np.uint8)
+        measured = [times for times in taken.waiting if times[0] <= self._measured_until_s]
+        waiting = np.asarray(measured, np.float64).reshape(-1, 3)
+        given = {name: value for name, value in vars(taken).items() if name not in ("ended", "waiting")}
+        self._on_batch(
+            Batch(
+                record=Record(times[0], times[1], times[2], status, model),
+                waiting=unanswered(waiting[:, 0] + self._unix_s, waiting[:, 2]),
+                **given,
+            )
+        )
 
     async def _keep_handing_over(self) -> None:
         while True:
             await asyncio.sleep(BATCH_S)
             self._hand_over()
-
-    async def _keep_connected(self) -> None:
-        """A server that was restarted gets its requests again."""
-        while True:
-            await asyncio.sleep(_RECONNECT_S)
-            if self._transport.lost:
-                fresh = self._make_transport(self._on_done)
-                with contextlib.suppress(OSError):
-                    await fresh.open()
-                    before, self._transport = self._transport, fresh
-                    await before.close()
 
 
 def _cpu_s() -> float:

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import unquote
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM = ACK = 0x1
 END_HEADERS, PADDED, PRIORITY = 0x4, 0x8, 0x20
-HEADER_TABLE_SIZE, ENABLE_PUSH, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 4, 5
-REFUSED_STREAM, CANCEL = 7, 8
+HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 3, 4, 5
+NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL = 0, 1, 3, 6, 7, 8
+COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 9, 11
+OUR_FAULTS = {
+    PROTOCOL_ERROR: "PROTOCOL_ERROR",
+    FLOW_CONTROL_ERROR: "FLOW_CONTROL_ERROR",
+    FRAME_SIZE_ERROR: "FRAME_SIZE_ERROR",
+    COMPRESSION_ERROR: "COMPRESSION_ERROR",
+}
+"""Codes with which a server says that we broke HTTP/2."""
+LARGEST_WINDOW = (1 << 31) - 1
+SMALLEST_FRAME, LARGEST_FRAME = 1 << 14, (1 << 24) - 1
+"""What a peer may announce as its largest frame (RFC 9113, 6.5.2); ours is the smallest."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME = struct.Struct(">IBI")
 """The frame header: length (24 bits) and type (8 bits) share the first word, then flags, then the stream."""
 _SETTING = struct.Struct(">HI")
 _TABLE_BYTES = 4096
-_GRPC_UNKNOWN = 2
+_GRPC_UNKNOWN, _GRPC_LAST = 2, 16
+_GRPC_OF_HTTP = {"400": 13, "401": 16, "403": 7, "404": 12, "429": 14, "502": 14, "503": 14, "504": 14}
+"""What gRPC makes of an answer without a status (doc/http-grpc-status-mapping.md of gRPC)."""
 _MOST_BLOCKS = 1000
+
+
+class ProtocolError(Exception):
+    """What the server sent is no HTTP/2, or not what HTTP/2 allows."""
 
 
 def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
@@ -29,36 +46,72 @@ def settings_frame(values: Mapping[int, int]) -> bytes:
 
 
 def settings_of(body: bytes) -> Iterator[tuple[int, int]]:
-    """Key and value pairs of a SETTINGS frame."""
-    return _SETTING.iter_unpack(body)  # type: ignore[return-value]
+    """Key and value pairs of a SETTINGS frame. Raises ProtocolError."""
+    if len(body) % _SETTING.size:
+        raise ProtocolError(f"SETTINGS of {len(body)} bytes")
+    for key, value in _SETTING.iter_unpack(body):
+        if key == MAX_FRAME_SIZE and not SMALLEST_FRAME <= value <= LARGEST_FRAME:
+            raise ProtocolError(f"SETTINGS_MAX_FRAME_SIZE {value}")
+        if key == INITIAL_WINDOW_SIZE and value > LARGEST_WINDOW:
+            raise ProtocolError(f"SETTINGS_INITIAL_WINDOW_SIZE {value}")
+        yield key, value
+
+
+def number_of(body: bytes) -> int:
+    """The first four bytes of a frame as a number. Raises ProtocolError."""
+    if len(body) < 4:
+        raise ProtocolError(f"a frame of {len(body)} bytes where 4 are due")
+    return int.from_bytes(body[:4], "big")
+
+
+def unpadded(flags: int, body: bytes) -> bytes:
+    """The content of a DATA or HEADERS frame, without padding and priority. Raises ProtocolError."""
+    padding = body[0] if flags & PADDED and body else 0
+    start = (1 if flags & PADDED else 0) + (5 if flags & PRIORITY else 0)
+    if len(body) - padding < start:
+        raise ProtocolError(f"{padding} bytes of padding in a frame of {len(body)}")
+    return body[start : len(body) - padding]
 
 
 class RequestHeaders:
-    """The header list that every request of a connection has."""
+    """The header list that every request of a connection has; `metadata` are the caller's own."""
 
-    def __init__(self, authority: str, method: str, timeout_s: float) -> None:
+    def __init__(
+        self,
+        authority: str,
+        method: str,
+        timeout_s: float,
+        *,
+        scheme: str = "http",
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self._headers = [
             (":method", "POST"),
-            (":scheme", "http"),
+            (":scheme", scheme),
             (":path", method),
             (":authority", authority),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
             ("user-agent", "fathom-loadtest"),
             ("grpc-timeout", f"{max(int(timeout_s * 1e3), 1)}m"),
+            *metadata,
         ]
 
     def blocks(self, table_bytes: int) -> tuple[bytes, bytes]:
         """The block of a connection's first request, and that of all later ones, which refer to the first's entries.
 
-        Too small a table at the server would evict what later blocks refer to: then every block spells it all out.
+        Too small a table at the server, or too large a header, would evict what later blocks refer to: then every
+        block spells it all out.
         """
         from hpack import Encoder
 
-        encoder = Encoder()
-        encoder.header_table_size = _TABLE_BYTES if table_bytes >= _TABLE_BYTES else 0
-        first = encoder.encode(self._headers)
-        return first, encoder.encode(self._headers)
+        for table in (_TABLE_BYTES, 0):
+            encoder = Encoder()
+            encoder.header_table_size = table
+            first, second, third = (encoder.encode(self._headers) for _ in range(3))
+            if table <= table_bytes and second == third:
+                break
+        return first, second
 
 
 class ResponseHeaders:
@@ -82,10 +135,18 @@ class ResponseHeaders:
         return found
 
     def _decode(self, block: bytes) -> tuple[int, str]:
-        fields = {_text(name): _text(value) for name, value in self._decoder.decode(block)}
-        if "grpc-status" in fields:
-            return int(fields["grpc-status"]), unquote(fields.get("grpc-message", ""))
-        return _GRPC_UNKNOWN, f"HTTP status {fields.get(':status', 'missing')} without a gRPC status"
+        from hpack import HPACKError
+
+        try:
+            fields = {_text(name): _text(value) for name, value in self._decoder.decode(block)}
+        except (HPACKError, ValueError, IndexError) as error:
+            raise ProtocolError(f"header block: {error}") from None
+        if (status := fields.get("grpc-status")) is not None:
+            code = int(status) if status.isascii() and status.isdigit() else _GRPC_LAST + 1
+            message = unquote(fields.get("grpc-message", ""))
+            return (code, message) if code <= _GRPC_LAST else (_GRPC_UNKNOWN, f"gRPC status {status!r} {message}")
+        http = fields.get(":status", "missing")
+        return _GRPC_OF_HTTP.get(http, _GRPC_UNKNOWN), f"HTTP status {http} without a gRPC status"
 
 
 def _text(value: str | bytes) -> str:

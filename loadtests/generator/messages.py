@@ -10,7 +10,7 @@ import base64
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,20 @@ from numpy.typing import NDArray
 
 from loadtests.errors import GeneratorError
 from loadtests.records.record import UNANSWERED, Record
+from loadtests.target.access import Access
 
 _LENGTH = struct.Struct("<I")
+NORMAL_PRIORITY = "--normal-priority"
+"""The option of a generator process that is not to take real-time priority."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When firing ends before its schedule does."""
+    """When a run ends before its schedule does."""
 
     max_outstanding: int
     """More unanswered requests than this mean that the rate does not hold."""
-    hopeless: tuple[tuple[float, int], ...] = ()
+    early_stop: tuple[tuple[float, int], ...] = ()
     """Pairs (latency limit in ms, count): so many requests over the limit, and the SLO is out of reach."""
     cooldown: int = 0
     """So many requests at the end of the schedule only keep the load up until all others are answered. They are not
@@ -40,8 +43,8 @@ class Limits:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Limits:
-        hopeless = tuple((float(limit_ms), int(count)) for limit_ms, count in document["hopeless"])
-        return cls(document["max_outstanding"], hopeless, document["cooldown"], document["until_s"])
+        early_stop = tuple((float(limit_ms), int(count)) for limit_ms, count in document["early_stop"])
+        return cls(document["max_outstanding"], early_stop, document["cooldown"], document["until_s"])
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,15 @@ class Job:
     channels: int = 2
     seed: int = 0
     """Who splits the schedule among several generators does it by this."""
+    access: Access = field(default_factory=Access)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "access": self.access.to_json()}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Job:
-        return cls(**{**document, "limits": Limits.from_json(document["limits"])})
+        limits, access = Limits.from_json(document["limits"]), Access.from_json(document["access"])
+        return cls(**{**document, "limits": limits, "access": access})
 
 
 def write_payloads(path: Path, payloads: Sequence[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Fires one schedule: sends what is due at each wake-up, notes when answers come, and stops early when it must."""
+"""Runs one schedule: sends what is due at each wake-up, notes when answers come, and stops early when it must."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HURRIED_DRAIN_S = 0.5
 _PENDING = -1
 
 
-class Firing:
+class OpenLoopRun:
     """One pass over a schedule. Everything per request is a list access; numpy comes in at the end."""
 
     def __init__(
@@ -60,8 +60,8 @@ class Firing:
         self._done = [float("nan")] * len(self._offsets)
         self._status = [_PENDING] * len(self._offsets)
         self._messages: dict[str, str] = {}
-        self._hopeless = [(limit_ms / 1e3, count) for limit_ms, count in limits.hopeless]
-        self._over = [0] * len(self._hopeless)
+        self._early_stop = [(limit_ms / 1e3, count) for limit_ms, count in limits.early_stop]
+        self._over = [0] * len(self._early_stop)
         self._next = 0
         self._oldest = 0
         self._answered = 0
@@ -69,15 +69,14 @@ class Firing:
         self._stopped: StopReason = ""
         self._given_up: set[int] = set()
         self._drained = asyncio.Event()
-        self._transport = make_transport(self._on_done)
+        self.transport = make_transport(self._on_done)
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def connect(self) -> None:
-        """Opens the connections; raises OSError."""
-        await self._transport.open()
-
     async def run(self, start_s: float | None = None) -> tuple[Record, Outcome]:
-        """Fires until every request is answered or given up; the schedule begins at `start_s` (time.monotonic())."""
+        """Sends until every request is answered or given up; the schedule begins at `start_s` (time.monotonic()).
+
+        The transport must be open.
+        """
         alarm = Alarm(asyncio.get_running_loop(), self._wake)
         self._alarm = alarm
         gc.collect()
@@ -96,11 +95,12 @@ class Firing:
             gc.enable()
             gc.unfreeze()
             alarm.close()
-            await self._transport.close()
-        return self._record(), Outcome(wall_s, cpu_s, self._stopped, started_unix_s, self._messages)
+            await self.transport.close()
+        broken = self.transport.broken
+        return self._record(), Outcome(wall_s, cpu_s, self._stopped, started_unix_s, self._messages, lost=broken)
 
     def stop(self, reason: StopReason) -> None:
-        """Ends the firing now; what is unanswered counts as such, whatever becomes of it."""
+        """Ends the run now; what is unanswered counts as such, whatever becomes of it."""
         if not self._stopped:
             self._stopped = reason
         self._give_up(self._oldest)
@@ -115,11 +115,11 @@ class Firing:
         # One batch at a time, so that answers are read and stamped in between after a stall.
         due = bisect.bisect_right(self._offsets, now_s, first, min(first + _LONGEST_BATCH, len(self._offsets)))
         if due > first:
-            send, choices = self._transport.send, self._choices
+            send, choices = self.transport.send, self._choices
             self._next = due
             for index in range(first, due):
                 send(index, choices[index])
-            self._transport.flush()
+            self.transport.flush()
             self._sent[first:due] = [time.monotonic()] * (due - first)
             if due - self._answered > self._limits.max_outstanding:
                 self.stop("backlog")
@@ -143,7 +143,7 @@ class Firing:
         self._measured_answered += 1
         if status != OK:
             self._messages.setdefault(str(status), message[:500])
-        for number, (limit_s, count) in enumerate(self._hopeless):
+        for number, (limit_s, count) in enumerate(self._early_stop):
             if status != OK or when_s - self._offsets[index] > limit_s:
                 self._over[number] += 1
                 if self._over[number] >= count and not self._stopped:
@@ -162,28 +162,30 @@ class Firing:
             self._finished.set_result(None)
 
     async def _drain(self) -> None:
-        """Let the server answer what it was asked, for a while, and no longer than it was told to try."""
+        """Let the server answer what it was asked, for a while, and no longer than its deadline for each request."""
         left_s = self._limits.until_s - (time.monotonic() - self._start_s)
         patience_s = min(_HURRIED_DRAIN_S if self._stopped == "asked" else DRAIN_S, self._timeout_s)
         patience_s = min(patience_s, max(left_s, _HURRIED_DRAIN_S))
-        if self._given_up and not self._transport.lost:
+        if self._given_up and not self.transport.lost:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), patience_s)
         for index in self._given_up:
-            self._transport.cancel(index)
-        self._transport.flush()
+            self.transport.cancel(index)
+        self.transport.flush()
 
     def _sweep(self, now_s: float) -> None:
-        """Gives up on requests past their deadline (the server was told the same deadline)."""
+        """Gives up on requests past their deadline (the server knows the same deadline)."""
         while self._oldest < self._next:
             index = self._oldest
             if self._status[index] == _PENDING:
                 if now_s - self._sent[index] <= self._timeout_s:
                     break
-                self._transport.cancel(index)
+                self.transport.cancel(index)
                 self._on_done(index, now_s, DEADLINE_EXCEEDED, f"no answer within {self._timeout_s:g} s")
             self._oldest += 1
-        if self._transport.lost and not self._finished.done():
+        if self.transport.broken:
+            self._give_up(self._oldest)
+        if self.transport.lost and not self._finished.done():
             self.stop("connection lost")
         if now_s - self._start_s > self._limits.until_s and not self._finished.done():
             self.stop("budget")

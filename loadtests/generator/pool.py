@@ -1,7 +1,7 @@
-"""Several generator processes on this machine that fire one schedule together.
+"""Several generator processes on this machine that run one schedule together.
 
-A generator that dies spoils the probe it died in and nothing else: the others stop, the probe is invalid, and the next
-one finds a fresh process in its place.
+A generator that dies makes the probe it died in invalid and nothing else: the others stop, and the next probe finds a
+fresh process in its place.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from loadtests.errors import BadRequestError, GeneratorError
 from loadtests.generator.messages import Limits
-from loadtests.generator.process import FiringStopped, Worker, WorkerTarget
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings, RunInterrupted
 from loadtests.records.record import NOT_SENT, Outcome, Record, StopReason
 
 _HEAD_START_S = 0.03
@@ -28,7 +28,7 @@ OnReady = Callable[[], None]
 
 
 class Generators(Protocol):
-    """What a capacity search fires with: one process, several, or the workers of a Locust master."""
+    """What a capacity search sends with: one process, several, or the workers of a Locust master."""
 
     def __enter__(self) -> Generators: ...
 
@@ -36,7 +36,7 @@ class Generators(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def fire(
+    def run_schedule(
         self,
         intended_s: NDArray[np.float64],
         choices: NDArray[np.int32],
@@ -45,18 +45,18 @@ class Generators(Protocol):
         seed: int,
         on_ready: OnReady,
     ) -> tuple[Record, Outcome]:
-        """Fires one schedule, split by the seed; see `Worker.fire`."""
+        """Fires one schedule, split by the seed; see `GeneratorProcess.run_schedule`."""
 
 
-class Fleet:
+class GeneratorPool:
     """A context manager around `count` workers."""
 
-    def __init__(self, target: WorkerTarget, count: int = 1) -> None:
+    def __init__(self, target: GeneratorSettings, count: int = 1) -> None:
         split(np.zeros(0), np.zeros(0, np.int32), Limits(1), count, seed=0)  # refuses an impossible count
-        self.workers = [Worker(target) for _ in range(count)]
+        self.workers = [GeneratorProcess(target) for _ in range(count)]
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> GeneratorPool:
         for worker in self.workers:
             self._stack.enter_context(worker)
         return self
@@ -66,7 +66,7 @@ class Fleet:
     ) -> None:
         self._stack.close()
 
-    def fire(
+    def run_schedule(
         self,
         intended_s: NDArray[np.float64],
         choices: NDArray[np.int32],
@@ -75,7 +75,7 @@ class Fleet:
         seed: int = 0,
         on_ready: OnReady = lambda: None,
     ) -> tuple[Record, Outcome]:
-        """One schedule, fired by all; Ctrl-C stops them all and then raises FiringStopped.
+        """One schedule, run by all; Ctrl-C stops them all and then raises RunInterrupted.
 
         TargetLostError: no connection. GeneratorError: a generator cannot even be started.
         """
@@ -85,7 +85,7 @@ class Fleet:
         for worker, part in zip(self.workers, parts, strict=True):
             try:
                 worker.wait_ready()
-            except GeneratorError:  # it died before it had fired anything, so nothing is spoiled
+            except GeneratorError:  # it died before it had sent anything, so nothing is lost
                 _hand_over(worker, part, restart=True)
                 worker.wait_ready()
         on_ready()
@@ -100,7 +100,7 @@ class Fleet:
         except KeyboardInterrupt:
             self._stop(range(len(self.workers)))
             self._collect(found, lost)
-            raise FiringStopped(*_together(parts, found, lost)) from None
+            raise RunInterrupted(*_together(parts, found, lost)) from None
         return _together(parts, found, lost)
 
     def _collect(self, found: dict[int, tuple[Record, Outcome]], lost: dict[int, str]) -> None:
@@ -127,10 +127,12 @@ _NOTHING = Outcome(wall_s=0.0, cpu_s=0.0, stopped="", started_unix_s=0.0)
 def _together(
     parts: Sequence[Part], found: Mapping[int, tuple[Record, Outcome]], lost: Mapping[int, str]
 ) -> tuple[Record, Outcome]:
-    return merge([found.get(number, (part.unsent(), _NOTHING)) for number, part in enumerate(parts)], lost=lost)
+    broken = {number: f"failed: {outcome.lost}" for number, (_, outcome) in found.items() if outcome.lost}
+    results = [found.get(number, (part.unsent(), _NOTHING)) for number, part in enumerate(parts)]
+    return merge(results, lost={**broken, **lost})
 
 
-def _hand_over(worker: Worker, part: Part, *, restart: bool) -> None:
+def _hand_over(worker: GeneratorProcess, part: Part, *, restart: bool) -> None:
     if restart:
         worker.start()
     worker.prepare(part.intended_s, part.choices, part.limits)
@@ -157,7 +159,7 @@ MOST_WORKERS = 255
 
 @dataclass(frozen=True)
 class Part:
-    """What one generator is to fire."""
+    """What one generator is to send."""
 
     intended_s: NDArray[np.float64]
     choices: NDArray[np.int32]
@@ -169,7 +171,7 @@ class Part:
         return len(self.intended_s) - self.limits.cooldown
 
     def unsent(self) -> Record:
-        """The record of a generator that told nothing."""
+        """The record of a generator that reported nothing."""
         intended_s = self.intended_s[: self.measured]
         nothing = np.full(len(intended_s), np.nan)
         return Record(intended_s, nothing, nothing, np.full(len(intended_s), NOT_SENT, np.uint8))
@@ -190,7 +192,7 @@ def split(
         own = np.flatnonzero(owners == worker)
         share = Limits(
             max_outstanding=math.ceil(limits.max_outstanding / workers),
-            hopeless=tuple((limit_ms, _share_of(count, workers)) for limit_ms, count in limits.hopeless),
+            early_stop=tuple((limit_ms, _share_of(count, workers)) for limit_ms, count in limits.early_stop),
             cooldown=int((own >= measured).sum()),
             until_s=limits.until_s,
         )
@@ -226,6 +228,7 @@ def merge(found: Sequence[tuple[Record, Outcome]], *, lost: Mapping[int, str] | 
         stopped=reason,
         started_unix_s=min(outcome.started_unix_s for outcome in outcomes),
         messages=messages,
+        priority=", ".join(sorted({outcome.priority for outcome in outcomes if outcome.priority})),
         workers=tuple((outcome.cpu_s, outcome.wall_s) for outcome in outcomes),
         lost="; ".join(f"generator {number + 1} of {len(found)} {how}" for number, how in sorted(lost.items())),
     )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,21 +18,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.errors import GeneratorError, TargetLostError
-from loadtests.generator.messages import Job, Limits, read_record, write_payloads, write_schedule
+from loadtests.generator.messages import NORMAL_PRIORITY, Job, Limits, read_record, write_payloads, write_schedule
 from loadtests.records.record import Outcome, Record
+from loadtests.target.access import Access
 
 
 @dataclass(frozen=True)
-class WorkerTarget:
-    """Where and how a worker fires."""
+class GeneratorSettings:
+    """Where and how a generator sends."""
 
     server: str
     payloads: Sequence[bytes]
     timeout_s: float = 10.0
     channels: int = 2
+    access: Access = field(default_factory=Access)
+    real_time: bool = True
+    """Whether the generator takes real-time priority, where that is allowed."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of the generator's command line, which other users of the machine can read."""
+        return () if self.real_time else (NORMAL_PRIORITY,)
 
 
-class FiringStopped(KeyboardInterrupt):
+class RunInterrupted(KeyboardInterrupt):
     """Ctrl-C, with what was recorded until then."""
 
     def __init__(self, record: Record, outcome: Outcome) -> None:
@@ -41,20 +50,20 @@ class FiringStopped(KeyboardInterrupt):
         self.outcome = replace(outcome, stopped=outcome.stopped or "asked")  # it may have been over just then
 
 
-class Worker:
+class GeneratorProcess:
     """A context manager around `python -m loadtests.generator`."""
 
     def __init__(
-        self, target: WorkerTarget, *, module: str = "loadtests.generator", options: Sequence[str] = ()
+        self, target: GeneratorSettings, *, module: str = "loadtests.generator", options: Sequence[str] | None = None
     ) -> None:
         self._target = target
-        self._module, self._options = module, options
+        self._module, self._options = module, target.options if options is None else options
         self._scratch = tempfile.TemporaryDirectory(prefix="fathom-generator-")
         self._folder = Path(self._scratch.name)
         self._payloads = self._folder / "payloads.bin"
-        self._child: Child | None = None
+        self._process: JsonProcess | None = None
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> GeneratorProcess:
         write_payloads(self._payloads, self._target.payloads)
         self.start()
         return self
@@ -72,14 +81,14 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        return self._child is not None and self._child.alive
+        return self._process is not None and self._process.alive
 
     def start(self) -> None:
         """Starts the process, or another one where the first has ended."""
         self._end()
-        self._child = Child(self._module, self._options)
+        self._process = JsonProcess(self._module, self._options)
 
-    def fire(
+    def run_schedule(
         self,
         intended_s: NDArray[np.float64],
         choices: NDArray[np.int32],
@@ -90,7 +99,7 @@ class Worker:
     ) -> tuple[Record, Outcome]:
         """Fires one schedule. `on_ready` runs when the connections stand, just before the first request.
 
-        Ctrl-C stops the firing and then raises FiringStopped. TargetLostError: no connection.
+        Ctrl-C stops the run and then raises RunInterrupted. TargetLostError: no connection.
         """
         self.prepare(intended_s, choices, limits, seed=seed)
         self.wait_ready()
@@ -100,9 +109,10 @@ class Worker:
             return self.result()
         except KeyboardInterrupt:
             self.stop()
-            raise FiringStopped(*self.result()) from None
+            raise RunInterrupted(*self.result()) from None
 
-    # What `fire` is made of, for those who drive several at once. All raise GeneratorError when the process has ended.
+    # What `run_schedule` is made of, for those who drive several at once. All raise GeneratorError when the process
+    # has ended.
 
     def prepare(
         self, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits, *, seed: int = 0
@@ -117,8 +127,9 @@ class Worker:
             self._target.timeout_s,
             self._target.channels,
             seed,
+            self._target.access,
         )
-        self._tell(**asdict(job))
+        self._send(**job.to_json())
 
     def wait_ready(self) -> None:
         """TargetLostError: no connection."""
@@ -126,14 +137,14 @@ class Worker:
 
     def go(self, at_s: float | None = None) -> None:
         """The schedule begins at an instant of `time.monotonic()`, by default as soon as possible."""
-        self._tell(go=True, at_s=at_s)
+        self._send(go=True, at_s=at_s)
 
     def stop(self) -> None:
-        """Ends a firing early; a stop that crosses a finished job is ignored."""
-        self._tell(stop=True)
+        """Ends a run early; a stop that crosses a finished job is ignored."""
+        self._send(stop=True)
 
     def result(self) -> tuple[Record, Outcome]:
-        """Waits until the firing is over."""
+        """Waits until the run is over."""
         done = self._expect("done")
         return read_record(self._folder), Outcome(**done)
 
@@ -142,35 +153,35 @@ class Worker:
         return self._running.fileno()
 
     @property
-    def _running(self) -> Child:
-        if self._child is None:
+    def _running(self) -> JsonProcess:
+        if self._process is None:
             raise GeneratorError("the generator was never started")
-        return self._child
+        return self._process
 
     def _end(self) -> None:
-        if self._child is not None:
-            self._child.end()
-            self._child = None
+        if self._process is not None:
+            self._process.end()
+            self._process = None
 
-    def _tell(self, **message: Any) -> None:
+    def _send(self, **message: Any) -> None:
         try:
-            self._running.tell(**message)
+            self._running.send(**message)
         except OSError as error:
             raise self._ended() from error
 
     def _expect(self, state: str) -> dict[str, Any]:
-        answer = self._running.hear()
+        answer = self._running.receive()
         if answer is None:
             raise self._ended()
-        said = answer.pop("state")
-        if said == "error" and answer.get("kind") == "generator":
+        state_reached = answer.pop("state")
+        if state_reached == "error" and answer.get("kind") == "generator":
             raise GeneratorError(answer["message"])
-        if said == "error":
+        if state_reached == "error":
             raise TargetLostError(
                 f"{self._target.server} cannot be reached: {answer['message']}", server=self._target.server
             )
-        if said != state:
-            raise GeneratorError(f"the generator said {said!r} where {state!r} was due")
+        if state_reached != state:
+            raise GeneratorError(f"the generator reported {state_reached!r} where {state!r} was due")
         return answer
 
     def _ended(self) -> GeneratorError:
@@ -182,7 +193,7 @@ class Worker:
 _END_S = 5.0
 
 
-class Child:
+class JsonProcess:
     """Runs from its construction until `end`, or until it dies."""
 
     def __init__(self, module: str, options: Sequence[str] = ()) -> None:
@@ -198,13 +209,13 @@ class Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def tell(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         """Raises OSError when it has ended."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(message) + "\n")
         self._process.stdin.flush()
 
-    def hear(self) -> dict[str, Any] | None:
+    def receive(self) -> dict[str, Any] | None:
         """What it says next, waiting for it; None when it has ended."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

@@ -18,7 +18,7 @@ class Transport(Protocol):
     """One or more connections to one server. All calls come from one event loop."""
 
     async def open(self) -> None:
-        """Connects; raises OSError when the server cannot be reached."""
+        """Connects; raises OSError when the server cannot be reached, GeneratorError when the fault is ours."""
 
     def send(self, index: int, payload: int) -> None:
         """Starts request `index` with payload number `payload`; it may leave only at the next `flush`."""
@@ -31,6 +31,14 @@ class Transport(Protocol):
 
     @property
     def lost(self) -> bool:
-        """True when no connection is left."""
+        """True when no connection is left and none can be made."""
+
+    @property
+    def broken(self) -> str:
+        """What the generator itself did wrong; nothing that was measured counts then. Empty while all is well."""
+
+    @property
+    def connections(self) -> int:
+        """How many there are, those that are being opened included."""
 
     async def close(self) -> None: ...

@@ -103,6 +103,7 @@ def evaluate(
         load=load,
         raw=raw,
         workers=generators,
+        generator_priority=outcome.priority,
         models=tuple(
             _model_point(name, shown_ms[of_model == number], known.where(known.model == number), judgements)
             for number, name in enumerate(models)

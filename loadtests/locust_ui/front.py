@@ -14,11 +14,12 @@ import gevent
 from locust import User, constant
 from locust.runners import STATE_INIT, STATE_MISSING, STATE_RUNNING, STATE_SPAWNING, MasterRunner, WorkerRunner
 
+from clients import InferenceError
 from loadtests.errors import LoadTestError
-from loadtests.generator.live import LiveGenerator
+from loadtests.generator.live import LiveRun
 from loadtests.generator.messages import Batch
 from loadtests.locust_ui import stats
-from loadtests.locust_ui.options import Wanted
+from loadtests.locust_ui.options import Reach, Wanted
 from loadtests.locust_ui.window import Window
 from loadtests.records.point import Point
 
@@ -36,7 +37,7 @@ def _stand_for_one_request_per_second(user: User) -> None:
 
 
 class OneRequestPerSecond(User):  # type: ignore[misc]
-    """Does nothing itself: the number of these users is the rate at which the generator fires."""
+    """Does nothing itself: the number of these users is the rate at which the generator sends."""
 
     wait_time = constant(_FOR_EVER_S)
     tasks = [_stand_for_one_request_per_second]  # noqa: RUF012  (as Locust has it)
@@ -45,12 +46,13 @@ class OneRequestPerSecond(User):  # type: ignore[misc]
 class Front:
     """Of one Locust process: `local`, `worker` or `master`."""
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, environment: Any, reach: Reach) -> None:
         self.environment = environment
+        self._reach = reach
         self.wanted: Wanted | None = None
         self.problem = ""
         self.window = Window()
-        self._live: LiveGenerator | None = None
+        self._live: LiveRun | None = None
         self._unreported: list[dict[str, Any]] = []
         self._drained: set[str] = set()
         self._took_part: set[str] = set()
@@ -123,8 +125,8 @@ class Front:
         try:
             self.wanted = Wanted.of(self.environment)
             if not self._is_master:
-                target, mix = self.wanted.target()
-                self._live = LiveGenerator(
+                target, mix = self.wanted.target(self._reach)
+                self._live = LiveRun(
                     target,
                     self._take,
                     seed=self.seed,
@@ -134,13 +136,13 @@ class Front:
                 )
                 self._live.start()
                 gevent.spawn(self._follow, self._live)
-        except LoadTestError as error:
+        except (LoadTestError, InferenceError) as error:
             self._fail(" ".join(str(error).split()))
 
     def _forget(self, **_: Any) -> None:
         self.window = Window()
 
-    def _follow(self, live: LiveGenerator) -> None:
+    def _follow(self, live: LiveRun) -> None:
         """Keeps the rate at the number of users."""
         rate = 0
         while live is self._live and not self._ending:
@@ -187,14 +189,14 @@ class Front:
 
     def _report(self, client_id: str, data: dict[str, Any]) -> None:
         data[_REPORT] = {"batches": self._unreported, "problem": self.problem}
-        self._unreported, self.problem = [], ""  # told once: the next test must not hear of it
+        self._unreported, self.problem = [], ""  # reported once, and not to the next test
 
     def _take_report(self, client_id: str, data: dict[str, Any]) -> None:
-        told = data.get(_REPORT, {"batches": (), "problem": ""})
-        for batch in told["batches"]:
+        report = data.get(_REPORT, {"batches": (), "problem": ""})
+        for batch in report["batches"]:
             self.window.add(Batch.unpack(batch), client_id)
-        if told["problem"] and not self.problem:
-            self._fail(told["problem"])
+        if report["problem"] and not self.problem:
+            self._fail(report["problem"])
 
     def _finish(self) -> None:
         self._reached = None

@@ -13,6 +13,7 @@ import locust.runners
 import locust.stats
 from grpc.experimental import gevent as grpc_gevent
 
+from loadtests.errors import BadRequestError
 from loadtests.locust_ui import options as locust_options
 from loadtests.locust_ui import stats
 from loadtests.locust_ui.front import Front
@@ -44,11 +45,16 @@ def _attach(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
     if options is not None and options.spawn_rate is None:
         # Users cost nothing here, so nobody needs to wait for them.
         options.spawn_rate = max(options.num_users or 0, _RAMP_PER_S) if options.headless else _RAMP_PER_S
-    front = Front(environment)
+    try:
+        reach = locust_options.take_reach(options)
+    except BadRequestError as error:
+        logging.getLogger("fathom").error(error)
+        raise SystemExit(2) from None
+    front = Front(environment, reach)
     if web_ui is not None:
         Panel(front).attach(web_ui)
     if isinstance(runner, locust.runners.WorkerRunner):
-        Jobs(environment)
+        Jobs(environment, reach)
     else:
         environment.events.test_start.add_listener(_at_interrupt(environment))
         environment.events.quitting.add_listener(lambda **_: _conclude(front))

@@ -17,7 +17,8 @@ import zmq.green
 
 from loadtests.errors import GeneratorError, TargetLostError
 from loadtests.generator.messages import Limits
-from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings
+from loadtests.locust_ui.options import Reach
 from loadtests.records.record import Outcome, Record
 
 PAYLOADS, JOB, GO, STOP = "fathom_payloads", "fathom_job", "fathom_go", "fathom_stop"
@@ -36,12 +37,13 @@ def look_often() -> None:
 class Jobs:
     """Of one Locust worker. Its generator process lives from the first job until the worker quits."""
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, environment: Any, reach: Reach) -> None:
+        self._reach = reach
         self._runner = environment.runner
         self._payloads: list[bytes] = []
-        self._target: WorkerTarget | None = None
-        self._worker: Worker | None = None
-        for message, listener in ((PAYLOADS, self._keep), (JOB, self._prepare), (GO, self._fire), (STOP, self._stop)):
+        self._target: GeneratorSettings | None = None
+        self._worker: GeneratorProcess | None = None
+        for message, listener in ((PAYLOADS, self._keep), (JOB, self._prepare), (GO, self._run), (STOP, self._stop)):
             self._runner.register_message(message, listener, concurrent=message in (JOB, GO))
         environment.events.quitting.add_listener(self._close)
 
@@ -50,21 +52,30 @@ class Jobs:
         self._target = None
 
     def _prepare(self, environment: Any, msg: Any, **_: Any) -> None:
-        told = msg.data
+        job, access = msg.data, self._reach.access
+        if (expected := job["access"]) != access.described():
+            why = f"a Locust worker has the access {access.described()}, the search {expected}"
+            self._answer(REFUSED, job, message=f"{why}: give both the same TLS and --header options", ours=True)
+            return
         try:
-            worker = self._started(WorkerTarget(payloads=self._payloads, **told["target"]))
+            settings = GeneratorSettings(
+                payloads=self._payloads, access=access, real_time=self._reach.real_time, **job["target"]
+            )
+            worker = self._started(settings)
             worker.prepare(
-                np.frombuffer(told["intended_s"], np.float64),
-                np.frombuffer(told["choices"], np.int32),
-                Limits.from_json(told["limits"]),
+                np.frombuffer(job["intended_s"], np.float64),
+                np.frombuffer(job["choices"], np.int32),
+                Limits.from_json(job["limits"]),
             )
             worker.wait_ready()
-        except (TargetLostError, GeneratorError) as error:
-            self._answer(REFUSED, told, message=str(error))
+        except TargetLostError as error:
+            self._answer(REFUSED, job, message=str(error))
+        except GeneratorError as error:
+            self._answer(REFUSED, job, message=str(error), ours=True)
         else:
-            self._answer(READY, told)
+            self._answer(READY, job)
 
-    def _fire(self, environment: Any, msg: Any, **_: Any) -> None:
+    def _run(self, environment: Any, msg: Any, **_: Any) -> None:
         assert self._worker is not None
         try:
             self._worker.go(time.monotonic() + msg.data["delay_s"])
@@ -79,10 +90,10 @@ class Jobs:
             with contextlib.suppress(GeneratorError):
                 self._worker.stop()
 
-    def _started(self, target: WorkerTarget) -> Worker:
+    def _started(self, target: GeneratorSettings) -> GeneratorProcess:
         if self._worker is None or target != self._target:
             self._close()
-            self._worker, self._target = Worker(target).__enter__(), target
+            self._worker, self._target = GeneratorProcess(target).__enter__(), target
         elif not self._worker.alive:
             self._worker.start()
         return self._worker
@@ -92,8 +103,8 @@ class Jobs:
             self._worker.__exit__(None, None, None)
             self._worker = None
 
-    def _answer(self, kind: str, told: dict[str, Any], **fields: Any) -> None:
-        self._runner.send_message(kind, {"job": told["job"], **fields})
+    def _answer(self, kind: str, job: dict[str, Any], **fields: Any) -> None:
+        self._runner.send_message(kind, {"job": job["job"], **fields})
 
 
 def pack(record: Record) -> dict[str, bytes]:
@@ -101,7 +112,7 @@ def pack(record: Record) -> dict[str, bytes]:
     return {name: getattr(record, name).tobytes() for name in ("sent_s", "done_s", "status")}
 
 
-def unpack(told: dict[str, Any], intended_s: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Record, Outcome]:
+def unpack(answer: dict[str, Any], intended_s: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Record, Outcome]:
     """The record of a part whose measured requests were intended at these times."""
-    sent_s, done_s = (np.frombuffer(told[name], np.float64) for name in ("sent_s", "done_s"))
-    return Record(intended_s, sent_s, done_s, np.frombuffer(told["status"], np.uint8)), Outcome(**told["outcome"])
+    sent_s, done_s = (np.frombuffer(answer[name], np.float64) for name in ("sent_s", "done_s"))
+    return Record(intended_s, sent_s, done_s, np.frombuffer(answer["status"], np.uint8)), Outcome(**answer["outcome"])

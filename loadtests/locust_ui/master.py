@@ -1,4 +1,4 @@
-"""A Locust master that a capacity search fires with: to the search it looks like one generator process.
+"""A Locust master that a capacity search sends with: to the search it looks like one generator process.
 
 `python -m loadtests.locust_ui.master HOST PORT WORKERS` speaks what `loadtests.generator` speaks on stdin and stdout,
 splits each schedule over the Locust workers that are connected, and merges their records. It is a process of its own
@@ -52,17 +52,17 @@ class LocustMaster:
             self._runner.register_message(message, self._note)
 
     def serve(self) -> None:
-        """Until stdin ends; the workers are told to quit then."""
+        """Until stdin ends; the workers quit then."""
         while line := self._commands.readline():
             command = json.loads(line)
             if "server" in command:
-                self._fire(Job.from_json(command))
+                self._run(Job.from_json(command))
         self._runner.quit()
 
-    def _fire(self, job: Job) -> None:
+    def _run(self, job: Job) -> None:
         names = self._connected()
         if not names:
-            _say(state="error", kind="generator", message=_NOBODY.format(**vars(self._runner)))
+            _send(state="error", kind="generator", message=_NOBODY.format(**vars(self._runner)))
             return
         folder = Path(job.folder)
         intended_s, choices = read_schedule(folder)
@@ -73,9 +73,10 @@ class LocustMaster:
             self._hand_over(name, part, job)
         lost = self._wait(names, words.READY, words.REFUSED, _READY_S)
         if refused := self._answers.get(words.REFUSED):
-            _say(state="error", message=next(iter(refused.values()))["message"])
+            first = next(iter(refused.values()))
+            _send(state="error", kind="generator" if first.get("ours") else "", message=first["message"])
             return
-        _say(state="ready")
+        _send(state="ready")
         if not json.loads(self._commands.readline() or "{}").get("go"):
             return
         for name in names:
@@ -83,11 +84,11 @@ class LocustMaster:
         listening = gevent.spawn(self._stop_when_asked, names)
         lost |= self._wait([name for name in names if name not in lost], words.DONE, words.LOST, None)
         listening.kill()
-        lost |= {name: told["message"] for name, told in self._answers.get(words.LOST, {}).items()}
+        lost |= {name: answer["message"] for name, answer in self._answers.get(words.LOST, {}).items()}
         found = [self._found(name, part) for name, part in parts.items()]
         record, outcome = merge(found, lost={names.index(name): how for name, how in lost.items()})
         write_record(folder, record)
-        _say(state="done", **asdict(outcome))
+        _send(state="done", **asdict(outcome))
 
     def _connected(self) -> list[str]:
         """As many workers as are wanted, or those that are there after a while."""
@@ -119,6 +120,7 @@ class LocustMaster:
             words.JOB,
             name,
             target=target,
+            access=job.access.described(),
             intended_s=part.intended_s.tobytes(),
             choices=part.choices.tobytes(),
             limits=asdict(part.limits),
@@ -136,7 +138,7 @@ class LocustMaster:
                     if client is None or client.state == "missing":
                         waiting.discard(name)
                         gone[name] = f"({name}) went missing"
-                early = any(told["outcome"]["stopped"] for told in self._answers.get(words.DONE, {}).values())
+                early = any(answer["outcome"]["stopped"] for answer in self._answers.get(words.DONE, {}).values())
                 if good == words.DONE and not stopped and (gone or early or self._answers.get(bad)):
                     stopped = True
                     for name in names:
@@ -144,10 +146,10 @@ class LocustMaster:
         return gone | {name: f"({name}) did not answer" for name in waiting}
 
     def _found(self, name: str, part: Part) -> tuple[Record, Outcome]:
-        told = self._answers.get(words.DONE, {}).get(name)
-        if told is None:
+        answer = self._answers.get(words.DONE, {}).get(name)
+        if answer is None:
             return part.unsent(), _NOTHING
-        return words.unpack(told, part.intended_s[: part.measured])
+        return words.unpack(answer, part.intended_s[: part.measured])
 
     def _stop_when_asked(self, names: list[str]) -> None:
         if not self._commands.readline():
@@ -163,7 +165,7 @@ class LocustMaster:
             self._answers.setdefault(msg.type, {})[msg.node_id] = msg.data
 
 
-def _say(**fields: Any) -> None:
+def _send(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
 
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from loadtests.errors import BadRequestError
 from loadtests.generator.continuous import Arrivals
-from loadtests.generator.process import WorkerTarget
+from loadtests.generator.process import GeneratorSettings
 from loadtests.slo import Slo, loosest_limit_ms
-from loadtests.workload.mix import Mix
+from loadtests.target import access_options
+from loadtests.target.access import Access
+from loadtests.workload.mix import ModelMix
 from loadtests.workload.payloads import read_inputs
-from loadtests.workload.traffic import ModelShare, Traffic, scoped
+from loadtests.workload.workload import ModelWeight, Workload, scoped
 
 DEFAULT_SLO = "p99=50ms"
 _FEWEST_TIMEOUT_S = 10.0
 SCHEME = "grpc://"
+_OWN = "--tls-client"
+"""Locust's own --tls-cert and --tls-key are those of its page."""
 
 
 def add_arguments(parser: Any) -> None:
@@ -40,6 +44,10 @@ def add_arguments(parser: Any) -> None:
     )
     group.add_argument("--arrivals", default="poisson", choices=["poisson", "constant"], help="How requests arrive")
     group.add_argument("--seed", type=int, default=0, help="Of the arrivals and the order of the inputs")
+    group.add_argument(
+        "--no-real-time", action="store_false", dest="real_time", help="Leave the generator at normal priority"
+    )
+    access_options.add_arguments(group, own=_OWN)
     for option in ("model", "slo", "inputs", "arrivals", "seed"):
         action = next(action for action in parser._actions if action.dest == option)
         # configargparse's groups do not pass on what Locust's own add_argument would set
@@ -47,12 +55,32 @@ def add_arguments(parser: Any) -> None:
         action.is_required = option in ("model", "slo")
 
 
+def take_reach(options: Any) -> Reach:
+    """How this process reaches the server. Raises BadRequestError.
+
+    Its options are taken away: Locust's master would send them to its workers, secrets and all. Each process that sends
+    requests has its own.
+    """
+    reach = Reach(access_options.read_access(options, own=_OWN), options.real_time)
+    for name in (*access_options.DESTINATIONS, "real_time"):
+        delattr(options, name)
+    return reach
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How a Locust process reaches the server, whatever is asked there."""
+
+    access: Access = field(default_factory=Access)
+    real_time: bool = True
+
+
 @dataclass(frozen=True)
 class Wanted:
     """The options, checked."""
 
     server: str
-    shares: tuple[ModelShare, ...]
+    shares: tuple[ModelWeight, ...]
     slos: tuple[Slo, ...]
     inputs: Mapping[str, Path]
     """A file of requests for each model that has one."""
@@ -71,7 +99,7 @@ class Wanted:
             raise BadRequestError("no server: give --host HOST:PORT of its gRPC endpoint", field="server")
         if not options.model:
             raise BadRequestError("no model: give --model NAME, as the server names it", field="model")
-        shares = tuple(ModelShare.parse(text) for text in _several(options.model))
+        shares = tuple(ModelWeight.parse(text) for text in _several(options.model))
         models = [share.model for share in shares]
         slos = scoped([Slo.parse(text) for text in _several(options.slo)], models)
         loosest_limit_ms(slos)
@@ -83,19 +111,22 @@ class Wanted:
         """Deadline of each request."""
         return max(_FEWEST_TIMEOUT_S, 4 * loosest_limit_ms(self.slos) / 1e3)
 
-    def target(self) -> tuple[WorkerTarget, Mix]:
+    def target(self, reach: Reach) -> tuple[GeneratorSettings, ModelMix]:
         """Asks each model once; TargetError with the server's reason where it will not do."""
         shares = [
-            replace(share, payloads=read_inputs(self.inputs[share.model], self.server, share.model))
+            replace(share, payloads=read_inputs(self.inputs[share.model], self.server, share.model, reach.access))
             if share.model in self.inputs
             else share
             for share in self.shares
         ]
-        with Traffic(self.server, shares, seed=self.seed) as traffic:
-            traffic.check()
-            for target, pool in traffic.first_payloads:
+        with Workload(self.server, shares, access=reach.access, seed=self.seed) as workload:
+            workload.check()
+            for target, pool in workload.first_payloads:
                 target.infer(pool[0], self.timeout_s)
-            return WorkerTarget(self.server, traffic.pool, self.timeout_s), traffic.mix
+            settings = GeneratorSettings(
+                self.server, workload.pool, self.timeout_s, access=reach.access, real_time=reach.real_time
+            )
+            return settings, workload.mix
 
 
 def _several(text: str) -> list[str]:
@@ -113,7 +144,7 @@ def _inputs(text: str, models: Sequence[str]) -> dict[str, Path]:
         if not file or model not in models:
             raise BadRequestError(
                 f"inputs {text!r} are not understood; the accepted form is FILE for one model, MODEL=FILE with commas "
-                f"between them for several (the traffic is {', '.join(models)})",
+                f"between them for several (the workload is {', '.join(models)})",
                 field="inputs",
             )
     return {model: Path(file) for model, file in files.items()}

@@ -10,7 +10,7 @@ from flask import Response, jsonify, request
 
 from loadtests.locust_ui.front import Front
 from loadtests.slo import describe_slos
-from loadtests.workload.traffic import name_of
+from loadtests.workload.workload import name_of
 
 _SCRIPT = Path(__file__).with_name("panel.js")
 _REFRESH_S = 1.0

@@ -22,7 +22,8 @@ from grpc.experimental import gevent as grpc_gevent
 from locust import User
 from locust.exception import RescheduleTask, StopTest
 
-from clients import Client, InferenceError
+from clients import TLS, Client, InferenceError
+from clients.options import Headers
 from loadtests.locust_ui import stats
 from loadtests.locust_ui.options import SCHEME
 
@@ -36,6 +37,9 @@ class TritonUser(User):  # type: ignore[misc]
     abstract = True
     timeout_s: ClassVar[float] = 10.0
     """Deadline of each request."""
+    tls: ClassVar[TLS | None] = None
+    headers: ClassVar[Headers] = {}
+    """Sent with each request, as `clients.Client` has them."""
     _clients: ClassVar[dict[str, Client]] = {}
 
     def __init__(self, environment: Any) -> None:
@@ -44,7 +48,7 @@ class TritonUser(User):  # type: ignore[misc]
         if not server:
             raise StopTest("no server: give --host HOST:PORT of its gRPC endpoint")
         if server not in self._clients:
-            self._clients[server] = Client(server, timeout_s=self.timeout_s)
+            self._clients[server] = Client(server, timeout_s=self.timeout_s, tls=self.tls, headers=self.headers)
         self.client = self._clients[server]
 
     def ask(

@@ -197,6 +197,8 @@ class Point:
     """File of the raw record, relative to the results folder."""
     workers: tuple[GeneratorStats, ...] = ()
     """One entry per generator."""
+    generator_priority: str = ""
+    """How the operating system scheduled the generators: `real-time`, `nice -10` or `normal`."""
     models: tuple[ModelPoint, ...] = ()
     """One entry per model of a mix; none where only one model is asked."""
 

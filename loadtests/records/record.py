@@ -42,6 +42,8 @@ class Outcome:
     """The server's first message per status that is not OK."""
     workers: tuple[tuple[float, float], ...] = ()
     """CPU and wall seconds of each of several generators, in the order of `Record.worker`; empty for a single one."""
+    priority: str = ""
+    """How the operating system schedules the generator: `real-time`, `nice -10` or `normal`; or several of them."""
     lost: str = ""
     """How a generator ended in the middle of the probe, which makes it worthless; empty when none did."""
 

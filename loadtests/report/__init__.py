@@ -134,6 +134,9 @@ def _repeat(stored: Stored) -> str:
         words.append(f"--workers {settings['workers']}")
     if settings.get("max_per_s"):
         words.append(f"--max-rate {settings['max_per_s']:g}")
+    if settings.get("tls"):
+        words.append("--tls-ca FILE")
+    words += [f"--header {name}=..." for name in settings.get("headers", ())]
     return " ".join(words)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from loadtests.errors import TargetBusyError, TargetError, TargetLostError
 from loadtests.generator.messages import Limits
 from loadtests.generator.pool import Generators
-from loadtests.generator.process import FiringStopped
+from loadtests.generator.process import RunInterrupted
 from loadtests.judge.judge import evaluate
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import UNAVAILABLE, Record
@@ -25,7 +25,7 @@ from loadtests.target.hardware import CpuMeter
 from loadtests.target.metrics import MetricsMeter
 from loadtests.target.statistics import difference
 from loadtests.workload.schedule import early_enough, poisson
-from loadtests.workload.traffic import Traffic
+from loadtests.workload.workload import Workload
 
 _BACKLOG_S = 1.5
 """A stall of this length is no backlog: virtual machines stand still for a second."""
@@ -40,7 +40,7 @@ class Prober:
     """What all probes of a run have in common."""
 
     generators: Generators
-    traffic: Traffic
+    traffic: Workload
     slos: Sequence[Slo]
     save: Callable[[int, Record], str] | None = None
     """Keeps the record of a probe, by its number; returns where."""
@@ -74,8 +74,8 @@ class Prober:
             meter.read()
 
         try:
-            record, outcome = self.generators.fire(intended_s, choices, limits, seed=probe.seed, on_ready=ready)
-        except FiringStopped as stop:
+            record, outcome = self.generators.run_schedule(intended_s, choices, limits, seed=probe.seed, on_ready=ready)
+        except RunInterrupted as stop:
             record, outcome = stop.record, stop.outcome
         finally:
             load = self.metrics.stop()
@@ -118,7 +118,7 @@ class Prober:
 
 
 def drained(
-    point: Point, traffic: Traffic, unloaded_ms: float, *, timeout_s: float, drain_s: float, left_s: float
+    point: Point, traffic: Workload, unloaded_ms: float, *, timeout_s: float, drain_s: float, left_s: float
 ) -> Point:
     """The point, with the time that this took, at most the `left_s` of the budget.
 
@@ -137,7 +137,7 @@ def drained(
     return replace(point, took_s=point.took_s + time.monotonic() - began_s)
 
 
-def _wait_until_idle(traffic: Traffic, unloaded_ms: float, timeout_s: float, patience_s: float, left_s: float) -> None:
+def _wait_until_idle(traffic: Workload, unloaded_ms: float, timeout_s: float, patience_s: float, left_s: float) -> None:
     """TargetLostError: it did not give one good answer to the end of our patience."""
     began_s = time.monotonic()
     trouble: TargetLostError | None = None

@@ -13,7 +13,7 @@ from loadtests.search.budget import PROBE_SHARE
 from loadtests.slo import Slo, about_ms, format_ms
 from loadtests.target.client import Target
 from loadtests.target.hardware import CpuMeter
-from loadtests.workload.traffic import Traffic
+from loadtests.workload.workload import Workload
 
 _REQUESTS = 20
 """To each model, one at a time; the first half warms it up. A slow one gets as many as PROBE_SHARE allows, but two."""
@@ -29,7 +29,7 @@ class Unloaded:
     """Of the budget."""
 
 
-def measure_unloaded(traffic: Traffic, slos: Sequence[Slo], *, timeout_s: float, budget_s: float) -> Unloaded:
+def measure_unloaded(traffic: Workload, slos: Sequence[Slo], *, timeout_s: float, budget_s: float) -> Unloaded:
     """Asks each model one request at a time. Raises SloUnreachableError when one already misses an SLO like that."""
     began_s = time.monotonic()
     allowed_s = PROBE_SHARE * budget_s / len(traffic.models)

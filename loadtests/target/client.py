@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 import time
 from types import TracebackType
 from typing import Any
 
+from clients import addresses
+from clients.failures import Sent, from_rpc
+from clients.options import open_channel
 from loadtests.errors import BadRequestError, TargetBusyError, TargetError, TargetLostError
-from loadtests.target.statistics import composing_models
+from loadtests.target.access import Access
+from loadtests.target.statistics import composing_models, fell
 
+logger = logging.getLogger("fathom")
 _CONNECT_S = 5.0
 _ASK_S = 30.0
 _GRPC_WAY = re.compile(r"^failed to connect to all addresses; last error: \w+: (ipv[46]:\S+: )?")
@@ -19,29 +25,32 @@ FROZEN_S = 10.0
 
 
 class Target:
-    """One model of one KServe-v2 server at "host:port". Errors name the server and what to do."""
+    """One model of one KServe-v2 server, at an address as `clients.Client` takes it. Errors name the server and what to
+    do."""
 
-    def __init__(self, server: str, model: str, *, frozen_s: float = FROZEN_S) -> None:
-        host, _, port = server.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise BadRequestError(
-                f"server {server!r} is not an address; give HOST:PORT of its gRPC endpoint", field="server"
-            )
+    def __init__(self, server: str, model: str, *, access: Access | None = None, frozen_s: float = FROZEN_S) -> None:
+        access = access or Access()
+        try:
+            addresses.parse(server)
+            credentials = access.tls and access.tls.credentials()
+        except ValueError as error:
+            raise BadRequestError(f"server {error}", field="server") from None
         import grpc
         from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-        from clients.options import open_channel
-
+        self._tls, self._metadata = access.tls, access.metadata()
         self.server = server
         self.model = model
         self._frozen_s = frozen_s
         self._grpc = grpc
         self._pb: Any = service_pb2
-        self._channel = open_channel(grpc, None, None, server)
+        self._channel = open_channel(grpc, access.tls, credentials, server, balance=False)
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self.steps: list[str] = []
         """The models that do the work, in order; known after `statistics`, where the server tells."""
         self._has_statistics = True
+        self._several_servers = False
+        self._last_statistics: list[Any] = []
 
     def __enter__(self) -> Target:
         return self
@@ -54,15 +63,14 @@ class Target:
     def check(self) -> None:
         """Raises TargetError unless the server answers and has the model ready."""
         try:
-            ready = self._stub.ServerReady(self._pb.ServerReadyRequest(), timeout=_CONNECT_S).ready
+            ready = self._call("ServerReady", self._pb.ServerReadyRequest(), _CONNECT_S).ready
         except self._grpc.RpcError as error:
+            found = from_rpc(error, Sent(self.model, self.server, _CONNECT_S, self._tls))
             raise TargetError(
-                f"no inference server answers at {self.server} ({_reason(error)}); start one (fathom serve) "
-                "or give the host and port of its gRPC endpoint",
-                server=self.server,
+                f"{found}; start a server (fathom serve), or give the address of its gRPC endpoint", server=self.server
             ) from None
         try:
-            model_ready = self._stub.ModelReady(self._pb.ModelReadyRequest(name=self.model), timeout=_ASK_S).ready
+            model_ready = self._call("ModelReady", self._pb.ModelReadyRequest(name=self.model), _ASK_S).ready
         except self._grpc.RpcError as error:
             raise TargetError(
                 f"{self.server} cannot say whether {self.model} is ready: {_reason(error)}",
@@ -74,7 +82,7 @@ class Target:
 
     def _why_not_ready(self, server_ready: bool) -> str:
         try:
-            index = self._stub.RepositoryIndex(self._pb.RepositoryIndexRequest(), timeout=_ASK_S).models
+            index = self._call("RepositoryIndex", self._pb.RepositoryIndexRequest(), _ASK_S).models
         except self._grpc.RpcError:
             return f"model {self.model} is not ready at {self.server}; load it and try again"
         for model in index:
@@ -95,7 +103,7 @@ class Target:
     def config(self, model: str = "") -> Any | None:
         """A ModelConfig, or None where the server does not offer the extension."""
         try:
-            return self._stub.ModelConfig(self._pb.ModelConfigRequest(name=model or self.model), timeout=_ASK_S).config
+            return self._call("ModelConfig", self._pb.ModelConfigRequest(name=model or self.model), _ASK_S).config
         except self._grpc.RpcError:
             return None
 
@@ -108,7 +116,7 @@ class Target:
         request = self._pb.ModelInferRequest.FromString(payload)
         begin_s = time.monotonic()
         try:
-            self._stub.ModelInfer(request, timeout=timeout_s)
+            self._call("ModelInfer", request, timeout_s)
         except self._grpc.RpcError as error:
             if error.code() == self._grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise TargetLostError(
@@ -128,13 +136,28 @@ class Target:
     def reachable(self) -> bool:
         """Whether anything answers there, ready or not."""
         try:
-            self._stub.ServerLive(self._pb.ServerLiveRequest(), timeout=_CONNECT_S)
+            self._call("ServerLive", self._pb.ServerLiveRequest(), _CONNECT_S)
         except self._grpc.RpcError as error:
             return bool(error.code() != self._grpc.StatusCode.UNAVAILABLE)
         return True
 
     def statistics(self) -> list[Any]:
-        """A snapshot for `server_stats.difference`; empty where the server has no statistics extension."""
+        """A snapshot for `statistics.difference`; empty where the server has no statistics extension.
+
+        Behind a balancer each answer may come from another server. Counters that fall give that away, and two readings
+        at once show it early; such a snapshot is empty, too.
+        """
+        first = self._read_statistics()
+        second = self._read_statistics()
+        before, self._last_statistics = self._last_statistics, second
+        if not (fell(before, first) or fell(first, second)):
+            return second
+        if not self._several_servers:
+            self._several_servers = True
+            logger.warning(f"several servers answer at {self.server}, so the figures of any one of them are left out")
+        return []
+
+    def _read_statistics(self) -> list[Any]:
         if not self._has_statistics:
             return []
         if not self.steps:
@@ -143,7 +166,7 @@ class Target:
             found: list[Any] = []
             for step in self.steps:
                 request = self._pb.ModelStatisticsRequest(name=step)
-                found += self._stub.ModelStatistics(request, timeout=self._frozen_s).model_stats
+                found += self._call("ModelStatistics", request, self._frozen_s).model_stats
         except self._grpc.RpcError as error:
             if error.code() == self._grpc.StatusCode.UNAVAILABLE:
                 raise TargetLostError(
@@ -151,7 +174,7 @@ class Target:
                 ) from None
             if error.code() == self._grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise TargetLostError(
-                    f"{self.server} is reachable but frozen: it has not told its statistics for {self._frozen_s:g} s",
+                    f"{self.server} is reachable but frozen: no statistics came within {self._frozen_s:g} s",
                     server=self.server,
                 ) from None
             self._has_statistics = False
@@ -161,14 +184,17 @@ class Target:
     def server_name(self) -> str:
         """Name and version of the server, such as `triton 2.51.0`; empty where it does not say."""
         try:
-            told = self._stub.ServerMetadata(self._pb.ServerMetadataRequest(), timeout=_ASK_S)
+            metadata = self._call("ServerMetadata", self._pb.ServerMetadataRequest(), _ASK_S)
         except self._grpc.RpcError:
             return ""
-        return f"{told.name} {told.version}".strip()
+        return f"{metadata.name} {metadata.version}".strip()
+
+    def _call(self, method: str, request: Any, timeout_s: float) -> Any:
+        return getattr(self._stub, method)(request, timeout=timeout_s, metadata=self._metadata)
 
     def _ask(self, method: str, request: Any) -> Any:
         try:
-            return getattr(self._stub, method)(request, timeout=_ASK_S)
+            return self._call(method, request, _ASK_S)
         except self._grpc.RpcError as error:
             raise TargetError(
                 f"{self.server} refuses {method} for {self.model}: {_reason(error)}",

@@ -36,7 +36,7 @@ class CpuMeter:
         self._last = _cpu_ticks()
 
     def read(self) -> float | None:
-        """None where the operating system does not tell."""
+        """None where the operating system does not report it."""
         last, self._last = self._last, _cpu_ticks()
         if last is None or self._last is None:
             return None
@@ -68,7 +68,7 @@ def _gpus() -> list[str]:
         return []
     query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in told.splitlines() if line.strip()]
+    return [line.strip() for line in listed.splitlines() if line.strip()]

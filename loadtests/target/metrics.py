@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from loadtests.errors import TargetError
 from loadtests.records.point import ServerLoad
 
 _EVERY_S = 0.5
 _MIB = 1 << 20
-_LINE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$", re.MULTILINE)
 
-Sample = dict[str, list[tuple[str, float]]]
-"""For each metric, its labels as text and its value."""
+Sample = dict[str, list[tuple[Mapping[str, str], float]]]
+"""For each metric, its labels and its value."""
 
 
 def parse(text: str) -> Sample:
-    """Prometheus' text format."""
+    """Prometheus' text format. Raises ValueError for another one."""
+    from prometheus_client.parser import text_string_to_metric_families
+
     sample: Sample = {}
-    for line in _LINE.finditer(text):
-        sample.setdefault(line["name"], []).append((line["labels"] or "", float(line["value"])))
+    for family in text_string_to_metric_families(text):
+        for metric in family.samples:
+            # The parser gives every counter OpenMetrics' suffix, also where the server has none, as Triton.
+            name = metric.name.removesuffix("_total") if family.type == "counter" else metric.name
+            sample.setdefault(name, []).append((metric.labels, metric.value))
     return sample
 
 
@@ -117,7 +120,7 @@ class MetricsMeter:
 
 
 def default_url(server: str) -> str | None:
-    """Where Triton has its metrics unless it was told otherwise; None for another port than Triton's own, where
+    """Where Triton has its metrics unless it was configured otherwise; None for another port than Triton's own, where
     something else may answer."""
     host, _, port = server.rpartition(":")
     return f"http://{host}:8002/metrics" if port == "8001" else None
@@ -126,7 +129,7 @@ def default_url(server: str) -> str | None:
 def _rejected(last: Sample, first: Sample) -> int | None:
     def total(sample: Sample) -> float | None:
         counts = sample.get("nv_inference_request_failure")
-        return None if counts is None else sum(value for labels, value in counts if 'reason="REJECTED"' in labels)
+        return None if counts is None else sum(value for labels, value in counts if labels.get("reason") == "REJECTED")
 
     after, before = total(last), total(first)
     return None if after is None or before is None else round(after - before)

@@ -13,7 +13,7 @@ _NS_PER_MS = 1e6
 def composing_models(model: str, config_of: Callable[[str], Any | None]) -> list[str]:
     """The models that do the work for `model`: its ensemble steps, nested ones resolved, in order.
 
-    `config_of(name)` fetches a model's ModelConfig; None where the server does not tell it.
+    `config_of(name)` fetches a model's ModelConfig; None where the server does not offer it.
     """
     config = config_of(model)
     steps = [step.model_name for step in config.ensemble_scheduling.step] if config is not None else []
@@ -40,6 +40,12 @@ def difference(
         if step is not None:
             steps.append(step)
     return ServerStats(tuple(steps)) if steps else None
+
+
+def fell(before: Sequence[Any], after: Sequence[Any]) -> bool:
+    """Whether a server has served less at the later of two snapshots: then it is another server, or began anew."""
+    earlier = {(stats.name, stats.version): stats.inference_stats.success.count for stats in before}
+    return any(stats.inference_stats.success.count < earlier.get((stats.name, stats.version), 0) for stats in after)
 
 
 def _step(then: Any, now: Any, share: float) -> StepPoint | None:

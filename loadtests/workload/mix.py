@@ -21,7 +21,7 @@ MOST_MODELS = 255
 
 
 @dataclass(frozen=True)
-class Mix:
+class ModelMix:
     """How many payloads each model has, and its weight relative to the others."""
 
     sizes: tuple[int, ...]
@@ -29,7 +29,7 @@ class Mix:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.sizes) <= MOST_MODELS:
-            raise BadRequestError(f"{len(self.sizes)} models in the traffic: give 1 to {MOST_MODELS}", field="mix")
+            raise BadRequestError(f"{len(self.sizes)} models in the workload: give 1 to {MOST_MODELS}", field="mix")
 
     @property
     def shares(self) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ import numpy as np
 from clients import Client, InferenceError, codec
 from clients.datatypes import NUMPY_TYPE
 from loadtests.errors import BadRequestError, InputFileError
+from loadtests.target.access import Access
 from loadtests.workload.lines import read_lines
 
 POOL_SIZE = 32
@@ -128,13 +129,14 @@ def _picture(rng: np.random.Generator) -> bytes:
 _EXAMPLE = '{"text": ["play some jazz"]}'
 
 
-def read_inputs(path: Path, server: str, model: str) -> list[bytes]:
+def read_inputs(path: Path, server: str, model: str, access: Access | None = None) -> list[bytes]:
     """An encoded request per line. Raises InputFileError, with the line that is wrong."""
     lines = read_lines(path)
     if not lines:
         raise InputFileError(path, None, f"holds no requests; write one per line, such as {_EXAMPLE}")
     requests = []
-    with Client(server) as client:
+    access = access or Access()
+    with Client(server, tls=access.tls, headers=access.headers) as client:
         spec = client.model(model).spec
         for number, line in lines:
             try:
@@ -147,8 +149,8 @@ def read_inputs(path: Path, server: str, model: str) -> list[bytes]:
                 raise
             except OSError as error:
                 hint = "write @@ for a text that begins with @"
-                said = f"cannot read {error.filename}: {error.strerror}; {hint}"
-                raise InputFileError(path, number, said) from error
+                problem = f"cannot read {error.filename}: {error.strerror}; {hint}"
+                raise InputFileError(path, number, problem) from error
             except (ValueError, RecursionError, InferenceError) as error:
                 raise InputFileError(path, number, str(error)) from error
     return requests

@@ -13,7 +13,7 @@ from clients import Client, InvalidInputError
 from export import recipes
 from export.models import digits
 from fathom.recipes import measure_served, measured_at_export
-from loadtests.workload.traffic import ModelShare, Traffic
+from loadtests.workload.workload import ModelWeight, Workload
 
 pytestmark = pytest.mark.process
 
@@ -193,7 +193,7 @@ def test_compose_loads_its_default_model_without_a_file_of_requests(served):
     command = compose.read({"TRITON_ADMIN_TOKEN": "a"})["services"]["load-master"]["command"]
     given = dict(word.removeprefix("--").split("=", 1) for word in command if "=" in word)
     assert given["inputs"] == ""
-    with Traffic(served.grpc_url, [ModelShare.parse(given["model"])], seed=0) as traffic:
+    with Workload(served.grpc_url, [ModelWeight.parse(given["model"])], seed=0) as traffic:
         traffic.check()
         ((target, pool),) = traffic.first_payloads
         for payload in pool[:3]:

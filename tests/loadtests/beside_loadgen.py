@@ -38,7 +38,7 @@ from loadtests.search.probe import Prober
 from loadtests.slo import Slo
 from loadtests.target.hardware import describe_hardware
 from loadtests.workload.schedule import poisson
-from loadtests.workload.traffic import Traffic
+from loadtests.workload.workload import Workload
 from server import TritonServer
 
 SERVICE_MS = 2.0
@@ -84,7 +84,7 @@ def fire_ours(server: Server, rate_per_s: float, arrivals_s: np.ndarray, seed: i
     cooldown = round(rate_per_s * COOLDOWN_S)
     due_s = np.concatenate([arrivals_s, arrivals_s[-1] + poisson(rate_per_s, seed=seed, count=cooldown)])
     wanted = CapacityRequest(server.address, server.model, [server.slo], payloads=server.pool)
-    with Traffic(server.address, wanted.shares) as traffic:
+    with Workload(server.address, wanted.shares) as traffic:
         traffic.check()
         with start_generators(wanted, traffic.pool) as generators:
             prober = Prober(generators, traffic, [server.slo])

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from queue_process import QueueProcess
 
 from loadtests.generator.messages import Limits
-from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.generator.transport import METHOD
 from loadtests.records.record import percentile
 from loadtests.report import page
@@ -35,8 +35,8 @@ def open_loop() -> tuple[np.ndarray, np.ndarray]:
     queue = QueueProcess(*FREEZE)
     try:
         schedule = poisson(RATE_PER_S, seed=1, duration_s=DURATION_S)
-        with Worker(WorkerTarget(queue.address, [b""])) as worker:
-            record, _ = worker.fire(schedule, payload_choices(len(schedule), 1, seed=0), Limits(10_000))
+        with GeneratorProcess(GeneratorSettings(queue.address, [b""])) as worker:
+            record, _ = worker.run_schedule(schedule, payload_choices(len(schedule), 1, seed=0), Limits(10_000))
         return record.intended_s, record.latencies_ms()
     finally:
         queue.stop()

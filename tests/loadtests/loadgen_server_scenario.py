@@ -16,7 +16,7 @@ from pathlib import Path
 import grpc
 import mlperf_loadgen as loadgen
 
-from loadtests.generator.clock import go_first
+from loadtests.generator.clock import take_priority
 from loadtests.generator.messages import read_payloads
 from loadtests.generator.transport import METHOD
 
@@ -44,7 +44,7 @@ def main() -> None:
     settings.min_query_count = 1
     settings.schedule_rng_seed = settings.sample_index_rng_seed = settings.qsl_rng_seed = arguments.seed
     failed: list[str] = []
-    go_first()  # as our generator does
+    take_priority()  # as our generator does
 
     def answered(sample: int, call: grpc.Future) -> None:
         loadgen.QuerySamplesComplete([loadgen.QuerySampleResponse(sample, 0, 0)])

@@ -19,7 +19,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from loadtests.generator.clock import Alarm, go_first
+from loadtests.generator.clock import Alarm, take_priority
 
 MODEL = "queue"
 
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--refuse", default="", help="answer every inference with this INVALID_ARGUMENT message")
     parser.add_argument("--not-ready", action="store_true")
     args = parser.parse_args()
-    go_first()  # what is to be measured is the queue, not the scheduler
+    take_priority()  # what is to be measured is the queue, not the scheduler
     try:
         import uvloop
 

@@ -18,9 +18,9 @@ from loadtests.capacity import load
 from loadtests.errors import TargetError
 from loadtests.generator.http2 import Http2Transport
 from loadtests.generator.messages import Limits
-from loadtests.generator.open_loop import Firing
-from loadtests.generator.pool import Fleet
-from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.generator.open_loop import OpenLoopRun
+from loadtests.generator.pool import GeneratorPool
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.records.record import percentile
 from loadtests.search.budget import Timing
 from loadtests.target.client import Target
@@ -34,9 +34,9 @@ pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 def test_inputs_made_from_metadata_are_accepted(small_server):
     payloads = [payload for model in ("double", "echo", "mixed") for payload in made_payloads(small_server, model)]
-    with Worker(WorkerTarget(small_server.grpc_url, payloads)) as worker:
+    with GeneratorProcess(GeneratorSettings(small_server.grpc_url, payloads)) as worker:
         choices = payload_choices(60, len(payloads), seed=1)
-        record, outcome = worker.fire(poisson(200, seed=1, count=60), choices, Limits(1000))
+        record, outcome = worker.run_schedule(poisson(200, seed=1, count=60), choices, Limits(1000))
     assert record.ok.all(), outcome.messages
 
 
@@ -45,8 +45,8 @@ async def fire(transport, server, payloads):
         return transport(server, payloads, on_done, channels=2, timeout_s=10)
 
     schedule, choices = poisson(100, seed=2, count=200), payload_choices(200, len(payloads), seed=2)
-    firing = Firing(schedule, choices, Limits(1000), timeout_s=10, make_transport=make_transport)
-    await firing.connect()
+    firing = OpenLoopRun(schedule, choices, Limits(1000), timeout_s=10, make_transport=make_transport)
+    await firing.transport.open()
     record, _ = await firing.run()
     return record
 
@@ -66,11 +66,11 @@ def test_statistics_cover_exactly_the_probe(small_server):
     payloads = made_payloads(small_server, "double")
     with (
         Target(small_server.grpc_url, "double") as target,
-        Worker(WorkerTarget(small_server.grpc_url, payloads)) as worker,
+        GeneratorProcess(GeneratorSettings(small_server.grpc_url, payloads)) as worker,
     ):
         before = []
         schedule = poisson(300, seed=3, count=90)
-        worker.fire(
+        worker.run_schedule(
             schedule,
             payload_choices(90, len(payloads), seed=3),
             Limits(1000),
@@ -104,11 +104,11 @@ def test_what_was_recorded_before_triton_froze_is_kept(small_server, monkeypatch
     """It then does not tell its statistics either."""
     with contextlib.ExitStack() as freeze:
 
-        def collect(*given, waiting=Fleet._collect):
+        def collect(*given, waiting=GeneratorPool._collect):
             threading.Timer(0.5, freeze.enter_context, [frozen(small_server)]).start()
             waiting(*given)
 
-        monkeypatch.setattr(Fleet, "_collect", collect)
+        monkeypatch.setattr(GeneratorPool, "_collect", collect)
         slos, timing = [Slo.parse("p99=100ms")], Timing(frozen_s=0.3)
         request = CapacityRequest(small_server.grpc_url, "double", slos, timeout_s=0.4, timing=timing)
         point = load(request, parse_shape("constant:100", 0.8))
@@ -132,8 +132,8 @@ def test_a_full_queue_is_a_failure_with_its_reason(small_server):
     tensor = pb.ModelInferRequest.InferInputTensor(name="seconds", datatype="FP32", shape=[1, 1])
     request = pb.ModelInferRequest(model_name="slow", inputs=[tensor], raw_input_contents=[np.float32(0.05).tobytes()])
     schedule = poisson(100, seed=4, count=60)
-    with Worker(WorkerTarget(small_server.grpc_url, [request.SerializeToString()])) as worker:
-        record, outcome = worker.fire(schedule, payload_choices(60, 1, seed=4), Limits(1000))
+    with GeneratorProcess(GeneratorSettings(small_server.grpc_url, [request.SerializeToString()])) as worker:
+        record, outcome = worker.run_schedule(schedule, payload_choices(60, 1, seed=4), Limits(1000))
     assert (record.status == 14).sum() > 20
     assert "Exceeds maximum queue size" in outcome.messages["14"]
 

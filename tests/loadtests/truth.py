@@ -32,7 +32,7 @@ from queueing import (
 
 from loadtests.capacity import CapacityRequest, find
 from loadtests.generator.messages import Limits
-from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.records.record import Record, percentile
 from loadtests.results.result import CapacityResult
 from loadtests.slo import Slo
@@ -88,8 +88,8 @@ def wire_ms(service_ms: float, exponential: bool) -> float:
     queue = QueueProcess(*options(service_ms, exponential))
     alone = constant(16, count=3 * ALONE)
     try:
-        with Worker(WorkerTarget(queue.address, [b""])) as worker:
-            record, _ = worker.fire(alone, payload_choices(len(alone), 1, seed=0), Limits(10_000))
+        with GeneratorProcess(GeneratorSettings(queue.address, [b""])) as worker:
+            record, _ = worker.run_schedule(alone, payload_choices(len(alone), 1, seed=0), Limits(10_000))
     finally:
         queue.stop()
     exact_s = sojourn_s(alone, np.resize(service_times_s(service_ms, exponential, SEED), len(alone)))
@@ -101,9 +101,9 @@ def measure(start_queue: Callable[..., QueueProcess], exponential: bool, schedul
     queue = start_queue(*options(SERVICE_MS, exponential))
     alone = constant(16, count=ALONE)
     records = []
-    with Worker(WorkerTarget(queue.address, [b""])) as worker:
+    with GeneratorProcess(GeneratorSettings(queue.address, [b""])) as worker:
         for offsets in (alone, schedule):
-            record, _ = worker.fire(offsets, payload_choices(len(offsets), 1, seed=0), Limits(10_000))
+            record, _ = worker.run_schedule(offsets, payload_choices(len(offsets), 1, seed=0), Limits(10_000))
             assert record.ok.all()
             records.append(record)
     queue.stop()

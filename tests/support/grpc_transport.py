@@ -9,23 +9,33 @@ from typing import Any
 
 from loadtests.generator.transport import METHOD, OnDone
 from loadtests.records.record import EMPTY_RESPONSE, OK, UNAVAILABLE
+from loadtests.target.access import Access
 
 
 class GrpcTransport:
     """A `transport.Transport` over grpc.aio, with identity (de)serialisers."""
 
     def __init__(
-        self, server: str, payloads: Sequence[bytes], on_done: OnDone, *, channels: int, timeout_s: float
+        self,
+        server: str,
+        payloads: Sequence[bytes],
+        on_done: OnDone,
+        *,
+        channels: int,
+        timeout_s: float,
+        access: Access | None = None,
     ) -> None:
+        self._access = access or Access()
         self._server = server
         self._payloads = payloads
         self._on_done = on_done
-        self._channel_count = channels
+        self.connections = channels
         self._timeout_s = timeout_s
         self._channels: list[Any] = []
         self._calls: list[Any] = []
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self.lost = False
+        self.broken = ""
 
     async def open(self) -> None:
         import grpc
@@ -35,8 +45,13 @@ class GrpcTransport:
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
         ]
-        for _ in range(self._channel_count):
-            channel = grpc.aio.insecure_channel(self._server, options=options)
+        for _ in range(self.connections):
+            tls = self._access.tls
+            channel = (
+                grpc.aio.secure_channel(self._server, tls.credentials(), options=options)
+                if tls
+                else grpc.aio.insecure_channel(self._server, options=options)
+            )
             self._channels.append(channel)
             self._calls.append(channel.unary_unary(METHOD))
             try:
@@ -45,7 +60,9 @@ class GrpcTransport:
                 raise OSError(f"no connection within {self._timeout_s:g} s") from None
 
     def send(self, index: int, payload: int) -> None:
-        call = self._calls[index % self._channel_count](self._payloads[payload], timeout=self._timeout_s)
+        call = self._calls[index % self.connections](
+            self._payloads[payload], timeout=self._timeout_s, metadata=self._access.metadata()
+        )
         self._tasks[index] = asyncio.ensure_future(self._answer(index, call))
 
     def flush(self) -> None:

@@ -1,34 +1,41 @@
-"""The HTTP/2 transport against the official gRPC server, and against scripted peers that do what it rarely does."""
+"""The HTTP/2 transport against the official gRPC server, beside grpc.aio: plain, with TLS, over every address."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
-from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from certificates import issue_all
+from exchange import exchange
 from grpc_transport import GrpcTransport
 
+from clients import TLS
+from loadtests.errors import BadRequestError, GeneratorError
 from loadtests.generator import http2_frames as h2
 from loadtests.generator.http2 import Http2Transport
 from loadtests.generator.transport import METHOD
-from loadtests.records.record import EMPTY_RESPONSE, OK, UNAVAILABLE
+from loadtests.records.record import EMPTY_RESPONSE, OK
+from loadtests.target.access import Access
 
 TRANSPORTS = [Http2Transport, GrpcTransport]
 ECHO = b"echo "
 
 
-@pytest.fixture(scope="module")
-def echo_server():
-    """Answers `echo ...` with itself, `empty` with nothing, `fail ...` with an error, `sleep` after half a second."""
+def start_echo(*addresses: str, credentials: grpc.ServerCredentials | None = None) -> tuple[grpc.Server, list[int]]:
+    """Answers `echo ...` with itself, `empty` with nothing, `fail ...` with an error, `sleep` after half a second, and
+    `who` with the caller's token. Returns its ports."""
 
     def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
         if request.startswith(b"fail "):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, request[5:].decode())
         if request == b"sleep":
             time.sleep(0.5)
+        if request == b"who":
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, dict(context.invocation_metadata())["authorization"])
         return b"" if request == b"empty" else request
 
     server = grpc.server(
@@ -38,32 +45,115 @@ def echo_server():
     method = grpc.unary_unary_rpc_method_handler(handle)
     service, name = METHOD.strip("/").split("/")
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {name: method})])
-    port = server.add_insecure_port("127.0.0.1:0")
+    ports = [
+        server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+        for address in addresses
+    ]
     server.start()
+    return server, ports
+
+
+@pytest.fixture(scope="module")
+def echo_server():
+    server, (port,) = start_echo("127.0.0.1:0")
     yield f"127.0.0.1:{port}"
     server.stop(None)
 
 
-async def exchange(kind, address, payloads, sends, *, channels=1, timeout_s=5.0, wait_s=10.0):
-    """Sends the numbered payloads and returns {index: (status, message)}."""
-    answers: dict[int, tuple[int, str]] = {}
-    done = asyncio.Event()
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    return issue_all(tmp_path_factory.mktemp("certificates"))
 
-    def on_done(index: int, when_s: float, status: int, message: str) -> None:
-        answers[index] = status, message
-        if len(answers) == len(sends):
-            done.set()
 
-    transport = kind(address, payloads, on_done, channels=channels, timeout_s=timeout_s)
-    await transport.open()
+@pytest.fixture(scope="module")
+def tls_server(certificates):
+    """The same behind TLS, for holders of a certificate."""
+    authority, own, key = ((certificates / f).read_bytes() for f in ("authority.pem", "triton.pem", "triton.key"))
+    credentials = grpc.ssl_server_credentials([(key, own)], root_certificates=authority, require_client_auth=True)
+    server, (port,) = start_echo("127.0.0.1:0", credentials=credentials)
+    yield f"127.0.0.1:{port}"
+    server.stop(None)
+
+
+def tls_of(folder, *, ca="authority", caller: str | None = "caller") -> Access:
+    own = {"cert": folder / f"{caller}.pem", "key": folder / f"{caller}.key"} if caller else {}
+    return Access(TLS(ca=folder / f"{ca}.pem", **own), {"Authorization": "Bearer " + "t" * 3000})
+
+
+@pytest.mark.parametrize("kind", TRANSPORTS)
+def test_tls_with_a_certificate_and_a_token(tls_server, certificates, kind):
+    payloads = [ECHO + bytes(200_000), b"who"]
+    access = tls_of(certificates)
+    answers = asyncio.run(exchange(kind, tls_server, payloads, [0, 0, 1, 0, 1], channels=2, access=access))
+    assert answers[0] == answers[1] == answers[3] == (OK, "")
+    assert answers[2] == answers[4] == (grpc.StatusCode.UNAUTHENTICATED.value[0], "Bearer " + "t" * 3000)
+
+
+@pytest.mark.parametrize("kind", TRANSPORTS)
+@pytest.mark.parametrize(
+    "wrong", [{"ca": "stranger"}, {"caller": None}, {"caller": "stranger"}], ids=["other authority", "none", "stranger"]
+)
+def test_tls_that_does_not_match_is_no_connection(tls_server, certificates, kind, wrong):
+    access = tls_of(certificates, **wrong)
+    with pytest.raises(OSError):
+        asyncio.run(exchange(kind, tls_server, [ECHO], [0], access=access, timeout_s=0.5))
+
+
+def test_the_leaf_may_be_what_is_trusted(tls_server, certificates):
+    """As gRPC has it; OpenSSL alone would want the authority."""
+    answers = asyncio.run(exchange(Http2Transport, tls_server, [ECHO], [0], access=tls_of(certificates, ca="triton")))
+    assert answers[0] == (OK, "")
+
+
+def test_tls_without_http2_is_no_connection(certificates):
+    async def scenario():
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificates / "triton.pem", certificates / "triton.key")
+        async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context) as server:
+            address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            transport = Http2Transport(
+                address, [ECHO], lambda *_: None, channels=1, timeout_s=3, access=tls_of(certificates)
+            )
+            with pytest.raises(OSError, match="ALPN"):
+                await transport.open()
+
+    asyncio.run(scenario())
+
+
+def test_certificates_that_cannot_be_used_are_our_own_fault(certificates, tmp_path):
+    (tmp_path / "no.pem").write_text("nothing")
+    with pytest.raises(GeneratorError):
+        asyncio.run(exchange(Http2Transport, "h:1", [ECHO], [0], access=Access(TLS(ca=tmp_path / "no.pem"))))
+
+
+@pytest.mark.parametrize("kind", TRANSPORTS)
+def test_every_kind_of_address(kind, tmp_path):
+    server, (four, six, _, _) = start_echo(
+        "127.0.0.1:0", "[::1]:0", f"unix:{tmp_path / 'socket'}", f"unix-abstract:{tmp_path}"
+    )
+    forms = [
+        f"localhost:{four}",
+        f"dns:///localhost:{four}",
+        f"ipv4:127.0.0.1:{four}",
+        f"ipv4:127.0.0.1:{four},127.0.0.1:9",
+        f"[::1]:{six}",
+        f"ipv6:[::1]:{six}",
+        f"unix:{tmp_path / 'socket'}",
+        f"unix://{tmp_path / 'socket'}",
+        f"unix-abstract:{tmp_path}",
+    ]
     try:
-        for index, payload in enumerate(sends):
-            transport.send(index, payload)
-        transport.flush()
-        await asyncio.wait_for(done.wait(), wait_s)
+        for form in forms:
+            assert asyncio.run(exchange(kind, form, [ECHO], [0]))[0] == (OK, ""), form
     finally:
-        await transport.close()
-    return answers
+        server.stop(None)
+
+
+@pytest.mark.parametrize("server", ["localhost", "http://h:1", "xds:///h:1", "h:0", "", "dns://h:1"])
+def test_what_is_no_address(server):
+    with pytest.raises(BadRequestError) as refused:
+        asyncio.run(exchange(Http2Transport, server, [ECHO], [0]))
+    assert refused.value.field == "server"
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
@@ -120,174 +210,17 @@ def test_cancelled_requests_are_not_reported(echo_server):
     assert asyncio.run(run()) == [1]
 
 
-# -- scripted peers --------------------------------------------------------------------------------------------------
-
-Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-STATUS_OK = b"\x88" + b"\x00\x0bgrpc-status\x010"  # :status 200, and a literal without indexing
-ANSWER = b"\0\0\0\0\5hello"
-
-
-async def read_frame(reader: asyncio.StreamReader) -> tuple[int, int, int, bytes]:
-    head = await reader.readexactly(9)
-    word, flags, stream = h2.FRAME.unpack(head)
-    return word & 0xFF, flags, stream, await reader.readexactly(word >> 8)
-
-
-async def read_request(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """The next stream that ended, and its body."""
-    body = b""
-    while True:
-        kind, flags, stream, content = await read_frame(reader)
-        if kind == h2.DATA:
-            body += content
-            if flags & h2.END_STREAM:
-                return stream, body
-
-
-async def against(script: Script, payloads, sends, settings=None):
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readexactly(len(h2.PREFACE))
-        writer.write(h2.settings_frame(settings or {}))
-        try:
-            await script(reader, writer)
-            await asyncio.sleep(5)
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
-        return await exchange(Http2Transport, f"127.0.0.1:{port}", payloads, sends, timeout_s=3, wait_s=3)
-
-
-def answer(stream: int) -> bytes:
-    return (
-        h2.frame(h2.HEADERS, h2.END_HEADERS, stream, b"\x88")
-        + h2.frame(h2.DATA, 0, stream, ANSWER)
-        + h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, stream, STATUS_OK)
-    )
-
-
-def test_tiny_windows_and_their_growth():
-    seen = []
-
-    async def script(reader, writer):
-        received, stream = b"", 1
-        while True:
-            kind, flags, stream, content = await read_frame(reader)
-            if kind != h2.DATA:
-                continue
-            assert len(content) <= 100
-            received += content
-            if flags & h2.END_STREAM:
-                break
-            more = len(content).to_bytes(4, "big")
-            writer.write(h2.frame(h2.WINDOW_UPDATE, 0, stream, more) + h2.frame(h2.WINDOW_UPDATE, 0, 0, more))
-        seen.append(received)
-        writer.write(answer(stream))
-
-    payload = bytes(range(256)) * 40
-    answers = asyncio.run(against(script, [payload], [0], {h2.INITIAL_WINDOW_SIZE: 100}))
-    assert answers[0] == (OK, "")
-    assert seen[0] == b"\0" + len(payload).to_bytes(4, "big") + payload
-
-
-def test_a_window_that_shrinks_in_the_middle():
-    async def script(reader, writer):
-        writer.write(h2.settings_frame({h2.INITIAL_WINDOW_SIZE: 200_000}))
-        stream, body = 1, b""
-        writer.write(h2.frame(h2.WINDOW_UPDATE, 0, 0, (1_000_000).to_bytes(4, "big")))
-        stream, body = await read_request(reader)
-        assert len(body) == 150_005
-        writer.write(answer(stream))
-
-    assert asyncio.run(against(script, [bytes(150_000)], [0], {h2.INITIAL_WINDOW_SIZE: 10}))[0] == (OK, "")
-
-
-def test_padding_priority_continuation_and_frames_in_pieces():
-    async def script(reader, writer):
-        stream, _ = await read_request(reader)
-        padded = b"\3" + b"\0\0\0\0\x10" + b"\x88" + b"\0\0\0"
-        bytes_out = h2.frame(h2.HEADERS, h2.END_HEADERS | h2.PADDED | h2.PRIORITY, stream, padded)
-        bytes_out += h2.frame(h2.DATA, h2.PADDED, stream, b"\2" + ANSWER + b"\0\0")
-        bytes_out += h2.frame(h2.HEADERS, h2.END_STREAM, stream, STATUS_OK[:4])
-        bytes_out += h2.frame(h2.CONTINUATION, h2.END_HEADERS, stream, STATUS_OK[4:])
-        for at in range(len(bytes_out)):
-            writer.write(bytes_out[at : at + 1])
-            await writer.drain()
-
-    assert asyncio.run(against(script, [b"x"], [0]))[0] == (OK, "")
-
-
-def test_a_body_in_small_pieces_is_a_body():
-    async def script(reader, writer):
-        stream, _ = await read_request(reader)
-        writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS, stream, b"\x88"))
-        for piece in (ANSWER[:2], ANSWER[2:5], ANSWER[5:8], ANSWER[8:]):
-            writer.write(h2.frame(h2.DATA, 0, stream, piece))
-        writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, stream, STATUS_OK))
-
-    assert asyncio.run(against(script, [b"x"], [0]))[0] == (OK, "")
-
-
-def test_pings_are_answered():
-    pongs = []
-
-    async def script(reader, writer):
-        stream, _ = await read_request(reader)
-        writer.write(h2.frame(h2.PING, 0, 0, b"12345678"))
-        while True:
-            kind, flags, _, content = await read_frame(reader)
-            if kind == h2.PING:
-                pongs.append((flags, content))
-                writer.write(answer(stream))
-                return
-
-    assert asyncio.run(against(script, [b"x"], [0]))[0] == (OK, "")
-    assert pongs == [(h2.ACK, b"12345678")]
-
-
-@pytest.mark.parametrize(
-    ("sent", "status", "says"),
-    [
-        (lambda s: h2.frame(h2.RST_STREAM, 0, s, (7).to_bytes(4, "big")), UNAVAILABLE, ""),
-        (lambda s: h2.frame(h2.RST_STREAM, 0, s, (8).to_bytes(4, "big")), 1, ""),
-        (lambda s: h2.frame(h2.GOAWAY, 0, 0, bytes(8) + b"too_many_pings"), UNAVAILABLE, "too_many_pings"),
-        (lambda s: h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, s, b"\x8d"), 2, "404"),
-        (lambda s: h2.frame(h2.DATA, h2.END_STREAM, s, ANSWER), 13, ""),
-    ],
-    ids=["refused", "cancelled", "goaway", "not grpc", "no trailers"],
-)
-def test_ways_of_not_answering(sent, status, says):
-    async def script(reader, writer):
-        stream, _ = await read_request(reader)
-        writer.write(sent(stream))
-
-    found, message = asyncio.run(against(script, [b"x"], [0]))[0]
-    assert found == status
-    assert says in message
-
-
-def test_a_closed_connection_fails_what_is_open():
-    async def script(reader, writer):
-        await read_request(reader)
-        writer.close()
-
-    answers = asyncio.run(against(script, [b"x"], [0, 0]))
-    assert {status for status, _ in answers.values()} == {UNAVAILABLE}
-
-
-@pytest.mark.parametrize("table_bytes", [0, 4096])
-def test_later_header_blocks_mean_the_same_as_the_first(table_bytes):
+@pytest.mark.parametrize(("table_bytes", "token_bytes"), [(0, 1), (4096, 1), (4096, 3000), (4096, 5000)])
+def test_later_header_blocks_mean_the_same_as_the_first(table_bytes, token_bytes):
     from hpack import Decoder
 
-    first, later = h2.RequestHeaders("host:1", METHOD, 2.5).blocks(table_bytes)
+    headers = h2.RequestHeaders("host:1", METHOD, 2.5, metadata=[("token", "t" * token_bytes)])
+    first, later = headers.blocks(table_bytes)
     decoder = Decoder()
     decoder.max_allowed_table_size = table_bytes
+    decoder.max_header_list_size = 1 << 16
     lists = [decoder.decode(block) for block in (first, later, later, later)]
     assert all(found == lists[0] for found in lists)
     assert dict(lists[0])[":path"] == METHOD
     assert dict(lists[0])["grpc-timeout"] == "2500m"
-    assert (len(later) < 20) == (table_bytes > 0)
+    assert (len(later) < 20) == (table_bytes > 0 and token_bytes < 4000)

@@ -14,16 +14,16 @@ from queue_process import request
 
 from loadtests import Slo
 from loadtests.errors import TargetLostError
-from loadtests.generator.continuous import Stream
+from loadtests.generator.continuous import ContinuousRun
 from loadtests.generator.http2 import Http2Transport
-from loadtests.generator.live import LiveGenerator
+from loadtests.generator.live import LiveRun
 from loadtests.generator.messages import Batch, unanswered
-from loadtests.generator.process import WorkerTarget
+from loadtests.generator.process import GeneratorSettings
 from loadtests.locust_ui.window import Window
 from loadtests.records.record import DEADLINE_EXCEEDED, Record
-from loadtests.workload.mix import Mix
+from loadtests.workload.mix import ModelMix
 from loadtests.workload.schedule import probe_seed
-from loadtests.workload.traffic import scoped
+from loadtests.workload.workload import scoped
 
 pytestmark = pytest.mark.process
 
@@ -72,8 +72,8 @@ def test_the_end_of_a_stream_beside_a_frozen_server_waits_for_what_was_measured(
         return Http2Transport(queue.address, [request()], on_done, channels=1, timeout_s=1.5)
 
     async def freeze_and_finish():
-        firing = Stream(Mix((1,), (1.0,)), connect, batches.append, seed=0, timeout_s=1.5, drain_s=0.1)
-        await firing.open()
+        firing = ContinuousRun(ModelMix((1,), (1.0,)), connect, batches.append, seed=0, timeout_s=1.5, drain_s=0.1)
+        await firing.transport.open()
         running = asyncio.ensure_future(firing.run())
         await asyncio.sleep(0)
         firing.set_rate(100)
@@ -92,9 +92,9 @@ def test_the_end_of_a_stream_beside_a_frozen_server_waits_for_what_was_measured(
 
 def test_fires_at_the_rate_asked_for_and_drains(start_queue):
     batches: list[Batch] = []
-    target = WorkerTarget(start_queue("--service-ms", "40").address, [request()] * 2)
-    mix = Mix((1, 1), (1.0, 3.0))
-    live = LiveGenerator(target, batches.append, seed=1, arrivals="constant", mix=mix)
+    target = GeneratorSettings(start_queue("--service-ms", "40").address, [request()] * 2)
+    mix = ModelMix((1, 1), (1.0, 3.0))
+    live = LiveRun(target, batches.append, seed=1, arrivals="constant", mix=mix)
     live.start()
     live.set_rate(20)
     until(lambda: sum(len(one.record) for one in batches) >= 9)
@@ -118,14 +118,14 @@ def test_fires_at_the_rate_asked_for_and_drains(start_queue):
 
 def test_nobody_listens():
     with pytest.raises(TargetLostError) as raised:
-        LiveGenerator(WorkerTarget("127.0.0.1:9", [request()]), lambda one: None).start()
+        LiveRun(GeneratorSettings("127.0.0.1:9", [request()]), lambda one: None).start()
     assert raised.value.server == "127.0.0.1:9"
 
 
 def test_a_generator_that_is_killed_is_told(shared_queue):
     told: list[str] = []
-    target = WorkerTarget(shared_queue("--service-ms", "1").address, [request()])
-    live = LiveGenerator(target, lambda one: None, on_lost=told.append)
+    target = GeneratorSettings(shared_queue("--service-ms", "1").address, [request()])
+    live = LiveRun(target, lambda one: None, on_lost=told.append)
     live.start()
     os.kill(live.pid, signal.SIGKILL)
     until(lambda: told)
@@ -135,7 +135,7 @@ def test_a_generator_that_is_killed_is_told(shared_queue):
 def test_a_server_that_dies_fails_the_requests_and_may_come_back(start_queue):
     queue = start_queue("--service-ms", "1")
     batches: list[Batch] = []
-    live = LiveGenerator(WorkerTarget(queue.address, [request()]), batches.append)
+    live = LiveRun(GeneratorSettings(queue.address, [request()]), batches.append)
     live.start()
     live.set_rate(100)
     until(lambda: sum(int(one.record.ok.sum()) for one in batches) > 20)

@@ -12,8 +12,8 @@ pytestmark = pytest.mark.process
 
 SCRIPT = """
 import concurrent.futures, os
-from loadtests.generator.clock import go_first
-go_first()
+from loadtests.generator.clock import take_priority
+take_priority()
 with concurrent.futures.ThreadPoolExecutor(1) as pool:
     own, of_thread = os.sched_getscheduler(0), pool.submit(os.sched_getscheduler, 0).result()
     print(own & ~os.SCHED_RESET_ON_FORK, of_thread, os.SCHED_FIFO)

@@ -13,7 +13,7 @@ from loadtests.workload.schedule import payload_choices, poisson
 
 SCHEDULE = poisson(1000, seed=1, count=8000)
 CHOICES = payload_choices(8000, 7, seed=1)
-LIMITS = Limits(max_outstanding=400, hopeless=((50.0, 100),), cooldown=500, until_s=30.0)
+LIMITS = Limits(max_outstanding=400, early_stop=((50.0, 100),), cooldown=500, until_s=30.0)
 
 
 def test_the_parts_are_the_schedule():
@@ -40,7 +40,7 @@ def test_limits_are_shared_with_room_for_scatter():
     part = split(SCHEDULE, CHOICES, LIMITS, 4, seed=3)[0]
     assert part.limits.until_s == 30.0
     assert part.limits.max_outstanding == 100
-    assert part.limits.hopeless == ((50.0, 35),)
+    assert part.limits.early_stop == ((50.0, 35),)
 
 
 def test_one_worker_gets_everything():

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from truth import KNOWN, LOADS, SERVICE_MS, SHARES, expected_ms, formula_ms, measure, typical_schedule
 
 from loadtests.generator.messages import Limits
-from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.records.record import percentile
 from loadtests.workload.schedule import payload_choices, poisson
 
@@ -70,10 +70,10 @@ def test_a_freeze_shows_in_the_p99_and_hides_from_a_closed_loop(start_queue):
     schedule = poisson(100, seed=1, duration_s=3)
     with (
         ThreadPoolExecutor(1) as beside,
-        Worker(WorkerTarget(start_queue(*options).address, [b""])) as worker,
+        GeneratorProcess(GeneratorSettings(start_queue(*options).address, [b""])) as worker,
     ):
         closed = beside.submit(closed_loop_ms, start_queue(*options).address, 3.0)
-        record, _ = worker.fire(schedule, payload_choices(len(schedule), 1, seed=0), Limits(10_000))
+        record, _ = worker.run_schedule(schedule, payload_choices(len(schedule), 1, seed=0), Limits(10_000))
         closed_ms = closed.result()
     open_loop_ms = record.latencies_ms()
     slow_open, slow_closed = np.mean(open_loop_ms > 50), np.mean(closed_ms > 50)

@@ -25,7 +25,7 @@ from queueing import md1_capacity_per_s
 from loadtests import CapacityRequest, Slo, find
 from loadtests.errors import BadRequestError
 from loadtests.generator.messages import Limits
-from loadtests.generator.process import Worker, WorkerTarget
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.judge.judge import evaluate
 from loadtests.locust_ui.options import Wanted
 from loadtests.records.point import Probe
@@ -196,13 +196,13 @@ def test_a_worker_that_dies_is_named_and_its_requests_count(start_fleet, tmp_pat
 
 
 @pytest.fixture(params=[2, pytest.param(4, marks=pytest.mark.slow)])
-def distributed(request, shared_queue, start_locust) -> Iterator[tuple[Worker, list[LocustProcess]]]:
+def distributed(request, shared_queue, start_locust) -> Iterator[tuple[GeneratorProcess, list[LocustProcess]]]:
     """A master with workers, as a capacity search uses it, at a queue with 1 ms of service."""
     port = str(free_port())
     workers = [start_locust("--worker", "--master-port", port) for _ in range(request.param)]
-    target = WorkerTarget(shared_queue("--service-ms", "1").address, [queue_request()] * 3)
+    target = GeneratorSettings(shared_queue("--service-ms", "1").address, [queue_request()] * 3)
     options = ("127.0.0.1", port, str(request.param))
-    with Worker(target, module="loadtests.locust_ui.master", options=options) as master:
+    with GeneratorProcess(target, module="loadtests.locust_ui.master", options=options) as master:
         yield master, workers
 
 
@@ -210,7 +210,7 @@ def test_one_master_and_its_workers(distributed):
     """One schedule over all workers; percentiles are those of the pooled latencies."""
     master, workers = distributed
     schedule = poisson(500, seed=5, count=500)
-    record, outcome = master.fire(schedule, payload_choices(500, 3, seed=5), ROOMY, seed=5)
+    record, outcome = master.run_schedule(schedule, payload_choices(500, 3, seed=5), ROOMY, seed=5)
     assert np.array_equal(record.intended_s, schedule)
     assert record.ok.all(), (np.unique(record.status, return_counts=True), outcome)
     assert np.bincount(record.worker, minlength=len(workers)).min() > 80
@@ -231,14 +231,16 @@ def test_a_worker_that_dies_spoils_its_probe_only(distributed):
     """Slow, because Locust may take the other workers for missing for half a minute."""
     master, workers = distributed
     threads = [threading.Timer(0.5, kill, (workers[-1].process.pid,))]
-    record, outcome = master.fire(
+    record, outcome = master.run_schedule(
         constant(100, duration_s=30), payload_choices(3000, 3, seed=6), ROOMY, seed=6, on_ready=threads[0].start
     )
     assert "went missing" in outcome.lost
     assert outcome.wall_s < 15
     assert evaluate(Probe(1, "double", 100.0, 3000, 6), record, outcome, [P99]).verdict == "invalid"
 
-    record, outcome = master.fire(poisson(200, seed=7, count=200), payload_choices(200, 3, seed=7), ROOMY, seed=7)
+    record, outcome = master.run_schedule(
+        poisson(200, seed=7, count=200), payload_choices(200, 3, seed=7), ROOMY, seed=7
+    )
     assert record.ok.all()
     assert not outcome.lost
     assert set(record.worker.tolist()) == set(range(len(workers) - 1))

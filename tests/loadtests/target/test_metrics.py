@@ -15,6 +15,7 @@ BEFORE = """# HELP nv_gpu_utilization GPU utilization rate [0.0 - 1.0)
 nv_gpu_utilization{gpu_uuid="GPU-1"} 0.0
 nv_gpu_utilization{gpu_uuid="GPU-2"} 0.1
 nv_gpu_memory_used_bytes{gpu_uuid="GPU-1"} 1048576
+# TYPE nv_inference_request_failure counter
 nv_inference_request_failure{model="m",reason="REJECTED",version="1"} 5
 nv_inference_request_failure{model="m",reason="OTHER",version="1"} 7
 nv_cpu_utilization 0.2
@@ -23,6 +24,8 @@ nv_cpu_memory_used_bytes 4194304
 AFTER = """nv_gpu_utilization{gpu_uuid="GPU-1"} 0.9
 nv_gpu_utilization{gpu_uuid="GPU-2"} 0.5
 nv_gpu_memory_used_bytes{gpu_uuid="GPU-1"} 3145728
+# TYPE nv_inference_request_failure counter
+nv_inference_request_failure{model="a } b",reason="REJECTED",version="1"} 0
 nv_inference_request_failure{model="m",reason="REJECTED",version="1"} 17
 nv_inference_request_failure{model="m",reason="OTHER",version="1"} 99
 nv_cpu_utilization 6e-1

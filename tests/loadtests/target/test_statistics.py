@@ -1,7 +1,9 @@
 import pytest
+from plain_server import PlainServer
 from tritonclient.grpc import model_config_pb2
-from tritonclient.grpc.service_pb2 import ModelStatistics
+from tritonclient.grpc.service_pb2 import ModelStatistics, ModelStatisticsResponse
 
+from loadtests.target.client import Target
 from loadtests.target.statistics import composing_models, difference
 
 
@@ -46,6 +48,23 @@ def test_a_pipeline_adds_up_and_the_slowest_step_gives_the_batch():
     assert stats.queue_ms == pytest.approx(4, rel=0.02)
     assert stats.slowest.model == "model"
     assert stats.mean_batch == 4.0
+
+
+class Alternating(PlainServer):
+    """As behind a balancer: one server has served 100 requests more than the other, whichever answers."""
+
+    more = 0
+
+    def ModelStatistics(self, request, context):  # noqa: N802
+        self.more = 100 - self.more
+        stats = statistics(requests=1000 + self.more, queue_ms=1, infer_ms=1, executions=5)
+        return ModelStatisticsResponse(model_stats=[stats])
+
+
+def test_statistics_of_several_servers_are_left_out(caplog):
+    with Alternating(without=()) as server, Target(server.address, "m") as target:
+        assert target.statistics() == target.statistics() == []
+    assert len(caplog.records) == 1
 
 
 def test_no_statistics_no_figures():

@@ -8,15 +8,18 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from queue_process import request
 
+from clients import TLS
 from loadtests.errors import GeneratorError, TargetLostError
 from loadtests.generator.messages import Limits, read_payloads, write_payloads
-from loadtests.generator.process import FiringStopped, Worker, WorkerTarget
+from loadtests.generator.process import GeneratorProcess, GeneratorSettings, RunInterrupted
 from loadtests.records.record import DEADLINE_EXCEEDED, NOT_SENT, UNANSWERED, UNAVAILABLE, percentile
+from loadtests.target.access import Access
 from loadtests.workload.schedule import constant, payload_choices, poisson
 
 pytestmark = pytest.mark.process
@@ -25,50 +28,81 @@ ROOMY = Limits(max_outstanding=10_000)
 
 
 def fire(address, schedule, limits=ROOMY, *, timeout_s=10.0):
-    with Worker(WorkerTarget(address, [request()] * 3, timeout_s=timeout_s)) as worker:
-        return worker.fire(schedule, payload_choices(len(schedule), 3, seed=0), limits)
+    with GeneratorProcess(GeneratorSettings(address, [request()] * 3, timeout_s=timeout_s)) as worker:
+        return worker.run_schedule(schedule, payload_choices(len(schedule), 3, seed=0), limits)
 
 
 @pytest.fixture(scope="module")
 def worker(shared_queue):
     """A generator at a queue with 1 ms of service."""
-    with Worker(WorkerTarget(shared_queue("--service-ms", "1").address, [request()])) as started:
+    with GeneratorProcess(GeneratorSettings(shared_queue("--service-ms", "1").address, [request()])) as started:
         yield started
 
 
 def test_on_ready_runs_before_the_first_request(worker):
     ready_at = []
-    _, outcome = worker.fire(
+    _, outcome = worker.run_schedule(
         constant(100, count=3), payload_choices(3, 1, seed=0), ROOMY, on_ready=lambda: ready_at.append(time.time())
     )
     assert ready_at[0] <= outcome.started_unix_s
 
 
-def test_ctrl_c_stops_the_firing(worker):
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no such scheduler on this platform")
+@pytest.mark.parametrize("real_time", [True, False])
+def test_the_priority_is_reported_and_can_be_left_alone(shared_queue, real_time):
+    settings = GeneratorSettings(shared_queue("--service-ms", "1").address, [request()], real_time=real_time)
+    with GeneratorProcess(settings) as process:
+        _, outcome = process.run_schedule(constant(100, count=3), payload_choices(3, 1, seed=0), ROOMY)
+        scheduler = os.sched_getscheduler(process.pid) & ~os.SCHED_RESET_ON_FORK
+    assert (outcome.priority == "real-time") == (scheduler == os.SCHED_FIFO)
+    assert real_time or (outcome.priority, scheduler) == ("normal", os.SCHED_OTHER)
+
+
+def test_secrets_are_not_on_the_generators_command_line(shared_queue):
+    access = Access(headers={"authorization": "xyzzy"})
+    settings = GeneratorSettings(shared_queue("--service-ms", "1").address, [request()], access=access)
+    with GeneratorProcess(settings) as process:
+        record, _ = process.run_schedule(constant(100, count=3), payload_choices(3, 1, seed=0), ROOMY)
+        assert record.ok.all()
+        command_line = Path(f"/proc/{process.pid}/cmdline").read_text()
+        environment = Path(f"/proc/{process.pid}/environ").read_text()
+    assert "loadtests.generator" in command_line
+    assert "xyzzy" not in command_line + environment
+
+
+def test_what_the_generator_cannot_use_is_its_own_fault(shared_queue, tmp_path):
+    (tmp_path / "ca.pem").write_text("nothing")
+    access = Access(TLS(ca=tmp_path / "ca.pem"))
+    settings = GeneratorSettings(shared_queue("--service-ms", "1").address, [request()], access=access)
+    with GeneratorProcess(settings) as process, pytest.raises(GeneratorError):
+        process.run_schedule(constant(100, count=3), payload_choices(3, 1, seed=0), ROOMY)
+
+
+def test_ctrl_c_stops_the_run(worker):
     schedule = constant(100, duration_s=30)
     interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     began_s = time.monotonic()
-    with pytest.raises(FiringStopped) as stopped:
-        worker.fire(schedule, payload_choices(len(schedule), 1, seed=0), ROOMY, on_ready=interrupt.start)
+    with pytest.raises(RunInterrupted) as stopped:
+        worker.run_schedule(schedule, payload_choices(len(schedule), 1, seed=0), ROOMY, on_ready=interrupt.start)
     assert time.monotonic() - began_s < 5
     assert stopped.value.outcome.stopped == "asked"
     assert len(stopped.value.record) == len(schedule)
-    record, _ = worker.fire(constant(100, count=5), payload_choices(5, 1, seed=0), ROOMY)
+    record, _ = worker.run_schedule(constant(100, count=5), payload_choices(5, 1, seed=0), ROOMY)
     assert record.ok.all()
 
 
 @pytest.mark.slow
 def test_send_lag_is_small_at_a_modest_rate(worker):
-    record, _ = worker.fire(poisson(500, seed=2, count=1500), payload_choices(1500, 1, seed=0), ROOMY)
+    record, _ = worker.run_schedule(poisson(500, seed=2, count=1500), payload_choices(1500, 1, seed=0), ROOMY)
     assert percentile(record.send_lags_ms(), 0.5) < 1.0
 
 
 def test_a_generator_that_dies_is_an_error_and_another_can_be_started(worker):
     kill = threading.Timer(0.1, os.kill, (worker.pid, signal.SIGKILL))
     with pytest.raises(GeneratorError, match="SIGKILL"):
-        worker.fire(constant(10, duration_s=30), payload_choices(300, 1, seed=0), ROOMY, on_ready=kill.start)
+        worker.run_schedule(constant(10, duration_s=30), payload_choices(300, 1, seed=0), ROOMY, on_ready=kill.start)
     worker.start()
-    record, _ = worker.fire(constant(100, count=5), payload_choices(5, 1, seed=0), ROOMY)
+    record, _ = worker.run_schedule(constant(100, count=5), payload_choices(5, 1, seed=0), ROOMY)
     assert record.ok.all()
 
 
@@ -97,7 +131,7 @@ def test_stops_when_the_backlog_shows_that_the_rate_does_not_hold(start_queue):
 
 
 def test_stops_when_the_slo_is_out_of_reach(start_queue):
-    limits = Limits(max_outstanding=10_000, hopeless=((10.0, 7),))
+    limits = Limits(max_outstanding=10_000, early_stop=((10.0, 7),))
     record, outcome = fire(start_queue("--service-ms", "20").address, constant(100, duration_s=20), limits)
     assert outcome.stopped == "hopeless"
     assert record.ok.sum() == pytest.approx(7, abs=1)
@@ -113,9 +147,11 @@ def test_gives_up_at_the_deadline(start_queue):
 def test_a_server_that_goes_away(start_queue):
     queue = start_queue("--service-ms", "1")
     kill = threading.Timer(0.4, queue.process.kill)
-    with Worker(WorkerTarget(queue.address, [request()])) as worker:
+    with GeneratorProcess(GeneratorSettings(queue.address, [request()])) as worker:
         schedule = constant(100, duration_s=30)
-        record, outcome = worker.fire(schedule, payload_choices(len(schedule), 1, seed=0), ROOMY, on_ready=kill.start)
+        record, outcome = worker.run_schedule(
+            schedule, payload_choices(len(schedule), 1, seed=0), ROOMY, on_ready=kill.start
+        )
     assert outcome.stopped == "connection lost"
     assert outcome.wall_s < 2
     assert 20 < record.ok.sum() < 100
@@ -142,11 +178,11 @@ def test_the_generator_dies_with_a_killed_parent(shared_queue, tmp_path):
         "import sys\n"
         "from loadtests.generator.messages import Limits\n"
         "from loadtests.workload.schedule import constant, payload_choices\n"
-        "from loadtests.generator.process import Worker, WorkerTarget\n"
-        f"with Worker(WorkerTarget('{queue.address}', [b'x'])) as worker:\n"
+        "from loadtests.generator.process import GeneratorProcess, GeneratorSettings\n"
+        f"with GeneratorProcess(GeneratorSettings('{queue.address}', [b'x'])) as worker:\n"
         "    said = lambda: print(worker.pid, flush=True)\n"
         "    choices = payload_choices(3000, 1, seed=0)\n"
-        "    worker.fire(constant(50, duration_s=60), choices, Limits(10000), on_ready=said)\n"
+        "    worker.run_schedule(constant(50, duration_s=60), choices, Limits(10000), on_ready=said)\n"
     )
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None

@@ -1,6 +1,6 @@
 """What is asked: one model, or several at once by weight, with the encoded requests of each.
 
-Every percentile of a mix can be told for each of its models and for all requests together.
+Every percentile of a mix is known for each of its models and for all requests together.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from loadtests.errors import BadRequestError, InputFileError
 from loadtests.records.record import Record
 from loadtests.slo import Slo
+from loadtests.target.access import Access
 from loadtests.target.client import FROZEN_S, Target
 from loadtests.workload import payloads as made_payloads
-from loadtests.workload.mix import Mix
+from loadtests.workload.mix import ModelMix
 from loadtests.workload.trace import Trace
 
 logger = logging.getLogger("fathom")
@@ -30,8 +31,8 @@ _SHARE = re.compile(r"(?P<model>[^=\s]+)(?:=(?P<weight>[^=]+))?")
 
 
 @dataclass(frozen=True)
-class ModelShare:
-    """One model of the traffic. Without `payloads`, inputs are made from the server's metadata."""
+class ModelWeight:
+    """One model of the workload. Without `payloads`, inputs are made from the server's metadata."""
 
     model: str
     weight: float = 1.0
@@ -40,7 +41,7 @@ class ModelShare:
     """Serialised `ModelInferRequest`s of this model, used in turn in an order shuffled by the seed."""
 
     @classmethod
-    def parse(cls, text: str) -> ModelShare:
+    def parse(cls, text: str) -> ModelWeight:
         """`image_classifier` or `image_classifier=0.7`; BadRequestError quoting anything else."""
         found = _SHARE.fullmatch(text.strip())
         try:
@@ -49,12 +50,12 @@ class ModelShare:
             weight = math.nan
         if found is None or not (math.isfinite(weight) and weight > 0):
             raise BadRequestError(
-                f"traffic {text!r} is not understood; the accepted form is MODEL or MODEL=WEIGHT", field="mix"
+                f"workload {text!r} is not understood; the accepted form is MODEL or MODEL=WEIGHT", field="mix"
             )
         return cls(found["model"], weight)
 
 
-def name_of(shares: Sequence[ModelShare]) -> str:
+def name_of(shares: Sequence[ModelWeight]) -> str:
     """`image_classifier`, or `image_classifier+text_embedding` for a mix."""
     return "+".join(share.model for share in shares)
 
@@ -63,7 +64,7 @@ def scoped(slos: Sequence[Slo], models: Sequence[str]) -> tuple[Slo, ...]:
     """The SLOs of a mix: each one for all requests together and for each model, unless it names its model."""
     if unknown := [slo.model for slo in slos if slo.model and slo.model not in models]:
         raise BadRequestError(
-            f"an SLO is for {unknown[0]}, which is not asked; the traffic is {', '.join(models)}", field="slos"
+            f"an SLO is for {unknown[0]}, which is not asked; the workload is {', '.join(models)}", field="slos"
         )
     if len(models) < 2:
         return tuple(replace(slo, model="") for slo in slos)
@@ -71,25 +72,33 @@ def scoped(slos: Sequence[Slo], models: Sequence[str]) -> tuple[Slo, ...]:
     return tuple(dict.fromkeys([*slos, *each]))
 
 
-class Traffic:
-    """The models of one server that are asked, ready to be fired at."""
+class Workload:
+    """The models of one server that are asked, ready for load."""
 
-    def __init__(self, server: str, shares: Sequence[ModelShare], *, seed: int = 0, frozen_s: float = FROZEN_S) -> None:
+    def __init__(
+        self,
+        server: str,
+        shares: Sequence[ModelWeight],
+        *,
+        access: Access | None = None,
+        seed: int = 0,
+        frozen_s: float = FROZEN_S,
+    ) -> None:
         self.models = tuple(share.model for share in shares)
-        self._mix = Mix((1,) * len(shares), tuple(share.weight for share in shares))
+        self._mix = ModelMix((1,) * len(shares), tuple(share.weight for share in shares))
         if doubled := {model for model in self.models if self.models.count(model) > 1}:
-            raise BadRequestError(f"the traffic names {min(doubled)} twice; add its weights up", field="mix")
+            raise BadRequestError(f"the workload names {min(doubled)} twice; add its weights up", field="mix")
         if any(share.payloads is not None and not share.payloads for share in shares):
             raise BadRequestError("the payload pool is empty; give at least one encoded request", field="payloads")
         self.weights = self._mix.shares
-        self.targets = [Target(server, model, frozen_s=frozen_s) for model in self.models]
+        self.targets = [Target(server, model, access=access, frozen_s=frozen_s) for model in self.models]
         self._shares = tuple(shares)
         self._seed = seed
         self._pools: list[list[bytes]] = []
         self.assumed: list[str] = []
         """What made-up requests assume about the models; known after `check`, which also logs it."""
 
-    def __enter__(self) -> Traffic:
+    def __enter__(self) -> Workload:
         return self
 
     def __exit__(
@@ -116,7 +125,7 @@ class Traffic:
         self._mix = replace(self._mix, sizes=tuple(map(len, self._pools)))
 
     @property
-    def mix(self) -> Mix:
+    def mix(self) -> ModelMix:
         """What each request carries; known after `check`."""
         return self._mix
 

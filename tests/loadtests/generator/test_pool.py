@@ -14,8 +14,8 @@ from queue_process import request
 
 from loadtests import CapacityRequest, Slo, find, write_report
 from loadtests.generator.messages import Limits
-from loadtests.generator.pool import Fleet
-from loadtests.generator.process import FiringStopped, WorkerTarget
+from loadtests.generator.pool import GeneratorPool
+from loadtests.generator.process import GeneratorSettings, RunInterrupted
 from loadtests.judge.judge import evaluate
 from loadtests.records.point import Probe
 from loadtests.records.record import percentile
@@ -31,12 +31,12 @@ ROOMY = Limits(max_outstanding=10_000)
 @pytest.fixture(scope="module")
 def fleet(shared_queue):
     """Four generators at a queue with 1 ms of service."""
-    with Fleet(WorkerTarget(shared_queue("--service-ms", "1").address, [request()] * 3), 4) as started:
+    with GeneratorPool(GeneratorSettings(shared_queue("--service-ms", "1").address, [request()] * 3), 4) as started:
         yield started
 
 
-def fire(fleet: Fleet, schedule: np.ndarray, limits: Limits = ROOMY, seed: int = 5, **options):
-    return fleet.fire(schedule, payload_choices(len(schedule), 3, seed=seed), limits, seed=seed, **options)
+def fire(fleet: GeneratorPool, schedule: np.ndarray, limits: Limits = ROOMY, seed: int = 5, **options):
+    return fleet.run_schedule(schedule, payload_choices(len(schedule), 3, seed=seed), limits, seed=seed, **options)
 
 
 def test_four_generators_fire_one_schedule_at_its_times(fleet):
@@ -58,7 +58,7 @@ def test_four_generators_fire_one_schedule_at_its_times(fleet):
 
 def test_an_early_stop_of_one_stops_all(start_queue):
     queue = start_queue("--service-ms", "20")
-    with Fleet(WorkerTarget(queue.address, [request()] * 3), 2) as fleet:
+    with GeneratorPool(GeneratorSettings(queue.address, [request()] * 3), 2) as fleet:
         record, outcome = fire(fleet, constant(500, duration_s=20), Limits(max_outstanding=20))
     assert outcome.stopped == "backlog"
     assert outcome.wall_s < 3
@@ -83,7 +83,7 @@ def test_a_generator_that_dies_spoils_its_probe_only(fleet):
 def test_a_search_goes_on_after_a_generator_died(shared_queue, tmp_path, monkeypatch):
     queue = shared_queue("--service-ms", "2")
     fires = []
-    fire = Fleet.fire
+    fire = GeneratorPool.run_schedule
 
     def fire_and_kill(self, *schedule, on_ready, **options):
         def ready():
@@ -94,7 +94,7 @@ def test_a_search_goes_on_after_a_generator_died(shared_queue, tmp_path, monkeyp
 
         return fire(self, *schedule, on_ready=ready, **options)
 
-    monkeypatch.setattr(Fleet, "fire", fire_and_kill)
+    monkeypatch.setattr(GeneratorPool, "run_schedule", fire_and_kill)
     for budget_s in (2.0, 10.0, 40.0):  # a busy machine spends two seconds on the first probe
         fires.clear()
         folder = tmp_path / f"{budget_s:g}"
@@ -118,7 +118,7 @@ def test_a_search_goes_on_after_a_generator_died(shared_queue, tmp_path, monkeyp
 def test_ctrl_c_stops_all(fleet):
     interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     began_s = time.monotonic()
-    with pytest.raises(FiringStopped) as stopped:
+    with pytest.raises(RunInterrupted) as stopped:
         fire(fleet, constant(100, duration_s=30), on_ready=interrupt.start)
     assert time.monotonic() - began_s < 10
     assert stopped.value.outcome.stopped == "asked"

@@ -17,44 +17,44 @@ from loadtests.records.record import OK, Record
 from loadtests.results.store import read_runs
 from loadtests.workload.shape import parse_shape
 from loadtests.workload.trace import read_trace
-from loadtests.workload.traffic import ModelShare, Traffic, scoped
+from loadtests.workload.workload import ModelWeight, Workload, scoped
 
 pytestmark = pytest.mark.process
 
-MIX = (ModelShare("double", 3.0), ModelShare("echo", 1.0))
+MIX = (ModelWeight("double", 3.0), ModelWeight("echo", 1.0))
 P99 = Slo.parse("p99=200ms")
 
 
 @pytest.fixture(scope="module")
-def traffic(small_server):
-    with Traffic(small_server.grpc_url, MIX, seed=1) as made:
+def workload(small_server):
+    with Workload(small_server.grpc_url, MIX, seed=1) as made:
         made.check()
         yield made
 
 
 @pytest.mark.parametrize(
-    ("text", "share"), [("a", ModelShare("a")), ("a=0.7", ModelShare("a", 0.7)), ("a_b=2", ModelShare("a_b", 2.0))]
+    ("text", "share"), [("a", ModelWeight("a")), ("a=0.7", ModelWeight("a", 0.7)), ("a_b=2", ModelWeight("a_b", 2.0))]
 )
 def test_shares_are_read(text, share):
-    assert ModelShare.parse(text) == share
+    assert ModelWeight.parse(text) == share
 
 
 @pytest.mark.parametrize("text", ["", "=1", "a=", "a=x", "a=0", "a=-1", "a=nan", "a b"])
 def test_refuses_other_shares(text):
     with pytest.raises(BadRequestError) as refused:
-        ModelShare.parse(text)
+        ModelWeight.parse(text)
     assert refused.value.field == "mix"
     assert repr(text) in str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("shares", "field"),
-    [((), "mix"), ((ModelShare("a"), ModelShare("a")), "mix"), ((ModelShare("a", 1.0, ()),), "payloads")],
+    [((), "mix"), ((ModelWeight("a"), ModelWeight("a")), "mix"), ((ModelWeight("a", 1.0, ()),), "payloads")],
     ids=["no model", "a model twice", "no payloads"],
 )
 def test_refuses_impossible_traffic(shares, field):
     with pytest.raises(BadRequestError) as refused:
-        Traffic("127.0.0.1:9", shares)
+        Workload("127.0.0.1:9", shares)
     assert refused.value.field == field
 
 
@@ -70,12 +70,12 @@ def test_slos_of_a_mix_are_for_each_model_and_for_all():
     assert "echo" in str(refused.value)
 
 
-def test_requests_are_shared_by_weight_and_follow_from_the_seed(traffic):
-    choices = traffic.choices(4000, seed=5)
-    assert np.array_equal(choices, traffic.choices(4000, seed=5))
-    assert not np.array_equal(choices, traffic.choices(4000, seed=6))
+def test_requests_are_shared_by_weight_and_follow_from_the_seed(workload):
+    choices = workload.choices(4000, seed=5)
+    assert np.array_equal(choices, workload.choices(4000, seed=5))
+    assert not np.array_equal(choices, workload.choices(4000, seed=6))
     times = np.arange(4000.0)
-    owners = traffic.marked(Record(times, times, times, np.zeros(4000, np.uint8)), choices).model
+    owners = workload.marked(Record(times, times, times, np.zeros(4000, np.uint8)), choices).model
     assert np.mean(owners == 0) == pytest.approx(0.75, abs=0.03)
     for model in (0, 1):  # all payloads of a model are used equally
         counts = np.unique(choices[owners == model], return_counts=True)[1]
@@ -102,7 +102,7 @@ def test_a_mix_is_judged_for_each_model_and_together(small_server):
 def test_a_model_that_is_too_slow_fails_the_mix(small_server):
     """`slow` sleeps for up to a second a request."""
     slos = [Slo.parse("double:p50=150ms"), Slo.parse("slow:p50=150ms")]
-    mix = (ModelShare("double", 0.9), ModelShare("slow", 0.1))
+    mix = (ModelWeight("double", 0.9), ModelWeight("slow", 0.1))
     point = load(CapacityRequest(small_server.grpc_url, "mix", slos, mix=mix), parse_shape("poisson:60", 1.5))
     assert point.verdict == "fail"
     assert [count.verdict for count in point.slos] == ["pass", "fail"]
@@ -125,11 +125,11 @@ def test_a_search_over_a_mix_is_kept_and_read_again(small_server, tmp_path):
     assert f"<td>{result.points[0].models[1].requests}</td>" in of_models
 
 
-def test_a_trace_says_which_model_and_payload(traffic, small_server, tmp_path):
+def test_a_trace_says_which_model_and_payload(workload, small_server, tmp_path):
     path = tmp_path / "trace.csv"
     path.write_text("offset_s,model,payload\n0,echo,31\n0.01,double,0\n0.02,double,5\n")
     trace = read_trace(path)
-    assert traffic.choices_of(trace, seed=0).tolist() == [63, 0, 5]
+    assert workload.choices_of(trace, seed=0).tolist() == [63, 0, 5]
     point = load(CapacityRequest(small_server.grpc_url, "double+echo", [P99], mix=MIX), trace)
     assert (point.requests, point.errors, point.verdict) == (3, OK, "undecided")
     assert [entry.requests for entry in point.models] == [2, 1]
@@ -138,11 +138,11 @@ def test_a_trace_says_which_model_and_payload(traffic, small_server, tmp_path):
 @pytest.mark.parametrize(
     ("row", "value"), [("0.5,other,1", "'other'"), ("0.5,echo,32", "payload 32")], ids=["its model", "its payload"]
 )
-def test_a_trace_that_does_not_fit_names_its_line(traffic, tmp_path, row, value):
+def test_a_trace_that_does_not_fit_names_its_line(workload, tmp_path, row, value):
     path = tmp_path / "trace.csv"
     path.write_text(f"offset_s,model,payload\n0,echo,0\n{row}\n")
     with pytest.raises(InputFileError) as refused:
-        traffic.choices_of(read_trace(path), seed=0)
+        workload.choices_of(read_trace(path), seed=0)
     assert (refused.value.path, refused.value.line) == (path, 3)
     assert value in str(refused.value)
 
@@ -190,7 +190,7 @@ def test_a_rate_beyond_the_generator_is_invalid_and_says_what_to_do(small_server
 def test_a_server_that_dies_is_told_and_what_was_measured_counts(start_queue, monkeypatch):
     queue = start_queue("--service-ms", "2")
     kill = threading.Timer(0.4, queue.process.kill)
-    monkeypatch.setattr(Traffic, "statistics", lambda self: kill.start() or [])  # asked just before the first request
+    monkeypatch.setattr(Workload, "statistics", lambda self: kill.start() or [])  # asked just before the first request
     point = load(CapacityRequest(queue.address, "queue", [P99], workers=2), parse_shape("constant:50", 20))
     assert point.stopped == "connection lost"
     assert point.verdict == "fail"

@@ -1,0 +1,332 @@
+"""The HTTP/2 transport against scripted peers that do what a gRPC server rarely does, beside grpc.aio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from exchange import ANSWER, HEADERS_OK, STATUS_OK, against, answer, goaway, read_frame, read_request
+from grpc_transport import GrpcTransport
+
+from loadtests.generator import http2_frames as h2
+from loadtests.generator.http2 import Http2Transport
+from loadtests.records.record import OK, UNAVAILABLE
+
+TRANSPORTS = [Http2Transport, GrpcTransport]
+
+
+def test_tiny_windows_and_their_growth():
+    seen = []
+
+    async def script(reader, writer):
+        received, stream = b"", 1
+        while True:
+            kind, flags, stream, content = await read_frame(reader)
+            if kind != h2.DATA:
+                continue
+            assert len(content) <= 100
+            received += content
+            if flags & h2.END_STREAM:
+                break
+            more = len(content).to_bytes(4, "big")
+            writer.write(h2.frame(h2.WINDOW_UPDATE, 0, stream, more) + h2.frame(h2.WINDOW_UPDATE, 0, 0, more))
+        seen.append(received)
+        writer.write(answer(stream))
+
+    payload = bytes(range(256)) * 40
+    answers = asyncio.run(against(script, [payload], [0], {h2.INITIAL_WINDOW_SIZE: 100}))
+    assert answers[0] == (OK, "")
+    assert seen[0] == b"\0" + len(payload).to_bytes(4, "big") + payload
+
+
+def test_a_window_that_shrinks_in_the_middle():
+    async def script(reader, writer):
+        writer.write(h2.settings_frame({h2.INITIAL_WINDOW_SIZE: 200_000}))
+        stream, body = 1, b""
+        writer.write(h2.frame(h2.WINDOW_UPDATE, 0, 0, (1_000_000).to_bytes(4, "big")))
+        stream, body = await read_request(reader)
+        assert len(body) == 150_005
+        writer.write(answer(stream))
+
+    assert asyncio.run(against(script, [bytes(150_000)], [0], {h2.INITIAL_WINDOW_SIZE: 10}))[0] == (OK, "")
+
+
+def test_padding_priority_continuation_and_frames_in_pieces():
+    async def script(reader, writer):
+        stream, _ = await read_request(reader)
+        padded = b"\3" + b"\0\0\0\0\x10" + b"\x88" + b"\0\0\0"
+        bytes_out = h2.frame(h2.HEADERS, h2.END_HEADERS | h2.PADDED | h2.PRIORITY, stream, padded)
+        bytes_out += h2.frame(h2.DATA, h2.PADDED, stream, b"\2" + ANSWER + b"\0\0")
+        bytes_out += h2.frame(h2.HEADERS, h2.END_STREAM, stream, STATUS_OK[1:5])
+        bytes_out += h2.frame(h2.CONTINUATION, h2.END_HEADERS, stream, STATUS_OK[5:])
+        for at in range(len(bytes_out)):
+            writer.write(bytes_out[at : at + 1])
+            await writer.drain()
+
+    assert asyncio.run(against(script, [b"x"], [0]))[0] == (OK, "")
+
+
+def test_a_body_in_small_pieces_is_a_body():
+    async def script(reader, writer):
+        stream, _ = await read_request(reader)
+        writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS, stream, b"\x88"))
+        for piece in (ANSWER[:2], ANSWER[2:5], ANSWER[5:8], ANSWER[8:]):
+            writer.write(h2.frame(h2.DATA, 0, stream, piece))
+        writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, stream, STATUS_OK[1:]))
+
+    assert asyncio.run(against(script, [b"x"], [0]))[0] == (OK, "")
+
+
+def test_pings_are_answered():
+    pongs = []
+
+    async def script(reader, writer):
+        stream, _ = await read_request(reader)
+        writer.write(h2.frame(h2.PING, 0, 0, b"12345678"))
+        while True:
+            kind, flags, _, content = await read_frame(reader)
+            if kind == h2.PING:
+                pongs.append((flags, content))
+                writer.write(answer(stream))
+                return
+
+    assert asyncio.run(against(script, [b"x"], [0]))[0] == (OK, "")
+    assert pongs == [(h2.ACK, b"12345678")]
+
+
+@pytest.mark.parametrize("kind", TRANSPORTS)
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (lambda s: h2.frame(h2.RST_STREAM, 0, s, (7).to_bytes(4, "big")), UNAVAILABLE),
+        (lambda s: h2.frame(h2.RST_STREAM, 0, s, (8).to_bytes(4, "big")), 1),
+        (lambda s: goaway(0), UNAVAILABLE),
+        (lambda s: goaway(0, h2.ENHANCE_YOUR_CALM, b"too_many_pings"), UNAVAILABLE),
+        (lambda s: h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, s, b"\x8d"), 12),
+    ],
+    ids=["refused", "cancelled", "goaway", "goaway with an error", "not grpc"],
+)
+def test_ways_of_not_answering(sent, status, kind):
+    async def script(reader, writer):
+        while True:
+            stream, _ = await read_request(reader)
+            writer.write(sent(stream))
+
+    found, message = asyncio.run(against(script, [b"x"], [0], kind=kind))[0]
+    assert found == status, message
+
+
+def test_an_answer_without_a_status_is_an_error():
+    async def script(reader, writer):
+        stream, _ = await read_request(reader)
+        writer.write(h2.frame(h2.DATA, h2.END_STREAM, stream, ANSWER))
+
+    assert asyncio.run(against(script, [b"x"], [0]))[0][0] == 13
+
+
+@pytest.mark.parametrize("kind", TRANSPORTS)
+def test_a_closed_connection_fails_what_is_open(kind):
+    async def script(reader, writer):
+        await read_request(reader)
+        await read_request(reader)
+        writer.close()
+
+    answers = asyncio.run(against(script, [b"x"], [0, 0], kind=kind))
+    assert {status for status, _ in answers.values()} == {UNAVAILABLE}
+
+
+async def answer_all(reader, writer):
+    """A peer as it should be."""
+    while True:
+        stream, _ = await read_request(reader)
+        writer.write(answer(stream))
+
+
+@pytest.mark.parametrize("kind", TRANSPORTS)
+def test_what_the_server_never_looked_at_is_sent_again_once(kind):
+    async def drain(reader, writer):
+        for _ in range(3):
+            await read_request(reader)
+        writer.write(goaway((1 << 31) - 1) + goaway(1) + answer(1))
+
+    answers = asyncio.run(against([drain, answer_all], [b"x"], [0, 0, 0], kind=kind))
+    assert set(answers.values()) == {(OK, "")}
+
+
+def test_a_request_that_no_server_looks_at_has_failed():
+    seen = []
+
+    async def drain(reader, writer):
+        seen.append(await read_request(reader))
+        writer.write(goaway(0))
+
+    answers = asyncio.run(against(drain, [b"x"], [0]))
+    assert answers[0][0] == UNAVAILABLE
+    assert len(seen) == 2
+
+
+def limited(limit: int):
+    """A peer whose connections take so many requests at once, and which looks whether they do."""
+
+    async def script(reader, writer):
+        streams = [(await read_request(reader))[0] for _ in range(limit)]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                while True:
+                    assert (await read_frame(reader))[0] != h2.HEADERS
+        writer.write(b"".join(map(answer, streams)))
+        await answer_all(reader, writer)
+
+    async def after_the_acknowledgement(reader, writer):
+        while (await read_frame(reader))[:2] != (h2.SETTINGS, h2.ACK):
+            pass
+        await script(reader, writer)
+
+    return after_the_acknowledgement
+
+
+@pytest.mark.parametrize(("kind", "options"), [(Http2Transport, {"most_connections": 1}), (GrpcTransport, {})])
+def test_requests_beyond_the_limit_of_streams_wait(kind, options):
+    answers = asyncio.run(against(limited(2), [b"x"], [0] * 9, {h2.MAX_CONCURRENT_STREAMS: 2}, kind=kind, **options))
+    assert set(answers.values()) == {(OK, "")}
+
+
+def test_more_connections_are_opened_where_streams_are_limited():
+    transports = []
+    scripts = [limited(2), answer_all]
+    settings = {h2.MAX_CONCURRENT_STREAMS: 2}
+    answers = asyncio.run(against(scripts, [b"x"], [0] * 40, settings, transports=transports))
+    assert set(answers.values()) == {(OK, "")}
+    assert transports[0].connections > 2
+
+
+def test_a_lost_connection_among_several_fails_its_requests_and_is_replaced():
+    accepted = []
+
+    async def scenario():
+        async def serve(reader, writer):
+            accepted.append(writer)
+            doomed = len(accepted) == 1
+            await reader.readexactly(len(h2.PREFACE))
+            writer.write(h2.settings_frame({}))
+            try:
+                if doomed:
+                    await read_request(reader)
+                    await read_request(reader)
+                    writer.transport.abort()
+                await answer_all(reader, writer)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        statuses, messages = {}, {}
+
+        def on_done(index, when_s, status, message):
+            statuses[index], messages[index] = status, message
+
+        async with server:
+            address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            transport = Http2Transport(address, [b"x"], on_done, channels=2, timeout_s=3)
+            await transport.open()
+            for first in (0, 4):
+                for index in range(first, first + 4):
+                    transport.send(index, 0)
+                transport.flush()
+                while len(statuses) < first + 4 or len(accepted) < 3:
+                    await asyncio.sleep(0.01)
+                assert not transport.lost
+            await transport.close()
+        return statuses, messages
+
+    statuses, messages = asyncio.run(asyncio.wait_for(scenario(), 10))
+    failed = [index for index, status in statuses.items() if status == UNAVAILABLE]
+    assert len(failed) == 2
+    assert max(failed) < 4
+    assert all("connection" in messages[index] for index in failed)
+    assert [statuses[index] for index in range(4, 8)] == [OK] * 4
+
+
+@pytest.mark.parametrize(
+    ("code", "ours"),
+    [(h2.NO_ERROR, False), (h2.ENHANCE_YOUR_CALM, False), (2, False), *((c, True) for c in h2.OUR_FAULTS)],
+)
+def test_what_the_server_calls_a_breach_of_http2_is_our_fault(code, ours):
+    transports = []
+
+    async def script(reader, writer):
+        stream, _ = await read_request(reader)
+        writer.write(goaway(stream, code))
+        writer.close()
+
+    answers = asyncio.run(against(script, [b"x"], [0], transports=transports))
+    assert answers[0][0] == UNAVAILABLE
+    assert bool(transports[0].broken) == ours
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        lambda s: h2.frame(h2.SETTINGS, 0, 0, bytes(5)),
+        lambda s: h2.settings_frame({h2.MAX_FRAME_SIZE: 0}),
+        lambda s: h2.settings_frame({h2.INITIAL_WINDOW_SIZE: 1 << 31}),
+        lambda s: h2.frame(h2.RST_STREAM, 0, s, b"\0"),
+        lambda s: h2.frame(h2.GOAWAY, 0, 0, b""),
+        lambda s: h2.frame(h2.WINDOW_UPDATE, 0, 0, b""),
+        lambda s: h2.frame(h2.DATA, h2.PADDED, s, b"\x05ab"),
+        lambda s: h2.frame(h2.HEADERS, h2.END_HEADERS | h2.PADDED, s, b""),
+        lambda s: h2.frame(h2.DATA, 0, s, bytes(h2.SMALLEST_FRAME + 1)),
+        lambda s: h2.frame(h2.HEADERS, h2.END_HEADERS, s, b"\xff\xff\xff"),
+        lambda s: h2.frame(h2.HEADERS, 0, s, b"") + 5 * h2.frame(h2.CONTINUATION, 0, s, bytes(h2.SMALLEST_FRAME)),
+    ],
+    ids=[
+        "settings of five bytes",
+        "frames of no bytes",
+        "a window beyond the largest",
+        "a reset without a code",
+        "an empty goaway",
+        "an empty window update",
+        "more padding than frame",
+        "no padding length",
+        "a frame beyond our limit",
+        "a broken header block",
+        "an endless header list",
+    ],
+)
+def test_a_server_that_breaks_http2_fails_its_requests(sent):
+    transports = []
+
+    async def script(reader, writer):
+        stream, _ = await read_request(reader)
+        writer.write(sent(stream))
+
+    answers = asyncio.run(against([script, answer_all], [b"x"], [0], transports=transports))
+    assert answers[0][0] == UNAVAILABLE
+    assert "HTTP/2" in answers[0][1]
+    assert not transports[0].broken
+
+
+def test_a_status_that_is_no_number_is_unknown():
+    async def script(reader, writer):
+        stream, _ = await read_request(reader)
+        trailers = b"\x00\x0bgrpc-status\x03999"
+        writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS, stream, HEADERS_OK) + h2.frame(h2.DATA, 0, stream, ANSWER))
+        writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, stream, trailers))
+
+    assert asyncio.run(against(script, [b"x"], [0]))[0][0] == 2
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.9\r\n"])
+def test_what_is_no_http2_cannot_be_connected_to(said):
+    async def scenario():
+        async def serve(reader, writer):
+            writer.write(said)
+            await reader.read()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            with pytest.raises(OSError):
+                await Http2Transport(address, [b"x"], lambda *_: None, channels=2, timeout_s=3).open()
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
