@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 
 from export.add import company
-from export.add.examples import Examples
-from export.added.recipe_file import NONE, OPENED, OWN, InputRule
-from export.added.serve_graph import edit
+from export.add.sample_requests import SampleRequests
+from export.added.input_generators import InputRule
+from export.added.recipe_file import NONE, OPENED, OWN
+from export.added.serving_graph import edit
 from export.errors import ContractError, ExportError
 from export.graph import batch_axis, external_data, onnx_stream
 from export.graph import edit as graph_edit
 from export.graph.onnx_file import reason, session
 from export.recipe.agreement import RELATIVE_TOLERANCE, same
 from export.recipe.recipe import Array, Arrays, AxisRange, Tolerance
-from export.sources import refusals
-from export.sources.base import Brought
+from export.sources import validation
+from export.sources.base import ImportedModel
 
 PROBED = 3
 """Rows that are asked alone and together to see whether the first axis is a batch."""
@@ -48,27 +49,27 @@ class Plan:
     latency_ms: float
 
 
-def plan(brought: Brought, raw: Path, room: Path, dims: Mapping[str, int], *, batching: bool = True) -> Plan:
+def plan(imported: ImportedModel, raw: Path, room: Path, dims: Mapping[str, int], *, batching: bool = True) -> Plan:
     """Decide how the graph in `raw` is served, and find it to answer like the source.
 
     `dims` sizes the open axes, by symbol or as `input:axis`. Raises ContractError for an open axis without a size, and
     ExportError for a source that does not answer made-up input.
     """
-    model = refusals.onnx_file(raw)
-    notes = [*brought.notes]
+    model = validation.read_onnx(raw)
+    notes = [*imported.notes]
     if count := graph_edit.drop_weight_inputs(model):
         notes.append(f"{count} weights were listed as inputs, too: they are constants now")
     candidate, why_not = _candidate(model, dims) if batching else (NONE, "you asked for no batching")
-    trial = Trial(brought, raw, model, room, dims)
+    trial = BatchingTrial(imported, raw, model, room, dims)
     if candidate != NONE:
         failure = trial.batches(candidate)
         if failure is None:
             notes += [_BATCHED[candidate], *trial.notes]
         else:
             candidate, why_not = NONE, failure
-            trial.examples.first_axis = PROBED
+            trial.samples.first_axis = PROBED
     if candidate == NONE:
-        trial.examples.why_no_batch = f", and no batch: {why_not}"
+        trial.samples.why_no_batch = f", and no batch: {why_not}"
         notes.append(f"{why_not}: max_batch_size is 0, and each request is answered alone")
     return trial.result(candidate, notes)
 
@@ -80,16 +81,16 @@ _BATCHED = {
 }
 
 
-class Trial:
+class BatchingTrial:
     """The graph under examination: what it is asked, and what it answers."""
 
-    def __init__(self, brought: Brought, raw: Path, model: Any, room: Path, dims: Mapping[str, int]) -> None:
-        self.brought = brought
+    def __init__(self, imported: ImportedModel, raw: Path, model: Any, room: Path, dims: Mapping[str, int]) -> None:
+        self.imported = imported
         self.raw = raw
         self.model = model
         self.room = room
-        self.examples = Examples(brought, model, dims)
-        self.notes = self.examples.notes
+        self.samples = SampleRequests(imported, model, dims)
+        self.notes = self.samples.notes
         self.latency_ms = math.inf
 
     def batches(self, candidate: str) -> str | None:
@@ -102,10 +103,10 @@ class Trial:
         )
         for obstacle in batch_axis.obstacles(structure):
             return str(obstacle)
-        rules = self.examples.rules(candidate)
-        example = self.examples.probes(rules, PROBED)
+        rules = self.samples.rules(candidate)
+        example = self.samples.probes(rules, PROBED)
         alone = [
-            self._ask({name: rows[index : index + 1] for name, rows in example.items()}) for index in range(PROBED)
+            self._answer({name: rows[index : index + 1] for name, rows in example.items()}) for index in range(PROBED)
         ]
         graph = session(path)
         try:
@@ -119,7 +120,7 @@ class Trial:
             for name, rows in together.items():
                 if name in single and not same(rows[index : index + 1], single[name]):
                     row = {name: rows[index : index + 1] for name, rows in example.items()}
-                    if not same(self._ask(row)[name], single[name]):
+                    if not same(self._answer(row)[name], single[name]):
                         return f"the source answers the same question differently{self._drawing()} (output '{name}')"
                     return f"rows together are answered otherwise than alone (output '{name}')"
         if failure := company.disagreement(graph, company.unlike(example, rules)):
@@ -154,18 +155,18 @@ class Trial:
     def result(self, candidate: str, notes: list[str]) -> Plan:
         """The plan for a candidate that holds."""
         batched = candidate != NONE
-        rules = self.examples.rules(candidate)
-        example = self.examples.rows(rules, batched=batched)
+        rules = self.samples.rules(candidate)
+        example = self.samples.rows(rules, batched=batched)
         requests = [
             {name: rows[index : index + 1] if batched else np.asarray(rows[index]) for name, rows in example.items()}
             for index in range(min(PROBED, len(next(iter(example.values())))))
         ]
-        answers = [self._ask(request) for request in requests]
-        again = self._ask(requests[0])
+        answers = [self._answer(request) for request in requests]
+        again = self._answer(requests[0])
         widened = tuple(
             name for name, value in [*requests[0].items(), *answers[0].items()] if value.ndim == (1 if batched else 0)
         )
-        notes += _said_of(self.model, answers)
+        notes += _notes_about(self.model, answers)
         for name, array in answers[0].items():
             if array.dtype.kind != "f" and not same(again[name], array):
                 raise ExportError(
@@ -183,9 +184,9 @@ class Trial:
             kind = "beside the batch" if batched else "at all"
             named = ", ".join(f"'{name}'" for name in widened)
             notes.append(f"{named}: no axis {kind}, so one of size 1 was added, as Triton needs")
-        shaped = {name: InputRule(rule.data_type, rule.shape or (1,), rule.values) for name, rule in rules.items()}
+        shaped = {name: InputRule(rule.data_type, rule.shape or (1,), rule.generator) for name, rule in rules.items()}
         stacked = {name: rows.reshape(len(rows), 1) if name in widened else rows for name, rows in example.items()}
-        axes = self.examples.axes(candidate)
+        axes = self.samples.axes(candidate)
         return Plan(candidate, widened, shaped, stacked, axes, tolerance, tuple(notes), self.latency_ms)
 
     def write(self, candidate: str, widened: tuple[str, ...], path: Path) -> Path:
@@ -201,14 +202,14 @@ class Trial:
         operators = sorted({node.op_type for node in graph_edit.nodes(self.model.graph)} & RANDOM)
         return f" ({', '.join(operators)})" if operators else ""
 
-    def _ask(self, request: Arrays) -> dict[str, Array]:
+    def _answer(self, request: Arrays) -> dict[str, Array]:
         began = time.perf_counter()
         try:
-            answer = self.brought.predict(request)
+            answer = self.imported.predict(request)
         except ExportError:
             raise
         except Exception as error:  # torch's, scikit-learn's and ONNX Runtime's kinds
-            kind = "the example" if self.brought.example is not None else "made-up input"
+            kind = "the example" if self.imported.example is not None else "made-up input"
             raise ExportError(
                 f"the source does not answer {kind} ({reason(error)}): give it real requests with --example FILE.npz, "
                 "or other sizes with --dim"
@@ -250,7 +251,7 @@ def _candidate(model: Any, dims: Mapping[str, int]) -> tuple[str, str]:
     return NONE, f"the first axes of the inputs are no open batch ({named})"
 
 
-def _said_of(model: Any, answers: list[dict[str, Array]]) -> list[str]:
+def _notes_about(model: Any, answers: list[dict[str, Array]]) -> list[str]:
     notes = []
     doubles = [
         value.name

@@ -8,7 +8,7 @@ from itertools import permutations
 
 import numpy as np
 
-from export.added.recipe_file import InputRule
+from export.added.input_generators import InputRule
 from export.graph.onnx_file import reason
 from export.recipe.agreement import RELATIVE_TOLERANCE
 from export.recipe.recipe import Array, Arrays, Predict
@@ -40,9 +40,9 @@ def _extremes(rows: Array, rule: InputRule) -> Array:
         large = LARGE * (np.abs(rows[1].astype(np.float64)) + 1)
         return np.asarray(np.stack([np.zeros_like(large), large, -large, turned]), rows.dtype)
     if rows.dtype.kind in "iu":
-        known = rule.values.kind == "integers"
-        lowest = min(int(rows.min()), rule.values.low) if known else int(rows.min())
-        highest = max(int(rows.max()), rule.values.high) if known else int(rows.max())
+        known = rule.generator.kind == "integers"
+        lowest = min(int(rows.min()), rule.generator.low) if known else int(rows.min())
+        highest = max(int(rows.max()), rule.generator.high) if known else int(rows.max())
     else:
         values = sorted(rows.ravel().tolist())
         lowest, highest = values[0], values[-1]

@@ -1,6 +1,6 @@
 """What a model was added from, kept in the `source/` of its folder, so that it can be exported on any machine.
 
-What is too large to commit, or lies elsewhere, is named instead: somebody has to bring it along. What is put into
+What is too large to commit, or lies elsewhere, is named instead: another machine needs a copy of it. What is put into
 `source/` later is found there, before the place that recipe.toml names.
 """
 
@@ -41,7 +41,7 @@ _CACHES = frozenset({"huggingface", "torch"})
 @dataclass(frozen=True)
 class Kept:
     """`source` and `home` are as recipe.toml writes them. `files` are in `source/`, each with its size; `needs` are
-    what has to be brought along to another machine, in words."""
+    what another machine needs beside the folder, in words."""
 
     source: str
     home: str = FOLDER
@@ -79,7 +79,7 @@ def keep(
 
 
 def place(folder: Path, source: str) -> Path:
-    """Where a file or folder lies in a model's folder that was kept, or brought along later."""
+    """Where a file or folder lies in a model's folder that was kept, or put there later."""
     return folder / FOLDER / Path(source).name
 
 

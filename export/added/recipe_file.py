@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.added.values import Values
+from export.added.input_generators import InputGenerator, InputRule
 from export.errors import RecipeError
 from export.recipe.recipe import AxisRange, Tolerance
 from export.sources.base import HF, KINDS, ONNX
@@ -22,20 +22,11 @@ OWN, OPENED, NONE = BATCHES = ("own", "opened", "none")
 
 
 @dataclass(frozen=True)
-class InputRule:
-    """How one input is made up: its Triton type and shape of one request (the batch axis left out)."""
-
-    data_type: str
-    shape: tuple[int, ...]
-    values: Values
-
-
-@dataclass(frozen=True)
 class RecipeFile:
     """The content of recipe.toml.
 
     `source` is a path, a hub id or `package.module:function` (see `export.sources`); `home` is the folder to import
-    from. `needs` says what has to be brought along to another machine (see `export.added.kept`).
+    from. `needs` lists what another machine needs beside the folder (see `export.added.kept`).
     `widened` are tensors given an axis of size 1. `inputs` is None where example.npz holds real requests.
     `axes` gives an engine the range of each open axis but the batch, by input.
     """
@@ -95,11 +86,11 @@ class RecipeFile:
             ]
         for key, rule in (self.inputs or {}).items():
             lines += ["", f"[example.inputs.{_quoted(key)}]", f"data_type = {_quoted(rule.data_type)}"]
-            lines += [f"shape = {list(rule.shape)}", f"values = {_quoted(rule.values.kind)}"]
-            if rule.values.kind == "integers":
-                lines += [f"low = {rule.values.low}", f"high = {rule.values.high}"]
-            if rule.values.kind == "texts":
-                lines.append(f"texts = {_list(rule.values.texts)}")
+            lines += [f"shape = {list(rule.shape)}", f"values = {_quoted(rule.generator.kind)}"]
+            if rule.generator.kind == "integers":
+                lines += [f"low = {rule.generator.low}", f"high = {rule.generator.high}"]
+            if rule.generator.kind == "texts":
+                lines.append(f"texts = {_list(rule.generator.texts)}")
         for key, ranges in self.axes.items():
             lines += ["", f"[axes.{_quoted(key)}]          # what a TensorRT engine is built for: [min, opt, max]"]
             lines += [f"{axis} = {[each.minimum, each.optimum, each.maximum]}" for axis, each in ranges.items()]
@@ -166,13 +157,13 @@ def relative(path: Path, folder: Path, model_repository: Path) -> str:
 
 
 def _rule(record: Mapping[str, Any]) -> InputRule:
-    values = Values(
+    generator = InputGenerator(
         _one_of(record["values"], ("normal", "integers", "booleans", "texts", "masks")),
         int(record.get("low", 0)),
         int(record.get("high", 1)),
         tuple(str(text) for text in record.get("texts", ())),
     )
-    return InputRule(str(record["data_type"]), tuple(int(size) for size in record["shape"]), values)
+    return InputRule(str(record["data_type"]), tuple(int(size) for size in record["shape"]), generator)
 
 
 def _one_of(value: Any, known: tuple[str, ...]) -> str:

@@ -46,8 +46,8 @@ class Obstacle:
     why: str
 
     def __str__(self) -> str:
-        blamed = f" (operator {self.operator})" if self.operator else ""
-        return f"output '{self.output}' {self.why}{blamed}"
+        operator = f" (operator {self.operator})" if self.operator else ""
+        return f"output '{self.output}' {self.why}{operator}"
 
 
 def obstacles(model: Any) -> list[Obstacle]:

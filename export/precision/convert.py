@@ -56,7 +56,7 @@ class Conversion:
         evaluation = self.source.evaluation
         outputs = answers(self.source.predict, evaluation, on_progress=self.on_progress, step="measure source")
         # The trained model has done its part: its memory is for the next station.
-        self.source = replace(self.source, predict=_gone, write_onnx=_gone, module=None)
+        self.source = replace(self.source, predict=_released, write_onnx=_released, module=None)
         memory.release()
         return Reference(evaluation, outputs)
 
@@ -143,8 +143,8 @@ class Conversion:
             if isinstance(error, ExportError) and not isinstance(error, NotLoadedError):
                 raise
             raise ExportError(
-                f"{self.recipe.name} cannot be converted to {precision} ({_said(error)}): keep the operators that this "
-                "names in FP32 with --exclude, or the whole model",
+                f"{self.recipe.name} cannot be converted to {precision} ({onnx_file.reason(error)}): keep the "
+                "operators that this names in FP32 with --exclude, or the whole model",
                 field="precision",
                 found=precision,
             ) from error
@@ -166,22 +166,15 @@ class Conversion:
         except ExportError:
             raise
         except Exception as error:  # torch's and skl2onnx's converters raise many kinds
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ExportError(
-                f"{self.recipe.name} could not be converted to ONNX ({type(error).__name__}: {reason})"
+                f"{self.recipe.name} could not be converted to ONNX ({type(error).__name__}: {onnx_file.reason(error)})"
             ) from error
         memory.release()
         self.on_progress("convert to ONNX", 1, 1)
 
 
-def _said(error: Exception) -> str:
-    """A converter's exception in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[0][:300]
-
-
-def _gone(*arguments: Any) -> Any:
-    raise RuntimeError("the trained model was let go of after it was measured")
+def _released(*arguments: Any) -> Any:
+    raise RuntimeError("the trained model was released after it was measured")
 
 
 def load(recipe: Recipe, weights: Any, on_progress: Progress = no_progress) -> Source:

@@ -1,16 +1,16 @@
-"""Where an imported model comes from: `bring` loads it, `files` finds what it is made from."""
+"""Where an imported model comes from: `import_model` loads it, `files` finds the files that it is made from."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from export.errors import RecipeError
-from export.sources.base import HF, KINDS, ONNX, SKLEARN, TORCH, Brought
+from export.sources.base import HF, KINDS, ONNX, SKLEARN, TORCH, ImportedModel
 
-__all__ = ["HF", "KINDS", "ONNX", "SKLEARN", "TORCH", "Brought", "bring", "files"]
+__all__ = ["HF", "KINDS", "ONNX", "SKLEARN", "TORCH", "ImportedModel", "files", "import_model"]
 
 
-def bring(kind: str, source: str, home: Path) -> Brought:
+def import_model(kind: str, source: str, home: Path) -> ImportedModel:
     """Load a source of that kind.
 
     `source` is a path, a hub id, or `package.module:function`; `home` is a folder to import from beside the current

@@ -14,8 +14,8 @@ from export.errors import RecipeError
 from export.graph.onnx_file import quiet
 from export.recipe import weight_files
 from export.recipe.recipe import Weights
-from export.sources import hf_processor, refusals
-from export.sources.base import Brought
+from export.sources import hf_processor, validation
+from export.sources.base import ImportedModel
 from export.sources.from_torch import Axes, Traced
 from export.sources.hf_processor import PIXELS, TEXT
 
@@ -47,21 +47,23 @@ class Inputs:
 
 def find(source: str) -> Weights:
     """The folder's files. Raises RecipeError for pickled weights, or where something is missing."""
-    refusals.not_a_pickle(Path(source), "give the folder that save_pretrained() wrote, which holds model.safetensors")
+    validation.check_no_pickle(
+        Path(source), "give the folder that save_pretrained() wrote, which holds model.safetensors"
+    )
     try:
         return weight_files.find(source, needs=("config.json",))
     except RecipeError as error:
         raise RecipeError(str(error).replace("--weights", "--hf")) from error
 
 
-def load(source: str, home: Path) -> Brought:
+def load(source: str, home: Path) -> ImportedModel:
     """Load the architecture that config.json names, with the weights of model.safetensors."""
     del home
     with quiet():  # before transformers is imported, which then draws no progress bars either
         return _load(source)
 
 
-def _load(source: str) -> Brought:
+def _load(source: str) -> ImportedModel:
     import torch
 
     weights = find(source)
@@ -98,7 +100,7 @@ def _load(source: str) -> Brought:
         )
     traced = Traced(network, inputs.example, inputs.axes, call=_call)
     try:
-        return traced.brought(
+        return traced.imported(
             f"{cls.__name__} from {weights.description}",
             notes=tuple(notes),
             sizes=inputs.sizes,

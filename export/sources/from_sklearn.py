@@ -14,7 +14,7 @@ from export.graph.onnx_file import reason
 from export.recipe.agreement import same
 from export.recipe.recipe import Array, Arrays
 from export.sources import user_code
-from export.sources.base import Brought
+from export.sources.base import ImportedModel
 from export.sources.sklearn_columns import WANTED, Columns, columns
 from export.sources.sklearn_graph import PREDICT, PROBABILITIES, convert
 
@@ -29,7 +29,7 @@ OUTPUTS = {
 """The outputs' names by the method that they answer for, beside the first."""
 
 
-def load(source: str, home: Path) -> Brought:
+def load(source: str, home: Path) -> ImportedModel:
     """Call the function and take what it returns: a fitted estimator, or (estimator, example).
 
     Each column becomes an input [batch, 1]: text, INT64 for whole numbers, FP32 for others, or FP64 where FP32 would
@@ -67,7 +67,7 @@ def load(source: str, home: Path) -> Brought:
         onnx.save(graph.model, str(path))
         return path
 
-    return Brought(
+    return ImportedModel(
         f"scikit-learn estimator of '{source}'",
         predict,
         raw,
@@ -87,7 +87,7 @@ class _Answers:
     def of_example(self, table: Columns) -> dict[str, Array]:
         """Its answers to the rows as they were given; without a method that has none for them."""
         try:
-            found = {self.methods[0]: self._asked(self.methods[0], table.given)}
+            found = {self.methods[0]: self._predict(self.methods[0], table.given)}
         except Exception as error:  # scikit-learn's kinds
             raise RecipeError(
                 f"{type(self.estimator).__name__} does not answer its example ({type(error).__name__}: "
@@ -95,7 +95,7 @@ class _Answers:
             ) from error
         for method in self.methods[1:]:
             try:
-                answer = self._asked(method, table.given)
+                answer = self._predict(method, table.given)
             except Exception:  # a method that is there only to say why it is not
                 continue
             if len(answer) == len(found[self.methods[0]]):
@@ -104,16 +104,16 @@ class _Answers:
 
     def named(self, table: Any, outputs: Mapping[str, str]) -> dict[str, Array]:
         """Its answers to a table, by the names of the outputs."""
-        return {output: self._asked(method, table) for output, method in outputs.items()}
+        return {output: self._predict(method, table) for output, method in outputs.items()}
 
-    def _asked(self, method: str, table: Any) -> Array:
-        ask = getattr(self.estimator, method)
+    def _predict(self, method: str, table: Any) -> Array:
+        predict = getattr(self.estimator, method)
         try:
-            given = ask(table)
+            given = predict(table)
         except ValueError:  # some, such as KMeans, take the width that they were fitted with only
             if not isinstance(table, np.ndarray) or table.dtype.kind != "f":
                 raise
-            given = ask(table.astype(np.float32 if table.dtype == np.float64 else np.float64))
+            given = predict(table.astype(np.float32 if table.dtype == np.float64 else np.float64))
         dense = np.asarray(given.todense() if hasattr(given, "todense") else given)
         if method == PREDICT and _classifies(self.estimator):
             return dense.astype(np.str_) if dense.dtype.kind == "O" else dense

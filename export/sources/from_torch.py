@@ -18,7 +18,7 @@ from export.graph.labels import Labels
 from export.graph.onnx_file import reason
 from export.recipe.recipe import Array, Arrays
 from export.sources import torch_outputs, user_code
-from export.sources.base import Brought
+from export.sources.base import ImportedModel
 
 Axes = Mapping[str, Mapping[int, str]]
 WANTED = (
@@ -27,7 +27,7 @@ WANTED = (
 )
 
 
-def load(source: str, home: Path) -> Brought:
+def load(source: str, home: Path) -> ImportedModel:
     """Call the function and take what it returns: (module, example) or (module, example, {input: {axis: symbol}}).
 
     The third value opens further axes, such as {"input_ids": {1: "tokens"}}; the first is opened in any case.
@@ -49,17 +49,17 @@ def load(source: str, home: Path) -> Brought:
         raise RecipeError(f"{source} returned a module without an example of its input: {WANTED}")
     notes = ("the module was in training mode: it is exported in evaluation mode",) if module.training else ()
     named = _named(module, example, source)
-    if unasked := _unasked(module, named):
+    if left_out := _left_out(module, named):
         notes = (
             *notes,
-            f"forward() also takes {', '.join(unasked)}: no example gives a value, so the default is served",
+            f"forward() also takes {', '.join(left_out)}: no example gives a value, so the default is served",
         )
     if not isinstance(axes, Mapping) or not all(isinstance(each, Mapping) for each in axes.values()):
         raise RecipeError(f"{source} returned {axes!r} as the axes to open: write them as {{input: {{axis: symbol}}}}")
     if unknown := [name for name in axes if name not in named]:
         raise RecipeError(f"{source} opens axes of '{unknown[0]}', and the example has {', '.join(named)}")
     traced = Traced(module.eval(), named, axes, call=_by_name)
-    return traced.brought(f"torch module of '{source}'", notes=notes)
+    return traced.imported(f"torch module of '{source}'", notes=notes)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Traced:
     axes: Axes
     call: Any
 
-    def brought(
+    def imported(
         self,
         description: str,
         *,
@@ -80,13 +80,15 @@ class Traced:
         longest: Mapping[str, int] | None = None,
         labels: Labels | None = None,
         made_up: bool = False,
-    ) -> Brought:
+    ) -> ImportedModel:
         """As a source. With `made_up` the example tensors only have the right shapes, and are not asked."""
         example = {name: _array(name, tensor) for name, tensor in self.example.items()}
         chosen = None if made_up else example
         if others := torch_outputs.others(self._answer(self._row())):
             notes = (*notes, f"what the module returns beside its tensors is not served: {', '.join(others)}")
-        return Brought(description, self.predict, self.raw, chosen, sizes or {}, longest or {}, notes, labels or {})
+        return ImportedModel(
+            description, self.predict, self.raw, chosen, sizes or {}, longest or {}, notes, labels or {}
+        )
 
     def predict(self, arrays: Arrays) -> dict[str, Array]:
         """The module's outputs by name."""
@@ -231,7 +233,7 @@ def _named(module: Any, example: Any, source: str) -> dict[str, Any]:
     return named
 
 
-def _unasked(module: Any, named: Mapping[str, Any]) -> list[str]:
+def _left_out(module: Any, named: Mapping[str, Any]) -> list[str]:
     """The optional arguments of forward() that the example leaves out."""
     optional = inspect.signature(module.forward).parameters.values()
     return [

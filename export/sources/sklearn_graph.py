@@ -72,7 +72,7 @@ def convert(estimator: Any, columns: Columns, answers: Answers, names: Mapping[s
             f"the graph that skl2onnx makes of {type(estimator).__name__} answers the example otherwise, in FP64 too "
             f"({off}): replace the step that it does not convert rightly"
         )
-    return best, list(_said(first, best))
+    return best, list(_notes(first, best))
 
 
 def _ways(columns: Columns) -> Iterator[tuple[str, bool]]:
@@ -87,7 +87,7 @@ def _ways(columns: Columns) -> Iterator[tuple[str, bool]]:
             yield arithmetic, True
 
 
-def _said(first: Graph, best: Graph) -> Iterator[str]:
+def _notes(first: Graph, best: Graph) -> Iterator[str]:
     if best is not first:
         otherwise = "in FP32" if best.arithmetic == DOUBLE else "as they come"
         worse = [f"'{name}' would be off by up to {most:.3g}" for name, most in first.wrong.items()]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import RecipeError
-from export.sources import refusals
+from export.sources import validation
 from export.sources.trace import Trace, tracing
 
 NAMED = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)")
@@ -106,7 +106,7 @@ def _installed(module_name: str) -> ModuleSpec | None:
 
 
 def _parts(source: str, option: str) -> tuple[str, str]:
-    refusals.not_a_pickle(
+    validation.check_no_pickle(
         Path(source),
         f"write a function that builds the model and loads its weights from safetensors, or unpickles it where you "
         f"trust it, and name it as {option} package.module:function",

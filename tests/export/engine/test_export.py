@@ -70,7 +70,7 @@ def test_the_schema_refuses_a_record_that_lacks_a_field_or_has_another(
     assert schema_problems({**record, "gpu": {**record["gpu"], "compute_capability": "nine"}})
 
 
-def test_int8_for_cpus_is_refused_before_a_builder_is_asked(
+def test_int8_for_cpus_is_refused_before_a_builder_is_needed(
     surface: dict[str, Any], machine: Path, scale: Scale, tmp_path: Path
 ) -> None:
     write_product(tmp_path / "full.onnx", weights())

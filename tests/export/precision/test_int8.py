@@ -85,7 +85,7 @@ def test_a_graph_without_products_is_refused(tmp_path: Path) -> None:
     assert (caught.value.field, caught.value.found) == ("precision", INT8)
 
 
-def test_calibration_tells_how_far_it_is(tmp_path: Path) -> None:
+def test_calibration_reports_how_far_it_is(tmp_path: Path) -> None:
     write_product(tmp_path / "full.onnx", weights())
     steps: list[tuple[str, int, int]] = []
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from brought_models import F, matrix, node, write
+from imported_models import F, matrix, node, write
 
 from export import recipes
-from export.add.add import Wish, add
+from export.add.add import AddOptions, add
 from export.added.recipe import write_arrays
 from export.errors import AccuracyError
 from export.exporter import export_model
@@ -76,7 +76,7 @@ def offset(tmp_path_factory):
     write_arrays(folder / "rows.npz", {"x": rows.astype(np.float32)})
     repository = folder / "model_repository"
     repository.mkdir()
-    add("mine", Wish("onnx", str(path), example=folder / "rows.npz"), repository)
+    add("mine", AddOptions("onnx", str(path), example=folder / "rows.npz"), repository)
     return repository
 
 
@@ -118,7 +118,7 @@ def test_each_output_is_held_to_its_own_size(tmp_path):
     path = write(tmp_path / "m.onnx", nodes, [("x", F, ["n", 4])], outputs, weights)
     repository = tmp_path / "model_repository"
     repository.mkdir()
-    add("mine", Wish("onnx", str(path)), repository)
+    add("mine", AddOptions("onnx", str(path)), repository)
     recipe = recipes.find("mine", repository)
     rows = recipe.example(8)["x"]
     source = {"small": rows @ weights["w"], "large": 1e6 * rows @ weights["w"]}

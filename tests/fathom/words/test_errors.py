@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from brought_models import F, node, write
+from imported_models import F, node, write
 from plain_server import PlainServer
 from scale_model import Scale
 from syrupy.assertion import SnapshotAssertion

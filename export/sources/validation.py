@@ -1,4 +1,4 @@
-"""What `fathom add` does not take, each with the reason and the way out, in one sentence."""
+"""Validate what `fathom add` is given; each error gives the reason and a way out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.p
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
-def model_name(name: str, model_repository: Path, taken: Sequence[str]) -> None:
+def check_name(name: str, model_repository: Path, taken: Sequence[str]) -> None:
     """Raise RecipeError for a name that is taken, or that no folder, URL and metric label could all carry."""
     if not NAME.fullmatch(name):
         raise RecipeError(
@@ -37,7 +37,7 @@ def model_name(name: str, model_repository: Path, taken: Sequence[str]) -> None:
         )
 
 
-def not_a_pickle(path: Path, remedy: str) -> None:
+def check_no_pickle(path: Path, remedy: str) -> None:
     """Raise RecipeError for a file that only unpickling could read."""
     if not path.is_file():
         return
@@ -49,7 +49,7 @@ def not_a_pickle(path: Path, remedy: str) -> None:
         raise RecipeError(f"{path.name} is a pickle, and loading a pickle runs whatever code was put into it: {remedy}")
 
 
-def onnx_file(path: Path) -> Any:
+def read_onnx(path: Path) -> Any:
     """The model of an ONNX file, its external tensors not loaded, every output with a type where one can be inferred.
 
     Raises RecipeError for what is none.
@@ -62,7 +62,7 @@ def onnx_file(path: Path) -> Any:
         raise RecipeError(f"{path} is a folder: name the .onnx file in it, or a transformers folder with --hf")
     if not path.is_file():
         raise RecipeError(f"{path} is no regular file: name the model's .onnx file")
-    not_a_pickle(
+    check_no_pickle(
         path,
         "convert it to ONNX where it is trusted, or write a function that loads it and name it with "
         "--torch or --sklearn package.module:function",
@@ -86,7 +86,7 @@ def onnx_file(path: Path) -> Any:
     return model
 
 
-def graph(model: Any, path: Path, triton_tag: str | None) -> None:
+def check_graph(model: Any, path: Path, triton_tag: str | None) -> None:
     """Raise for a graph that cannot be served: see the functions below."""
     if not model.graph.node:
         raise ContractError(f"{path.name} has no operators: export the model itself, not an empty graph")

@@ -12,14 +12,14 @@ from export.graph import edit as graph_edit
 from export.graph import external_data
 from export.graph.onnx_file import session
 from export.recipe.recipe import Array, Arrays, Predict
-from export.sources import refusals
+from export.sources import validation
 
 
 def write(raw: Path, batch: str, widened: tuple[str, ...], example: Arrays, path: Path) -> None:
     """Write the graph that is served: `raw` with its edits, every output with a shape. `example` are requests."""
     import onnx
 
-    model = refusals.onnx_file(raw)
+    model = validation.read_onnx(raw)
     graph_edit.drop_weight_inputs(model)
     edit(model, batch, widened)
     for index, node in enumerate(model.graph.node):
