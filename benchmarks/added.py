@@ -18,7 +18,8 @@ from rich.table import Table
 from clients import Client
 from export.add.add import AddOptions, add
 from export.added.recipe import Added
-from export.recipe.measure import Measurement, gate
+from export.recipe.gate import gate
+from export.recipe.measure import Measurement
 from fathom import stations
 from fathom.output import err, out
 from server import TritonServer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from export.errors import RecipeError
@@ -15,6 +16,22 @@ CPU, TENSORRT = "cpu", "tensorrt"
 RUNTIMES = (CPU, TENSORRT)
 """What an INT8 graph is made for: x86 multiplies UINT8 activations with a zero point by INT8 weights natively, TensorRT
 takes INT8 without zero points only."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The precision that one export makes: what it may cost (None for FP32), the nodes and operator types that a
+    person keeps in FP32, and what an INT8 graph is made for."""
+
+    precision: str = FP32
+    allowed: Reduced | None = None
+    excluded: tuple[str, ...] = ()
+    runtime: str = CPU
+
+
+def choose(recipe: Recipe, precision: str, excluded: Sequence[str] = (), runtime: str = CPU) -> Target:
+    """The target of an export. Raises RecipeError when the recipe does not offer the precision."""
+    return Target(precision, rule(recipe, precision), tuple(sorted(set(excluded))), runtime)
 
 
 def rule(recipe: Recipe, precision: str) -> Reduced | None:

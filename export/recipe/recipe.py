@@ -82,17 +82,25 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
-class Reduced:
-    """What a recipe allows one reduced precision to cost.
+class Limits:
+    """What a station may cost: the distance of its outputs, and how much of each figure may be lost.
 
-    `tolerance` is the distance of its outputs from the source's, `losses` how much of a figure, by name, may be lost
-    (the figure's own tolerance where it is not named). `keep_float` are nodes that stay in FP32, by name; those that
-    a graph of other weights does not have are passed over. `keep_float_symmetric` takes its place in INT8 for TensorRT,
-    where activations have no zero point and so lose more.
+    `losses` are by the figure's name; a figure that it does not name may lose its own tolerance.
     """
 
     tolerance: Tolerance
     losses: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reduced(Limits):
+    """What a recipe allows one reduced precision to cost.
+
+    `keep_float` are nodes that stay in FP32, by name; those that a graph of other weights does not have are passed
+    over. `keep_float_symmetric` takes its place in INT8 for TensorRT, where activations have no zero point and so lose
+    more.
+    """
+
     keep_float: tuple[str, ...] = ()
     keep_float_symmetric: tuple[str, ...] | None = None
 
@@ -179,6 +187,14 @@ class Source:
     assets: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     calibration: Callable[[], Evaluation] | None = None
     module: Any = None
+
+    def released(self) -> Source:
+        """The same without the trained model, so that its memory is for what comes next."""
+        return replace(self, predict=_released, write_onnx=_released, module=None)
+
+
+def _released(*arguments: Any) -> Any:
+    raise RuntimeError("the trained model was released after it was measured")
 
 
 @dataclass(frozen=True)

@@ -50,10 +50,7 @@ def find(source: str) -> Weights:
     validation.check_no_pickle(
         Path(source), "give the folder that save_pretrained() wrote, which holds model.safetensors"
     )
-    try:
-        return weight_files.find(source, needs=("config.json",))
-    except RecipeError as error:
-        raise RecipeError(str(error).replace("--weights", "--hf")) from error
+    return weight_files.find(source, needs=("config.json",), option="--hf")
 
 
 def load(source: str, home: Path) -> ImportedModel:
@@ -98,21 +95,15 @@ def _load(source: str) -> ImportedModel:
         notes.append(
             "a text or picture may have several labels: the sigmoid of each number of 'logits' is its probability"
         )
-    traced = Traced(network, inputs.example, inputs.axes, call=_call)
-    try:
-        return traced.imported(
-            f"{cls.__name__} from {weights.description}",
-            notes=tuple(notes),
-            sizes=inputs.sizes,
-            longest=inputs.longest,
-            labels=_class_names(network.config, cls.__name__),
-            made_up=True,
-        )
-    except RecipeError as error:
-        if not inputs.left_out:
-            raise
-        words = f"an example without {', '.join(inputs.left_out)}"
-        raise RecipeError(str(error).replace("its example", words)) from error
+    example_name = f"an example without {', '.join(inputs.left_out)}" if inputs.left_out else "its example"
+    return Traced(network, inputs.example, inputs.axes, _call, example_name).imported(
+        f"{cls.__name__} from {weights.description}",
+        notes=tuple(notes),
+        sizes=inputs.sizes,
+        longest=inputs.longest,
+        labels=_class_names(network.config, cls.__name__),
+        made_up=True,
+    )
 
 
 def _behind(folder: Path) -> tuple[str, ...]:

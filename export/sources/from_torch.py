@@ -64,12 +64,16 @@ def load(source: str, home: Path) -> ImportedModel:
 
 @dataclass(frozen=True)
 class Traced:
-    """A torch module with named example tensors (the batch in front) and the axes that may vary beside the batch."""
+    """A torch module with named example tensors (the batch in front) and the axes that may vary beside the batch.
+
+    `example_name` is what an error calls the example.
+    """
 
     module: Any
     example: Mapping[str, Any]
     axes: Axes
     call: Any
+    example_name: str = "its example"
 
     def imported(
         self,
@@ -149,8 +153,8 @@ class Traced:
         except Exception as error:  # whatever the module's own code raises
             words = f"{type(error).__name__}: {reason(error)}"
             raise RecipeError(
-                f"{type(self.module).__name__} does not answer one row of its example ({words}): write a function that "
-                "returns (module, example), which does, and add it with --torch package.module:function"
+                f"{type(self.module).__name__} does not answer one row of {self.example_name} ({words}): write a "
+                "function that returns (module, example), which does, and add it with --torch package.module:function"
             ) from error
 
     def _export(self, path: Path, tensors: Mapping[str, Any], axes: Axes, names: Sequence[str]) -> None:

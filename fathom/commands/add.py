@@ -26,7 +26,8 @@ from export import recipes
 from export.add.add import MAX_BATCH_SIZE, Addition, AddOptions, add
 from export.added.recipe import Added
 from export.added.recipe_file import FILE
-from export.recipe.measure import Measurement, gate
+from export.recipe.gate import gate
+from export.recipe.measure import Measurement
 from export.recipe.recipe import Array
 from fathom import options, stations
 from fathom.commands.export import as_json

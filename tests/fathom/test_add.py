@@ -18,7 +18,7 @@ from export import recipes
 from export.config import config as configs
 from export.exporter import export_model
 from export.lint.lint import lint
-from export.recipe.measure import gate
+from export.recipe.gate import gate
 from export.repository.manifest import Manifest
 from fathom import cli, payloads, stations
 from server import TritonServer

@@ -177,7 +177,7 @@ def test_parity_alone_can_refuse_an_engine(surface: dict[str, Any], machine: Pat
     scale.score = lambda *args: {"hit_rate": 1.0}  # type: ignore[method-assign]
     with pytest.raises(AccuracyError) as caught:
         export_engine(scale, machine, trt, EngineOptions())
-    assert (caught.value.field, caught.value.expected) == ("max_relative", export.MOST_RELATIVE)
+    assert (caught.value.field, caught.value.expected) == ("max_relative", export.LIMITS.tolerance.max_relative)
     assert caught.value.found == pytest.approx(0.05, rel=1e-3)
 
 

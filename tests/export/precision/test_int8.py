@@ -17,7 +17,8 @@ from export.graph import onnx_file, onnx_stream, signature
 from export.models import digits, minilm, mobilenet_v2
 from export.precision.int8 import Quantization, chosen_nodes
 from export.precision.precision import INT8
-from export.recipe.measure import Measurement, Reference, gate, measure
+from export.recipe.gate import gate
+from export.recipe.measure import Measurement, Reference, measure
 from export.recipe.recipe import Evaluation
 
 RULE = Product.reduced["int8"]

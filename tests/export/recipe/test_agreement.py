@@ -10,7 +10,8 @@ from export.added.recipe import write_arrays
 from export.errors import AccuracyError
 from export.exporter import export_model
 from export.recipe.agreement import matching
-from export.recipe.measure import Measurement, Parity, gate, parity
+from export.recipe.gate import gate
+from export.recipe.measure import Measurement, Parity, parity
 
 RANDOM = np.random.default_rng(0)
 VECTORS = RANDOM.normal(size=(20, 16)).astype(np.float32)

@@ -9,7 +9,8 @@ import pytest
 from scale_model import Scale
 
 from export.errors import AccuracyError, ExportError, RecipeError
-from export.recipe.measure import Measurement, Parity, Reference, gate, measure, parity
+from export.recipe.gate import gate
+from export.recipe.measure import Measurement, Parity, Reference, measure, parity
 from export.recipe.recipe import Evaluation, answers
 
 ROWS = {"y": np.array([[3.0, 4.0], [0.0, 2.0]], np.float32)}

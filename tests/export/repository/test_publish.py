@@ -202,7 +202,7 @@ def test_sigkill_at_random_moments_leaves_one_whole_version(model: Path, inside:
     program = f"""
 import sys
 from pathlib import Path
-from export import publish
+from export.repository import publish
 from export.repository.publish import Change, hold, scratch
 if {inside}:
     publish._same_mount = lambda one, other: False

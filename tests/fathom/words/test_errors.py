@@ -25,7 +25,8 @@ from export.config import config as configs
 from export.engine import library
 from export.engine.options import EngineOptions
 from export.graph import onnx_file
-from export.recipe.measure import Measurement, gate
+from export.recipe.gate import gate
+from export.recipe.measure import Measurement
 from export.repository.publish import hold
 from fathom import cli, rollout
 from fathom.errors import UsageError
