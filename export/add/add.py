@@ -155,8 +155,8 @@ def _check_rounding(imported: ImportedModel, example: Arrays) -> None:
     for name, answer in given.items():
         if answer.dtype.kind == "f" and agreement.matching({name: asked[name]}, {name: answer}) < 1:
             raise ContractError(
-                f"rounded to FP32, as it would be served, the example is answered otherwise (output '{name}'): let the "
-                "function return it as its example, which then chooses the types",
+                f"rounded to FP32, as it would be served, the example is answered otherwise (output '{name}')",
+                remedy="let the function return it as its example, which then chooses the types",
                 tensor=name,
             )
 

@@ -171,7 +171,8 @@ class BatchingTrial:
             if array.dtype.kind != "f" and not same(again[name], array):
                 raise ExportError(
                     f"output '{name}' differs each time that the same is asked{self._drawing()}, and only floating "
-                    "point can be held to a tolerance: export the graph up to the drawing",
+                    "point can be held to a tolerance",
+                    remedy="export the graph up to the drawing",
                     tensor=name,
                 )
         tolerance, drawn = _tolerance(answers, again)
@@ -211,22 +212,23 @@ class BatchingTrial:
         except Exception as error:  # torch's, scikit-learn's and ONNX Runtime's kinds
             kind = "the example" if self.imported.example is not None else "made-up input"
             raise ExportError(
-                f"the source does not answer {kind} ({reason(error)}): give it real requests with --example FILE.npz, "
-                "or other sizes with --dim"
+                f"the source does not answer {kind} ({reason(error)})",
+                remedy="give it real requests with --example FILE.npz, or other sizes with --dim",
             ) from error
         self.latency_ms = min(self.latency_ms, 1000 * (time.perf_counter() - began))
         arrays = {name: np.asarray(array) for name, array in answer.items()}
         for name, array in arrays.items():
             if array.dtype.kind == "c":
                 raise ContractError(
-                    f"output '{name}' is {array.dtype}, which Triton has no type for: give its real and imaginary part",
+                    f"output '{name}' is {array.dtype}, which Triton has no type for",
+                    remedy="give its real and imaginary part",
                     tensor=name,
                     found=array.dtype,
                 )
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ExportError(
-                    f"output '{name}' holds NaN or infinity for made-up input: give real requests with "
-                    "--example FILE.npz",
+                    f"output '{name}' holds NaN or infinity for made-up input",
+                    remedy="give real requests with --example FILE.npz",
                     tensor=name,
                 )
         return arrays

@@ -68,8 +68,8 @@ class SampleRequests:
         if size_bytes > LARGEST_REQUEST:
             shapes = ", ".join(f"'{name}' {list(rule.shape)}" for name, rule in found.items())
             raise ContractError(
-                f"one request has {size_bytes / 1e9:.1f} GB ({shapes}), and gRPC carries no message over 2 GB: export "
-                "the model with smaller inputs"
+                f"one request has {size_bytes / 1e9:.1f} GB ({shapes}), and gRPC carries no message over 2 GB",
+                remedy="export the model with smaller inputs",
             )
         return found
 
@@ -110,7 +110,8 @@ class SampleRequests:
         if data_type == "TYPE_STRING":
             if rows.dtype.kind not in "US":
                 raise ContractError(
-                    f"the example of '{name}' is {rows.dtype}, the input takes texts: give numpy.str_",
+                    f"the example of '{name}' is {rows.dtype}, the input takes texts",
+                    remedy="give numpy.str_",
                     tensor=name,
                     found=rows.dtype,
                     expected=np.dtype(np.str_),
@@ -120,14 +121,16 @@ class SampleRequests:
         whole = rows.dtype.kind in "iu" and wanted.kind in "iuf"
         if whole and not np.array_equal(rows.astype(wanted).astype(rows.dtype), rows):
             raise ContractError(
-                f"the example of '{name}' is {rows.dtype}, with numbers that the input's {wanted} lacks: give others",
+                f"the example of '{name}' is {rows.dtype}, with numbers that the input's {wanted} lacks",
+                remedy="give others",
                 tensor=name,
                 found=rows.dtype,
                 expected=wanted,
             )
         if not np.can_cast(rows.dtype, wanted, "same_kind"):
             raise ContractError(
-                f"the example of '{name}' is {rows.dtype}, the input takes {wanted}: convert it",
+                f"the example of '{name}' is {rows.dtype}, the input takes {wanted}",
+                remedy="convert it",
                 tensor=name,
                 found=rows.dtype,
                 expected=wanted,
@@ -149,7 +152,8 @@ class SampleRequests:
             return rows.reshape(len(rows), *(1 if size == 1 else next(filled) for size in wanted))
         shape = ", ".join(["rows", *(str(size or "any") for size in wanted)]) + ("" if wanted else ",")
         raise ContractError(
-            f"the example of '{name}' has shape {rows.shape}: give it shape ({shape})",
+            f"the example of '{name}' has shape {rows.shape}",
+            remedy=f"give it shape ({shape})",
             tensor=name,
             found=rows.shape,
             expected=tuple(wanted),

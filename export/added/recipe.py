@@ -88,7 +88,8 @@ class Added(Recipe):
             if len(evaluation) < CALIBRATED_ON:
                 raise RecipeError(
                     f"{self.folder.name}/{EXAMPLE} has {len(evaluation)} requests, and INT8 finds its ranges on "
-                    f"{CALIBRATED_ON} or more: put more real ones into it",
+                    f"{CALIBRATED_ON} or more",
+                    remedy="put more real ones into it",
                     file=f"{self.folder.name}/{EXAMPLE}",
                     found=len(evaluation),
                     expected=CALIBRATED_ON,
@@ -226,11 +227,13 @@ def read_example(path: Path) -> dict[str, Array]:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
-        raise RecipeError(f"there is no file {path}: write one with numpy.savez(path, **{{input: rows}})") from None
+        raise RecipeError(
+            f"there is no file {path}", remedy="write one with numpy.savez(path, **{input: rows})"
+        ) from None
     except (ValueError, OSError, AttributeError, TypeError, BadZipFile) as error:
         raise RecipeError(
-            f"{path.name} is no .npz file of plain arrays ({str(error).splitlines()[0]}): write it with "
-            "numpy.savez(path, **{input: rows}), texts as numpy.str_"
+            f"{path.name} is no .npz file of plain arrays ({str(error).splitlines()[0]})",
+            remedy="write it with numpy.savez(path, **{input: rows}), texts as numpy.str_",
         ) from None
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if not lengths or len(set(lengths.values())) != 1 or 0 in lengths.values():
@@ -259,8 +262,8 @@ def _with_export_errors(predict: Predict) -> Predict:
             raise
         except Exception as error:  # ONNX Runtime's, torch's and scikit-learn's kinds
             raise ExportError(
-                f"the source does not answer every example request ({onnx_file.reason(error)}): give real ones with "
-                "--example FILE.npz"
+                f"the source does not answer every example request ({onnx_file.reason(error)})",
+                remedy="give real ones with --example FILE.npz",
             ) from error
 
     return answer

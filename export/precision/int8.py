@@ -62,8 +62,8 @@ class Quantization:
         opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
         if opset < PER_CHANNEL_OPSET:
             raise ExportError(
-                f"the graph has opset {opset}, and INT8 with a scale per channel needs {PER_CHANNEL_OPSET}: export the "
-                "model with that, or convert it with onnx.version_converter.convert_version",
+                f"the graph has opset {opset}, and INT8 with a scale per channel needs {PER_CHANNEL_OPSET}",
+                remedy="export the model with that, or convert it with onnx.version_converter.convert_version",
                 field="opset",
                 found=opset,
                 expected=PER_CHANNEL_OPSET,

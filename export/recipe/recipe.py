@@ -43,8 +43,8 @@ class AxisRange:
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.optimum <= self.maximum:
             raise EngineError(
-                f"the range (min {self.minimum}, opt {self.optimum}, max {self.maximum}) is not in order: "
-                "write 1 <= min <= opt <= max",
+                f"the range (min {self.minimum}, opt {self.optimum}, max {self.maximum}) is not in order",
+                remedy="write 1 <= min <= opt <= max",
                 field="axis_ranges",
                 found=(self.minimum, self.optimum, self.maximum),
             )

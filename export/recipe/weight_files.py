@@ -22,7 +22,8 @@ def find(weights: str, *, needs: tuple[str, ...], option: str = "--weights") -> 
         folder, description = local.resolve(), f"local folder '{local.name}'"
     elif local.is_file():
         raise RecipeError(
-            f"{option} {weights} is a file: give the folder that holds it with its config.json",
+            f"{option} {weights} is a file",
+            remedy="give the folder that holds it with its config.json",
             file=local,
             field="weights",
         )
@@ -37,7 +38,8 @@ def find(weights: str, *, needs: tuple[str, ...], option: str = "--weights") -> 
             else "no weights"
         )
         raise RecipeError(
-            f"{option} {weights} holds {held}: save the model with save_pretrained(), which writes model.safetensors",
+            f"{option} {weights} holds {held}",
+            remedy="save the model with save_pretrained(), which writes model.safetensors",
             file=folder,
             field="weights",
             found=pickles,
@@ -46,7 +48,8 @@ def find(weights: str, *, needs: tuple[str, ...], option: str = "--weights") -> 
     for name in needs:
         if not (folder / name).is_file():
             raise RecipeError(
-                f"{option} {weights} has no {name}: save the model and its processor with save_pretrained()",
+                f"{option} {weights} has no {name}",
+                remedy="save the model and its processor with save_pretrained()",
                 file=folder / name,
                 field="weights",
             )
@@ -68,6 +71,7 @@ def _download(weights: str, option: str) -> Path:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RecipeError(
             f"{option} {weights} is no folder here and could not be fetched from the hub "
-            f"({type(error).__name__}: {reason}): give a local folder, or run where the hub can be reached",
+            f"({type(error).__name__}: {reason})",
+            remedy="give a local folder, or run where the hub can be reached",
             field="weights",
         ) from error

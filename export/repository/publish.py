@@ -66,7 +66,8 @@ def hold(model_repository: Path, *, wait_s: float = 600.0, on_progress: Progress
             waited_s = time.monotonic() - began
             if waited_s >= wait_s:
                 raise PublishError(
-                    f"another export has held {model_repository} for {waited_s:.0f} s: wait for it, or end it",
+                    f"another export has held {model_repository} for {waited_s:.0f} s",
+                    remedy="wait for it, or end it",
                     file=model_repository,
                 )
             on_progress("wait for another export of this repository", int(waited_s), int(wait_s))
@@ -89,7 +90,7 @@ def scratch(folder: Path) -> Iterator[Path]:
         made = Path(tempfile.mkdtemp(prefix=f"{folder.name}-{os.getpid()}-", dir=base))
     except OSError as error:
         raise PublishError(
-            f"{base} cannot be written ({error.strerror}): export must write beside what it changes", file=base
+            f"{base} cannot be written ({error.strerror})", remedy="export must write beside what it changes", file=base
         ) from None
     try:
         yield made

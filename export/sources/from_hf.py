@@ -74,7 +74,8 @@ def _load(source: str) -> ImportedModel:
     if missing:
         raise RecipeError(
             f"{folder.name} has no weights for {', '.join(missing[:3])}{' and more' if len(missing) > 3 else ''}, and "
-            "transformers would make them up: save the trained model again with save_pretrained()"
+            "transformers would make them up",
+            remedy="save the trained model again with save_pretrained()",
         )
     network.eval()
     plain = [name for name in ASKED_BESIDE if getattr(network.config, name, False)]
@@ -128,7 +129,8 @@ def _architecture(folder: Path) -> Any:
     named = (settings.get("architectures") or [None])[0]
     if named is None:
         raise RecipeError(
-            f"{folder.name}/config.json names no architecture: save the model with save_pretrained(), which writes it"
+            f"{folder.name}/config.json names no architecture",
+            remedy="save the model with save_pretrained(), which writes it",
         )
     cls = getattr(transformers, named, None)
     if cls is None:
@@ -139,8 +141,8 @@ def _architecture(folder: Path) -> Any:
         )
     if cls.can_generate():
         raise RecipeError(
-            f"{named} generates token by token, which one ONNX graph does not serve well: use Triton's vLLM or "
-            "TensorRT-LLM backend for it"
+            f"{named} generates token by token, which one ONNX graph does not serve well",
+            remedy="use Triton's vLLM or TensorRT-LLM backend for it",
         )
     return cls
 
@@ -170,8 +172,8 @@ def _inputs(network: Any, given: tuple[str, ...], folder: Path) -> Inputs:
         example = {name: torch.ones(shapes[name], dtype=None if name == main else torch.int64) for name in names}
         return Inputs(example, {}, {}, {}, left_out)
     raise RecipeError(
-        f"{type(network).__name__} takes '{main}', and Fathom knows the shapes of input_ids and pixel_values "
-        "only: write a function that returns (module, example) and add it with --torch package.module:function"
+        f"{type(network).__name__} takes '{main}', and Fathom knows the shapes of input_ids and pixel_values only",
+        remedy="write a function that returns (module, example) and add it with --torch package.module:function",
     )
 
 

@@ -28,14 +28,14 @@ def load(source: str, home: Path) -> ImportedModel:
         opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), OLDEST_OPSET)
         if found := re.search(r"is till opset (\d+)", str(error)):
             raise ContractError(
-                f"{path.name} has opset {opset}, and the ONNX Runtime here loads up to {found[1]}: export it with "
-                f"opset {found[1]} or older"
+                f"{path.name} has opset {opset}, and the ONNX Runtime here loads up to {found[1]}",
+                remedy=f"export it with opset {found[1]} or older",
             ) from error
         if opset >= OLDEST_OPSET:
             raise
         raise ContractError(
-            f"{path.name} has opset {opset}, and ONNX Runtime has operators from {OLDEST_OPSET} on: convert it with "
-            f"onnx.version_converter.convert_version(model, 13)"
+            f"{path.name} has opset {opset}, and ONNX Runtime has operators from {OLDEST_OPSET} on",
+            remedy="convert it with onnx.version_converter.convert_version(model, 13)",
         ) from error
 
     def raw(room: Path) -> Path:

@@ -42,11 +42,15 @@ def load(source: str, home: Path) -> ImportedModel:
     made = user_code.call(source, home, "--sklearn")
     estimator, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(estimator, BaseEstimator):
-        raise RecipeError(f"{source} returned a {type(estimator).__name__}, not a scikit-learn estimator: {WANTED}")
+        raise RecipeError(
+            f"{source} returned a {type(estimator).__name__}, not a scikit-learn estimator", remedy=WANTED
+        )
     try:
         check_is_fitted(estimator)
     except NotFittedError:
-        raise RecipeError(f"{source} returned an estimator that is not fitted: fit it in the function") from None
+        raise RecipeError(
+            f"{source} returned an estimator that is not fitted", remedy="fit it in the function"
+        ) from None
     table = columns(estimator, example, source)
     answers = _Answers(estimator, _methods(estimator))
     wanted = answers.of_example(table)
@@ -91,7 +95,8 @@ class _Answers:
         except Exception as error:  # scikit-learn's kinds
             raise RecipeError(
                 f"{type(self.estimator).__name__} does not answer its example ({type(error).__name__}: "
-                f"{reason(error)}): return the columns that it was fitted on"
+                f"{reason(error)})",
+                remedy="return the columns that it was fitted on",
             ) from error
         for method in self.methods[1:]:
             try:

@@ -37,16 +37,16 @@ def load(source: str, home: Path) -> ImportedModel:
     made = user_code.call(source, home, "--torch")
     module, example, axes = (*made, {})[:3] if isinstance(made, tuple) and len(made) in (2, 3) else (made, None, {})
     if not isinstance(module, torch.nn.Module):
-        raise RecipeError(f"{source} returned a {type(module).__name__}, not a torch module: {WANTED}")
+        raise RecipeError(f"{source} returned a {type(module).__name__}, not a torch module", remedy=WANTED)
     if isinstance(module, torch.jit.ScriptModule):
         raise RecipeError(
-            f"{source} returned a TorchScript module, which torch's ONNX exporter does not take: return the nn.Module "
-            "that it was made from"
+            f"{source} returned a TorchScript module, which torch's ONNX exporter does not take",
+            remedy="return the nn.Module that it was made from",
         )
     if example is None:
         example = getattr(module, "example_input_array", None)  # Lightning's name for it
     if example is None:
-        raise RecipeError(f"{source} returned a module without an example of its input: {WANTED}")
+        raise RecipeError(f"{source} returned a module without an example of its input", remedy=WANTED)
     notes = ("the module was in training mode: it is exported in evaluation mode",) if module.training else ()
     named = _named(module, example, source)
     if left_out := _left_out(module, named):
@@ -55,7 +55,9 @@ def load(source: str, home: Path) -> ImportedModel:
             f"forward() also takes {', '.join(left_out)}: no example gives a value, so the default is served",
         )
     if not isinstance(axes, Mapping) or not all(isinstance(each, Mapping) for each in axes.values()):
-        raise RecipeError(f"{source} returned {axes!r} as the axes to open: write them as {{input: {{axis: symbol}}}}")
+        raise RecipeError(
+            f"{source} returned {axes!r} as the axes to open", remedy="write them as {input: {axis: symbol}}"
+        )
     if unknown := [name for name in axes if name not in named]:
         raise RecipeError(f"{source} opens axes of '{unknown[0]}', and the example has {', '.join(named)}")
     traced = Traced(module.eval(), named, axes, call=_by_name)
@@ -115,7 +117,8 @@ class Traced:
         if taken := row.keys() & set(names):
             raise RecipeError(
                 f"{type(self.module).__name__} takes '{min(taken)}' and returns a tensor of that name, which no ONNX "
-                "graph can: return it under another name"
+                "graph can",
+                remedy="return it under another name",
             )
         pair = {name: torch.cat([tensor, tensor]) for name, tensor in row.items()}  # torch takes 1 for a constant
         try:
@@ -125,7 +128,8 @@ class Traced:
         if several != names:
             raise RecipeError(
                 f"{type(self.module).__name__} answers two rows with other tensors ({', '.join(several)}) than one row "
-                f"({', '.join(names)}), and a graph always has the same: return tensors with the batch axis in front"
+                f"({', '.join(names)}), and a graph always has the same",
+                remedy="return tensors with the batch axis in front",
             )
         try:
             self._export(path, pair, {name: {0: BATCH, **self.axes.get(name, {})} for name in row}, names)
@@ -153,8 +157,9 @@ class Traced:
         except Exception as error:  # whatever the module's own code raises
             words = f"{type(error).__name__}: {reason(error)}"
             raise RecipeError(
-                f"{type(self.module).__name__} does not answer one row of {self.example_name} ({words}): write a "
-                "function that returns (module, example), which does, and add it with --torch package.module:function"
+                f"{type(self.module).__name__} does not answer one row of {self.example_name} ({words})",
+                remedy="write a "
+                "function that returns (module, example), which does, and add it with --torch package.module:function",
             ) from error
 
     def _export(self, path: Path, tensors: Mapping[str, Any], axes: Axes, names: Sequence[str]) -> None:
@@ -223,17 +228,17 @@ def _named(module: Any, example: Any, source: str) -> dict[str, Any]:
         parameters = list(inspect.signature(module.forward).parameters)
         if len(values) > len(parameters):
             raise RecipeError(
-                f"{source} returned {len(values)} example tensors, forward() takes {len(parameters)}: {WANTED}"
+                f"{source} returned {len(values)} example tensors, forward() takes {len(parameters)}", remedy=WANTED
             )
         named = dict(zip(parameters, values, strict=False))
     for name, value in named.items():
         if not isinstance(value, torch.Tensor) or value.ndim == 0:
             kind = "a scalar" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
-            raise RecipeError(f"{source} returned {kind} as the example of '{name}': {WANTED}")
+            raise RecipeError(f"{source} returned {kind} as the example of '{name}'", remedy=WANTED)
     lengths = {len(value) for value in named.values()}
     if len(lengths) != 1 or 0 in lengths:
         shapes = ", ".join(f"'{name}' {list(value.shape)}" for name, value in named.items())
-        raise RecipeError(f"{source} returned examples whose first axes differ or are empty ({shapes}): {WANTED}")
+        raise RecipeError(f"{source} returned examples whose first axes differ or are empty ({shapes})", remedy=WANTED)
     return named
 
 
@@ -252,8 +257,8 @@ def _array(name: str, tensor: Any) -> Array:
         return np.asarray(tensor.detach().cpu().numpy())
     except TypeError:
         raise RecipeError(
-            f"the example of '{name}' is {tensor.dtype}, which numpy has no type for: let the module take float32 and "
-            "cast inside"
+            f"the example of '{name}' is {tensor.dtype}, which numpy has no type for",
+            remedy="let the module take float32 and cast inside",
         ) from None
 
 
@@ -262,6 +267,6 @@ def _failed(error: Exception) -> ExportError:
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return ExportError(
-        f"torch could not trace the module for ONNX ({type(error).__name__}: {reason(error)}): export it to ONNX "
-        "yourself and add the file with --onnx"
+        f"torch could not trace the module for ONNX ({type(error).__name__}: {reason(error)})",
+        remedy="export it to ONNX yourself and add the file with --onnx",
     )

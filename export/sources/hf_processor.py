@@ -88,7 +88,7 @@ def picture(config: Any, folder: Path) -> tuple[int, int]:
         return int(size[0]), int(size[1])
     if size is None:
         raise RecipeError(
-            f"neither {folder.name}/config.json nor {PICTURES} names the size of the pictures: save the model's image "
-            "processor there with save_pretrained()"
+            f"neither {folder.name}/config.json nor {PICTURES} names the size of the pictures",
+            remedy="save the model's image processor there with save_pretrained()",
         )
     return int(size), int(size)

@@ -61,8 +61,8 @@ def convert(estimator: Any, columns: Columns, answers: Answers, names: Mapping[s
     if not made:
         raise ExportError(
             f"skl2onnx could not convert {type(estimator).__name__} ({type(failure).__name__}: "
-            f"{reason(failure or Exception())}): replace that step, or export the model to ONNX yourself and add the "
-            "file with --onnx"
+            f"{reason(failure or Exception())})",
+            remedy="replace that step, or export the model to ONNX yourself and add the file with --onnx",
         ) from failure
     first = made[0]
     best = min(made, key=lambda graph: (len(graph.wrong), len(graph.spare)))  # of equals, the first
@@ -70,7 +70,8 @@ def convert(estimator: Any, columns: Columns, answers: Answers, names: Mapping[s
         off = " and ".join(f"'{name}' by up to {most:.3g}" for name, most in best.wrong.items())
         raise AccuracyError(
             f"the graph that skl2onnx makes of {type(estimator).__name__} answers the example otherwise, in FP64 too "
-            f"({off}): replace the step that it does not convert rightly"
+            f"({off})",
+            remedy="replace the step that it does not convert rightly",
         )
     return best, list(_notes(first, best))
 

@@ -21,12 +21,14 @@ def named(given: Any) -> dict[str, Any]:
         if not isinstance(value, torch.Tensor):
             continue
         if name in tensors:
-            raise RecipeError(f"the module returned two tensors that are named '{name}': give each its own name")
+            raise RecipeError(
+                f"the module returned two tensors that are named '{name}'", remedy="give each its own name"
+            )
         tensors[name] = value
     if not tensors:
         raise RecipeError(
-            f"the module returned a {type(given).__name__} without tensors: let forward() return a tensor, a tuple or "
-            "a dictionary of tensors"
+            f"the module returned a {type(given).__name__} without tensors",
+            remedy="let forward() return a tensor, a tuple or a dictionary of tensors",
         )
     return tensors
 

@@ -70,8 +70,8 @@ def module_file(source: str, home: Path) -> Path:
         found = _spec(module_name, sys.path) or _installed(module_name)
     if found is None or not found.origin or not Path(found.origin).is_file():
         raise RecipeError(
-            f"the module {module_name} of '{source}' cannot be found: run this in the folder that has it, or where it "
-            "is installed"
+            f"the module {module_name} of '{source}' cannot be found",
+            remedy="run this in the folder that has it, or where it is installed",
         )
     return Path(found.origin)
 
@@ -113,7 +113,7 @@ def _parts(source: str, option: str) -> tuple[str, str]:
     )
     match = NAMED.fullmatch(source)
     if match is None:
-        raise RecipeError(f"{option} {source}: name a function without arguments as package.module:function")
+        raise RecipeError(f"{option} {source}", remedy="name a function without arguments as package.module:function")
     return match["module"], match["function"]
 
 
@@ -129,7 +129,7 @@ def _run(source: str, function: Callable[[], Any]) -> Any:
         place = f" at {Path(own[0].filename).name}:{own[0].lineno}" if own else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         words = f"{type(error).__name__}{f': {reason}' if reason else ''}"
-        raise RecipeError(f"{source} failed{place} ({words}): correct it, then try again") from error
+        raise RecipeError(f"{source} failed{place} ({words})", remedy="correct it, then try again") from error
 
 
 @contextmanager

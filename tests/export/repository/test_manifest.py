@@ -80,7 +80,7 @@ def test_a_manifest_that_cannot_be_understood(
     error = caught.value
     assert error.file == str(repository / "scale" / FILE)
     assert (error.field, error.found, error.expected) == differs
-    assert "`fathom export scale --force`" in str(error)
+    assert "`fathom export scale --force`" in str(error.remedy)
 
 
 def test_a_build_is_the_same_until_something_that_determines_it_changes(
