@@ -13,7 +13,6 @@ from pathlib import Path
 from export.config import fit
 from export.engine import record as engine_record
 from export.errors import ContractError
-from export.graph import external_data
 from export.precision.convert import Converted, FullGraph, convert, load, measure_source, write_onnx
 from export.precision.precision import CPU, FP32, Target, choose
 from export.recipe.recipe import Progress, Recipe, Source, Weights, no_progress
@@ -117,8 +116,7 @@ def _build(
     reference = measure_source(source, on_progress)
     source = source.released()
     converted = convert(recipe, reference, full, target, source.calibration, room, on_progress)
-    files = {ARTEFACT: converted.path}
-    files |= {f"{VERSION}/{name}": path for name, path in external_data.files(converted.path).items()}
+    files = {f"{VERSION}/{name}": path for name, path in converted.files.items()}
     texts = {config.path.relative_to(published.folder).as_posix(): config.text for config in fitted.rewritten}
     labels = {name: "\n".join(source.labels[name]) + "\n" for name in source.labels.keys() & published.label_files}
     files |= _write(room, {name: text.encode() for name, text in {**texts, **labels}.items()})

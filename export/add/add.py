@@ -1,4 +1,4 @@
-"""Bring a model: inspect it, draft its config.pbtxt and recipe.toml, export it by the ordinary stations, publish all.
+"""Add a model: inspect it, draft its config.pbtxt and recipe.toml, export it like any other, publish everything.
 
 The new model folder is built and verified in a scratch folder and appears in the repository by one rename, so a
 failure or a kill at any moment leaves the repository as it was.
@@ -37,7 +37,7 @@ Verify = Callable[[added.Added, Path], None]
 
 @dataclass(frozen=True)
 class AddOptions:
-    """What a person asked for.
+    """What to add, and how.
 
     `source` is a path, a hub id or `package.module:function`. `dims` sizes open axes, by symbol or `input:axis`;
     `example` is an .npz file of real requests. `max_batch_size` 0 is for no batching. `keep_bytes` is the most that is
@@ -55,8 +55,10 @@ class AddOptions:
 
 @dataclass(frozen=True)
 class Addition:
-    """What was added: the export, what was kept of the source, what a person should know, and the time that one
-    request took the source."""
+    """An added model: its export, what was kept of its source, and notes for a person.
+
+    `latency_ms` is the time that the source takes for one request.
+    """
 
     exported: ExportResult
     recipe: added.Added
@@ -112,7 +114,7 @@ def add(
 
 
 def _try_kept(recipe: added.Added, on_progress: Progress) -> tuple[str, ...]:
-    """A note where a function does not run with what was kept of it alone, or takes too long to try."""
+    """Run a kept function by itself; returns a note where that fails or would take too long."""
     home, first = recipe.folder / kept.FOLDER, user_code.last_call()
     if not home.is_dir() or not user_code.is_in(recipe.file.source, home):
         return ()
@@ -130,7 +132,7 @@ def _try_kept(recipe: added.Added, on_progress: Progress) -> tuple[str, ...]:
 
 
 def _loaded(options: AddOptions) -> ImportedModel:
-    """The source, with the example that a person gave in place of its own."""
+    """Import the source; an example that a person gave replaces its own."""
     example = added.read_example(options.example) if options.example is not None else None
     imported = import_model(options.kind, options.source, Path.cwd())
     if example is None:
@@ -141,8 +143,8 @@ def _loaded(options: AddOptions) -> ImportedModel:
 
 
 def _check_rounding(imported: ImportedModel, example: Arrays) -> None:
-    """Refuse an example whose fractions the served types round so that the estimator, which takes them as they are,
-    answers otherwise."""
+    """Raise ContractError where the served types round the example's fractions so far that the estimator's answers
+    change."""
     served = imported.example or {}
     rounded = {
         name: rows.astype(served[name].dtype if name in served else np.float32) if rows.dtype.kind == "f" else rows
@@ -162,7 +164,7 @@ def _check_rounding(imported: ImportedModel, example: Arrays) -> None:
 
 
 def _check(raw: Path, options: AddOptions, model_repository: Path) -> None:
-    """Refuse what the deployed Triton would, and sizes for axes that the graph does not have."""
+    """Raise for a graph that the deployed Triton would not load, and for sizes of axes that the graph does not have."""
     model = validation.read_onnx(raw)
     tag = options.triton_tag or configured_tag(model_repository.resolve().parent)
     validation.check_graph(model, raw, tag)

@@ -1,4 +1,4 @@
-"""Find how an ONNX graph can be served (batched or not), by asking it beside its source."""
+"""Decide whether a graph is served in batches, by comparing its answers with those of its source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from export.sources import validation
 from export.sources.base import ImportedModel
 
 PROBED = 3
-"""Rows that are asked alone and together to see whether the first axis is a batch."""
+"""Rows that are sent alone and together to see whether the first axis is a batch."""
 
 TAPS = 24
 RANDOM = frozenset(
@@ -50,7 +50,7 @@ class Plan:
 
 
 def plan(imported: ImportedModel, raw: Path, room: Path, dims: Mapping[str, int], *, batching: bool = True) -> Plan:
-    """Decide how the graph in `raw` is served, and find it to answer like the source.
+    """Decide how the graph in `raw` is served, and check that it answers like the source.
 
     `dims` sizes the open axes, by symbol or as `input:axis`. Raises ContractError for an open axis without a size, and
     ExportError for a source that does not answer made-up input.
@@ -82,7 +82,7 @@ _BATCHED = {
 
 
 class BatchingTrial:
-    """The graph under examination: what it is asked, and what it answers."""
+    """One graph under trial: its sample requests and its answers."""
 
     def __init__(self, imported: ImportedModel, raw: Path, model: Any, room: Path, dims: Mapping[str, int]) -> None:
         self.imported = imported
@@ -94,7 +94,7 @@ class BatchingTrial:
         self.latency_ms = math.inf
 
     def batches(self, candidate: str) -> str | None:
-        """Why rows cannot be asked together, as a sentence; None where their answers are those of each row alone."""
+        """Why rows cannot share a batch, as a sentence; None where each row is answered as it is alone."""
         for fixed in graph_edit.fixed_outputs(self.model):
             return f"output '{fixed}' is a constant, and without it requests could be batched"
         path = self.write(candidate, (), self.room / "probe.onnx")
@@ -130,7 +130,7 @@ class BatchingTrial:
         return None
 
     def _inner_values_agree(self, example: Arrays) -> str | None:
-        """The same for inner values, of a graph whose answers do not depend on what it is asked."""
+        """Compare inner values instead, for a graph whose answers do not depend on its inputs."""
         import onnx
 
         names = graph_edit.taps(self.model, TAPS)
@@ -153,7 +153,7 @@ class BatchingTrial:
         return None
 
     def result(self, candidate: str, notes: list[str]) -> Plan:
-        """The plan for a candidate that holds."""
+        """The plan for the candidate that passed the trial."""
         batched = candidate != NONE
         rules = self.samples.rules(candidate)
         example = self.samples.rows(rules, batched=batched)
@@ -191,7 +191,7 @@ class BatchingTrial:
         return Plan(candidate, widened, shaped, stacked, axes, tolerance, tuple(notes), self.latency_ms)
 
     def write(self, candidate: str, widened: tuple[str, ...], path: Path) -> Path:
-        """The graph as it is served, without the outputs' shapes being held to a run."""
+        """Write the graph as it is served; the shapes of its outputs are not checked by a run."""
         edited = type(self.model)()
         edited.CopyFrom(self.model)
         edit(edited, candidate, widened)
@@ -271,7 +271,7 @@ def _notes_about(model: Any, answers: list[dict[str, Array]]) -> list[str]:
 
 
 def _tolerance(answers: list[dict[str, Array]], again: dict[str, Array]) -> tuple[Tolerance, bool]:
-    """What stations may differ by, of two significant digits, and whether the source itself varies."""
+    """The tolerance of later stations, of two significant digits, and whether the source itself varies."""
     numbers = [
         np.abs(array.astype(np.float64)) for each in answers for array in each.values() if array.dtype.kind == "f"
     ]

@@ -1,4 +1,4 @@
-"""Draft a config.pbtxt for somebody's graph: its own names, types and dims, a bounded queue, threads and warm-up."""
+"""Draft the config.pbtxt of an added model: its names, types and dims, a bounded queue, threads and warm-up."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ LARGEST_REQUEST = 2**31 - 1
 
 
 class SampleRequests:
-    """What is known of the inputs of one graph. `dims` sizes the open axes, by symbol or as `input:axis`.
+    """Sample requests for one graph. `dims` sizes its open axes, by symbol or as `input:axis`.
 
     A `candidate` is a way of batching, of `export.added.recipe_file`. `why_no_batch` completes the error about an axis
     without a size, `first_axis` is the size of a first axis that turned out to be no batch, `notes` are sentences for
@@ -43,7 +43,7 @@ class SampleRequests:
         self.notes: list[str] = []
 
     def rules(self, candidate: str) -> dict[str, InputRule]:
-        """How each input is made up, the batch axis left out.
+        """The type, shape and generator of each input, without the batch axis.
 
         Raises ContractError for axes without a size, and for more bytes than a request may have.
         """
@@ -74,7 +74,7 @@ class SampleRequests:
         return found
 
     def rows(self, rules: Mapping[str, InputRule], *, batched: bool) -> dict[str, Array]:
-        """Requests on a first axis: the source's own, else made up."""
+        """Requests stacked on a first axis: the source's own, else generated ones."""
         if self.imported.example is None:
             return input_generators.sample(rules, row_count(rules), SEED)
         given = {name: self._given(name, rule.data_type) for name, rule in rules.items()}
@@ -244,7 +244,7 @@ class SampleRequests:
 
 
 def unknown_dims(model: Any, dims: Mapping[str, int]) -> str | None:
-    """A sentence about the first `--dim` that no axis of the inputs goes by; None where each fits one."""
+    """A sentence about the first `--dim` that names no open axis of the inputs; None where each names one."""
     open_axes: list[str] = []
     for value in edit.inputs(model):
         for axis, size in enumerate(edit.shape(value) or ()):
@@ -278,6 +278,6 @@ def _fits(sizes: Sequence[int], declared: Sequence[int | str | None]) -> bool:
 
 
 def row_count(rules: Mapping[str, InputRule]) -> int:
-    """How many requests to make up: 64; above 250 KB 8; above 2 MB what 16 MB hold, but at least 3."""
+    """How many requests to generate: 64; above 250 KB 8; above 2 MB what 16 MB hold, but at least 3."""
     size = max(1, sum(rule.bytes for rule in rules.values()))
     return min(64 if size < 250_000 else 8, max(3, 16_000_000 // size))

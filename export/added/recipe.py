@@ -214,7 +214,7 @@ def names(model_repository: Path) -> list[str]:
 
 
 def write_arrays(path: Path, arrays: Arrays) -> None:
-    """What `read_example` reads. numpy.savez has no array named `file`, for want of that argument."""
+    """Write an .npz file for `read_example`. numpy.savez itself cannot write an array named `file`."""
     with ZipFile(path, "w", ZIP_DEFLATED) as archive:
         for name, rows in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as target:
@@ -222,7 +222,7 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
 
 
 def read_example(path: Path) -> dict[str, Array]:
-    """Named arrays of equal first axis from an .npz file without pickles. Raises RecipeError for what is none."""
+    """Read named arrays of equal first axis from an .npz file without pickles. Raises RecipeError for any other."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

@@ -105,7 +105,7 @@ _BATCH_WORDS = {
 
 
 def read(folder: Path) -> RecipeFile:
-    """The recipe.toml of a model folder. Raises RecipeError, naming the key, when it cannot be understood."""
+    """Read the recipe.toml of a model folder. Raises RecipeError, naming the key, when it cannot be understood."""
     path = folder / FILE
     try:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -149,7 +149,7 @@ def read(folder: Path) -> RecipeFile:
 
 
 def relative(path: Path, folder: Path, model_repository: Path) -> str:
-    """A path as recipe.toml keeps it: relative to the model's folder within the project (what holds the repository),
+    """A path as recipe.toml writes it: relative to the model's folder within the project (what holds the repository),
     else absolute. A link stays a link: what lies beside it may not lie beside the file that it names."""
     whole = path.parent.resolve() / path.name if path.is_symlink() else path.resolve()
     if whole.is_relative_to(model_repository.resolve().parent):

@@ -1,4 +1,4 @@
-"""Write the graph that is served: somebody's ONNX file with the edits that its recipe.toml names."""
+"""Write the serving graph: the imported ONNX file with the edits that its recipe.toml names."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write(raw: Path, batch: str, widened: tuple[str, ...], example: Arrays, path
 
 
 def edit(model: Any, batch: str, widened: tuple[str, ...]) -> None:
-    """The edits of a plan, in place."""
+    """Apply the edits of a recipe.toml to a model, in place."""
     graph_edit.make_outputs(model)
     if batch == OPENED:
         graph_edit.open_batch(model)
@@ -50,7 +50,7 @@ def edit(model: Any, batch: str, widened: tuple[str, ...]) -> None:
 
 
 def widening(predict: Predict, widened: tuple[str, ...], batched: bool) -> Predict:
-    """A source that takes and gives the widened tensors as the served graph does."""
+    """Wrap a source so that it takes and gives the widened tensors as the serving graph does."""
 
     def wide(arrays: Arrays) -> dict[str, Array]:
         plain = (-1,) if batched else ()

@@ -1,4 +1,4 @@
-"""The little of the CUDA driver that an engine needs to be asked once: memory, copies, one stream.
+"""The part of the CUDA driver that one engine needs: memory, copies, one stream.
 
 Called through ctypes because the driver is there wherever an engine can run, and no further package need be.
 """
@@ -53,7 +53,7 @@ class Device:
         self.stream = int(stream.value or 0)
 
     def buffer(self, name: str, size: int) -> int:
-        """The address of a buffer of at least `size` bytes; one of that name is kept and grown."""
+        """The address of the named buffer, which is made, or grown, to at least `size` bytes."""
         address, held = self._buffers.get(name, (0, 0))
         if held < max(size, 1):
             self._free(name)

@@ -40,7 +40,7 @@ TENSORRT_OF_TAG: dict[str, str | None] = {
 
 @dataclass(frozen=True)
 class PlanHeader:
-    """What the first bytes of a plan say. `tensorrt` is (major, minor, patch, build); None in an unknown layout."""
+    """The first bytes of a plan. `tensorrt` is (major, minor, patch, build); None in an unknown layout."""
 
     serialization_version: int
     tensorrt: Version | None

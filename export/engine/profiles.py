@@ -77,7 +77,7 @@ def whole_dims(message: Any, tensor: Any) -> tuple[int, ...]:
 
 
 def _count(message: Any) -> int:
-    """How many profiles the instance groups ask for: one more than the highest index they list."""
+    """How many profiles the instance groups need: one more than the highest index they list."""
     names = profile_names(message)
     for name in names:
         if not name.isdecimal():

@@ -1,4 +1,4 @@
-"""A built engine on this machine's GPU: asked like any other station, timed, and its layers written down.
+"""Run a built engine on this machine's GPU as a station, time it, and list its layers.
 
 Never made without a GPU: TensorRT's runtime then gives an object whose methods crash the process.
 """

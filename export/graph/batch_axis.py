@@ -1,4 +1,4 @@
-"""What in a graph's structure speaks against a batch axis: rows that look at one another, rows dropped or added.
+"""Find what in a graph's structure rules out a batch axis: rows that depend on one another, are dropped or added.
 
 Shape inference follows the batch through the graph as a symbol. An operator that works along an axis of that symbol
 mixes rows; an output whose first axis is another symbol has other rows. What inference cannot follow, trials decide.
@@ -39,7 +39,7 @@ SIZES: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why one output has no batch axis: the operator that is to blame (empty for none), and what it does."""
+    """Why one output has no batch axis: the operator that prevents it (empty for none), and what it does."""
 
     output: str
     operator: str

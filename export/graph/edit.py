@@ -1,4 +1,4 @@
-"""Edits that let Triton serve somebody's ONNX graph: a batch axis that is open, no weights among the inputs, an axis
+"""Edits that let Triton serve an imported ONNX graph: a batch axis that is open, no weights among the inputs, an axis
 for every tensor. The operators stay as they are."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One model at every precision, side by side: size, distance, accuracy, gate and speed; nothing is published."""
+"""Compare one model at every precision: size, distance, accuracy, gate and speed; nothing is published."""
 
 from __future__ import annotations
 

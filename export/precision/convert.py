@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import ContractError, ExportError, NotLoadedError
-from export.graph import onnx_file
+from export.graph import external_data, onnx_file
 from export.graph.signature import Signature, from_onnx
 from export.precision import memory
 from export.precision.float16 import HalfPrecision
 from export.precision.int8 import Quantization
-from export.precision.precision import CPU, FP16, FP32, Target, rule
+from export.precision.precision import CPU, FP16, FP32, Target
 from export.precision.sensitivity import Cost, costs
 from export.recipe.gate import gate
 from export.recipe.measure import Measurement, Reference, evaluate, parity
-from export.recipe.recipe import Arrays, Evaluation, Progress, Recipe, Reduced, Source, answers, no_progress
+from export.recipe.recipe import Arrays, Evaluation, Limits, Progress, Recipe, Reduced, Source, answers, no_progress
 
 Calibration = Callable[[], Evaluation]
+GRAPH = "model.onnx"
 WORST = 3
 """How many operators a failed gate names."""
 
@@ -40,16 +41,16 @@ class FullGraph:
 
 @dataclass(frozen=True)
 class Judged:
-    """One precision's graph: its file, its measurement, and how it was reduced (None for FP32).
+    """One precision's graph: its file, its measurement, its limits, and how it was reduced (both None for FP32).
 
     `outputs` are its answers to the evaluation. `costs()` finds the operators whose reduction costs most; it takes
     about a second for each.
     """
 
-    precision: str
     path: Path
     measured: Measurement
     outputs: Arrays
+    limits: Limits | None = None
     reduction: Mapping[str, Any] | None = None
     costs: Callable[[], list[Cost]] | None = None
 
@@ -66,9 +67,9 @@ class Judged:
 
 @dataclass(frozen=True)
 class Converted:
-    """The graph to publish, the measurement of every station, and how the graph was reduced."""
+    """The graph's files by name in the version folder, the measurement of every station, and the reduction."""
 
-    path: Path
+    files: Mapping[str, Path]
     stations: Mapping[str, Measurement]
     reduction: Mapping[str, Any] | None
 
@@ -136,7 +137,7 @@ def convert(
         conversion.check(judged)
         _check_same(full.signature, from_onnx(judged.path)[0], target.precision)
         stations = {"source": conversion.at_source, "onnx_fp32": conversion.full.measured, "onnx": judged.measured}
-    return Converted(judged.path, stations, judged.reduction)
+    return Converted({GRAPH: judged.path, **external_data.files(judged.path)}, stations, judged.reduction)
 
 
 class Conversion:
@@ -158,12 +159,11 @@ class Conversion:
         self.room = room
         self.on_progress = on_progress
         self.at_source = Measurement(recipe.score(reference.outputs, reference.evaluation, reference.outputs))
-        self.full = self._judge(FP32, full, "onnx")
+        self.full = self._judge(full, "onnx")
 
     def check(self, judged: Judged) -> None:
         """Raise AccuracyError if a graph costs more than its precision may, naming the operators that cost most."""
-        limits = rule(self.recipe, judged.precision)
-        gate(self.recipe, "onnx", self.at_source, judged.measured, limits, remedy=judged.remedy)
+        gate(self.recipe, "onnx", self.at_source, judged.measured, judged.limits, remedy=judged.remedy)
 
     def reduced(self, precision: str, allowed: Reduced, excluded: Sequence[str] = (), runtime: str = CPU) -> Judged:
         """The graph at a precision below FP32, judged but not yet held to its gate; INT8 as `runtime` takes it."""
@@ -173,9 +173,9 @@ class Conversion:
                 record, worst = self._float16(path, allowed, excluded)
             else:
                 record, worst = self._int8(path, allowed, excluded, runtime)
-            judged = self._judge(precision, path, f"onnx at {precision}")
+            judged = self._judge(path, f"onnx at {precision}")
         distance = asdict(parity(judged.outputs, self.full.outputs))
-        return replace(judged, reduction={**record, "parity_to_fp32": distance}, costs=worst)
+        return replace(judged, limits=allowed, reduction={**record, "parity_to_fp32": distance}, costs=worst)
 
     def _float16(
         self, path: Path, allowed: Reduced, excluded: Sequence[str]
@@ -229,10 +229,10 @@ class Conversion:
     def _costs(self, rows: Evaluation, candidates: Mapping[str, str], alone: Callable[[str, Path], None]) -> list[Cost]:
         return costs(self.full.path, rows, candidates, alone, self.room, self.on_progress)
 
-    def _judge(self, precision: str, path: Path, station: str) -> Judged:
+    def _judge(self, path: Path, station: str) -> Judged:
         session, evaluation = onnx_file.session(path), self.reference.evaluation
         outputs = answers(session, evaluation, on_progress=self.on_progress, step=f"measure {station}")
-        return Judged(precision, path, evaluate(self.recipe, outputs, self.reference), outputs)
+        return Judged(path, evaluate(self.recipe, outputs, self.reference), outputs)
 
 
 def _check_same(full: Signature, reduced: Signature, precision: str) -> None:

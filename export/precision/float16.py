@@ -63,7 +63,7 @@ class HalfPrecision:
         shutil.rmtree(room)
 
     def record(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """The reduction as the manifest records it."""
         return {"method": METHOD, "kept_float": sorted(self.kept)}
 
 
@@ -108,7 +108,7 @@ def _put_in_weights(model: Any, left_out: Mapping[str, Any], room: Path) -> None
 
 
 def _append_halves(tensor: Any, room: Path, file: BinaryIO) -> None:
-    """Convert a tensor's bytes, as many at a time as memory is not noticed for."""
+    """Convert a tensor's bytes, CHUNK bytes at a time."""
     from onnxruntime.transformers.float16 import convert_np_to_float16
 
     place = {entry.key: entry.value for entry in tensor.external_data}

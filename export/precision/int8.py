@@ -122,7 +122,7 @@ class Quantization:
         onnx_file.finish(quantizer.model.model, self._room, target)
 
     def record(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """The reduction as the manifest records it."""
         types = list(self.nodes.values())
         return {
             "method": METHOD,

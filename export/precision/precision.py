@@ -1,4 +1,4 @@
-"""Which precision a model is exported at, and what of its graph stays in FP32 when it is reduced."""
+"""The precision of an export, and which nodes of its graph stay in FP32."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def choose(recipe: Recipe, precision: str, excluded: Sequence[str] = (), runtime
 
 
 def rule(recipe: Recipe, precision: str) -> Reduced | None:
-    """What the recipe allows that precision to cost; None for fp32. Raises RecipeError when it does not offer it."""
+    """The recipe's limits for a precision; None for FP32. Raises RecipeError when it does not offer it."""
     if precision == FP32:
         return None
     if precision not in recipe.reduced:

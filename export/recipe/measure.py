@@ -1,4 +1,4 @@
-"""The one function that judges a station: accuracy by the recipe's figures, parity by distance to the source's answers.
+"""Measure a station: accuracy by the recipe's figures, parity as the distance from the source's answers.
 
 The same `measure` is used for the trained source, the ONNX file, an engine, the served model and the pipeline in
 front of it, so that two figures differ only because the stations do.
@@ -33,7 +33,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a station earned: the recipe's figures, and parity where there is a source to compare with."""
+    """A station's measurement: the recipe's figures, and parity where there is a source to compare with."""
 
     accuracy: Mapping[str, float]
     parity: Parity | None = None
@@ -138,7 +138,7 @@ def measure(
     on_progress: Progress = no_progress,
     station: str = "station",
 ) -> Measurement:
-    """Judge one station against the reference.
+    """Measure one station against the reference.
 
     With `through_pipeline`, `predict` is the recipe's pipeline and gets its raw requests instead of the model's
     tensors. `batch` must not exceed the served model's max_batch_size.

@@ -1,4 +1,4 @@
-"""What a recipe is: where a model comes from, what it is asked, and how its answers are judged.
+"""What a recipe is: where a model comes from, what it is evaluated on, and how its answers are judged.
 
 A station is anything that answers like the model: the trained source, an ONNX Runtime session, an engine, a client of
 the running server. Each is a `Predict`, called with one mapping of named arrays whose first axis is the batch.
@@ -51,7 +51,7 @@ class AxisRange:
 
 
 def no_progress(step: str, done: int, total: int) -> None:
-    """The progress callback that tells nobody: called as (step, done, total)."""
+    """A progress callback that does nothing; called as (step, done, total)."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Evaluation:
     `inputs` are named arrays of equal first axis. `truth` is what the answers are judged against and is never sent;
     its arrays may have any length (the answer per query, say). `mask` names the input whose non-zero columns are the
     used part of ragged rows: a batch is cut to its longest row. Where `batched` is False the model has no batch axis:
-    each row is one request, whole, and is asked alone.
+    each row is one whole request, sent alone.
     """
 
     inputs: Arrays
@@ -302,8 +302,8 @@ def answers(
 ) -> Outputs:
     """The station's outputs for every row of the evaluation, at most `batch` rows at a time, fewer of long ragged ones.
 
-    A model without a batch axis is asked row by row, and its answers are stacked (laid end to end where their shapes
-    differ). Raises ExportError when the station answers with another number of rows than it was asked.
+    A model without a batch axis gets one row at a time, and its answers are stacked (laid end to end where their shapes
+    differ). Raises ExportError when the station answers with another number of rows than it was given.
     """
     parts: dict[str, list[Array]] = {}
     total, done = len(evaluation), 0

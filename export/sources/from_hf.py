@@ -1,4 +1,4 @@
-"""A transformers model from a local folder or the hub: an encoder over tokens, or a model over pixels."""
+"""Import a transformers model from a local folder or the hub: an encoder over tokens, or a model over pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from export.sources.hf_processor import PIXELS, TEXT
 
 TOKENS = "tokens"
 EXAMPLE_TOKENS = 32
-ASKED_BESIDE = ("output_hidden_states", "output_attentions", "use_cache", "use_mems_eval")
+EXTRA_OUTPUTS = ("output_hidden_states", "output_attentions", "use_cache", "use_mems_eval")
 """Settings that add a tensor of each layer to the answer."""
 
 _NO_DATA = (
@@ -78,7 +78,7 @@ def _load(source: str) -> ImportedModel:
             remedy="save the trained model again with save_pretrained()",
         )
     network.eval()
-    plain = [name for name in ASKED_BESIDE if getattr(network.config, name, False)]
+    plain = [name for name in EXTRA_OUTPUTS if getattr(network.config, name, False)]
     for name in plain:
         setattr(network.config, name, False)
     main, kind = network.main_input_name, network.config.model_type
@@ -108,7 +108,7 @@ def _load(source: str) -> ImportedModel:
 
 
 def _behind(folder: Path) -> tuple[str, ...]:
-    """A sentence about what sentence-transformers puts behind the transformers model, if it does."""
+    """A sentence about what sentence-transformers applies after the transformers model, if anything."""
     try:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
         behind = [str(module["type"]).rpartition(".")[2] for module in modules[1:]]
@@ -148,7 +148,7 @@ def _architecture(folder: Path) -> Any:
 
 
 def _inputs(network: Any, given: tuple[str, ...], folder: Path) -> Inputs:
-    """What the architecture takes and the folder's processor gives, of two rows."""
+    """Two rows of the tensors that the architecture takes and the folder's processor gives."""
     import torch
 
     config, main = network.config, network.main_input_name

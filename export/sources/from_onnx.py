@@ -16,7 +16,7 @@ OLDEST_OPSET = 7
 
 
 def load(source: str, home: Path) -> ImportedModel:
-    """The file as a source; its answers are those of ONNX Runtime on the file as it is."""
+    """Import the file; its answers are those of ONNX Runtime on the file as it is."""
     del home
     path = Path(source)
     model = validation.read_onnx(path)

@@ -1,4 +1,4 @@
-"""A scikit-learn estimator or pipeline as a function of somebody's made it, and its ONNX file without ZipMap."""
+"""Import a scikit-learn estimator or pipeline that a person's function returns; its ONNX file has no ZipMap."""
 
 from __future__ import annotations
 

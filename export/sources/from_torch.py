@@ -1,4 +1,4 @@
-"""A torch module as a function of somebody's made it, and its ONNX file."""
+"""Import a torch module that a person's function returns."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Traced:
         labels: Labels | None = None,
         made_up: bool = False,
     ) -> ImportedModel:
-        """As a source. With `made_up` the example tensors only have the right shapes, and are not asked."""
+        """The module as an imported model. With `made_up`, only the example's shapes are meaningful."""
         example = {name: _array(name, tensor) for name, tensor in self.example.items()}
         chosen = None if made_up else example
         if others := torch_outputs.others(self._answer(self._row())):
@@ -146,7 +146,7 @@ class Traced:
         return {name: tensor[:1] for name, tensor in self.example.items()}
 
     def _answer(self, tensors: Mapping[str, Any]) -> Any:
-        """What the module returns. Raises RecipeError where it fails."""
+        """Call the module. Raises RecipeError where it fails."""
         import torch
 
         try:

@@ -51,7 +51,7 @@ def _classes(written: Mapping[str, Any], model_type: str, main: str) -> Iterator
 
 
 def not_added(folder: Path, source: str, main: str, shape: tuple[int, ...]) -> str:
-    """A sentence that says what stays with the client, and how it is done there."""
+    """A sentence about the preprocessing that stays with the client, and how it is done there."""
     if main in TEXT:
         if not any(found for pattern in TOKENIZER_FILES for found in folder.glob(pattern)):
             return "the folder has no tokenizer: clients send the token ids of the model's own vocabulary"

@@ -175,7 +175,7 @@ def _joined(columns: Sequence[Array]) -> Array:
 
 
 def _keys(arrays: Arrays) -> list[Hashable]:
-    """What tells rows apart: their bytes, or their texts, which arrays pad to any width."""
+    """What distinguishes rows: their bytes, or their texts, which arrays pad to any width."""
     by_column = [
         [tuple(row) for row in values.tolist()] if values.dtype.kind in "OUS" else [row.tobytes() for row in values]
         for _, values in sorted(arrays.items())

@@ -43,7 +43,7 @@ class Graph:
 
 
 def convert(estimator: Any, columns: Columns, answers: Answers, names: Mapping[str, str]) -> tuple[Graph, list[str]]:
-    """The first graph that answers the example as the estimator does, and what to say of it.
+    """The first graph that answers the example as the estimator does, and notes about it.
 
     `names` are the outputs' by method. Raises ExportError where skl2onnx makes none, AccuracyError where none does.
     """

@@ -1,4 +1,4 @@
-"""The tensors of what a torch module answers, by name: of dictionaries, tuples, dataclasses and lists, nested too."""
+"""Name the tensors in what a torch module returns: of dictionaries, tuples, dataclasses and lists, nested too."""
 
 from __future__ import annotations
 

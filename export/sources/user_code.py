@@ -29,13 +29,14 @@ _last = Trace()
 
 
 def last_call() -> Trace:
-    """What the last call took: its modules, the files it read, its time."""
+    """The trace of the last call: its modules, the files it read, its time."""
     return _last
 
 
 def call(source: str, home: Path, option: str) -> Any:
-    """What the function returns. `home` is imported from before the current folder, and the function runs there. What
-    it prints goes to stderr.
+    """Call the function and return its result.
+
+    Imports search `home` before the current folder, and the function runs there. What it prints goes to stderr.
 
     Raises RecipeError for a name that is none, and with the place in the user's file where their code failed.
     """

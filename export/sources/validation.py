@@ -54,9 +54,9 @@ def check_no_pickle(path: Path, remedy: str) -> None:
 
 
 def read_onnx(path: Path) -> Any:
-    """The model of an ONNX file, its external tensors not loaded, every output with a type where one can be inferred.
+    """Read an ONNX file without its external tensors; outputs get a type where one can be inferred.
 
-    Raises RecipeError for what is none.
+    Raises RecipeError for a file that is not an ONNX model.
     """
     import onnx
 
@@ -91,7 +91,7 @@ def read_onnx(path: Path) -> Any:
 
 
 def check_graph(model: Any, path: Path, triton_tag: str | None) -> None:
-    """Raise for a graph that cannot be served: see the functions below."""
+    """Raise ContractError for a graph that cannot be served."""
     if not model.graph.node:
         raise ContractError(f"{path.name} has no operators", remedy="export the model itself, not an empty graph")
     external_data.check(model, path)
