@@ -21,7 +21,8 @@ from export.graph import batch_axis, external_data, onnx_stream
 from export.graph import edit as graph_edit
 from export.graph.onnx_file import reason, session
 from export.recipe.agreement import RELATIVE_TOLERANCE, same
-from export.recipe.recipe import Array, Arrays, AxisRange, Tolerance
+from export.recipe.limits import Tolerance
+from export.recipe.recipe import Array, Arrays, AxisRange
 from export.sources import validation
 from export.sources.base import ImportedModel
 

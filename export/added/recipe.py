@@ -18,8 +18,9 @@ from export.errors import ExportError, RecipeError
 from export.graph import external_data, labels, onnx_file
 from export.precision.precision import FP16, INT8
 from export.recipe import agreement
+from export.recipe.limits import Figure, Reduced
 from export.recipe.measure import text
-from export.recipe.recipe import Array, Arrays, Evaluation, Figure, Predict, Recipe, Reduced, Source, Weights
+from export.recipe.recipe import Array, Arrays, Evaluation, Predict, Recipe, Source, Weights
 from export.sources import user_code
 from export.sources.base import HF, KINDS, ONNX, SKLEARN, TORCH, ImportedModel
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from export.added.input_generators import InputGenerator, InputRule
 from export.errors import RecipeError
-from export.recipe.recipe import AxisRange, Tolerance
+from export.recipe.limits import Tolerance
+from export.recipe.recipe import AxisRange
 from export.sources.base import HF, KINDS, ONNX
 
 FILE, EXAMPLE = "recipe.toml", "example.npz"

@@ -36,8 +36,9 @@ from export.errors import EngineError, EngineUnavailableError, ExportError
 from export.graph import onnx_file
 from export.precision import int8_form
 from export.recipe.gate import gate
+from export.recipe.limits import Limits, Tolerance
 from export.recipe.measure import Measurement, Parity, Reference, evaluate
-from export.recipe.recipe import Arrays, Limits, Predict, Progress, Recipe, Tolerance, answers, no_progress
+from export.recipe.recipe import Arrays, Predict, Progress, Recipe, answers, no_progress
 from export.repository import manifest
 from export.repository.publish import Change, hold, publish, scratch
 

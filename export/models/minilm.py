@@ -17,21 +17,8 @@ import numpy as np
 from export.errors import RecipeError
 from export.precision.precision import FP16, INT8
 from export.recipe import weight_files
-from export.recipe.recipe import (
-    BUNDLED,
-    Array,
-    Arrays,
-    Axes,
-    AxisRange,
-    Evaluation,
-    Figure,
-    Pipeline,
-    Recipe,
-    Reduced,
-    Source,
-    Tolerance,
-    Weights,
-)
+from export.recipe.limits import Figure, Reduced, Tolerance
+from export.recipe.recipe import BUNDLED, Array, Arrays, Axes, AxisRange, Evaluation, Pipeline, Recipe, Source, Weights
 
 COMPANION = "text_tokenizer"
 SENTENCES = Path(__file__).with_name("sentences.txt")

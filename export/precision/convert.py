@@ -21,8 +21,9 @@ from export.precision.int8 import Quantization
 from export.precision.precision import CPU, FP16, FP32, Target
 from export.precision.sensitivity import Cost, costs
 from export.recipe.gate import gate
+from export.recipe.limits import Limits, Reduced
 from export.recipe.measure import Measurement, Reference, evaluate, parity
-from export.recipe.recipe import Arrays, Evaluation, Limits, Progress, Recipe, Reduced, Source, answers, no_progress
+from export.recipe.recipe import Arrays, Evaluation, Progress, Recipe, Source, answers, no_progress
 
 Calibration = Callable[[], Evaluation]
 GRAPH = "model.onnx"

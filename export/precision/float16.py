@@ -16,7 +16,7 @@ import numpy as np
 
 from export.graph import edit, onnx_file, onnx_stream
 from export.precision.precision import kept_float
-from export.recipe.recipe import Reduced
+from export.recipe.limits import Reduced
 
 METHOD = "onnxruntime.transformers.float16, inputs and outputs FP32"
 CHUNK = 1 << 22

@@ -24,7 +24,8 @@ from export.errors import ExportError
 from export.graph import edit, onnx_file, onnx_stream
 from export.precision import memory
 from export.precision.precision import CPU, TENSORRT, kept_float
-from export.recipe.recipe import Arrays, Evaluation, Progress, Reduced, no_progress
+from export.recipe.limits import Reduced
+from export.recipe.recipe import Arrays, Evaluation, Progress, no_progress
 
 METHOD = "onnxruntime static quantization, QDQ"
 WEIGHTS = "fp32.data"

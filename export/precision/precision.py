@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.errors import RecipeError
-from export.recipe.recipe import Recipe, Reduced
+from export.recipe.limits import Reduced
+from export.recipe.recipe import Recipe
 
 FP32, FP16, INT8 = "fp32", "fp16", "int8"
 PRECISIONS = (FP32, FP16, INT8)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from export.errors import AccuracyError
+from export.recipe.limits import Limits, Tolerance
 from export.recipe.measure import Measurement, Parity
-from export.recipe.recipe import Limits, Recipe, Tolerance
+from export.recipe.recipe import Recipe
 
 ROUNDING = 1e-9
 """Added to what a figure may lose, so that 19 of 20 rows are 5 % fewer than all."""

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from export.errors import ExportError, RecipeError
-from export.graph.edit import BATCH, inputs, rename_outputs, shape
+from export.graph.edit import BATCH, inputs, shape
+from export.graph.interface import rename_outputs
 from export.graph.labels import Labels
 from export.graph.onnx_file import reason
 from export.recipe.recipe import Array, Arrays

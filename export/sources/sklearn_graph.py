@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from export.errors import AccuracyError, ExportError
-from export.graph import edit
+from export.graph import edit, interface
 from export.graph.onnx_file import OPSET, quiet, reason, session
 from export.recipe.agreement import RELATIVE_TOLERANCE, extent, same
 from export.recipe.recipe import Array
@@ -109,16 +109,16 @@ def _graph(
     if joined:
         types[0][1].shape = [None, len(types)]
         model = _converted(estimator, types[:1])
-        edit.split_input(model, list(columns.served))
+        interface.split_input(model, list(columns.served))
     else:
         model = _converted(estimator, types)
         inputs = [each.name for each in model.graph.input]
-        edit.rename_inputs(model, dict(zip(inputs, columns.served, strict=True)))
-    edit.cast_inputs(model, {name: _element(values.dtype) for name, values in columns.served.items()})
+        interface.rename_inputs(model, dict(zip(inputs, columns.served, strict=True)))
+    interface.cast_inputs(model, {name: _element(values.dtype) for name, values in columns.served.items()})
     if all(
         not _off(each.astype(np.float32), each, method) for method, each in answers.items() if each.dtype.kind == "f"
     ):
-        edit.cast_outputs(model, TensorProto.DOUBLE, TensorProto.FLOAT)
+        interface.cast_outputs(model, TensorProto.DOUBLE, TensorProto.FLOAT)
     answered = session(model.SerializeToString())(columns.served)
     left = dict(answers)
     first = next(iter(left))
@@ -146,9 +146,9 @@ def _serve(
     kept = [output for output in model.graph.output if output.name in chosen]
     del model.graph.output[:]
     model.graph.output.extend(kept)
-    edit.rename_outputs(model, {name: names[method] for name, (method, _) in chosen.items()})
+    interface.rename_outputs(model, {name: names[method] for name, (method, _) in chosen.items()})
     columns = {names[method]: column for method, column in chosen.values() if column is not None}
-    edit.take_columns(model, columns)
+    interface.take_columns(model, columns)
     ranks = {names[method]: answers[method].ndim for method, _ in chosen.values()}
     flat = [each.name for each in model.graph.output if len(each.type.tensor_type.shape.dim) == 1]
     edit.widen(model, [name for name in flat if ranks[name] > 1], batched=True)

@@ -24,7 +24,7 @@ from export.config import config as configs
 from export.engine.profiles import profiles
 from export.errors import AccuracyError, ContractError, ExportError, RecipeError
 from export.exporter import export_model
-from export.graph import edit
+from export.graph import edit, interface
 from export.lint.lint import lint
 from export.recipe.measure import Reference
 from export.repository.manifest import Manifest
@@ -706,7 +706,7 @@ def test_an_output_that_is_a_weight_is_renamed_like_any_other(tmp_path):
     nodes, inputs, weights = ANCHORS
     path = write(tmp_path / "m.onnx", nodes, inputs, [("y", F, ["n", 4]), ("anchors", F, [3])], weights)
     model = onnx.load(path)
-    edit.rename_outputs(model, {"y": "logits", "anchors": "y"})
+    interface.rename_outputs(model, {"y": "logits", "anchors": "y"})
     assert edit.fixed_outputs(model) == ["y"]
     answer = onnxruntime.InferenceSession(model.SerializeToString()).run(["y"], {"x": matrix(2, 4)})
     np.testing.assert_array_equal(answer[0], [1, 2, 3])
