@@ -34,7 +34,9 @@ class Published:
         for name in companions:
             path = folder.parent / name / "config.pbtxt"
             if not path.is_file():
-                raise ConfigError(f"{path} is missing: {folder.name} is served through {name}", file=path)
+                raise ConfigError(
+                    f"{path} is missing, and {folder.name} is served through {name}", remedy="put it back", file=path
+                )
         return Published(
             folder, _manifest(folder), found, {name: _manifest(folder.parent / name) for name in companions}
         )
