@@ -16,9 +16,10 @@ from pathlib import Path
 from rich.table import Table
 
 from clients import Client
-from export.add.add import Wish, add
+from export.add.add import AddOptions, add
 from export.added.recipe import Added
-from export.recipe.measure import Measurement, gate
+from export.recipe.gate import gate
+from export.recipe.measure import Measurement
 from fathom.console.output import err, out
 from fathom.recipes import measure_served
 from server import TritonServer
@@ -50,7 +51,7 @@ def measure(files: Sequence[Path], model_repository: Path, *, max_batch_size: in
     for file in files:
         began = time.monotonic()
         name = file.stem.removeprefix("light_")
-        made = add(name, Wish("onnx", str(file), max_batch_size=max_batch_size), model_repository)
+        made = add(name, AddOptions("onnx", str(file), max_batch_size=max_batch_size), model_repository)
         added.append((made, time.monotonic() - began))
     rows = []
     with (

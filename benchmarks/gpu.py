@@ -34,7 +34,7 @@ from export import recipes
 from export.config import config as configs
 from export.engine import gpu
 from export.precision.compare import typical
-from export.recipe.measure import Reference, parity
+from export.recipe.measure import Reference, evaluate, parity
 from export.recipe.recipe import Array, Arrays, answers
 from export.repository.manifest import Manifest
 from fathom.console.options import default_repository
@@ -154,8 +154,11 @@ def accuracy(subject: Subject, sizes: Sizes) -> list[dict[str, Any]]:
         evaluation = type(evaluation)(inputs, {}, evaluation.mask)
         source = {name: rows[: sizes.evaluated_rows] for name, rows in source.items()}
     given = answers(Bare(subject.onnx, sizes.device), evaluation, batch=8)
-    figures = dict(recipe.score(given, evaluation, source)) if whole else {}
-    return [{"rows": len(evaluation), **figures, **asdict(parity(given, source))}]
+    if not whole:
+        return [{"rows": len(evaluation), **asdict(parity(given, source))}]
+    found = evaluate(recipe, given, kept)
+    assert found.parity is not None
+    return [{"rows": len(evaluation), **found.accuracy, **asdict(found.parity)}]
 
 
 def served(subject: Subject, sizes: Sizes) -> list[dict[str, Any]]:

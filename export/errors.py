@@ -22,15 +22,17 @@ from typing import Any
 class ExportError(Exception):
     """An export did not happen; the model repository is as it was.
 
-    The message is for people. For programs, the same in attributes, each None where it does not apply:
-    `file`, a path as the message writes it, with `line` and `column` from 1; `field`, the field of config.pbtxt, the
-    option or the figure concerned; `tensor`, the input or output; `found` and `expected`, the two values that disagree.
+    The message is for people: `what` happened and, where it is known, `remedy`, what to do about it. For programs, the
+    same in attributes, each None where it does not apply: `file`, a path as the message writes it, with `line` and
+    `column` from 1; `field`, the field of config.pbtxt, the option or the figure concerned; `tensor`, the input or
+    output; `found` and `expected`, the two values that disagree.
     """
 
     def __init__(
         self,
-        message: str,
+        what: str,
         *,
+        remedy: str | None = None,
         file: str | Path | None = None,
         line: int | None = None,
         column: int | None = None,
@@ -39,7 +41,9 @@ class ExportError(Exception):
         found: Any = None,
         expected: Any = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(what if remedy is None else f"{what}: {remedy}")
+        self.what = what
+        self.remedy = remedy
         self.file = None if file is None else str(file)
         self.line = line
         self.column = column
@@ -50,7 +54,7 @@ class ExportError(Exception):
 
     @property
     def about(self) -> dict[str, Any]:
-        """The attributes as keyword arguments, for an error that says more about the same."""
+        """The attributes but `what` and `remedy` as keyword arguments, for an error that adds to this one's message."""
         return {
             name: getattr(self, name) for name in ("file", "line", "column", "field", "tensor", "found", "expected")
         }

@@ -1,25 +1,25 @@
-"""Export: trained model -> ONNX -> precision -> contract -> accuracy gate -> manifest -> model repository."""
+"""Export: trained model -> ONNX -> contract -> precision -> accuracy gate -> manifest -> model repository.
+
+Each station is visited once, in that order, and hands its result to the next.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from export.config import config as configs
-from export.config import contract, rewrite
+from export.config import fit
 from export.engine import record as engine_record
-from export.errors import ConfigError, ContractError, ExportError
-from export.graph import batch_axis, external_data, onnx_stream, signature
-from export.precision.convert import Conversion, load
-from export.precision.precision import CPU, FP32, rule
-from export.recipe.measure import Measurement
-from export.recipe.recipe import Progress, Recipe, Weights, no_progress
+from export.errors import ContractError
+from export.precision.convert import Converted, FullGraph, convert, load, measure_source, write_onnx
+from export.precision.precision import CPU, FP32, Target, choose
+from export.recipe.recipe import Progress, Recipe, Source, Weights, no_progress
 from export.repository import manifest
 from export.repository.manifest import Manifest
 from export.repository.publish import VERSION, Change, hold, publish, scratch
+from export.repository.published import Published
 
 BUILD = 1
 """The exporter's build number: raise it when a change in this package changes the files of an export."""
@@ -41,14 +41,12 @@ class ExportResult:
 
 @dataclass(frozen=True)
 class _Built:
-    """The built files of one export, still in scratch."""
+    """The built files of one export, still in scratch: the model's own by path in its folder, and its companions'."""
 
     files: Mapping[str, Path]
     assets: Mapping[str, Mapping[str, Path]]
-    signature: signature.Signature
-    versions: Mapping[str, int]
-    stations: Mapping[str, Measurement]
-    reduction: Mapping[str, Any] | None
+    full: FullGraph
+    converted: Converted
     notes: tuple[str, ...]
 
 
@@ -71,22 +69,20 @@ def export_model(
     `on_progress(step, done, total)` is called along the way. Raises ExportError, and then the repository is as it was.
     """
     began = time.monotonic()
-    rule(recipe, precision)
+    target = choose(recipe, precision, excluded, runtime)
     folder = model_repository / recipe.name
-    configs.load(folder / "config.pbtxt")
-    found = recipe.resolve(weights)
-    on_progress("check what is there", 0, 1)
-    source = manifest.source_record(recipe, found)
-    build = manifest.build_record(recipe, source, BUILD, precision, excluded, runtime)
     with hold(model_repository, on_progress=on_progress):
-        present = _published(folder)
-        why = None if force or present is None else _why_again(recipe, folder, present, build, found.explicit)
+        published = Published.read(folder, recipe.pipeline.companions if recipe.pipeline else ())
+        found = recipe.resolve(weights)
+        on_progress("check what is there", 0, 1)
+        source = manifest.source_record(recipe, found)
+        build = manifest.build_record(recipe, source, BUILD, target)
+        why = None if force else published.difference(build, rewriting=found.explicit)
         on_progress("check what is there", 1, 1)
-        if present is not None and why is None and not force:
-            return ExportResult(recipe.name, folder, present, True, time.monotonic() - began)
+        if published.manifest is not None and not force and why is None:
+            return ExportResult(recipe.name, folder, published.manifest, True, time.monotonic() - began)
         with scratch(folder) as room:
-            custom = present is not None and bool(present.source.get("custom_weights"))
-            built = _build(recipe, found, folder, room, precision, excluded, runtime, on_progress, was_custom=custom)
+            built = _build(recipe, found, published, target, room, on_progress)
             made = Manifest(
                 model=recipe.name,
                 created=manifest.now(),
@@ -94,178 +90,85 @@ def export_model(
                 build=build,
                 source=source,
                 precision=precision,
-                reduction=built.reduction,
-                versions=built.versions,
+                reduction=built.converted.reduction,
+                versions=built.full.versions,
                 packages=manifest.package_versions(recipe),
-                signature=built.signature,
-                stations=built.stations,
+                signature=built.full.signature,
+                stations=built.converted.stations,
                 build_seconds=round(time.monotonic() - began, 1),
             )
             on_progress("publish", 0, 1)
-            publish(_changes(made, present, folder, built, room))
+            publish(list(_changes(made, published, built, room)))
             on_progress("publish", 1, 1)
-    notes = (*([f"{recipe.name} was made again: {why}"] if why else []), *built.notes, *_older_plans(folder, made))
+    again = [f"{recipe.name} was made again: {why}"] if why and published.manifest is not None else []
+    notes = (*again, *built.notes, *_older_plans(folder, made))
     return ExportResult(recipe.name, folder, made, False, time.monotonic() - began, notes)
 
 
-def _published(folder: Path) -> Manifest | None:
-    """The manifest of what is published, or None where there is none that can be read."""
-    try:
-        return Manifest.read(folder)
-    except ExportError:
-        return None
-
-
-def _why_again(
-    recipe: Recipe, folder: Path, present: Manifest, build: Mapping[str, Any], may_rewrite: bool
-) -> str | None:
-    """Why what is published must be built again; None where it is what this build would make, whole, and still fits
-    config.pbtxt.
-
-    Raises ContractError when only config.pbtxt has changed and no longer fits, unless it may be rewritten.
-    """
-    if why := manifest.difference(present.build, build):
-        return why
-    if changed := present.changed_files(folder):
-        return str(changed[0])
-    for name in recipe.pipeline.companions if recipe.pipeline else ():
-        companion = _published(folder.parent / name)
-        if companion is None or companion.source_sha256 != present.source_sha256:
-            return f"the files of {name} are not of this export"
-        if changed := companion.changed_files(folder.parent / name):
-            return f"{name}: {changed[0]}"
-    for path in configs.config_paths(folder):
-        try:
-            assert present.signature is not None
-            contract.check(configs.load(path), present.signature)
-        except ContractError:
-            if may_rewrite:
-                return f"{path.name} no longer fits the graph"
-            raise
-    return None
-
-
 def _build(
-    recipe: Recipe,
-    weights: Weights,
-    folder: Path,
-    room: Path,
-    precision: str,
-    excluded: Sequence[str],
-    runtime: str,
-    on_progress: Progress,
-    *,
-    was_custom: bool,
+    recipe: Recipe, weights: Weights, published: Published, target: Target, room: Path, on_progress: Progress
 ) -> _Built:
     """Every file of the export in `room`, with the contract kept and the gate passed."""
     (room / VERSION).mkdir()
-    conversion = Conversion(recipe, load(recipe, weights, on_progress), room, on_progress)
-    shape, versions = signature.from_onnx(conversion.full_path)
-    files, notes = _fit_configs(folder, shape, weights, room, was_custom=was_custom)
-    _check_batch(folder, conversion.full_path)
-    full = conversion.full
-    conversion.passes(full, FP32)
-    stations = {"source": conversion.at_source, "onnx": full.measured}
-    judged = full
-    if precision != FP32:
-        judged = conversion.reduced(precision, excluded, runtime)
-        conversion.passes(judged, precision)
-        stations = {"source": conversion.at_source, "onnx_fp32": full.measured, "onnx": judged.measured}
-        _check_same(shape, signature.from_onnx(judged.path)[0], precision)
-    files[ARTEFACT] = judged.path
-    files |= {f"{VERSION}/{name}": path for name, path in external_data.files(judged.path).items()}
-    source = conversion.source
-    for name in source.labels.keys() & _label_files(folder):
-        files[name] = room / name
-        files[name].write_text("\n".join(source.labels[name]) + "\n", encoding="utf-8", newline="")
-        kept = folder / name
-        if weights.custom and not (kept.is_file() and kept.read_bytes() == files[name].read_bytes()):
-            notes = (*notes, f"{recipe.name}/{name}: {len(source.labels[name])} labels of {weights.description}")
+    source = load(recipe, weights, on_progress)
+    full = write_onnx(recipe, source, room, on_progress)
+    fitted = _fit(published, full, weights)
+    reference = measure_source(source, on_progress)
+    source = source.released()
+    converted = convert(recipe, reference, full, target, source.calibration, room, on_progress)
+    files = {f"{VERSION}/{name}": path for name, path in converted.files.items()}
+    texts = {config.path.relative_to(published.folder).as_posix(): config.text for config in fitted.rewritten}
+    labels = {name: "\n".join(source.labels[name]) + "\n" for name in source.labels.keys() & published.label_files}
+    files |= _write(room, {name: text.encode() for name, text in {**texts, **labels}.items()})
     files[REFERENCE] = room / REFERENCE
-    conversion.reference.write(files[REFERENCE])
-    assets = {name: _write_assets(room / "assets" / name, each) for name, each in source.assets.items()}
-    return _Built(files, assets, shape, versions, stations, judged.reduction, notes)
+    reference.write(files[REFERENCE])
+    assets = {name: _write(room / "assets" / name, contents) for name, contents in source.assets.items()}
+    notes = (*fitted.notes, *(_new_labels(recipe, weights, published, source, labels) if weights.custom else ()))
+    return _Built(files, assets, full, converted, notes)
 
 
-def _check_batch(folder: Path, graph: Path) -> None:
-    """Raise ContractError for a graph that does not answer row by row where a configuration batches."""
-    batching = [path for path in configs.config_paths(folder) if configs.load(path).message.max_batch_size > 0]
-    if not batching:
-        return
-    for obstacle in batch_axis.obstacles(onnx_stream.read_without_weights(graph, keep_bytes=onnx_stream.LARGE)):
-        raise ContractError(
-            f"{folder.name}/{batching[0].name} batches requests, but {obstacle}: write max_batch_size: 0 with whole "
-            "shapes in dims, or export a graph that answers row by row",
-            file=f"{folder.name}/{batching[0].name}",
-            field="max_batch_size",
-            tensor=obstacle.output,
-            found=obstacle.operator,
-        )
-
-
-def _check_same(full: signature.Signature, reduced: signature.Signature, precision: str) -> None:
-    """A reduced graph takes and gives what the FP32 one does, so that one config.pbtxt serves both."""
-    if reduced != full:
-        raise ContractError(f"the graph at {precision} takes and gives {reduced}, the FP32 one {full}: report this")
-
-
-def _fit_configs(
-    folder: Path, shape: signature.Signature, weights: Weights, room: Path, *, was_custom: bool
-) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Check every configuration against the graph; with weights that a person named, rewrite dims that differ.
-
-    `was_custom`: the last export was of weights that a person named.
-    """
-    rewritten: dict[str, Path] = {}
-    notes: list[str] = []
-    for path in configs.config_paths(folder):
-        config = configs.load(path)
-        if weights.explicit:
-            text, lines = rewrite.rewrite_dims(config, shape)
-            if lines:
-                notes += lines
-                target = room / path.relative_to(folder)
-                target.parent.mkdir(exist_ok=True)
-                target.write_text(text, encoding="utf-8", newline="")
-                rewritten[path.relative_to(folder).as_posix()] = target
-                config = replace(config, text=text, message=configs.parse(text))
-        try:
-            contract.check(config, shape)
-        except ContractError as error:
-            if was_custom and not weights.explicit:
-                raise ContractError(
-                    f"{error} (the last export was of other weights: --weights bundled rewrites config.pbtxt back)",
-                    **error.about,
-                ) from None
+def _fit(published: Published, full: FullGraph, weights: Weights) -> fit.Fitted:
+    """Hold every configuration to the graph; with weights that a person named, rewrite dims that differ."""
+    try:
+        fitted = fit.fit(published.configs, full.signature, rewriting=weights.explicit)
+    except ContractError as error:
+        if not published.custom_weights or weights.explicit:
             raise
-    return rewritten, tuple(notes)
+        raise ContractError(
+            f"{error} (the last export was of other weights: --weights bundled rewrites config.pbtxt back)",
+            **error.about,
+        ) from None
+    fit.check_batch(published.configs, full.path)
+    return fitted
 
 
-def _changes(made: Manifest, present: Manifest | None, folder: Path, built: _Built, room: Path) -> list[Change]:
+def _new_labels(
+    recipe: Recipe, weights: Weights, published: Published, source: Source, labels: Mapping[str, str]
+) -> Iterator[str]:
+    """A line for a person about each label file that is not what lies in the model's folder."""
+    for name, text in labels.items():
+        kept = published.folder / name
+        if not (kept.is_file() and kept.read_bytes() == text.encode()):
+            yield f"{recipe.name}/{name}: {len(source.labels[name])} labels of {weights.description}"
+
+
+def _changes(made: Manifest, published: Published, built: _Built, room: Path) -> Iterator[Change]:
     """The main folder and its companions, each with its manifest, and without what an earlier export left.
 
     Engines stay, since a `configs/<gpu>.pbtxt` names them: `fathom check` reports those of an older ONNX file.
     """
+    yield _change(published.folder, made, published.manifest, built.files, room)
+    source = {key: value for key, value in made.source.items() if key != "files"}
+    for name, files in built.assets.items():
+        record = Manifest(name, made.created, manifest.file_records(files), made.build, source, of=made.model)
+        folder = published.folder.parent / name
+        yield _change(folder, record, published.companions.get(name), files, room / "assets" / name)
+
+
+def _change(folder: Path, made: Manifest, before: Manifest | None, files: Mapping[str, Path], room: Path) -> Change:
     path = room / manifest.FILE
     made.write(path)
-    stale = frozenset(present.files) if present else frozenset()
-    changes = [Change(folder, {**built.files, manifest.FILE: path}, stale)]
-    for name, files in built.assets.items():
-        companion = folder.parent / name
-        if not (companion / "config.pbtxt").is_file():
-            raise ConfigError(
-                f"{companion}/config.pbtxt is missing: {made.model} is served through {name}",
-                file=companion / "config.pbtxt",
-            )
-        source = {key: value for key, value in made.source.items() if key != "files"}
-        record = Manifest(name, made.created, manifest.file_records(files), made.build, source, of=made.model)
-        own = room / "assets" / name / manifest.FILE
-        record.write(own)
-        before = _published(companion)
-        changes.append(
-            Change(companion, {**files, manifest.FILE: own}, frozenset(before.files) if before else frozenset())
-        )
-    return changes
+    return Change(folder, {**files, manifest.FILE: path}, frozenset(before.files if before else ()))
 
 
 def _older_plans(folder: Path, made: Manifest) -> list[str]:
@@ -277,18 +180,12 @@ def _older_plans(folder: Path, made: Manifest) -> list[str]:
     return [f"{folder.name}: {', '.join(older)} is of the ONNX file before: build it again with --engine"]
 
 
-def _write_assets(room: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
+def _write(room: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
     paths = {name: room / name for name in contents}
     for name, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(contents[name])
     return paths
-
-
-def _label_files(folder: Path) -> set[str]:
-    """The files that config.pbtxt gives outputs their labels from."""
-    message = configs.load(folder / "config.pbtxt").message
-    return {output.label_filename for output in message.output if output.label_filename}
 
 
 def _is_artefact(name: str) -> bool:

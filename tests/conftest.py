@@ -35,7 +35,9 @@ def pytest_report_header() -> str:
     return f"{platform.processor() or platform.machine()}, " + ", ".join(versions)
 
 
-SERVERS = frozenset(("served", "small_server", "exported_repository", "brought_project", "shared_queue", "start_queue"))
+SERVERS = frozenset(
+    ("served", "small_server", "exported_repository", "imported_project", "shared_queue", "start_queue")
+)
 """Fixtures that start processes."""
 
 
@@ -167,7 +169,7 @@ def small_server(small_repository: Path) -> Iterator[TritonServer]:
         yield server
 
 
-PREPARED = {"exported_repository": "bundled", "brought_project": "brought"}
+PREPARED = {"exported_repository": "bundled", "imported_project": "imported"}
 """What the fixtures take from the preparation."""
 
 
@@ -198,9 +200,9 @@ def exported_repository(preparation: Preparation) -> Path:
 
 
 @pytest.fixture(scope="session")
-def brought_project(preparation: Preparation) -> Path:
+def imported_project(preparation: Preparation) -> Path:
     """A folder with somebody's own models, added to the `model_repository` in it."""
-    return preparation.result("brought")
+    return preparation.result("imported")
 
 
 @pytest.fixture(scope="session", autouse=True)

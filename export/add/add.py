@@ -1,4 +1,4 @@
-"""Bring a model: inspect it, draft its config.pbtxt and recipe.toml, export it by the ordinary stations, publish all.
+"""Add a model: inspect it, draft its config.pbtxt and recipe.toml, export it like any other, publish everything.
 
 The new model folder is built and verified in a scratch folder and appears in the repository by one rename, so a
 failure or a kill at any moment leaves the repository as it was.
@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from export import recipes
-from export.add import batching_trial, draft_config, examples
-from export.added import kept, serve_graph
+from export.add import batching_trial, draft_config, sample_requests
+from export.added import kept, serving_graph
 from export.added import recipe as added
-from export.added.recipe_file import EXAMPLE, FILE, NONE, InputRule, RecipeFile
+from export.added.input_generators import InputRule
+from export.added.recipe_file import EXAMPLE, FILE, NONE, RecipeFile
 from export.engine.plan_header import configured_tag
 from export.errors import ContractError, PublishError, RecipeError
 from export.exporter import ExportResult, export_model
@@ -25,7 +26,7 @@ from export.graph import labels, signature
 from export.recipe import agreement
 from export.recipe.recipe import Arrays, Progress, no_progress
 from export.repository.publish import hold, scratch
-from export.sources import SKLEARN, Brought, bring, refusals, user_code
+from export.sources import SKLEARN, ImportedModel, import_model, user_code, validation
 
 MAX_BATCH_SIZE = 8
 LONGEST_TRY_S = 30.0
@@ -35,8 +36,8 @@ Verify = Callable[[added.Added, Path], None]
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a person asked for.
+class AddOptions:
+    """What to add, and how.
 
     `source` is a path, a hub id or `package.module:function`. `dims` sizes open axes, by symbol or `input:axis`;
     `example` is an .npz file of real requests. `max_batch_size` 0 is for no batching. `keep_bytes` is the most that is
@@ -54,8 +55,10 @@ class Wish:
 
 @dataclass(frozen=True)
 class Addition:
-    """What was added: the export, what was kept of the source, what a person should know, and the time that one
-    request took the source."""
+    """An added model: its export, what was kept of its source, and notes for a person.
+
+    `latency_ms` is the time that the source takes for one request.
+    """
 
     exported: ExportResult
     recipe: added.Added
@@ -67,7 +70,7 @@ class Addition:
 
 def add(
     name: str,
-    wish: Wish,
+    options: AddOptions,
     model_repository: Path,
     *,
     verify: Verify | None = None,
@@ -78,40 +81,40 @@ def add(
     `verify(recipe, staged_repository)` is called before the model appears, with a repository that holds it alone, and
     raises to refuse it. Raises ExportError, and then the repository is as it was.
     """
-    refusals.model_name(name, model_repository, recipes.reserved())
+    validation.check_name(name, model_repository, recipes.reserved())
     folder = model_repository / name
     with hold(model_repository, on_progress=on_progress), scratch(_anchor(folder)) as room:
         on_progress("inspect", 0, 1)
-        brought = _loaded(wish)
-        raw = brought.raw(room)
-        _check(raw, wish, model_repository)
-        plan = batching_trial.plan(brought, raw, room, wish.dims, batching=wish.max_batch_size > 0)
+        imported = _loaded(options)
+        raw = imported.raw(room)
+        _check(raw, options, model_repository)
+        plan = batching_trial.plan(imported, raw, room, options.dims, batching=options.max_batch_size > 0)
         on_progress("inspect", 1, 1)
         staged = room / "model_repository"
         (staged / name / "1").mkdir(parents=True)
         trace = user_code.last_call()
         source = kept.keep(
-            wish.kind, wish.source, Path.cwd(), folder, staged / name, trace, limit_bytes=wish.keep_bytes
+            options.kind, options.source, Path.cwd(), folder, staged / name, trace, limit_bytes=options.keep_bytes
         )
-        recipe, notes = _draft(staged / name, folder, wish, brought, source, plan, raw, room)
+        recipe, notes = _draft(staged / name, folder, options, imported, source, plan, raw, room)
         exported = export_model(recipe, staged, on_progress=on_progress)
         tried = _try_kept(recipe, on_progress)
         if verify is not None:
             verify(recipe, staged)
-        refusals.model_name(name, model_repository, recipes.reserved())  # it may have appeared meanwhile
+        validation.check_name(name, model_repository, recipes.reserved())  # it may have appeared meanwhile
         try:
             (staged / name).rename(folder)
         except OSError as error:
             raise PublishError(f"{folder} could not be made ({error.strerror}): nothing was changed") from error
     published = added.find(folder)
     assert published is not None
-    limit = 0 if plan.batch == NONE else wish.max_batch_size
+    limit = 0 if plan.batch == NONE else options.max_batch_size
     notes = (*plan.notes, *notes, *source.notes(folder), *tried)
     return Addition(replace(exported, folder=folder), published, source, notes, limit, plan.latency_ms)
 
 
 def _try_kept(recipe: added.Added, on_progress: Progress) -> tuple[str, ...]:
-    """A note where a function does not run with what was kept of it alone, or takes too long to try."""
+    """Run a kept function by itself; returns a note where that fails or would take too long."""
     home, first = recipe.folder / kept.FOLDER, user_code.last_call()
     if not home.is_dir() or not user_code.is_in(recipe.file.source, home):
         return ()
@@ -128,68 +131,68 @@ def _try_kept(recipe: added.Added, on_progress: Progress) -> tuple[str, ...]:
     return ()
 
 
-def _loaded(wish: Wish) -> Brought:
-    """The source, with the example that a person gave in place of its own."""
-    example = added.read_example(wish.example) if wish.example is not None else None
-    brought = bring(wish.kind, wish.source, Path.cwd())
+def _loaded(options: AddOptions) -> ImportedModel:
+    """Import the source; an example that a person gave replaces its own."""
+    example = added.read_example(options.example) if options.example is not None else None
+    imported = import_model(options.kind, options.source, Path.cwd())
     if example is None:
-        return brought
-    if wish.kind == SKLEARN:
-        _check_rounding(brought, example)
-    return replace(brought, example=example)
+        return imported
+    if options.kind == SKLEARN:
+        _check_rounding(imported, example)
+    return replace(imported, example=example)
 
 
-def _check_rounding(brought: Brought, example: Arrays) -> None:
-    """Refuse an example whose fractions the served types round so that the estimator, which takes them as they are,
-    answers otherwise."""
-    served = brought.example or {}
+def _check_rounding(imported: ImportedModel, example: Arrays) -> None:
+    """Raise ContractError where the served types round the example's fractions so far that the estimator's answers
+    change."""
+    served = imported.example or {}
     rounded = {
         name: rows.astype(served[name].dtype if name in served else np.float32) if rows.dtype.kind == "f" else rows
         for name, rows in example.items()
     }
     try:
-        given, asked = brought.predict(example), brought.predict(rounded)
+        given, asked = imported.predict(example), imported.predict(rounded)
     except Exception:  # an example that does not fit, which the trial says
         return
     for name, answer in given.items():
         if answer.dtype.kind == "f" and agreement.matching({name: asked[name]}, {name: answer}) < 1:
             raise ContractError(
-                f"rounded to FP32, as it would be served, the example is answered otherwise (output '{name}'): let the "
-                "function return it as its example, which then chooses the types",
+                f"rounded to FP32, as it would be served, the example is answered otherwise (output '{name}')",
+                remedy="let the function return it as its example, which then chooses the types",
                 tensor=name,
             )
 
 
-def _check(raw: Path, wish: Wish, model_repository: Path) -> None:
-    """Refuse what the deployed Triton would, and sizes for axes that the graph does not have."""
-    model = refusals.onnx_file(raw)
-    tag = wish.triton_tag or configured_tag(model_repository.resolve().parent)
-    refusals.graph(model, raw, tag)
-    if unknown := examples.unknown_dims(model, wish.dims):
+def _check(raw: Path, options: AddOptions, model_repository: Path) -> None:
+    """Raise for a graph that the deployed Triton would not load, and for sizes of axes that the graph does not have."""
+    model = validation.read_onnx(raw)
+    tag = options.triton_tag or configured_tag(model_repository.resolve().parent)
+    validation.check_graph(model, raw, tag)
+    if unknown := sample_requests.unknown_dims(model, options.dims):
         raise ContractError(unknown, field="dim")
 
 
 def _draft(
     staged: Path,
     folder: Path,
-    wish: Wish,
-    brought: Brought,
+    options: AddOptions,
+    imported: ImportedModel,
     source: kept.Kept,
     plan: batching_trial.Plan,
     raw: Path,
     room: Path,
 ) -> tuple[added.Added, tuple[str, ...]]:
     """Write config.pbtxt, recipe.toml and the example into the staged model folder; returns its recipe, and notes."""
-    made_up = brought.example is None
+    made_up = imported.example is None
     file = RecipeFile(
-        kind=wish.kind,
+        kind=options.kind,
         source=source.source,
         home=source.home,
         batch=plan.batch,
         widened=plan.widened,
         tolerance=plan.tolerance,
         rows=len(next(iter(plan.example.values()))),
-        seed=examples.SEED,
+        seed=sample_requests.SEED,
         inputs=plan.rules if made_up else None,
         axes=plan.axes,
         needs=source.needs,
@@ -198,20 +201,20 @@ def _draft(
     if not made_up:
         added.write_arrays(staged / EXAMPLE, plan.example)
     graph = room / "served.onnx"
-    serve_graph.write(raw, plan.batch, plan.widened, plan.example, graph)
-    recipe = added.find(staged, base=folder, brought=brought, written=graph)
+    serving_graph.write(raw, plan.batch, plan.widened, plan.example, graph)
+    recipe = added.find(staged, base=folder, imported=imported, written=graph)
     assert recipe is not None
     served, _ = signature.from_onnx(graph)
-    label_files, notes = labels.fitting(brought.labels, served, plan.batch != NONE)
+    label_files, notes = labels.fitting(imported.labels, served, plan.batch != NONE)
     rules = plan.rules if made_up else _rules_of(plan)
     drafted = draft_config.Draft(
         name=folder.name,
-        summary=brought.description,
+        summary=imported.description,
         signature=served,
         rules=rules,
-        max_batch_size=0 if plan.batch == NONE else wish.max_batch_size,
+        max_batch_size=0 if plan.batch == NONE else options.max_batch_size,
         warmup_files=_warmup_files(staged / "warmup", plan.example, rules),
-        cpu_only=wish.kind == SKLEARN,
+        cpu_only=options.kind == SKLEARN,
         label_files=label_files,
     )
     (staged / "config.pbtxt").write_text(drafted.text(), encoding="utf-8")
@@ -221,7 +224,7 @@ def _draft(
 def _rules_of(plan: batching_trial.Plan) -> dict[str, InputRule]:
     """The shapes of the example's requests, for the warm-up."""
     return {
-        name: InputRule(rule.data_type, tuple(plan.example[name].shape[1:]), rule.values)
+        name: InputRule(rule.data_type, tuple(plan.example[name].shape[1:]), rule.generator)
         for name, rule in plan.rules.items()
     }
 
@@ -238,7 +241,7 @@ def _warmup_files(folder: Path, example: Arrays, rules: Mapping[str, InputRule])
         if row.dtype.kind == "U":
             texts = [text.encode() for text in row.ravel().tolist()]
             data = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-        elif row.dtype.kind in "iu" and (rules[name].values.kind == "masks" or not (rows == 0).any()):
+        elif row.dtype.kind in "iu" and (rules[name].generator.kind == "masks" or not (rows == 0).any()):
             data = row.tobytes()
         else:
             continue

@@ -1,4 +1,4 @@
-"""Find how an ONNX graph can be served (batched or not), by asking it beside its source."""
+"""Decide whether a graph is served in batches, by comparing its answers with those of its source."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from typing import Any
 import numpy as np
 
 from export.add import company
-from export.add.examples import Examples
-from export.added.recipe_file import NONE, OPENED, OWN, InputRule
-from export.added.serve_graph import edit
+from export.add.sample_requests import SampleRequests
+from export.added.input_generators import InputRule
+from export.added.recipe_file import NONE, OPENED, OWN
+from export.added.serving_graph import edit
 from export.errors import ContractError, ExportError
 from export.graph import batch_axis, external_data, onnx_stream
 from export.graph import edit as graph_edit
 from export.graph.onnx_file import reason, session
 from export.recipe.agreement import RELATIVE_TOLERANCE, same
-from export.recipe.recipe import Array, Arrays, AxisRange, Tolerance
-from export.sources import refusals
-from export.sources.base import Brought
+from export.recipe.limits import Tolerance
+from export.recipe.recipe import Array, Arrays, AxisRange
+from export.sources import validation
+from export.sources.base import ImportedModel
 
 PROBED = 3
-"""Rows that are asked alone and together to see whether the first axis is a batch."""
+"""Rows that are sent alone and together to see whether the first axis is a batch."""
 
 TAPS = 24
 RANDOM = frozenset(
@@ -48,27 +50,27 @@ class Plan:
     latency_ms: float
 
 
-def plan(brought: Brought, raw: Path, room: Path, dims: Mapping[str, int], *, batching: bool = True) -> Plan:
-    """Decide how the graph in `raw` is served, and find it to answer like the source.
+def plan(imported: ImportedModel, raw: Path, room: Path, dims: Mapping[str, int], *, batching: bool = True) -> Plan:
+    """Decide how the graph in `raw` is served, and check that it answers like the source.
 
     `dims` sizes the open axes, by symbol or as `input:axis`. Raises ContractError for an open axis without a size, and
     ExportError for a source that does not answer made-up input.
     """
-    model = refusals.onnx_file(raw)
-    notes = [*brought.notes]
+    model = validation.read_onnx(raw)
+    notes = [*imported.notes]
     if count := graph_edit.drop_weight_inputs(model):
         notes.append(f"{count} weights were listed as inputs, too: they are constants now")
     candidate, why_not = _candidate(model, dims) if batching else (NONE, "you asked for no batching")
-    trial = Trial(brought, raw, model, room, dims)
+    trial = BatchingTrial(imported, raw, model, room, dims)
     if candidate != NONE:
         failure = trial.batches(candidate)
         if failure is None:
             notes += [_BATCHED[candidate], *trial.notes]
         else:
             candidate, why_not = NONE, failure
-            trial.examples.first_axis = PROBED
+            trial.samples.first_axis = PROBED
     if candidate == NONE:
-        trial.examples.why_no_batch = f", and no batch: {why_not}"
+        trial.samples.why_no_batch = f", and no batch: {why_not}"
         notes.append(f"{why_not}: max_batch_size is 0, and each request is answered alone")
     return trial.result(candidate, notes)
 
@@ -80,20 +82,20 @@ _BATCHED = {
 }
 
 
-class Trial:
-    """The graph under examination: what it is asked, and what it answers."""
+class BatchingTrial:
+    """One graph under trial: its sample requests and its answers."""
 
-    def __init__(self, brought: Brought, raw: Path, model: Any, room: Path, dims: Mapping[str, int]) -> None:
-        self.brought = brought
+    def __init__(self, imported: ImportedModel, raw: Path, model: Any, room: Path, dims: Mapping[str, int]) -> None:
+        self.imported = imported
         self.raw = raw
         self.model = model
         self.room = room
-        self.examples = Examples(brought, model, dims)
-        self.notes = self.examples.notes
+        self.samples = SampleRequests(imported, model, dims)
+        self.notes = self.samples.notes
         self.latency_ms = math.inf
 
     def batches(self, candidate: str) -> str | None:
-        """Why rows cannot be asked together, as a sentence; None where their answers are those of each row alone."""
+        """Why rows cannot share a batch, as a sentence; None where each row is answered as it is alone."""
         for fixed in graph_edit.fixed_outputs(self.model):
             return f"output '{fixed}' is a constant, and without it requests could be batched"
         path = self.write(candidate, (), self.room / "probe.onnx")
@@ -102,10 +104,10 @@ class Trial:
         )
         for obstacle in batch_axis.obstacles(structure):
             return str(obstacle)
-        rules = self.examples.rules(candidate)
-        example = self.examples.probes(rules, PROBED)
+        rules = self.samples.rules(candidate)
+        example = self.samples.probes(rules, PROBED)
         alone = [
-            self._ask({name: rows[index : index + 1] for name, rows in example.items()}) for index in range(PROBED)
+            self._answer({name: rows[index : index + 1] for name, rows in example.items()}) for index in range(PROBED)
         ]
         graph = session(path)
         try:
@@ -119,7 +121,7 @@ class Trial:
             for name, rows in together.items():
                 if name in single and not same(rows[index : index + 1], single[name]):
                     row = {name: rows[index : index + 1] for name, rows in example.items()}
-                    if not same(self._ask(row)[name], single[name]):
+                    if not same(self._answer(row)[name], single[name]):
                         return f"the source answers the same question differently{self._drawing()} (output '{name}')"
                     return f"rows together are answered otherwise than alone (output '{name}')"
         if failure := company.disagreement(graph, company.unlike(example, rules)):
@@ -129,7 +131,7 @@ class Trial:
         return None
 
     def _inner_values_agree(self, example: Arrays) -> str | None:
-        """The same for inner values, of a graph whose answers do not depend on what it is asked."""
+        """Compare inner values instead, for a graph whose answers do not depend on its inputs."""
         import onnx
 
         names = graph_edit.taps(self.model, TAPS)
@@ -152,25 +154,26 @@ class Trial:
         return None
 
     def result(self, candidate: str, notes: list[str]) -> Plan:
-        """The plan for a candidate that holds."""
+        """The plan for the candidate that passed the trial."""
         batched = candidate != NONE
-        rules = self.examples.rules(candidate)
-        example = self.examples.rows(rules, batched=batched)
+        rules = self.samples.rules(candidate)
+        example = self.samples.rows(rules, batched=batched)
         requests = [
             {name: rows[index : index + 1] if batched else np.asarray(rows[index]) for name, rows in example.items()}
             for index in range(min(PROBED, len(next(iter(example.values())))))
         ]
-        answers = [self._ask(request) for request in requests]
-        again = self._ask(requests[0])
+        answers = [self._answer(request) for request in requests]
+        again = self._answer(requests[0])
         widened = tuple(
             name for name, value in [*requests[0].items(), *answers[0].items()] if value.ndim == (1 if batched else 0)
         )
-        notes += _said_of(self.model, answers)
+        notes += _notes_about(self.model, answers)
         for name, array in answers[0].items():
             if array.dtype.kind != "f" and not same(again[name], array):
                 raise ExportError(
                     f"output '{name}' differs each time that the same is asked{self._drawing()}, and only floating "
-                    "point can be held to a tolerance: export the graph up to the drawing",
+                    "point can be held to a tolerance",
+                    remedy="export the graph up to the drawing",
                     tensor=name,
                 )
         tolerance, drawn = _tolerance(answers, again)
@@ -183,13 +186,13 @@ class Trial:
             kind = "beside the batch" if batched else "at all"
             named = ", ".join(f"'{name}'" for name in widened)
             notes.append(f"{named}: no axis {kind}, so one of size 1 was added, as Triton needs")
-        shaped = {name: InputRule(rule.data_type, rule.shape or (1,), rule.values) for name, rule in rules.items()}
+        shaped = {name: InputRule(rule.data_type, rule.shape or (1,), rule.generator) for name, rule in rules.items()}
         stacked = {name: rows.reshape(len(rows), 1) if name in widened else rows for name, rows in example.items()}
-        axes = self.examples.axes(candidate)
+        axes = self.samples.axes(candidate)
         return Plan(candidate, widened, shaped, stacked, axes, tolerance, tuple(notes), self.latency_ms)
 
     def write(self, candidate: str, widened: tuple[str, ...], path: Path) -> Path:
-        """The graph as it is served, without the outputs' shapes being held to a run."""
+        """Write the graph as it is served; the shapes of its outputs are not checked by a run."""
         edited = type(self.model)()
         edited.CopyFrom(self.model)
         edit(edited, candidate, widened)
@@ -201,31 +204,32 @@ class Trial:
         operators = sorted({node.op_type for node in graph_edit.nodes(self.model.graph)} & RANDOM)
         return f" ({', '.join(operators)})" if operators else ""
 
-    def _ask(self, request: Arrays) -> dict[str, Array]:
+    def _answer(self, request: Arrays) -> dict[str, Array]:
         began = time.perf_counter()
         try:
-            answer = self.brought.predict(request)
+            answer = self.imported.predict(request)
         except ExportError:
             raise
         except Exception as error:  # torch's, scikit-learn's and ONNX Runtime's kinds
-            kind = "the example" if self.brought.example is not None else "made-up input"
+            kind = "the example" if self.imported.example is not None else "made-up input"
             raise ExportError(
-                f"the source does not answer {kind} ({reason(error)}): give it real requests with --example FILE.npz, "
-                "or other sizes with --dim"
+                f"the source does not answer {kind} ({reason(error)})",
+                remedy="give it real requests with --example FILE.npz, or other sizes with --dim",
             ) from error
         self.latency_ms = min(self.latency_ms, 1000 * (time.perf_counter() - began))
         arrays = {name: np.asarray(array) for name, array in answer.items()}
         for name, array in arrays.items():
             if array.dtype.kind == "c":
                 raise ContractError(
-                    f"output '{name}' is {array.dtype}, which Triton has no type for: give its real and imaginary part",
+                    f"output '{name}' is {array.dtype}, which Triton has no type for",
+                    remedy="give its real and imaginary part",
                     tensor=name,
                     found=array.dtype,
                 )
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ExportError(
-                    f"output '{name}' holds NaN or infinity for made-up input: give real requests with "
-                    "--example FILE.npz",
+                    f"output '{name}' holds NaN or infinity for made-up input",
+                    remedy="give real requests with --example FILE.npz",
                     tensor=name,
                 )
         return arrays
@@ -250,7 +254,7 @@ def _candidate(model: Any, dims: Mapping[str, int]) -> tuple[str, str]:
     return NONE, f"the first axes of the inputs are no open batch ({named})"
 
 
-def _said_of(model: Any, answers: list[dict[str, Array]]) -> list[str]:
+def _notes_about(model: Any, answers: list[dict[str, Array]]) -> list[str]:
     notes = []
     doubles = [
         value.name
@@ -268,7 +272,7 @@ def _said_of(model: Any, answers: list[dict[str, Array]]) -> list[str]:
 
 
 def _tolerance(answers: list[dict[str, Array]], again: dict[str, Array]) -> tuple[Tolerance, bool]:
-    """What stations may differ by, of two significant digits, and whether the source itself varies."""
+    """The tolerance of later stations, of two significant digits, and whether the source itself varies."""
     numbers = [
         np.abs(array.astype(np.float64)) for each in answers for array in each.values() if array.dtype.kind == "f"
     ]

@@ -1,4 +1,4 @@
-"""Ask a graph the same rows alone and in company: no answer may depend on who else is in the batch."""
+"""Send a graph the same rows alone and together: no answer may depend on the other rows of its batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import permutations
 
 import numpy as np
 
-from export.added.recipe_file import InputRule
+from export.added.input_generators import InputRule
 from export.graph.onnx_file import reason
 from export.recipe.agreement import RELATIVE_TOLERANCE
 from export.recipe.recipe import Array, Arrays, Predict
@@ -20,7 +20,7 @@ LARGEST_POOL = 1 << 28
 """Bytes of rows that are tried."""
 
 BUDGET_S = 1.0
-"""A slow graph is asked for LEAST rows, all at once in both orders; what is left of this time goes to more."""
+"""Time for a slow graph: LEAST rows, together in both orders, are always sent; more only as long as time is left."""
 
 LEAST = 3
 
@@ -40,9 +40,9 @@ def _extremes(rows: Array, rule: InputRule) -> Array:
         large = LARGE * (np.abs(rows[1].astype(np.float64)) + 1)
         return np.asarray(np.stack([np.zeros_like(large), large, -large, turned]), rows.dtype)
     if rows.dtype.kind in "iu":
-        known = rule.values.kind == "integers"
-        lowest = min(int(rows.min()), rule.values.low) if known else int(rows.min())
-        highest = max(int(rows.max()), rule.values.high) if known else int(rows.max())
+        known = rule.generator.kind == "integers"
+        lowest = min(int(rows.min()), rule.generator.low) if known else int(rows.min())
+        highest = max(int(rows.max()), rule.generator.high) if known else int(rows.max())
     else:
         values = sorted(rows.ravel().tolist())
         lowest, highest = values[0], values[-1]
@@ -51,7 +51,7 @@ def _extremes(rows: Array, rule: InputRule) -> Array:
 
 
 def disagreement(predict: Predict, rows: Arrays, *, budget_s: float = BUDGET_S) -> str | None:
-    """Why rows cannot be asked together, as a sentence; None where each is answered as alone in every company tried.
+    """Why rows cannot share a batch, as a sentence; None where each is answered as alone in every batch that was tried.
 
     Rows that the graph does not answer alone are left out, and what a row with an answer that is not finite gets is not
     judged; such a row is company all the same. `budget_s` bounds what is tried of a slow graph.
@@ -91,7 +91,7 @@ def disagreement(predict: Predict, rows: Arrays, *, budget_s: float = BUDGET_S) 
 
 
 def _companies(count: int) -> Iterator[tuple[int, ...]]:
-    """Rows to ask together, by index: all, in both orders; each pair in both orders; a row beside itself; threes."""
+    """Batches to try, as indices of rows: all rows, in both orders; each pair in both orders; a row twice; threes."""
     if count < 1:
         return
     everyone = tuple(range(count))

@@ -1,4 +1,4 @@
-"""Draft a config.pbtxt for somebody's graph: its own names, types and dims, a bounded queue, threads and warm-up."""
+"""Draft the config.pbtxt of an added model: its names, types and dims, a bounded queue, threads and warm-up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from export.added.recipe_file import InputRule
+from export.added.input_generators import InputRule
 from export.graph.signature import Signature, TensorSpec
 
 QUEUE_SIZE, QUEUE_TIMEOUT_US = 256, 2_000_000
@@ -117,7 +117,7 @@ dynamic_batching {{
         return head + "model_warmup [\n" + ",\n".join(samples) + "\n]\n"
 
     def _warm(self, name: str, rule: InputRule) -> str:
-        data = "random_data: true" if rule.values.kind == "normal" else "zero_data: true"
+        data = "random_data: true" if rule.generator.kind == "normal" else "zero_data: true"
         if name in self.warmup_files:
             data = f"input_data_file: {quoted(self.warmup_files[name])}"
         value = f"{{ data_type: {rule.data_type} dims: {dims_text(rule.shape)} {data} }}"

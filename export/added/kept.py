@@ -1,6 +1,6 @@
-"""What a model was added from, kept in the `source/` of its folder, so that it can be exported on any machine.
+"""Keep what a model was added from in the `source/` of its folder, so that any machine can export it.
 
-What is too large to commit, or lies elsewhere, is named instead: somebody has to bring it along. What is put into
+What is too large to commit, or lies elsewhere, is named instead: another machine needs a copy of it. What is put into
 `source/` later is found there, before the place that recipe.toml names.
 """
 
@@ -40,8 +40,11 @@ _CACHES = frozenset({"huggingface", "torch"})
 
 @dataclass(frozen=True)
 class Kept:
-    """`source` and `home` are as recipe.toml writes them. `files` are in `source/`, each with its size; `needs` are
-    what has to be brought along to another machine, in words."""
+    """What was kept of a source.
+
+    `source` and `home` are as recipe.toml writes them. `files` are in `source/`, each with its size; `needs` is what
+    another machine needs beside the folder, in words.
+    """
 
     source: str
     home: str = FOLDER
@@ -49,7 +52,7 @@ class Kept:
     needs: tuple[str, ...] = ()
 
     def notes(self, folder: Path) -> tuple[str, ...]:
-        """What a person should know, a line each."""
+        """Notes for a person, one line each."""
         lines = []
         if self.files:
             names = sorted(self.files, key=lambda name: (name.endswith(".py"), name.count("/"), name))  # data first
@@ -79,19 +82,19 @@ def keep(
 
 
 def place(folder: Path, source: str) -> Path:
-    """Where a file or folder lies in a model's folder that was kept, or brought along later."""
+    """The place of a kept file or folder in a model's folder; a person may also put one there later."""
     return folder / FOLDER / Path(source).name
 
 
 def files(folder: Path) -> dict[str, Path]:
-    """All that lies in a model's `source/`, by its path in there."""
+    """Every file in a model's `source/`, by its path in that folder."""
     home = folder / FOLDER
     found = sorted(path for path in home.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {path.relative_to(home).as_posix(): path for path in found}
 
 
 def size(count: int) -> str:
-    """Bytes for a person."""
+    """A number of bytes in words: 1.5 GB, 3.2 MB, 77 bytes."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count} bytes"
 
 

@@ -1,4 +1,4 @@
-"""Which installed packages somebody's own modules import that do not come with Fathom."""
+"""Find the installed packages that a person's own modules import and that Fathom does not require itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OURS, _EXTRA = "fathom-serving", "export"
 
 
 def beyond_ours(modules: Iterable[Path]) -> list[str]:
-    """Name and version of each, as pip would install it."""
+    """The packages beyond Fathom's own, each as pip installs it: name==version."""
     imported = {name for module in modules if module.suffix == ".py" for name in _imports(module)}
     distributions = metadata.packages_distributions()
     wanted = {each for name in imported - sys.stdlib_module_names for each in distributions.get(name, ())}

@@ -1,4 +1,4 @@
-"""The recipe of a model that `fathom add` brought: recipe.toml beside its config.pbtxt, as an ordinary recipe."""
+"""The recipe of an imported model: recipe.toml beside its config.pbtxt, as an ordinary recipe."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 import numpy as np
 
 from export import sources
-from export.added import kept, serve_graph, values
+from export.added import input_generators, kept, serving_graph
 from export.added.recipe_file import EXAMPLE, FILE, NONE, RecipeFile, read
 from export.errors import ExportError, RecipeError
 from export.graph import external_data, labels, onnx_file
 from export.precision.precision import FP16, INT8
 from export.recipe import agreement
-from export.recipe.recipe import Array, Arrays, Evaluation, Figure, Predict, Recipe, Reduced, Source, Weights
+from export.recipe.limits import Figure, Reduced
+from export.recipe.recipe import Array, Arrays, Evaluation, Predict, Recipe, Source, Weights
 from export.sources import user_code
-from export.sources.base import HF, KINDS, ONNX, SKLEARN, TORCH, Brought
+from export.sources.base import HF, KINDS, ONNX, SKLEARN, TORCH, ImportedModel
 
 SHOWN_NUMBERS = 6
 PACKAGES: Mapping[str, tuple[str, ...]] = {
@@ -46,7 +47,7 @@ class Added(Recipe):
     why_not_reduced = f"its example is made up, and ranges must be found on real requests: put them into {EXAMPLE}"
     folder: ClassVar[Path]
     file: ClassVar[RecipeFile]
-    brought: Brought | None = None
+    imported: ImportedModel | None = None
     """The loaded source, where `fathom add` has it at hand."""
     written: Path | None = None
     """The graph as it is served, where `fathom add` has written it already."""
@@ -69,7 +70,7 @@ class Added(Recipe):
     def load(self, weights: Weights) -> Source:
         source = str(weights.folder) if weights.custom else self.source
         try:
-            loaded = self.brought or sources.bring(self.file.kind, source, self.home)
+            loaded = self.imported or sources.import_model(self.file.kind, source, self.home)
         except RecipeError as error:
             raise RecipeError(f"{error}{self._needed()}", **error.about) from error
         batched = self.file.batch != NONE
@@ -79,24 +80,25 @@ class Added(Recipe):
             if self.written is not None:
                 external_data.copy(self.written, path)
                 return
-            serve_graph.write(loaded.raw(path.parent), self.file.batch, self.file.widened, evaluation.inputs, path)
+            serving_graph.write(loaded.raw(path.parent), self.file.batch, self.file.widened, evaluation.inputs, path)
 
-        predict = _or_said(serve_graph.widening(loaded.predict, self.file.widened, batched))
+        predict = _with_export_errors(serving_graph.widening(loaded.predict, self.file.widened, batched))
 
         def calibration() -> Evaluation:
             if len(evaluation) < CALIBRATED_ON:
                 raise RecipeError(
                     f"{self.folder.name}/{EXAMPLE} has {len(evaluation)} requests, and INT8 finds its ranges on "
-                    f"{CALIBRATED_ON} or more: put more real ones into it",
+                    f"{CALIBRATED_ON} or more",
+                    remedy="put more real ones into it",
                     file=f"{self.folder.name}/{EXAMPLE}",
                     found=len(evaluation),
                     expected=CALIBRATED_ON,
                 )
             return evaluation
 
-        asked = _row_by_row(predict) if batched else predict
+        source_predict = _row_by_row(predict) if batched else predict
         named = labels.contents(loaded.labels)
-        return Source(asked, write_onnx, evaluation, labels=named, calibration=calibration)
+        return Source(source_predict, write_onnx, evaluation, labels=named, calibration=calibration)
 
     def evaluation(self) -> Evaluation:
         """The requests of example.npz, or made-up ones, the same each time."""
@@ -150,7 +152,7 @@ class Added(Recipe):
         return inside if inside.is_relative_to(self.folder) else Path(os.path.normpath(self.base / path))
 
     def _looked(self) -> str:
-        """Where a missing source was looked for, and where to put it."""
+        """The end of an error about a missing source: the places searched, and where to put it."""
         function = self.file.kind not in (ONNX, HF)
         own = self.folder / kept.FOLDER if function else kept.place(self.folder, self.file.source)
         named = self.file.home if function else self.file.source
@@ -162,22 +164,21 @@ class Added(Recipe):
         return f" (looked in {' and '.join(places)}; put it into the first){self._needed()}"
 
     def _needed(self) -> str:
-        """What recipe.toml says has to be brought along, behind an error that may be of its absence."""
+        """The end of an error about a source that may be missing: what recipe.toml says it needs."""
         return f"; {FILE} says that it needs {'; '.join(self.file.needs)}" if self.file.needs else ""
 
     def _requests(self) -> dict[str, Array]:
         if self.file.inputs is None:
             return read_example(self.folder / EXAMPLE)
-        wanted = {name: (rule.data_type, rule.shape, rule.values) for name, rule in self.file.inputs.items()}
-        return values.rows(wanted, self.file.rows, self.file.seed)
+        return input_generators.sample(self.file.inputs, self.file.rows, self.file.seed)
 
 
 def find(
-    folder: Path, *, base: Path | None = None, brought: Brought | None = None, written: Path | None = None
+    folder: Path, *, base: Path | None = None, imported: ImportedModel | None = None, written: Path | None = None
 ) -> Added | None:
     """The recipe of a model folder, or None where it has no recipe.toml.
 
-    `base` is the folder that its paths are relative to, where that is not yet where it lies; `brought` and `written`
+    `base` is the folder that its paths are relative to, where that is not yet where it lies; `imported` and `written`
     are what its first export need not make again. Raises RecipeError for a recipe.toml that cannot be understood.
     """
     if not (folder / FILE).is_file():
@@ -197,7 +198,7 @@ def find(
         },
         "folder": folder,
         "file": file,
-        "brought": brought,
+        "imported": imported,
         "written": written,
         "__module__": __name__,
     }
@@ -213,7 +214,7 @@ def names(model_repository: Path) -> list[str]:
 
 
 def write_arrays(path: Path, arrays: Arrays) -> None:
-    """What `read_example` reads. numpy.savez has no array named `file`, for want of that argument."""
+    """Write an .npz file for `read_example`. numpy.savez itself cannot write an array named `file`."""
     with ZipFile(path, "w", ZIP_DEFLATED) as archive:
         for name, rows in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as target:
@@ -221,16 +222,18 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
 
 
 def read_example(path: Path) -> dict[str, Array]:
-    """Named arrays of equal first axis from an .npz file without pickles. Raises RecipeError for what is none."""
+    """Read named arrays of equal first axis from an .npz file without pickles. Raises RecipeError for any other."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
-        raise RecipeError(f"there is no file {path}: write one with numpy.savez(path, **{{input: rows}})") from None
+        raise RecipeError(
+            f"there is no file {path}", remedy="write one with numpy.savez(path, **{input: rows})"
+        ) from None
     except (ValueError, OSError, AttributeError, TypeError, BadZipFile) as error:
         raise RecipeError(
-            f"{path.name} is no .npz file of plain arrays ({str(error).splitlines()[0]}): write it with "
-            "numpy.savez(path, **{input: rows}), texts as numpy.str_"
+            f"{path.name} is no .npz file of plain arrays ({str(error).splitlines()[0]})",
+            remedy="write it with numpy.savez(path, **{input: rows}), texts as numpy.str_",
         ) from None
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if not lengths or len(set(lengths.values())) != 1 or 0 in lengths.values():
@@ -239,7 +242,7 @@ def read_example(path: Path) -> dict[str, Array]:
 
 
 def _row_by_row(predict: Predict) -> Predict:
-    """The source asked one row at a time: what a batch of the served graph must equal."""
+    """Predict one row at a time: a batch of the served graph must give the same answers."""
 
     def each(arrays: Arrays) -> dict[str, Array]:
         count = len(next(iter(arrays.values())))
@@ -249,8 +252,8 @@ def _row_by_row(predict: Predict) -> Predict:
     return each
 
 
-def _or_said(predict: Predict) -> Predict:
-    """The source, with any failure of it as an ExportError."""
+def _with_export_errors(predict: Predict) -> Predict:
+    """Predict, and raise an ExportError for whatever the source raises."""
 
     def answer(arrays: Arrays) -> Arrays:
         try:
@@ -259,8 +262,8 @@ def _or_said(predict: Predict) -> Predict:
             raise
         except Exception as error:  # ONNX Runtime's, torch's and scikit-learn's kinds
             raise ExportError(
-                f"the source does not answer every example request ({onnx_file.reason(error)}): give real ones with "
-                "--example FILE.npz"
+                f"the source does not answer every example request ({onnx_file.reason(error)})",
+                remedy="give real ones with --example FILE.npz",
             ) from error
 
     return answer

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.added.values import Values
+from export.added.input_generators import InputGenerator, InputRule
 from export.errors import RecipeError
-from export.recipe.recipe import AxisRange, Tolerance
+from export.recipe.limits import Tolerance
+from export.recipe.recipe import AxisRange
 from export.sources.base import HF, KINDS, ONNX
 
 FILE, EXAMPLE = "recipe.toml", "example.npz"
@@ -22,20 +23,11 @@ OWN, OPENED, NONE = BATCHES = ("own", "opened", "none")
 
 
 @dataclass(frozen=True)
-class InputRule:
-    """How one input is made up: its Triton type and shape of one request (the batch axis left out)."""
-
-    data_type: str
-    shape: tuple[int, ...]
-    values: Values
-
-
-@dataclass(frozen=True)
 class RecipeFile:
     """The content of recipe.toml.
 
     `source` is a path, a hub id or `package.module:function` (see `export.sources`); `home` is the folder to import
-    from. `needs` says what has to be brought along to another machine (see `export.added.kept`).
+    from. `needs` lists what another machine needs beside the folder (see `export.added.kept`).
     `widened` are tensors given an axis of size 1. `inputs` is None where example.npz holds real requests.
     `axes` gives an engine the range of each open axis but the batch, by input.
     """
@@ -95,11 +87,11 @@ class RecipeFile:
             ]
         for key, rule in (self.inputs or {}).items():
             lines += ["", f"[example.inputs.{_quoted(key)}]", f"data_type = {_quoted(rule.data_type)}"]
-            lines += [f"shape = {list(rule.shape)}", f"values = {_quoted(rule.values.kind)}"]
-            if rule.values.kind == "integers":
-                lines += [f"low = {rule.values.low}", f"high = {rule.values.high}"]
-            if rule.values.kind == "texts":
-                lines.append(f"texts = {_list(rule.values.texts)}")
+            lines += [f"shape = {list(rule.shape)}", f"values = {_quoted(rule.generator.kind)}"]
+            if rule.generator.kind == "integers":
+                lines += [f"low = {rule.generator.low}", f"high = {rule.generator.high}"]
+            if rule.generator.kind == "texts":
+                lines.append(f"texts = {_list(rule.generator.texts)}")
         for key, ranges in self.axes.items():
             lines += ["", f"[axes.{_quoted(key)}]          # what a TensorRT engine is built for: [min, opt, max]"]
             lines += [f"{axis} = {[each.minimum, each.optimum, each.maximum]}" for axis, each in ranges.items()]
@@ -114,7 +106,7 @@ _BATCH_WORDS = {
 
 
 def read(folder: Path) -> RecipeFile:
-    """The recipe.toml of a model folder. Raises RecipeError, naming the key, when it cannot be understood."""
+    """Read the recipe.toml of a model folder. Raises RecipeError, naming the key, when it cannot be understood."""
     path = folder / FILE
     try:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -146,18 +138,19 @@ def read(folder: Path) -> RecipeFile:
         )
     except KeyError as error:
         raise RecipeError(
-            f"{folder.name}/{FILE} lacks the key {error}: see docs/adding-your-model.md",
+            f"{folder.name}/{FILE} lacks the key {error}",
+            remedy="see docs/adding-your-model.md",
             file=f"{folder.name}/{FILE}",
             field=str(error.args[0]),
         ) from None
     except (TypeError, ValueError, AttributeError) as error:
         raise RecipeError(
-            f"{folder.name}/{FILE}: {error}: see docs/adding-your-model.md", file=f"{folder.name}/{FILE}"
+            f"{folder.name}/{FILE}: {error}", remedy="see docs/adding-your-model.md", file=f"{folder.name}/{FILE}"
         ) from None
 
 
 def relative(path: Path, folder: Path, model_repository: Path) -> str:
-    """A path as recipe.toml keeps it: relative to the model's folder within the project (what holds the repository),
+    """A path as recipe.toml writes it: relative to the model's folder within the project (what holds the repository),
     else absolute. A link stays a link: what lies beside it may not lie beside the file that it names."""
     whole = path.parent.resolve() / path.name if path.is_symlink() else path.resolve()
     if whole.is_relative_to(model_repository.resolve().parent):
@@ -166,13 +159,13 @@ def relative(path: Path, folder: Path, model_repository: Path) -> str:
 
 
 def _rule(record: Mapping[str, Any]) -> InputRule:
-    values = Values(
+    generator = InputGenerator(
         _one_of(record["values"], ("normal", "integers", "booleans", "texts", "masks")),
         int(record.get("low", 0)),
         int(record.get("high", 1)),
         tuple(str(text) for text in record.get("texts", ())),
     )
-    return InputRule(str(record["data_type"]), tuple(int(size) for size in record["shape"]), values)
+    return InputRule(str(record["data_type"]), tuple(int(size) for size in record["shape"]), generator)
 
 
 def _one_of(value: Any, known: tuple[str, ...]) -> str:

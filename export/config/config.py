@@ -16,7 +16,7 @@ TENSORRT = {"execution_context_allocation_strategy", "enable_multi_device", "mul
 
 @dataclass(frozen=True)
 class Config:
-    """One parsed file. `message` is an `inference.ModelConfig`; `places` tells where each field stands."""
+    """One parsed file. `message` is an `inference.ModelConfig`; `places` has the position of each field."""
 
     path: Path
     text: str

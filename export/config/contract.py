@@ -68,7 +68,8 @@ def check(config: Config, signature: Signature, artefact: str = ONNX_FILE) -> No
         line = config.places.line(breach.field)
         where = f"{config.label}:{line}" if line else config.label
         raise ContractError(
-            f"{where}: {breach.message}; {breach.remedy}",
+            f"{where}: {breach.message}",
+            remedy=breach.remedy,
             file=config.label,
             line=line,
             field=breach.field,

@@ -52,7 +52,8 @@ def _edits(config: Config, signature: Signature) -> list[_Edit]:
             if -1 in wanted:
                 raise ContractError(
                     f"{config.label}: the warm-up of '{name}' has dims {list(tensor.dims)}, the graph's are "
-                    f"{list(wanted)}: choose its dims by hand",
+                    f"{list(wanted)}",
+                    remedy="choose its dims by hand",
                     file=config.label,
                     field=f'model_warmup[{index}].inputs["{name}"].value.dims',
                     tensor=name,
@@ -73,8 +74,8 @@ def _replace(config: Config, text: str, edit: _Edit) -> str:
     between = text[spans[0].end : spans[-1].start]
     if "dims" in between or text[: spans[0].start].rstrip()[-1:] != "[":
         raise ContractError(
-            f"{config.label}: {edit.field} is {list(edit.written)}, the graph's are {list(edit.wanted)}: "
-            "write them as one list",
+            f"{config.label}: {edit.field} is {list(edit.written)}, the graph's are {list(edit.wanted)}",
+            remedy="write them as one list",
             file=config.label,
             field=edit.field,
             found=list(edit.written),

@@ -79,8 +79,8 @@ def build(
     serialized = engine_progress.run(work, progress, on_progress)
     if serialized is None:
         raise EngineError(
-            f"TensorRT {trt.__version__} built no engine from {onnx.name}{messages.reasons}: give it more "
-            "workspace, or serve the ONNX model",
+            f"TensorRT {trt.__version__} built no engine from {onnx.name}{messages.reasons}",
+            remedy="give it more workspace, or serve the ONNX model",
             file=onnx.name,
         )
     with plan.open("wb") as file:
@@ -110,8 +110,8 @@ def add_profiles(
             if shapes is None or len(shapes.optimum) != len(shape):
                 found = "nothing" if shapes is None else list(shapes.optimum)
                 raise EngineError(
-                    f"input '{name}' is {list(shape)} in the graph, profile {number} has {found} for it: "
-                    "make config.pbtxt and the graph agree (`fathom check`)",
+                    f"input '{name}' is {list(shape)} in the graph, profile {number} has {found} for it",
+                    remedy="make config.pbtxt and the graph agree (`fathom check`)",
                     tensor=name,
                     found=None if shapes is None else list(shapes.optimum),
                     expected=list(shape),
@@ -119,7 +119,8 @@ def add_profiles(
             made.set_shape(name, shapes.minimum, shapes.optimum, shapes.maximum)
         if not made or config.add_optimization_profile(made) < 0:
             raise EngineError(
-                f"TensorRT refused profile {number}, {profile.to_json()}: check the recipe's axis_ranges",
+                f"TensorRT refused profile {number}, {profile.to_json()}",
+                remedy="check the recipe's axis_ranges",
                 field="axis_ranges",
                 found=number,
             )

@@ -1,4 +1,4 @@
-"""The little of the CUDA driver that an engine needs to be asked once: memory, copies, one stream.
+"""The part of the CUDA driver that one engine needs: memory, copies, one stream.
 
 Called through ctypes because the driver is there wherever an engine can run, and no further package need be.
 """
@@ -36,9 +36,9 @@ class Device:
     Raises EngineUnavailableError where there is no driver, EngineError where a call of it fails.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, library: str = LIBRARY) -> None:
         try:
-            self._driver = ctypes.CDLL(LIBRARY)
+            self._driver = ctypes.CDLL(library)
         except OSError as error:
             raise EngineUnavailableError(f"the CUDA driver cannot be loaded ({error})") from None
         for name, types in _CALLS.items():
@@ -53,7 +53,7 @@ class Device:
         self.stream = int(stream.value or 0)
 
     def buffer(self, name: str, size: int) -> int:
-        """The address of a buffer of at least `size` bytes; one of that name is kept and grown."""
+        """The address of the named buffer, which is made, or grown, to at least `size` bytes."""
         address, held = self._buffers.get(name, (0, 0))
         if held < max(size, 1):
             self._free(name)
@@ -93,4 +93,4 @@ class Device:
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._driver, name)(*arguments)
         if status != 0:
-            raise EngineError(f"the CUDA driver's {name} failed with CUresult {status}: see `nvidia-smi`")
+            raise EngineError(f"the CUDA driver's {name} failed with CUresult {status}", remedy="see `nvidia-smi`")

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,21 @@ from export.engine.gpu import Gpu
 from export.engine.options import EngineOptions
 from export.engine.profiles import Profile, profiles
 from export.engine.record import EngineRecord
-from export.errors import AccuracyError, EngineError, EngineUnavailableError, ExportError
+from export.errors import EngineError, EngineUnavailableError, ExportError
 from export.graph import onnx_file
 from export.precision import int8_form
-from export.recipe.measure import Measurement, Parity, Reference, parity
+from export.recipe.gate import gate
+from export.recipe.limits import Limits, Tolerance
+from export.recipe.measure import Measurement, Parity, Reference, evaluate
 from export.recipe.recipe import Arrays, Predict, Progress, Recipe, answers, no_progress
 from export.repository import manifest
 from export.repository.publish import Change, hold, publish, scratch
 
 ONNX, REFERENCE, PLAN = "1/model.onnx", "1/reference.npz", "model.plan"
-MOST_RELATIVE, LEAST_COSINE = 0.02, 0.999
+LIMITS = Limits(Tolerance(max_abs=inf, min_cosine=0.999, max_relative=0.02))
 """How far an engine may be from ONNX Runtime on the same file: wide enough for TF32 and FP16 sums in another order,
 far too narrow for a wrong kernel."""
+REMEDY = "try --no-tf32, and report the layer if it persists"
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,15 @@ def export_engine(
         onnx = folder / ONNX
         if not onnx.is_file():
             raise EngineError(
-                f"{recipe.name}/{ONNX} is missing: run `fathom export {recipe.name}`", file=f"{recipe.name}/{ONNX}"
+                f"{recipe.name}/{ONNX} is missing",
+                remedy=f"run `fathom export {recipe.name}`",
+                file=f"{recipe.name}/{ONNX}",
             )
         if (obstacle := int8_form.tensorrt_obstacle(onnx)) is not None:
             raise EngineError(
                 f"{recipe.name}/{ONNX} is INT8 as CPUs multiply it ({obstacle}), and TensorRT takes INT8 with zero "
-                f"point 0 only: run `fathom export {recipe.name} --precision int8 --engine`",
+                f"point 0 only",
+                remedy=f"run `fathom export {recipe.name} --precision int8 --engine`",
                 file=f"{recipe.name}/{ONNX}",
                 found=obstacle,
             )
@@ -150,32 +157,6 @@ def plan_name(card: Gpu, others: Sequence[EngineRecord], onnx_sha256: str) -> st
     return f"model.sm{card.compute_capability.replace('.', '')}.plan" if taken else PLAN
 
 
-def gate(recipe: Recipe, onnx: Measurement, built: Measurement, distance: Parity) -> None:
-    """Raise AccuracyError, with the figures, where an engine's answers are not those of ONNX Runtime."""
-    for name, value in onnx.accuracy.items():
-        figure = recipe.figure(name)
-        loss = figure.loss(value, built.accuracy[name])
-        if not loss <= figure.tolerance:
-            raise AccuracyError(
-                f"{recipe.name}: {name} is {built.accuracy[name]:.6g} in the engine against {value:.6g} in ONNX "
-                f"Runtime, a loss of {loss:.3g} where {figure.tolerance:.3g} is tolerated; no engine was published",
-                field=name,
-                found=loss,
-                expected=figure.tolerance,
-            )
-    near = distance.max_relative <= MOST_RELATIVE
-    if not (near and distance.min_cosine >= LEAST_COSINE):
-        raise AccuracyError(
-            f"{recipe.name}: the engine's outputs differ from ONNX Runtime's by up to {distance.max_relative:.3g} of "
-            f"the largest value (tolerated: {MOST_RELATIVE:g}) with a smallest cosine of {distance.min_cosine:.6f} "
-            f"(required: {LEAST_COSINE:g}); no engine was published: try --no-tf32, and report the layer if it "
-            "persists",
-            field="min_cosine" if near else "max_relative",
-            found=distance.min_cosine if near else distance.max_relative,
-            expected=LEAST_COSINE if near else MOST_RELATIVE,
-        )
-
-
 def _judge(
     recipe: Recipe,
     folder: Path,
@@ -193,27 +174,26 @@ def _judge(
     session = onnx_file.session(folder / ONNX)
     evaluation = reference.evaluation
     outputs = answers(session, evaluation, batch=batch, on_progress=on_progress, step="measure onnx")
-    at_onnx = Measurement(recipe.score(outputs, evaluation, reference.outputs))
+    at_onnx = evaluate(recipe, outputs, reference)
     with contextlib.closing(Device()) as device:  # before TensorRT's runtime, whose context it makes current
         loaded = runtime.open_plan(trt, plan, version_compatible=options.version_compatible)
         layers.write_text(runtime.layers_json(trt, loaded), encoding="utf-8")
         stations = [runtime.EngineStation(trt, loaded, device, index) for index in range(len(wanted))]
-        accuracy: dict[str, float] = {}
-        worst = Parity(0.0, 0.0, 1.0)
+        measured, worst = at_onnx, Parity(0.0, 0.0, 1.0)
         for index in reversed(range(len(wanted))):
             predict, step = _preferring(index, stations, wanted), f"measure engine, profile {index}"
             given = answers(predict, evaluation, batch=batch, on_progress=on_progress, step=step)
-            accuracy = recipe.score(given, evaluation, reference.outputs)
             try:
-                distance = parity(given, outputs)
+                measured = evaluate(recipe, given, reference, against=outputs)
             except ExportError as error:
                 message = f"{recipe.name}: the engine's {error}; no engine was published"
                 raise EngineError(message, **error.about) from None
-            gate(recipe, at_onnx, Measurement(accuracy), distance)
-            worst = _worse(worst, distance)
+            gate(recipe, "engine", at_onnx, measured, LIMITS, against="onnx station", remedy=lambda: REMEDY)
+            assert measured.parity is not None
+            worst = _worse(worst, measured.parity)
         one = next(evaluation.batches(1))
         batch1_ms = runtime.latency_ms(_preferring(0, stations, wanted), one)
-    return Measurement(accuracy), worst, batch1_ms
+    return measured, worst, batch1_ms
 
 
 def _preferring(index: int, stations: Sequence[Predict], wanted: Sequence[Profile]) -> Predict:
@@ -225,7 +205,9 @@ def _preferring(index: int, stations: Sequence[Predict], wanted: Sequence[Profil
             if wanted[each].takes(shapes):
                 answered: Arrays = stations[each](arrays)
                 return answered
-        raise EngineError(f"the evaluation's shapes {shapes} lie outside every profile: widen the recipe's axis_ranges")
+        raise EngineError(
+            f"the evaluation's shapes {shapes} lie outside every profile", remedy="widen the recipe's axis_ranges"
+        )
 
     return predict
 

@@ -1,4 +1,4 @@
-"""The GPU of this machine, as nvidia-smi tells it."""
+"""The GPU of this machine, as nvidia-smi reports it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Gpu:
 
 @cache
 def find() -> Gpu | None:
-    """The first GPU, or None where there is no driver, no GPU, or no answer within 20 s. Asked once a process."""
+    """The first GPU, or None where there is no driver, no GPU, or no answer within 20 s. Looked up once a process."""
     try:
         done = subprocess.run(QUERY, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -27,8 +27,8 @@ def load() -> Any:
         trt = importlib.import_module("tensorrt")
     except (ImportError, OSError) as error:  # OSError: the bindings are there, libnvinfer is not
         raise EngineUnavailableError(
-            f"TensorRT cannot be imported ({' '.join(str(error).split())}): export inside "
-            "nvcr.io/nvidia/tensorrt:<the server's tag>"
+            f"TensorRT cannot be imported ({' '.join(str(error).split())})",
+            remedy="export inside nvcr.io/nvidia/tensorrt:<the server's tag>",
         ) from None
     check_version(trt.__version__)
     return trt

@@ -38,33 +38,37 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if self.workspace_gb is not None and not self.workspace_gb > 0:
             raise EngineError(
-                f"a workspace of {self.workspace_gb:g} GB cannot be had: name more than 0",
+                f"a workspace of {self.workspace_gb:g} GB cannot be had",
+                remedy="name more than 0",
                 field="workspace_gb",
                 found=self.workspace_gb,
             )
         level = self.builder_optimization_level
         if level is not None and not 0 <= level <= 5:
             raise EngineError(
-                f"the builder optimization level is {level}: name one in 0 to 5",
+                f"the builder optimization level is {level}",
+                remedy="name one in 0 to 5",
                 field="builder_optimization_level",
                 found=level,
             )
         if self.max_aux_streams is not None and self.max_aux_streams < 0:
             raise EngineError(
-                f"{self.max_aux_streams} auxiliary streams cannot be had: name 0 or more",
+                f"{self.max_aux_streams} auxiliary streams cannot be had",
+                remedy="name 0 or more",
                 field="max_aux_streams",
                 found=self.max_aux_streams,
             )
         if self.hardware_compatibility not in HARDWARE_COMPATIBILITY:
             raise EngineError(
-                f"hardware compatibility '{self.hardware_compatibility}' is not known: "
-                f"name one of {', '.join(HARDWARE_COMPATIBILITY)}",
+                f"hardware compatibility '{self.hardware_compatibility}' is not known",
+                remedy=f"name one of {', '.join(HARDWARE_COMPATIBILITY)}",
                 field="hardware_compatibility",
                 found=self.hardware_compatibility,
             )
         if self.tiling is not None and self.tiling not in TILING:
             raise EngineError(
-                f"tiling '{self.tiling}' is not known: name one of {', '.join(TILING)}",
+                f"tiling '{self.tiling}' is not known",
+                remedy=f"name one of {', '.join(TILING)}",
                 field="tiling",
                 found=self.tiling,
             )

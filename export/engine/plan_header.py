@@ -40,7 +40,7 @@ TENSORRT_OF_TAG: dict[str, str | None] = {
 
 @dataclass(frozen=True)
 class PlanHeader:
-    """What the first bytes of a plan say. `tensorrt` is (major, minor, patch, build); None in an unknown layout."""
+    """The first bytes of a plan. `tensorrt` is (major, minor, patch, build); None in an unknown layout."""
 
     serialization_version: int
     tensorrt: Version | None
@@ -53,11 +53,12 @@ def read_header(path: Path) -> PlanHeader:
             head = file.read(HEADER_BYTES)
     except OSError as error:
         raise EngineError(
-            f"{path} cannot be read ({error.strerror}): build it with `fathom export --engine`", file=path
+            f"{path} cannot be read ({error.strerror})", remedy="build it with `fathom export --engine`", file=path
         ) from None
     if len(head) < HEADER_BYTES:
         raise EngineError(
-            f"{path.name} has {len(head)} bytes, a plan's header has {HEADER_BYTES}: build it again",
+            f"{path.name} has {len(head)} bytes, a plan's header has {HEADER_BYTES}",
+            remedy="build it again",
             file=path,
             found=len(head),
             expected=HEADER_BYTES,
@@ -65,7 +66,8 @@ def read_header(path: Path) -> PlanHeader:
     tag, serialization = struct.unpack_from("<II", head)
     if tag != TAG:
         raise EngineError(
-            f"{path.name} does not begin with TensorRT's tag 'ftrt' (found {head[:4]!r}): build it again",
+            f"{path.name} does not begin with TensorRT's tag 'ftrt' (found {head[:4]!r})",
+            remedy="build it again",
             file=path,
             found=head[:4],
             expected=b"ftrt",

@@ -77,12 +77,13 @@ def whole_dims(message: Any, tensor: Any) -> tuple[int, ...]:
 
 
 def _count(message: Any) -> int:
-    """How many profiles the instance groups ask for: one more than the highest index they list."""
+    """How many profiles the instance groups need: one more than the highest index they list."""
     names = profile_names(message)
     for name in names:
         if not name.isdecimal():
             raise EngineError(
-                f"instance_group lists the profile '{name}': write an index such as \"0\"",
+                f"instance_group lists the profile '{name}'",
+                remedy='write an index such as "0"',
                 field="instance_group.profile",
                 found=name,
             )
@@ -95,7 +96,8 @@ def _optimal_batches(message: Any, count: int, tuned_batch: int | None) -> list[
         return [0] * count
     if tuned_batch is not None and not 1 <= tuned_batch <= largest:
         raise EngineError(
-            f"the tuned batch is {tuned_batch}, max_batch_size is {largest}: name one in 1 to {largest}",
+            f"the tuned batch is {tuned_batch}, max_batch_size is {largest}",
+            remedy=f"name one in 1 to {largest}",
             field="tuned_batch",
             found=tuned_batch,
             expected=largest,
@@ -107,8 +109,8 @@ def _optimal_batches(message: Any, count: int, tuned_batch: int | None) -> list[
         return preferred
     if len(preferred) > 1:
         raise EngineError(
-            f"instance_group lists {count} profiles, preferred_batch_size has {len(preferred)} entries: write one "
-            "batch size per profile, or one for all",
+            f"instance_group lists {count} profiles, preferred_batch_size has {len(preferred)} entries",
+            remedy="write one batch size per profile, or one for all",
             field="dynamic_batching.preferred_batch_size",
             found=len(preferred),
             expected=count,
@@ -137,8 +139,8 @@ def _range(message: Any, name: str, axis: int, axes: Axes, index: int) -> AxisRa
     if not given:
         batch = " (axis 0 is the batch)" if message.max_batch_size > 0 else ""
         raise EngineError(
-            f"axis {axis} of input '{name}' is open{batch} and has no range: give the recipe "
-            f"axis_ranges = {{'{name}': {{{axis}: (AxisRange(min, opt, max),)}}}}",
+            f"axis {axis} of input '{name}' is open{batch} and has no range",
+            remedy=f"give the recipe axis_ranges = {{'{name}': {{{axis}: (AxisRange(min, opt, max),)}}}}",
             field="axis_ranges",
             tensor=name,
             found=0,
@@ -149,8 +151,8 @@ def _range(message: Any, name: str, axis: int, axes: Axes, index: int) -> AxisRa
     count = _count(message)
     if len(given) != count:
         raise EngineError(
-            f"axis {axis} of input '{name}' has {len(given)} ranges for {count} profiles: give one, or one for each, "
-            "and list the profiles in instance_group",
+            f"axis {axis} of input '{name}' has {len(given)} ranges for {count} profiles",
+            remedy="give one, or one for each, and list the profiles in instance_group",
             field="axis_ranges",
             tensor=name,
             found=len(given),
@@ -188,7 +190,8 @@ def _check_types(message: Any) -> None:
         kind = model_config_pb2.DataType.Name(tensor.data_type)
         if kind in UNSERVED_TYPES:
             raise EngineError(
-                f"'{tensor.name}' is {kind}, which TensorRT has no tensor for: serve the ONNX model",
+                f"'{tensor.name}' is {kind}, which TensorRT has no tensor for",
+                remedy="serve the ONNX model",
                 field="data_type",
                 tensor=tensor.name,
                 found=kind,
@@ -196,7 +199,8 @@ def _check_types(message: Any) -> None:
     for tensor in message.input:
         if tensor.is_shape_tensor:
             raise EngineError(
-                f"input '{tensor.name}' is a shape tensor, for which no profile is derived: use trtexec",
+                f"input '{tensor.name}' is a shape tensor, for which no profile is derived",
+                remedy="use trtexec",
                 field="is_shape_tensor",
                 tensor=tensor.name,
             )

@@ -20,6 +20,7 @@ from export.repository.manifest import ChangedFile, FileRecord, file_record
 FORMAT = 1
 SUFFIX = ".json"
 LAYERS_SUFFIX = ".layers.json"
+AGAIN = "build the engine again with --force"
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,12 @@ def read(path: Path) -> EngineRecord | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise EngineError(f"{file} cannot be read ({error}): build the engine again with --force", file=file) from None
+        raise EngineError(f"{file} cannot be read ({error})", remedy=AGAIN, file=file) from None
     try:
         if content.pop("format") != FORMAT:
             raise EngineError(
-                f"{file} has another format than {FORMAT}: build the engine again with --force",
+                f"{file} has another format than {FORMAT}",
+                remedy=AGAIN,
                 file=file,
                 field="format",
                 expected=FORMAT,
@@ -101,9 +103,7 @@ def read(path: Path) -> EngineRecord | None:
         content["warnings"] = tuple(content["warnings"])
         return EngineRecord(**content)
     except (KeyError, TypeError, AttributeError) as error:
-        raise EngineError(
-            f"{file} is not an engine's record ({error!r}): build it again with --force", file=file
-        ) from None
+        raise EngineError(f"{file} is not an engine's record ({error!r})", remedy=AGAIN, file=file) from None
 
 
 def plans(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""A built engine on this machine's GPU: asked like any other station, timed, and its layers written down.
+"""Run a built engine on this machine's GPU as a station, time it, and list its layers.
 
 Never made without a GPU: TensorRT's runtime then gives an object whose methods crash the process.
 """
@@ -32,7 +32,9 @@ def open_plan(trt: Any, plan: Path, *, version_compatible: bool = False) -> trt.
     engine = runtime.deserialize_cuda_engine(plan.read_bytes())
     if engine is None:
         raise EngineError(
-            f"TensorRT {trt.__version__} does not load {plan.name}{messages.reasons}: build it again", file=plan.name
+            f"TensorRT {trt.__version__} does not load {plan.name}{messages.reasons}",
+            remedy="build it again",
+            file=plan.name,
         )
     return engine
 
@@ -64,7 +66,8 @@ class EngineStation:
                 (self._inputs if is_input else self._outputs)[name] = trt.nptype(kind)
             except TypeError:  # BF16 and FP8 have no numpy type
                 raise EngineError(
-                    f"tensor '{name}' is {kind}, which numpy has no type for: keep inputs and outputs in FP32 or FP16",
+                    f"tensor '{name}' is {kind}, which numpy has no type for",
+                    remedy="keep inputs and outputs in FP32 or FP16",
                     tensor=name,
                     found=kind,
                 ) from None
@@ -93,14 +96,15 @@ class EngineStation:
         shapes = {name: tuple(context.get_tensor_shape(name)) for name in self._outputs}
         if unknown or any(-1 in shape for shape in shapes.values()):
             raise EngineError(
-                f"the shapes of {sorted(self._outputs)} depend on the data: serve the ONNX model",
+                f"the shapes of {sorted(self._outputs)} depend on the data",
+                remedy="serve the ONNX model",
                 tensor=min(self._outputs),
             )
         for name, dtype in self._outputs.items():
             size = int(np.prod(shapes[name])) * np.dtype(dtype).itemsize
             context.set_tensor_address(name, self._device.buffer(name, size))
         if not context.execute_async_v3(self._device.stream):
-            raise EngineError("TensorRT could not run the engine: see its log")
+            raise EngineError("TensorRT could not run the engine", remedy="see its log")
         self._device.wait()
         return {
             name: self._device.download(self._device.buffer(name, 0), shapes[name], dtype)

@@ -1,4 +1,4 @@
-"""What in a graph's structure speaks against a batch axis: rows that look at one another, rows dropped or added.
+"""Find what in a graph's structure rules out a batch axis: rows that depend on one another, are dropped or added.
 
 Shape inference follows the batch through the graph as a symbol. An operator that works along an axis of that symbol
 mixes rows; an output whose first axis is another symbol has other rows. What inference cannot follow, trials decide.
@@ -39,15 +39,15 @@ SIZES: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why one output has no batch axis: the operator that is to blame (empty for none), and what it does."""
+    """Why one output has no batch axis: the operator that prevents it (empty for none), and what it does."""
 
     output: str
     operator: str
     why: str
 
     def __str__(self) -> str:
-        blamed = f" (operator {self.operator})" if self.operator else ""
-        return f"output '{self.output}' {self.why}{blamed}"
+        operator = f" (operator {self.operator})" if self.operator else ""
+        return f"output '{self.output}' {self.why}{operator}"
 
 
 def obstacles(model: Any) -> list[Obstacle]:

@@ -1,10 +1,10 @@
-"""Edits that let Triton serve somebody's ONNX graph: a batch axis that is open, no weights among the inputs, an axis
+"""Edits that let Triton serve an imported ONNX graph: a batch axis that is open, no weights among the inputs, an axis
 for every tensor. The operators stay as they are."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,8 +71,8 @@ def make_outputs(model: Any) -> None:
     for value in model.graph.output:
         if value.name in weights:  # whose type nobody has held to the declared one so far
             value.CopyFrom(helper.make_tensor_value_info(value.name, *weights[value.name]))
-            inner = _unused(model, f"{value.name}_weight")
-            _rename(model.graph, value.name, inner)
+            inner = unused_name(model, f"{value.name}_weight")
+            rename_value(model.graph, value.name, inner)
             model.graph.node.append(helper.make_node("Identity", [inner], [value.name], name=inner))
 
 
@@ -112,7 +112,7 @@ def open_batch(model: Any) -> None:
             target[0] = -1
         else:
             continue
-        name = _unused(model, f"{node.output[0]}_shape")
+        name = unused_name(model, f"{node.output[0]}_shape")
         model.graph.initializer.append(helper.make_tensor(name, 7, [len(target)], target))
         node.input[1] = name
         model.ir_version = max(model.ir_version, LEAST_IR)
@@ -147,15 +147,15 @@ def widen(model: Any, names: Collection[str], batched: bool) -> None:
     behind: list[Any] = []
     for value in model.graph.input:
         if value.name in names:
-            inner, constant = _unused(model, f"{value.name}_flat"), _unused(model, f"{value.name}_shape")
-            _rename(model.graph, value.name, inner)
+            inner, constant = unused_name(model, f"{value.name}_flat"), unused_name(model, f"{value.name}_shape")
+            rename_value(model.graph, value.name, inner)
             model.graph.initializer.append(helper.make_tensor(constant, 7, [len(flat)], flat))
             before.append(helper.make_node("Reshape", [value.name, constant], [inner], name=inner))
             set_shape(value, sizes)
     for value in model.graph.output:
         if value.name in names:
-            inner, constant = _unused(model, f"{value.name}_flat"), _unused(model, f"{value.name}_shape")
-            _rename(model.graph, value.name, inner)
+            inner, constant = unused_name(model, f"{value.name}_flat"), unused_name(model, f"{value.name}_shape")
+            rename_value(model.graph, value.name, inner)
             model.graph.initializer.append(helper.make_tensor(constant, 7, [len(target)], target))
             behind.append(helper.make_node("Reshape", [inner, constant], [value.name], name=inner))
             set_shape(value, sizes)
@@ -172,98 +172,6 @@ def declare_as(model: Any, other: Any) -> None:
     for value in (*model.graph.input, *model.graph.output):
         if value.name in declared:
             value.type.CopyFrom(declared[value.name])
-
-
-def rename_outputs(model: Any, names: Mapping[str, str]) -> None:
-    """Give outputs other names; an inner value that has a new name already gets another one."""
-    taken = {name for node in nodes(model.graph) for name in (*node.output, *node.input)}
-    taken |= {tensor.name for tensor in model.graph.initializer}
-    for old, new in names.items():
-        if old == new:
-            continue
-        if new in taken:
-            aside = _unused(model, f"{new}_inner")
-            _rename(model.graph, new, aside)
-        _rename(model.graph, old, new)
-        for value in model.graph.output:
-            if value.name == old:
-                value.name = new
-    del model.graph.value_info[:]
-
-
-def rename_inputs(model: Any, names: Mapping[str, str]) -> None:
-    """Give inputs other names, which no inner value has."""
-    aside = {old: _unused(model, f"{old}_renamed") for old, new in names.items() if old != new}
-    for step in (aside, {aside[old]: names[old] for old in aside}):  # a new name may be another's old one
-        for old, new in step.items():
-            _rename(model.graph, old, new)
-            for value in model.graph.input:
-                if value.name == old:
-                    value.name = new
-
-
-def split_input(model: Any, names: Sequence[str]) -> None:
-    """Let the one input [batch, width] come as its columns, each [batch, 1]; inner values of their names get others."""
-    from onnx import helper
-
-    table = model.graph.input[0]
-    inner = _unused(model, f"{table.name}_table")
-    for name in {name for node in nodes(model.graph) for name in node.output} & set(names):
-        aside = _unused(model, f"{name}_inner")
-        _rename(model.graph, name, aside)
-        for value in model.graph.output:
-            if value.name == name:
-                value.name = aside
-    _rename(model.graph, table.name, inner)
-    element = table.type.tensor_type.elem_type
-    del model.graph.input[:]
-    model.graph.input.extend(helper.make_tensor_value_info(name, element, (BATCH, 1)) for name in names)
-    nodes_behind = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([helper.make_node("Concat", names, [inner], name=inner, axis=1), *nodes_behind])
-
-
-def cast_inputs(model: Any, types: Mapping[str, int]) -> None:
-    """Let inputs come as other ONNX element types."""
-    from onnx import helper
-
-    before = []
-    for value in model.graph.input:
-        tensor = value.type.tensor_type
-        if types.get(value.name, tensor.elem_type) != tensor.elem_type:
-            inner = _unused(model, f"{value.name}_cast")
-            _rename(model.graph, value.name, inner)
-            before.append(helper.make_node("Cast", [value.name], [inner], name=inner, to=tensor.elem_type))
-            tensor.elem_type = types[value.name]
-    ordered = [*before, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(ordered)
-
-
-def cast_outputs(model: Any, element: int, other: int) -> None:
-    """Give outputs that are declared as one ONNX element type as another."""
-    from onnx import helper
-
-    for value in model.graph.output:
-        if value.type.tensor_type.elem_type == element:
-            inner = _unused(model, f"{value.name}_uncast")
-            _rename(model.graph, value.name, inner)
-            model.graph.node.append(helper.make_node("Cast", [inner], [value.name], name=inner, to=other))
-            value.type.tensor_type.elem_type = other
-    del model.graph.value_info[:]
-
-
-def take_columns(model: Any, columns: Mapping[str, int]) -> None:
-    """Leave one column of outputs [batch, width], as [batch, 1]."""
-    from onnx import helper
-
-    for value in model.graph.output:
-        if value.name in columns:
-            inner, index = _unused(model, f"{value.name}_whole"), _unused(model, f"{value.name}_column")
-            _rename(model.graph, value.name, inner)
-            model.graph.initializer.append(helper.make_tensor(index, 7, [1], [columns[value.name]]))
-            model.graph.node.append(helper.make_node("Gather", [inner, index], [value.name], name=inner, axis=1))
-            set_shape(value, (BATCH, 1))
 
 
 def taps(model: Any, count: int) -> list[str]:
@@ -343,17 +251,17 @@ def _small_integers(tensor: Any) -> bool:
     return whole and len(tensor.dims) <= 1 and tensor.data_location != tensor.EXTERNAL
 
 
-def _unused(model: Any, wish: str) -> str:
+def unused_name(model: Any, wanted: str) -> str:
     taken = {name for node in nodes(model.graph) for name in (*node.output, *node.input)}
     taken |= {tensor.name for tensor in model.graph.initializer} | {value.name for value in model.graph.input}
-    name, number = wish, 1
+    name, number = wanted, 1
     while name in taken:
         number += 1
-        name = f"{wish}_{number}"
+        name = f"{wanted}_{number}"
     return name
 
 
-def _rename(graph: Any, old: str, new: str) -> None:
+def rename_value(graph: Any, old: str, new: str) -> None:
     """Rename a weight, or a value wherever nodes make or use it, in inner graphs too; inputs and outputs stay."""
     for tensor in graph.initializer:
         if tensor.name == old:

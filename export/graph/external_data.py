@@ -50,21 +50,21 @@ def check(model: Any, path: Path) -> None:
         target = (homes[0] / location).resolve()
         if Path(location).is_absolute() or not any(target.is_relative_to(home) for home in homes):
             raise ContractError(
-                f"{path.name} keeps tensors in '{location}', outside its own folder, where a model must not reach: "
-                "put the file beside the model and save the model again with that location",
+                f"{path.name} keeps tensors in '{location}', outside its own folder, where a model must not reach",
+                remedy="put the file beside the model and save the model again with that location",
                 file=location,
             )
         if not target.is_file():
             raise ContractError(
-                f"{path.name} keeps tensors in '{location}', which is not beside it: copy that file along with the "
-                "model",
+                f"{path.name} keeps tensors in '{location}', which is not beside it",
+                remedy="copy that file along with the model",
                 file=location,
             )
         present = target.stat().st_size
         if present < size:
             raise ContractError(
-                f"{path.name} keeps tensors in the first {size} bytes of '{location}', which has {present}: copy that "
-                "file again, whole",
+                f"{path.name} keeps tensors in the first {size} bytes of '{location}', which has {present}",
+                remedy="copy that file again, whole",
                 file=location,
                 found=present,
                 expected=size,

@@ -1,4 +1,4 @@
-"""The label files of a model that somebody brought: one class name a line, by which Triton ranks an answer."""
+"""The label files of an imported model: one class name a line, by which Triton ranks an answer."""
 
 from __future__ import annotations
 

@@ -117,8 +117,8 @@ class _Data:
         length = int(entries.get("length", size - offset))
         if offset + length > size or length < 0:
             raise ContractError(
-                f"{path.name} has {size} bytes, tensor '{tensor.name}' lies at {offset + length} and before: write the "
-                "model again",
+                f"{path.name} has {size} bytes, tensor '{tensor.name}' lies at {offset + length} and before",
+                remedy="write the model again",
                 file=path.name,
                 tensor=tensor.name,
                 found=size,
@@ -134,7 +134,9 @@ class _Data:
             while left:
                 chunk = source.read(min(_CHUNK, left))
                 if not chunk:
-                    raise ContractError(f"{self.path.name} became shorter while it was read: write the model again")
+                    raise ContractError(
+                        f"{self.path.name} became shorter while it was read", remedy="write the model again"
+                    )
                 file.write(chunk)
                 left -= len(chunk)
 

@@ -68,7 +68,7 @@ def from_onnx(path: Path) -> tuple[Signature, dict[str, int]]:
         model = onnx_stream.read_without_weights(path)
     except (OSError, ValueError) as error:
         raise ContractError(
-            f"{path} is not an ONNX file ({type(error).__name__}): export it again", file=path
+            f"{path} is not an ONNX file ({type(error).__name__})", remedy="export it again", file=path
         ) from error
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
@@ -90,8 +90,8 @@ def _spec(value: Any) -> TensorSpec:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
         raise ContractError(
-            f"'{value.name}' is a {str(kind).removesuffix('_type')}, which Triton cannot serve: convert without "
-            "ZipMap, or let the graph return tensors",
+            f"'{value.name}' is a {str(kind).removesuffix('_type')}, which Triton cannot serve",
+            remedy="convert without ZipMap, or let the graph return tensors",
             tensor=value.name,
             found=str(kind).removesuffix("_type"),
         )
@@ -99,7 +99,8 @@ def _spec(value: Any) -> TensorSpec:
     name = TensorProto.DataType.Name(tensor.elem_type)
     if name not in TRITON_TYPES:
         raise ContractError(
-            f"'{value.name}' has ONNX type {name}, which Triton has no type for: cast it in the graph",
+            f"'{value.name}' has ONNX type {name}, which Triton has no type for",
+            remedy="cast it in the graph",
             tensor=value.name,
             found=name,
         )

@@ -50,7 +50,7 @@ def check_folder(folder: Path, subjects: Sequence[Subject], triton_tag: str | No
             "error",
             f"{folder.name}/{MANIFEST}",
             "",
-            _first_part(error),
+            error.what,
             _export(_main_model(folder.name), folder=folder),
         )
         manifest = None
@@ -296,7 +296,3 @@ def _export(name: str, *, force: bool = False, folder: Path | None = None) -> st
     if name not in recipes.NAMES and not (folder is not None and (folder / RECIPE).is_file()):
         return "put the model's file there"
     return f"run `fathom export {name}{' --force' if force else ''}`"
-
-
-def _first_part(error: Exception) -> str:
-    return str(error).split(": run `")[0]

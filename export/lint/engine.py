@@ -27,7 +27,7 @@ def check_folder(folder: Path, triton_tag: str | None = None) -> Findings:
             header = plan_header.read_header(path)
             record = engine_record.read(path)
         except EngineError as error:
-            yield _finding("error", folder, path, str(error).split(": build")[0], _build(folder))
+            yield _finding("error", folder, path, error.what, _build(folder))
             continue
         if record is None:
             yield _finding(

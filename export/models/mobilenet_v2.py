@@ -20,19 +20,8 @@ from export.models import digits
 from export.models.images import Preprocessor
 from export.precision.precision import FP16, INT8
 from export.recipe import weight_files
-from export.recipe.recipe import (
-    BUNDLED,
-    Array,
-    Arrays,
-    Evaluation,
-    Figure,
-    Pipeline,
-    Recipe,
-    Reduced,
-    Source,
-    Tolerance,
-    Weights,
-)
+from export.recipe.limits import Figure, Reduced, Tolerance
+from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Pipeline, Recipe, Source, Weights
 
 DIGITS_WEIGHTS = Path(__file__).with_name("digits_mobilenet_v2.safetensors")
 DIGITS_SIZE = 128
@@ -67,7 +56,7 @@ class MobileNetV2(Recipe):
         if weights not in (None, BUNDLED):
             return weight_files.find(weights, needs=("config.json",))
         if not DIGITS_WEIGHTS.is_file():
-            raise RecipeError(f"{DIGITS_WEIGHTS.name} is missing: run `python -m export.models.train_digits`")
+            raise RecipeError(f"{DIGITS_WEIGHTS.name} is missing", remedy="run `python -m export.models.train_digits`")
         files = {DIGITS_WEIGHTS.name: DIGITS_WEIGHTS}
         return Weights("trained by export.models.train_digits", files, explicit=weights is not None)
 

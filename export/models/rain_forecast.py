@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from export.errors import RecipeError
-from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Figure, Recipe, Source, Tolerance, Weights
+from export.recipe.limits import Figure, Tolerance
+from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Recipe, Source, Weights
 
 READINGS = ("temperature_c", "humidity_pct", "pressure_hpa", "wind_speed_m_s", "cloud_cover_pct")
 TRAINING_SEED, TRAINING_HOURS = 20_260_101, 20_000

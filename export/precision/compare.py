@@ -1,4 +1,4 @@
-"""One model at every precision, side by side: size, distance, accuracy, gate and speed; nothing is published."""
+"""Compare one model at every precision: size, distance, accuracy, gate and speed; nothing is published."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from export.errors import AccuracyError
 from export.graph import onnx_file
-from export.precision.convert import Conversion, Judged, load
+from export.precision.convert import Conversion, Judged, load, measure_source, write_onnx
 from export.precision.precision import CPU, FP32, PRECISIONS
 from export.recipe.measure import Measurement, Parity, parity
 from export.recipe.recipe import Array, Evaluation, Predict, Progress, Recipe, no_progress
@@ -74,17 +74,21 @@ def compare(
     """
     rows: dict[str, PrecisionRow] = {}
     with tempfile.TemporaryDirectory(prefix="fathom-precision-") as room:
-        conversion = Conversion(recipe, load(recipe, recipe.resolve(weights), on_progress), Path(room), on_progress)
-        made: dict[str, Judged] = {}
-        for precision in PRECISIONS:
-            if precision == FP32 or precision in recipe.reduced:
-                made[precision] = conversion.reduced(precision, runtime=runtime)
+        source = load(recipe, recipe.resolve(weights), on_progress)
+        full = write_onnx(recipe, source, Path(room), on_progress)
+        reference, calibration = measure_source(source, on_progress), source.calibration
+        del source  # the trained model's memory is for what comes next
+        conversion = Conversion(recipe, reference, full.path, calibration, Path(room), on_progress)
+        made = {FP32: conversion.full}
+        for precision in PRECISIONS[1:]:
+            if precision in recipe.reduced:
+                made[precision] = conversion.reduced(precision, recipe.reduced[precision], runtime=runtime)
             else:
                 rows[precision] = PrecisionRow(recipe.name, precision, recipe.why_not_reduced, None)
         stations = {precision: onnx_file.session(judged.path, threads=1) for precision, judged in made.items()}
-        speeds = _speeds(stations, conversion.source.evaluation, on_progress)
+        speeds = _speeds(stations, reference.evaluation, on_progress)
         for precision, judged in made.items():
-            passed, words = _gate(conversion, judged, precision)
+            passed, words = _gate(conversion, judged)
             rows[precision] = PrecisionRow(
                 model=recipe.name,
                 precision=precision,
@@ -110,9 +114,9 @@ def typical(evaluation: Evaluation, batch: int) -> dict[str, Array]:
     return next(chosen.batches(batch))
 
 
-def _gate(conversion: Conversion, judged: Judged, precision: str) -> tuple[bool, str]:
+def _gate(conversion: Conversion, judged: Judged) -> tuple[bool, str]:
     try:
-        conversion.passes(judged, precision)
+        conversion.check(judged)
     except AccuracyError as error:
         return False, str(error)
     return True, "passed"

@@ -1,99 +1,173 @@
-"""From a loaded source to the ONNX file of a precision, judged at every station."""
+"""Convert a loaded source to the ONNX file of a precision, measured at every station and past its gate.
+
+The data goes one way: `load` the source, `write_onnx` its FP32 graph, `measure_source`, then `convert` the graph to the
+target. The trained model is not needed after `measure_source`, so its caller can release it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from export.errors import AccuracyError, ExportError, NotLoadedError
-from export.graph import onnx_file
+from export.errors import ContractError, ExportError, NotLoadedError
+from export.graph import external_data, onnx_file
+from export.graph.signature import Signature, from_onnx
 from export.precision import memory
 from export.precision.float16 import HalfPrecision
 from export.precision.int8 import Quantization
-from export.precision.precision import CPU, FP16, FP32, rule
+from export.precision.precision import CPU, FP16, FP32, Target
 from export.precision.sensitivity import Cost, costs
-from export.recipe.measure import Measurement, Reference, gate, parity
-from export.recipe.recipe import Arrays, Evaluation, Progress, Recipe, Reduced, Source, answers, no_progress
+from export.recipe.gate import gate
+from export.recipe.limits import Limits, Reduced
+from export.recipe.measure import Measurement, Reference, evaluate, parity
+from export.recipe.recipe import Arrays, Evaluation, Progress, Recipe, Source, answers, no_progress
 
-Costs = Callable[[], list[Cost]]
+Calibration = Callable[[], Evaluation]
+GRAPH = "model.onnx"
 WORST = 3
 """How many operators a failed gate names."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One precision's graph: its file, what it earned, and how it was reduced (None for fp32).
+class FullGraph:
+    """The FP32 graph as the source wrote it; `versions` are those of its IR and operator sets."""
 
-    `outputs` are its answers to the evaluation. `costs()` finds which operators its reduction costs most; it takes a
-    second or so for each.
+    path: Path
+    signature: Signature
+    versions: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One precision's graph: its file, its measurement, its limits, and how it was reduced (both None for FP32).
+
+    `outputs` are its answers to the evaluation. `costs()` finds the operators whose reduction costs most; it takes
+    about a second for each.
     """
 
     path: Path
     measured: Measurement
     outputs: Arrays
+    limits: Limits | None = None
     reduction: Mapping[str, Any] | None = None
-    costs: Costs | None = None
+    costs: Callable[[], list[Cost]] | None = None
+
+    def remedy(self) -> str | None:
+        """What to do where the graph fails its gate; None for FP32."""
+        worst = self.costs()[:WORST] if self.costs is not None else []
+        if not worst:
+            return None
+        return (
+            f"keep in FP32 what costs most, with --exclude {worst[0].name} (the outputs are changed most by "
+            f"{', '.join(map(str, worst))})"
+        )
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The graph's files by name in the version folder, the measurement of every station, and the reduction."""
+
+    files: Mapping[str, Path]
+    stations: Mapping[str, Measurement]
+    reduction: Mapping[str, Any] | None
+
+
+def load(recipe: Recipe, weights: Any, on_progress: Progress = no_progress) -> Source:
+    """Load the recipe's model. Raises ExportError for a package that is not installed."""
+    on_progress("load the trained model", 0, 1)
+    try:
+        with onnx_file.quiet():
+            source = recipe.load(weights)
+    except ImportError as error:
+        raise ExportError(
+            f"exporting {recipe.name} needs the package '{error.name}'",
+            remedy="pip install 'fathom-serving[export]'",
+            field="package",
+            expected=error.name,
+        ) from error
+    on_progress("load the trained model", 1, 1)
+    return source
+
+
+def write_onnx(recipe: Recipe, source: Source, room: Path, on_progress: Progress = no_progress) -> FullGraph:
+    """Write the source's FP32 graph into `room`. Raises ExportError where its converter fails."""
+    path = room / f"{FP32}.onnx"
+    on_progress("convert to ONNX", 0, 1)
+    try:
+        source.write_onnx(path)
+    except ExportError:
+        raise
+    except Exception as error:  # torch's and skl2onnx's converters raise many kinds
+        raise ExportError(
+            f"{recipe.name} could not be converted to ONNX ({type(error).__name__}: {onnx_file.reason(error)})"
+        ) from error
+    memory.release()
+    on_progress("convert to ONNX", 1, 1)
+    return FullGraph(path, *from_onnx(path))
+
+
+def measure_source(source: Source, on_progress: Progress = no_progress) -> Reference:
+    """The source's answers to its evaluation, which every later station is compared with."""
+    outputs = answers(source.predict, source.evaluation, on_progress=on_progress, step="measure source")
+    return Reference(source.evaluation, outputs)
+
+
+def convert(
+    recipe: Recipe,
+    reference: Reference,
+    full: FullGraph,
+    target: Target,
+    calibration: Calibration | None,
+    room: Path,
+    on_progress: Progress = no_progress,
+) -> Converted:
+    """Measure the FP32 graph, reduce it to the target in `room`, and hold each graph to its gate.
+
+    Raises AccuracyError for a graph that costs more than its precision may, ContractError for one that takes or gives
+    other tensors than the FP32 graph.
+    """
+    conversion = Conversion(recipe, reference, full.path, calibration, room, on_progress)
+    conversion.check(conversion.full)
+    stations = {"source": conversion.at_source, "onnx": conversion.full.measured}
+    judged = conversion.full
+    if target.allowed is not None:
+        judged = conversion.reduced(target.precision, target.allowed, target.excluded, target.runtime)
+        conversion.check(judged)
+        _check_same(full.signature, from_onnx(judged.path)[0], target.precision)
+        stations = {"source": conversion.at_source, "onnx_fp32": conversion.full.measured, "onnx": judged.measured}
+    return Converted({GRAPH: judged.path, **external_data.files(judged.path)}, stations, judged.reduction)
 
 
 class Conversion:
-    """One model's conversion in one scratch folder: the FP32 graph is written at once, what is measured when asked."""
+    """One model's FP32 graph and its reductions in one scratch folder, measured against its source."""
 
-    def __init__(self, recipe: Recipe, source: Source, room: Path, on_progress: Progress = no_progress) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        reference: Reference,
+        full: Path,
+        calibration: Calibration | None,
+        room: Path,
+        on_progress: Progress = no_progress,
+    ) -> None:
+        memory.release()  # the trained model has done its part
         self.recipe = recipe
-        self.source = source
+        self.reference = reference
+        self.calibration = calibration
         self.room = room
         self.on_progress = on_progress
-        self.full_path = room / f"{FP32}.onnx"
-        self._write(self.full_path)
+        self.at_source = Measurement(recipe.score(reference.outputs, reference.evaluation, reference.outputs))
+        self.full = self._judge(full, "onnx")
 
-    @cached_property
-    def reference(self) -> Reference:
-        """The source's answers to its evaluation."""
-        evaluation = self.source.evaluation
-        outputs = answers(self.source.predict, evaluation, on_progress=self.on_progress, step="measure source")
-        # The trained model has done its part: its memory is for the next station.
-        self.source = replace(self.source, predict=_gone, write_onnx=_gone, module=None)
-        memory.release()
-        return Reference(evaluation, outputs)
-
-    @cached_property
-    def at_source(self) -> Measurement:
-        """The source's figures."""
-        outputs = self.reference.outputs
-        return Measurement(self.recipe.score(outputs, self.reference.evaluation, outputs))
-
-    @cached_property
-    def full(self) -> Judged:
-        """The FP32 graph."""
-        _ = self.reference  # measured first, as data passes the stations
-        return self._judge(self.full_path, "onnx")
-
-    def passes(self, judged: Judged, precision: str, station: str = "onnx") -> None:
+    def check(self, judged: Judged) -> None:
         """Raise AccuracyError if a graph costs more than its precision may, naming the operators that cost most."""
-        try:
-            gate(self.recipe, station, self.at_source, judged.measured, rule(self.recipe, precision))
-        except AccuracyError as error:
-            if judged.costs is None:
-                raise
-            worst = judged.costs()[:WORST]
-            if not worst:
-                raise
-            named = ", ".join(map(str, worst))
-            raise AccuracyError(
-                f"{error}; the outputs are changed most by {named}: keep what costs most in FP32 with "
-                f"--exclude {worst[0].name}",
-                **error.about,
-            ) from None
+        gate(self.recipe, "onnx", self.at_source, judged.measured, judged.limits, remedy=judged.remedy)
 
-    def reduced(self, precision: str, excluded: Sequence[str] = (), runtime: str = CPU) -> Judged:
-        """The graph at a precision, judged but not yet held to its gate; INT8 as `runtime` takes it."""
-        allowed = rule(self.recipe, precision)
-        if allowed is None:
-            return self.full
+    def reduced(self, precision: str, allowed: Reduced, excluded: Sequence[str] = (), runtime: str = CPU) -> Judged:
+        """The graph at a precision below FP32, judged but not yet held to its gate; INT8 as `runtime` takes it."""
         path = self.room / f"{precision}.onnx"
         with self._converting(precision):
             if precision == FP16:
@@ -102,29 +176,32 @@ class Conversion:
                 record, worst = self._int8(path, allowed, excluded, runtime)
             judged = self._judge(path, f"onnx at {precision}")
         distance = asdict(parity(judged.outputs, self.full.outputs))
-        return replace(judged, reduction={**record, "parity_to_fp32": distance}, costs=worst)
+        return replace(judged, limits=allowed, reduction={**record, "parity_to_fp32": distance}, costs=worst)
 
-    def _float16(self, path: Path, allowed: Reduced, excluded: Sequence[str]) -> tuple[dict[str, Any], Costs]:
+    def _float16(
+        self, path: Path, allowed: Reduced, excluded: Sequence[str]
+    ) -> tuple[dict[str, Any], Callable[[], list[Cost]]]:
         self.on_progress("convert to FP16", 0, 1)
-        half = HalfPrecision(self.full_path, allowed, excluded)
+        half = HalfPrecision(self.full.path, allowed, excluded)
         half.write(path)
         self.on_progress("convert to FP16", 1, 1)
 
         def alone(name: str, target: Path) -> None:
             half.write(target, only=name)
 
-        return half.record(), lambda: self._costs(self.source.evaluation, half.types, alone)
+        return half.record(), lambda: self._costs(self.reference.evaluation, half.types, alone)
 
     def _int8(
         self, path: Path, allowed: Reduced, excluded: Sequence[str], runtime: str
-    ) -> tuple[dict[str, Any], Costs]:
-        if self.source.calibration is None:
+    ) -> tuple[dict[str, Any], Callable[[], list[Cost]]]:
+        if self.calibration is None:
             raise ExportError(
-                f"{self.recipe.name} has no calibration data, which int8 needs: give its Source a `calibration`",
+                f"{self.recipe.name} has no calibration data, which int8 needs",
+                remedy="give its Source a `calibration`",
                 field="calibration",
             )
-        rows = self.source.calibration()
-        whole = Quantization(self.full_path, rows, allowed, excluded, self.room, self.on_progress, runtime)
+        rows = self.calibration()
+        whole = Quantization(self.full.path, rows, allowed, excluded, self.room, self.on_progress, runtime)
         self.on_progress("quantise", 0, 1)
         whole.write(path)
         self.on_progress("quantise", 1, 1)
@@ -136,65 +213,32 @@ class Conversion:
 
     @contextmanager
     def _converting(self, precision: str) -> Iterator[None]:
-        """What ONNX Runtime's converters raise, and a graph of theirs that it does not load, as one sentence."""
+        """Raise ExportError for what ONNX Runtime's converters raise, and for a graph of theirs that it does not
+        load."""
         try:
             yield
         except Exception as error:
             if isinstance(error, ExportError) and not isinstance(error, NotLoadedError):
                 raise
             raise ExportError(
-                f"{self.recipe.name} cannot be converted to {precision} ({_said(error)}): keep the operators that this "
-                "names in FP32 with --exclude, or the whole model",
+                f"{self.recipe.name} cannot be converted to {precision} ({onnx_file.reason(error)})",
+                remedy="keep the operators that this names in FP32 with --exclude, or the whole model",
                 field="precision",
                 found=precision,
             ) from error
 
     def _costs(self, rows: Evaluation, candidates: Mapping[str, str], alone: Callable[[str, Path], None]) -> list[Cost]:
-        return costs(self.full_path, rows, candidates, alone, self.room, self.on_progress)
+        return costs(self.full.path, rows, candidates, alone, self.room, self.on_progress)
 
     def _judge(self, path: Path, station: str) -> Judged:
-        session = onnx_file.session(path)
-        evaluation = self.reference.evaluation
+        session, evaluation = onnx_file.session(path), self.reference.evaluation
         outputs = answers(session, evaluation, on_progress=self.on_progress, step=f"measure {station}")
-        figures = self.recipe.score(outputs, evaluation, self.reference.outputs)
-        return Judged(path, Measurement(figures, parity(outputs, self.reference.outputs)), outputs)
-
-    def _write(self, path: Path) -> None:
-        self.on_progress("convert to ONNX", 0, 1)
-        try:
-            self.source.write_onnx(path)
-        except ExportError:
-            raise
-        except Exception as error:  # torch's and skl2onnx's converters raise many kinds
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ExportError(
-                f"{self.recipe.name} could not be converted to ONNX ({type(error).__name__}: {reason})"
-            ) from error
-        memory.release()
-        self.on_progress("convert to ONNX", 1, 1)
+        return Judged(path, evaluate(self.recipe, outputs, self.reference), outputs)
 
 
-def _said(error: Exception) -> str:
-    """A converter's exception in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[0][:300]
-
-
-def _gone(*arguments: Any) -> Any:
-    raise RuntimeError("the trained model was let go of after it was measured")
-
-
-def load(recipe: Recipe, weights: Any, on_progress: Progress = no_progress) -> Source:
-    """The recipe's loaded model. Raises ExportError for a package that is not installed."""
-    on_progress("load the trained model", 0, 1)
-    try:
-        with onnx_file.quiet():
-            source = recipe.load(weights)
-    except ImportError as error:
-        raise ExportError(
-            f"exporting {recipe.name} needs the package '{error.name}': pip install 'fathom-serving[export]'",
-            field="package",
-            expected=error.name,
-        ) from error
-    on_progress("load the trained model", 1, 1)
-    return source
+def _check_same(full: Signature, reduced: Signature, precision: str) -> None:
+    """A reduced graph takes and gives what the FP32 one does, so that one config.pbtxt serves both."""
+    if reduced != full:
+        raise ContractError(
+            f"the graph at {precision} takes and gives {reduced}, the FP32 one {full}", remedy="report this"
+        )

@@ -10,7 +10,7 @@ INSTRUCTIONS = ("amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm")
 
 
 def found(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
-    """Those of INSTRUCTIONS that this CPU has; none where the system does not say."""
+    """Those of INSTRUCTIONS that this CPU has; none where the system does not report them."""
     try:
         text = cpuinfo.read_text(encoding="utf-8")
     except OSError:
@@ -20,7 +20,7 @@ def found(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
 
 
 def sentence(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """What to expect of INT8 here, for a person."""
+    """A sentence for a person about the speed of INT8 on this CPU."""
     names = found(cpuinfo)
     if names:
         return f"this CPU multiplies INT8 natively ({', '.join(names)})"

@@ -16,7 +16,7 @@ import numpy as np
 
 from export.graph import edit, onnx_file, onnx_stream
 from export.precision.precision import kept_float
-from export.recipe.recipe import Reduced
+from export.recipe.limits import Reduced
 
 METHOD = "onnxruntime.transformers.float16, inputs and outputs FP32"
 CHUNK = 1 << 22
@@ -63,7 +63,7 @@ class HalfPrecision:
         shutil.rmtree(room)
 
     def record(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """The reduction as the manifest records it."""
         return {"method": METHOD, "kept_float": sorted(self.kept)}
 
 
@@ -108,7 +108,7 @@ def _put_in_weights(model: Any, left_out: Mapping[str, Any], room: Path) -> None
 
 
 def _append_halves(tensor: Any, room: Path, file: BinaryIO) -> None:
-    """Convert a tensor's bytes, as many at a time as memory is not noticed for."""
+    """Convert a tensor's bytes, CHUNK bytes at a time."""
     from onnxruntime.transformers.float16 import convert_np_to_float16
 
     place = {entry.key: entry.value for entry in tensor.external_data}

@@ -24,7 +24,8 @@ from export.errors import ExportError
 from export.graph import edit, onnx_file, onnx_stream
 from export.precision import memory
 from export.precision.precision import CPU, TENSORRT, kept_float
-from export.recipe.recipe import Arrays, Evaluation, Progress, Reduced, no_progress
+from export.recipe.limits import Reduced
+from export.recipe.recipe import Arrays, Evaluation, Progress, no_progress
 
 METHOD = "onnxruntime static quantization, QDQ"
 WEIGHTS = "fp32.data"
@@ -62,8 +63,8 @@ class Quantization:
         opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
         if opset < PER_CHANNEL_OPSET:
             raise ExportError(
-                f"the graph has opset {opset}, and INT8 with a scale per channel needs {PER_CHANNEL_OPSET}: export the "
-                "model with that, or convert it with onnx.version_converter.convert_version",
+                f"the graph has opset {opset}, and INT8 with a scale per channel needs {PER_CHANNEL_OPSET}",
+                remedy="export the model with that, or convert it with onnx.version_converter.convert_version",
                 field="opset",
                 found=opset,
                 expected=PER_CHANNEL_OPSET,
@@ -122,7 +123,7 @@ class Quantization:
         onnx_file.finish(quantizer.model.model, self._room, target)
 
     def record(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """The reduction as the manifest records it."""
         types = list(self.nodes.values())
         return {
             "method": METHOD,

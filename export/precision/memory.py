@@ -1,4 +1,4 @@
-"""Memory given back to the system between two steps of an export, so that their peaks do not add up."""
+"""Give memory back to the system between two steps of an export, so that their peaks do not add up."""
 
 from __future__ import annotations
 

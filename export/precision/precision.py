@@ -1,12 +1,14 @@
-"""Which precision a model is exported at, and what of its graph stays in FP32 when it is reduced."""
+"""The precision of an export, and which nodes of its graph stay in FP32."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from export.errors import RecipeError, did_you_mean
-from export.recipe.recipe import Recipe, Reduced
+from export.recipe.limits import Reduced
+from export.recipe.recipe import Recipe
 
 FP32, FP16, INT8 = "fp32", "fp16", "int8"
 PRECISIONS = (FP32, FP16, INT8)
@@ -16,8 +18,24 @@ RUNTIMES = (CPU, TENSORRT)
 takes INT8 without zero points only."""
 
 
+@dataclass(frozen=True)
+class Target:
+    """The precision that one export makes: what it may cost (None for FP32), the nodes and operator types that a
+    person keeps in FP32, and what an INT8 graph is made for."""
+
+    precision: str = FP32
+    allowed: Reduced | None = None
+    excluded: tuple[str, ...] = ()
+    runtime: str = CPU
+
+
+def choose(recipe: Recipe, precision: str, excluded: Sequence[str] = (), runtime: str = CPU) -> Target:
+    """The target of an export. Raises RecipeError when the recipe does not offer the precision."""
+    return Target(precision, rule(recipe, precision), tuple(sorted(set(excluded))), runtime)
+
+
 def rule(recipe: Recipe, precision: str) -> Reduced | None:
-    """What the recipe allows that precision to cost; None for fp32. Raises RecipeError when it does not offer it."""
+    """The recipe's limits for a precision; None for FP32. Raises RecipeError when it does not offer it."""
     if precision == FP32:
         return None
     if precision not in recipe.reduced:

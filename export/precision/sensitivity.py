@@ -1,4 +1,4 @@
-"""Which operators cost most when a graph is reduced: each is reduced alone, and the outputs compared with FP32's."""
+"""Find the operators that cost most when a graph is reduced: reduce each alone, and compare the outputs with FP32's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS, BATCH = 16, 8
 
 @dataclass(frozen=True)
 class Cost:
-    """What reducing one node (or every node of one operator type) alone does to the outputs.
+    """The change of the outputs when one node, or every node of one operator type, is reduced alone.
 
     `error` is relative: the L2 norm of the outputs' difference over that of the outputs.
     """

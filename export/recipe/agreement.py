@@ -1,4 +1,4 @@
-"""Whether a station's answer to a request is the source's, as a person would judge it: same class, number, direction.
+"""Compare a station's answers with the source's as a person would: same class, number or direction.
 
 How far the numbers are apart is `measure.parity`'s, with limits by precision. This is the same question at every
 precision, so that its figure can be read at each.

@@ -1,4 +1,4 @@
-"""The one function that judges a station: accuracy by the recipe's figures, parity by distance to the source's answers.
+"""Measure a station: accuracy by the recipe's figures, parity as the distance from the source's answers.
 
 The same `measure` is used for the trained source, the ONNX file, an engine, the served model and the pipeline in
 front of it, so that two figures differ only because the stations do.
@@ -14,11 +14,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from export.errors import AccuracyError, ExportError, RecipeError
-from export.recipe.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, Reduced, answers, no_progress
-
-ROUNDING = 1e-9
-"""Of figures, so that 19 of 20 rows are 5 % less than all."""
+from export.errors import ExportError, RecipeError
+from export.recipe.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, answers, no_progress
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a station earned: the recipe's figures, and parity where there is a source to compare with."""
+    """A station's measurement: the recipe's figures, and parity where there is a source to compare with."""
 
     accuracy: Mapping[str, float]
     parity: Parity | None = None
@@ -87,12 +84,16 @@ class Reference:
                 mask = str(file["mask"]) or None
                 batched = bool(file["batched"]) if "batched" in file.files else True
         except FileNotFoundError:
-            raise RecipeError(f"{path} is missing: run `fathom export {path.parent.parent.name}`", file=path) from None
+            raise RecipeError(f"{path} is missing", remedy=f"run `{_export(path)}`", file=path) from None
         except (ValueError, KeyError, OSError, BadZipFile) as error:
             raise RecipeError(
-                f"{path} cannot be read ({error}): run `fathom export {path.parent.parent.name} --force`", file=path
+                f"{path} cannot be read ({error})", remedy=f"run `{_export(path)} --force`", file=path
             ) from error
         return Reference(Evaluation(parts["input"], parts["truth"], mask, batched), parts["output"])
+
+
+def _export(reference: Path) -> str:
+    return f"fathom export {reference.parent.parent.name}"
 
 
 def parity(outputs: Arrays, source: Arrays) -> Parity:
@@ -137,7 +138,7 @@ def measure(
     on_progress: Progress = no_progress,
     station: str = "station",
 ) -> Measurement:
-    """Judge one station against the reference.
+    """Measure one station against the reference.
 
     With `through_pipeline`, `predict` is the recipe's pipeline and gets its raw requests instead of the model's
     tensors. `batch` must not exceed the served model's max_batch_size.
@@ -148,56 +149,14 @@ def measure(
             raise RecipeError(f"recipe '{recipe.name}' has no pipeline", field="pipeline")
         evaluation = Evaluation(recipe.pipeline.requests(), evaluation.truth)
     outputs = answers(predict, evaluation, batch=batch, on_progress=on_progress, step=f"measure {station}")
+    return evaluate(recipe, outputs, reference)
+
+
+def evaluate(recipe: Recipe, outputs: Arrays, reference: Reference, against: Arrays | None = None) -> Measurement:
+    """The figures of a station's answers to the whole evaluation, and their parity with `against`, by default the
+    source's answers."""
     figures = recipe.score(outputs, reference.evaluation, reference.outputs)
-    return Measurement(figures, parity(outputs, reference.outputs))
-
-
-def gate(
-    recipe: Recipe, station: str, source: Measurement, measured: Measurement, reduced: Reduced | None = None
-) -> None:
-    """Raise AccuracyError, with the figures, if a station fell below the recipe's tolerance of the source.
-
-    `reduced` holds a station of a reduced precision to that precision's tolerances.
-    """
-    for name, value in source.accuracy.items():
-        figure = recipe.figure(name)
-        tolerated = reduced.losses.get(name, figure.tolerance) if reduced else figure.tolerance
-        loss = figure.loss(value, measured.accuracy[name])
-        if not loss <= tolerated + ROUNDING:
-            raise AccuracyError(
-                f"{recipe.name}: {name} is {measured.accuracy[name]:.6g} at the {station} station against {value:.6g} "
-                f"at the source, a loss of {loss:.3g} where {tolerated:.3g} is tolerated; nothing was published",
-                field=name,
-                found=loss,
-                expected=tolerated,
-            )
-    distance, tolerance = measured.parity, (reduced or recipe).tolerance
-    if distance is None:
-        return
-    if not distance.max_abs <= tolerance.max_abs:
-        raise AccuracyError(
-            f"{recipe.name}: the {station} station's outputs differ by up to {distance.max_abs:.3g} from the source's, "
-            f"where {tolerance.max_abs:.3g} is tolerated; nothing was published",
-            field="max_abs",
-            found=distance.max_abs,
-            expected=tolerance.max_abs,
-        )
-    if not distance.max_relative <= tolerance.max_relative:
-        raise AccuracyError(
-            f"{recipe.name}: an output of the {station} station differs by up to {distance.max_relative:.3g} of its "
-            f"largest number from the source's, where {tolerance.max_relative:.3g} is tolerated; nothing was published",
-            field="max_relative",
-            found=distance.max_relative,
-            expected=tolerance.max_relative,
-        )
-    if not distance.min_cosine >= tolerance.min_cosine:
-        raise AccuracyError(
-            f"{recipe.name}: the smallest cosine of the {station} station's outputs with the source's is "
-            f"{distance.min_cosine:.6f}, where {tolerance.min_cosine:.6f} is required; nothing was published",
-            field="min_cosine",
-            found=distance.min_cosine,
-            expected=tolerance.min_cosine,
-        )
+    return Measurement(figures, parity(outputs, reference.outputs if against is None else against))
 
 
 def _numbers(given: Array, wanted: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""What a recipe is: where a model comes from, what it is asked, and how its answers are judged.
+"""What a recipe is: where a model comes from, what it is evaluated on, and how its answers are judged.
 
 A station is anything that answers like the model: the trained source, an ONNX Runtime session, an engine, a client of
 the running server. Each is a `Predict`, called with one mapping of named arrays whose first axis is the batch.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import EngineError, ExportError, RecipeError
+from export.recipe.limits import Figure, Reduced, Tolerance
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -43,58 +43,15 @@ class AxisRange:
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.optimum <= self.maximum:
             raise EngineError(
-                f"the range (min {self.minimum}, opt {self.optimum}, max {self.maximum}) is not in order: "
-                "write 1 <= min <= opt <= max",
+                f"the range (min {self.minimum}, opt {self.optimum}, max {self.maximum}) is not in order",
+                remedy="write 1 <= min <= opt <= max",
                 field="axis_ranges",
                 found=(self.minimum, self.optimum, self.maximum),
             )
 
 
 def no_progress(step: str, done: int, total: int) -> None:
-    """The progress callback that tells nobody: called as (step, done, total)."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One accuracy figure: what it means, which way is better, and how much a station may lose against the source."""
-
-    name: str
-    meaning: str
-    tolerance: float
-    higher_is_better: bool = True
-
-    def loss(self, source: float, measured: float) -> float:
-        """How much worse `measured` is than `source`; negative when it is better."""
-        return source - measured if self.higher_is_better else measured - source
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far a station's raw outputs may be from the source's (see `export.recipe.measure.Parity`)."""
-
-    max_abs: float
-    min_cosine: float
-    max_relative: float = inf
-
-    def times(self, factor: float, min_cosine: float) -> Tolerance:
-        """The tolerance of a coarser arithmetic."""
-        return Tolerance(factor * self.max_abs, min_cosine, factor * self.max_relative)
-
-
-@dataclass(frozen=True)
-class Reduced:
-    """What a recipe allows one reduced precision to cost.
-
-    `tolerance` is the distance of its outputs from the source's, `losses` how much of a figure, by name, may be lost
-    (the figure's own tolerance where it is not named). `keep_float` are nodes that stay in FP32, by name; those that
-    a graph of other weights does not have are passed over. `keep_float_symmetric` takes its place in INT8 for TensorRT,
-    where activations have no zero point and so lose more.
-    """
-
-    tolerance: Tolerance
-    losses: Mapping[str, float] = field(default_factory=dict)
-    keep_float: tuple[str, ...] = ()
-    keep_float_symmetric: tuple[str, ...] | None = None
+    """A progress callback that does nothing; called as (step, done, total)."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +61,7 @@ class Evaluation:
     `inputs` are named arrays of equal first axis. `truth` is what the answers are judged against and is never sent;
     its arrays may have any length (the answer per query, say). `mask` names the input whose non-zero columns are the
     used part of ragged rows: a batch is cut to its longest row. Where `batched` is False the model has no batch axis:
-    each row is one request, whole, and is asked alone.
+    each row is one whole request, sent alone.
     """
 
     inputs: Arrays
@@ -179,6 +136,14 @@ class Source:
     assets: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     calibration: Callable[[], Evaluation] | None = None
     module: Any = None
+
+    def released(self) -> Source:
+        """The same without the trained model, so that its memory is for what comes next."""
+        return replace(self, predict=_released, write_onnx=_released, module=None)
+
+
+def _released(*arguments: Any) -> Any:
+    raise RuntimeError("the trained model was released after it was measured")
 
 
 @dataclass(frozen=True)
@@ -286,8 +251,8 @@ def answers(
 ) -> Outputs:
     """The station's outputs for every row of the evaluation, at most `batch` rows at a time, fewer of long ragged ones.
 
-    A model without a batch axis is asked row by row, and its answers are stacked (laid end to end where their shapes
-    differ). Raises ExportError when the station answers with another number of rows than it was asked.
+    A model without a batch axis gets one row at a time, and its answers are stacked (laid end to end where their shapes
+    differ). Raises ExportError when the station answers with another number of rows than it was given.
     """
     parts: dict[str, list[Array]] = {}
     total, done = len(evaluation), 0

@@ -10,23 +10,25 @@ from export.recipe.recipe import Weights
 PATTERNS = ("*.safetensors", "*.json", "1_Pooling/config.json", "vocab.txt", "merges.txt", "*.model")
 
 
-def find(weights: str, *, needs: tuple[str, ...]) -> Weights:
+def find(weights: str, *, needs: tuple[str, ...], option: str = "--weights") -> Weights:
     """The weights that a person named: a folder in transformers' layout, or a hub id, which is fetched into the hub's
     cache.
 
-    `needs` are files the folder must hold beside its weights. Raises RecipeError with what is missing.
+    `needs` are files the folder must hold beside its weights; `option` is what a person wrote it behind. Raises
+    RecipeError with what is missing.
     """
     local = Path(weights).expanduser()
     if local.is_dir():
         folder, description = local.resolve(), f"local folder '{local.name}'"
     elif local.is_file():
         raise RecipeError(
-            f"--weights {weights} is a file: give the folder that holds it with its config.json",
+            f"{option} {weights} is a file",
+            remedy="give the folder that holds it with its config.json",
             file=local,
             field="weights",
         )
     else:
-        folder, description = _download(weights), f"Hugging Face hub '{weights}'"
+        folder, description = _download(weights, option), f"Hugging Face hub '{weights}'"
     tensors = sorted(folder.glob("*.safetensors"))
     if not tensors:
         pickles = [path.name for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))]
@@ -36,7 +38,8 @@ def find(weights: str, *, needs: tuple[str, ...]) -> Weights:
             else "no weights"
         )
         raise RecipeError(
-            f"--weights {weights} holds {held}: save the model with save_pretrained(), which writes model.safetensors",
+            f"{option} {weights} holds {held}",
+            remedy="save the model with save_pretrained(), which writes model.safetensors",
             file=folder,
             field="weights",
             found=pickles,
@@ -45,7 +48,8 @@ def find(weights: str, *, needs: tuple[str, ...]) -> Weights:
     for name in needs:
         if not (folder / name).is_file():
             raise RecipeError(
-                f"--weights {weights} has no {name}: save the model and its processor with save_pretrained()",
+                f"{option} {weights} has no {name}",
+                remedy="save the model and its processor with save_pretrained()",
                 file=folder / name,
                 field="weights",
             )
@@ -54,10 +58,10 @@ def find(weights: str, *, needs: tuple[str, ...]) -> Weights:
     return Weights(description, files, folder, custom=True, explicit=True)
 
 
-def _download(weights: str) -> Path:
+def _download(weights: str, option: str) -> Path:
     if not 1 <= weights.count("/") + 1 <= 2 or weights.startswith(("/", ".", "~")):
         raise RecipeError(
-            f"--weights {weights} is no folder here, and no hub id of the form OWNER/NAME", field="weights"
+            f"{option} {weights} is no folder here, and no hub id of the form OWNER/NAME", field="weights"
         )
     from huggingface_hub import snapshot_download
 
@@ -66,7 +70,8 @@ def _download(weights: str) -> Path:
     except Exception as error:  # the hub's library raises many kinds; all mean that it could not be had
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RecipeError(
-            f"--weights {weights} is no folder here and could not be fetched from the hub "
-            f"({type(error).__name__}: {reason}): give a local folder, or run where the hub can be reached",
+            f"{option} {weights} is no folder here and could not be fetched from the hub "
+            f"({type(error).__name__}: {reason})",
+            remedy="give a local folder, or run where the hub can be reached",
             field="weights",
         ) from error

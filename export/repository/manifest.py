@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from export.errors import RecipeError
 from export.graph.signature import Signature
-from export.precision.precision import CPU, FP32, INT8
+from export.precision.precision import FP32, INT8, Target
 from export.recipe.measure import Measurement
 from export.recipe.recipe import Recipe, Weights
 
@@ -113,12 +113,13 @@ class Manifest:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise RecipeError(f"{path} cannot be read ({error}): {_again(model_folder)}", file=path) from None
+            raise RecipeError(f"{path} cannot be read ({error})", remedy=_again(model_folder), file=path) from None
         try:
             if record["format"] != FORMAT:
                 found = record["format"]
                 raise RecipeError(
-                    f"{path} has format {found}, this version reads {FORMAT}: {_again(model_folder)}",
+                    f"{path} has format {found}, this version reads {FORMAT}",
+                    remedy=_again(model_folder),
                     file=path,
                     field="format",
                     found=found,
@@ -141,7 +142,7 @@ class Manifest:
                 build_seconds=record.get("build_seconds"),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise RecipeError(f"{path} is not a manifest ({error!r}): {_again(model_folder)}", file=path) from None
+            raise RecipeError(f"{path} is not a manifest ({error!r})", remedy=_again(model_folder), file=path) from None
 
     def changed_files(self, model_folder: Path) -> list[ChangedFile]:
         """The published files that are missing or no longer what was published."""
@@ -174,25 +175,17 @@ def source_record(recipe: Recipe, weights: Weights) -> dict[str, Any]:
     }
 
 
-def build_record(
-    recipe: Recipe,
-    source: Mapping[str, Any],
-    exporter: int,
-    precision: str = FP32,
-    excluded: Sequence[str] = (),
-    runtime: str = CPU,
-) -> dict[str, Any]:
+def build_record(recipe: Recipe, source: Mapping[str, Any], exporter: int, target: Target) -> dict[str, Any]:
     """All that determines the files of an export; where it is the same, they need not be built again.
 
-    `exporter` is the exporter's build number. `excluded` are the nodes and operator types that a person kept out of a
-    reduced precision; `runtime` is what INT8 is made for.
+    `exporter` is the exporter's build number.
     """
     return {
         "exporter": exporter,
         "recipe": recipe.BUILD,
-        "precision": precision,
-        "excluded": sorted(set(excluded)),
-        "int8_for": runtime if precision == INT8 else None,
+        "precision": target.precision,
+        "excluded": list(target.excluded),
+        "int8_for": target.runtime if target.precision == INT8 else None,
         "source": source["sha256"],
         "custom_weights": source["custom_weights"],
         "data": {path.name: file_sha256(path) for path in recipe.data()},

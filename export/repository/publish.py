@@ -1,9 +1,13 @@
 """Put built files into a model repository so that a kill at any moment leaves it as it was or fully new.
 
-The unit is one model folder. A complete new folder, the committed files copied beside the built ones, is made in a
-scratch folder next to the repository and then changes places with the old one in a single rename (`renameat2` with
-RENAME_EXCHANGE). Where the scratch folder cannot be on the same mount (the repository is a volume of its own), it is
-a dot-folder inside the model folder, which Triton ignores, and the version folder `1/` is what changes places.
+A complete new folder, the committed files copied beside the built ones, is made in a scratch folder next to the
+repository and then changes places with the old one in a single rename (`renameat2` with RENAME_EXCHANGE). Where the
+scratch folder cannot be on the same mount (the repository is a volume of its own), it is a dot-folder inside the model
+folder, which Triton ignores, and the version folder `1/` and the files beside it change places one by one.
+
+Where one of several folders or files cannot change places, those before it change back: an error leaves all or nothing
+published. A kill between two of these renames cannot be undone; `fathom check` and the next export find the pair that
+does not match.
 
 One export at a time holds a repository, by a lock on the folder itself that the kernel drops with the process.
 Whoever holds it may sweep every scratch folder it finds: their owners are dead.
@@ -28,6 +32,9 @@ from export.recipe.recipe import Progress, no_progress
 
 SCRATCH = ".fathom-scratch"
 VERSION = "1"
+ASIDE = ".fathom-aside"
+"""The end of what is moved aside where a filesystem has no exchange."""
+
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -59,7 +66,8 @@ def hold(model_repository: Path, *, wait_s: float = 600.0, on_progress: Progress
             waited_s = time.monotonic() - began
             if waited_s >= wait_s:
                 raise PublishError(
-                    f"another export has held {model_repository} for {waited_s:.0f} s: wait for it, or end it",
+                    f"another export has held {model_repository} for {waited_s:.0f} s",
+                    remedy="wait for it, or end it",
                     file=model_repository,
                 )
             on_progress("wait for another export of this repository", int(waited_s), int(wait_s))
@@ -82,7 +90,7 @@ def scratch(folder: Path) -> Iterator[Path]:
         made = Path(tempfile.mkdtemp(prefix=f"{folder.name}-{os.getpid()}-", dir=base))
     except OSError as error:
         raise PublishError(
-            f"{base} cannot be written ({error.strerror}): export must write beside what it changes", file=base
+            f"{base} cannot be written ({error.strerror})", remedy="export must write beside what it changes", file=base
         ) from None
     try:
         yield made
@@ -92,11 +100,55 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 def publish(changes: Sequence[Change]) -> None:
-    """Make every change: all are staged and flushed to the disk first, then the folders change places one by one."""
+    """Make all changes or none: all are staged and flushed to the disk first, then they change places one by one.
+
+    Raises PublishError where one could not be made. It says that nothing was changed or, where a folder could not
+    change back either, what is new; `found` are those paths, `file` is the folder that failed.
+    """
     with contextlib.ExitStack() as stack:
         staged = [(change, _stage(change, stack.enter_context(scratch(change.folder)))) for change in changes]
+        done: list[_Exchange] = []
         for change, new in staged:
-            _swap(change, new)
+            try:
+                _swap(change, new, done)
+            except BaseException as error:
+                stuck = [str(each.old) for each in reversed(done) if not each.undo()]
+                if not isinstance(error, OSError):
+                    raise
+                raise PublishError(
+                    f"{change.folder} could not be replaced ({error.strerror}), and {_what_stands(stuck)}",
+                    remedy="export again with --force" if stuck else None,
+                    file=change.folder,
+                    found=stuck,
+                ) from error
+
+
+@dataclass(frozen=True)
+class _Exchange:
+    """Two paths that have changed places; `was_there` says whether there was an old one."""
+
+    new: Path
+    old: Path
+    was_there: bool
+
+    def undo(self) -> bool:
+        """Change back; False where that fails, too."""
+        try:
+            if self.was_there:
+                _exchange(self.new, self.old)
+            else:
+                self.old.rename(self.new)
+        except OSError:
+            return False
+        with contextlib.suppress(OSError):
+            _flush(self.old.parent)
+        return True
+
+
+def _what_stands(stuck: Sequence[str]) -> str:
+    if not stuck:
+        return "nothing was changed"
+    return f"{', '.join(stuck)} could not be changed back: new there, as before elsewhere"
 
 
 def _stage(change: Change, room: Path) -> Path:
@@ -133,24 +185,19 @@ def _copy_kept(change: Change, new: Path) -> None:
             shutil.copy2(path, target, follow_symlinks=False)
 
 
-def _swap(change: Change, new: Path) -> None:
+def _swap(change: Change, new: Path, done: list[_Exchange]) -> None:
+    """Let a staged change take its place, and note each step in `done`."""
     folder = change.folder
-    try:
-        if _same_mount(new, folder.parent):
-            _exchange(new, folder)
-            _carry_edits(change, old=new)
-            _flush(folder.parent)
-            return
-        # Inside the model folder: the version folder at once, then the other files one by one.
-        _exchange(new / VERSION, folder / VERSION)
-        for path in change.files:
-            if not path.startswith(f"{VERSION}/"):
-                (new / path).replace(folder / path)
-        _flush(folder)
-    except OSError as error:
-        raise PublishError(
-            f"{folder} could not be replaced ({error.strerror}): nothing in it was changed", file=folder
-        ) from error
+    whole = _same_mount(new, folder.parent)
+    beside = [path for path in change.files if not path.startswith(f"{VERSION}/")]
+    for path in ("",) if whole else (VERSION, *beside):
+        was_there = (folder / path).exists()
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        _exchange(new / path, folder / path)
+        done.append(_Exchange(new / path, folder / path, was_there))
+    if whole:
+        _carry_edits(change, old=new)
+    _flush(folder.parent if whole else folder)
 
 
 def _carry_edits(change: Change, old: Path) -> None:
@@ -168,7 +215,7 @@ def _carry_edits(change: Change, old: Path) -> None:
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Let two folders change places at once. The old one is then at `new`."""
+    """Let two folders or files change places at once. The old one is then at `new`."""
     if not old.exists():
         new.rename(old)
         return
@@ -181,22 +228,26 @@ def _exchange(new: Path, old: Path) -> None:
     if code not in _NO_EXCHANGE:
         raise OSError(code, os.strerror(code), str(old))
     # A filesystem without exchange: aside, in; `_sweep` puts the old one back if we die between the two.
-    aside = new.parent / f"{old.name}.aside"
+    aside = new.parent / f"{old.name}{ASIDE}"
     old.rename(aside)
-    new.rename(old)
+    try:
+        new.rename(old)
+    except OSError:
+        aside.rename(old)
+        raise
     aside.rename(new)
 
 
 def _sweep(repository: Path) -> None:
     """Put back folders that a killed export had moved aside, then remove its scratch folders."""
     shared = repository.parent / SCRATCH / repository.name
-    rooms = [(shared, repository)]
-    rooms += [(folder / SCRATCH, folder) for folder in repository.iterdir() if folder.is_dir()]
-    for room, home in rooms:
+    rooms = [(shared, repository, 1)]  # beside the repository <own>/<model>, inside a model folder <own>/<model>/<path>
+    rooms += [(folder / SCRATCH, folder, 2) for folder in repository.iterdir() if folder.is_dir()]
+    for room, home, above in rooms:
         if not room.is_dir():
             continue
-        for aside in room.glob("*/*.aside"):
-            place = home / aside.name.removesuffix(".aside")
+        for aside in room.rglob(f"*{ASIDE}"):
+            place = home.joinpath(*aside.relative_to(room).parts[above:]).with_name(aside.name.removesuffix(ASIDE))
             if not place.exists():
                 aside.rename(place)
         shutil.rmtree(room, ignore_errors=True)

@@ -1,16 +1,16 @@
-"""Where an imported model comes from: `bring` loads it, `files` finds what it is made from."""
+"""Where an imported model comes from: `import_model` loads it, `files` finds the files that it is made from."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from export.errors import RecipeError
-from export.sources.base import HF, KINDS, ONNX, SKLEARN, TORCH, Brought
+from export.sources.base import HF, KINDS, ONNX, SKLEARN, TORCH, ImportedModel
 
-__all__ = ["HF", "KINDS", "ONNX", "SKLEARN", "TORCH", "Brought", "bring", "files"]
+__all__ = ["HF", "KINDS", "ONNX", "SKLEARN", "TORCH", "ImportedModel", "files", "import_model"]
 
 
-def bring(kind: str, source: str, home: Path) -> Brought:
+def import_model(kind: str, source: str, home: Path) -> ImportedModel:
     """Load a source of that kind.
 
     `source` is a path, a hub id, or `package.module:function`; `home` is a folder to import from beside the current
@@ -25,7 +25,7 @@ def bring(kind: str, source: str, home: Path) -> Brought:
     elif kind == SKLEARN:
         from export.sources.from_sklearn import load
     else:
-        raise RecipeError(f"'{kind}' is no kind of source: write one of {', '.join(KINDS)}")
+        raise RecipeError(f"'{kind}' is no kind of source", remedy=f"write one of {', '.join(KINDS)}")
     return load(source, home)
 
 
@@ -36,12 +36,14 @@ def files(kind: str, source: str, home: Path) -> dict[str, Path]:
 
         path = Path(source)
         if not path.is_file():
-            raise RecipeError(f"the model's source {path} is missing: put it back, or name another with --weights FILE")
+            raise RecipeError(
+                f"the model's source {path} is missing", remedy="put it back, or name another with --weights FILE"
+            )
         try:
             external_data.check(onnx_stream.read_without_weights(path), path)
         except (OSError, ValueError) as error:
             raise RecipeError(
-                f"the model's source {path} is not an ONNX file ({type(error).__name__}): put it back"
+                f"the model's source {path} is not an ONNX file ({type(error).__name__})", remedy="put it back"
             ) from error
         return {path.name: path, **external_data.files(path)}
     if kind == HF:

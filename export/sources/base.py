@@ -1,5 +1,5 @@
-"""A model as somebody brought it: an ONNX file, a transformers folder, or a function that makes a torch module or a
-scikit-learn estimator."""
+"""An imported model: an ONNX file, a transformers folder, or a function that returns a torch module or a scikit-learn
+estimator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ONNX, TORCH, HF, SKLEARN = KINDS = ("onnx", "torch", "hf", "sklearn")
 
 
 @dataclass(frozen=True)
-class Brought:
+class ImportedModel:
     """A loaded source.
 
     `predict` takes whole tensors, as the source itself does. `raw(room)` gives the ONNX file of it, written into

@@ -1,4 +1,4 @@
-"""A transformers model from a local folder or the hub: an encoder over tokens, or a model over pixels."""
+"""Import a transformers model from a local folder or the hub: an encoder over tokens, or a model over pixels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from export.errors import RecipeError
 from export.graph.onnx_file import quiet
 from export.recipe import weight_files
 from export.recipe.recipe import Weights
-from export.sources import hf_processor, refusals
-from export.sources.base import Brought
+from export.sources import hf_processor, validation
+from export.sources.base import ImportedModel
 from export.sources.from_torch import Axes, Traced
 from export.sources.hf_processor import PIXELS, TEXT
 
 TOKENS = "tokens"
 EXAMPLE_TOKENS = 32
-ASKED_BESIDE = ("output_hidden_states", "output_attentions", "use_cache", "use_mems_eval")
+EXTRA_OUTPUTS = ("output_hidden_states", "output_attentions", "use_cache", "use_mems_eval")
 """Settings that add a tensor of each layer to the answer."""
 
 _NO_DATA = (
@@ -47,21 +47,20 @@ class Inputs:
 
 def find(source: str) -> Weights:
     """The folder's files. Raises RecipeError for pickled weights, or where something is missing."""
-    refusals.not_a_pickle(Path(source), "give the folder that save_pretrained() wrote, which holds model.safetensors")
-    try:
-        return weight_files.find(source, needs=("config.json",))
-    except RecipeError as error:
-        raise RecipeError(str(error).replace("--weights", "--hf")) from error
+    validation.check_no_pickle(
+        Path(source), "give the folder that save_pretrained() wrote, which holds model.safetensors"
+    )
+    return weight_files.find(source, needs=("config.json",), option="--hf")
 
 
-def load(source: str, home: Path) -> Brought:
+def load(source: str, home: Path) -> ImportedModel:
     """Load the architecture that config.json names, with the weights of model.safetensors."""
     del home
     with quiet():  # before transformers is imported, which then draws no progress bars either
         return _load(source)
 
 
-def _load(source: str) -> Brought:
+def _load(source: str) -> ImportedModel:
     import torch
 
     weights = find(source)
@@ -75,10 +74,11 @@ def _load(source: str) -> Brought:
     if missing:
         raise RecipeError(
             f"{folder.name} has no weights for {', '.join(missing[:3])}{' and more' if len(missing) > 3 else ''}, and "
-            "transformers would make them up: save the trained model again with save_pretrained()"
+            "transformers would make them up",
+            remedy="save the trained model again with save_pretrained()",
         )
     network.eval()
-    plain = [name for name in ASKED_BESIDE if getattr(network.config, name, False)]
+    plain = [name for name in EXTRA_OUTPUTS if getattr(network.config, name, False)]
     for name in plain:
         setattr(network.config, name, False)
     main, kind = network.main_input_name, network.config.model_type
@@ -96,25 +96,19 @@ def _load(source: str) -> Brought:
         notes.append(
             "a text or picture may have several labels: the sigmoid of each number of 'logits' is its probability"
         )
-    traced = Traced(network, inputs.example, inputs.axes, call=_call)
-    try:
-        return traced.brought(
-            f"{cls.__name__} from {weights.description}",
-            notes=tuple(notes),
-            sizes=inputs.sizes,
-            longest=inputs.longest,
-            labels=_class_names(network.config, cls.__name__),
-            made_up=True,
-        )
-    except RecipeError as error:
-        if not inputs.left_out:
-            raise
-        words = f"an example without {', '.join(inputs.left_out)}"
-        raise RecipeError(str(error).replace("its example", words)) from error
+    example_name = f"an example without {', '.join(inputs.left_out)}" if inputs.left_out else "its example"
+    return Traced(network, inputs.example, inputs.axes, _call, example_name).imported(
+        f"{cls.__name__} from {weights.description}",
+        notes=tuple(notes),
+        sizes=inputs.sizes,
+        longest=inputs.longest,
+        labels=_class_names(network.config, cls.__name__),
+        made_up=True,
+    )
 
 
 def _behind(folder: Path) -> tuple[str, ...]:
-    """A sentence about what sentence-transformers puts behind the transformers model, if it does."""
+    """A sentence about what sentence-transformers applies after the transformers model, if anything."""
     try:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
         behind = [str(module["type"]).rpartition(".")[2] for module in modules[1:]]
@@ -135,7 +129,8 @@ def _architecture(folder: Path) -> Any:
     named = (settings.get("architectures") or [None])[0]
     if named is None:
         raise RecipeError(
-            f"{folder.name}/config.json names no architecture: save the model with save_pretrained(), which writes it"
+            f"{folder.name}/config.json names no architecture",
+            remedy="save the model with save_pretrained(), which writes it",
         )
     cls = getattr(transformers, named, None)
     if cls is None:
@@ -146,14 +141,14 @@ def _architecture(folder: Path) -> Any:
         )
     if cls.can_generate():
         raise RecipeError(
-            f"{named} generates token by token, which one ONNX graph does not serve well: use Triton's vLLM or "
-            "TensorRT-LLM backend for it"
+            f"{named} generates token by token, which one ONNX graph does not serve well",
+            remedy="use Triton's vLLM or TensorRT-LLM backend for it",
         )
     return cls
 
 
 def _inputs(network: Any, given: tuple[str, ...], folder: Path) -> Inputs:
-    """What the architecture takes and the folder's processor gives, of two rows."""
+    """Two rows of the tensors that the architecture takes and the folder's processor gives."""
     import torch
 
     config, main = network.config, network.main_input_name
@@ -177,8 +172,8 @@ def _inputs(network: Any, given: tuple[str, ...], folder: Path) -> Inputs:
         example = {name: torch.ones(shapes[name], dtype=None if name == main else torch.int64) for name in names}
         return Inputs(example, {}, {}, {}, left_out)
     raise RecipeError(
-        f"{type(network).__name__} takes '{main}', and Fathom knows the shapes of input_ids and pixel_values "
-        "only: write a function that returns (module, example) and add it with --torch package.module:function"
+        f"{type(network).__name__} takes '{main}', and Fathom knows the shapes of input_ids and pixel_values only",
+        remedy="write a function that returns (module, example) and add it with --torch package.module:function",
     )
 
 

@@ -1,4 +1,4 @@
-"""An ONNX file as somebody brought it."""
+"""Import an ONNX file."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from pathlib import Path
 from export.errors import ContractError, ExportError
 from export.graph import external_data
 from export.graph.onnx_file import session
-from export.sources import refusals, zipmap
-from export.sources.base import Brought
+from export.sources import validation, zipmap
+from export.sources.base import ImportedModel
 
 OLDEST_OPSET = 7
 """From which on ONNX Runtime promises every operator; some older ones run, too."""
 
 
-def load(source: str, home: Path) -> Brought:
-    """The file as a source; its answers are those of ONNX Runtime on the file as it is."""
+def load(source: str, home: Path) -> ImportedModel:
+    """Import the file; its answers are those of ONNX Runtime on the file as it is."""
     del home
     path = Path(source)
-    model = refusals.onnx_file(path)
+    model = validation.read_onnx(path)
     keys = zipmap.cut(model)
-    refusals.graph(model, path, None)
+    validation.check_graph(model, path, None)
     try:
         predict = session(path)
     except ExportError as error:
         opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), OLDEST_OPSET)
         if found := re.search(r"is till opset (\d+)", str(error)):
             raise ContractError(
-                f"{path.name} has opset {opset}, and the ONNX Runtime here loads up to {found[1]}: export it with "
-                f"opset {found[1]} or older"
+                f"{path.name} has opset {opset}, and the ONNX Runtime here loads up to {found[1]}",
+                remedy=f"export it with opset {found[1]} or older",
             ) from error
         if opset >= OLDEST_OPSET:
             raise
         raise ContractError(
-            f"{path.name} has opset {opset}, and ONNX Runtime has operators from {OLDEST_OPSET} on: convert it with "
-            f"onnx.version_converter.convert_version(model, 13)"
+            f"{path.name} has opset {opset}, and ONNX Runtime has operators from {OLDEST_OPSET} on",
+            remedy="convert it with onnx.version_converter.convert_version(model, 13)",
         ) from error
 
     def raw(room: Path) -> Path:
@@ -44,7 +44,7 @@ def load(source: str, home: Path) -> Brought:
         external_data.save(model, room / "raw.onnx", path.parent)
         return room / "raw.onnx"
 
-    return Brought(
+    return ImportedModel(
         f"ONNX file '{path.name}'",
         zipmap.as_numbers(predict, keys) if keys else predict,
         raw,

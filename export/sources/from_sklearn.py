@@ -1,4 +1,4 @@
-"""A scikit-learn estimator or pipeline as a function of somebody's made it, and its ONNX file without ZipMap."""
+"""Import a scikit-learn estimator or pipeline that a person's function returns; its ONNX file has no ZipMap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from export.graph.onnx_file import reason
 from export.recipe.agreement import same
 from export.recipe.recipe import Array, Arrays
 from export.sources import user_code
-from export.sources.base import Brought
+from export.sources.base import ImportedModel
 from export.sources.sklearn_columns import WANTED, Columns, columns
 from export.sources.sklearn_graph import PREDICT, PROBABILITIES, convert
 
@@ -29,7 +29,7 @@ OUTPUTS = {
 """The outputs' names by the method that they answer for, beside the first."""
 
 
-def load(source: str, home: Path) -> Brought:
+def load(source: str, home: Path) -> ImportedModel:
     """Call the function and take what it returns: a fitted estimator, or (estimator, example).
 
     Each column becomes an input [batch, 1]: text, INT64 for whole numbers, FP32 for others, or FP64 where FP32 would
@@ -42,11 +42,15 @@ def load(source: str, home: Path) -> Brought:
     made = user_code.call(source, home, "--sklearn")
     estimator, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(estimator, BaseEstimator):
-        raise RecipeError(f"{source} returned a {type(estimator).__name__}, not a scikit-learn estimator: {WANTED}")
+        raise RecipeError(
+            f"{source} returned a {type(estimator).__name__}, not a scikit-learn estimator", remedy=WANTED
+        )
     try:
         check_is_fitted(estimator)
     except NotFittedError:
-        raise RecipeError(f"{source} returned an estimator that is not fitted: fit it in the function") from None
+        raise RecipeError(
+            f"{source} returned an estimator that is not fitted", remedy="fit it in the function"
+        ) from None
     table = columns(estimator, example, source)
     answers = _Answers(estimator, _methods(estimator))
     wanted = answers.of_example(table)
@@ -67,7 +71,7 @@ def load(source: str, home: Path) -> Brought:
         onnx.save(graph.model, str(path))
         return path
 
-    return Brought(
+    return ImportedModel(
         f"scikit-learn estimator of '{source}'",
         predict,
         raw,
@@ -87,15 +91,16 @@ class _Answers:
     def of_example(self, table: Columns) -> dict[str, Array]:
         """Its answers to the rows as they were given; without a method that has none for them."""
         try:
-            found = {self.methods[0]: self._asked(self.methods[0], table.given)}
+            found = {self.methods[0]: self._predict(self.methods[0], table.given)}
         except Exception as error:  # scikit-learn's kinds
             raise RecipeError(
                 f"{type(self.estimator).__name__} does not answer its example ({type(error).__name__}: "
-                f"{reason(error)}): return the columns that it was fitted on"
+                f"{reason(error)})",
+                remedy="return the columns that it was fitted on",
             ) from error
         for method in self.methods[1:]:
             try:
-                answer = self._asked(method, table.given)
+                answer = self._predict(method, table.given)
             except Exception:  # a method that is there only to say why it is not
                 continue
             if len(answer) == len(found[self.methods[0]]):
@@ -104,16 +109,16 @@ class _Answers:
 
     def named(self, table: Any, outputs: Mapping[str, str]) -> dict[str, Array]:
         """Its answers to a table, by the names of the outputs."""
-        return {output: self._asked(method, table) for output, method in outputs.items()}
+        return {output: self._predict(method, table) for output, method in outputs.items()}
 
-    def _asked(self, method: str, table: Any) -> Array:
-        ask = getattr(self.estimator, method)
+    def _predict(self, method: str, table: Any) -> Array:
+        predict = getattr(self.estimator, method)
         try:
-            given = ask(table)
+            given = predict(table)
         except ValueError:  # some, such as KMeans, take the width that they were fitted with only
             if not isinstance(table, np.ndarray) or table.dtype.kind != "f":
                 raise
-            given = ask(table.astype(np.float32 if table.dtype == np.float64 else np.float64))
+            given = predict(table.astype(np.float32 if table.dtype == np.float64 else np.float64))
         dense = np.asarray(given.todense() if hasattr(given, "todense") else given)
         if method == PREDICT and _classifies(self.estimator):
             return dense.astype(np.str_) if dense.dtype.kind == "O" else dense

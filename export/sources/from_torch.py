@@ -1,4 +1,4 @@
-"""A torch module as a function of somebody's made it, and its ONNX file."""
+"""Import a torch module that a person's function returns."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from export.errors import ExportError, RecipeError
-from export.graph.edit import BATCH, inputs, rename_outputs, shape
+from export.graph.edit import BATCH, inputs, shape
+from export.graph.interface import rename_outputs
 from export.graph.labels import Labels
 from export.graph.onnx_file import reason
 from export.recipe.recipe import Array, Arrays
 from export.sources import torch_outputs, user_code
-from export.sources.base import Brought
+from export.sources.base import ImportedModel
 
 Axes = Mapping[str, Mapping[int, str]]
 WANTED = (
@@ -27,7 +28,7 @@ WANTED = (
 )
 
 
-def load(source: str, home: Path) -> Brought:
+def load(source: str, home: Path) -> ImportedModel:
     """Call the function and take what it returns: (module, example) or (module, example, {input: {axis: symbol}}).
 
     The third value opens further axes, such as {"input_ids": {1: "tokens"}}; the first is opened in any case.
@@ -37,41 +38,47 @@ def load(source: str, home: Path) -> Brought:
     made = user_code.call(source, home, "--torch")
     module, example, axes = (*made, {})[:3] if isinstance(made, tuple) and len(made) in (2, 3) else (made, None, {})
     if not isinstance(module, torch.nn.Module):
-        raise RecipeError(f"{source} returned a {type(module).__name__}, not a torch module: {WANTED}")
+        raise RecipeError(f"{source} returned a {type(module).__name__}, not a torch module", remedy=WANTED)
     if isinstance(module, torch.jit.ScriptModule):
         raise RecipeError(
-            f"{source} returned a TorchScript module, which torch's ONNX exporter does not take: return the nn.Module "
-            "that it was made from"
+            f"{source} returned a TorchScript module, which torch's ONNX exporter does not take",
+            remedy="return the nn.Module that it was made from",
         )
     if example is None:
         example = getattr(module, "example_input_array", None)  # Lightning's name for it
     if example is None:
-        raise RecipeError(f"{source} returned a module without an example of its input: {WANTED}")
+        raise RecipeError(f"{source} returned a module without an example of its input", remedy=WANTED)
     notes = ("the module was in training mode: it is exported in evaluation mode",) if module.training else ()
     named = _named(module, example, source)
-    if unasked := _unasked(module, named):
+    if left_out := _left_out(module, named):
         notes = (
             *notes,
-            f"forward() also takes {', '.join(unasked)}: no example gives a value, so the default is served",
+            f"forward() also takes {', '.join(left_out)}: no example gives a value, so the default is served",
         )
     if not isinstance(axes, Mapping) or not all(isinstance(each, Mapping) for each in axes.values()):
-        raise RecipeError(f"{source} returned {axes!r} as the axes to open: write them as {{input: {{axis: symbol}}}}")
+        raise RecipeError(
+            f"{source} returned {axes!r} as the axes to open", remedy="write them as {input: {axis: symbol}}"
+        )
     if unknown := [name for name in axes if name not in named]:
         raise RecipeError(f"{source} opens axes of '{unknown[0]}', and the example has {', '.join(named)}")
     traced = Traced(module.eval(), named, axes, call=_by_name)
-    return traced.brought(f"torch module of '{source}'", notes=notes)
+    return traced.imported(f"torch module of '{source}'", notes=notes)
 
 
 @dataclass(frozen=True)
 class Traced:
-    """A torch module with named example tensors (the batch in front) and the axes that may vary beside the batch."""
+    """A torch module with named example tensors (the batch in front) and the axes that may vary beside the batch.
+
+    `example_name` is what an error calls the example.
+    """
 
     module: Any
     example: Mapping[str, Any]
     axes: Axes
     call: Any
+    example_name: str = "its example"
 
-    def brought(
+    def imported(
         self,
         description: str,
         *,
@@ -80,13 +87,15 @@ class Traced:
         longest: Mapping[str, int] | None = None,
         labels: Labels | None = None,
         made_up: bool = False,
-    ) -> Brought:
-        """As a source. With `made_up` the example tensors only have the right shapes, and are not asked."""
+    ) -> ImportedModel:
+        """The module as an imported model. With `made_up`, only the example's shapes are meaningful."""
         example = {name: _array(name, tensor) for name, tensor in self.example.items()}
         chosen = None if made_up else example
         if others := torch_outputs.others(self._answer(self._row())):
             notes = (*notes, f"what the module returns beside its tensors is not served: {', '.join(others)}")
-        return Brought(description, self.predict, self.raw, chosen, sizes or {}, longest or {}, notes, labels or {})
+        return ImportedModel(
+            description, self.predict, self.raw, chosen, sizes or {}, longest or {}, notes, labels or {}
+        )
 
     def predict(self, arrays: Arrays) -> dict[str, Array]:
         """The module's outputs by name."""
@@ -109,7 +118,8 @@ class Traced:
         if taken := row.keys() & set(names):
             raise RecipeError(
                 f"{type(self.module).__name__} takes '{min(taken)}' and returns a tensor of that name, which no ONNX "
-                "graph can: return it under another name"
+                "graph can",
+                remedy="return it under another name",
             )
         pair = {name: torch.cat([tensor, tensor]) for name, tensor in row.items()}  # torch takes 1 for a constant
         try:
@@ -119,7 +129,8 @@ class Traced:
         if several != names:
             raise RecipeError(
                 f"{type(self.module).__name__} answers two rows with other tensors ({', '.join(several)}) than one row "
-                f"({', '.join(names)}), and a graph always has the same: return tensors with the batch axis in front"
+                f"({', '.join(names)}), and a graph always has the same",
+                remedy="return tensors with the batch axis in front",
             )
         try:
             self._export(path, pair, {name: {0: BATCH, **self.axes.get(name, {})} for name in row}, names)
@@ -136,7 +147,7 @@ class Traced:
         return {name: tensor[:1] for name, tensor in self.example.items()}
 
     def _answer(self, tensors: Mapping[str, Any]) -> Any:
-        """What the module returns. Raises RecipeError where it fails."""
+        """Call the module. Raises RecipeError where it fails."""
         import torch
 
         try:
@@ -147,8 +158,9 @@ class Traced:
         except Exception as error:  # whatever the module's own code raises
             words = f"{type(error).__name__}: {reason(error)}"
             raise RecipeError(
-                f"{type(self.module).__name__} does not answer one row of its example ({words}): write a function that "
-                "returns (module, example), which does, and add it with --torch package.module:function"
+                f"{type(self.module).__name__} does not answer one row of {self.example_name} ({words})",
+                remedy="write a "
+                "function that returns (module, example), which does, and add it with --torch package.module:function",
             ) from error
 
     def _export(self, path: Path, tensors: Mapping[str, Any], axes: Axes, names: Sequence[str]) -> None:
@@ -217,21 +229,21 @@ def _named(module: Any, example: Any, source: str) -> dict[str, Any]:
         parameters = list(inspect.signature(module.forward).parameters)
         if len(values) > len(parameters):
             raise RecipeError(
-                f"{source} returned {len(values)} example tensors, forward() takes {len(parameters)}: {WANTED}"
+                f"{source} returned {len(values)} example tensors, forward() takes {len(parameters)}", remedy=WANTED
             )
         named = dict(zip(parameters, values, strict=False))
     for name, value in named.items():
         if not isinstance(value, torch.Tensor) or value.ndim == 0:
             kind = "a scalar" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
-            raise RecipeError(f"{source} returned {kind} as the example of '{name}': {WANTED}")
+            raise RecipeError(f"{source} returned {kind} as the example of '{name}'", remedy=WANTED)
     lengths = {len(value) for value in named.values()}
     if len(lengths) != 1 or 0 in lengths:
         shapes = ", ".join(f"'{name}' {list(value.shape)}" for name, value in named.items())
-        raise RecipeError(f"{source} returned examples whose first axes differ or are empty ({shapes}): {WANTED}")
+        raise RecipeError(f"{source} returned examples whose first axes differ or are empty ({shapes})", remedy=WANTED)
     return named
 
 
-def _unasked(module: Any, named: Mapping[str, Any]) -> list[str]:
+def _left_out(module: Any, named: Mapping[str, Any]) -> list[str]:
     """The optional arguments of forward() that the example leaves out."""
     optional = inspect.signature(module.forward).parameters.values()
     return [
@@ -246,8 +258,8 @@ def _array(name: str, tensor: Any) -> Array:
         return np.asarray(tensor.detach().cpu().numpy())
     except TypeError:
         raise RecipeError(
-            f"the example of '{name}' is {tensor.dtype}, which numpy has no type for: let the module take float32 and "
-            "cast inside"
+            f"the example of '{name}' is {tensor.dtype}, which numpy has no type for",
+            remedy="let the module take float32 and cast inside",
         ) from None
 
 
@@ -256,6 +268,6 @@ def _failed(error: Exception) -> ExportError:
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return ExportError(
-        f"torch could not trace the module for ONNX ({type(error).__name__}: {reason(error)}): export it to ONNX "
-        "yourself and add the file with --onnx"
+        f"torch could not trace the module for ONNX ({type(error).__name__}: {reason(error)})",
+        remedy="export it to ONNX yourself and add the file with --onnx",
     )

@@ -51,7 +51,7 @@ def _classes(written: Mapping[str, Any], model_type: str, main: str) -> Iterator
 
 
 def not_added(folder: Path, source: str, main: str, shape: tuple[int, ...]) -> str:
-    """A sentence that says what stays with the client, and how it is done there."""
+    """A sentence about the preprocessing that stays with the client, and how it is done there."""
     if main in TEXT:
         if not any(found for pattern in TOKENIZER_FILES for found in folder.glob(pattern)):
             return "the folder has no tokenizer: clients send the token ids of the model's own vocabulary"
@@ -88,7 +88,7 @@ def picture(config: Any, folder: Path) -> tuple[int, int]:
         return int(size[0]), int(size[1])
     if size is None:
         raise RecipeError(
-            f"neither {folder.name}/config.json nor {PICTURES} names the size of the pictures: save the model's image "
-            "processor there with save_pretrained()"
+            f"neither {folder.name}/config.json nor {PICTURES} names the size of the pictures",
+            remedy="save the model's image processor there with save_pretrained()",
         )
     return int(size), int(size)

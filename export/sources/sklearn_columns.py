@@ -81,7 +81,7 @@ def columns(estimator: Any, example: Any, source: str) -> Columns:
     if example is None:
         count = getattr(estimator, "n_features_in_", None)
         if count is None or hasattr(estimator, "feature_names_in_"):
-            raise RecipeError(f"{source} returned an estimator whose columns have no known types: {WANTED}")
+            raise RecipeError(f"{source} returned an estimator whose columns have no known types", remedy=WANTED)
         table = np.random.default_rng(0).standard_normal((MADE_UP_ROWS, count)).astype(np.float32)
         return Columns({FEATURES: table}, table.astype(np.float64), made_up=True)
     if hasattr(example, "columns") or isinstance(example, Mapping):
@@ -96,11 +96,13 @@ def columns(estimator: Any, example: Any, source: str) -> Columns:
             texts = _tensor(TEXT, table.reshape(-1, 1))
             return Columns({TEXT: texts}, texts.ravel().tolist())
         if table.ndim != 2 or (table.dtype.kind == "O" and not all(isinstance(text, str) for text in table.ravel())):
-            raise RecipeError(f"{source} returned an example of shape {list(table.shape)}, {table.dtype}: {WANTED}")
+            raise RecipeError(
+                f"{source} returned an example of shape {list(table.shape)}, {table.dtype}", remedy=WANTED
+            )
         found = Columns({FEATURES: _tensor(FEATURES, table)}, table)
     lengths = {len(values) for values in found.values.values()}
     if len(lengths) != 1 or 0 in lengths:
-        raise RecipeError(f"{source} returned an example whose columns are empty or differ in length: {WANTED}")
+        raise RecipeError(f"{source} returned an example whose columns are empty or differ in length", remedy=WANTED)
     return found
 
 
@@ -116,7 +118,7 @@ def _named(estimator: Any, example: Any) -> Columns:
     own = list(example.columns) if hasattr(example, "columns") else list(example)
     names = [str(name) or f"column_{index}" for index, name in enumerate(own)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise RecipeError(f"two columns of the example are named '{twice[0]}': give each its own name")
+        raise RecipeError(f"two columns of the example are named '{twice[0]}'", remedy="give each its own name")
     notes = tuple(f"a column without a name is served as '{names[own.index(name)]}'" for name in own if not str(name))
     plain = [np.asarray(example[name])[:EXAMPLE_ROWS] for name in own]
     values = {name: _tensor(name, each.reshape(-1, 1)) for name, each in zip(names, plain, strict=True)}
@@ -142,17 +144,21 @@ def _tensor(name: str, values: Array) -> Array:
     if kind in "OUST":
         if any(not isinstance(value, str) for value in values.astype(object).ravel()):
             raise RecipeError(
-                f"column '{name}' holds other things than texts or numbers, or lacks some: give it one type, and fill "
-                "what is missing"
+                f"column '{name}' holds other things than texts or numbers, or lacks some",
+                remedy="give it one type, and fill what is missing",
             )
         return values.astype(np.str_)
     if kind in "iu":
         if values.size and int(values.max()) > np.iinfo(np.int64).max:
-            raise RecipeError(f"column '{name}' holds {values.max()}, more than INT64 does: make it text or a fraction")
+            raise RecipeError(
+                f"column '{name}' holds {values.max()}, more than INT64 does", remedy="make it text or a fraction"
+            )
         return values.astype(np.int64)
     if kind in "fb":
         return values
-    raise RecipeError(f"column '{name}' is {values.dtype}, which ONNX has no column type for: make it text or a number")
+    raise RecipeError(
+        f"column '{name}' is {values.dtype}, which ONNX has no column type for", remedy="make it text or a number"
+    )
 
 
 def _taken(table: Any, rows: Sequence[int]) -> Any:
@@ -169,7 +175,7 @@ def _joined(columns: Sequence[Array]) -> Array:
 
 
 def _keys(arrays: Arrays) -> list[Hashable]:
-    """What tells rows apart: their bytes, or their texts, which arrays pad to any width."""
+    """What distinguishes rows: their bytes, or their texts, which arrays pad to any width."""
     by_column = [
         [tuple(row) for row in values.tolist()] if values.dtype.kind in "OUS" else [row.tobytes() for row in values]
         for _, values in sorted(arrays.items())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from export.errors import AccuracyError, ExportError
-from export.graph import edit
+from export.graph import edit, interface
 from export.graph.onnx_file import OPSET, quiet, reason, session
 from export.recipe.agreement import RELATIVE_TOLERANCE, extent, same
 from export.recipe.recipe import Array
@@ -43,7 +43,7 @@ class Graph:
 
 
 def convert(estimator: Any, columns: Columns, answers: Answers, names: Mapping[str, str]) -> tuple[Graph, list[str]]:
-    """The first graph that answers the example as the estimator does, and what to say of it.
+    """The first graph that answers the example as the estimator does, and notes about it.
 
     `names` are the outputs' by method. Raises ExportError where skl2onnx makes none, AccuracyError where none does.
     """
@@ -61,8 +61,8 @@ def convert(estimator: Any, columns: Columns, answers: Answers, names: Mapping[s
     if not made:
         raise ExportError(
             f"skl2onnx could not convert {type(estimator).__name__} ({type(failure).__name__}: "
-            f"{reason(failure or Exception())}): replace that step, or export the model to ONNX yourself and add the "
-            "file with --onnx"
+            f"{reason(failure or Exception())})",
+            remedy="replace that step, or export the model to ONNX yourself and add the file with --onnx",
         ) from failure
     first = made[0]
     best = min(made, key=lambda graph: (len(graph.wrong), len(graph.spare)))  # of equals, the first
@@ -70,9 +70,10 @@ def convert(estimator: Any, columns: Columns, answers: Answers, names: Mapping[s
         off = " and ".join(f"'{name}' by up to {most:.3g}" for name, most in best.wrong.items())
         raise AccuracyError(
             f"the graph that skl2onnx makes of {type(estimator).__name__} answers the example otherwise, in FP64 too "
-            f"({off}): replace the step that it does not convert rightly"
+            f"({off})",
+            remedy="replace the step that it does not convert rightly",
         )
-    return best, list(_said(first, best))
+    return best, list(_notes(first, best))
 
 
 def _ways(columns: Columns) -> Iterator[tuple[str, bool]]:
@@ -87,7 +88,7 @@ def _ways(columns: Columns) -> Iterator[tuple[str, bool]]:
             yield arithmetic, True
 
 
-def _said(first: Graph, best: Graph) -> Iterator[str]:
+def _notes(first: Graph, best: Graph) -> Iterator[str]:
     if best is not first:
         otherwise = "in FP32" if best.arithmetic == DOUBLE else "as they come"
         worse = [f"'{name}' would be off by up to {most:.3g}" for name, most in first.wrong.items()]
@@ -108,16 +109,16 @@ def _graph(
     if joined:
         types[0][1].shape = [None, len(types)]
         model = _converted(estimator, types[:1])
-        edit.split_input(model, list(columns.served))
+        interface.split_input(model, list(columns.served))
     else:
         model = _converted(estimator, types)
         inputs = [each.name for each in model.graph.input]
-        edit.rename_inputs(model, dict(zip(inputs, columns.served, strict=True)))
-    edit.cast_inputs(model, {name: _element(values.dtype) for name, values in columns.served.items()})
+        interface.rename_inputs(model, dict(zip(inputs, columns.served, strict=True)))
+    interface.cast_inputs(model, {name: _element(values.dtype) for name, values in columns.served.items()})
     if all(
         not _off(each.astype(np.float32), each, method) for method, each in answers.items() if each.dtype.kind == "f"
     ):
-        edit.cast_outputs(model, TensorProto.DOUBLE, TensorProto.FLOAT)
+        interface.cast_outputs(model, TensorProto.DOUBLE, TensorProto.FLOAT)
     answered = session(model.SerializeToString())(columns.served)
     left = dict(answers)
     first = next(iter(left))
@@ -145,9 +146,9 @@ def _serve(
     kept = [output for output in model.graph.output if output.name in chosen]
     del model.graph.output[:]
     model.graph.output.extend(kept)
-    edit.rename_outputs(model, {name: names[method] for name, (method, _) in chosen.items()})
+    interface.rename_outputs(model, {name: names[method] for name, (method, _) in chosen.items()})
     columns = {names[method]: column for method, column in chosen.values() if column is not None}
-    edit.take_columns(model, columns)
+    interface.take_columns(model, columns)
     ranks = {names[method]: answers[method].ndim for method, _ in chosen.values()}
     flat = [each.name for each in model.graph.output if len(each.type.tensor_type.shape.dim) == 1]
     edit.widen(model, [name for name in flat if ranks[name] > 1], batched=True)

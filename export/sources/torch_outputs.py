@@ -1,4 +1,4 @@
-"""The tensors of what a torch module answers, by name: of dictionaries, tuples, dataclasses and lists, nested too."""
+"""Name the tensors in what a torch module returns: of dictionaries, tuples, dataclasses and lists, nested too."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ def named(given: Any) -> dict[str, Any]:
         if not isinstance(value, torch.Tensor):
             continue
         if name in tensors:
-            raise RecipeError(f"the module returned two tensors that are named '{name}': give each its own name")
+            raise RecipeError(
+                f"the module returned two tensors that are named '{name}'", remedy="give each its own name"
+            )
         tensors[name] = value
     if not tensors:
         raise RecipeError(
-            f"the module returned a {type(given).__name__} without tensors: let forward() return a tensor, a tuple or "
-            "a dictionary of tensors"
+            f"the module returned a {type(given).__name__} without tensors",
+            remedy="let forward() return a tensor, a tuple or a dictionary of tensors",
         )
     return tensors
 

@@ -1,4 +1,4 @@
-"""What a function of the user's own code takes from this machine while it runs: its modules, and the files it reads."""
+"""Trace what a person's function takes from this machine while it runs: its modules, and the files it reads."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ _BYTECODE = ".pyc"
 
 @dataclass
 class Trace:
-    """`modules` are the user's own, by name. `opened` are the other files that Python opened to read, and not those
-    of `written`, which it made itself.
+    """What one call took.
+
+    `modules` are the user's own, by name. `opened` are the other files that Python opened to read, without those of
+    `written`, which it made itself.
 
     Files that a library opens by itself, in C++ or Rust, do not show.
     """

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import RecipeError
-from export.sources import refusals
+from export.sources import validation
 from export.sources.trace import Trace, tracing
 
 NAMED = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)")
@@ -29,13 +29,14 @@ _last = Trace()
 
 
 def last_call() -> Trace:
-    """What the last call took: its modules, the files it read, its time."""
+    """The trace of the last call: its modules, the files it read, its time."""
     return _last
 
 
 def call(source: str, home: Path, option: str) -> Any:
-    """What the function returns. `home` is imported from before the current folder, and the function runs there. What
-    it prints goes to stderr.
+    """Call the function and return its result.
+
+    Imports search `home` before the current folder, and the function runs there. What it prints goes to stderr.
 
     Raises RecipeError for a name that is none, and with the place in the user's file where their code failed.
     """
@@ -70,8 +71,8 @@ def module_file(source: str, home: Path) -> Path:
         found = _spec(module_name, sys.path) or _installed(module_name)
     if found is None or not found.origin or not Path(found.origin).is_file():
         raise RecipeError(
-            f"the module {module_name} of '{source}' cannot be found: run this in the folder that has it, or where it "
-            "is installed"
+            f"the module {module_name} of '{source}' cannot be found",
+            remedy="run this in the folder that has it, or where it is installed",
         )
     return Path(found.origin)
 
@@ -106,14 +107,14 @@ def _installed(module_name: str) -> ModuleSpec | None:
 
 
 def _parts(source: str, option: str) -> tuple[str, str]:
-    refusals.not_a_pickle(
+    validation.check_no_pickle(
         Path(source),
         f"write a function that builds the model and loads its weights from safetensors, or unpickles it where you "
         f"trust it, and name it as {option} package.module:function",
     )
     match = NAMED.fullmatch(source)
     if match is None:
-        raise RecipeError(f"{option} {source}: name a function without arguments as package.module:function")
+        raise RecipeError(f"{option} {source}", remedy="name a function without arguments as package.module:function")
     return match["module"], match["function"]
 
 
@@ -129,7 +130,7 @@ def _run(source: str, function: Callable[[], Any]) -> Any:
         place = f" at {Path(own[0].filename).name}:{own[0].lineno}" if own else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         words = f"{type(error).__name__}{f': {reason}' if reason else ''}"
-        raise RecipeError(f"{source} failed{place} ({words}): correct it, then try again") from error
+        raise RecipeError(f"{source} failed{place} ({words})", remedy="correct it, then try again") from error
 
 
 @contextmanager

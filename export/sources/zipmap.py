@@ -1,4 +1,4 @@
-"""ZipMap, which converters of classifiers put behind the probabilities: it is cut off, and its keys are their labels.
+"""Cut off ZipMap, which converters of classifiers append to the probabilities; its keys become their labels.
 
 CatBoost cannot leave it out, and Triton has no tensors that are maps.
 """
@@ -21,7 +21,7 @@ OPSET = 13
 
 
 def cut(model: Any) -> Keys:
-    """Let outputs that a ZipMap makes be the numbers that it takes, in place."""
+    """Replace each output of a ZipMap by the numbers that it takes, in place."""
     from onnx import TensorProto, helper
 
     outputs = {value.name: value for value in model.graph.output}
@@ -42,7 +42,7 @@ def cut(model: Any) -> Keys:
 
 
 def as_numbers(predict: Predict, keys: Keys) -> Predict:
-    """A source that gives maps, with their values in the order of the keys."""
+    """Wrap a source that gives maps so that it gives their values, in the order of the keys."""
 
     def answer(arrays: Arrays) -> Arrays:
         return {

@@ -23,10 +23,11 @@ from rich.table import Table
 
 from clients import Client
 from export import recipes
-from export.add.add import MAX_BATCH_SIZE, Addition, Wish, add
+from export.add.add import MAX_BATCH_SIZE, Addition, AddOptions, add
 from export.added.recipe import Added
 from export.added.recipe_file import FILE
-from export.recipe.measure import Measurement, gate
+from export.recipe.gate import gate
+from export.recipe.measure import Measurement
 from export.recipe.recipe import Array
 from fathom.commands.export import as_json
 from fathom.console import options
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.max_batch_size < 0:
         raise UsageError(f"--max-batch-size {arguments.max_batch_size}: give 0 for no batching, or the largest batch")
-    wish = Wish(
+    add_options = AddOptions(
         kind,
         source,
         dims=dict(map(_dim, arguments.dim)),
@@ -110,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Steps() as steps, steps.step(f"add {arguments.name}") as step:
         added = add(
             arguments.name,
-            wish,
+            add_options,
             arguments.model_repository,
             verify=None if arguments.no_serve else verify,
             on_progress=step.update,

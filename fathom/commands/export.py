@@ -31,7 +31,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="MODEL",
-        help=f"{', '.join(recipes.NAMES)}, or one that `fathom add` brought (default: all)",
+        help=f"{', '.join(recipes.NAMES)}, or one that `fathom add` imported (default: all)",
     )
     command.add_argument(
         "--weights",

@@ -126,7 +126,7 @@ def test_what_makes_it_build_again(repository: Path, scale: Scale, change, why: 
     assert export_model(scale, repository).skipped
 
 
-def test_tuning_config_pbtxt_is_no_reason_to_build_but_breaking_it_is_said(repository: Path, scale: Scale) -> None:
+def test_tuning_config_pbtxt_is_no_reason_to_build_but_breaking_it_is_reported(repository: Path, scale: Scale) -> None:
     export_model(scale, repository)
     config = repository / "scale" / "config.pbtxt"
     replace(config, "count: 1", "count: 4")
@@ -138,7 +138,7 @@ def test_tuning_config_pbtxt_is_no_reason_to_build_but_breaking_it_is_said(repos
     assert (caught.value.tensor, caught.value.found, caught.value.expected) == ("x", [5], [3])
 
 
-def test_force_asks_nothing_of_what_is_published(repository: Path, scale: Scale) -> None:
+def test_force_reads_nothing_of_what_is_published(repository: Path, scale: Scale) -> None:
     export_model(scale, repository)
     scale.shape = ("n", 5)
     config = repository / "scale" / "config.pbtxt"

@@ -18,7 +18,7 @@ from export import recipes
 from export.config import config as configs
 from export.exporter import export_model
 from export.lint.lint import lint
-from export.recipe.measure import gate
+from export.recipe.gate import gate
 from export.repository.manifest import Manifest
 from fathom import cli
 from fathom.recipes import measure_served, measured_at_export, requests_of
@@ -30,9 +30,9 @@ SOURCES = ("churn", "strict", "line", "clusters", "margin", "comments", "words",
 
 
 @pytest.fixture(scope="module")
-def repository(brought_project):
+def repository(imported_project):
     """Everything added, without a server for each."""
-    return brought_project / "model_repository"
+    return imported_project / "model_repository"
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +134,10 @@ def test_it_is_asked_by_its_example_and_by_its_columns(repository, server, capsy
     assert "--example" in capsys.readouterr().err
 
 
-def test_the_three_commands_that_it_ends_with_work(brought_project, monkeypatch, capsys):
+def test_the_three_commands_that_it_ends_with_work(imported_project, monkeypatch, capsys):
     """Added with the server's own check into a fresh repository; the commands are then run as shown."""
-    monkeypatch.chdir(brought_project)
-    mine = brought_project / "fresh" / "model_repository"
+    monkeypatch.chdir(imported_project)
+    mine = imported_project / "fresh" / "model_repository"
     mine.mkdir(parents=True)
     assert cli.main(["add", "line", "--sklearn", "their_models:line", "--model-repository", str(mine)]) == 0
     shown = capsys.readouterr().out
@@ -148,7 +148,7 @@ def test_the_three_commands_that_it_ends_with_work(brought_project, monkeypatch,
         where = ["--server", server.grpc_url]
         assert cli.main([*call[1:], *where]) == 0
         assert "prediction: float32 [1, 1]" in capsys.readouterr().out
-        results = ["--report", str(brought_project / "results")]
+        results = ["--report", str(imported_project / "results")]
         with haste():
             assert cli.main([*measure[1:], *where, "--budget", "1", *results, "--json"]) in (0, 1)
     assert json.loads(capsys.readouterr().out)["model"] == "line"

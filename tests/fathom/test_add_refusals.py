@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import onnx
 import pytest
-from brought_models import I64, F, matrix, node, save_encoder, write, write_functions
+from imported_models import I64, F, matrix, node, save_encoder, write, write_functions
 from onnx import TensorProto, helper
 
 from export.errors import ContractError, ExportError, NotLoadedError, RecipeError
@@ -329,12 +329,12 @@ REFUSED = {
     "a function that is not named": (lambda folder: ["--torch", "model.py"], RecipeError, ["package.module:function"]),
     "a module that is not there": (lambda folder: ["--torch", "nowhere_at_all:make"], RecipeError, ["nowhere_at_all"]),
     "a function that is not there": (functions("absent"), RecipeError, ["'absent'", "broken, churn, clusters"]),
-    "a function that fails": (functions("broken"), RecipeError, ["brought_functions.py:", "KeyError"]),
+    "a function that fails": (functions("broken"), RecipeError, ["imported_functions.py:", "KeyError"]),
     "a module without an example": (functions("module_only"), RecipeError, ["(module, example)"]),
     "a function that makes no module": (functions("no_module"), RecipeError, ["dict"]),
     "a TorchScript module": (functions("scripted"), RecipeError, ["TorchScript", "nn.Module"]),
     "a module that its example does not fit": (functions("misfit"), RecipeError, ["Linear", "cannot be multiplied"]),
-    "a function that exits": (functions("exits"), RecipeError, ["brought_functions.py:", "SystemExit: 3"]),
+    "a function that exits": (functions("exits"), RecipeError, ["imported_functions.py:", "SystemExit: 3"]),
     "axes that are none": (functions("no_axes"), RecipeError, ["5", "{input: {axis: symbol}}"]),
     "axes of another input": (functions("other_axes"), RecipeError, ["'folder'", "file"]),
     "complex numbers": (functions("complex_valued"), ContractError, ["complex64"]),

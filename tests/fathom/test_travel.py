@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from brought_models import F, matrix, node, write
 from haste import haste
+from imported_models import F, matrix, node, write
 
 from export import recipes
 from export.errors import AccuracyError, ContractError, RecipeError

@@ -12,12 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from brought_models import F, node, save_encoder, save_vision, write, write_functions
+from imported_models import F, node, save_encoder, save_vision, write, write_functions
 from mortal import mortal
 
 from benchmarks.added import light_models
 from export import recipes
-from export.add.add import Wish, add
+from export.add.add import AddOptions, add
 from export.exporter import export_model
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def bundled(folder: Path) -> None:
         export_model(recipes.find(name), repository)
 
 
-def brought(folder: Path) -> None:
+def imported(folder: Path) -> None:
     """Somebody's own module, two transformers folders and ONNX files, all added to one repository without a server."""
     made = folder / "model_repository"
     made.mkdir(parents=True)
@@ -77,21 +77,21 @@ def brought(folder: Path) -> None:
     scaled = [node("Mul", ["x", "rate"], ["y"])]
     write(folder / "rate.onnx", scaled, [("x", F, [2, 3]), ("rate", F, [])], [("y", F, [2, 3])])
     estimators = ("churn", "strict", "line", "clusters", "margin", "comments")
-    wishes = {
-        **{name: Wish("sklearn", f"their_models:{name}") for name in estimators},
-        "words": Wish("torch", "their_models:words"),
-        "fixed": Wish("torch", "their_models:fixed_rows"),
-        "encoder": Wish("hf", str(folder / "encoder")),
-        "vision": Wish("hf", str(folder / "vision")),
-        **{name: Wish("onnx", str(light_models() / f"light_{name}.onnx"), max_batch_size=4) for name in LIGHT},
-        **{name: Wish("onnx", str(folder / f"{name}.onnx")) for name in ("scores", "rate")},
+    models = {
+        **{name: AddOptions("sklearn", f"their_models:{name}") for name in estimators},
+        "words": AddOptions("torch", "their_models:words"),
+        "fixed": AddOptions("torch", "their_models:fixed_rows"),
+        "encoder": AddOptions("hf", str(folder / "encoder")),
+        "vision": AddOptions("hf", str(folder / "vision")),
+        **{name: AddOptions("onnx", str(light_models() / f"light_{name}.onnx"), max_batch_size=4) for name in LIGHT},
+        **{name: AddOptions("onnx", str(folder / f"{name}.onnx")) for name in ("scores", "rate")},
     }
     os.chdir(folder)
-    for name, wish in wishes.items():
-        add(name, wish, made)
+    for name, options in models.items():
+        add(name, options, made)
 
 
-MAKERS = {"bundled": bundled, "brought": brought}
+MAKERS = {"bundled": bundled, "imported": imported}
 
 if __name__ == "__main__":
     for wanted in sys.argv[2:]:

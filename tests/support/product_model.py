@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.recipe.recipe import Evaluation, Figure, Recipe, Reduced, Source, Tolerance, Weights
+from export.recipe.limits import Figure, Reduced, Tolerance
+from export.recipe.recipe import Evaluation, Recipe, Source, Weights
 
 WIDTH = 16
 PRODUCT_CONFIG = f"""\

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper
 from small_models import write_onnx
 
 from export.graph.signature import from_onnx
-from export.recipe.recipe import BUNDLED, Evaluation, Figure, Recipe, Source, Tolerance, Weights
+from export.recipe.limits import Figure, Tolerance
+from export.recipe.recipe import BUNDLED, Evaluation, Recipe, Source, Weights
 from export.repository.manifest import Manifest, file_records
 
 SCALE_CONFIG = """\

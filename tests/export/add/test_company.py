@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brought_models import F, node, write
+from imported_models import F, node, write
 from onnx import helper
 
 from export.add import batching_trial
 from export.add.company import disagreement, unlike
-from export.added.recipe_file import NONE, OWN, InputRule
-from export.added.values import Values
+from export.added.input_generators import InputGenerator, InputRule
+from export.added.recipe_file import NONE, OWN
 from export.recipe.recipe import Array
 from export.sources import from_onnx
 
-RULES = {"x": InputRule("TYPE_FP32", (2,), Values("normal"))}
+RULES = {"x": InputRule("TYPE_FP32", (2,), InputGenerator("normal"))}
 ROWS = {"x": np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)}
 
 
@@ -70,7 +70,7 @@ def test_an_answer_that_company_changes_is_found(answer: Callable[[Array], Array
     assert disagreement(lambda inputs: {"y": answer(inputs["x"])}, unlike(ROWS, RULES)) is not None
 
 
-def test_a_slow_graph_is_asked_for_few_rows_and_found_all_the_same() -> None:
+def test_a_slow_graph_answers_few_rows_and_found_all_the_same() -> None:
     asked = []
 
     def predict(inputs: Any) -> dict[str, Array]:
@@ -92,12 +92,12 @@ def test_one_output_of_two_is_enough() -> None:
     assert "'z'" in str(disagreement(lambda inputs: {"y": inputs["x"], "z": inputs["x"][::-1]}, unlike(ROWS, RULES)))
 
 
-KINDS: dict[str, tuple[Values, Array]] = {
-    "TYPE_FP16": (Values("normal"), np.ones((3, 2), np.float16)),
-    "TYPE_INT64": (Values("integers", high=9), np.ones((3, 2), np.int64)),
-    "TYPE_BOOL": (Values("booleans"), np.array([[True], [False], [True]])),
-    "TYPE_STRING": (Values("texts", texts=("a", "jazz")), np.array([["a"], ["jazz"], ["a"]])),
-    "TYPE_UINT8": (Values("integers", high=255), np.ones((3, 2, 2), np.uint8)),
+KINDS: dict[str, tuple[InputGenerator, Array]] = {
+    "TYPE_FP16": (InputGenerator("normal"), np.ones((3, 2), np.float16)),
+    "TYPE_INT64": (InputGenerator("integers", high=9), np.ones((3, 2), np.int64)),
+    "TYPE_BOOL": (InputGenerator("booleans"), np.array([[True], [False], [True]])),
+    "TYPE_STRING": (InputGenerator("texts", texts=("a", "jazz")), np.array([["a"], ["jazz"], ["a"]])),
+    "TYPE_UINT8": (InputGenerator("integers", high=255), np.ones((3, 2, 2), np.uint8)),
 }
 
 

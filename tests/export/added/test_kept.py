@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from brought_models import F, matrix, node, write
+from imported_models import F, matrix, node, write
 
 from export import recipes
-from export.add.add import Wish, add
+from export.add.add import AddOptions, add
 from export.added import kept, packages
 from export.errors import RecipeError
 from export.exporter import export_model
@@ -231,7 +231,7 @@ def repository(tmp_path):
 def test_an_onnx_file_is_exported_wherever_its_folder_is_copied(repository, tmp_path):
     path = write(tmp_path / "from" / "m.onnx", DENSE, *SHAPES, {"w": matrix(3, 2)})
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    made = add("mine", Wish(ONNX, str(path)), repository)
+    made = add("mine", AddOptions(ONNX, str(path)), repository)
     assert set(made.kept.files) == {"m.onnx", "weights.bin"}
     shutil.rmtree(path.parent)
     host = tmp_path / "host" / "models"
@@ -263,7 +263,7 @@ def test_two_models_may_have_modules_of_the_same_name(repository, tmp_path, monk
         files = {"model.py": ESTIMATOR.format(imports="from parts import weights" * (name == "two"), weights=weights)}
         put(tmp_path / name, {**files, "parts.py": f"def weights(): return [4.0, 5.0, 6.0]  # of {name}"})
         monkeypatch.chdir(tmp_path / name)
-        add(name, Wish("sklearn", "model:line"), repository)
+        add(name, AddOptions("sklearn", "model:line"), repository)
         shutil.rmtree(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     for name, answer in (("one", 1.0), ("two", 4.0)):
@@ -280,7 +280,7 @@ def test_two_models_may_have_modules_of_the_same_name(repository, tmp_path, monk
 def test_a_note_says_that_what_was_kept_does_not_suffice(repository, home):
     hidden = "Path('.cache', 'n').read_text() and [1.0, 2.0, 3.0]"
     put(home, {"mine.py": ESTIMATOR.format(imports="from pathlib import Path", weights=hidden), ".cache/n": "1"})
-    made = add("mine", Wish("sklearn", "mine:line"), repository)
+    made = add("mine", AddOptions("sklearn", "mine:line"), repository)
     assert len(made.kept.needs) == 1
     assert any("FileNotFoundError" in note for note in made.notes), made.notes
     (repository / "mine" / "source" / ".cache").mkdir()
@@ -288,9 +288,9 @@ def test_a_note_says_that_what_was_kept_does_not_suffice(repository, home):
     assert export_model(recipes.find("mine", repository), repository, force=True).manifest.files
 
 
-def test_what_is_too_large_is_brought_along_and_found(repository, tmp_path):
+def test_what_is_too_large_is_copied_along_and_found(repository, tmp_path):
     path = write(tmp_path / "elsewhere" / "m.onnx", DENSE, *SHAPES, {"w": matrix(3, 2)})
-    made = add("mine", Wish(ONNX, str(path), keep_bytes=100), repository)
+    made = add("mine", AddOptions(ONNX, str(path), keep_bytes=100), repository)
     place = repository / "mine" / "source" / "m.onnx"
     assert made.kept.files == {}
     assert made.recipe.file.needs == made.kept.needs
@@ -308,7 +308,7 @@ def test_what_is_too_large_is_brought_along_and_found(repository, tmp_path):
 
 def test_a_file_of_the_project_that_is_too_large_is_named_by_a_relative_path(repository):
     path = write(repository.parent / "models" / "m.onnx", DENSE, *SHAPES, {"w": matrix(3, 2)})
-    made = add("mine", Wish(ONNX, str(path), keep_bytes=100), repository)
+    made = add("mine", AddOptions(ONNX, str(path), keep_bytes=100), repository)
     assert made.recipe.file.source == "../../models/m.onnx"
     repository.parent.rename(repository.parent.parent / "moved")
     moved = repository.parent.parent / "moved" / "model_repository"
@@ -320,7 +320,7 @@ def test_git_takes_what_was_kept_and_leaves_the_artefacts_whatever_it_ignores_el
     (project / ".gitignore").write_text("*.npz\n*.onnx\n*.csv\nbuild/\ndata/\n__pycache__/\n")
     code = ESTIMATOR.format(imports="", weights="np.loadtxt('data/build/w.csv')")
     put(home, {"mine.py": code, "data/build/w.csv": "1\n2\n3\n"})
-    add("mine", Wish("sklearn", "mine:line"), repository)
+    add("mine", AddOptions("sklearn", "mine:line"), repository)
     subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
     subprocess.run(["git", "add", "model_repository/mine"], cwd=project, check=True)
     listed = subprocess.run(["git", "ls-files"], cwd=project, check=True, capture_output=True, text=True).stdout.split()

@@ -53,7 +53,7 @@ def test_another_number_of_dims(repository: Path) -> None:
     contract.check(config.load(path), graph((-1, 2, 5, 3), (-1, 3)))
 
 
-def test_what_cannot_be_rewritten_is_said(repository: Path) -> None:
+def test_what_cannot_be_rewritten_is_reported(repository: Path) -> None:
     path = repository / "scale" / "config.pbtxt"
     with pytest.raises(ContractError) as caught:
         rewrite_dims(config.load(path), graph((-1, -1, 3), (-1, 3)))

@@ -110,7 +110,7 @@ def test_what_only_onnx_runtime_reads_is_left_out() -> None:
     assert message.optimization.gather_kernel_buffer_threshold == 4
 
 
-def test_busy_waiting_and_shared_repositories_are_written_where_asked() -> None:
+def test_busy_waiting_and_shared_repositories_are_written_where_requested() -> None:
     config = load("mobilenet_v2")
     assert not made(config, {}).optimization.cuda.busy_wait_events
     assert made(config, {}, busy_wait_events=True).optimization.cuda.busy_wait_events

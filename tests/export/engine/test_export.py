@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def machine(driver: Path, repository: Path, scale: Scale, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The small repository as exported, on a machine with an H200."""
-    monkeypatch.setattr(cuda, "LIBRARY", str(driver))
+    monkeypatch.setattr(export, "Device", partial(cuda.Device, str(driver)))
     monkeypatch.setattr(gpu, "find", lambda: H200)
     engine_machine.write_reference(scale, repository / "scale")
     return repository
@@ -70,7 +71,7 @@ def test_the_schema_refuses_a_record_that_lacks_a_field_or_has_another(
     assert schema_problems({**record, "gpu": {**record["gpu"], "compute_capability": "nine"}})
 
 
-def test_int8_for_cpus_is_refused_before_a_builder_is_asked(
+def test_int8_for_cpus_is_refused_before_a_builder_is_needed(
     surface: dict[str, Any], machine: Path, scale: Scale, tmp_path: Path
 ) -> None:
     write_product(tmp_path / "full.onnx", weights())
@@ -83,7 +84,7 @@ def test_int8_for_cpus_is_refused_before_a_builder_is_asked(
         export_engine(scale, machine, trt, EngineOptions())
 
     assert caught.value.file == "scale/1/model.onnx"
-    assert "`fathom export scale --precision int8 --engine`" in str(caught.value)
+    assert "`fathom export scale --precision int8 --engine`" in str(caught.value.remedy)
     assert not (machine / "scale" / "1" / "model.plan").exists()
     assert recorder.events == []
 
@@ -177,7 +178,7 @@ def test_parity_alone_can_refuse_an_engine(surface: dict[str, Any], machine: Pat
     scale.score = lambda *args: {"hit_rate": 1.0}  # type: ignore[method-assign]
     with pytest.raises(AccuracyError) as caught:
         export_engine(scale, machine, trt, EngineOptions())
-    assert (caught.value.field, caught.value.expected) == ("max_relative", export.MOST_RELATIVE)
+    assert (caught.value.field, caught.value.expected) == ("max_relative", export.LIMITS.tolerance.max_relative)
     assert caught.value.found == pytest.approx(0.05, rel=1e-3)
 
 
@@ -251,7 +252,7 @@ def test_without_the_onnx_model_or_a_gpu(
     with pytest.raises(EngineError) as caught:
         export_engine(scale, machine, trt, EngineOptions())
     assert caught.value.file == "scale/1/model.onnx"
-    assert "`fathom export scale`" in str(caught.value)
+    assert "`fathom export scale`" in str(caught.value.remedy)
     monkeypatch.setattr(gpu, "find", lambda: None)
     with pytest.raises(EngineUnavailableError, match="GPU"):
         export_engine(scale, machine, trt, EngineOptions())
@@ -259,7 +260,7 @@ def test_without_the_onnx_model_or_a_gpu(
 
 def test_a_station_answers_like_onnx_runtime(surface: dict[str, Any], machine: Path) -> None:
     trt, recording = engine_machine.tensorrt(surface)
-    device = cuda.Device()
+    device = export.Device()
     path = machine / "scale" / "1" / "model.plan"
     path.write_bytes(b"plan")
     engine = runtime.open_plan(trt, path, version_compatible=True)
@@ -296,7 +297,7 @@ def test_what_an_engine_cannot_do_is_a_sentence(
     trt, _ = engine_machine.tensorrt(surface, answers=answers)
     path = machine / "scale" / "1" / "model.plan"
     path.write_bytes(b"plan")
-    device = cuda.Device()
+    device = export.Device()
 
     def ask() -> None:
         station = runtime.EngineStation(trt, runtime.open_plan(trt, path), device)
@@ -309,15 +310,13 @@ def test_what_an_engine_cannot_do_is_a_sentence(
     device.close()
 
 
-def test_the_driver_s_errors_are_sentences(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "LIBRARY", str(driver))
-    device = cuda.Device()
+def test_the_driver_s_errors_are_sentences(driver: Path) -> None:
+    device = cuda.Device(str(driver))
     with pytest.raises(EngineError, match=r"cuMemAlloc_v2.* 2:"):
         device.buffer("x", 1 << 30)
     device.close()
-    monkeypatch.setattr(cuda, "LIBRARY", "libcuda-absent.so.1")
     with pytest.raises(EngineUnavailableError, match="libcuda-absent"):
-        cuda.Device()
+        cuda.Device("libcuda-absent.so.1")
 
 
 def test_a_broken_record_is_named(machine: Path) -> None:

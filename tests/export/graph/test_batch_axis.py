@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from brought_models import I64, F, Tensor, node, write
+from imported_models import I64, F, Tensor, node, write
 
 from export.graph.batch_axis import obstacles
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from brought_models import F, matrix, node, write
+from imported_models import F, matrix, node, write
 
 from export.add import add as adding
 from export.config import config as configs
@@ -51,9 +51,9 @@ def test_a_source_that_knows_its_classes_is_added_with_its_label_file(tmp_path, 
     shapes = [("x", F, ["rows", 3])], [("y", F, ["rows", 2]), ("z", F, ["rows", 4])]
     nodes = [node("MatMul", ["x", "w"], ["y"]), node("MatMul", ["x", "v"], ["z"])]
     path = write(tmp_path / "m.onnx", nodes, *shapes, {"w": matrix(3, 2), "v": matrix(3, 4)})
-    bring = adding.bring
-    monkeypatch.setattr(adding, "bring", lambda *given: replace(bring(*given), labels={"y": AB, "z": AB}))
-    made = adding.add("mine", adding.Wish("onnx", str(path)), repository)
+    import_model = adding.import_model
+    monkeypatch.setattr(adding, "import_model", lambda *given: replace(import_model(*given), labels={"y": AB, "z": AB}))
+    made = adding.add("mine", adding.AddOptions("onnx", str(path)), repository)
     message = configs.load(repository / "mine" / "config.pbtxt").message
     assert [output.label_filename for output in message.output] == ["labels_1.txt", ""]
     assert (repository / "mine" / "labels_1.txt").read_text() == "a\nb\n"

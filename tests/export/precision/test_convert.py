@@ -66,7 +66,7 @@ def test_a_failed_gate_names_the_figures_and_the_operator_and_publishes_nothing(
 
     error = caught.value
     assert (error.field, error.found, error.expected) == ("sign_rate", pytest.approx(1.0), pytest.approx(0.1))
-    assert "--exclude second" in str(error)
+    assert "--exclude second" in str(error.remedy)
     assert tree(products) == before
     assert not (products.parent / SCRATCH).exists()
 

@@ -17,7 +17,8 @@ from export.graph import onnx_file, onnx_stream, signature
 from export.models import digits, minilm, mobilenet_v2
 from export.precision.int8 import Quantization, chosen_nodes
 from export.precision.precision import INT8
-from export.recipe.measure import Measurement, Reference, gate, measure
+from export.recipe.gate import gate
+from export.recipe.measure import Measurement, Reference, measure
 from export.recipe.recipe import Evaluation
 
 RULE = Product.reduced["int8"]
@@ -85,7 +86,7 @@ def test_a_graph_without_products_is_refused(tmp_path: Path) -> None:
     assert (caught.value.field, caught.value.found) == ("precision", INT8)
 
 
-def test_calibration_tells_how_far_it_is(tmp_path: Path) -> None:
+def test_calibration_reports_how_far_it_is(tmp_path: Path) -> None:
     write_product(tmp_path / "full.onnx", weights())
     steps: list[tuple[str, int, int]] = []
 

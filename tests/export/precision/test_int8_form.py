@@ -65,7 +65,7 @@ def test_a_zero_point_is_an_obstacle_too(tmp_path: Path) -> None:
     assert "7" in found
 
 
-def test_check_says_it_where_tensorrt_is_configured_and_the_other_form_mends_it(tmp_path: Path) -> None:
+def test_check_reports_it_where_tensorrt_is_configured_and_the_other_form_mends_it(tmp_path: Path) -> None:
     repository = write_product_repository(tmp_path / "model_repository")
     config = repository / "product" / "config.pbtxt"
     export_model(Product(), repository, precision=INT8, runtime=CPU)

@@ -2,15 +2,16 @@
 
 import numpy as np
 import pytest
-from brought_models import F, matrix, node, write
+from imported_models import F, matrix, node, write
 
 from export import recipes
-from export.add.add import Wish, add
+from export.add.add import AddOptions, add
 from export.added.recipe import write_arrays
 from export.errors import AccuracyError
 from export.exporter import export_model
 from export.recipe.agreement import matching
-from export.recipe.measure import Measurement, Parity, gate, parity
+from export.recipe.gate import gate
+from export.recipe.measure import Measurement, Parity, parity
 
 RANDOM = np.random.default_rng(0)
 VECTORS = RANDOM.normal(size=(20, 16)).astype(np.float32)
@@ -76,7 +77,7 @@ def offset(tmp_path_factory):
     write_arrays(folder / "rows.npz", {"x": rows.astype(np.float32)})
     repository = folder / "model_repository"
     repository.mkdir()
-    add("mine", Wish("onnx", str(path), example=folder / "rows.npz"), repository)
+    add("mine", AddOptions("onnx", str(path), example=folder / "rows.npz"), repository)
     return repository
 
 
@@ -118,7 +119,7 @@ def test_each_output_is_held_to_its_own_size(tmp_path):
     path = write(tmp_path / "m.onnx", nodes, [("x", F, ["n", 4])], outputs, weights)
     repository = tmp_path / "model_repository"
     repository.mkdir()
-    add("mine", Wish("onnx", str(path)), repository)
+    add("mine", AddOptions("onnx", str(path)), repository)
     recipe = recipes.find("mine", repository)
     rows = recipe.example(8)["x"]
     source = {"small": rows @ weights["w"], "large": 1e6 * rows @ weights["w"]}

@@ -9,7 +9,8 @@ import pytest
 from scale_model import Scale
 
 from export.errors import AccuracyError, ExportError, RecipeError
-from export.recipe.measure import Measurement, Parity, Reference, gate, measure, parity
+from export.recipe.gate import gate
+from export.recipe.measure import Measurement, Parity, Reference, measure, parity
 from export.recipe.recipe import Evaluation, answers
 
 ROWS = {"y": np.array([[3.0, 4.0], [0.0, 2.0]], np.float32)}
@@ -82,14 +83,14 @@ def test_a_missing_and_a_broken_reference_say_what_to_run(tmp_path: Path) -> Non
     with pytest.raises(RecipeError) as caught:
         Reference.read(path)
     assert caught.value.file == str(path)
-    assert "`fathom export scale`" in str(caught.value)
+    assert "`fathom export scale`" in str(caught.value.remedy)
 
     path.parent.mkdir(parents=True)
     path.write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(RecipeError) as caught:
         Reference.read(path)
     assert caught.value.file == str(path)
-    assert "`fathom export scale --force`" in str(caught.value)
+    assert "`fathom export scale --force`" in str(caught.value.remedy)
 
 
 def test_a_station_is_judged_by_truth_and_by_distance(scale: Scale) -> None:

@@ -11,7 +11,8 @@ from scale_model import Scale
 
 from export import recipes
 from export.errors import RecipeError
-from export.recipe.recipe import Evaluation, Figure
+from export.recipe.limits import Figure
+from export.recipe.recipe import Evaluation
 
 
 def test_batches_keep_the_order_and_end_with_what_is_left() -> None:

@@ -11,6 +11,7 @@ import pytest
 from scale_model import Scale
 
 from export.errors import RecipeError
+from export.precision.precision import Target
 from export.recipe.measure import Measurement, Parity
 from export.repository import manifest
 from export.repository.manifest import FILE, Manifest
@@ -79,7 +80,7 @@ def test_a_manifest_that_cannot_be_understood(
     error = caught.value
     assert error.file == str(repository / "scale" / FILE)
     assert (error.field, error.found, error.expected) == differs
-    assert "`fathom export scale --force`" in str(error)
+    assert "`fathom export scale --force`" in str(error.remedy)
 
 
 def test_a_build_is_the_same_until_something_that_determines_it_changes(
@@ -87,14 +88,14 @@ def test_a_build_is_the_same_until_something_that_determines_it_changes(
 ) -> None:
     def now(exporter: int = 1, **options: Any) -> dict[str, Any]:
         source = manifest.source_record(scale, scale.resolve(None))
-        return json.loads(json.dumps(manifest.build_record(scale, source, exporter, **options)))
+        return json.loads(json.dumps(manifest.build_record(scale, source, exporter, Target(**options))))
 
     first = now()
     monkeypatch.setattr(manifest.platform, "python_version", lambda: "3.11.99")
     assert manifest.difference(first, now()) is None
 
     others = [({}, "no record")]
-    others += [(now(2), "exporter"), (now(precision="fp16"), "precision"), (now(excluded=["MatMul"]), "excluded")]
+    others += [(now(2), "exporter"), (now(precision="fp16"), "precision"), (now(excluded=("MatMul",)), "excluded")]
     scale.weights.write_text("3")
     others += [(now(), "weights")]
     monkeypatch.setattr(Scale, "BUILD", 7)

@@ -7,7 +7,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from brought_models import save_encoder, save_vision
+from imported_models import save_encoder, save_vision
 
 from export.errors import RecipeError
 from export.sources import from_hf, hf_processor
@@ -106,7 +106,7 @@ def test_an_image_processors_mask_is_an_input_of_the_pictures_size(tmp_path):
     assert inputs.left_out == ["queries"]
 
 
-def test_outputs_of_every_layer_are_not_asked_for_and_named(tmp_path):
+def test_outputs_of_every_layer_are_not_served_and_named(tmp_path):
     loaded = from_hf.load(str(bert(None, output_hidden_states=True)(tmp_path / "hub")), tmp_path)
     answer = loaded.predict({name: each.numpy() for name, each in loaded.predict.__self__.example.items()})
     assert list(answer) == ["logits"]
@@ -134,7 +134,7 @@ def test_the_classes_of_a_classifier_are_its_labels(kind, options, labels, why, 
     assert loaded.labels == labels
 
 
-def test_several_labels_at_once_are_said(tmp_path):
+def test_several_labels_at_once_are_reported(tmp_path):
     options = {"problem_type": "multi_label_classification", **named("a", "b")}
     loaded = from_hf.load(str(bert(None, **options)(tmp_path / "hub")), tmp_path)
     assert [note for note in loaded.notes if "sigmoid" in note]
@@ -167,7 +167,7 @@ PICTURES = [
 
 
 @pytest.mark.parametrize(("rule", "words", "absent", "why"), PICTURES, ids=[row[-1] for row in PICTURES])
-def test_what_clients_do_to_pictures_is_said(rule, words, absent, why, tmp_path):
+def test_what_clients_do_to_pictures_is_reported(rule, words, absent, why, tmp_path):
     folder = save_vision(tmp_path / "hub")
     (folder / hf_processor.PICTURES).write_text(json.dumps({"size": 24, **rule}))
     (note,) = from_hf.load(str(folder), tmp_path).notes

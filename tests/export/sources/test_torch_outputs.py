@@ -44,7 +44,7 @@ def test_every_tensor_is_named_by_its_way_through_the_answer(answer, names, why)
     assert list(named(answer)) == names
 
 
-def test_what_is_no_tensor_is_told_by_name_and_kind():
+def test_what_is_no_tensor_is_reported_by_name_and_kind():
     assert others({"y": T, "loss": None, "aux": [3, {"word": "a"}]}) == [
         "'loss' (None)",
         "'aux.0' (int)",

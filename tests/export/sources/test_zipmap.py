@@ -3,10 +3,10 @@
 import numpy as np
 import onnx
 import pytest
-from brought_models import I64, F, matrix
+from imported_models import I64, F, matrix
 from onnx import TensorProto, helper, numpy_helper
 
-from export.add.add import Wish, add
+from export.add.add import AddOptions, add
 from export.config import config as configs
 from export.lint.lint import lint
 from export.recipe.measure import Reference
@@ -40,7 +40,7 @@ def zipped(path, keys, kind, *, plain_too=False):
 def test_the_numbers_are_served_with_the_keys_as_labels(keys, kind, labels, why, tmp_path):
     repository = tmp_path / "model_repository"
     repository.mkdir()
-    add("mine", Wish("onnx", str(zipped(tmp_path / "m.onnx", keys, kind))), repository)
+    add("mine", AddOptions("onnx", str(zipped(tmp_path / "m.onnx", keys, kind))), repository)
     message = configs.load(repository / "mine" / "config.pbtxt").message
     assert [(output.name, list(output.dims), output.label_filename) for output in message.output] == [
         ("probabilities", [3], "labels.txt")

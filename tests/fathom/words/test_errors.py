@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from brought_models import F, node, write
+from imported_models import F, node, write
 from plain_server import PlainServer
 from scale_model import Scale
 from syrupy.assertion import SnapshotAssertion
@@ -25,7 +25,8 @@ from export.config import config as configs
 from export.engine import library
 from export.engine.options import EngineOptions
 from export.graph import onnx_file
-from export.recipe.measure import Measurement, gate
+from export.recipe.gate import gate
+from export.recipe.measure import Measurement
 from export.repository.publish import hold
 from fathom import candidate, cli, rollout
 from fathom.console.arguments import UsageError

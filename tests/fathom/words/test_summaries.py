@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brought_models import F, node, write
+from imported_models import F, node, write
 from syrupy.assertion import SnapshotAssertion
 
 from clients import Classification

@@ -1,4 +1,4 @@
-"""What `fathom add` does not take, each with the reason and the way out, in one sentence."""
+"""Validate what `fathom add` is given; each error gives the reason and a way out."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.p
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
-def model_name(name: str, model_repository: Path, taken: Sequence[str]) -> None:
+def check_name(name: str, model_repository: Path, taken: Sequence[str]) -> None:
     """Raise RecipeError for a name that is taken, or that no folder, URL and metric label could all carry."""
     if not NAME.fullmatch(name):
         raise RecipeError(
-            f"'{name}' is no name for a model: write letters, digits, '_', '-' and '.', a letter or digit first, "
-            "since it becomes a folder and a part of URLs"
+            f"'{name}' is no name for a model",
+            remedy="write letters, digits, '_', '-' and '.', a letter or digit first, "
+            "since it becomes a folder and a part of URLs",
         )
     if name in taken:
-        raise RecipeError(f"'{name}' is the name of a model that comes with Fathom: choose another name")
+        raise RecipeError(f"'{name}' is the name of a model that comes with Fathom", remedy="choose another name")
     if (model_repository / name).exists():
         raise RecipeError(
-            f"{model_repository / name} exists: choose another name, or remove that folder first (to export the model "
-            f"again, run `fathom export {name}`)"
+            f"{model_repository / name} exists",
+            remedy=f"choose another name, or remove that folder first (to export the model "
+            f"again, run `fathom export {name}`)",
         )
 
 
-def not_a_pickle(path: Path, remedy: str) -> None:
+def check_no_pickle(path: Path, remedy: str) -> None:
     """Raise RecipeError for a file that only unpickling could read."""
     if not path.is_file():
         return
@@ -46,23 +48,25 @@ def not_a_pickle(path: Path, remedy: str) -> None:
     pickled = len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5  # PROTO, then the protocol's number
     zipped = head == b"PK\x03\x04" and _holds_pickle(path)
     if path.suffix.lower() in PICKLES or pickled or zipped:
-        raise RecipeError(f"{path.name} is a pickle, and loading a pickle runs whatever code was put into it: {remedy}")
+        raise RecipeError(
+            f"{path.name} is a pickle, and loading a pickle runs whatever code was put into it", remedy=remedy
+        )
 
 
-def onnx_file(path: Path) -> Any:
-    """The model of an ONNX file, its external tensors not loaded, every output with a type where one can be inferred.
+def read_onnx(path: Path) -> Any:
+    """Read an ONNX file without its external tensors; outputs get a type where one can be inferred.
 
-    Raises RecipeError for what is none.
+    Raises RecipeError for a file that is not an ONNX model.
     """
     import onnx
 
     if not path.exists():
-        raise RecipeError(f"there is no file {path}: name the model's .onnx file")
+        raise RecipeError(f"there is no file {path}", remedy="name the model's .onnx file")
     if path.is_dir():
-        raise RecipeError(f"{path} is a folder: name the .onnx file in it, or a transformers folder with --hf")
+        raise RecipeError(f"{path} is a folder", remedy="name the .onnx file in it, or a transformers folder with --hf")
     if not path.is_file():
-        raise RecipeError(f"{path} is no regular file: name the model's .onnx file")
-    not_a_pickle(
+        raise RecipeError(f"{path} is no regular file", remedy="name the model's .onnx file")
+    check_no_pickle(
         path,
         "convert it to ONNX where it is trusted, or write a function that loads it and name it with "
         "--torch or --sklearn package.module:function",
@@ -70,15 +74,15 @@ def onnx_file(path: Path) -> Any:
     size = path.stat().st_size
     if size > PROTOBUF_LIMIT:
         raise RecipeError(
-            f"{path.name} has {size / 1e9:.1f} GB, and protobuf reads no message over 2 GB: save it with "
-            "onnx.save(model, path, save_as_external_data=True)"
+            f"{path.name} has {size / 1e9:.1f} GB, and protobuf reads no message over 2 GB",
+            remedy="save it with onnx.save(model, path, save_as_external_data=True)",
         )
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's decode errors differ by implementation
         raise RecipeError(
-            f"{path.name} is not an ONNX file ({type(error).__name__}): name a file that onnx.save or "
-            "torch.onnx.export wrote"
+            f"{path.name} is not an ONNX file ({type(error).__name__})",
+            remedy="name a file that onnx.save or torch.onnx.export wrote",
         ) from None
     if not model.ir_version or not model.opset_import:
         raise RecipeError(f"{path.name} is not an ONNX file: it names neither an IR version nor an opset")
@@ -86,10 +90,10 @@ def onnx_file(path: Path) -> Any:
     return model
 
 
-def graph(model: Any, path: Path, triton_tag: str | None) -> None:
-    """Raise for a graph that cannot be served: see the functions below."""
+def check_graph(model: Any, path: Path, triton_tag: str | None) -> None:
+    """Raise ContractError for a graph that cannot be served."""
     if not model.graph.node:
-        raise ContractError(f"{path.name} has no operators: export the model itself, not an empty graph")
+        raise ContractError(f"{path.name} has no operators", remedy="export the model itself, not an empty graph")
     external_data.check(model, path)
     _operators(model, path)
     _tensors(model, path)
@@ -109,8 +113,8 @@ def _operators(model: Any, path: Path) -> None:
     )
     if foreign:
         raise ContractError(
-            f"{path.name} uses {', '.join(foreign)}, which ONNX Runtime does not have: export without custom "
-            "operators, or replace them by standard ones"
+            f"{path.name} uses {', '.join(foreign)}, which ONNX Runtime does not have",
+            remedy="export without custom operators, or replace them by standard ones",
         )
 
 
@@ -121,38 +125,44 @@ def _tensors(model: Any, path: Path) -> None:
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if not inputs:
-        raise ContractError(f"{path.name} has no inputs, so there is nothing to ask it: export the model itself")
+        raise ContractError(
+            f"{path.name} has no inputs, so there is nothing to ask it", remedy="export the model itself"
+        )
     for kind, values in (("input", inputs), ("output", list(model.graph.output))):
         names = [value.name for value in values]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ContractError(f"{path.name} has two {kind}s named '{twice[0]}': give each its own name")
+            raise ContractError(f"{path.name} has two {kind}s named '{twice[0]}'", remedy="give each its own name")
         for value in values:
             _tensor(value, kind)
             if kind == "input" and not value.type.tensor_type.HasField("shape"):
                 raise ContractError(
-                    f"input '{value.name}' has no shape, not even a number of axes: export it with a shape"
+                    f"input '{value.name}' has no shape, not even a number of axes", remedy="export it with a shape"
                 )
             if kind == "input" and any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in _axes(value)):
                 raise ContractError(
-                    f"input '{value.name}' has an axis of size 0, so no request could hold a value: export it with "
-                    "that axis open"
+                    f"input '{value.name}' has an axis of size 0, so no request could hold a value",
+                    remedy="export it with that axis open",
                 )
             name = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
             if name not in TRITON_TYPES:
                 raise ContractError(
-                    f"{kind} '{value.name}' has ONNX type {name}, which Triton has no type for: cast it in the graph"
+                    f"{kind} '{value.name}' has ONNX type {name}, which Triton has no type for",
+                    remedy="cast it in the graph",
                 )
             if name == "BFLOAT16":
                 raise ContractError(
                     f"{kind} '{value.name}' is BFLOAT16, which numpy has no type for and ONNX Runtime's backend does "
-                    "not take: cast it to FLOAT at the graph's edge"
+                    "not take",
+                    remedy="cast it to FLOAT at the graph's edge",
                 )
     if not model.graph.output:
-        raise ContractError(f"{path.name} has no outputs: export the model itself")
+        raise ContractError(f"{path.name} has no outputs", remedy="export the model itself")
     both = {value.name for value in inputs} & {value.name for value in model.graph.output}
     if both:
-        raise ContractError(f"'{sorted(both)[0]}' is an input and an output of {path.name}: give each its own name")
+        raise ContractError(
+            f"'{sorted(both)[0]}' is an input and an output of {path.name}", remedy="give each its own name"
+        )
 
 
 def _axes(value: Any) -> Any:
@@ -186,7 +196,8 @@ def _tensor(value: Any, kind: str) -> None:
     held = value.type.WhichOneof("value")
     if not _typed(value):
         raise ContractError(
-            f"{kind} '{value.name}' has no type: declare it with onnx.helper.make_tensor_value_info(name, type, shape)"
+            f"{kind} '{value.name}' has no type",
+            remedy="declare it with onnx.helper.make_tensor_value_info(name, type, shape)",
         )
     if held == "tensor_type":
         return
@@ -200,7 +211,7 @@ def _tensor(value: Any, kind: str) -> None:
         if "map" in words
         else "let the graph take and give tensors"
     )
-    raise ContractError(f"{kind} '{value.name}' is {article} {words}, which Triton cannot serve: {remedy}")
+    raise ContractError(f"{kind} '{value.name}' is {article} {words}, which Triton cannot serve", remedy=remedy)
 
 
 def _holds_pickle(path: Path) -> bool:

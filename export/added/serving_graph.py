@@ -1,4 +1,4 @@
-"""Write the graph that is served: somebody's ONNX file with the edits that its recipe.toml names."""
+"""Write the serving graph: the imported ONNX file with the edits that its recipe.toml names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from export.graph import edit as graph_edit
 from export.graph import external_data
 from export.graph.onnx_file import session
 from export.recipe.recipe import Array, Arrays, Predict
-from export.sources import refusals
+from export.sources import validation
 
 
 def write(raw: Path, batch: str, widened: tuple[str, ...], example: Arrays, path: Path) -> None:
     """Write the graph that is served: `raw` with its edits, every output with a shape. `example` are requests."""
     import onnx
 
-    model = refusals.onnx_file(raw)
+    model = validation.read_onnx(raw)
     graph_edit.drop_weight_inputs(model)
     edit(model, batch, widened)
     for index, node in enumerate(model.graph.node):
@@ -40,7 +40,7 @@ def write(raw: Path, batch: str, widened: tuple[str, ...], example: Arrays, path
 
 
 def edit(model: Any, batch: str, widened: tuple[str, ...]) -> None:
-    """The edits of a plan, in place."""
+    """Apply the edits of a recipe.toml to a model, in place."""
     graph_edit.make_outputs(model)
     if batch == OPENED:
         graph_edit.open_batch(model)
@@ -50,7 +50,7 @@ def edit(model: Any, batch: str, widened: tuple[str, ...]) -> None:
 
 
 def widening(predict: Predict, widened: tuple[str, ...], batched: bool) -> Predict:
-    """A source that takes and gives the widened tensors as the served graph does."""
+    """Wrap a source so that it takes and gives the widened tensors as the serving graph does."""
 
     def wide(arrays: Arrays) -> dict[str, Array]:
         plain = (-1,) if batched else ()

@@ -1,4 +1,4 @@
-"""Made-up values for a model's inputs: of the right type, and of a range that the graph can take.
+"""Generators of values for a model's inputs, of the right type and in the range that the graph can take.
 
 Token ids are the case that matters: an id beyond the end of an embedding table ends the request with an error, so the
 table's size is read from the graph.
@@ -6,6 +6,7 @@ table's size is read from the graph.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,9 +35,12 @@ PASSED_ON = frozenset(("Cast", "Clip", "Flatten", "Identity", "Reshape", "Squeez
 
 
 @dataclass(frozen=True)
-class Values:
-    """How one input is made up: `kind` is "normal", "integers" (`low` to `high`, both taken), "booleans", "texts" or
-    "masks": ones, then zeros as of padding."""
+class InputGenerator:
+    """Generates the values of one input.
+
+    `kind` is "normal", "integers" (from `low` to `high`, both included), "booleans", "texts" or "masks" (ones, then
+    zeros as of padding).
+    """
 
     kind: str
     low: int = 0
@@ -57,23 +61,37 @@ class Values:
         return random.standard_normal(tuple(shape)).astype(dtype)
 
 
-def guess(model: Any, name: str, data_type: str) -> Values:
-    """Values that the input `name` of an ONNX model can take, as far as the graph tells."""
+@dataclass(frozen=True)
+class InputRule:
+    """How one input is generated: its Triton type and the shape of one request, without the batch axis."""
+
+    data_type: str
+    shape: tuple[int, ...]
+    generator: InputGenerator
+
+    @property
+    def bytes(self) -> int:
+        """The size of one request's tensor; of a text, of its length alone."""
+        return math.prod(self.shape) * (4 if self.data_type == "TYPE_STRING" else NUMPY[self.data_type].itemsize)
+
+
+def for_input(model: Any, name: str, data_type: str) -> InputGenerator:
+    """The generator for the input `name` of an ONNX model: its values are in the range that the graph can take."""
     if data_type == "TYPE_STRING":
         known = [text for node, _ in _readers(model, name) for text in _categories(node)]
-        return Values("texts", texts=tuple(dict.fromkeys(known))[:64] or TEXTS)
+        return InputGenerator("texts", texts=tuple(dict.fromkeys(known))[:64] or TEXTS)
     if data_type == "TYPE_BOOL":
-        return Values("booleans")
+        return InputGenerator("booleans")
     if NUMPY[data_type].kind == "f":
-        return Values("normal")
+        return InputGenerator("normal")
     if data_type == "TYPE_UINT8":
-        whole = Values("integers", high=255)  # pixels
+        whole = InputGenerator("integers", high=255)  # pixels
     elif "mask" in name.lower():
-        whole = Values("masks")
+        whole = InputGenerator("masks")
     else:
-        whole = Values("integers")
+        whole = InputGenerator("integers")
     sizes = [size for node, value in _readers(model, name) for size in _table_sizes(model, node, value)]
-    return Values("integers", high=max(0, min(sizes) - 1)) if sizes else whole
+    return InputGenerator("integers", high=max(0, min(sizes) - 1)) if sizes else whole
 
 
 def _masks(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
@@ -121,7 +139,7 @@ def _categories(node: Any) -> Iterator[str]:
             yield from (text.decode(errors="replace") for text in attribute.strings)
 
 
-def rows(inputs: Mapping[str, tuple[str, Sequence[int], Values]], count: int, seed: int) -> dict[str, Array]:
-    """`count` made-up requests: arrays [count, *shape] of {name: (Triton type, shape, values)}, the same for a seed."""
+def sample(rules: Mapping[str, InputRule], count: int, seed: int) -> dict[str, Array]:
+    """`count` generated requests: per input an array [count, *shape]. The same seed gives the same requests."""
     random = np.random.default_rng(seed)
-    return {name: values.draw(random, kind, (count, *shape)) for name, (kind, shape, values) in inputs.items()}
+    return {name: rule.generator.draw(random, rule.data_type, (count, *rule.shape)) for name, rule in rules.items()}

@@ -33,7 +33,7 @@ def write(
     if weights_as_inputs:
         values += [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in tensors]
     outs = [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in outputs]
-    graph = helper.make_graph(list(nodes), "brought", values, outs, tensors)
+    graph = helper.make_graph(list(nodes), "imported", values, outs, tensors)
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(*each) for each in domains)]
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=ir_version), str(path))
@@ -221,7 +221,7 @@ def broken():
 '''
 
 
-def write_functions(folder: Path, name: str = "brought_functions") -> str:
+def write_functions(folder: Path, name: str = "imported_functions") -> str:
     """Write FUNCTIONS as a module into `folder`; returns its name."""
     (folder / f"{name}.py").write_text(FUNCTIONS)
     return name

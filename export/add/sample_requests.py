@@ -1,22 +1,22 @@
-"""The requests that a graph is tried with: the source's own examples, else rows made up from the inputs' shapes."""
+"""Sample requests for a graph: the source's own examples, else rows generated from the inputs' shapes."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from export.added import values
-from export.added.recipe_file import NONE, InputRule
+from export.added import input_generators
+from export.added.input_generators import InputRule
+from export.added.recipe_file import NONE
 from export.errors import ContractError
 from export.graph import axis_size, edit
 from export.graph.signature import TRITON_TYPES
 from export.recipe.recipe import Array, AxisRange
-from export.sources.base import Brought
+from export.sources.base import ImportedModel
 
 SEED = 0
 SIZES = (16, 32, 8)
@@ -26,16 +26,16 @@ LARGEST_REQUEST = 2**31 - 1
 """Bytes."""
 
 
-class Examples:
-    """What is known of the inputs of one graph. `dims` sizes the open axes, by symbol or as `input:axis`.
+class SampleRequests:
+    """Sample requests for one graph. `dims` sizes its open axes, by symbol or as `input:axis`.
 
     A `candidate` is a way of batching, of `export.added.recipe_file`. `why_no_batch` completes the error about an axis
     without a size, `first_axis` is the size of a first axis that turned out to be no batch, `notes` are sentences for
     a person.
     """
 
-    def __init__(self, brought: Brought, model: Any, dims: Mapping[str, int]) -> None:
-        self.brought = brought
+    def __init__(self, imported: ImportedModel, model: Any, dims: Mapping[str, int]) -> None:
+        self.imported = imported
         self.model = model
         self.dims = dims
         self.why_no_batch = ""
@@ -43,7 +43,7 @@ class Examples:
         self.notes: list[str] = []
 
     def rules(self, candidate: str) -> dict[str, InputRule]:
-        """How each input is made up, the batch axis left out.
+        """The type, shape and generator of each input, without the batch axis.
 
         Raises ContractError for axes without a size, and for more bytes than a request may have.
         """
@@ -61,27 +61,27 @@ class Examples:
                 if not size:
                     unsized[value.name, axis] = None if declared is None else str(declared)
                 sizes.append(size or 1)
-            found[value.name] = InputRule(kind, tuple(sizes), values.guess(self.model, value.name, kind))
+            found[value.name] = InputRule(kind, tuple(sizes), input_generators.for_input(self.model, value.name, kind))
         if unsized:
             raise self._unsized(unsized, candidate)
-        size_bytes = sum(_bytes(rule) for rule in found.values())
+        size_bytes = sum(rule.bytes for rule in found.values())
         if size_bytes > LARGEST_REQUEST:
             shapes = ", ".join(f"'{name}' {list(rule.shape)}" for name, rule in found.items())
             raise ContractError(
-                f"one request has {size_bytes / 1e9:.1f} GB ({shapes}), and gRPC carries no message over 2 GB: export "
-                "the model with smaller inputs"
+                f"one request has {size_bytes / 1e9:.1f} GB ({shapes}), and gRPC carries no message over 2 GB",
+                remedy="export the model with smaller inputs",
             )
         return found
 
     def rows(self, rules: Mapping[str, InputRule], *, batched: bool) -> dict[str, Array]:
-        """Requests on a first axis: the source's own, else made up."""
-        if self.brought.example is None:
-            return values.rows(_wanted(rules), row_count(rules), SEED)
+        """Requests stacked on a first axis: the source's own, else generated ones."""
+        if self.imported.example is None:
+            return input_generators.sample(rules, row_count(rules), SEED)
         given = {name: self._given(name, rule.data_type) for name, rule in rules.items()}
-        if unasked := [name for name in self.brought.example if name not in rules]:
+        if unknown := [name for name in self.imported.example if name not in rules]:
             raise ContractError(
-                f"the example has '{unasked[0]}', which the model does not take: it takes {', '.join(rules)}",
-                tensor=unasked[0],
+                f"the example has '{unknown[0]}', which the model does not take: it takes {', '.join(rules)}",
+                tensor=unknown[0],
                 expected=list(rules),
             )
         return {name: self._shaped(name, rows, batched) for name, rows in given.items()}
@@ -92,10 +92,10 @@ class Examples:
         have = len(next(iter(example.values())))
         if have >= count:
             return {name: rows[:count] for name, rows in example.items()}
-        made_up = values.rows(_wanted(rules), count - have, SEED)
+        made_up = input_generators.sample(rules, count - have, SEED)
         filled = {name: np.concatenate([rows, made_up[name]]) for name, rows in example.items()}
         try:
-            self.brought.predict({name: rows[-1:] for name, rows in filled.items()})
+            self.imported.predict({name: rows[-1:] for name, rows in filled.items()})
         except Exception:  # made-up rows that the source does not take
             self.notes.append(f"the example has {have} rows: with {count} or more, batching could be judged on them")
             return {name: np.resize(rows, (count, *rows.shape[1:])) for name, rows in example.items()}
@@ -103,31 +103,34 @@ class Examples:
 
     def _given(self, name: str, data_type: str) -> Array:
         """The example of one input, of the graph's type. Raises ContractError where it cannot be."""
-        example = self.brought.example or {}
+        example = self.imported.example or {}
         if name not in example:
             raise ContractError(f"the example has nothing for input '{name}': it has {', '.join(example)}", tensor=name)
         rows = np.asarray(example[name])
         if data_type == "TYPE_STRING":
             if rows.dtype.kind not in "US":
                 raise ContractError(
-                    f"the example of '{name}' is {rows.dtype}, the input takes texts: give numpy.str_",
+                    f"the example of '{name}' is {rows.dtype}, the input takes texts",
+                    remedy="give numpy.str_",
                     tensor=name,
                     found=rows.dtype,
                     expected=np.dtype(np.str_),
                 )
             return rows.astype(np.str_)
-        wanted = values.NUMPY[data_type]
+        wanted = input_generators.NUMPY[data_type]
         whole = rows.dtype.kind in "iu" and wanted.kind in "iuf"
         if whole and not np.array_equal(rows.astype(wanted).astype(rows.dtype), rows):
             raise ContractError(
-                f"the example of '{name}' is {rows.dtype}, with numbers that the input's {wanted} lacks: give others",
+                f"the example of '{name}' is {rows.dtype}, with numbers that the input's {wanted} lacks",
+                remedy="give others",
                 tensor=name,
                 found=rows.dtype,
                 expected=wanted,
             )
         if not np.can_cast(rows.dtype, wanted, "same_kind"):
             raise ContractError(
-                f"the example of '{name}' is {rows.dtype}, the input takes {wanted}: convert it",
+                f"the example of '{name}' is {rows.dtype}, the input takes {wanted}",
+                remedy="convert it",
                 tensor=name,
                 found=rows.dtype,
                 expected=wanted,
@@ -149,7 +152,8 @@ class Examples:
             return rows.reshape(len(rows), *(1 if size == 1 else next(filled) for size in wanted))
         shape = ", ".join(["rows", *(str(size or "any") for size in wanted)]) + ("" if wanted else ",")
         raise ContractError(
-            f"the example of '{name}' has shape {rows.shape}: give it shape ({shape})",
+            f"the example of '{name}' has shape {rows.shape}",
+            remedy=f"give it shape ({shape})",
             tensor=name,
             found=rows.shape,
             expected=tuple(wanted),
@@ -166,12 +170,12 @@ class Examples:
 
     def _given_size(self, name: str, axis: int, symbol: str | None) -> int | None:
         words = (f"{name}:{axis}", *([symbol] if symbol else []))
-        for known in (self.dims, self.brought.sizes):
+        for known in (self.dims, self.imported.sizes):
             for word in words:
                 if word in known:
                     return known[word]
-        if name in (self.brought.example or {}):
-            sizes = np.asarray((self.brought.example or {})[name]).shape
+        if name in (self.imported.example or {}):
+            sizes = np.asarray((self.imported.example or {})[name]).shape
             sizes = (
                 sizes[1:] if len(sizes) > len(self._declared(name)) else sizes
             )  # requests of a model without a batch axis
@@ -181,7 +185,7 @@ class Examples:
 
     def _named_sizes(self) -> dict[str, int]:
         """The known sizes of open axes by name."""
-        found = {**self.brought.sizes, **self.dims}
+        found = {**self.imported.sizes, **self.dims}
         for value in edit.inputs(self.model):
             for axis, symbol in enumerate(edit.shape(value) or ()):
                 if isinstance(symbol, str) and (size := self._given_size(value.name, axis, symbol)) is not None:
@@ -223,7 +227,7 @@ class Examples:
         example's size."""
         found: dict[str, dict[int, AxisRange]] = {}
         known = self._named_sizes()
-        longest = {**{symbol: 4 * size for symbol, size in known.items()}, **self.brought.longest}
+        longest = {**{symbol: 4 * size for symbol, size in known.items()}, **self.imported.longest}
         for value in edit.inputs(self.model):
             for axis, symbol in enumerate(edit.shape(value) or ()):
                 if isinstance(symbol, int) or (axis == 0 and candidate != NONE):
@@ -240,7 +244,7 @@ class Examples:
 
 
 def unknown_dims(model: Any, dims: Mapping[str, int]) -> str | None:
-    """A sentence about the first `--dim` that no axis of the inputs goes by; None where each fits one."""
+    """A sentence about the first `--dim` that names no open axis of the inputs; None where each names one."""
     open_axes: list[str] = []
     for value in edit.inputs(model):
         for axis, size in enumerate(edit.shape(value) or ()):
@@ -273,16 +277,7 @@ def _fits(sizes: Sequence[int], declared: Sequence[int | str | None]) -> bool:
     )
 
 
-def _wanted(rules: Mapping[str, InputRule]) -> dict[str, tuple[str, tuple[int, ...], values.Values]]:
-    return {name: (rule.data_type, rule.shape, rule.values) for name, rule in rules.items()}
-
-
 def row_count(rules: Mapping[str, InputRule]) -> int:
-    """How many requests to make up: 64; above 250 KB 8; above 2 MB what 16 MB hold, but at least 3."""
-    size = max(1, sum(map(_bytes, rules.values())))
+    """How many requests to generate: 64; above 250 KB 8; above 2 MB what 16 MB hold, but at least 3."""
+    size = max(1, sum(rule.bytes for rule in rules.values()))
     return min(64 if size < 250_000 else 8, max(3, 16_000_000 // size))
-
-
-def _bytes(rule: InputRule) -> int:
-    """The size of one request's tensor; of a text, of its length alone."""
-    return math.prod(rule.shape) * (4 if rule.data_type == "TYPE_STRING" else values.NUMPY[rule.data_type].itemsize)
