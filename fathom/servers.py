@@ -24,7 +24,9 @@ def connect(server: str | None, repository: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def connect_with_metrics(server: str | None, repository: Path) -> Iterator[tuple[str, str | None]]:
+def connect_with_metrics(
+    server: str | None, repository: Path, tritonserver: Path | None = None
+) -> Iterator[tuple[str, str | None]]:
     """The same and, where it is known, the address of the metrics."""
     if server is not None:
         try:
@@ -44,7 +46,12 @@ def connect_with_metrics(server: str | None, repository: Path) -> Iterator[tuple
         yield DEFAULT_SERVER, None
         return
     with err.status(f"no server at {DEFAULT_SERVER}: starting Triton with {repository}"):
-        embedded = TritonServer(repository, config_name=default_config_name(repository), stop_timeout_s=0).start()
+        embedded = TritonServer(
+            repository,
+            config_name=default_config_name(repository, tritonserver),
+            tritonserver=tritonserver,
+            stop_timeout_s=0,
+        ).start()
     try:
         yield embedded.grpc_url, embedded.metrics_url
     finally:

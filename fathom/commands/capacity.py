@@ -106,6 +106,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="go on with the search in this folder, which was interrupted or gets a longer --budget",
     )
     options.add_repository(command)
+    options.add_tritonserver(command)
     options.add_json(command)
 
 
@@ -117,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     shares = [ModelShare.parse(text) for text in arguments.models]
     folder = arguments.resume or arguments.report or Path("results")
     repository = arguments.model_repository
-    with connect_with_metrics(arguments.server, repository) as (server, metrics_url):
+    with connect_with_metrics(arguments.server, repository, arguments.tritonserver) as (server, metrics_url):
         request = CapacityRequest(
             server=server,
             model=name_of(shares),
