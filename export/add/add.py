@@ -18,7 +18,7 @@ from export.add import batching_trial, draft_config, examples
 from export.added import kept, serve_graph
 from export.added import recipe as added
 from export.added.recipe_file import EXAMPLE, FILE, NONE, InputRule, RecipeFile
-from export.engine.plan_header import configured_tag
+from export.config.deployment import deployment
 from export.errors import ContractError, PublishError, RecipeError
 from export.exporter import ExportResult, export_model
 from export.graph import labels, signature
@@ -163,7 +163,7 @@ def _check_rounding(brought: Brought, example: Arrays) -> None:
 def _check(raw: Path, wish: Wish, model_repository: Path) -> None:
     """Refuse what the deployed Triton would, and sizes for axes that the graph does not have."""
     model = refusals.onnx_file(raw)
-    tag = wish.triton_tag or configured_tag(model_repository.resolve().parent)
+    tag = wish.triton_tag or deployment(model_repository.resolve().parent).triton_tag
     refusals.graph(model, raw, tag)
     if unknown := examples.unknown_dims(model, wish.dims):
         raise ContractError(unknown, field="dim")
