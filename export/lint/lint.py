@@ -13,7 +13,7 @@ from pathlib import Path
 from export.config import config as configs
 from export.config.deployment import deployment
 from export.errors import ConfigError
-from export.lint import artefacts, ensemble, model, parameters, scheduling, served
+from export.lint import artefacts, ensemble, inflight, model, parameters, scheduling, served
 from export.lint.finding import Finding, Subject
 
 __all__ = ["Finding", "lint"]
@@ -57,8 +57,9 @@ def lint(
                 findings += rule(subject)
         findings += artefacts.check_folder(model_repository / name, subjects[name], triton_tag)
     findings += ensemble.check(subjects, chosen)
-    started = config_name or deployment(model_repository.resolve().parent).config_name
-    findings += served.check(model_repository, chosen, started)
+    deployed = deployment(model_repository.resolve().parent)
+    findings += inflight.check(subjects, chosen, triton_tag or deployed.triton_tag)
+    findings += served.check(model_repository, chosen, config_name or deployed.config_name)
     unique = list(dict.fromkeys(findings))
     return sorted(unique, key=lambda finding: (finding.file, finding.severity, finding.line or 0))
 
