@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clients import Client, Unreachable, addresses
 from fathom.errors import UsageError
 from fathom.options import DEFAULT_SERVER, default_config_name
 from fathom.output import err
 from loadtests.errors import TargetError
-from server import TritonServer
+from server import TritonServer, environment
+
+if TYPE_CHECKING:
+    from export.config.served import Served
 
 LOOK_TIMEOUT_S = 1.0
 
@@ -46,9 +50,11 @@ def connect_with_metrics(
         yield DEFAULT_SERVER, None
         return
     with err.status(f"no server at {DEFAULT_SERVER}: starting Triton with {repository}"):
+        config_name = default_config_name(repository, tritonserver)
+        served_models(repository, config_name, tritonserver)
         embedded = TritonServer(
             repository,
-            config_name=default_config_name(repository, tritonserver),
+            config_name=config_name,
             tritonserver=tritonserver,
             stop_timeout_s=0,
         ).start()
@@ -56,3 +62,20 @@ def connect_with_metrics(
         yield embedded.grpc_url, embedded.metrics_url
     finally:
         embedded.stop()
+
+
+def served_models(repository: Path, config_name: str | None, tritonserver: Path | None) -> list[Served]:
+    """What serves each model.
+
+    Raises UsageError for a plan that no configuration loads, and, where this Triton runs engines, for one that
+    `config_name` leaves out. Elsewhere a plan waits for another host, and ONNX is served.
+    """
+    from export.config.served import served
+    from export.lint.served import check
+
+    models = served(repository, config_name)
+    engines = config_name != "cpu" and environment.runs_engines(tritonserver)
+    wrong = list(check(repository, [model.model for model in models], config_name or "" if engines else None))
+    if wrong:
+        raise UsageError("; ".join(str(finding) for finding in wrong))
+    return models

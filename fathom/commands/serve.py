@@ -10,13 +10,12 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fathom import options
-from fathom.errors import UsageError
 from fathom.output import err, print_json
-from server import ServerDiedError, TritonServer, environment
+from fathom.servers import served_models
+from server import ServerDiedError, TritonServer
 
 if TYPE_CHECKING:
     from export.config.served import Served
@@ -51,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until the process is asked to stop."""
     repository = arguments.model_repository
     config_name = arguments.config_name or options.default_config_name(repository, arguments.tritonserver)
-    models = _served(repository, config_name, arguments.tritonserver)
+    models = served_models(repository, config_name, arguments.tritonserver)
     server = TritonServer(
         repository,
         config_name=config_name,
@@ -92,23 +91,6 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     finally:
         server.stop()
-
-
-def _served(repository: Path, config_name: str | None, tritonserver: Path | None) -> list[Served]:
-    """What serves each model.
-
-    Raises UsageError for a plan that no configuration loads, and, where this Triton runs engines, for one that
-    `config_name` leaves out. Elsewhere a plan waits for another host, and ONNX is served.
-    """
-    from export.config.served import served
-    from export.lint.served import check
-
-    models = served(repository, config_name)
-    engines = config_name != "cpu" and environment.runs_engines(tritonserver)
-    wrong = list(check(repository, [model.model for model in models], config_name or "" if engines else None))
-    if wrong:
-        raise UsageError("; ".join(str(finding) for finding in wrong))
-    return models
 
 
 def _by_configuration(models: Sequence[Served]) -> list[str]:

@@ -10,9 +10,9 @@ from engine_machine import plan_bytes
 from small_models import write_double
 
 from export.engine import gpu
-from fathom import cli
-from fathom.commands import serve
+from fathom import cli, servers
 from fathom.errors import UsageError
+from fathom.servers import served_models
 
 ENGINE = 'backend: "tensorrt" max_batch_size: 8'
 
@@ -37,23 +37,25 @@ def with_tensorrt(tmp_path: Path) -> Path:
     return tmp_path / "triton"
 
 
-def test_a_plan_that_no_configuration_loads_keeps_serve_from_starting(
-    repository: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", [["serve"], ["capacity", "double", "--slo", "p99=50ms"]], ids=["serve", "capacity"])
+def test_a_plan_that_no_configuration_loads_keeps_triton_from_starting(
+    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
+    monkeypatch.setattr(servers, "DEFAULT_SERVER", "localhost:9")  # where nothing listens
     (repository / "double" / "configs" / "h200.pbtxt").unlink()
-    assert cli.main(["serve", "--model-repository", str(repository)]) == 2
+    assert cli.main([*command, "--model-repository", str(repository)]) == 2
     assert "double/model.plan" in capsys.readouterr().err
 
 
 def test_a_triton_that_runs_engines_serves_none_without_them(repository: Path, with_tensorrt: Path) -> None:
     with pytest.raises(UsageError, match="h200"):
-        serve._served(repository, None, with_tensorrt)
-    found = {model.model: model.file for model in serve._served(repository, "h200", with_tensorrt)}
+        served_models(repository, None, with_tensorrt)
+    found = {model.model: model.file for model in served_models(repository, "h200", with_tensorrt)}
     assert found == {"double": "configs/h200.pbtxt", "plain": "config.pbtxt"}
 
 
 def test_a_triton_without_tensorrt_serves_onnx(repository: Path) -> None:
-    found = {model.model: (model.file, model.backend) for model in serve._served(repository, None, None)}
+    found = {model.model: (model.file, model.backend) for model in served_models(repository, None, None)}
     assert found == {"double": ("config.pbtxt", "onnxruntime"), "plain": ("config.pbtxt", "onnxruntime")}
 
 
