@@ -86,9 +86,10 @@ def compose_command(words: list[str], folder: Path) -> list[str]:
     replicas = [text.partition("=")[0] for text in scaled if "=" in text]
     for name in {*names, *replicas} - services.keys():
         raise CommandError(f"there is no service {name}")
-    for profile in {*given.profile} - profiles:
+    for profile in {*given.profile} - profiles - {"*"}:
         raise CommandError(f"there is no profile {profile}")
-    active = {n for n, s in services.items() if not s.get("profiles") or {*s["profiles"]} & {*given.profile}}
+    chosen = profiles if "*" in given.profile else {*given.profile}
+    active = {n for n, s in services.items() if not s.get("profiles") or {*s["profiles"]} & chosen}
     for name in {*replicas} - active - {*names}:
         raise CommandError(f"{name} is scaled, and its profile is not active")
     return names or sorted(active)
