@@ -27,10 +27,15 @@ def check(repository: Mapping[str, Sequence[Subject]], models: Sequence[str], tr
         for subject in subjects:
             if not subject.is_ensemble:
                 continue
-            if subject.message.ensemble_scheduling.max_inflight_requests:
+            if _bound(subject):
                 yield from _known(subject, release)
             elif release is not None and release >= SINCE and not _elsewhere(subject, subjects):
                 yield from _unbounded(subject, repository)
+
+
+def _bound(subject: Subject) -> int:
+    """What the configuration says; 0 is no bound, as where the protocol of an older tritonclient lacks the field."""
+    return int(getattr(subject.message.ensemble_scheduling, "max_inflight_requests", 0))
 
 
 def _known(subject: Subject, release: str | None) -> Findings:
@@ -46,9 +51,7 @@ def _known(subject: Subject, release: str | None) -> Findings:
 
 def _elsewhere(subject: Subject, subjects: Sequence[Subject]) -> bool:
     """Whether this is the main configuration of a model whose named one has the bound."""
-    return subject.variant is None and any(
-        each.message.ensemble_scheduling.max_inflight_requests for each in subjects if each.variant
-    )
+    return subject.variant is None and any(_bound(each) for each in subjects if each.variant)
 
 
 def _unbounded(subject: Subject, repository: Mapping[str, Sequence[Subject]]) -> Findings:
