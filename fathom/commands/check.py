@@ -33,11 +33,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check and print what was found."""
     from export.config.deployment import deployment
-    from export.config.served import served
+    from export.config.served import names, served
     from export.lint.lint import lint
 
     repository, models = arguments.model_repository, arguments.models
     name = arguments.config_name or deployment(repository.resolve().parent).config_name
+    if arguments.config_name and arguments.config_name not in (known := names(repository)):
+        offer = f"choose {', '.join(known)}" if known else "no model has a configs/ folder"
+        raise UsageError(f"no model has a configuration named '{arguments.config_name}': {offer}")
     findings = lint(repository, models or None, triton_tag=arguments.triton_tag, config_name=name)
     present = len(list(repository.glob("*/config.pbtxt")))
     if not (findings or present):

@@ -65,9 +65,21 @@ def test_a_triton_without_tensorrt_serves_onnx(repository: Path) -> None:
 def test_check_reports_what_serves_each_model(
     repository: Path, capsys: pytest.CaptureFixture[str], name: str, fails: bool, file: str
 ) -> None:
-    cli.main(["check", "--json", "--config-name", name, "--model-repository", str(repository)])
+    compose = (
+        "image: nvcr.io/nvidia/tritonserver:26.08-py3\ncommand: [--model-config-name=${TRITON_CONFIG_NAME:-gpu}]\n"
+    )
+    (repository.parent / "docker-compose.yml").write_text(compose)
+    (repository.parent / ".env").write_text(f"TRITON_CONFIG_NAME={name}\n")
+    cli.main(["check", "--json", "--model-repository", str(repository)])
     document = json.loads(capsys.readouterr().out)
     assert document["config_name"] == name
     assert document["served"]["double"]["configuration"] == file
     errors = [each["file"] for each in document["findings"] if each["severity"] == "error"]
     assert ("double/model.plan" in errors) is fails
+
+
+def test_check_offers_the_names_that_exist(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "--config-name", "gpu", "--model-repository", str(repository)]) == 2
+    assert "h200" in capsys.readouterr().err
+    assert cli.main(["check", "plain", "--config-name", "h200", "--model-repository", str(repository)]) in (0, 1)
+    assert "plain: config.pbtxt (onnxruntime)" in capsys.readouterr().out
