@@ -109,8 +109,8 @@ def _of_the_wheel(program: Path, backends: Path, stubs: Path) -> Installation:
             found=[_python()],
         )
     _require_numpy_1()
-    libraries = stubs.parents[2] / "nvidia_pytriton.libs"
-    return Installation(program, backends, stub, True, (find_libpython().parent, libraries))
+    libraries = (stubs.parent / "lib", stubs.parents[2] / "nvidia_pytriton.libs")
+    return Installation(program, backends, stub, True, (find_libpython().parent, *libraries))
 
 
 def _python() -> str:

@@ -12,7 +12,7 @@ from small_models import write_double
 
 from clients import Client
 from fathom.options import default_config_name
-from server import EnvironmentNotFitError, TritonServer, environment
+from server import EnvironmentNotFitError, ServerStartError, TritonServer, environment
 from server.triton import BACKENDS
 
 
@@ -47,6 +47,14 @@ def test_it_serves_with_its_own_backends(installed: Path, tmp_path: Path, native
         with Client(server.grpc_url) as client:
             assert client.model("double")(x=[[1.0, 2.0]])["y"].tolist() == [[2.0, 4.0]]
     assert own.exists() is native
+
+
+@pytest.mark.process
+def test_a_library_that_is_missing_is_named(installed: Path, tmp_path: Path) -> None:
+    shutil.rmtree(installed / "lib")
+    write_double(tmp_path / "models" / "double")
+    with pytest.raises(ServerStartError, match=r"lib\w+.*\.so"):
+        TritonServer(tmp_path / "models", tritonserver=installed).start()
 
 
 @pytest.mark.parametrize("name", ["", "bin/tritonserver"], ids=["its folder", "its program"])
