@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from export.engine import library
-from export.engine.export import EngineResult, export_engine
+from export.engine.export import CONFIG_NAME, EngineResult, export_engine
 from export.engine.options import HARDWARE_COMPATIBILITY, TILING, EngineOptions
 from export.errors import EngineError, EngineUnavailableError
 from export.exporter import ARTEFACT
@@ -89,6 +89,8 @@ class Engines:
         for result in self.built.values():
             for line in result.notes:
                 note(line)
+        if self.built:
+            note(f"Triton serves engines with --model-config-name={CONFIG_NAME}, the default of docker-compose.yml")
         for failure in self.failures[1:] if self.explicit else self.failures:
             note(f"no engine: {failure}")
         if self.explicit and self.failures:

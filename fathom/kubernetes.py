@@ -6,8 +6,8 @@ from loadtests.sizing import DeploymentPlan
 
 _PATCH = """\
 # {replicas} replicas of {model} hold {rate:g}/s under {slo}, each certified for {certified:.6g}/s (fathom plan).
-# List this file under `patches` of a kustomization on top of deploy/kubernetes/overlays/gpu. The queue's limits are
-# Triton's: in config.pbtxt of {model} set max_queue_size {queue} and default_timeout_microseconds {timeout}
+# deploy/kubernetes/overlays/planned lists a file plan.yaml beside it as its patch. The queue's limits are Triton's:
+# in config.pbtxt of {model} set max_queue_size {queue} and default_timeout_microseconds {timeout}
 # of default_queue_policy; the annotations record what was planned.
 apiVersion: keda.sh/v1alpha1
 kind: ScaledObject

@@ -83,6 +83,7 @@ def container_options(
         admin_token=admin_token,
         extra=(
             "--log-format=ISO8601",
+            "--metrics-config=histogram_latencies=true",
             "--trace-config=mode=opentelemetry",
             f"--trace-config=level={trace_level}",
             f"--trace-config=rate={trace_rate}",

@@ -1,10 +1,15 @@
-"""Find the tritonserver of the nvidia-pytriton wheel, and refuse environments in which it would answer wrongly."""
+"""Find tritonserver, and refuse environments in which it would answer wrongly.
+
+An installed Triton (/opt/tritonserver, as in the official container) runs with its own backends. Elsewhere the server
+is that of the nvidia-pytriton wheel, which has the python backend alone.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -13,53 +18,117 @@ from pathlib import Path
 
 from server.errors import EnvironmentNotFitError
 
+VARIABLE = "FATHOM_TRITONSERVER"
+INSTALLED = Path("/opt/tritonserver")
+NUMPY_2_SINCE = (2, 53)
+"""Triton whose python backend takes numpy 2; an older one returns empty outputs without an error."""
+
 
 @dataclass(frozen=True)
 class Installation:
-    """Where the embedded server's parts lie on this machine."""
+    """Where the parts of a Triton lie on this machine.
+
+    `stub` is the python backend's process where it does not lie in `backends/python`. With `own_python` the stubs run
+    in this interpreter's environment; otherwise in that of the first python3 on PATH, as they were installed.
+    """
 
     tritonserver: Path
-    python_backend: Path
-    stub: Path
+    backends: Path
+    stub: Path | None
+    own_python: bool
     library_dirs: tuple[Path, ...]
+
+    def has(self, backend: str) -> bool:
+        """Whether it brings a backend of this name."""
+        return (self.backends / backend).is_dir()
 
     def environment(self) -> dict[str, str]:
         """The variables tritonserver and its python stubs run with."""
         inherited = os.environ.get("LD_LIBRARY_PATH", "")
         libraries = [str(path) for path in self.library_dirs] + ([inherited] if inherited else [])
         # The stub embeds Python and finds this environment's packages through the first python3 on PATH.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        own = [str(Path(sys.executable).parent)] if self.own_python else []
         return os.environ | {
             "LD_LIBRARY_PATH": os.pathsep.join(libraries),
-            "PATH": path,
+            "PATH": os.pathsep.join([*own, os.environ.get("PATH", os.defpath)]),
         }
 
 
-def find_installation() -> Installation:
-    """Locate the embedded Triton for the running interpreter.
+def find_installation(path: str | os.PathLike[str] | None = None) -> Installation:
+    """The Triton at `path` (the program, or the folder with bin/tritonserver), by default of `folder`.
 
-    Raises EnvironmentNotFitError with what to install when a part is missing, when numpy is 2 or newer (the python
-    backend of Triton 2.51 then returns empty outputs without an error), or when no libpython fits this interpreter.
+    Raises EnvironmentNotFitError with what to install when a part is missing, when numpy is 2 or newer and the python
+    backend is too old for it, or when no libpython fits this interpreter.
     """
-    package = _package_dir("pytriton")
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = package / "tritonserver" / "python_backend_stubs" / version / "triton_python_backend_stub"
-    if not stub.is_file():
-        supported = ", ".join(sorted(p.name for p in stub.parent.parent.iterdir()))
+    root = folder(path)
+    program, backends = root / "bin" / "tritonserver", root / "backends"
+    if not (program.is_file() and backends.is_dir()):
         raise EnvironmentNotFitError(
-            f"the embedded Triton has no python backend for Python {version} (it has {supported}): "
+            f"there is no Triton in '{root}': name the program tritonserver, or the folder with bin/tritonserver and "
+            "backends/",
+            needs="tritonserver",
+        )
+    if (stubs := root / "python_backend_stubs").is_dir():
+        return _of_the_wheel(program, backends, stubs)
+    python = _python_of(backends / "python" / "triton_python_backend_stub")
+    libraries, own = [root / "lib"], False
+    if python == _python():
+        try:
+            libraries.insert(0, find_libpython().parent)
+            own = True
+        except EnvironmentNotFitError:
+            pass  # then the stubs run as they were installed
+    if own and _release(root) < NUMPY_2_SINCE:
+        _require_numpy_1()
+    return Installation(program, backends, None, own, tuple(libraries))
+
+
+def folder(path: str | os.PathLike[str] | None = None) -> Path:
+    """Where Triton lies: at `path`, else at FATHOM_TRITONSERVER, else in /opt/tritonserver, else in the wheel."""
+    if chosen := path or os.environ.get(VARIABLE):
+        resolved = Path(chosen).resolve()
+        return resolved.parents[1] if resolved.is_file() else resolved
+    if (INSTALLED / "bin" / "tritonserver").is_file():
+        return INSTALLED
+    return _package_dir("pytriton") / "tritonserver"
+
+
+def runs_engines(path: str | os.PathLike[str] | None = None) -> bool:
+    """Whether the Triton at `path` has the TensorRT backend."""
+    return (folder(path) / "backends" / "tensorrt").is_dir()
+
+
+def _of_the_wheel(program: Path, backends: Path, stubs: Path) -> Installation:
+    stub = stubs / _python() / "triton_python_backend_stub"
+    if not stub.is_file():
+        supported = ", ".join(sorted(path.name for path in stubs.iterdir()))
+        raise EnvironmentNotFitError(
+            f"the embedded Triton has no python backend for Python {_python()} (it has {supported}): "
             "use Python 3.11 or 3.12",
             needs="python",
-            found=[version],
+            found=[_python()],
         )
     _require_numpy_1()
-    libraries = package.parent / "nvidia_pytriton.libs"
-    return Installation(
-        tritonserver=package / "tritonserver" / "bin" / "tritonserver",
-        python_backend=package / "tritonserver" / "backends" / "python",
-        stub=stub,
-        library_dirs=(find_libpython().parent, libraries),
-    )
+    libraries = (stubs.parent / "lib", stubs.parents[2] / "nvidia_pytriton.libs")
+    return Installation(program, backends, stub, True, (find_libpython().parent, *libraries))
+
+
+def _python() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _python_of(stub: Path) -> str | None:
+    """The Python that a stub is linked with, such as `3.12`."""
+    found = re.search(rb"libpython(3\.\d+)\.so", stub.read_bytes()) if stub.is_file() else None
+    return found[1].decode() if found else None
+
+
+def _release(root: Path) -> tuple[int, ...]:
+    """Of the file that the official image has; nothing where there is none."""
+    try:
+        return tuple(map(int, re.findall(r"\d+", (root / "TRITON_VERSION").read_text())[:2]))
+    except OSError:
+        return ()
 
 
 def find_libpython() -> Path:
@@ -68,7 +137,7 @@ def find_libpython() -> Path:
     The stub links libpython by name; another patch release's library under this interpreter's standard library breaks
     in odd places. Raises EnvironmentNotFitError where no library of exactly this release is found.
     """
-    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+    name = f"libpython{_python()}.so.1.0"
     directories = [sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib"]
     if multiarch := sysconfig.get_config_var("MULTIARCH"):
         directories += [f"{directories[0]}/{multiarch}", f"/usr/lib/{multiarch}"]
@@ -84,7 +153,7 @@ def find_libpython() -> Path:
     problem = f"found only another release ({others})" if found else "there is none"
     raise EnvironmentNotFitError(
         f"Triton's python backend needs {name} of Python {sys.version.split()[0]}, and {problem}: install "
-        f"libpython{sys.version_info.major}.{sys.version_info.minor} on Debian or Ubuntu; rebuild with "
+        f"libpython{_python()} on Debian or Ubuntu; rebuild with "
         'PYTHON_CONFIGURE_OPTS="--enable-shared" with pyenv; the Pythons of uv and conda bring it',
         needs=name,
         found=list(found.values()),

@@ -7,6 +7,7 @@ import re
 _MODEL_ROW = re.compile(r"^\| (?P<model>[^|]*?) *\| (?P<version>[^|]*?) *\| (?P<status>.*?) *\|$")
 _LEVEL_LINE = re.compile(r"^E\d{4} [\d:.]+ \d+ [\w.]+:\d+\] (?P<text>.*)$")
 _PROTOBUF_LINE = re.compile(r"^\[libprotobuf ERROR [^]]*\] (?P<text>Error parsing text-format .*)$")
+_LOADER_LINE = re.compile(r"^.*: error while loading shared libraries: (?P<text>.*)$", re.MULTILINE)
 _NOISE = ("CudaDriverHelper has not been initialized", "Failed to initialize NVML")
 
 
@@ -21,8 +22,10 @@ def find_reason(log: str) -> str | None:
         if line.startswith("error: "):
             errors = [e for e in _error_lines(log) if not e.startswith("failed to")]
             return (errors[-1] + ": " if errors else "") + line.removeprefix("error: ")
-    errors = _error_lines(log)
-    return errors[-1] if errors else None
+    if errors := _error_lines(log):
+        return errors[-1]
+    missing = _LOADER_LINE.search(log)
+    return missing["text"] if missing else None
 
 
 def failed_models(log: str) -> dict[str, str]:

@@ -32,6 +32,9 @@ class TritonServer:
     `config_name` selects the `configs/<name>.pbtxt` of the models that have one. The server ends with this process,
     however it dies.
 
+    `tritonserver` names the program or the folder of an installed Triton; server.environment.folder says which is taken
+    where it is left out.
+
     With an `admin_token`, callers without it are refused what changes the server (server.command.ADMIN_PROTOCOLS).
 
     `start` raises EnvironmentNotFitError or ServerStartError, whose message carries the reason from Triton's log.
@@ -46,12 +49,14 @@ class TritonServer:
         grpc_port: int | None = None,
         http_port: int | None = None,
         metrics_port: int | None = None,
+        tritonserver: str | os.PathLike[str] | None = None,
         ready_timeout_s: float = 120.0,
         stop_timeout_s: float = 30.0,
         admin_token: str | None = None,
         extra: tuple[str, ...] = (),
     ) -> None:
         self.model_repository = Path(model_repository).resolve()
+        self.tritonserver = tritonserver
         self.ready_timeout_s = ready_timeout_s
         self.stop_timeout_s = stop_timeout_s
         self._ports = {"grpc_port": grpc_port, "http_port": http_port, "metrics_port": metrics_port}
@@ -123,7 +128,7 @@ class TritonServer:
         """Start Triton and return when every model is loaded and warm."""
         if self._process is not None:
             raise TritonServerError("this server is started already: stop it first, or make another TritonServer")
-        installation = environment.find_installation()
+        installation = environment.find_installation(self.tritonserver)
         self._check_inputs()
         leftovers.sweep()
         for attempt in range(1, START_ATTEMPTS + 1):
@@ -263,14 +268,23 @@ class TritonServer:
 
 
 def _lay_out_backends(directory: Path, installation: environment.Installation) -> Path:
-    """A backend directory with the wheel's python backend and our python-based ones; Triton refuses symbolic links."""
+    """The folder of backends to serve with: the installation's own where it has ONNX Runtime, else one with its
+    backends and our python-based ones. Triton refuses symbolic links."""
+    if installation.has("onnxruntime"):
+        return installation.backends
     shutil.copytree(BACKENDS, directory, ignore=shutil.ignore_patterns("__pycache__"))
-    python = directory / "python"
-    python.mkdir()
-    for part in installation.python_backend.glob("*.*"):
-        shutil.copy2(part, python)
-    shutil.copy2(installation.stub, python)
+    shutil.copytree(installation.backends, directory, copy_function=_link_or_copy, dirs_exist_ok=True)
+    if installation.stub is not None:
+        _link_or_copy(installation.stub, directory / "python" / installation.stub.name)
     return directory
+
+
+def _link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Backends of an installed Triton take gigabytes; a link needs the same file system."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _children(pid: int) -> list[int]:

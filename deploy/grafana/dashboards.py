@@ -71,6 +71,13 @@ def quantile(share: float, by: str = "model") -> str:
     return f"histogram_quantile({share}, {buckets})"
 
 
+def slower(bound_ms: str) -> str:
+    """The share of the requests that Triton answered later; exact, as a percentile from four buckets is not."""
+    histogram = "nv_inference_first_response_histogram_ms"
+    bucket = f'{MODEL},le=~"{bound_ms}|{bound_ms}.0"'  # as Prometheus 2 and 3 have it
+    return f"1 - {rate(f'{histogram}_bucket', bucket)} / ({rate(f'{histogram}_count')} > 0)"
+
+
 OVERVIEW = Board(
     "overview",
     "Service overview",
@@ -132,6 +139,11 @@ PER_MODEL = Board(
             Query(quantile(0.5), "p50 {{model}}"),
             Query(quantile(0.9), "p90 {{model}}"),
             Query(quantile(0.99), "p99 {{model}}"),
+        )),
+        Panel("Slower than", SHARE, "Inside Triton, to the first response, over all replicas.", (
+            Query(slower("100"), "100 ms {{model}}"),
+            Query(slower("500"), "500 ms {{model}}"),
+            Query(slower("2000"), "2 s {{model}}"),
         )),
         Panel("Executions", PER_SECOND, "Batches that a model computed.", (
             Query(rate("nv_inference_exec_count"), "{{model}}"),

@@ -24,6 +24,9 @@ from loadtests.slo import Slo
 
 FOLDER = Path(__file__).parent
 WINDOWS = ("5m", "30m", "1h")
+TRITON = "nv_inference_first_response_histogram_ms"
+TRITON_BUCKETS_S = (0.1, 0.5, 2.0, 5.0)
+"""Triton's own, unless a configuration has others."""
 # What ends so says nothing of the service: wrong requests, and those the caller gave up.
 NOT_OURS = "|".join((InvalidInputError.label, ModelNotFoundError.label, "Cancelled"))
 LONG_WINDOWS = ("6h", "3d")  # costly to evaluate, and slow to change
@@ -47,6 +50,8 @@ def objective_rules(slos: Mapping[str, str]) -> dict[str, Any]:
         rules.append(_rule("fathom:slo_bound:seconds", model, f"vector({bound_s})"))
         rules.append(_rule("fathom:slo_budget:ratio", model, f"vector({slo.allowed_share})"))
         rules += [_slow_share(model, bound_s, window) for window in WINDOWS]
+        if bound_s in TRITON_BUCKETS_S:
+            rules.append(_rule("model:triton_slow:ratio_rate5m", model, _slow_in_triton(model, bound_s)))
         long_rules += [_slow_share(model, bound_s, window) for window in LONG_WINDOWS]
     return {
         "groups": [
@@ -60,6 +65,12 @@ def _slow_share(model: str, bound_s: float, window: str) -> dict[str, Any]:
     fast = f'sum(rate({NAME}_bucket{{model="{model}",status="OK",le="{bound_s}"}}[{window}]))'
     all_ = f'sum(rate({NAME}_count{{model="{model}",status!~"{NOT_OURS}"}}[{window}]))'
     return _rule(f"model:client_slow:ratio_rate{window}", model, f"1 - ({fast} or vector(0)) / ({all_} > 0)")
+
+
+def _slow_in_triton(model: str, bound_s: float) -> str:
+    bound = f"{bound_s * 1000:g}"
+    fast = f'sum(rate({TRITON}_bucket{{model="{model}",le=~"{bound}|{bound}.0"}}[5m]))'  # as Prometheus 2 and 3 have it
+    return f'1 - {fast} / (sum(rate({TRITON}_count{{model="{model}"}}[5m])) > 0)'
 
 
 def _rule(record: str, model: str, expression: str, **labels: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from export.added import kept, serving_graph
 from export.added import recipe as added
 from export.added.input_generators import InputRule
 from export.added.recipe_file import EXAMPLE, FILE, NONE, RecipeFile
-from export.engine.plan_header import configured_tag
+from export.config.deployment import deployment
 from export.errors import ContractError, PublishError, RecipeError
 from export.exporter import ExportResult, export_model
 from export.graph import labels, signature
@@ -166,7 +166,7 @@ def _check_rounding(imported: ImportedModel, example: Arrays) -> None:
 def _check(raw: Path, options: AddOptions, model_repository: Path) -> None:
     """Raise for a graph that the deployed Triton would not load, and for sizes of axes that the graph does not have."""
     model = validation.read_onnx(raw)
-    tag = options.triton_tag or configured_tag(model_repository.resolve().parent)
+    tag = options.triton_tag or deployment(model_repository.resolve().parent).triton_tag
     validation.check_graph(model, raw, tag)
     if unknown := sample_requests.unknown_dims(model, options.dims):
         raise ContractError(unknown, field="dim")

@@ -1,4 +1,4 @@
-"""The named configuration that serves an engine, `configs/<hardware>.pbtxt`, made from the committed config.pbtxt.
+"""The named configuration that serves an engine, `configs/gpu.pbtxt`, made from the committed config.pbtxt.
 
 What a client sees (names, types, dims, labels, batching) and how requests queue is config.pbtxt's. What differs is the
 backend, the instances, CUDA graphs and the options that only ONNX Runtime reads.
@@ -32,7 +32,7 @@ def tensorrt_config(
     busy_wait_events: bool = False,
     cc_model_filenames: Mapping[str, str] | None = None,
 ) -> str:
-    """The text of configs/<hardware>.pbtxt. `cc_model_filenames` maps compute capabilities (`9.0`) to plans, for a
+    """The text of configs/gpu.pbtxt. `cc_model_filenames` maps compute capabilities (`9.0`) to plans, for a
     repository that GPUs of several share; `comment` lines come first."""
     from google.protobuf import text_format  # type: ignore[import-untyped]
 

@@ -43,6 +43,9 @@ from export.repository import manifest
 from export.repository.publish import Change, hold, publish, scratch
 
 ONNX, REFERENCE, PLAN = "1/model.onnx", "1/reference.npz", "model.plan"
+CONFIG_NAME = "gpu"
+"""The configuration that serves engines of any GPU: Triton picks the plan by compute capability."""
+CONFIG = f"configs/{CONFIG_NAME}.pbtxt"
 LIMITS = Limits(Tolerance(max_abs=inf, min_cosine=0.999, max_relative=0.02))
 """How far an engine may be from ONNX Runtime on the same file: wide enough for TF32 and FP16 sums in another order,
 far too narrow for a wrong kernel."""
@@ -70,7 +73,7 @@ def export_engine(
 ) -> EngineResult:
     """Build the engine of an exported model for this GPU with the module `tensorrt`, judge it and publish it.
 
-    Publishes `1/model.plan`, its record and layers, and `configs/<hardware>.pbtxt` unless a person wrote that. Raises
+    Publishes `1/model.plan`, its record and layers, and `configs/gpu.pbtxt` unless a person wrote that. Raises
     EngineError or AccuracyError, and then the repository is as it was: the ONNX model is served on.
     """
     began = time.monotonic()
@@ -112,7 +115,8 @@ def export_engine(
         )
         others = engine_record.records(folder)
         for record in others:
-            if not force and record.key == draft.key and not record.changed_files(folder):
+            complete = (folder / CONFIG).is_file() and not record.changed_files(folder)
+            if not force and record.key == draft.key and complete:
                 return EngineResult(record, True, time.monotonic() - began)
         plan = room / plan_name(card, others, draft.onnx_sha256)
         cache = engine_cache.path_for(model_repository, card, draft.tensorrt)
@@ -131,7 +135,7 @@ def export_engine(
             busy_wait_events=batch1_ms < engine_config.BUSY_WAIT_BELOW_MS,
             cc_model_filenames={**by_capability, card.compute_capability: plan.name},
         )
-        notes = _add_config(folder, card, text, others, room, files)
+        notes = _add_config(folder, text, others, room, files)
         record = replace(
             draft,
             plan=plan.name,
@@ -221,19 +225,20 @@ def _worse(one: Parity, other: Parity) -> Parity:
 
 
 def _add_config(
-    folder: Path, card: Gpu, text: str, others: Sequence[EngineRecord], room: Path, files: dict[str, Path]
+    folder: Path, text: str, others: Sequence[EngineRecord], room: Path, files: dict[str, Path]
 ) -> tuple[str, ...]:
-    """Add configs/<hardware>.pbtxt to the files, unless a person has written or changed it."""
-    name = f"configs/{card.slug}.pbtxt"
-    present = folder / name
+    """Add configs/gpu.pbtxt to the files, unless a person has written or changed it."""
+    present = folder / CONFIG
     if present.is_file():
         found = manifest.file_sha256(present)
-        generated = {record.files[name].sha256 for record in others if name in record.files}
+        generated = {record.files[CONFIG].sha256 for record in others if CONFIG in record.files}
         if found not in generated and present.read_text(encoding="utf-8") != text:
-            return (f"{folder.name}/{name} was written or changed by hand and is kept: hold it to the engine yourself",)
-    made = room / Path(name).name
+            return (
+                f"{folder.name}/{CONFIG} was written or changed by hand and is kept: `fathom check` says what it loads",
+            )
+    made = room / Path(CONFIG).name
     made.write_text(text, encoding="utf-8")
-    files[name] = made
+    files[CONFIG] = made
     return ()
 
 
@@ -246,8 +251,8 @@ def _shares(record: EngineRecord, draft: EngineRecord) -> bool:
 def _comment(draft: EngineRecord) -> tuple[str, ...]:
     return (
         f"Made by `fathom export --engine` from config.pbtxt, for {draft.gpu.name} (compute capability",
-        f"{draft.gpu.compute_capability}) and TensorRT {draft.tensorrt}. Served with --model-config-name="
-        f"{draft.gpu.slug}.",
+        f"{draft.gpu.compute_capability}) and TensorRT {draft.tensorrt}.",
+        f"Triton serves it with --model-config-name={CONFIG_NAME}.",
         "It is made again with the engine as long as nobody changes it; a changed one is kept.",
     )
 

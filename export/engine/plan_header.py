@@ -31,7 +31,7 @@ TENSORRT_OF_TAG: dict[str, str | None] = {
     "26.05": "10.16.1.11",
     "26.06": "11.0.0",
     "26.07": None,
-    "26.08": None,
+    "26.08": "11.2.1.2",
     "26.09": None,
     "26.10": None,
 }
@@ -110,27 +110,3 @@ def parse(version: str) -> Version:
 def dotted(version: Version) -> str:
     """(10, 16, 1, 11) as `10.16.1.11`."""
     return ".".join(map(str, version))
-
-
-def configured_tag(folder: Path) -> str | None:
-    """The Triton release that docker-compose.yml in `folder` names (`26.05-py3`), with variables taken from .env.
-
-    None where there is no such file, or it names none.
-    """
-    try:
-        compose = (folder / "docker-compose.yml").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    values: dict[str, str] = {}
-    environment = folder / ".env"
-    if environment.is_file():
-        for line in environment.read_text(encoding="utf-8").splitlines():
-            if match := re.match(r"\s*(?:export\s+)?(\w+)\s*=\s*[\"']?([^\"'#\s]*)", line):
-                values[match[1]] = match[2]
-
-    def substitute(match: re.Match[str]) -> str:
-        return values.get(match["name"] or match["bare"], match["default"] or "")
-
-    text = re.sub(r"\$(?:\{(?P<name>\w+)(?::?-(?P<default>[^}]*))?\}|(?P<bare>\w+))", substitute, compose)
-    found = re.search(r"^[^#\n]*tritonserver:(\d\d\.\d\d[\w.-]*)", text, re.MULTILINE)
-    return found[1] if found else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from export.config.deployment import deployment
 from export.engine import gpu, plan_header
 from export.engine import record as engine_record
 from export.engine.gpu import Gpu
@@ -21,7 +22,7 @@ ONNX = "1/model.onnx"
 def check_folder(folder: Path, triton_tag: str | None = None) -> Findings:
     """All rules about the plans of one model. `triton_tag` (`26.05-py3`) is by default docker-compose.yml's, beside
     the model repository."""
-    tag = triton_tag or plan_header.configured_tag(folder.resolve().parent.parent)
+    tag = triton_tag or deployment(folder.resolve().parent.parent).triton_tag
     for path in engine_record.plans(folder):
         try:
             header = plan_header.read_header(path)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.config import config as configs
+from export.config.deployment import deployment
 from export.errors import ConfigError
-from export.lint import artefacts, ensemble, model, parameters, scheduling
+from export.lint import artefacts, ensemble, inflight, model, parameters, scheduling, served
 from export.lint.finding import Finding, Subject
 
 __all__ = ["Finding", "lint"]
@@ -22,11 +23,16 @@ RULES = (model.check, scheduling.check, parameters.check, artefacts.check)
 
 
 def lint(
-    model_repository: Path, models: Sequence[str] | None = None, *, triton_tag: str | None = None
+    model_repository: Path,
+    models: Sequence[str] | None = None,
+    *,
+    triton_tag: str | None = None,
+    config_name: str | None = None,
 ) -> list[Finding]:
     """Every finding about the models (all by default), errors first within a file.
 
-    `triton_tag` is the Triton release that engines must run in, by default that of docker-compose.yml.
+    `triton_tag` is the Triton release that engines must run in, `config_name` what `--model-config-name` gets; by
+    default those of docker-compose.yml.
     Raises ConfigError when the repository or a named model does not exist.
     """
     present = _model_names(model_repository)
@@ -51,6 +57,9 @@ def lint(
                 findings += rule(subject)
         findings += artefacts.check_folder(model_repository / name, subjects[name], triton_tag)
     findings += ensemble.check(subjects, chosen)
+    deployed = deployment(model_repository.resolve().parent)
+    findings += inflight.check(subjects, chosen, triton_tag or deployed.triton_tag)
+    findings += served.check(model_repository, chosen, config_name or deployed.config_name)
     unique = list(dict.fromkeys(findings))
     return sorted(unique, key=lambda finding: (finding.file, finding.severity, finding.line or 0))
 

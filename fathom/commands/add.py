@@ -75,7 +75,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--triton-tag",
         metavar="TAG",
-        help="the Triton release that must load it, such as 26.05-py3 (default: that of docker-compose.yml beside the "
+        help="the Triton release that must load it, such as 26.08-py3 (default: that of docker-compose.yml beside the "
         "model repository, if there is one)",
     )
     command.add_argument(

@@ -103,6 +103,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     access_options.add_arguments(command)
     options.add_repository(command)
+    options.add_tritonserver(command)
     options.add_json(command)
 
 
@@ -115,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.resume or arguments.report or Path("results")
     repository = arguments.model_repository
     access = access_options.read_access(arguments)
-    with connect_with_metrics(arguments.server, repository, access) as (server, metrics_url):
+    with connect_with_metrics(arguments.server, repository, access, arguments.tritonserver) as (server, metrics_url):
         request = CapacityRequest(
             server=server,
             model=name_of(shares),

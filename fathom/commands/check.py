@@ -17,8 +17,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--triton-tag",
         metavar="TAG",
-        help="the Triton release that engines must run in, such as 26.05-py3 (default: that of docker-compose.yml "
+        help="the Triton release that engines must run in, such as 26.08-py3 (default: that of docker-compose.yml "
         "beside the model repository, if there is one)",
+    )
+    command.add_argument(
+        "--config-name",
+        metavar="NAME",
+        help="what tritonserver gets as --model-config-name (default: that of docker-compose.yml beside the model "
+        "repository, if there is one)",
     )
     options.add_repository(command)
     options.add_json(command)
@@ -26,20 +32,38 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check and print what was found."""
+    from export.config.deployment import deployment
+    from export.config.served import names, served
     from export.lint.lint import lint
 
-    findings = lint(arguments.model_repository, arguments.models or None, triton_tag=arguments.triton_tag)
-    present = len(list(arguments.model_repository.glob("*/config.pbtxt")))
+    repository, models = arguments.model_repository, arguments.models
+    name = arguments.config_name or deployment(repository.resolve().parent).config_name
+    if arguments.config_name and arguments.config_name not in (known := names(repository)):
+        offer = f"choose {', '.join(known)}" if known else "no model has a configs/ folder"
+        raise UsageError(f"no model has a configuration named '{arguments.config_name}': {offer}")
+    findings = lint(repository, models or None, triton_tag=arguments.triton_tag, config_name=name)
+    present = len(list(repository.glob("*/config.pbtxt")))
     if not (findings or present):
-        raise UsageError(f"{arguments.model_repository} holds no model: no folder in it has a config.pbtxt")
+        raise UsageError(f"{repository} holds no model: no folder in it has a config.pbtxt")
+    configured = [each for each in served(repository, name) if not models or each.model in models]
     errors = [finding for finding in findings if finding.severity == "error"]
     if arguments.json:
-        print_json({"ok": not errors, "findings": [finding.to_json() for finding in findings]})
+        print_json(
+            {
+                "ok": not errors,
+                "findings": [finding.to_json() for finding in findings],
+                "config_name": name,
+                "served": {each.model: each.to_json() for each in configured},
+            }
+        )
     else:
         for finding in findings:
             colour = "red" if finding.severity == "error" else "yellow"
             out.print(f"[{colour}]{finding.severity}[/{colour}] {escape(str(finding))}")
-        checked = _counted(len(set(arguments.models)) or present, "model")
+        out.print(f"served {f'with --model-config-name={name}' if name else 'without a --model-config-name'}:")
+        for each in configured:
+            out.print(f"  {each.model}: {each}", markup=False, soft_wrap=True)
+        checked = _counted(len(set(models)) or present, "model")
         warnings = len(findings) - len(errors)
         out.print(f"{checked} checked: {_counted(len(errors), 'error')}, {_counted(warnings, 'warning')}")
     return 1 if errors else 0

@@ -9,10 +9,16 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fathom.console import options
 from fathom.console.output import err, print_json
+from fathom.console.servers import served_models
 from server import ServerDiedError, TritonServer
+
+if TYPE_CHECKING:
+    from export.config.served import Served
 
 _LOOK_EVERY_S = 1.0
 
@@ -23,8 +29,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--config-name",
         metavar="NAME",
-        help="serve configs/NAME.pbtxt of the models that have one (default: cpu where there is no GPU driver)",
+        help="serve configs/NAME.pbtxt of the models that have one (default: cpu where there is no GPU driver, gpu "
+        "where there is one and Triton has the TensorRT backend)",
     )
+    options.add_tritonserver(command)
     command.add_argument("--address", default="127.0.0.1", metavar="IP", help="listen here (default: %(default)s)")
     command.add_argument(
         "--grpc-port", type=options.port, default=8001, metavar="N", help="default: %(default)s; 0: a free one"
@@ -41,9 +49,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until the process is asked to stop."""
     repository = arguments.model_repository
+    config_name = arguments.config_name or options.default_config_name(repository, arguments.tritonserver)
+    models = served_models(repository, config_name, arguments.tritonserver)
     server = TritonServer(
         repository,
-        config_name=arguments.config_name or options.default_config_name(repository),
+        config_name=config_name,
+        tritonserver=arguments.tritonserver,
         address=arguments.address,
         grpc_port=arguments.grpc_port,
         http_port=arguments.http_port,
@@ -55,12 +66,20 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.json:
             print_json(
-                {"grpc": server.grpc_url, "http": server.http_url, "metrics": server.metrics_url, "pid": server.pid}
+                {
+                    "grpc": server.grpc_url,
+                    "http": server.http_url,
+                    "metrics": server.metrics_url,
+                    "pid": server.pid,
+                    "served": {model.model: model.to_json() for model in models},
+                }
             )
         else:
             err.print("[green]ready[/green]", end="  ")
             where = f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}"
             err.print(where, markup=False, soft_wrap=True)
+            for line in _by_configuration(models):
+                err.print(line, markup=False, soft_wrap=True)
             err.print("Ctrl-C stops it once the requests in flight are answered")
         watch(server)
         raise ServerDiedError(server.death_reason())
@@ -72,6 +91,15 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     finally:
         server.stop()
+
+
+def _by_configuration(models: Sequence[Served]) -> list[str]:
+    """A line for each file that configures models, such as `configs/cpu.pbtxt  mobilenet_v2 (onnxruntime)`."""
+    files = dict.fromkeys(model.file for model in models)
+    return [
+        f"{file}  {', '.join(f'{model.model} ({model.how})' for model in models if model.file == file)}"
+        for file in files
+    ]
 
 
 def watch(server: TritonServer, *, silent_s: float = 10.0, answer_s: float = 2.0) -> None:

@@ -9,6 +9,8 @@ import re
 import shutil
 from pathlib import Path
 
+from server import environment
+
 DEFAULT_SERVER = "localhost:8001"
 _MOST_PORT = 65535
 
@@ -39,6 +41,17 @@ def add_generators(command: argparse._ActionsContainer) -> None:
         action="store_false",
         dest="real_time",
         help="leave the generators at normal priority; they take real-time priority where they may, to send on time",
+    )
+
+
+def add_tritonserver(command: argparse._ActionsContainer) -> None:
+    """`--tritonserver`."""
+    command.add_argument(
+        "--tritonserver",
+        type=Path,
+        metavar="PATH",
+        help="the Triton to start: its program, or its folder (default: /opt/tritonserver where there is one, else "
+        "that of the wheel; FATHOM_TRITONSERVER overrides it)",
     )
 
 
@@ -94,11 +107,15 @@ def default_repository() -> Path:
     if given := os.environ.get("FATHOM_MODEL_REPOSITORY"):
         return Path(given)
     here = Path("model_repository")
-    return here if here.is_dir() else Path(__file__).parents[1] / "model_repository"
+    return here if here.is_dir() else Path(__file__).parents[2] / "model_repository"
 
 
-def default_config_name(repository: Path) -> str | None:
-    """The named configuration for this machine: `cpu` where there is no NVIDIA driver and some model has one."""
-    if shutil.which("nvidia-smi") or not list(repository.glob("*/configs/cpu.pbtxt")):
-        return None
-    return "cpu"
+def default_config_name(repository: Path, tritonserver: Path | None = None) -> str | None:
+    """The named configuration for this machine where some model has it: `cpu` where there is no NVIDIA driver, `gpu`
+    where there is one and the Triton there runs engines."""
+    name = "cpu"
+    if shutil.which("nvidia-smi"):
+        if not environment.runs_engines(tritonserver):
+            return None
+        name = "gpu"
+    return name if list(repository.glob(f"*/configs/{name}.pbtxt")) else None

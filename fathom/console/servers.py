@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clients import Client, InsecureConnectionWarning, UnreachableError, addresses
 from fathom.console.arguments import UsageError
@@ -13,7 +14,10 @@ from fathom.console.options import DEFAULT_SERVER, default_config_name
 from fathom.console.output import err
 from loadtests.errors import TargetError
 from loadtests.target.access import Access
-from server import TritonServer
+from server import TritonServer, environment
+
+if TYPE_CHECKING:
+    from export.config.served import Served
 
 LOOK_TIMEOUT_S = 1.0
 
@@ -29,7 +33,9 @@ def connect(server: str | None, repository: Path, access: Access) -> Iterator[st
 
 
 @contextlib.contextmanager
-def connect_with_metrics(server: str | None, repository: Path, access: Access) -> Iterator[tuple[str, str | None]]:
+def connect_with_metrics(
+    server: str | None, repository: Path, access: Access, tritonserver: Path | None = None
+) -> Iterator[tuple[str, str | None]]:
     """The same and, where it is known, the address of the metrics."""
     if server is not None:
         try:
@@ -55,8 +61,29 @@ def connect_with_metrics(server: str | None, repository: Path, access: Access) -
         yield DEFAULT_SERVER, None
         return
     with err.status(f"no server at {DEFAULT_SERVER}: starting Triton with {repository}"):
-        embedded = TritonServer(repository, config_name=default_config_name(repository), stop_timeout_s=0).start()
+        config_name = default_config_name(repository, tritonserver)
+        served_models(repository, config_name, tritonserver)
+        embedded = TritonServer(
+            repository, config_name=config_name, tritonserver=tritonserver, stop_timeout_s=0
+        ).start()
     try:
         yield embedded.grpc_url, embedded.metrics_url
     finally:
         embedded.stop()
+
+
+def served_models(repository: Path, config_name: str | None, tritonserver: Path | None) -> list[Served]:
+    """What serves each model.
+
+    Raises UsageError for a plan that no configuration loads, and, where this Triton runs engines, for one that
+    `config_name` leaves out. Elsewhere a plan waits for another host, and ONNX is served.
+    """
+    from export.config.served import served
+    from export.lint.served import check
+
+    models = served(repository, config_name)
+    engines = config_name != "cpu" and environment.runs_engines(tritonserver)
+    wrong = list(check(repository, [model.model for model in models], config_name or "" if engines else None))
+    if wrong:
+        raise UsageError("; ".join(str(finding) for finding in wrong))
+    return models

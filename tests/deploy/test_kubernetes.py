@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
@@ -14,38 +13,18 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from cluster import CUSTOM, PLAN, build, needs_kubectl, validate
 from debian import needs
 from replica import ROOT
 
 from deploy.kubernetes import rules
 from fathom import kubernetes
-from loadtests.sizing import DeploymentPlan
 from server.command import container_options, triton_command
 
 pytestmark = pytest.mark.process
 
 FOLDER = ROOT / "deploy" / "kubernetes"
-CRDS = Path(__file__).with_name("crds")
-BASE, GPU = FOLDER / "base", FOLDER / "overlays" / "gpu"
-# Of KEDA and the Prometheus operator, which the validator does not carry: their schemas lie in crds/.
-CUSTOM = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
-needs_kubectl = needs("kubectl", "kubectl 1.21 or newer, which is not Debian's kubernetes-client")
-
-
-def build(folder: Path) -> dict[str, dict[str, Any]]:
-    """The resources by kind."""
-    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "deprecated" not in done.stderr
-    return {document["kind"]: document for document in yaml.safe_load_all(done.stdout)}
-
-
-def validate(resource: dict[str, Any]) -> None:
-    """Hold a resource to the schema of its kind, in which every field is known."""
-    if resource["kind"] in CUSTOM:
-        jsonschema.validate(resource, json.loads((CRDS / f"{resource['kind']}.json").read_text()))
-    else:
-        kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
+BASE, GPU, MODELS = FOLDER / "base", FOLDER / "overlays" / "gpu", FOLDER / "models"
 
 
 @needs_kubectl
@@ -155,40 +134,29 @@ def test_selectors_select_the_pods_and_ports_exist() -> None:
     assert resources["ScaledObject"]["spec"]["scaleTargetRef"]["name"] == resources["Deployment"]["metadata"]["name"]
 
 
-def test_the_image_is_the_one_that_compose_builds() -> None:
+@pytest.mark.parametrize("file", [BASE / "deployment.yaml", MODELS / "pod.yaml"], ids=lambda file: file.stem)
+def test_the_image_is_the_one_that_compose_builds(file: Path) -> None:
     tag = re.search(r"^TRITON_TAG=(\S+)$", (ROOT / ".env.example").read_text(), re.M)[1]
-    assert f"image: fathom/triton:{tag}\n" in (BASE / "deployment.yaml").read_text()
+    assert f"image: fathom/triton:{tag}\n" in file.read_text()
 
 
-PLAN = DeploymentPlan(
-    model="image_classifier",
-    slo="p99=50ms",
-    rate_per_s=20_000,
-    certified_per_s=800,
-    headroom=0.2,
-    spare=1,
-    replicas=33,
-    load_per_s=20_000 / 33,
-    load_without_spare_per_s=625,
-    expected_p99_ms=25.0,
-    expected_p99_without_spare_ms=26.0,
-    p99_is_upper_bound=False,
-    max_queue_size=32,
-    queue_timeout_us=40_000,
-    cost_per_hour=None,
-    cost_per_million=None,
-    assumptions=(),
-    doubts=(),
-)
+@needs_kubectl
+def test_the_models_lie_in_the_claim_that_the_replicas_mount() -> None:
+    models, pod = build(MODELS), build(BASE)["Deployment"]["spec"]["template"]["spec"]
+    for resource in models.values():
+        validate(resource)
+    claim = models["PersistentVolumeClaim"]["metadata"]["name"]
+    for mounting in (pod, models["Pod"]["spec"]):
+        (volume,) = [each for each in mounting["volumes"] if each["name"] == "models"]
+        assert volume["persistentVolumeClaim"]["claimName"] == claim
+        assert mounting["securityContext"] == pod["securityContext"]
 
 
 @needs_kubectl
 def test_a_plan_becomes_a_patch_that_kustomize_takes(tmp_path: Path) -> None:
     shutil.copytree(FOLDER, tmp_path / "kubernetes")
     overlay = tmp_path / "kubernetes" / "overlays" / "planned"
-    overlay.mkdir()
     (overlay / "plan.yaml").write_text(kubernetes.patch(PLAN))
-    (overlay / "kustomization.yaml").write_text("resources: [../gpu]\npatches:\n  - path: plan.yaml\n")
     resources = build(overlay)
     scaled = resources["ScaledObject"]["spec"]
     assert (scaled["minReplicaCount"], scaled["maxReplicaCount"], scaled["fallback"]["replicas"]) == (2, 33, 33)

@@ -53,12 +53,12 @@ def prometheus(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     watcher.hurry()
     for replica in fleet.replicas:
         fleet.bring_back(replica)
-    gpu = Recording(Path(__file__).with_name("gpu_metrics.txt"))
+    newer = Recording(Path(__file__).with_name("recorded_metrics.txt"))
     registry = prometheus_client.CollectorRegistry()
     exporter, thread = prometheus_client.start_http_server(0, "127.0.0.1", registry)
     watcher.watch("triton", *(f"127.0.0.1:{replica.metrics_port}" for replica in fleet.replicas))
     watcher.watch("haproxy", f"127.0.0.1:{fleet.balancer.metrics_port}")
-    watcher.watch("clients", f"127.0.0.1:{exporter.server_address[1]}", gpu.address)
+    watcher.watch("clients", f"127.0.0.1:{exporter.server_address[1]}", newer.address)
     done = threading.Event()
     loading = threading.Thread(target=load, args=(fleet, Metrics(registry), done))
     try:
@@ -69,7 +69,7 @@ def prometheus(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         done.set()
         loading.join()
         watcher.close()
-        gpu.close()
+        newer.close()
         exporter.shutdown()
         exporter.server_close()
         thread.join()

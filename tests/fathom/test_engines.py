@@ -15,6 +15,8 @@ import tensorrt_bindings
 from scale_model import Scale, tree, write_repository
 
 from export import recipes
+from export.config.deployment import deployment
+from export.config.served import of_folder
 from export.engine import cuda, gpu, library, plan_header
 from export.engine.options import EngineOptions
 from fathom import cli, engines
@@ -51,6 +53,18 @@ def export(repository: Path, *arguments: str, capsys: pytest.CaptureFixture[str]
     status = cli.main(["export", "scale", "--json", "--model-repository", str(repository), *arguments])
     captured = capsys.readouterr()
     return status, json.loads(captured.out)["models"][0] if captured.out else None, captured.err
+
+
+def test_the_name_that_compose_starts_triton_with_serves_the_engine_that_export_builds(
+    repository: Path, with_gpu: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_gpu()
+    name = deployment(Path(__file__).parents[2]).config_name
+    assert of_folder(repository / "scale", name).plans == ()
+    status, _, said = export(repository, "--engine", capsys=capsys)
+    assert status == 0
+    assert f"--model-config-name={name}" in said
+    assert of_folder(repository / "scale", name).plans == ("model.plan",)
 
 
 def test_without_a_gpu_onnx_is_published_and_one_line_says_so(

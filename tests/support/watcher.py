@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -93,17 +94,17 @@ class Prometheus:
 
 
 class Recording:
-    """Serves a recorded text as /metrics, as a machine with other hardware would."""
+    """Serves a recorded text as /metrics, as a newer Triton with a GPU would; {scrapes} in it counts up."""
 
     def __init__(self, path: Path) -> None:
-        text = path.read_bytes()
+        text, scrapes = path.read_text(), itertools.count(1)
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
                 self.end_headers()
-                self.wfile.write(text)
+                self.wfile.write(text.replace("{scrapes}", str(next(scrapes))).encode())
 
             def log_message(self, *arguments: Any) -> None:
                 pass

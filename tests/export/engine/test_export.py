@@ -30,7 +30,7 @@ from export.repository.manifest import file_sha256
 
 H200 = gpu.Gpu("NVIDIA H200", "9.0", "580.65.06")
 L4 = gpu.Gpu("NVIDIA L4", "8.9", "580.65.06")
-NEW = {"1/model.plan", "1/model.plan.json", "1/model.plan.layers.json", "configs/h200.pbtxt"}
+NEW = {"1/model.plan", "1/model.plan.json", "1/model.plan.layers.json", "configs/gpu.pbtxt"}
 
 
 @pytest.fixture(params=tensorrt_bindings.VERSIONS)
@@ -129,7 +129,7 @@ def test_the_configuration_selects_the_plan_and_keeps_the_contract(
 ) -> None:
     trt, _ = engine_machine.tensorrt(surface)
     export_engine(scale, machine, trt, EngineOptions())
-    text = (machine / "scale" / "configs" / "h200.pbtxt").read_text()
+    text = (machine / "scale" / "configs" / "gpu.pbtxt").read_text()
     message, main = configs.parse(text), configs.load(machine / "scale" / "config.pbtxt").message
     assert text.startswith("#")
     assert "NVIDIA H200" in text.splitlines()[0]
@@ -150,6 +150,8 @@ def test_nothing_changed_is_left_alone(surface: dict[str, Any], machine: Path, s
     assert not export_engine(scale, machine, trt, EngineOptions(builder_optimization_level=5)).skipped
     path = machine / "scale" / "1" / "model.plan"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert not export_engine(scale, machine, trt, EngineOptions(builder_optimization_level=5)).skipped
+    (machine / "scale" / "configs" / "gpu.pbtxt").unlink()  # without it the plan would not be served
     assert not export_engine(scale, machine, trt, EngineOptions(builder_optimization_level=5)).skipped
 
 
@@ -189,7 +191,7 @@ def test_every_profile_is_judged(surface: dict[str, Any], machine: Path, scale: 
     record = export_engine(scale, machine, trt, EngineOptions()).record
     assert [profile["x"]["optimum"][0] for profile in record.profiles] == [4, 8]
     assert [index for index, _ in recording.of("IExecutionContext.set_optimization_profile_async")] == [1]
-    message = configs.parse((machine / "scale/configs/h200.pbtxt").read_text())
+    message = configs.parse((machine / "scale/configs/gpu.pbtxt").read_text())
     assert list(message.instance_group[0].profile) == ["0", "1"]
 
 
@@ -201,7 +203,7 @@ def test_two_compute_capabilities_share_a_repository(
     monkeypatch.setattr(gpu, "find", lambda: L4)
     record = export_engine(scale, machine, trt, EngineOptions()).record
     assert record.plan == "model.sm89.plan"
-    message = configs.parse((machine / "scale/configs/l4.pbtxt").read_text())
+    message = configs.parse((machine / "scale/configs/gpu.pbtxt").read_text())
     assert dict(message.cc_model_filenames) == {"9.0": "model.plan", "8.9": "model.sm89.plan"}
     assert [each.plan for each in engine_record.records(machine / "scale")] == ["model.plan", "model.sm89.plan"]
 
@@ -218,7 +220,7 @@ def test_a_new_onnx_file_leaves_the_plan_that_a_configuration_names_and_check_re
     notes = export_model(scale, machine, force=True).notes
 
     assert (folder / "1" / "model.plan").read_bytes() == plan
-    assert (folder / "configs" / "h200.pbtxt").is_file()
+    assert (folder / "configs" / "gpu.pbtxt").is_file()
     assert len([note for note in notes if "model.plan" in note]) == 1
     errors = {finding.file for finding in lint(machine, ["scale"]) if finding.severity == "error"}
     assert "scale/1/model.plan" in errors
@@ -227,12 +229,12 @@ def test_a_new_onnx_file_leaves_the_plan_that_a_configuration_names_and_check_re
 def test_a_configuration_changed_by_hand_is_kept(surface: dict[str, Any], machine: Path, scale: Scale) -> None:
     trt, _ = engine_machine.tensorrt(surface)
     export_engine(scale, machine, trt, EngineOptions())
-    path = machine / "scale" / "configs" / "h200.pbtxt"
+    path = machine / "scale" / "configs" / "gpu.pbtxt"
     path.write_text(path.read_text() + "# tuned\n")
     result = export_engine(scale, machine, trt, EngineOptions(), force=True)
     assert path.read_text().endswith("# tuned\n")
     (note,) = result.notes
-    assert "scale/configs/h200.pbtxt" in note
+    assert "scale/configs/gpu.pbtxt" in note
 
 
 def test_all_gpu_memory_is_given_back(surface: dict[str, Any], machine: Path, scale: Scale, driver: Path) -> None:

@@ -62,24 +62,3 @@ def test_whether_a_release_can_run_a_plan(
 ) -> None:
     sentence = plan_header.obstacle(built, tag, version_compatible=compatible)
     assert (sentence is None) if names is None else (names in (sentence or ""))
-
-
-@pytest.mark.parametrize(
-    ("compose", "environment", "tag"),
-    [
-        ("image: nvcr.io/nvidia/tritonserver:26.05-py3\n", None, "26.05-py3"),
-        ("image: nvcr.io/nvidia/tritonserver:${TRITON_TAG:-26.05-py3}\n", None, "26.05-py3"),
-        ("image: nvcr.io/nvidia/tritonserver:${TRITON_TAG:-26.05-py3}\n", "TRITON_TAG=26.06-py3\n", "26.06-py3"),
-        ("image: nvcr.io/nvidia/tritonserver:$TAG\n", "# which\nexport TAG='26.02'\n", "26.02"),
-        ("# image: nvcr.io/nvidia/tritonserver:26.05-py3\nimage: haproxy:3.0\n", None, None),
-        (None, None, None),
-    ],
-)
-def test_the_tag_is_read_from_compose(
-    tmp_path: Path, compose: str | None, environment: str | None, tag: str | None
-) -> None:
-    if compose is not None:
-        (tmp_path / "docker-compose.yml").write_text(compose)
-    if environment is not None:
-        (tmp_path / ".env").write_text(environment)
-    assert plan_header.configured_tag(tmp_path) == tag

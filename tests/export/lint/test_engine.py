@@ -31,6 +31,7 @@ def publish(repository: Path, version: str = "10.16.1.11", name: str = "model.pl
     folder = repository / "scale"
     path = folder / "1" / name
     path.write_bytes(plan_bytes(version))
+    serve_with(folder, name)
     record = EngineRecord(
         plan=name,
         onnx_sha256=file_sha256(folder / "1" / "model.onnx"),
@@ -48,6 +49,19 @@ def publish(repository: Path, version: str = "10.16.1.11", name: str = "model.pl
     record = replace(record, **changes)
     record.write(path.with_name(f"{name}.json"))
     return record
+
+
+def serve_with(folder: Path, plan: str = "model.plan", config_name: str = "gpu") -> None:
+    """A configuration of that name that loads the plan."""
+    text = (folder / "config.pbtxt").read_text()
+    assert 'backend: "onnxruntime"' in text
+    tuned = folder / "configs" / f"{config_name}.pbtxt"
+    tuned.parent.mkdir(exist_ok=True)
+    tuned.write_text(
+        text.replace('backend: "onnxruntime"', f'backend: "tensorrt" default_model_filename: "{plan}"').replace(
+            'default_model_filename: "model.onnx"', ""
+        )
+    )
 
 
 def about_plans(repository: Path, tag: str | None = None) -> list[Finding]:
@@ -147,6 +161,7 @@ def test_the_gpu(
 def test_one_of_several_plans_is_enough(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(repository, gpu=L4)
     publish(repository, name="model.sm90.plan", gpu=H200)
+    serve_with(repository / "scale", "model.plan", "l4")
     monkeypatch.setattr(gpu, "find", lambda: H200)
     assert about_plans(repository) == []
 
