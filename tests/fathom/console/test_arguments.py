@@ -8,6 +8,7 @@ import pytest
 
 from export.errors import did_you_mean
 from fathom import cli
+from fathom.console.options import default_repository
 
 
 def test_options_may_stand_between_the_arguments():
@@ -60,3 +61,10 @@ def test_the_help_fits_the_terminal(name, monkeypatch):
     shown = command.format_help().partition("\n\n")[2].splitlines()  # usage is wrapped by argparse alone
     assert [line for line in shown if len(line) > 80 and line not in examples] == []
     assert set(examples) <= set(shown)
+
+
+def test_the_models_beside_the_package_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FATHOM_MODEL_REPOSITORY", raising=False)
+
+    assert (default_repository() / "mobilenet_v2" / "config.pbtxt").is_file()
