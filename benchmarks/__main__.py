@@ -13,7 +13,7 @@ from benchmarks import bulk, client, generator, idle, rates, served, shared_memo
 from benchmarks.row import Row
 from export import recipes
 from export.exporter import export_model
-from fathom.console.options import default_repository
+from export.command import default_repository
 from fathom.console.output import Steps, out
 from loadtests.target.hardware import describe_hardware
 

@@ -8,7 +8,7 @@ import pytest
 
 from export.errors import did_you_mean
 from fathom import cli
-from fathom.console.options import default_repository
+from export.command import default_repository
 
 
 def test_options_may_stand_between_the_arguments():
