@@ -12,8 +12,8 @@ from rich.table import Table
 from benchmarks import bulk, client, generator, idle, rates, served, shared_memory
 from benchmarks.row import Row
 from export import recipes
-from export.exporter import export_model
 from export.command import default_repository
+from export.exporter import export_model
 from fathom.console.output import Steps, out
 from loadtests.target.hardware import describe_hardware
 

@@ -8,9 +8,15 @@ from pathlib import Path
 
 
 def fathom(*words: str, repository: Path) -> str:
-    """`fathom WORD ...`, quoted; it names the model repository where that is not the one that Fathom takes anyway."""
-    where = () if repository.resolve() == default_repository().resolve() else ("--model-repository", str(repository))
-    return " ".join(map(quote, ("fathom", *words, *where)))
+    """`fathom WORD ...`, quoted, for that model repository."""
+    return " ".join(map(quote, ("fathom", *words, *naming(repository))))
+
+
+def naming(repository: Path) -> tuple[str, ...]:
+    """The option that names a model repository; nothing for the one that Fathom takes by default."""
+    if repository.resolve() == default_repository().resolve():
+        return ()
+    return "--model-repository", str(repository)
 
 
 def quote(word: str) -> str:

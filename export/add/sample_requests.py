@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from export.added import input_generators
 from export.added.input_generators import InputRule
 from export.added.recipe_file import NONE
+from export.command import quote
 from export.errors import ContractError
 from export.graph import axis_size, edit
 from export.graph.signature import TRITON_TYPES
@@ -41,6 +41,11 @@ class SampleRequests:
         self.why_no_batch = ""
         self.first_axis: int | None = None
         self.notes: list[str] = []
+
+    @property
+    def has_open_axes(self) -> bool:
+        """Whether `dims` can size an axis."""
+        return any(not isinstance(size, int) for value in edit.inputs(self.model) for size in edit.shape(value) or ())
 
     def rules(self, candidate: str) -> dict[str, InputRule]:
         """The type, shape and generator of each input, without the batch axis.
@@ -268,7 +273,7 @@ def _sizes(names: Sequence[str], symbols: Sequence[str], known: Mapping[str, int
 
 def _option(name: str, size: int) -> str:
     """A `--dim` as a shell takes it."""
-    return f"--dim{'=' if name.startswith('-') else ' '}{shlex.quote(f'{name}={size}')}"
+    return f"--dim{'=' if name.startswith('-') else ' '}{quote(f'{name}={size}')}"
 
 
 def _fits(sizes: Sequence[int], declared: Sequence[int | str | None]) -> bool:

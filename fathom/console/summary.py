@@ -64,17 +64,20 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
     if result.partial:
         steps.append(("to go on", f"{again} --budget {budget_s:g}s"))
     elif result.verdict == "invalid":
-        steps.append(("with more generators", f"fathom capacity {_traffic(result)}{options} --workers 2"))
+        more = 2 * result.settings.get("workers", 1)
+        steps.append(("with more generators", f"fathom capacity {_traffic(result)}{options} --workers {more}"))
     elif result.verdict != "fail" and (room := prose.worth_more(result)):
         minutes, rate_per_s = room
         what = f"to certify up to about {rate_per_s:,.0f}/s, {minutes} min more"
         steps.append((what, f"{again} --budget {budget_s + 60 * minutes:g}s"))
     if result.capacity_per_s is not None:
-        steps.append(("replicas for a load", f"fathom plan --rate RATE --report {shlex.quote(result.folder)}"))
+        rate_per_s = float(f"{10 * result.capacity_per_s:.2g}")
+        command = f"fathom plan --rate {rate_per_s:g} --report {shlex.quote(result.folder)}"
+        steps.append((f"replicas for {rate_per_s:,.0f}/s", command))
     return steps
 
 
 def _traffic(result: CapacityResult) -> str:
     mix = result.settings.get("mix") or {}
     models = [f"{model}={weight:.4g}" for model, weight in mix.items()] if len(mix) > 1 else [result.model]
-    return " ".join([*models, *(f"--slo {slo}" for slo in as_requested(result.slos))])
+    return " ".join([*map(shlex.quote, models), *(f"--slo {slo}" for slo in as_requested(result.slos))])

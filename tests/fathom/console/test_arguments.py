@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from export.command import default_repository
 from export.errors import did_you_mean
 from fathom import cli
-from export.command import default_repository
 
 
 def test_options_may_stand_between_the_arguments():
