@@ -6,10 +6,9 @@ import ast
 from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from export.config.config import TENSORRT
-from export.lint.finding import Findings, Subject
+from export.lint.finding import Findings, Subject, rule
 
 ONNXRUNTIME = {
     "execution_mode",
@@ -76,22 +75,16 @@ TENSORRT_PROVIDER = {
 
 def check(subject: Subject) -> Findings:
     """All rules of this file."""
-    message = subject.message
-    backend = message.backend or message.platform
-    if backend in ("onnxruntime", "onnxruntime_onnx"):
-        yield from _known(subject, ONNXRUNTIME, "the ONNX Runtime backend")
+    if subject.backend == "onnxruntime":
+        yield from _parameters(subject, ONNXRUNTIME, "the ONNX Runtime backend")
         yield from _whole_numbers(subject)
-        if "intra_op_thread_count" not in message.parameters:
-            yield subject.warning(
-                "parameters",
-                "intra_op_thread_count is not set, so every instance takes a thread per core",
-                "write it: instances x threads should equal the cores",
-            )
-    elif backend in ("tensorrt", "tensorrt_plan"):
-        yield from _known(subject, TENSORRT, "the TensorRT backend")
-    elif backend == "python":
-        yield from _python(subject)
-    yield from _accelerators(subject, message)
+        yield from _threads(subject)
+        yield from _cpu_accelerators(subject)
+        yield from _gpu_accelerators(subject)
+    elif subject.backend == "tensorrt":
+        yield from _parameters(subject, TENSORRT, "the TensorRT backend")
+    elif subject.backend == "python":
+        yield from _python_model(subject)
 
 
 def declared_parameters(model_py: Path) -> set[str] | None:
@@ -115,28 +108,45 @@ def declared_parameters(model_py: Path) -> set[str] | None:
     return None
 
 
-def _python(subject: Subject) -> Findings:
-    model_py = subject.folder / "1" / (subject.message.default_model_filename or "model.py")
-    if not model_py.is_file():
+@rule
+def _python_model(subject: Subject) -> Findings:
+    files = [path for version in subject.versions for path in subject.model_files(version)]
+    if subject.message.runtime or not files or not files[-1].is_file():
         return
+    place = f"{files[-1].parent.name}/{files[-1].name}"
     try:
-        declared = declared_parameters(model_py)
+        declared = declared_parameters(files[-1])
     except SyntaxError as error:
-        place = f"{subject.folder.name}/1/{model_py.name}, line {error.lineno}"
-        yield subject.error("default_model_filename", f"{place} is not Python ({error.msg})", "correct the file")
+        where = f"{subject.folder.name}/{place}, line {error.lineno}"
+        yield subject.error("default_model_filename", f"{where} is not Python ({error.msg})", "correct the file")
         return
     own = [key for key in subject.message.parameters if key not in PYTHON]
     if declared is not None:
-        yield from _known(subject, declared | PYTHON, f"{subject.folder.name}/1/{model_py.name}")
+        yield from _unknown(subject, declared | PYTHON, f"{subject.folder.name}/{place}")
     elif own:
         yield subject.warning(
             f'parameters["{own[0]}"]',
-            f"1/{model_py.name} does not say which parameters it reads",
+            f"{place} does not say which parameters it reads",
             "declare PARAMETERS = {...} at its top",
         )
 
 
-def _known(subject: Subject, known: Collection[str], reader: str) -> Findings:
+@rule
+def _threads(subject: Subject) -> Findings:
+    if "intra_op_thread_count" not in subject.message.parameters:
+        yield subject.warning(
+            "parameters",
+            "intra_op_thread_count is not set, so every instance takes a thread per core",
+            "write it: instances x threads should equal the cores",
+        )
+
+
+@rule
+def _parameters(subject: Subject, known: Collection[str], reader: str) -> Findings:
+    yield from _unknown(subject, known, reader)
+
+
+def _unknown(subject: Subject, known: Collection[str], reader: str) -> Findings:
     for key in subject.message.parameters:
         if key not in known:
             yield subject.error(
@@ -146,6 +156,7 @@ def _known(subject: Subject, known: Collection[str], reader: str) -> Findings:
             )
 
 
+@rule
 def _whole_numbers(subject: Subject) -> Findings:
     for key in WHOLE_NUMBERS:
         if key in subject.message.parameters:
@@ -171,22 +182,35 @@ def _measured_rows(subject: Subject) -> Findings:
             )
 
 
-def _accelerators(subject: Subject, message: Any) -> Findings:
-    accelerators = message.optimization.execution_accelerators
-    for index, accelerator in enumerate(accelerators.gpu_execution_accelerator):
+@rule
+def _cpu_accelerators(subject: Subject) -> Findings:
+    accelerators = subject.message.optimization.execution_accelerators.cpu_execution_accelerator
+    for index, accelerator in enumerate(accelerators):
+        if accelerator.name != "openvino":
+            yield subject.error(
+                f"optimization.execution_accelerators.cpu_execution_accelerator[{index}].name",
+                f"there is no CPU accelerator '{accelerator.name}'",
+                "write openvino, or remove it",
+            )
+
+
+@rule
+def _gpu_accelerators(subject: Subject) -> Findings:
+    groups = subject.message.instance_group
+    never = bool(groups) and all(group.kind == group.KIND_CPU for group in groups)
+    report = subject.warning if never else subject.error  # Triton reads them for an instance on a GPU
+    accelerators = subject.message.optimization.execution_accelerators.gpu_execution_accelerator
+    for index, accelerator in enumerate(accelerators):
         field = f"optimization.execution_accelerators.gpu_execution_accelerator[{index}]"
         if accelerator.name not in ("tensorrt", "cuda"):
-            yield subject.error(
-                f"{field}.name", f"there is no GPU accelerator '{accelerator.name}'", "write tensorrt or cuda"
-            )
-        elif accelerator.name == "tensorrt":
-            for key in accelerator.parameters:
-                if key not in TENSORRT_PROVIDER:
-                    yield subject.error(
-                        f'{field}.parameters["{key}"]',
-                        f"'{key}' is no parameter of the TensorRT accelerator: the model would not load",
-                        _suggest(key, TENSORRT_PROVIDER),
-                    )
+            yield report(f"{field}.name", f"there is no GPU accelerator '{accelerator.name}'", "write tensorrt or cuda")
+        for key in accelerator.parameters if accelerator.name == "tensorrt" else ():
+            if key not in TENSORRT_PROVIDER:
+                yield report(
+                    f'{field}.parameters["{key}"]',
+                    f"'{key}' is no parameter of the TensorRT accelerator: the model would not load",
+                    _suggest(key, TENSORRT_PROVIDER),
+                )
 
 
 def _suggest(key: str, known: Collection[str]) -> str:

@@ -20,21 +20,23 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="the Triton release that engines must run in, such as 26.05-py3 (default: that of docker-compose.yml "
         "beside the model repository, if there is one)",
     )
+    command.add_argument("--strict", action="store_true", help="exit with status 1 on a warning, too")
     options.add_repository(command)
     options.add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check and print what was found."""
-    from export.lint.lint import lint
+    from export.lint.lint import lint, model_names
 
     findings = lint(arguments.model_repository, arguments.models or None, triton_tag=arguments.triton_tag)
-    present = len(list(arguments.model_repository.glob("*/config.pbtxt")))
-    if not (findings or present):
-        raise UsageError(f"{arguments.model_repository} holds no model: no folder in it has a config.pbtxt")
+    present = len(model_names(arguments.model_repository))
+    if not present:
+        raise UsageError(f"{arguments.model_repository} holds no model: there is no folder in it")
     errors = [finding for finding in findings if finding.severity == "error"]
+    failed = bool(findings if arguments.strict else errors)
     if arguments.json:
-        print_json({"ok": not errors, "findings": [finding.to_json() for finding in findings]})
+        print_json({"ok": not failed, "findings": [finding.to_json() for finding in findings]})
     else:
         for finding in findings:
             colour = "red" if finding.severity == "error" else "yellow"
@@ -42,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         checked = _counted(len(set(arguments.models)) or present, "model")
         warnings = len(findings) - len(errors)
         out.print(f"{checked} checked: {_counted(len(errors), 'error')}, {_counted(warnings, 'warning')}")
-    return 1 if errors else 0
+    return 1 if failed else 0
 
 
 def _counted(count: int, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -17,13 +18,16 @@ instance_group [ { count: 1 kind: KIND_CPU } ]
 """For `write_double`: nothing is left to the server, and one stub does it."""
 
 
-def write_onnx(path: Path, nodes: list, inputs: list[tuple], outputs: list[tuple]) -> None:
+def write_onnx(
+    path: Path, nodes: list, inputs: list[tuple], outputs: list[tuple], initializers: Sequence[onnx.TensorProto] = ()
+) -> None:
     """Write a small ONNX model; tensors are (name, onnx type, shape)."""
     graph = helper.make_graph(
         nodes,
         "test",
         [helper.make_tensor_value_info(*tensor) for tensor in inputs],
         [helper.make_tensor_value_info(*tensor) for tensor in outputs],
+        initializers,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
