@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from export.lint.complete import completed
 from export.lint.finding import Findings, Subject, rule
 
 
@@ -23,12 +24,11 @@ def agreement(subjects: Sequence[Subject]) -> Findings:
             continue
         for kind in ("input", "output"):
             yield from _same_tensors(subject, main, kind)
-        batched, expected = subject.message.max_batch_size > 0, main.message.max_batch_size > 0
-        if batched != expected:
+        own, expected = completed(subject).max_batch_size, completed(main).max_batch_size
+        if (own > 0) != (expected > 0):
             yield subject.error(
                 "max_batch_size",
-                f"max_batch_size is {subject.message.max_batch_size}, config.pbtxt has {main.message.max_batch_size}: "
-                "one batches and the other does not",
+                f"max_batch_size is {own}, config.pbtxt has {expected}: one batches and the other does not",
                 "batch in both or in none",
             )
         if subject.message.model_transaction_policy.decoupled != main.message.model_transaction_policy.decoupled:
@@ -36,8 +36,8 @@ def agreement(subjects: Sequence[Subject]) -> Findings:
 
 
 def _same_tensors(subject: Subject, main: Subject, kind: str) -> Findings:
-    expected = {tensor.name: tensor for tensor in getattr(main.message, kind)}
-    written = {tensor.name: (index, tensor) for index, tensor in enumerate(getattr(subject.message, kind))}
+    expected = {tensor.name: tensor for tensor in getattr(completed(main), kind)}
+    written = {tensor.name: (index, tensor) for index, tensor in enumerate(getattr(completed(subject), kind))}
     for name in expected.keys() - written.keys():
         yield subject.error(kind, f"{kind} '{name}' of config.pbtxt is missing", f"add {kind} '{name}'")
     for name, (index, tensor) in written.items():

@@ -28,7 +28,7 @@ def check_folder(folder: Path, subjects: Sequence[Subject], triton_tag: str | No
     yield from graph.check_folder(folder, subjects, published=manifest is not None)
     yield from batch.rows_that_meet(subjects)
     yield from _int8(folder, subjects)
-    yield from engine.check_folder(folder, triton_tag)
+    yield from _engine(folder, triton_tag)
     yield from _companion(folder, manifest)
     yield from agreement.agreement(subjects)
 
@@ -44,6 +44,11 @@ def _manifest(folder: Path) -> Findings:
     for changed in manifest.changed_files(folder) if manifest is not None else ():
         remedy = export((manifest and manifest.of) or folder.name, force=True, folder=folder)
         yield Finding("error", f"{folder.name}/{changed.name}", "", changed.message, remedy)
+
+
+@rule
+def _engine(folder: Path, triton_tag: str | None) -> Findings:
+    yield from engine.check_folder(folder, triton_tag)
 
 
 @rule

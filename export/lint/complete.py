@@ -9,7 +9,7 @@ from typing import Any
 from export.config import contract
 from export.config.given import inputs as triton_gives
 from export.errors import ContractError
-from export.graph import signature
+from export.graph import external_data, onnx_stream, signature
 from export.graph.signature import Signature, TensorSpec
 from export.lint.finding import Subject
 
@@ -27,14 +27,21 @@ def graph_file(subject: Subject, version: Path) -> Path | None:
 
 
 def graph_of(path: Path) -> Signature:
-    """The signature of an ONNX file, read once for all configurations. Raises ContractError."""
+    """The signature of an ONNX file, read once for all configurations.
+
+    Raises ContractError, also where the files beside it that hold its tensors are missing.
+    """
     return _graph_of(path, path.stat().st_mtime_ns)
 
 
 @cache
 def _graph_of(path: Path, modified_ns: int) -> Signature:
     del modified_ns  # makes a changed file another one
-    return signature.from_onnx(path)[0]
+    found = signature.from_onnx(path)[0]
+    if not found.outputs:
+        raise ContractError(f"{path.name} holds no graph: put the model's file there, whole", file=path)
+    external_data.check(onnx_stream.read_without_weights(path), path)
+    return found
 
 
 def completed(subject: Subject) -> Any:

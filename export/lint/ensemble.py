@@ -93,14 +93,17 @@ def _version(ensemble: Subject, field: str, step: Any, model: Subject) -> Findin
 
 
 def _mapped(ensemble: Subject, field: str, step: Any, message: Any) -> Findings:
-    """The step maps each input that the model needs, and nothing that it has not."""
+    """The step maps each input that the model needs, and nothing that it has not.
+
+    A model that writes no inputs has its backend complete them, which is known of ONNX graphs only.
+    """
     for kind, tensors, written in (
         ("input", message.input, step.input_map),
         ("output", message.output, step.output_map),
     ):
         names = [tensor.name for tensor in tensors]
         for name in written:
-            if name not in names:
+            if names and name not in names:
                 yield ensemble.error(
                     f'{field}.{kind}_map["{name}"]',
                     f"'{step.model_name}' has no {kind} '{name}'",

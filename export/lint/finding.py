@@ -51,7 +51,7 @@ def rule(check: Callable[P, Findings]) -> Callable[P, Findings]:
     @wraps(check)
     def named(*args: P.args, **kwargs: P.kwargs) -> Findings:
         for finding in check(*args, **kwargs):
-            yield replace(finding, rule=name)
+            yield finding if finding.rule else replace(finding, rule=name)
 
     return named
 

@@ -27,6 +27,7 @@ ONNXRUNTIME = {
 }
 """What Triton's ONNX Runtime backend reads (onnxruntime.cc), and what only the embedded server's does: the last two."""
 
+MODEL_CLASS = "TritonPythonModel"
 PYTHON = {"EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS"}
 
 WHOLE_NUMBERS = ("intra_op_thread_count", "inter_op_thread_count", "execution_mode", "gpu_mem_limit", "rows_per_run")
@@ -92,7 +93,7 @@ def declared_parameters(model_py: Path) -> set[str] | None:
 
     Raises SyntaxError when the file is not Python.
     """
-    for node in ast.parse(model_py.read_text(encoding="utf-8"), str(model_py)).body:
+    for node in _statements(model_py):
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
@@ -108,6 +109,23 @@ def declared_parameters(model_py: Path) -> set[str] | None:
     return None
 
 
+def _statements(model_py: Path) -> list[ast.stmt]:
+    return ast.parse(model_py.read_text(encoding="utf-8"), str(model_py)).body
+
+
+def _has_model(model_py: Path) -> bool:
+    """Whether the file can define the class that Triton looks for: by a class, an import or an assignment."""
+    names: set[str] = set()
+    for node in ast.walk(ast.Module(_statements(model_py), [])):
+        if isinstance(node, ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name)
+        elif isinstance(node, ast.Name):
+            names.add(node.id)
+    return bool(names & {MODEL_CLASS, "*"})
+
+
 @rule
 def _python_model(subject: Subject) -> Findings:
     files = [path for version in subject.versions for path in subject.model_files(version)]
@@ -120,6 +138,10 @@ def _python_model(subject: Subject) -> Findings:
         where = f"{subject.folder.name}/{place}, line {error.lineno}"
         yield subject.error("default_model_filename", f"{where} is not Python ({error.msg})", "correct the file")
         return
+    if not _has_model(files[-1]):
+        yield subject.error(
+            "default_model_filename", f"{place} has no class {MODEL_CLASS}", f"write one: class {MODEL_CLASS}: ..."
+        )
     own = [key for key in subject.message.parameters if key not in PYTHON]
     if declared is not None:
         yield from _unknown(subject, declared | PYTHON, f"{subject.folder.name}/{place}")

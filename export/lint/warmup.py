@@ -14,6 +14,8 @@ def warm_up(subject: Subject) -> Findings:
     if subject.is_ensemble:
         return
     message = completed(subject)
+    if not message.input:
+        return  # its backend completes them
     inputs = {tensor.name: tensor for tensor in message.input}
     for index, sample in enumerate(message.model_warmup):
         field = f"model_warmup[{index}]"

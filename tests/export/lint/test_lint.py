@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
-from scale_model import SCALE_CONFIG, replace, write_scale
+from scale_model import PYTHON_MODEL, SCALE_CONFIG, replace, write_scale
 
 from export.added.recipe_file import FILE as RECIPE
 from export.errors import ConfigError
@@ -171,7 +173,7 @@ FOLDERS = [
     (lambda r: (r / "prepare/1/model.py").unlink(), "prepare/config.pbtxt", "artefact", "no python model"),
     (lambda r: (r / "prepare/1/model.py").write_text("def"), "prepare/config.pbtxt", "python-model", "broken Python"),
     (
-        lambda r: (r / "prepare/1/model.py").write_text("PARAMETERS = {'loss'}\n"),
+        lambda r: (r / "prepare/1/model.py").write_text(f"PARAMETERS = {{'loss'}}\n{PYTHON_MODEL}"),
         *("prepare/config.pbtxt", "python-model", "a parameter nobody reads"),
     ),
     (lambda r: (r / "scale/labels.txt").write_text("a\nb\n"), "scale/config.pbtxt", "labels", "too few labels"),
@@ -209,6 +211,16 @@ def test_without_a_configuration_triton_completes_one_which_is_a_warning(reposit
 
     assert {finding.severity for finding in found} == {"warning"}
     assert ("warning", "scale/config.pbtxt", "no-config", "") in places(found)
+
+
+def test_a_graph_without_the_file_of_its_weights(repository: Path) -> None:
+    path = repository / "scale" / "1" / "model.onnx"
+    model = onnx.load(path)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(3, np.float32), "beside"))
+    onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    (path.parent / "model.onnx.data").unlink()
+
+    assert ("error", "scale/1/model.onnx", "graph-file", "") in places(lint(repository, ["scale"]))
 
 
 def test_without_a_graph_the_batch_in_every_dims_is_suspected(repository: Path) -> None:
@@ -263,7 +275,7 @@ DECLARATIONS = [
 
 @pytest.mark.parametrize(("text", "count", "why"), DECLARATIONS, ids=[row[-1] for row in DECLARATIONS])
 def test_how_a_python_model_declares_its_parameters(repository: Path, text: str, count: int, why: str) -> None:
-    (repository / "prepare" / "1" / "model.py").write_text(text)
+    (repository / "prepare" / "1" / "model.py").write_text(f"{text}\n{PYTHON_MODEL}")
 
     found = lint(repository)
 

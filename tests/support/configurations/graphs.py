@@ -25,6 +25,7 @@ def graph(*nodes, inputs=None, outputs=None, **more) -> dict[str, Graph]:
 
 
 WHOLE = graph(inputs={"x": [3, 2]}, outputs={"y": [3, 2]})
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 12345\n"
 SUM = ("Add", ["x", "h"], ["y"])
 TWO = graph(SUM, inputs={"x": ["n", 2], "h": ["n", 2]})
 OPTIONAL = graph(SUM, inputs={"x": ["n", 2], "h": [2]}, initializers={"h": [1.0, 2.0]})
@@ -86,6 +87,8 @@ CASES: list[Case] = [
     served("a graph that answers a scalar",
         onnx(batch=0, x=X.replace("[ 2 ]", "[ -1, 2 ]"), y=Y.replace("[ 2 ]", "[ 1 ]")), SCALAR),
     refused("a file that is no graph", "graph-file", "", onnx(), {"1/model.onnx": "nothing"}),
+    refused("a file of nothing", "graph-file", "", onnx(), {"1/model.onnx": ""}),
+    refused("a file that Git keeps elsewhere", "graph-file", "", onnx(), {"1/model.onnx": LFS}),
     served("a folder with a graph", onnx(), {"1/model.onnx/model.onnx": Graph()}, gap="takes a file only"),
     served("a state that Triton keeps", onnx(STATE_BLOCK), KEPT, gap="keeps no state"),
     refused("a state that the graph does not take", "graph", "sequence_batching.state[0].input_name",

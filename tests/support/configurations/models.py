@@ -5,6 +5,18 @@ from __future__ import annotations
 
 from configurations.case import MODEL_PY, Case, X, Y, model, refused, served, stricter, tensor, two
 
+COMPLETES_PY = (
+    MODEL_PY
+    + """
+    @staticmethod
+    def auto_complete_config(config):
+        config.set_max_batch_size(8)
+        config.add_input({"name": "x", "data_type": "TYPE_FP32", "dims": [2]})
+        config.add_output({"name": "y", "data_type": "TYPE_FP32", "dims": [2]})
+        return config
+"""
+)
+
 
 def warm(value: str, batch: int = 1, name: str = "x") -> str:
     """A warm-up sample of one input."""
@@ -27,6 +39,9 @@ IDENTITY = [
         model('parameters { key: "loss" value { string_value: "1" } }')),
     served("a parameter that model.py reads", model('parameters { key: "gain" value { string_value: "1" } }')),
     refused("a model.py that is not Python", "python-model", "default_model_filename", model(), {"1/model.py": "def"}),
+    refused("a model.py without a model", "python-model", "default_model_filename", model(), {"1/model.py": "pass"}),
+    served("a model.py that completes its tensors",
+        model(warm(ZERO), x="", y="", batch=0), {"1/model.py": COMPLETES_PY}),
     served("a decoupled model", model("model_transaction_policy { decoupled: true }")),
     refused("a cache of a decoupled model", "response-cache", "response_cache",
         model("response_cache { enable: true } model_transaction_policy { decoupled: true }")),
