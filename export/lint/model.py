@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from export.engine import gpu
 from export.lint.finding import Findings, Subject, rule
 
 AGENTS = ("checksum", "relocation")
@@ -14,6 +15,7 @@ def check(subject: Subject) -> Findings:
     yield from _name(subject)
     yield from _max_batch_size(subject)
     yield from _instances(subject)
+    yield from _gpu_here(subject)
     yield from _response_cache(subject)
     yield from _metrics(subject)
     yield from _agents(subject)
@@ -70,6 +72,17 @@ def _profiles(subject: Subject, field: str, group: Any) -> Findings:
     for place, profile in enumerate(group.profile):
         if not profile.isdecimal():
             yield subject.error(f"{field}.profile[{place}]", f"profile is '{profile}'", 'write its number, as "0"')
+
+
+@rule
+def _gpu_here(subject: Subject) -> Findings:
+    for index, group in enumerate(subject.message.instance_group):
+        if group.kind == group.KIND_GPU and subject.variant is None and gpu.find() is None:
+            yield subject.warning(
+                f"instance_group[{index}].kind",
+                "the instances need a GPU, and this machine has none: Triton refuses the model here",
+                "serve it where there is one, or write a configuration for this machine in configs/cpu.pbtxt",
+            )
 
 
 @rule

@@ -30,7 +30,12 @@ ONNXRUNTIME = {
 MODEL_CLASS = "TritonPythonModel"
 PYTHON = {"EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS"}
 
-WHOLE_NUMBERS = ("intra_op_thread_count", "inter_op_thread_count", "execution_mode", "gpu_mem_limit", "rows_per_run")
+WHOLE_NUMBERS = ("intra_op_thread_count", "inter_op_thread_count", "gpu_mem_limit", "rows_per_run")
+
+SWITCH = ("1", "true", "0", "false")
+CHOICES = {"execution_mode": ("0", "1"), "enable_mem_arena": SWITCH, "enable_mem_pattern": SWITCH}
+
+GRAPH_LEVELS = (-1, 0, 1, 2)
 
 TENSORRT_PROVIDER = {
     "precision_mode",
@@ -79,6 +84,8 @@ def check(subject: Subject) -> Findings:
     if subject.backend == "onnxruntime":
         yield from _parameters(subject, ONNXRUNTIME, "the ONNX Runtime backend")
         yield from _whole_numbers(subject)
+        yield from _choices(subject)
+        yield from _graph_level(subject)
         yield from _threads(subject)
         yield from _cpu_accelerators(subject)
         yield from _gpu_accelerators(subject)
@@ -191,6 +198,25 @@ def _whole_numbers(subject: Subject) -> Findings:
                     f"{key} is '{value}'",
                     'write a whole number in quotes, as string_value: "1"',
                 )
+
+
+@rule
+def _choices(subject: Subject) -> Findings:
+    for key, choices in CHOICES.items():
+        value = subject.message.parameters[key].string_value if key in subject.message.parameters else choices[0]
+        if value.lower() not in choices:
+            yield subject.error(f'parameters["{key}"].value', f"{key} is '{value}'", f"write {' or '.join(choices)}")
+
+
+@rule
+def _graph_level(subject: Subject) -> Findings:
+    level = subject.message.optimization.graph.level
+    if level not in GRAPH_LEVELS:
+        yield subject.error(
+            "optimization.graph.level",
+            f"there is no level {level}",
+            f"write one of {', '.join(map(str, GRAPH_LEVELS))}",
+        )
 
 
 def _measured_rows(subject: Subject) -> Findings:

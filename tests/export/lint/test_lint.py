@@ -11,6 +11,8 @@ import pytest
 from scale_model import PYTHON_MODEL, SCALE_CONFIG, replace, write_scale
 
 from export.added.recipe_file import FILE as RECIPE
+from export.engine import gpu
+from export.engine.gpu import Gpu
 from export.errors import ConfigError
 from export.lint.lint import Finding, lint
 
@@ -211,6 +213,17 @@ def test_without_a_configuration_triton_completes_one_which_is_a_warning(reposit
 
     assert {finding.severity for finding in found} == {"warning"}
     assert ("warning", "scale/config.pbtxt", "no-config", "") in places(found)
+
+
+@pytest.mark.parametrize("here", [None, Gpu("NVIDIA L4", "8.9", "580")], ids=["no GPU here", "a GPU here"])
+def test_instances_on_a_gpu_are_a_warning_where_there_is_none(
+    here: Gpu | None, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "find", lambda: here)
+    replace(repository / "scale" / "config.pbtxt", GROUP, ON_GPU)
+
+    expected = set() if here else {("warning", "scale/config.pbtxt", "gpu-here", "instance_group[0].kind")}
+    assert places(lint(repository, ["scale"])) == expected
 
 
 def test_a_graph_without_the_file_of_its_weights(repository: Path) -> None:
