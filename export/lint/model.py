@@ -55,9 +55,9 @@ def _instances(subject: Subject) -> Findings:
             yield subject.error(
                 f"{field}.gpus", f"{kind} lists GPUs {list(group.gpus)}", "remove gpus, or write KIND_GPU"
             )
-        for place, gpu in enumerate(group.gpus):
-            if gpu < 0:
-                yield subject.error(f"{field}.gpus[{place}]", f"GPU {gpu} cannot exist", "number GPUs from 0")
+        for place, number in enumerate(group.gpus):
+            if number < 0:
+                yield subject.error(f"{field}.gpus[{place}]", f"GPU {number} cannot exist", "number GPUs from 0")
         yield from _profiles(subject, field, group)
 
 
