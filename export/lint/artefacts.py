@@ -41,9 +41,10 @@ def _manifest(folder: Path) -> Findings:
         remedy = export(main_model(folder.name), folder=folder)
         yield Finding("error", f"{folder.name}/{MANIFEST}", "", _first_part(error), remedy)
         return
-    for changed in manifest.changed_files(folder) if manifest is not None else ():
-        remedy = export((manifest and manifest.of) or folder.name, force=True, folder=folder)
-        yield Finding("error", f"{folder.name}/{changed.name}", "", changed.message, remedy)
+    if manifest is not None:
+        remedy = export(manifest.of or folder.name, force=True, folder=folder)
+        for changed in manifest.changed_files(folder):
+            yield Finding("error", f"{folder.name}/{changed.name}", "", changed.message, remedy)
 
 
 @rule

@@ -30,7 +30,11 @@ BACKENDS = {
     "tensorrt": Backend(("model.plan",), {"tensorrt_plan": "model.plan"}, completed=True),
     "onnxruntime": Backend(("model.onnx",), {"onnxruntime_onnx": "model.onnx"}, completed=True),
     "openvino": Backend(("model.xml",), completed=True),
-    "pytorch": Backend(("model.pt",), {"pytorch_libtorch": "model.pt"}, completed=True),
+    "pytorch": Backend(
+        ("model.pt", "model.pt2"),
+        {"pytorch_libtorch": "model.pt", "libtorch": "model.pt", "torch_aoti": "model.pt2"},
+        completed=True,
+    ),
     "python": Backend(("model.py",), completed=True),
     "dali": Backend(("model.dali", "dali.py")),
     "vllm": Backend(("model.json",)),

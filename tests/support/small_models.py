@@ -19,15 +19,15 @@ instance_group [ { count: 1 kind: KIND_CPU } ]
 
 
 def write_onnx(
-    path: Path, nodes: list, inputs: list[tuple], outputs: list[tuple], initializers: Sequence[onnx.TensorProto] = ()
+    path: Path, nodes: list, inputs: list[tuple], outputs: list[tuple], values: Sequence[onnx.TensorProto] = ()
 ) -> None:
-    """Write a small ONNX model; tensors are (name, onnx type, shape)."""
+    """Write a small ONNX model; tensors are (name, onnx type, shape), `values` initializers, of inputs or others."""
     graph = helper.make_graph(
         nodes,
         "test",
         [helper.make_tensor_value_info(*tensor) for tensor in inputs],
         [helper.make_tensor_value_info(*tensor) for tensor in outputs],
-        initializers,
+        initializer=values,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
