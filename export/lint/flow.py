@@ -8,6 +8,9 @@ from typing import Any
 
 from export.lint.finding import Findings, Subject, rule
 
+_MEETS = "takes tensors of a decoupled step together with others, which come another number of times"
+_APART = "take all from the same decoupled step, or answer once"
+
 
 @dataclass(frozen=True)
 class _Tensor:
@@ -29,6 +32,7 @@ def check(ensemble: Subject, models: Sequence[Any]) -> Findings:
     yield from _unused(ensemble)
     yield from _never_ready(ensemble)
     yield from _fit(ensemble, models)
+    yield from _streams(ensemble, models)
 
 
 def _inputs(ensemble: Subject) -> set[str]:
@@ -151,3 +155,20 @@ def _possible(made: tuple[int, ...], taken: tuple[int, ...]) -> bool:
     return len(made) == len(taken) and all(
         -1 in (have, want) or have == want for have, want in zip(made, taken, strict=True)
     )
+
+
+@rule
+def _streams(ensemble: Subject, models: Sequence[Any]) -> Findings:
+    """A decoupled step answers as often as it likes, so what it makes cannot meet tensors that do not come of it."""
+    origin = dict.fromkeys(_inputs(ensemble), "")
+    waiting = [(field, step, model) for (field, step), model in zip(_steps(ensemble), models, strict=True)]
+    while able := [each for each in waiting if origin.keys() >= {*each[1].input_map.values()}]:
+        waiting = [each for each in waiting if each not in able]
+        for field, step, model in able:
+            origins = {origin[source] for source in step.input_map.values()}
+            if len(origins) > 1:
+                yield ensemble.error(field, f"'{step.model_name}' {_MEETS}", _APART)
+            own = field if model.model_transaction_policy.decoupled else min(origins, default="")
+            origin |= dict.fromkeys(step.output_map.values(), own)
+    if len({origin[output.name] for output in ensemble.message.output if output.name in origin}) > 1:
+        yield ensemble.error("output", f"the ensemble {_MEETS}", _APART)

@@ -127,6 +127,13 @@ CASES: list[Case] = [
     served("an ensemble with a cache", ensemble(step(), more="response_cache { enable: true }")),
     served("an ensemble with a parameter",
         ensemble(step(), more='parameters { key: "any" value { string_value: "1" } }')),
+    served("an ensemble of a step behind a streaming one",
+        ensemble(step("x", "between", of="streaming"), step("between"))),
+    refused("an ensemble of a step that streams meet in", "streams", f"{S}[1]",
+        ensemble(step("x", "between", of="streaming"),
+            step("between", of="optional", more='input_map { key: "z" value: "x" }'))),
+    refused("an ensemble that streams meet in", "streams", "output",
+        ensemble(step(of="streaming"), step("x", "z"), y=two("output", "z"))),
     served("an ensemble of a streaming step", ensemble(step(of="streaming"))),
 ]
 # fmt: on
