@@ -50,10 +50,10 @@ def names(model_repository: Path) -> tuple[str, ...]:
 
 
 def main_model(name: str) -> str:
-    """The model whose export writes a companion's files, or a pipeline's; the name itself for any other model."""
+    """The model whose export writes a companion's files; the name itself for any other model."""
     for known in NAMES:
         pipeline = find(known).pipeline
-        if pipeline is not None and name in (pipeline.name, *pipeline.companions):
+        if pipeline is not None and name in pipeline.companions:
             return known
     return name
 

@@ -381,7 +381,7 @@ def test_what_is_refused_leaves_nothing(make, kind, said, project):
 
 
 NAMES = {
-    "a name that exists": ("present", ["fathom export present"]),
+    "a name that exists": ("present", ["present exists"]),
     "a bundled model's name": ("minilm", ["minilm"]),
     "a pipeline's name": ("image_classifier", ["image_classifier"]),
     "a name with a slash": ("a/b", ["'a/b'"]),
