@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -230,7 +231,8 @@ class TritonServer:
         reason = log.find_reason(text)
         if reason is None:
             own = (self._require_run_dir() / "supervisor.log").read_text(errors="replace").strip().splitlines()
-            reason = own[-1] if own else "its log gives no reason; `fathom check` may name it"
+            check = f"fathom check --model-repository {shlex.quote(str(self._options.model_repository))}"
+            reason = own[-1] if own else f"its log gives no reason; `{check}` may name it"
         return ServerStartError(f"{event}: {reason}", models=log.failed_models(text))
 
     def _end_process(self, *, drain_s: float) -> None:

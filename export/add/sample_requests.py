@@ -263,12 +263,15 @@ def unknown_dims(model: Any, dims: Mapping[str, int]) -> str | None:
 
 
 def _sizes(names: Sequence[str], symbols: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
-    """Sizes for the named axes of which every formula among `symbols` makes one, too."""
+    """Sizes for the named axes of which every formula among `symbols` makes one, too; a formula that makes none, such
+    as -x, gets its own."""
     for sizes in itertools.islice(itertools.product(SIZES, repeat=len(names)), 1000):
         chosen = dict(zip(names, sizes, strict=True))
         if all(word in chosen or axis_size.size(word, {**known, **chosen}) != 0 for word in symbols):
             return chosen
-    return dict.fromkeys(names, SIZES[0])
+    chosen = dict.fromkeys(names, SIZES[0])
+    without = [word for word in symbols if axis_size.size(word, {**known, **chosen}) == 0]
+    return chosen | dict.fromkeys(without, SIZES[0])
 
 
 def _option(name: str, size: int) -> str:

@@ -41,7 +41,7 @@ def test_a_certified_rate_and_an_estimate_are_a_sentence_each(points):
 def test_the_next_steps_are_commands_that_are_understood(points):
     steps = dict(summary.next_steps(result_of(points), " --server host:8001"))
     for command in steps.values():
-        program, name, *rest = shlex.split(command.replace("RATE", "100"))
+        program, name, *rest = shlex.split(command)
         assert program == "fathom"
         options = cli.parser(name).parse_args([name, *rest])
         assert str(getattr(options, "resume", None) or options.report) in ("results", FOLDER)
@@ -95,6 +95,8 @@ def test_a_busy_machine_and_a_late_generator_are_said(points):
     assert late.verdict == "invalid"
     assert "mind" not in dict(summary.sentences(late))
     assert summary.next_steps(late)[0][1].endswith("--workers 2")
+    again = summary.next_steps(result_of(invalid, workers=2))
+    assert again[0][1].endswith("--workers 4")
 
 
 def test_few_requests_over_the_limit_are_no_miss_at_every_rate(points):
