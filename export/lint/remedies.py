@@ -10,9 +10,9 @@ from export.command import fathom
 
 
 def has_recipe(folder: Path) -> bool:
-    """Whether `fathom export` makes this model: a bundled one or its companion, or an added one with its recipe in the
+    """Whether `fathom export` makes this model: one that comes with Fathom, or an added one with its recipe in the
     folder."""
-    return recipes.main_model(folder.name) in recipes.NAMES or (folder / RECIPE).is_file()
+    return folder.name in recipes.reserved() or (folder / RECIPE).is_file()
 
 
 def export(folder: Path, *options: str, otherwise: str = "put the file there") -> str:
