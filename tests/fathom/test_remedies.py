@@ -4,11 +4,14 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from imported_models import I64, F, node, write
 
+from clients import ModelSpec, TensorSpec
+from clients.datatypes import NUMPY_TYPE
 from export import recipes
 from export.command import fathom, quote
 from export.errors import ExportError, RecipeError
@@ -16,8 +19,11 @@ from export.lint.lint import lint
 from export.precision.convert import Judged
 from export.precision.sensitivity import Cost
 from export.recipe.measure import Measurement
+from export.recipe.recipe import Evaluation
 from export.sources import converters
 from fathom import cli
+from fathom.commands import add as add_command
+from fathom.console import inputs
 from fathom.console.servers import same_server
 from fathom.latencies import generous_slo
 from loadtests.slo import Slo
@@ -274,3 +280,33 @@ def test_the_same_server_for_another_command():
     options = cli.parser("infer").parse_args(given)
     again = cli.parser("capacity").parse_args(pasted(f"fathom capacity m --slo p99=9ms{same_server(options)}")[1:])
     assert all(getattr(options, name) == getattr(again, name) for name in ("server", "tls_ca", "header_command"))
+
+
+TYPE_OF = {kind: name for name, kind in NUMPY_TYPE.items() if kind.kind in "iufb"}
+ROWS = {
+    "fractions": np.array([[0.1, -2.5e-7, 3e30]], np.float32),
+    "halves": np.array([[0.1, 65504.0]], np.float16),
+    "no numbers": np.array([[np.nan, np.inf, -np.inf]], np.float32),
+    "the largest whole number": np.array([[2**64 - 1]], np.uint64),
+    "truth values": np.array([[True, False]]),
+    "a matrix": np.arange(4).reshape(1, 2, 2),
+    "a text for a shell to stumble over": np.array([['it\'s $HOME; `id` "#" *']]),
+    "a text with white space of its own": np.array([[" two  blanks\tand a line\n"]]),
+    "a text like JSON": np.array([["[1, 2]"]]),
+    "an empty text": np.array([[""]]),
+}
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
+def test_a_request_that_is_written_out_is_the_example(row, project):
+    datatype = "BYTES" if row.dtype.kind == "U" else TYPE_OF[row.dtype]
+    spec = ModelSpec("m", "", 8, {"x": TensorSpec("x", datatype, row.shape[1:])}, {})
+    words = add_command._inputs(SimpleNamespace(evaluation=lambda: Evaluation({"x": row})))
+    command = " ".join(fathom("infer", "m", *words, repository=project / "my models").split())
+    options = cli.parser("infer").parse_args(pasted(command)[1:])
+    sent = inputs.parse(spec, options.inputs)["x"]
+    if row.dtype.kind == "U":
+        assert sent.ravel().tolist() == np.char.encode(row).ravel().tolist()
+    else:
+        assert sent.dtype == row.dtype
+        assert np.allclose(sent, row, rtol=1e-3 if row.dtype == np.float16 else 1e-6, equal_nan=True)
