@@ -26,6 +26,7 @@ from fathom.commands import add as add_command
 from fathom.console import inputs
 from fathom.console.servers import same_server
 from fathom.latencies import generous_slo
+from loadtests import report
 from loadtests.slo import Slo
 
 SHELL = """fathom() { printf '%s\\0' fathom "$@"; }; """
@@ -310,3 +311,11 @@ def test_a_request_that_is_written_out_is_the_example(row, project):
     else:
         assert sent.dtype == row.dtype
         assert np.allclose(sent, row, rtol=1e-3 if row.dtype == np.float16 else 1e-6, equal_nan=True)
+
+
+def test_the_command_that_a_report_shows():
+    settings = {"mix": {"my model": 0.75, "other": 0.25}, "headers": ["a b"], "tls": True, "workers": 2}
+    run = SimpleNamespace(model="mix", slos=[Slo.parse("p99=9ms")], server="host:8001", seed=3, settings=settings)
+    options = cli.parser("capacity").parse_args(pasted(report._repeat(SimpleNamespace(run=run)))[1:])
+    assert options.models == ["my model=0.75", "other=0.25"]
+    assert (options.slo, options.seed, options.workers, options.header) == (["p99=9ms"], 3, 2, ["a b=..."])
