@@ -241,8 +241,10 @@ def test_an_answer_that_is_none(case, asynchronous):
                     client.run(client.call("ModelInfer", b"", model="m"))
                 error, budget = caught.value, client.budget
     assert type(error) is expected
-    assert peer.inferences == 1 + budget.retried
-    assert peer.inferences == inferences if inferences else peer.inferences > 1
+    if inferences:
+        assert peer.inferences == inferences == 1 + budget.retried
+    else:  # the deadline may come before the last one has arrived
+        assert 1 < peer.inferences <= 1 + budget.retried
     assert budget.spent == cost * budget.retried
 
 
