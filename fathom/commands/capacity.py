@@ -90,7 +90,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "which then are the generators",
     )
     command.add_argument(
-        "--report", type=Path, metavar="DIR", help="where raw results and report go (default: results/)"
+        "--report", type=Path, metavar="DIR", help="raw results and report go to DIR/MODEL/START (default DIR: results)"
     )
     command.add_argument(
         "--metrics-url", metavar="URL", help="the server's Prometheus endpoint (default: port 8002 of its host)"
@@ -99,7 +99,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--resume",
         type=Path,
         metavar="DIR",
-        help="go on with the search in this folder, which was interrupted or gets a longer --budget",
+        help="go on with the latest search in this folder, which was interrupted or gets a longer --budget",
     )
     access_options.add_arguments(command)
     options.add_repository(command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
 from fathom.console.output import out, print_labelled
 from loadtests.report import prose
@@ -57,7 +56,7 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
     """(what for, command)."""
     if result.folder is None:
         return []
-    folder = shlex.quote(str(Path(result.folder).parent))
+    folder = shlex.quote(result.folder)
     budget_s = float(result.settings.get("budget_s", 180))
     again = f"fathom capacity {_traffic(result)}{options} --resume {folder}"
     steps = []
@@ -70,7 +69,7 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
         what = f"to certify up to about {rate_per_s:,.0f}/s, {minutes} min more"
         steps.append((what, f"{again} --budget {budget_s + 60 * minutes:g}s"))
     if result.capacity_per_s is not None:
-        steps.append(("replicas for a load", f"fathom plan --rate RATE --report {shlex.quote(result.folder)}"))
+        steps.append(("replicas for a load", f"fathom plan --rate RATE --report {folder}"))
     return steps
 
 

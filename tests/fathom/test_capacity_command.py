@@ -158,8 +158,8 @@ def test_ctrl_c_ends_with_130_and_keeps_what_was_measured(cut_short):
     assert "\x1b" not in err + out
     assert re.search(rf"^  partial +{INTERRUPTED}", out, re.MULTILINE)
     assert f"--resume {folder}" in out
-    assert (folder / "queue" / "report.html").is_file()
-    assert len((folder / "queue" / "points.jsonl").read_text().splitlines()) >= 1
+    assert (folder / "queue" / "latest" / "report.html").is_file()
+    assert len((folder / "queue" / "latest" / "points.jsonl").read_text().splitlines()) >= 1
 
 
 def test_a_server_that_dies_is_exit_status_1_and_the_reason_is_told_once(cut_short):

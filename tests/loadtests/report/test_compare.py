@@ -83,7 +83,7 @@ def test_says_what_else_differs(folders, tmp_path):
     points = read_runs(folders[0])[0].result.points
     other = save(tmp_path / "other", points, payload_source="a file")
     notes = compare.compare_folders([folders[0], other])[0].changes[0].notes
-    assert any("payload source" in note for note in notes)
+    assert any("payloads" in note and "a file" in note for note in notes)
 
 
 DOUBTED = {
@@ -151,7 +151,7 @@ def test_unusable_arguments_are_one_line(arguments, capsys):
 @pytest.mark.parametrize("name", ["run.json", "points.jsonl", "capacity.json"])
 def test_an_unreadable_folder_is_one_line(folders, tmp_path, capsys, name):
     folder = save(tmp_path / "broken", read_runs(folders[0])[0].result.points)
-    (folder / "queue" / name).write_bytes(b"\xff\xfe{broken")
+    (folder / "queue" / "latest" / name).write_bytes(b"\xff\xfe{broken")
     assert main(["report", str(folder)]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1
@@ -160,7 +160,7 @@ def test_an_unreadable_folder_is_one_line(folders, tmp_path, capsys, name):
 
 def test_the_page_saves_its_figures(folders):
     page = report.write(folders[0]).read_text()
-    run = folders[0] / "queue"
+    run = folders[0] / "queue" / "latest"
     assert (run / "latency.png").read_bytes().startswith(b"\x89PNG")
     assert (run / "latency.svg").read_text().startswith("<svg")
     assert (run / "points.csv").read_text().startswith("number,phase,rate_per_s")
