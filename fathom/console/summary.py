@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from fathom.console.output import out, print_labelled
 from loadtests.report import prose
+from loadtests.results.folders import home_of
 from loadtests.results.result import CapacityResult
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import as_requested, describe_slos
@@ -56,7 +58,9 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
     """(what for, command)."""
     if result.folder is None:
         return []
-    folder = shlex.quote(result.folder)
+    run = Path(result.folder)
+    alone = home_of(run, result.model) == run
+    folder = shlex.quote(str(run if alone else run.parent))  # there `latest` is this run
     budget_s = float(result.settings.get("budget_s", 180))
     again = f"fathom capacity {_traffic(result)}{options} --resume {folder}"
     steps = []

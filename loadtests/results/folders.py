@@ -62,9 +62,9 @@ def newest_runs(folder: Path) -> list[Path]:
 
 
 def newest_run(folder: Path) -> Path | None:
-    """The run that `latest` points to; the last by name without it, as after a download; the folder's own."""
+    """The run that `latest` points to; without the link, as in a copy, the last by name; the folder's own."""
     latest = folder / LATEST
-    if (latest / RUN_FILE).is_file():
-        return folder / latest.readlink() if latest.is_symlink() else latest
+    if latest.is_symlink() and (latest / RUN_FILE).is_file():
+        return folder / latest.readlink()
     by_name = [file.parent for file in folder.glob(f"{_NAMES}/{RUN_FILE}")]
     return max(by_name, default=folder if (folder / RUN_FILE).is_file() else None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 from simulated import run_search
@@ -24,7 +24,7 @@ def save(folder, points, *, model="queue", slo=P99, cpu="none", **settings):
     run = Run(model, "simulated:1", (slo,), 0, settings, None, {"cpu": cpu}, "2026-11-22T00:00")
     store = Store(folder, run)
     for point in points:
-        store.add(dataclasses.replace(point, raw=""))
+        store.add(replace(point, raw=""))
     return folder
 
 
@@ -50,6 +50,7 @@ def test_a_faster_server_holds_significantly_more(folders):
     assert "significant" in change.sentence
     (back,) = compare.compare_folders([after, before])[0].changes
     assert back.finding == "less"
+    assert found.advice  # only runs in turns tell the model from the machine
     assert back.ratio == pytest.approx(1 / change.ratio)
     assert back.interval == pytest.approx((1 / high, 1 / low))
 
@@ -57,6 +58,7 @@ def test_a_faster_server_holds_significantly_more(folders):
 def test_the_same_server_twice_shows_no_difference(folders):
     (found,) = compare.compare_folders(folders[:2])
     assert found.changes[0].finding == "no difference shown"
+    assert not found.advice
 
 
 def test_several_runs_are_compared_with_the_first_on_one_page(folders, tmp_path):
@@ -79,11 +81,12 @@ def test_without_an_estimate_a_certificate_decides(folders, tmp_path):
     assert found.changes[0].finding == "unknown"
 
 
-def test_says_what_else_differs(folders, tmp_path):
+def test_the_priority_that_generators_really_had_is_a_difference(folders, tmp_path):
     points = read_runs(folders[0])[0].result.points
-    other = save(tmp_path / "other", points, payload_source="a file")
-    notes = compare.compare_folders([folders[0], other])[0].changes[0].notes
-    assert any("payloads" in note and "a file" in note for note in notes)
+    other = save(tmp_path / "other", [replace(p, generator_priority="normal") for p in points])
+    alike = save(tmp_path / "alike", [replace(p, generator_priority="real-time") for p in points])
+    (change,) = compare.compare_folders([alike, other])[0].changes
+    assert any("normal" in note and "real-time" in note for note in change.notes)
 
 
 DOUBTED = {
@@ -112,7 +115,7 @@ def test_a_run_in_doubt_concludes_nothing_and_every_reader_of_it_says_why(folder
 
 def test_late_generators_are_a_doubt(folders, tmp_path):
     points = read_runs(folders[2])[0].result.points
-    invalid = [dataclasses.replace(p, verdict="invalid") if p.phase in ("double", "bisect") else p for p in points]
+    invalid = [replace(p, verdict="invalid") if p.phase in ("double", "bisect") else p for p in points]
     late = save(tmp_path / "late", invalid)
     assert compare.compare_folders([folders[0], late])[0].changes[0].finding == "unknown"
 

@@ -79,12 +79,15 @@ def with_old_layout(kept):
     return kept.parent
 
 
+def copy_without_links(kept):
+    shutil.copytree(kept.parents[1], kept.parents[2] / "copy")
+    return kept.parents[2] / "copy" / kept.parent.name / kept.name
+
+
 WITHOUT_A_LINK = {
     "as an earlier version wrote it": with_old_layout,
     "a download that lost the link": lambda kept: (kept.parent / "latest").unlink() or kept,
-    "a copy that followed the link": lambda kept: (
-        shutil.copytree(kept.parents[1], kept.parents[2] / "copy") / "queue" / "latest"
-    ),
+    "a copy that followed the link": copy_without_links,
     "a link to a folder that is gone": lambda kept: shutil.rmtree(Store(kept.parents[1], LATER).folder) or kept,
 }
 
@@ -97,6 +100,8 @@ def test_results_are_found_without_the_link(kept, points, case):
         (stored,) = read_runs(folder)
         assert stored.folder == run
         assert list(stored.result.points) == points
+    newer = Store(home.parent, LATER).folder
+    assert [stored.folder for stored in read_runs(home)] == [newer]
 
 
 def edit(home, name, change):
