@@ -24,6 +24,7 @@ from loadtests.slo import describe_slos, format_ms, format_rate
 
 Finding = Literal["more", "less", "no difference shown", "unknown"]
 _FEWEST = 2
+_OTHERWISE = "the runs differ otherwise too"
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,12 @@ def compare_folders(folders: Sequence[Path]) -> list[Comparison]:
     """One comparison per model that all folders hold; ResultsError when they cannot be compared, with the reason."""
     if len(folders) < _FEWEST:
         raise ResultsError("a comparison takes at least two folders: the run before, then the run after")
-    if doubled := [folder for folder in folders if [each.resolve() for each in folders].count(folder.resolve()) > 1]:
+    runs = [{stored.run.model: stored for stored in read_runs(folder)} for folder in folders]
+    places = [stored.folder.resolve() for held in runs for stored in held.values()]
+    if doubled := [place for place in places if places.count(place) > 1]:
         raise ResultsError(
             f"{doubled[0]} is named twice, and a run does not differ from itself: give two folders", doubled[0]
         )
-    runs = [{stored.run.model: stored for stored in read_runs(folder)} for folder in folders]
     shared = [model for model in runs[0] if all(model in held for held in runs)]
     if not shared:
         found = "; ".join(f"{folder} has {', '.join(held)}" for folder, held in zip(folders, runs, strict=True))
@@ -157,6 +159,8 @@ def _change(first_name: str, first: Stored, name: str, second: Stored) -> Change
     found = ratio_interval(first.result, second.result)
     if found is None:
         finding, sentence = _by_certificates(first_name, first.result, name, second.result)
+        if differing and finding != "unknown":
+            sentence = f"{sentence.rstrip('.')}, but {_OTHERWISE}."
         finding = "unknown" if doubted else finding
         return Change(name, finding, None, None, sentence, notes)
     ratio, low, high = found
@@ -168,7 +172,7 @@ def _change(first_name: str, first: Stored, name: str, second: Stored) -> Change
             sentence = f"{name} measured {share} {finding} than {first_name} ({between})"
             return Change(name, "unknown", ratio, (low, high), f"{sentence}, which proves nothing: see below.", notes)
         sentence = f"{name} holds {share} {finding} than {first_name} ({between})"
-        conclusion = "more than chance, but the runs differ otherwise too" if differing else "significant at 95 %"
+        conclusion = f"more than chance, but {_OTHERWISE}" if differing else "significant at 95 %"
         return Change(name, finding, ratio, (low, high), f"{sentence}: {conclusion}.", notes)
     sentence = (
         f"No difference shown between {name} and {first_name}: the estimates differ by {_percent(ratio)} ({between}), "

@@ -143,6 +143,13 @@ def test_refuses_what_cannot_be_compared(folders, tmp_path, capsys, changed, val
     assert told.count("\n") == 1
 
 
+def test_a_run_is_not_compared_with_itself_by_whatever_path(folders):
+    for other in (folders[0], folders[0] / "queue", folders[0] / "queue" / "latest"):
+        with pytest.raises(ResultsError) as refused:
+            compare.compare_folders([folders[0], other])
+        assert refused.value.path == (folders[0] / "queue" / "latest").resolve()
+
+
 @pytest.mark.parametrize(
     "arguments", [["report"], ["report", "x", "--compare", "y", "z"], ["report", "--compare", "y"], ["report", "none"]]
 )
