@@ -19,8 +19,9 @@ _NAMES = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]_*"
 
 
 def model_folder(folder: Path, model: str) -> Path:
-    """Where the runs of a model lie in a results folder: KServe's names may have slashes."""
-    return folder / quote(model, safe="+ ")
+    """Where the runs of a model lie in a results folder, which may be that folder itself."""
+    name = quote(model, safe="+ ")  # KServe's names may have slashes
+    return folder if folder.name == name and (folder / LATEST).is_symlink() else folder / name
 
 
 def home_of(run: Path, model: str) -> Path:

@@ -53,8 +53,9 @@ LATER = dataclasses.replace(a_run(), started_at="2026-11-23T00:00")
 
 def test_a_new_search_leaves_the_last_one_and_is_found_from_every_folder_above(kept, points):
     before = {file: file.read_bytes() for file in kept.rglob("*") if file.is_file()}
-    newer = [Store(kept.parents[1], LATER).folder for _ in range(2)][-1]  # two within a second
+    _, newer = (Store(folder, LATER).folder for folder in (kept.parents[1], kept.parent))  # two within a second
     assert {file: file.read_bytes() for file in before} == before
+    assert newer.parent == kept.parent
     assert (kept.parent / "latest").resolve() == newer
     for folder in (kept.parents[1], kept.parent, kept.parent / "latest", newer):
         assert [stored.folder.resolve() for stored in read_runs(folder)] == [newer]
