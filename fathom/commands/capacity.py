@@ -89,17 +89,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="listen there for --workers Locust workers (locust -f loadtests/locustfile.py --worker), "
         "which then are the generators",
     )
-    command.add_argument(
-        "--report", type=Path, metavar="DIR", help="where raw results and report go (default: results/)"
+    place = command.add_mutually_exclusive_group()
+    place.add_argument(
+        "--report", type=Path, metavar="DIR", help="raw results and report go to DIR/MODEL/START (default DIR: results)"
     )
     command.add_argument(
         "--metrics-url", metavar="URL", help="the server's Prometheus endpoint (default: port 8002 of its host)"
     )
-    command.add_argument(
+    place.add_argument(
         "--resume",
         type=Path,
         metavar="DIR",
-        help="go on with the search in this folder, which was interrupted or gets a longer --budget",
+        help="go on with the latest search in this folder, which was interrupted or gets a longer --budget",
     )
     access_options.add_arguments(command)
     options.add_repository(command)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fathom.console.output import out, print_labelled
 from loadtests.report import prose
+from loadtests.results.folders import home_of
 from loadtests.results.result import CapacityResult
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import as_requested, describe_slos
@@ -57,7 +58,9 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
     """(what for, command)."""
     if result.folder is None:
         return []
-    folder = shlex.quote(str(Path(result.folder).parent))
+    run = Path(result.folder)
+    alone = home_of(run, result.model) == run
+    folder = shlex.quote(str(run if alone else run.parent))  # there `latest` is this run
     budget_s = float(result.settings.get("budget_s", 180))
     again = f"fathom capacity {_traffic(result)}{options} --resume {folder}"
     steps = []
@@ -72,7 +75,7 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
         steps.append((what, f"{again} --budget {budget_s + 60 * minutes:g}s"))
     if result.capacity_per_s is not None:
         rate_per_s = float(f"{10 * result.capacity_per_s:.2g}")
-        command = f"fathom plan --rate {rate_per_s:g} --report {shlex.quote(result.folder)}"
+        command = f"fathom plan --rate {rate_per_s:g} --report {folder}"
         steps.append((f"replicas for {rate_per_s:,.0f}/s", command))
     return steps
 

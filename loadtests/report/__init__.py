@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from loadtests.records.record import Record
 from loadtests.report import page, plots
 from loadtests.report.prose import deciding_point, describe_bottleneck, explain, warn
 from loadtests.results.result import CapacityResult
-from loadtests.results.store import Stored, read_runs
+from loadtests.results.store import RAW, Stored, read_runs
 from loadtests.slo import as_requested, describe_slos
 
 _MOST_CURVES = 4
@@ -47,6 +48,8 @@ class Section:
     repeat: str
     files: dict[str, bytes]
     """Contents by name."""
+    place: str
+    """Folder of the raw data, seen from the page."""
     downloads: dict[str, str]
     """Addresses in the page by name."""
 
@@ -56,7 +59,7 @@ def write(folder: Path) -> Path:
 
     Raises ResultsError for a folder without readable results.
     """
-    sections = [_section(stored) for stored in read_runs(folder)]
+    sections = [_section(stored, folder) for stored in read_runs(folder)]
     hardware = next((section.result.hardware for section in sections if section.result.hardware), {})
     path = folder / "report.html"
     try:
@@ -69,7 +72,7 @@ def write(folder: Path) -> Path:
     return path
 
 
-def _section(stored: Stored) -> Section:
+def _section(stored: Stored, folder: Path) -> Section:
     result = stored.result
     records = _records(stored, result)
     pictures = {
@@ -99,6 +102,7 @@ def _section(stored: Stored) -> Section:
         settings=[(key.replace("_", " "), page.plain(value)) for key, value in settings.items()],
         repeat=_repeat(stored),
         files=files,
+        place=os.path.relpath(stored.folder / RAW, folder),
         downloads={name: page.download(name, content) for name, content in files.items()},
     )
 

@@ -44,8 +44,10 @@ def test_the_next_steps_are_commands_that_are_understood(points):
         program, name, *rest = shlex.split(command)
         assert program == "fathom"
         options = cli.parser(name).parse_args([name, *rest])
-        assert str(getattr(options, "resume", None) or options.report) in ("results", FOLDER)
+        assert str(getattr(options, "resume", None) or options.report) == FOLDER
     assert any("--report results/queue" in command for command in steps.values())
+    newest = replace(result_of(points), folder="results/queue/2026-11-30_11-02-45")
+    assert dict(summary.next_steps(newest, " --server host:8001")) == steps  # `latest` is there
     (longer,) = (command for command in steps.values() if "--resume" in command)
     assert float(longer.rpartition(" ")[2].removesuffix("s")) >= 90
 
