@@ -75,11 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
                 }
             )
         else:
-            err.print("[green]ready[/green]", end="  ")
+            err.print("ready", style="green", end="  ")
             where = f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}"
-            err.print(where, markup=False, soft_wrap=True)
+            err.print(where, soft_wrap=True)
             for line in _by_configuration(models):
-                err.print(line, markup=False, soft_wrap=True)
+                err.print(line, soft_wrap=True)
             err.print("Ctrl-C stops it once the requests in flight are answered")
         watch(server)
         raise ServerDiedError(server.death_reason())
