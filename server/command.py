@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 ADMIN_PROTOCOLS = ("shared-memory", "model-repository", "trace", "logging")
 # gRPC clients send it as the metadata `triton-grpc-protocol-admin-token`, HTTP clients as the header `admin-token`.
 ADMIN_HEADER = "admin-token"
+GRPC_ADMIN_HEADER = f"triton-grpc-protocol-{ADMIN_HEADER}"
 # Flags that are younger than the embedded server (2.51): sent only to a container.
 CONTAINER_ONLY_FLAGS = ("--http-max-input-size", "--allow-client-shm")
 HTTP_MAX_INPUT_BYTES = 64 * 1024 * 1024
