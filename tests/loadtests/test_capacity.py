@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 
 import pytest
 from haste import HASTY
@@ -161,14 +160,14 @@ def test_refuses_impossible_requests(shared_queue, change):
 
 def test_a_slow_model_ends_with_its_budget_and_says_before_what_it_needs(start_queue, tmp_path):
     queue = start_queue("--service-ms", "200")
-    told, began_s = [], time.monotonic()
+    notes = []
     request = CapacityRequest(
         queue.address, "queue", [Slo.parse("p90=500ms")], budget_s=5, start_per_s=8, folder=tmp_path
     )
-    result = find(request, on_note=told.append)
-    assert time.monotonic() - began_s < 5 + 0.2 + 3  # the generator has to start and to end
+    result = find(request, on_note=notes.append)
     assert result.points
-    assert told
+    assert sum(point.duration_s for point in result.points) < 5 + 0.2 + 1  # without starting generators and draining
+    assert notes
     assert result.settings["least_s"] > 5
     assert (result.capacity_per_s, result.partial) == (None, False)
 

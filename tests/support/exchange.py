@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from loadtests.generator import http2_frames as h2
 from loadtests.generator.http2 import Http2Transport
 
+Result = TypeVar("Result")
 Answers = dict[int, tuple[int, str]]
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 STATUS_OK = b"\x88" + b"\x00\x0bgrpc-status\x010"  # :status 200, and a literal without indexing
@@ -85,16 +86,12 @@ def goaway(last: int, code: int = 0, detail: bytes = b"") -> bytes:
     return h2.frame(h2.GOAWAY, 0, 0, last.to_bytes(4, "big") + code.to_bytes(4, "big") + detail)
 
 
-async def against(
+async def with_peer(
     script: Script | Sequence[Script],
-    payloads: Sequence[bytes],
-    sends: Sequence[int],
+    then: Callable[[str], Awaitable[Result]],
     settings: dict[int, int] | None = None,
-    *,
-    kind: Any = Http2Transport,
-    **options: Any,
-) -> Answers:
-    """The answers of a peer that follows a script; of several, each new connection takes the next one."""
+) -> Result:
+    """What `then` makes of the address of a peer that follows a script; of several, each connection takes the next."""
     scripts = list(script) if isinstance(script, Sequence) else [script]
     writers: list[asyncio.StreamWriter] = []
     followed: list[asyncio.Task[None]] = []
@@ -111,8 +108,7 @@ async def against(
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     try:
-        port = server.sockets[0].getsockname()[1]
-        return await exchange(kind, f"127.0.0.1:{port}", payloads, sends, timeout_s=3, wait_s=6, **options)
+        return await then(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
     finally:
         server.close()
         for task in followed:
@@ -120,3 +116,20 @@ async def against(
         await asyncio.gather(*followed, return_exceptions=True)
         for writer in writers:
             writer.close()
+
+
+async def against(
+    script: Script | Sequence[Script],
+    payloads: Sequence[bytes],
+    sends: Sequence[int],
+    settings: dict[int, int] | None = None,
+    *,
+    kind: Any = Http2Transport,
+    **options: Any,
+) -> Answers:
+    """What `exchange` returns with a peer that follows a script."""
+
+    def then(address: str) -> Awaitable[Answers]:
+        return exchange(kind, address, payloads, sends, timeout_s=3, wait_s=6, **options)
+
+    return await with_peer(script, then, settings)

@@ -6,12 +6,18 @@ import asyncio
 import contextlib
 
 import pytest
-from exchange import ANSWER, HEADERS_OK, STATUS_OK, against, answer, goaway, read_frame, read_request
+from exchange import ANSWER, HEADERS_OK, STATUS_OK, against, answer, goaway, read_frame, read_request, with_peer
 from grpc_transport import GrpcTransport
 
+from loadtests import Slo
 from loadtests.generator import http2_frames as h2
 from loadtests.generator.http2 import Http2Transport
+from loadtests.generator.messages import Limits
+from loadtests.generator.open_loop import OpenLoopRun
+from loadtests.judge.judge import evaluate
+from loadtests.records.point import Probe
 from loadtests.records.record import OK, UNAVAILABLE
+from loadtests.workload.schedule import constant, payload_choices
 
 TRANSPORTS = [Http2Transport, GrpcTransport]
 
@@ -262,6 +268,30 @@ def test_what_the_server_calls_a_breach_of_http2_is_our_fault(code, ours):
     answers = asyncio.run(against(script, [b"x"], [0], transports=transports))
     assert answers[0][0] == UNAVAILABLE
     assert bool(transports[0].broken) == ours
+
+
+def test_a_run_that_broke_http2_itself_is_invalid_and_no_failure_of_the_server():
+    schedule = constant(100, count=50)
+
+    async def script(reader, writer):
+        stream, _ = await read_request(reader)
+        writer.write(goaway(stream, h2.COMPRESSION_ERROR))
+        writer.close()
+
+    async def run(address):
+        def make_transport(on_done):
+            return Http2Transport(address, [b"x"], on_done, channels=1, timeout_s=3)
+
+        limits = Limits(max_outstanding=1000, early_stop=((1000.0, 1),))
+        run = OpenLoopRun(schedule, payload_choices(50, 1, seed=0), limits, timeout_s=3, make_transport=make_transport)
+        await run.transport.open()
+        return await run.run()
+
+    record, outcome = asyncio.run(with_peer(script, run))
+    assert "COMPRESSION_ERROR" in outcome.lost
+    point = evaluate(Probe(0, "double", 100.0, 50, 5), record, outcome, [Slo.parse("p90=1s")])
+    assert point.verdict == "invalid"
+    assert outcome.lost in point.reason
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from dataclasses import replace
 
@@ -90,7 +91,35 @@ def test_the_end_of_a_stream_beside_a_frozen_server_waits_for_what_was_measured(
     assert 5 < (ended.status == DEADLINE_EXCEEDED).sum() < 40
 
 
-def test_fires_at_the_rate_asked_for_and_drains(start_queue):
+def test_batches_are_made_beside_the_event_loop(shared_queue):
+    """Requests are due meanwhile."""
+    address, made = shared_queue("--service-ms", "1").address, []
+
+    def connect(on_done):
+        return Http2Transport(address, [request()], on_done, channels=1, timeout_s=5)
+
+    async def run():
+        continuous = ContinuousRun(
+            ModelMix((1,), (1.0,)), connect, lambda batch: made.append((threading.get_ident(), batch)), seed=0
+        )
+        await continuous.transport.open()
+        running = asyncio.ensure_future(continuous.run())
+        await asyncio.sleep(0)
+        continuous.set_rate(100)
+        while sum(len(batch.record) for _, batch in made) < 20:
+            await asyncio.sleep(0.05)
+        continuous.finish()
+        await running
+        return threading.get_ident()
+
+    loop_thread = asyncio.run(run())
+    assert loop_thread not in {thread for thread, _ in made}
+    assert made[-1][1].final
+    intended_s = np.concatenate([batch.record.intended_s for _, batch in made])
+    assert np.all(np.diff(intended_s) > 0)
+
+
+def test_sends_at_the_requested_rate_and_drains(start_queue):
     batches: list[Batch] = []
     target = GeneratorSettings(start_queue("--service-ms", "40").address, [request()] * 2)
     mix = ModelMix((1, 1), (1.0, 3.0))
