@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from server import environment, leftovers, log, supervisor
-from server.command import GRPC_ADMIN_HEADER, TritonOptions, triton_command
+from server.command import ADMIN_PROTOCOLS, GRPC_ADMIN_HEADER, TritonOptions, triton_command
 from server.errors import ServerDiedError, ServerStartError, TritonServerError
 from server.ports import free_ports, why_not_free
 
@@ -63,12 +63,15 @@ class TritonServer:
         self.ready_timeout_s = ready_timeout_s
         self.stop_timeout_s = stop_timeout_s
         self._ports = {"grpc_port": grpc_port, "http_port": http_port, "metrics_port": metrics_port}
+        # Where nobody can load a model, the list of models is no secret: clients suggest names from it.
+        listed = admin_token is None and not any(option.startswith("--model-control-mode") for option in extra)
         self._options = TritonOptions(
             model_repository=str(self.model_repository),
             address=address,
             config_name=config_name,
             exit_timeout_s=max(1, round(stop_timeout_s)),
             admin_token=admin_token or secrets.token_hex(32),
+            admin_protocols=tuple(name for name in ADMIN_PROTOCOLS if name != "model-repository" or not listed),
             extra=extra,
         )
         self._process: subprocess.Popen[bytes] | None = None

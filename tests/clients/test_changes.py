@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from complete_server import HEADERS, complete_server
+from complete_server import HEADERS, TOKEN, complete_server
 from identity_models import write_identity
 from python_models import write_python
 from tritonclient.grpc import service_pb2
@@ -40,7 +40,7 @@ def server(repository):
     write_python(repository / "strict", STRICT_CONFIG, STRICT)
     names = ("--load-model=m", "--load-model=strict")
     write_identity(repository / "m", {"x": ("FP32", [2])}, max_batch_size=8)
-    with complete_server(repository, extra=("--model-control-mode=explicit", *names)) as server:
+    with complete_server(repository, admin_token=TOKEN, extra=("--model-control-mode=explicit", *names)) as server:
         yield server
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from complete_server import HEADERS, complete_server
+from complete_server import HEADERS, TOKEN, complete_server
 from identity_models import write_identity
 from onnx import TensorProto, helper
 from small_models import write_onnx
@@ -71,7 +71,7 @@ def repository_of(repository, tmp_path):
 
 @pytest.fixture(scope="module")
 def server(repository):
-    with complete_server(repository) as server:
+    with complete_server(repository, admin_token=TOKEN) as server:
         yield server
 
 
@@ -190,13 +190,13 @@ def test_a_late_answer_cannot_reach_another_call(client, server):
 
 def test_a_restarted_server_gets_the_regions_again_and_a_restricting_one_names_the_header(repository_of):
     repository = repository_of("large", "open")
-    with complete_server(repository) as server:
+    with complete_server(repository, admin_token=TOKEN) as server:
         url = server.grpc_url
         client = Client(url, shared_memory="system", headers=HEADERS)
         large = client.model("large")
         large(x=LARGE)
         large(x=LARGE.repeat(2, 0))
-    with complete_server(repository, grpc_port=int(url.rpartition(":")[2])):
+    with complete_server(repository, admin_token=TOKEN, grpc_port=int(url.rpartition(":")[2])):
         with client:
             assert np.array_equal(large(x=LARGE)["y"], LARGE)
             assert np.array_equal(large(x=LARGE.repeat(2, 0))["y"], LARGE.repeat(2, 0))
@@ -340,7 +340,7 @@ def test_clients_killed_at_random_leave_nothing(repository_of, count):
     """Triton 2.51 can crash when a request is cancelled, as a killed client's is (docs/server.md): it is restarted."""
     crashes = 0
     repository = repository_of("large")
-    server = complete_server(repository).start()
+    server = complete_server(repository, admin_token=TOKEN).start()
     try:
         url = server.grpc_url
         command = [sys.executable, str(SUPPORT / "killed_clients.py"), url, str(count), "1"]
@@ -351,7 +351,9 @@ def test_clients_killed_at_random_leave_nothing(repository_of, count):
                     assert "SEGV" in server.death_reason(), server.death_reason()
                     crashes += 1
                     server.stop()
-                    server = complete_server(repository, grpc_port=int(url.rpartition(":")[2])).start()
+                    server = complete_server(
+                        repository, admin_token=TOKEN, grpc_port=int(url.rpartition(":")[2])
+                    ).start()
             out, err = killing.communicate()
         assert killing.returncode == 0, err[-2000:]
         answered, left, known = json.loads(out), in_folder(), registered(url)

@@ -38,7 +38,7 @@ def test_a_server_is_started_with_a_token_that_nobody_can_see(small_server: Trit
     (token,) = small_server.admin_headers.values()
     lines = command_lines()
     assert token not in lines
-    assert "shared-memory,model-repository,trace,logging:admin-token=***" in lines
+    assert "shared-memory,trace,logging:admin-token=***" in lines
     assert token not in small_server.log_path.read_text(errors="replace")
 
 

@@ -10,7 +10,7 @@ from server.command import GRPC_ADMIN_HEADER
 
 TOKEN = "the-token-of-the-tests"
 HEADERS = {GRPC_ADMIN_HEADER: TOKEN}
-"""Of clients that use shared memory, or change what is served."""
+"""Of clients that use shared memory, or change what is served, of a server with `admin_token=TOKEN`."""
 
 
 def complete_server(repository: Path, *, extra: tuple[str, ...] = (), **options: Any) -> TritonServer:
@@ -19,4 +19,4 @@ def complete_server(repository: Path, *, extra: tuple[str, ...] = (), **options:
     Triton otherwise starts a stub for each model only to complete its configuration: half of what a start takes.
     """
     extra = ("--disable-auto-complete-config", *extra)
-    return TritonServer(repository, stop_timeout_s=0, admin_token=TOKEN, extra=extra, **options)
+    return TritonServer(repository, stop_timeout_s=0, extra=extra, **options)
