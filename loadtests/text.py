@@ -39,8 +39,8 @@ class _Visible:
         return getattr(self.rich_proxied_file, name)
 
 
-def guard_output() -> None:
-    """From now on nothing that this process writes as text to stdout or stderr controls a terminal."""
-    for name in ("stdout", "stderr"):
+def guard_output(*streams: str) -> None:
+    """From now on nothing that this process writes as text to the named streams (both) controls a terminal."""
+    for name in streams or ("stdout", "stderr"):
         if not isinstance(stream := getattr(sys, name), _Visible):
             setattr(sys, name, cast(TextIO, _Visible(stream)))
