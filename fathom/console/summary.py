@@ -15,11 +15,11 @@ from loadtests.slo import as_requested, describe_slos
 
 def show(result: CapacityResult, *, options: str = "") -> None:
     """Print it; `options` are those that its commands must be given to mean the same server and models."""
-    out.print(headline(result), markup=False, soft_wrap=True)
+    out.print(headline(result), soft_wrap=True)
     for word, sentence in sentences(result):
         print_labelled(word, sentence)
     for word, command in next_steps(result, options):
-        out.print(f"  {word}: {command}", markup=False, soft_wrap=True)
+        out.print(f"  {word}: {command}", soft_wrap=True)
 
 
 def headline(result: CapacityResult) -> str:
@@ -80,4 +80,4 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
 def _traffic(result: CapacityResult) -> str:
     mix = result.settings.get("mix") or {}
     models = [f"{model}={weight:.4g}" for model, weight in mix.items()] if len(mix) > 1 else [result.model]
-    return " ".join([*models, *(f"--slo {slo}" for slo in as_requested(result.slos))])
+    return " ".join([*map(shlex.quote, models), *(f"--slo {slo}" for slo in as_requested(result.slos))])
