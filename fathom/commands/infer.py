@@ -28,6 +28,7 @@ from fathom.console.output import err, out, print_json
 from fathom.console.servers import connect, same_server
 from fathom.recipes import example
 from loadtests.target import access_options
+from server import admin
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -89,6 +90,8 @@ def _run(arguments: argparse.Namespace) -> int:
         "tls": access.tls,
     }
     with connect(arguments.server, arguments.model_repository, access) as server:
+        if arguments.shared_memory:  # which the server lets nobody else use
+            client_options["headers"] = {**admin.headers(server), **access.headers}
         with Client(server, **client_options) as client:
             model = client.model(arguments.model)
             arrays = (

@@ -15,11 +15,11 @@ from loadtests.slo import as_requested, describe_slos
 
 def show(result: CapacityResult, *, options: str = "") -> None:
     """Print it; `options` are those that its commands must be given to mean the same server and models."""
-    out.print(headline(result), markup=False, soft_wrap=True)
+    out.print(headline(result), soft_wrap=True)
     for word, sentence in sentences(result):
         print_labelled(word, sentence)
     for word, command in next_steps(result, options):
-        out.print(f"  {word}: {command}", markup=False, soft_wrap=True)
+        out.print(f"  {word}: {command}", soft_wrap=True)
 
 
 def headline(result: CapacityResult) -> str:

@@ -125,12 +125,13 @@ def _records(stored: Stored, result: CapacityResult) -> list[tuple[Point, Record
 
 
 def _repeat(stored: Stored) -> str:
+    """A command to paste into a shell, so names that mean something there are quoted."""
     settings = stored.run.settings
     words = ["fathom", "capacity", *(_mix(settings) or [stored.run.model])]
     for slo in as_requested(stored.run.slos):
         words += ["--slo", str(slo)]
-    words += ["--server", stored.run.server, "--budget", f"{settings.get('budget_s', 180):g}"]
-    words += ["--seed", str(stored.run.seed)]
+    words += ["--server", stored.run.server]
+    words += ["--budget", f"{settings.get('budget_s', 180):g}", "--seed", str(stored.run.seed)]
     if settings.get("workers", 1) > 1:
         words += ["--workers", str(settings["workers"])]
     if settings.get("max_per_s"):
@@ -143,7 +144,7 @@ def _repeat(stored: Stored) -> str:
 
 
 def _mix(settings: Mapping[str, Any]) -> list[str]:
-    """`image_classifier=0.7` and `text_embedding=0.3`; nothing where one model was asked."""
+    """`image_classifier=0.7` and `text_embedding=0.3`; empty where one model was asked."""
     mix: Mapping[str, float] = settings.get("mix") or {}
     return [f"{model}={weight:.4g}" for model, weight in mix.items()] if len(mix) > 1 else []
 

@@ -21,6 +21,7 @@ from loadtests.results.differences import differences
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import Stored, read_runs
 from loadtests.slo import describe_slos, format_ms, format_rate
+from loadtests.text import visible
 
 Finding = Literal["more", "less", "no difference shown", "unknown"]
 _FEWEST = 2
@@ -243,7 +244,9 @@ def _picture(comparison: Comparison, number: int) -> Picture:
                 top = max(top, result.capacity_estimate_interval_per_s[1])
             if result.capacity_per_s:
                 lower.plot(result.capacity_per_s, row, "|", color=PASS, markersize=15, markeredgewidth=2.5)
-            lower.annotate(name, (0, row), (6, 8), textcoords="offset points", color=colour, fontsize=9, va="center")
+            lower.annotate(
+                visible(name), (0, row), (6, 8), textcoords="offset points", color=colour, fontsize=9, va="center"
+            )
         for slo in comparison.results[0].slos:
             if slo.limit_ms is not None:
                 upper.axhline(slo.limit_ms, color=SLO, linewidth=1.2, dashes=(5, 3))
