@@ -31,7 +31,14 @@ OTHER_PROGRAMS = {
     ),
     "docker run": ("--ipc", "--shm-size"),
     "Python's configure": ("--enable-shared",),
-    "locust": ("--host", "--master-host", "--master-port", "--worker"),
+    "locust": (
+        "--host",
+        "--master-bind-host",
+        "--master-host",
+        "--master-port",
+        "--web-host-display-name",
+        "--worker",
+    ),
 }
 PLACEHOLDERS = {"LIMIT": "9ms", "DIR": ".", "RATE": "9"}
 INCOMPLETE = ("missing", "needs a value")
