@@ -15,6 +15,7 @@ from export.config import config as configs
 from export.errors import ConfigError
 
 MAIN, PLAN = "config.pbtxt", "model.plan"
+COMPLETED = "completed by Triton"  # instead of a configuration file
 _BACKEND_OF_PLATFORM = {"tensorrt_plan": "tensorrt", "onnxruntime_onnx": "onnxruntime"}
 _BACKEND_OF_FILE = {PLAN: "tensorrt", "model.onnx": "onnxruntime", "model.pt": "pytorch", "model.py": "python"}
 _OWN_FILES = frozenset(("tensorrt", "python"))
@@ -89,7 +90,7 @@ def of_folder(folder: Path, config_name: str | None) -> Served | None:
     others = {
         plan: tuple(name for name, which in loaded.items() if plan in which) for plan in plans if plan not in here
     }
-    file = chosen.relative_to(folder).as_posix() if chosen.is_file() else "none"
+    file = chosen.relative_to(folder).as_posix() if chosen.is_file() else COMPLETED
     return Served(folder.name, file, backend, tuple(plan for plan in plans if plan in here), others)
 
 

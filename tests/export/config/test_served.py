@@ -63,7 +63,7 @@ PLAN, SM90, SECOND = "1/model.plan", "1/model.sm90.plan", "2/model.plan"
             {MAIN: ONNX, GPU: ENGINE, H200: BOTH}, [PLAN, SM90], "gpu", GPU, "tensorrt", {}, id="the other elsewhere"
         ),
         pytest.param({MAIN: PYTHON}, [PLAN], "gpu", MAIN, "python", {}, id="a model.py loads what it likes"),
-        pytest.param({}, [PLAN], None, "none", "tensorrt", {}, id="completed by Triton"),
+        pytest.param({}, [PLAN], None, "completed by Triton", "tensorrt", {}, id="completed by Triton"),
     ],
 )
 def test_what_serves_a_model(
