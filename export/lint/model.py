@@ -9,6 +9,9 @@ from export.lint.finding import Findings, Subject
 
 BATCH_INPUT_TYPES = ("TYPE_INT32", "TYPE_FP32")
 
+MOST_AXES = 64
+"""Of an array of numpy's, in which clients and python models have every tensor."""
+
 
 def check(subject: Subject) -> Findings:
     """All rules of this file."""
@@ -65,6 +68,11 @@ def _tensors(subject: Subject) -> Findings:
 def _dims(subject: Subject, field: str, title: str, tensor: Any) -> Findings:
     if not tensor.dims:
         yield subject.error(field, f"{title} has no dims", "write its shape without the batch axis, -1 where it varies")
+    if max(len(tensor.dims), len(tensor.reshape.shape)) > MOST_AXES:
+        yield subject.error(
+            f"{field}.dims", f"{title} has more than {MOST_AXES} axes", "merge axes: no client has arrays of so many"
+        )
+        return
     for axis, size in enumerate(tensor.dims):
         if size == 0 or size < -1:
             yield subject.error(
@@ -220,6 +228,8 @@ def _warmup_input(subject: Subject, field: str, title: str, tensor: Any, name: s
         yield subject.error(
             f"{field}.value.data_type", f"{title} has another data_type for '{name}' than the input", "match it"
         )
+    if len(tensor.dims) > MOST_AXES:
+        return
     fits = len(given.dims) == len(tensor.dims) and all(
         have == want or want == -1 for have, want in zip(given.dims, tensor.dims, strict=True)
     )
