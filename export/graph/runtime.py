@@ -1,4 +1,4 @@
-"""ONNX Runtime in a process of its own, with a limit on its time and memory.
+"""ONNX Runtime, and ONNX's shape inference, in a process of its own with a limit on its time and memory.
 
 A graph can compute without end or ask for more memory than there is, and its file does not show it. So no graph runs in
 the process that exports: one child per set of limits holds all sessions, and ends with its parent. It is no sandbox:
@@ -44,8 +44,20 @@ class Limits:
 
         Raises ExportError for what is no positive number.
         """
-        gigabytes = _positive(GIGABYTES)
-        return Limits(_positive(SECONDS) or DEFAULT_SECONDS, None if gigabytes is None else int(gigabytes * 1e9))
+        gigabytes = setting(GIGABYTES)
+        return Limits(setting(SECONDS) or DEFAULT_SECONDS, None if gigabytes is None else int(gigabytes * 1e9))
+
+
+def setting(name: str) -> float | None:
+    """The positive number that an environment variable sets; None where it is unset. Raises ExportError."""
+    text = os.environ.get(name, "")
+    try:
+        number = float(text) if text else None
+        if number is None or 0 < number < 1e9:
+            return number
+    except ValueError:
+        pass
+    raise ExportError(f"{name} is '{text}'", remedy="set it to a number above 0, or unset it", field=name, found=text)
 
 
 class Runtime:
@@ -168,15 +180,30 @@ class Session:
         return dict(zip(self.outputs, answer, strict=True))
 
 
+def infer_shapes(model: Any, *, inline: bool = False, data_prop: bool = False) -> Any:
+    """The model with the shapes of its inner values; `inline` puts the model's own functions in the place of calls.
+
+    That can take as long as running it: functions that call functions unfold. Raises LimitError, and RuntimeError with
+    ONNX's reason.
+    """
+    given = model.SerializeToString()
+    inferred: bytes = _shared(Limits.from_environment()).request("infer", (given, inline, data_prop))
+    return type(model).FromString(inferred)
+
+
 _running: dict[tuple[int, Limits], Runtime] = {}
 
 
 def open_session(model: Path | bytes, *, threads: int, frugal: bool, limits: Limits | None) -> Session:
     """Load a graph in the process of these limits, which is started where none runs."""
-    key = os.getpid(), limits or Limits.from_environment()
+    return _shared(limits or Limits.from_environment()).open(model, threads, frugal)
+
+
+def _shared(limits: Limits) -> Runtime:
+    key = os.getpid(), limits
     if key not in _running or not _running[key].usable:
-        _running[key] = Runtime(key[1])
-    return _running[key].open(model, threads, frugal)
+        _running[key] = Runtime(limits)
+    return _running[key]
 
 
 def available_bytes() -> int | None:
@@ -189,17 +216,6 @@ def available_bytes() -> int | None:
     except (OSError, ValueError):  # not Linux, or "max"
         pass
     return min(found, default=None)
-
-
-def _positive(name: str) -> float | None:
-    text = os.environ.get(name, "")
-    try:
-        number = float(text) if text else None
-        if number is None or 0 < number < 1e9:
-            return number
-    except ValueError:
-        pass
-    raise ExportError(f"{name} is '{text}'", remedy="set it to a number above 0, or unset it", field=name, found=text)
 
 
 def _sizes(model: Path) -> list[int]:

@@ -23,7 +23,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
     threading.Thread(target=_end_with_parent, daemon=True).start()
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
-    importlib.import_module("onnxruntime")
+    with contextlib.suppress(ImportError):  # which `_open` reports
+        importlib.import_module("onnxruntime")
     _limit(int(sys.argv[2]))
     connection.send("ready")
     sessions: dict[int, Any] = {}
@@ -39,6 +40,8 @@ def main() -> None:
                 sessions[count] = session
                 names = [tuple(value.name for value in each) for each in (session.get_inputs(), session.get_outputs())]
                 connection.send(("answer", (count, *names)))
+            elif kind == "infer":
+                connection.send(("answer", _infer(*what)))
             else:
                 connection.send(("answer", sessions[what[0]].run(None, what[1])))
         except MemoryError:
@@ -65,6 +68,17 @@ def _open(model: Path | bytes, threads: int, frugal: bool) -> Any:
         options.add_session_config_entry("session.x64quantprecision", "1")
     given = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+
+
+def _infer(model: bytes, inline: bool, data_prop: bool) -> bytes:
+    import onnx.inliner
+
+    read = onnx.ModelProto.FromString(model)
+    if inline and read.functions:
+        read = onnx.inliner.inline_local_functions(read)
+        del read.graph.value_info[:]
+    inferred: bytes = onnx.shape_inference.infer_shapes(read, data_prop=data_prop).SerializeToString()
+    return inferred
 
 
 def _limit(memory_bytes: int) -> None:

@@ -7,14 +7,14 @@ The rules follow the checks that Triton's core makes when it loads a model, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from export.config import config as configs
 from export.config.deployment import deployment
-from export.errors import ConfigError
+from export.errors import ConfigError, LimitError
 from export.lint import artefacts, ensemble, inflight, model, parameters, scheduling, served
-from export.lint.finding import Finding, Subject
+from export.lint.finding import Finding, Findings, Subject
 
 __all__ = ["Finding", "lint"]
 
@@ -54,14 +54,22 @@ def lint(
     for name in chosen:
         for subject in subjects[name]:
             for rule in RULES:
-                findings += rule(subject)
-        findings += artefacts.check_folder(model_repository / name, subjects[name], triton_tag)
+                findings += _within_limits(name, rule(subject))
+        findings += _within_limits(name, artefacts.check_folder(model_repository / name, subjects[name], triton_tag))
     findings += ensemble.check(subjects, chosen)
     deployed = deployment(model_repository.resolve().parent)
     findings += inflight.check(subjects, chosen, triton_tag or deployed.triton_tag)
     findings += served.check(model_repository, chosen, config_name or deployed.config_name)
     unique = list(dict.fromkeys(findings))
     return sorted(unique, key=lambda finding: (finding.file, finding.severity, finding.line or 0))
+
+
+def _within_limits(name: str, findings: Iterable[Finding]) -> Findings:
+    """The findings, up to where a graph takes more time or memory to check than it may."""
+    try:
+        yield from findings
+    except LimitError as error:
+        yield Finding("error", name, "", error.what, error.remedy or "")
 
 
 def _model_names(model_repository: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""ONNX graphs from [n, 4] to [n, 4] that compute without end, or ask for ever more memory."""
+"""ONNX graphs from [n, 4] to [n, 4] that compute without end, ask for ever more memory, or unfold."""
 
 from __future__ import annotations
 
@@ -15,6 +15,23 @@ def forever(*, constant: bool = False) -> onnx.ModelProto:
 def growing() -> onnx.ModelProto:
     """The same, and each step doubles the rows."""
     return _loop([helper.make_node("Concat", ["value", "value"], ["next"], axis=0)], "x")
+
+
+def unfolding(depth: int) -> onnx.ModelProto:
+    """A function that calls a function twice that calls one twice, and so on: 2^depth nodes in a short file."""
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+
+    def function(name: str, *nodes: onnx.NodeProto) -> onnx.FunctionProto:
+        return helper.make_function("own", name, ["a"], ["b"], nodes, opsets)
+
+    def call(index: int, taken: str, given: str) -> onnx.NodeProto:
+        return helper.make_node(f"f{index}", [taken], [given], domain="own")
+
+    functions = [function("f0", helper.make_node("Relu", ["a"], ["b"]))]
+    functions += [function(f"f{i}", call(i - 1, "a", "c"), call(i - 1, "c", "b")) for i in range(1, depth + 1)]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy")
+    graph = helper.make_graph([call(depth, "x", "y")], "g", [x], [y])
+    return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
 
 
 def _loop(step: list[onnx.NodeProto], over: str) -> onnx.ModelProto:

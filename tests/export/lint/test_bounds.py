@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from endless_graphs import unfolding
 
+from export.graph.runtime import SECONDS
 from export.lint.lint import Finding, lint
 
 ENDS = """max_batch_size: 8
@@ -39,6 +41,18 @@ def test_twice_the_configuration_is_twice_the_work(text: Callable[[int], str], w
 
     assert calls[1] < 2.5 * calls[0]
     assert words[1] < 2.5 * words[0]
+
+
+@pytest.mark.process
+def test_a_graph_that_takes_too_long_to_check_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "config.pbtxt").write_text(f'backend: "onnxruntime"\n{ENDS}')
+    (tmp_path / "m" / "1" / "model.onnx").write_bytes(unfolding(40).SerializeToString())
+    monkeypatch.setenv(SECONDS, "0.5")
+
+    found = lint(tmp_path)
+
+    assert [finding.file for finding in found if SECONDS in finding.remedy] == ["m"]
 
 
 def _effort(repository: Path, text: str) -> tuple[int, int]:
