@@ -237,7 +237,7 @@ def test_locked_requirements_cover_what_the_python_models_import() -> None:
     for name in third_party:
         assert re.search(rf"^{wanted[name]}==", lock, re.M), name
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text().lower(), re.M))
-    for path in (ROOT / "deploy").glob("*/requirements.txt"):
+    for path in [ROOT / "deploy" / "build.txt", *(ROOT / "deploy").glob("*/requirements.txt")]:
         text = path.read_text()
         for entry in re.findall(r"^[\w.-]+==.*?(?=^\S|\Z)", text, re.M | re.S):
             name, version = re.match(r"([\w.-]+)==([^\s;\\]+)", entry).groups()
