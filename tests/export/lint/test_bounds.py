@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from endless_graphs import unfolding
 
+from export.config.config import LARGEST
 from export.graph.runtime import SECONDS
 from export.lint.lint import Finding, lint
 
@@ -41,6 +42,13 @@ def test_twice_the_configuration_is_twice_the_work(text: Callable[[int], str], w
 
     assert calls[1] < 2.5 * calls[0]
     assert words[1] < 2.5 * words[0]
+
+
+def test_a_configuration_of_many_megabytes_is_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.pbtxt").write_text("#" * (LARGEST + 1))
+
+    assert "syntax" in {finding.rule for finding in lint(tmp_path)}
 
 
 @pytest.mark.process
