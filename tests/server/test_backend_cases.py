@@ -75,13 +75,14 @@ def test_what_is_left_out_is_completed(name: str, client: triton.InferenceServer
 
 
 def test_ragged_requests_are_computed_together(client: triton.InferenceServerClient) -> None:
-    """Two in one batch begin at 0 and 3 and end at 5, so 8 is added to both; 32 requests come first, each run alone."""
+    """Two in one batch begin at 0 and 3, or 0 and 2 in the other order, and end at 5, so 8 or 7 is added to both; 32
+    requests come first, each run alone."""
     name = next(name for name, case in CASES.items() if case is JOINED)
     requests = [Request({"x": f32([1, 2, 3])}, {"flat": []}), Request({"x": f32([4, 5])}, {"flat": []})]
     with ThreadPoolExecutor(2) as pool:
         for _ in range(17):
             found = [flat["flat"].tolist() for flat in pool.map(lambda request: infer(client, name, request), requests)]
-    assert found == [[[9, 10, 11]], [[12, 13]]]
+    assert found in ([[[1 + added, 2 + added, 3 + added]], [[4 + added, 5 + added]]] for added in (8, 7))
 
 
 @pytest.mark.parametrize("what", ["from zero", "direct strategy"])
