@@ -8,12 +8,13 @@ import json
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks import bulk, client, generator, idle, rates, served, shared_memory
 from benchmarks.row import Row
 from export import recipes
+from export.command import default_repository
 from export.exporter import export_model
-from fathom.console.options import default_repository
 from fathom.console.output import Steps, out
 from loadtests.target.hardware import describe_hardware
 
@@ -59,7 +60,7 @@ def table(rows: list[Row]) -> Table:
     """Median, extremes and bound of each row."""
     made = Table("measured", "median", "min to max", "wanted", "", "detail", box=None, pad_edge=False)
     for row in rows:
-        mark = {True: "[green]reached[/green]", False: "[red]missed[/red]", None: ""}[row.reached]
+        mark = {True: Text("reached", "green"), False: Text("missed", "red"), None: Text()}[row.reached]
         spread = f"{row.low:.3g} to {row.high:.3g}, n={row.repetitions}"
         made.add_row(row.name, f"{row.value:.3g} {row.unit}", spread, row.wanted, mark, row.detail)
     return made

@@ -31,13 +31,13 @@ from rich.table import Table
 from benchmarks import closed_loop
 from clients import Client, codec
 from export import recipes
+from export.command import default_repository
 from export.config import config as configs
 from export.engine import gpu
 from export.precision.compare import typical
 from export.recipe.measure import Reference, evaluate, parity
 from export.recipe.recipe import Array, Arrays, answers
 from export.repository.manifest import Manifest
-from fathom.console.options import default_repository
 from fathom.console.output import err, out
 from loadtests.target.hardware import describe_hardware
 from server import TritonServer

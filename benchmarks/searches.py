@@ -15,8 +15,9 @@ from typing import Any
 
 from clients import Client
 from export import recipes
+from export.command import default_repository
 from export.exporter import export_model
-from fathom.console.options import default_config_name, default_repository
+from fathom.console.options import default_config_name
 from fathom.console.output import Steps, out
 from fathom.recipes import requests_of
 from loadtests.capacity import CapacityRequest, find

@@ -63,7 +63,7 @@ def measure(repository: Path, *, repetitions: int = 9, seconds: float = 1.0) -> 
         for size, folder in {128: repository, 224: imagenet}.items():
             model, cases = folder / "mobilenet_v2" / "1" / "model.onnx", [case for case in CASES if case.size == size]
             with _only_mobilenet(folder, default_config_name(folder)) as server, ExitStack() as regions:
-                requests = {case: _request(server.grpc_url, case, regions) for case in cases}
+                requests = {case: _request(server, case, regions) for case in cases}
                 best = _best_batch(model, seconds)
                 before = bare.measure(model, batch=best, seconds=seconds)
                 for case in repetitions * cases:
@@ -121,10 +121,10 @@ def _only_mobilenet(repository: Path, config_name: str | None) -> Iterator[Trito
             yield server
 
 
-def _request(url: str, case: Case, regions: ExitStack) -> bytes:
+def _request(server: TritonServer, case: Case, regions: ExitStack) -> bytes:
     """One for all that are in flight: nobody writes to a region that they share. It is discarded with `regions`."""
     pixels = np.random.default_rng(0).integers(0, 256, (case.batch, case.size, case.size, 3), dtype=np.uint8)
-    with Client(url) as client:
+    with Client(server.grpc_url, headers=server.admin_headers) as client:
         spec = client.model("mobilenet_v2").spec
         if not case.shared_memory:
             return codec.encode(spec, {"pixels": pixels})

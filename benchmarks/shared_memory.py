@@ -50,7 +50,8 @@ def measure(repository: Path, *, repetitions: int = 5) -> list[Row]:
     rows = []
     with _server() as server:
         tree = psutil.Process(server.pid)
-        with Client(server.grpc_url) as plain, Client(server.grpc_url) as shared:
+        headers = server.admin_headers
+        with Client(server.grpc_url, headers=headers) as plain, Client(server.grpc_url, headers=headers) as shared:
             shared.pool = RegionPool("system", shared.addresses, worth_bytes=1)  # tensors of any size
             for kind, what in KINDS.items():
                 for size in SIZES:

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.command import fathom
 from export.config import fit
 from export.engine import record as engine_record
 from export.errors import ContractError
 from export.precision.convert import Converted, FullGraph, convert, load, measure_source, write_onnx
 from export.precision.precision import CPU, FP32, Target, choose
-from export.recipe.recipe import Progress, Recipe, Source, Weights, no_progress
+from export.recipe.recipe import BUNDLED, Progress, Recipe, Source, Weights, no_progress
 from export.repository import manifest
 from export.repository.manifest import Manifest
 from export.repository.publish import VERSION, Change, hold, publish, scratch
@@ -134,8 +135,10 @@ def _fit(published: Published, full: FullGraph, weights: Weights) -> fit.Fitted:
     except ContractError as error:
         if not published.custom_weights or weights.explicit:
             raise
+        folder = published.folder
+        bundled = fathom("export", folder.name, "--weights", BUNDLED, repository=folder.parent)
         raise ContractError(
-            f"{error} (the last export was of other weights: --weights bundled rewrites config.pbtxt back)",
+            f"{error} (the last export was of other weights: `{bundled}` rewrites config.pbtxt back)",
             **error.about,
         ) from None
     fit.check_batch(published.configs, full.path)
@@ -177,7 +180,8 @@ def _older_plans(folder: Path, made: Manifest) -> list[str]:
     older = [record.plan for record in engine_record.records(folder) if record.onnx_sha256 != now]
     if not older:
         return []
-    return [f"{folder.name}: {', '.join(older)} is of the ONNX file before: build it again with --engine"]
+    again = fathom("export", folder.name, "--engine", repository=folder.parent)
+    return [f"{folder.name}: {', '.join(older)} is of the ONNX file before: `{again}` builds it again"]
 
 
 def _write(room: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:

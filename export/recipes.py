@@ -49,6 +49,15 @@ def names(model_repository: Path) -> tuple[str, ...]:
     return (*NAMES, *added.names(model_repository))
 
 
+def main_model(name: str) -> str:
+    """The model whose export writes a companion's files; the name itself for any other model."""
+    for known in NAMES:
+        pipeline = find(known).pipeline
+        if pipeline is not None and name in pipeline.companions:
+            return known
+    return name
+
+
 def reserved() -> tuple[str, ...]:
     """Names that an added model cannot have: those of the bundled models, their pipelines and companions."""
     pipelines = [recipe.pipeline for recipe in map(find, NAMES) if recipe.pipeline is not None]

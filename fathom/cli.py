@@ -16,6 +16,7 @@ from importlib import import_module
 from types import FrameType
 
 from fathom.console.arguments import STOPPED, Parser
+from loadtests.text import guard_output
 
 COMMANDS = {
     "demo": "export, serve, ask, measure and report, all on this machine",
@@ -46,6 +47,7 @@ _REMEDIES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
+    guard_output()
     given = sys.argv[1:] if arguments is None else list(arguments)
     wanted = next((word for word in given if not word.startswith("-")), "")
     _until_loaded()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,11 @@ class Latencies:
     def requests(self) -> int:
         """All that were sent."""
         return len(self.latencies_ms) + sum(self.errors.values())
+
+    @property
+    def slo(self) -> str:
+        """The SLO that a search may begin with."""
+        return generous_slo(percentile(self.latencies_ms, 0.5) if len(self.latencies_ms) else 0.0)
 
     def sentence(self) -> str:
         """`1,000 requests, 8 at a time: p50 1.24 ms, p90 1.9 ms, p99 3.11 ms, 5,120/s`."""
@@ -83,6 +89,14 @@ def measure(
             raise
         return taken.result(interrupted=True)
     return taken.result(given_up=taken.requests < requests)
+
+
+def generous_slo(latency_ms: float) -> str:
+    """An SLO to begin with: ten times the latency of one request, 50 ms at least, rounded up to 1, 2 or 5 times a power
+    of ten."""
+    wanted_ms = max(50.0, 10 * latency_ms)
+    power = 10.0 ** math.floor(math.log10(wanted_ms))
+    return f"p99={next(step * power for step in (1, 2, 5, 10) if step * power >= wanted_ms):g}ms"
 
 
 @dataclass

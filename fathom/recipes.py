@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from pathlib import Path
 from typing import Any
@@ -44,12 +43,11 @@ def requests_of(client: Client, model: str, repository: Path) -> list[bytes] | N
 def example(model: str, repository: Path) -> dict[str, Array]:
     """The first request that the model was exported with, or the first of its pipeline.
 
-    Raises RecipeError where it was not exported here.
+    Raises RecipeError where it has none, or was not exported here.
     """
-    with contextlib.suppress(RecipeError):
-        recipe = recipes.find(model, repository)
-        if recipe.pipeline is not None and model == recipe.pipeline.name:
-            return next(Evaluation(recipe.pipeline.requests()).batches(1))
+    recipe = recipes.find(model, repository)
+    if recipe.pipeline is not None and model == recipe.pipeline.name:
+        return next(Evaluation(recipe.pipeline.requests()).batches(1))
     evaluation = reference(model, repository).evaluation
     return next(evaluation.batches(1))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,9 +21,11 @@ from loadtests.generator.messages import Limits
 from loadtests.generator.pool import GeneratorPool, Generators
 from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.records.point import Point, Probe
+from loadtests.results.folders import home_of, model_folder
 from loadtests.results.lock import writing
 from loadtests.results.result import CUT_OFF, INTERRUPTED, CapacityResult, too_short
-from loadtests.results.store import Run, Store, Stored, changes, earlier_run, model_folder, usable_points
+from loadtests.results.resume import earlier_run, resumed, usable_points
+from loadtests.results.store import Run, Store, Stored
 from loadtests.search.budget import Plan, Timing
 from loadtests.search.probe import Prober, drained
 from loadtests.search.search import search
@@ -62,9 +65,9 @@ class CapacityRequest:
     mix: Sequence[ModelWeight] = ()
     """Several models asked at once, each with its weight and payloads; `model` is then only a name."""
     folder: Path | None = None
-    """Where raw results go, in a folder named after the model; none are kept without it."""
+    """Where raw results go, in a folder named after the model and the time; none are kept without it."""
     resume: bool = False
-    """Go on with the search in `folder`, whose seed and start are then used; its time counts."""
+    """Go on with the latest search in `folder`, whose seed and start are then used; its time counts."""
     manifest: Mapping[str, Any] | None = None
     metrics_url: str | None = None
     """The server's Prometheus endpoint; by default port 8002 of its host, if that answers."""
@@ -103,6 +106,9 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None, on_note: OnN
     Raises TargetError (server, model or warm request) and SloUnreachableError before measuring, GeneratorError when
     our own process fails. What cannot be written while it measures is said in the result (`unsaved`).
     """
+    slos = scoped(request.slos, [share.model for share in request.shares])
+    if (earlier := _earlier(request, slos)) is not None:  # refuses before anything is made or asked
+        request = replace(request, seed=earlier.run.seed)
     with contextlib.ExitStack() as stack:
         traffic = stack.enter_context(
             Workload(
@@ -113,21 +119,23 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None, on_note: OnN
                 frozen_s=request.timing.frozen_s,
             )
         )
-        slos = scoped(request.slos, traffic.models)
-        _earlier(request, slos)  # refuses before anything is made or asked
         traffic.check()
         if request.folder is not None:
-            stack.enter_context(writing(model_folder(request.folder, request.model)))
+            new = model_folder(request.folder, request.model)
+            stack.enter_context(writing(home_of(earlier.folder, request.model) if earlier else new))
         earlier = _earlier(request, slos)
         points = usable_points(earlier) if earlier else []
         unloaded = measure_unloaded(traffic, slos, timeout_s=timeout_s(request), budget_s=request.budget_s)
-        plan = _plan(request, slos, unloaded, earlier)
-        run = _describe(request, plan, traffic, unloaded, earlier)
+        plan = _plan(request, slos, unloaded)
+        run = _describe(request, plan, traffic, unloaded)
+        if earlier:
+            run = resumed(earlier, run)
         if on_note is not None and not points and (warning := too_short(run.model, run.slos, run.settings)):
             on_note(warning)
         if next(search(plan, tuple(points)), None) is None:  # an earlier result stays where it is
             return run.result(points, partial="", folder=earlier.folder if earlier else None)
-        store = Store(request.folder, run, kept=points) if request.folder is not None else None
+        at = earlier.folder if earlier else None
+        store = Store(request.folder, run, points, at=at) if request.folder is not None else None
         partial = _measure(request, traffic, plan, store, unloaded.latency_ms, points, on_point)
         result = run.result(points, partial=partial, folder=store.folder if store else None)
         if store is None:
@@ -136,11 +144,11 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None, on_note: OnN
         return replace(result, unsaved=store.trouble)
 
 
-def _plan(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded, earlier: Stored | None) -> Plan:
+def _plan(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded) -> Plan:
     return Plan(
         slos=slos,
         start_per_s=request.start_per_s or _START_SHARE * 1e3 / unloaded.latency_ms,
-        seed=earlier.run.seed if earlier else request.seed,
+        seed=request.seed,
         budget_s=request.budget_s,
         tolerance=request.tolerance,
         max_per_s=request.max_per_s or math.inf,
@@ -226,16 +234,8 @@ def timeout_s(request: CapacityRequest) -> float:
     return max(request.timeout_s, 4 * loosest_limit_ms(request.slos) / 1e3)
 
 
-def _describe(
-    request: CapacityRequest,
-    plan: Plan,
-    traffic: Workload,
-    unloaded: Unloaded,
-    earlier: Stored | None,
-) -> Run:
+def _describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded: Unloaded) -> Run:
     pool = traffic.pool
-    busy_earlier = earlier.run.settings.get("busy_before_share") if earlier else None
-    busy_before = [busy_share(plan.timing.cpu_sample_s), busy_earlier]
     settings: dict[str, Any] = {
         "budget_s": plan.budget_s,
         "tolerance": plan.tolerance,
@@ -245,23 +245,23 @@ def _describe(
         "timeout_s": timeout_s(request),
         "channels": request.channels,
         "workers": request.workers,
+        "real_time": request.real_time,
         **request.access.described(),
         "locust_master": request.locust_master,
         "arrivals": "poisson",
         "payloads": len(pool),
         "payload_bytes_mean": sum(map(len, pool)) / len(pool),
+        "payloads_sha256": _digest(pool),
         "payload_source": "given"
         if all(share.payloads for share in request.shares)
         else "; ".join(["made from the server's metadata", *traffic.assumed]),
         "mix": {model: float(weight) for model, weight in zip(traffic.models, traffic.weights, strict=True)},
         "unloaded_ms": unloaded.latency_ms,
         "least_s": plan.least_s,
-        "busy_before_share": max((share for share in busy_before if share is not None), default=None),
+        "busy_before_share": busy_share(plan.timing.cpu_sample_s),
         "server_name": traffic.targets[0].server_name(),
+        "model_config_sha256": _digest(configs) if (configs := traffic.configs()) else None,
     }
-    hardware = describe_hardware()
-    if earlier and (changed := changes(earlier.run, request.server, settings, hardware)):
-        settings["resumed"] = changed
     return Run(
         model=request.model,
         server=request.server,
@@ -269,9 +269,17 @@ def _describe(
         seed=plan.seed,
         settings=settings,
         manifest=request.manifest,
-        hardware=hardware,
+        hardware=describe_hardware(),
         started_at=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     )
+
+
+def _digest(parts: Sequence[bytes]) -> str:
+    """SHA-256 of all parts in their order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8) + part)
+    return digest.hexdigest()
 
 
 # One schedule, fired once and judged: a rate, a shape, or a recorded trace. No search.

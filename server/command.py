@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 ADMIN_PROTOCOLS = ("shared-memory", "model-repository", "trace", "logging")
 # gRPC clients send it as the metadata `triton-grpc-protocol-admin-token`, HTTP clients as the header `admin-token`.
 ADMIN_HEADER = "admin-token"
+GRPC_ADMIN_HEADER = f"triton-grpc-protocol-{ADMIN_HEADER}"
 # Flags that are younger than the embedded server (2.51): sent only to a container.
 CONTAINER_ONLY_FLAGS = ("--http-max-input-size", "--allow-client-shm")
 HTTP_MAX_INPUT_BYTES = 64 * 1024 * 1024
@@ -19,7 +20,7 @@ class TritonOptions:
 
     An address and three ports say where it listens. `config_name` selects `configs/<name>.pbtxt` in every model folder
     that has one. `exit_timeout_s` bounds the wait for requests in flight when the server is asked to stop. With an
-    `admin_token`, the protocols of ADMIN_PROTOCOLS are refused to callers that do not send it.
+    `admin_token`, the `admin_protocols` are refused to callers that do not send it.
     """
 
     model_repository: str
@@ -32,6 +33,7 @@ class TritonOptions:
     backend_directory: str | None = None
     shm_prefix: str | None = None
     admin_token: str | None = field(default=None, repr=False)
+    admin_protocols: tuple[str, ...] = ADMIN_PROTOCOLS
     extra: tuple[str, ...] = ()
 
 
@@ -55,7 +57,7 @@ def triton_command(options: TritonOptions, *, binary: str = "tritonserver") -> l
     if options.shm_prefix:
         command.append(f"--backend-config=python,shm-region-prefix-name={options.shm_prefix}")
     if options.admin_token:
-        restriction = f"{','.join(ADMIN_PROTOCOLS)}:{ADMIN_HEADER}={options.admin_token}"
+        restriction = f"{','.join(options.admin_protocols)}:{ADMIN_HEADER}={options.admin_token}"
         command += [f"--grpc-restricted-protocol={restriction}", f"--http-restricted-api={restriction}"]
     return [*command, *options.extra]
 

@@ -44,6 +44,11 @@ def sweep() -> None:
                 path.unlink(missing_ok=True)
 
 
+def is_left(run_dir: Path) -> bool:
+    """Whether the owner of a run directory lives no more."""
+    return _is_dead(run_dir.name.removeprefix(RUN_DIR_PREFIX))
+
+
 def _is_dead(tag: str) -> bool:
     """Whether the process that `tag` begins with was one of this namespace, and is no more."""
     namespace, pid, start, *_ = [*tag.split("-"), "", ""]

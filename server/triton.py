@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
+import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from server import environment, leftovers, log, supervisor
-from server.command import TritonOptions, triton_command
+from server.command import ADMIN_PROTOCOLS, GRPC_ADMIN_HEADER, TritonOptions, triton_command
 from server.errors import ServerDiedError, ServerStartError, TritonServerError
 from server.ports import free_ports, why_not_free
 
@@ -35,7 +38,8 @@ class TritonServer:
     `tritonserver` names the program or the folder of an installed Triton; server.environment.folder says which is taken
     where it is left out.
 
-    With an `admin_token`, callers without it are refused what changes the server (server.command.ADMIN_PROTOCOLS).
+    Callers without the `admin_token` are refused what changes the server (server.command.ADMIN_PROTOCOLS). Without one
+    given it is random; `admin_headers` has it, and server.admin finds it for other processes of this user.
 
     `start` raises EnvironmentNotFitError or ServerStartError, whose message carries the reason from Triton's log.
     """
@@ -60,12 +64,15 @@ class TritonServer:
         self.ready_timeout_s = ready_timeout_s
         self.stop_timeout_s = stop_timeout_s
         self._ports = {"grpc_port": grpc_port, "http_port": http_port, "metrics_port": metrics_port}
+        # Where nobody can load a model, the list of models is no secret: clients suggest names from it.
+        listed = admin_token is None and not any(option.startswith("--model-control-mode") for option in extra)
         self._options = TritonOptions(
             model_repository=str(self.model_repository),
             address=address,
             config_name=config_name,
             exit_timeout_s=max(1, round(stop_timeout_s)),
-            admin_token=admin_token,
+            admin_token=admin_token or secrets.token_hex(32),
+            admin_protocols=tuple(name for name in ADMIN_PROTOCOLS if name != "model-repository" or not listed),
             extra=extra,
         )
         self._process: subprocess.Popen[bytes] | None = None
@@ -93,6 +100,11 @@ class TritonServer:
     def metrics_url(self) -> str:
         """`http://host:port/metrics` of the Prometheus endpoint."""
         return f"http://{self._options.address}:{self._options.metrics_port}/metrics"
+
+    @property
+    def admin_headers(self) -> dict[str, str]:
+        """The gRPC metadata of a caller who may change the server."""
+        return {GRPC_ADMIN_HEADER: self._options.admin_token or ""}
 
     @property
     def log_path(self) -> Path:
@@ -135,6 +147,7 @@ class TritonServer:
             try:
                 self._spawn(installation)
                 self._await_ready()
+                supervisor.close_shared_memory(self._options.shm_prefix or "fathom-none-")
             except ServerStartError:
                 taken = [
                     name for name in PORT_NAMES if why_not_free(self._options.address, getattr(self._options, name))
@@ -190,11 +203,17 @@ class TritonServer:
         ports: dict[str, Any] = {name: port or next(free) for name, port in self._ports.items()}
         shm_prefix = leftovers.new_shm_prefix()
         self._options = replace(self._options, backend_directory=str(backends), shm_prefix=shm_prefix, **ports)
-        command = triton_command(self._options, binary=str(installation.tritonserver))
+        state = {
+            "grpc_port": self._options.grpc_port,
+            "admin_token": self._options.admin_token,
+            "command": triton_command(self._options, binary=str(installation.tritonserver)),
+        }
+        (self._run_dir / supervisor.STATE).touch(mode=0o600)
+        (self._run_dir / supervisor.STATE).write_text(json.dumps(state))
         keeper = [sys.executable, "-I", "-S", supervisor.__file__, str(os.getpid()), str(self._run_dir), shm_prefix]
         with (self._run_dir / "supervisor.log").open("wb") as own_log:
             self._process = subprocess.Popen(
-                [*keeper, *command],
+                keeper,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=own_log,
@@ -230,7 +249,8 @@ class TritonServer:
         reason = log.find_reason(text)
         if reason is None:
             own = (self._require_run_dir() / "supervisor.log").read_text(errors="replace").strip().splitlines()
-            reason = own[-1] if own else "its log gives no reason; `fathom check` may name it"
+            check = f"fathom check --model-repository {shlex.quote(str(self._options.model_repository))}"
+            reason = own[-1] if own else f"its log gives no reason; `{check}` may name it"
         return ServerStartError(f"{event}: {reason}", models=log.failed_models(text))
 
     def _end_process(self, *, drain_s: float) -> None:

@@ -1,8 +1,8 @@
 """Write the rules that depend on the models: `python -m deploy.prometheus.objectives [RESULT.json ...] [--check]`.
 
 rules/objectives.yml follows from objectives.toml; rules/capacity.yml from the results of `fathom capacity` that are
-named (`results/.../capacity.json`), and is left as it is where none is. With --check nothing is written and the exit
-status is 1 where a file differs. A mistake is one line and exit status 2.
+named (`results/MODEL/latest/capacity.json`), and is left as it is where none is. With --check nothing is written and
+the exit status is 1 where a file differs. A mistake is one line and exit status 2.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from export import recipes
 from export.add import batching_trial, draft_config, sample_requests
+from export.add.name import check
 from export.added import kept, serving_graph
 from export.added import recipe as added
 from export.added.input_generators import InputRule
@@ -81,7 +81,7 @@ def add(
     `verify(recipe, staged_repository)` is called before the model appears, with a repository that holds it alone, and
     raises to refuse it. Raises ExportError, and then the repository is as it was.
     """
-    validation.check_name(name, model_repository, recipes.reserved())
+    check(name, model_repository)
     folder = model_repository / name
     with hold(model_repository, on_progress=on_progress), scratch(_anchor(folder)) as room:
         on_progress("inspect", 0, 1)
@@ -101,7 +101,7 @@ def add(
         tried = _try_kept(recipe, on_progress)
         if verify is not None:
             verify(recipe, staged)
-        validation.check_name(name, model_repository, recipes.reserved())  # it may have appeared meanwhile
+        check(name, model_repository)  # it may have appeared meanwhile
         try:
             (staged / name).rename(folder)
         except OSError as error:

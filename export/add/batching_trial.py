@@ -205,17 +205,18 @@ class BatchingTrial:
         return f" ({', '.join(operators)})" if operators else ""
 
     def _answer(self, request: Arrays) -> dict[str, Array]:
+        made_up = self.imported.example is None
+        asked = "made-up input" if made_up else "the example"
         began = time.perf_counter()
         try:
             answer = self.imported.predict(request)
         except ExportError:
             raise
         except Exception as error:  # torch's, scikit-learn's and ONNX Runtime's kinds
-            kind = "the example" if self.imported.example is not None else "made-up input"
-            raise ExportError(
-                f"the source does not answer {kind} ({reason(error)})",
-                remedy="give it real requests with --example FILE.npz, or other sizes with --dim",
-            ) from error
+            remedy = "give real requests with --example FILE.npz" if made_up else "correct the example"
+            if made_up and self.samples.has_open_axes:
+                remedy += ", or other sizes with --dim NAME=SIZE"
+            raise ExportError(f"the source does not answer {asked} ({reason(error)})", remedy=remedy) from error
         self.latency_ms = min(self.latency_ms, 1000 * (time.perf_counter() - began))
         arrays = {name: np.asarray(array) for name, array in answer.items()}
         for name, array in arrays.items():
@@ -228,8 +229,8 @@ class BatchingTrial:
                 )
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ExportError(
-                    f"output '{name}' holds NaN or infinity for made-up input",
-                    remedy="give real requests with --example FILE.npz",
+                    f"output '{name}' holds NaN or infinity for {asked}",
+                    remedy="give real requests with --example FILE.npz" if made_up else "leave such requests out of it",
                     tensor=name,
                 )
         return arrays

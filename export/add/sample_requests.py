@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from export.added import input_generators
 from export.added.input_generators import InputRule
 from export.added.recipe_file import NONE
+from export.command import quote
 from export.errors import ContractError
 from export.graph import axis_size, edit
 from export.graph.signature import TRITON_TYPES
@@ -41,6 +41,11 @@ class SampleRequests:
         self.why_no_batch = ""
         self.first_axis: int | None = None
         self.notes: list[str] = []
+
+    @property
+    def has_open_axes(self) -> bool:
+        """Whether `dims` can size an axis."""
+        return any(not isinstance(size, int) for value in edit.inputs(self.model) for size in edit.shape(value) or ())
 
     def rules(self, candidate: str) -> dict[str, InputRule]:
         """The type, shape and generator of each input, without the batch axis.
@@ -258,17 +263,20 @@ def unknown_dims(model: Any, dims: Mapping[str, int]) -> str | None:
 
 
 def _sizes(names: Sequence[str], symbols: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
-    """Sizes for the named axes of which every formula among `symbols` makes one, too."""
+    """Sizes for the named axes of which every formula among `symbols` makes one, too; a formula that makes none, such
+    as -x, gets its own."""
     for sizes in itertools.islice(itertools.product(SIZES, repeat=len(names)), 1000):
         chosen = dict(zip(names, sizes, strict=True))
         if all(word in chosen or axis_size.size(word, {**known, **chosen}) != 0 for word in symbols):
             return chosen
-    return dict.fromkeys(names, SIZES[0])
+    chosen = dict.fromkeys(names, SIZES[0])
+    without = [word for word in symbols if axis_size.size(word, {**known, **chosen}) == 0]
+    return chosen | dict.fromkeys(without, SIZES[0])
 
 
 def _option(name: str, size: int) -> str:
     """A `--dim` as a shell takes it."""
-    return f"--dim{'=' if name.startswith('-') else ' '}{shlex.quote(f'{name}={size}')}"
+    return f"--dim{'=' if name.startswith('-') else ' '}{quote(f'{name}={size}')}"
 
 
 def _fits(sizes: Sequence[int], declared: Sequence[int | str | None]) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from export import sources
 from export.added import packages, recipe_file
+from export.command import fathom
 from export.sources.base import HF, ONNX
 from export.sources.trace import Trace, is_installed
 
@@ -59,7 +60,7 @@ class Kept:
             shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
             lines.append(
                 f"kept in {folder / FOLDER}: {shown} ({size(sum(self.files.values()))}); commit {folder}, and "
-                f"`fathom export {folder.name}` builds the model on any machine"
+                f"`{fathom('export', folder.name, repository=folder.parent)}` builds the model on any machine"
             )
         return (*lines, *(f"not kept, bring it along to another machine: {need}" for need in self.needs))
 

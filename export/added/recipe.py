@@ -82,7 +82,8 @@ class Added(Recipe):
                 return
             serving_graph.write(loaded.raw(path.parent), self.file.batch, self.file.widened, evaluation.inputs, path)
 
-        predict = _with_export_errors(serving_graph.widening(loaded.predict, self.file.widened, batched))
+        served = serving_graph.widening(loaded.predict, self.file.widened, batched)
+        predict = _with_export_errors(served, self._other_requests())
 
         def calibration() -> Evaluation:
             if len(evaluation) < CALIBRATED_ON:
@@ -166,6 +167,14 @@ class Added(Recipe):
     def _needed(self) -> str:
         """The end of an error about a source that may be missing: what recipe.toml says it needs."""
         return f"; {FILE} says that it needs {'; '.join(self.file.needs)}" if self.file.needs else ""
+
+    def _other_requests(self) -> str:
+        """What to do where the source does not answer the requests."""
+        if self.file.inputs is None:
+            return f"correct or leave out that request in {self.folder.name}/{EXAMPLE}"
+        if self.imported is not None:
+            return "give real ones with --example FILE.npz"
+        return f"put real ones into {self.folder.name}/{EXAMPLE}, as {self.folder.name}/{FILE} says"
 
     def _requests(self) -> dict[str, Array]:
         if self.file.inputs is None:
@@ -252,7 +261,7 @@ def _row_by_row(predict: Predict) -> Predict:
     return each
 
 
-def _with_export_errors(predict: Predict) -> Predict:
+def _with_export_errors(predict: Predict, remedy: str) -> Predict:
     """Predict, and raise an ExportError for whatever the source raises."""
 
     def answer(arrays: Arrays) -> Arrays:
@@ -263,7 +272,7 @@ def _with_export_errors(predict: Predict) -> Predict:
         except Exception as error:  # ONNX Runtime's, torch's and scikit-learn's kinds
             raise ExportError(
                 f"the source does not answer every example request ({onnx_file.reason(error)})",
-                remedy="give real ones with --example FILE.npz",
+                remedy=remedy,
             ) from error
 
     return answer

@@ -10,6 +10,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from export.command import fathom
 from export.config import config as configs
 from export.engine import (
     build as engine,
@@ -87,14 +88,16 @@ def export_engine(
         if not onnx.is_file():
             raise EngineError(
                 f"{recipe.name}/{ONNX} is missing",
-                remedy=f"run `fathom export {recipe.name}`",
+                remedy=f"run `{fathom('export', recipe.name, repository=model_repository)}`",
                 file=f"{recipe.name}/{ONNX}",
             )
         if (obstacle := int8_form.tensorrt_obstacle(onnx)) is not None:
             raise EngineError(
                 f"{recipe.name}/{ONNX} is INT8 as CPUs multiply it ({obstacle}), and TensorRT takes INT8 with zero "
                 f"point 0 only",
-                remedy=f"run `fathom export {recipe.name} --precision int8 --engine`",
+                remedy="run `"
+                + fathom("export", recipe.name, "--precision", "int8", "--engine", repository=model_repository)
+                + "`",
                 file=f"{recipe.name}/{ONNX}",
                 found=obstacle,
             )
@@ -234,7 +237,8 @@ def _add_config(
         generated = {record.files[CONFIG].sha256 for record in others if CONFIG in record.files}
         if found not in generated and present.read_text(encoding="utf-8") != text:
             return (
-                f"{folder.name}/{CONFIG} was written or changed by hand and is kept: `fathom check` says what it loads",
+                f"{folder.name}/{CONFIG} was written or changed by hand and is kept: "
+                f"`{fathom('check', folder.name, repository=folder.parent)}` says what it loads",
             )
     made = room / Path(CONFIG).name
     made.write_text(text, encoding="utf-8")

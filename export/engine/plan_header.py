@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.command import fathom
 from export.errors import EngineError
 
 TAG = 0x74727466
@@ -46,19 +47,23 @@ class PlanHeader:
     tensorrt: Version | None
 
 
+def again(plan: Path) -> str:
+    """How to build an engine again."""
+    folder = plan.parent.parent
+    return f"run `{fathom('export', folder.name, '--engine', '--force', repository=folder.parent)}`"
+
+
 def read_header(path: Path) -> PlanHeader:
     """Read a plan's header. Raises EngineError when the file is missing, too short, or no plan."""
     try:
         with path.open("rb") as file:
             head = file.read(HEADER_BYTES)
     except OSError as error:
-        raise EngineError(
-            f"{path} cannot be read ({error.strerror})", remedy="build it with `fathom export --engine`", file=path
-        ) from None
+        raise EngineError(f"{path} cannot be read ({error.strerror})", remedy=again(path), file=path) from None
     if len(head) < HEADER_BYTES:
         raise EngineError(
             f"{path.name} has {len(head)} bytes, a plan's header has {HEADER_BYTES}",
-            remedy="build it again",
+            remedy=again(path),
             file=path,
             found=len(head),
             expected=HEADER_BYTES,
@@ -67,7 +72,7 @@ def read_header(path: Path) -> PlanHeader:
     if tag != TAG:
         raise EngineError(
             f"{path.name} does not begin with TensorRT's tag 'ftrt' (found {head[:4]!r})",
-            remedy="build it again",
+            remedy=again(path),
             file=path,
             found=head[:4],
             expected=b"ftrt",

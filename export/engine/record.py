@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from export.engine.gpu import Gpu
+from export.engine.plan_header import again
 from export.errors import EngineError
 from export.recipe.measure import Parity
 from export.repository.manifest import ChangedFile, FileRecord, file_record
@@ -20,7 +21,6 @@ from export.repository.manifest import ChangedFile, FileRecord, file_record
 FORMAT = 1
 SUFFIX = ".json"
 LAYERS_SUFFIX = ".layers.json"
-AGAIN = "build the engine again with --force"
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ def read(path: Path) -> EngineRecord | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise EngineError(f"{file} cannot be read ({error})", remedy=AGAIN, file=file) from None
+        raise EngineError(f"{file} cannot be read ({error})", remedy=again(path), file=file) from None
     try:
         if content.pop("format") != FORMAT:
             raise EngineError(
                 f"{file} has another format than {FORMAT}",
-                remedy=AGAIN,
+                remedy=again(path),
                 file=file,
                 field="format",
                 expected=FORMAT,
@@ -103,7 +103,7 @@ def read(path: Path) -> EngineRecord | None:
         content["warnings"] = tuple(content["warnings"])
         return EngineRecord(**content)
     except (KeyError, TypeError, AttributeError) as error:
-        raise EngineError(f"{file} is not an engine's record ({error!r})", remedy=AGAIN, file=file) from None
+        raise EngineError(f"{file} is not an engine's record ({error!r})", remedy=again(path), file=file) from None
 
 
 def plans(folder: Path) -> list[Path]:

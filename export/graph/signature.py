@@ -93,7 +93,7 @@ def _spec(value: Any) -> TensorSpec:
     if kind != "tensor_type":
         raise ContractError(
             f"'{value.name}' is a {str(kind).removesuffix('_type')}, which Triton cannot serve",
-            remedy="convert without ZipMap, or let the graph return tensors",
+            remedy="let the graph return tensors (`fathom add` cuts ZipMap off)",
             tensor=value.name,
             found=str(kind).removesuffix("_type"),
         )

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from export import recipes
 from export.config import contract
 from export.errors import ExportError
 from export.lint import agreement, batch, engine, graph, serving
 from export.lint.finding import Finding, Findings, Subject, rule
-from export.lint.remedies import export, main_model
+from export.lint.remedies import export
 from export.precision import int8_form
 from export.repository.manifest import FILE as MANIFEST
 from export.repository.manifest import Manifest
@@ -38,11 +39,11 @@ def _manifest(folder: Path) -> Findings:
     try:
         manifest = Manifest.read(folder)
     except ExportError as error:
-        remedy = export(main_model(folder.name), folder=folder)
+        remedy = export(folder, otherwise="correct or remove it")
         yield Finding("error", f"{folder.name}/{MANIFEST}", "", error.what, remedy)
         return
     if manifest is not None:
-        remedy = export(manifest.of or folder.name, force=True, folder=folder)
+        remedy = export(folder, "--force", otherwise="put the published file there, or remove the manifest")
         for changed in manifest.changed_files(folder):
             yield Finding("error", f"{folder.name}/{changed.name}", "", changed.message, remedy)
 
@@ -69,7 +70,7 @@ def _int8(folder: Path, subjects: Sequence[Subject]) -> Findings:
         yield subject.error(
             field,
             f"TensorRT takes INT8 with zero point 0 only, and in 1/{path.name} {obstacle}",
-            f"run `fathom export {folder.name} --precision int8 --int8-for tensorrt`",
+            export(folder, "--precision", "int8", "--int8-for", "tensorrt", otherwise="quantise it symmetrically"),
         )
 
 
@@ -87,13 +88,13 @@ def _tensorrt_field(message: Any) -> str | None:
 @rule
 def _companion(folder: Path, manifest: Manifest | None) -> Findings:
     """A python model whose files come from another model's export must have them, and of the same weights."""
-    main = main_model(folder.name)
+    main = recipes.main_model(folder.name)
     if main == folder.name:
         return
     place = f"{folder.name}/{MANIFEST}"
     if manifest is None:
         if not (folder / MANIFEST).exists():
-            yield Finding("error", place, "", f"the files that come with {main} are missing", export(main))
+            yield Finding("error", place, "", f"the files that come with {main} are missing", export(folder))
         return
     try:
         of = Manifest.read(folder.parent / main)
@@ -106,5 +107,5 @@ def _companion(folder: Path, manifest: Manifest | None) -> Findings:
             "source.sha256",
             f"its files are of other weights ({manifest.source_sha256[:12]}...) than those of {main} "
             f"({of.source_sha256[:12]}...)",
-            export(main, force=True),
+            export(folder, "--force"),
         )

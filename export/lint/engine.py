@@ -14,6 +14,7 @@ from export.engine.gpu import Gpu
 from export.engine.record import EngineRecord
 from export.errors import EngineError
 from export.lint.finding import Finding, Findings, Severity
+from export.lint.remedies import export
 from export.repository import manifest
 
 ONNX = "1/model.onnx"
@@ -76,7 +77,7 @@ def _version(
 def _origin(folder: Path, path: Path, record: EngineRecord) -> Findings:
     """Whether the plan is what was published, and of the ONNX file that lies beside it."""
     for changed in record.changed_files(folder):
-        yield Finding("error", f"{folder.name}/{changed.name}", "", changed.message, _build(folder, force=True))
+        yield Finding("error", f"{folder.name}/{changed.name}", "", changed.message, _build(folder, "--force"))
     onnx = folder / ONNX
     if onnx.is_file() and manifest.file_sha256(onnx) != record.onnx_sha256:
         text = f"was built from another model.onnx (SHA-256 {record.onnx_sha256[:12]}...) than the one beside it"
@@ -130,5 +131,5 @@ def _finding(severity: Severity, folder: Path, path: Path, message: str, remedy:
     return Finding(severity, f"{folder.name}/1/{path.name}", "", message, remedy)
 
 
-def _build(folder: Path, *, force: bool = False) -> str:
-    return f"run `fathom export {folder.name} --engine{' --force' if force else ''}`"
+def _build(folder: Path, *options: str) -> str:
+    return export(folder, "--engine", *options, otherwise="build it again from the ONNX file")

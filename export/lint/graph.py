@@ -16,7 +16,7 @@ from export.lint.remedies import export, has_recipe
 def check_folder(folder: Path, subjects: Sequence[Subject], *, published: bool) -> Findings:
     """Every configuration against the graphs it serves; `published` is whether a manifest says where they are from,
     which only those with a recipe have."""
-    untold = not published and has_recipe(folder.name, folder)
+    untold = not published and has_recipe(folder)
     for subject in subjects:
         for version in subject.versions:
             path = graph_file(subject, version)
@@ -34,7 +34,7 @@ def _origin(subject: Subject, path: Path) -> Findings:
     yield subject.warning(
         "",
         f"{place} has no manifest: where it comes from is not known",
-        export(subject.folder.name, folder=subject.folder),
+        export(subject.folder),
     )
 
 
@@ -44,7 +44,7 @@ def _graph_file(folder: Path, path: Path) -> Findings:
         graph_of(path)
     except ContractError as error:
         place = path.relative_to(folder.parent).as_posix()
-        yield Finding("error", place, "", str(error), export(folder.name, force=True, folder=folder))
+        yield Finding("error", place, "", str(error), export(folder, "--force", otherwise="export it again"))
 
 
 @rule

@@ -17,7 +17,7 @@ def labels(subject: Subject) -> Findings:
             continue
         path, field = subject.folder / output.label_filename, f"output[{index}].label_filename"
         if not path.is_file():
-            yield subject.error(field, f"{output.label_filename} is missing", export(subject.folder.name))
+            yield subject.error(field, f"{output.label_filename} is missing", export(subject.folder))
             continue
         content = path.read_bytes()
         if found := _beside_labels(content):

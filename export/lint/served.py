@@ -7,6 +7,7 @@ from pathlib import Path
 
 from export.config import served
 from export.lint.finding import Finding, Findings, rule
+from export.lint.remedies import export
 
 
 @rule
@@ -19,12 +20,12 @@ def unserved_plans(model_repository: Path, models: Sequence[str], config_name: s
             continue
         for plan, loading in model.unserved.items():
             if not (loading and config_name is None):
-                yield _finding(model, plan, loading, config_name)
+                yield _finding(model_repository / name, model, plan, loading, config_name)
 
 
-def _finding(model: served.Served, plan: str, loading: Sequence[str], config_name: str | None) -> Finding:
+def _finding(folder: Path, model: served.Served, plan: str, loading: Sequence[str], config_name: str | None) -> Finding:
     """`loading` are the names of the configurations that load the plan."""
-    build = f"run `fathom export {model.model} --engine`, which writes configs/gpu.pbtxt"
+    build = export(folder, "--engine", otherwise="write a configuration that loads it")
     if not loading:
         return Finding(
             "error",

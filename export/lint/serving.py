@@ -92,7 +92,7 @@ def _artefact(subject: Subject) -> Findings:
         elif subject.backend == "python":
             yield subject.error(field, text, "write the python model there")
         else:
-            yield subject.error(field, text, export(subject.folder.name, folder=subject.folder))
+            yield subject.error(field, text, export(subject.folder))
 
 
 def _cc_files(subject: Subject, version: Path) -> Findings:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from export.command import quote
 from export.errors import ContractError, ExportError, NotLoadedError
 from export.graph import external_data, onnx_file
 from export.graph.signature import Signature, from_onnx
@@ -61,8 +62,8 @@ class Judged:
         if not worst:
             return None
         return (
-            f"keep in FP32 what costs most, with --exclude {worst[0].name} (the outputs are changed most by "
-            f"{', '.join(map(str, worst))})"
+            f"keep in FP32 what costs most, with --exclude {quote(worst[0].name)} of `fathom export` (the outputs are "
+            f"changed most by {', '.join(map(str, worst))})"
         )
 
 

@@ -14,6 +14,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from export.command import fathom
 from export.errors import ExportError, RecipeError
 from export.recipe.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, answers, no_progress
 
@@ -84,16 +85,15 @@ class Reference:
                 mask = str(file["mask"]) or None
                 batched = bool(file["batched"]) if "batched" in file.files else True
         except FileNotFoundError:
-            raise RecipeError(f"{path} is missing", remedy=f"run `{_export(path)}`", file=path) from None
+            raise RecipeError(f"{path} is missing", remedy=_again(path), file=path) from None
         except (ValueError, KeyError, OSError, BadZipFile) as error:
-            raise RecipeError(
-                f"{path} cannot be read ({error})", remedy=f"run `{_export(path)} --force`", file=path
-            ) from error
+            raise RecipeError(f"{path} cannot be read ({error})", remedy=_again(path, "--force"), file=path) from error
         return Reference(Evaluation(parts["input"], parts["truth"], mask, batched), parts["output"])
 
 
-def _export(reference: Path) -> str:
-    return f"fathom export {reference.parent.parent.name}"
+def _again(reference: Path, *options: str) -> str:
+    folder = reference.parent.parent
+    return f"run `{fathom('export', folder.name, *options, repository=folder.parent)}`"
 
 
 def parity(outputs: Arrays, source: Arrays) -> Parity:

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from export.command import fathom
 from export.errors import RecipeError
 from export.graph.signature import Signature
 from export.precision.precision import FP32, INT8, Target
@@ -113,13 +114,13 @@ class Manifest:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise RecipeError(f"{path} cannot be read ({error})", remedy=_again(model_folder), file=path) from None
+            raise RecipeError(f"{path} cannot be read ({error})", remedy=again(model_folder), file=path) from None
         try:
             if record["format"] != FORMAT:
                 found = record["format"]
                 raise RecipeError(
                     f"{path} has format {found}, this version reads {FORMAT}",
-                    remedy=_again(model_folder),
+                    remedy=again(model_folder),
                     file=path,
                     field="format",
                     found=found,
@@ -142,7 +143,7 @@ class Manifest:
                 build_seconds=record.get("build_seconds"),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise RecipeError(f"{path} is not a manifest ({error!r})", remedy=_again(model_folder), file=path) from None
+            raise RecipeError(f"{path} is not a manifest ({error!r})", remedy=again(model_folder), file=path) from None
 
     def changed_files(self, model_folder: Path) -> list[ChangedFile]:
         """The published files that are missing or no longer what was published."""
@@ -262,5 +263,6 @@ def _digest(parts: Mapping[str, Any] | Iterable[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _again(model_folder: Path) -> str:
-    return f"run `fathom export {model_folder.name} --force`"
+def again(model_folder: Path) -> str:
+    """How to export a model again."""
+    return f"run `{fathom('export', model_folder.name, '--force', repository=model_folder.parent)}`"

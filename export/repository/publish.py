@@ -29,6 +29,7 @@ from pathlib import Path
 
 from export.errors import PublishError
 from export.recipe.recipe import Progress, no_progress
+from export.repository import manifest
 
 SCRATCH = ".fathom-scratch"
 VERSION = "1"
@@ -117,7 +118,7 @@ def publish(changes: Sequence[Change]) -> None:
                     raise
                 raise PublishError(
                     f"{change.folder} could not be replaced ({error.strerror}), and {_what_stands(stuck)}",
-                    remedy="export again with --force" if stuck else None,
+                    remedy=manifest.again(change.folder) if stuck else None,
                     file=change.folder,
                     found=stuck,
                 ) from error

@@ -13,7 +13,7 @@ from export.errors import RecipeError
 from export.graph.onnx_file import reason
 from export.recipe.agreement import same
 from export.recipe.recipe import Array, Arrays
-from export.sources import user_code
+from export.sources import converters, user_code
 from export.sources.base import ImportedModel
 from export.sources.sklearn_columns import WANTED, Columns, columns
 from export.sources.sklearn_graph import PREDICT, PROBABILITIES, convert
@@ -43,7 +43,8 @@ def load(source: str, home: Path) -> ImportedModel:
     estimator, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(estimator, BaseEstimator):
         raise RecipeError(
-            f"{source} returned a {type(estimator).__name__}, not a scikit-learn estimator", remedy=WANTED
+            f"{source} returned a {type(estimator).__name__}, not a scikit-learn estimator",
+            remedy=converters.remedy([estimator]) or WANTED,
         )
     try:
         check_is_fitted(estimator)

@@ -13,6 +13,7 @@ from export.graph import edit, interface
 from export.graph.onnx_file import OPSET, quiet, reason, session
 from export.recipe.agreement import RELATIVE_TOLERANCE, extent, same
 from export.recipe.recipe import Array
+from export.sources import converters
 from export.sources.sklearn_columns import Columns
 
 LOCALE = "C.UTF-8"
@@ -62,7 +63,8 @@ def convert(estimator: Any, columns: Columns, answers: Answers, names: Mapping[s
         raise ExportError(
             f"skl2onnx could not convert {type(estimator).__name__} ({type(failure).__name__}: "
             f"{reason(failure or Exception())})",
-            remedy="replace that step, or export the model to ONNX yourself and add the file with --onnx",
+            remedy=converters.remedy(_steps(estimator))
+            or "replace that step, or export the model to ONNX yourself and add the file with --onnx",
         ) from failure
     first = made[0]
     best = min(made, key=lambda graph: (len(graph.wrong), len(graph.spare)))  # of equals, the first

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +15,11 @@ PICKLES = frozenset((".pkl", ".pickle", ".joblib", ".sav", ".pt", ".pth", ".ckpt
 PROTOBUF_LIMIT = 2**31 - 1
 DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft"))
 """Operator domains that ONNX Runtime brings along."""
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-
-
-def check_name(name: str, model_repository: Path, taken: Sequence[str]) -> None:
-    """Raise RecipeError for a name that is taken, or that no folder, URL and metric label could all carry."""
-    if not NAME.fullmatch(name):
-        raise RecipeError(
-            f"'{name}' is no name for a model",
-            remedy="write letters, digits, '_', '-' and '.', a letter or digit first, "
-            "since it becomes a folder and a part of URLs",
-        )
-    if name in taken:
-        raise RecipeError(f"'{name}' is the name of a model that comes with Fathom", remedy="choose another name")
-    if (model_repository / name).exists():
-        raise RecipeError(
-            f"{model_repository / name} exists",
-            remedy=f"choose another name, or remove that folder first (to export the model "
-            f"again, run `fathom export {name}`)",
-        )
+ZIPMAP_REMEDY = {
+    "skl2onnx": "convert the model with options={id(model): {'zipmap': False}} of convert_sklearn",
+    "OnnxMLTools": "convert the model with zipmap=False of onnxmltools",
+}
+"""By what wrote the graph."""
 
 
 def check_no_pickle(path: Path, remedy: str) -> None:
@@ -137,7 +120,7 @@ def _tensors(model: Any, path: Path) -> None:
         if twice:
             raise ContractError(f"{path.name} has two {kind}s named '{twice[0]}'", remedy="give each its own name")
         for value in values:
-            _tensor(value, kind)
+            _tensor(value, kind, model.producer_name)
             if kind == "input" and not value.type.tensor_type.HasField("shape"):
                 raise ContractError(
                     f"input '{value.name}' has no shape, not even a number of axes", remedy="export it with a shape"
@@ -193,7 +176,7 @@ def _infer_types(model: Any) -> None:
             value.CopyFrom(found[value.name])
 
 
-def _tensor(value: Any, kind: str) -> None:
+def _tensor(value: Any, kind: str, producer: str) -> None:
     held = value.type.WhichOneof("value")
     if not _typed(value):
         raise ContractError(
@@ -206,12 +189,9 @@ def _tensor(value: Any, kind: str) -> None:
     if held == "sequence_type" and value.type.sequence_type.elem_type.HasField("map_type"):
         words = "sequence of maps"
     article = "an" if words[0] in "aeiou" else "a"
-    remedy = (
-        "convert the model so that it gives tensors (zipmap=False of onnxmltools, "
-        "options={id(model): {'zipmap': False}} of skl2onnx)"
-        if "map" in words
-        else "let the graph take and give tensors"
-    )
+    remedy = f"let the graph {'take' if kind == 'input' else 'give'} tensors"
+    if kind == "output" and "map" in words:
+        remedy = ZIPMAP_REMEDY.get(producer, remedy)
     raise ContractError(f"{kind} '{value.name}' is {article} {words}, which Triton cannot serve", remedy=remedy)
 
 

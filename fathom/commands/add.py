@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from export import recipes
 from export.add.add import MAX_BATCH_SIZE, Addition, AddOptions, add
 from export.added.recipe import Added
 from export.added.recipe_file import FILE
+from export.command import fathom
 from export.recipe.gate import gate
 from export.recipe.measure import Measurement
 from export.recipe.recipe import Array
@@ -33,6 +33,7 @@ from fathom.commands.export import as_json
 from fathom.console import options
 from fathom.console.arguments import UsageError
 from fathom.console.output import Steps, cell, note, out, print_json
+from fathom.latencies import generous_slo
 from fathom.recipes import measure_served, measured_at_export
 from server import EnvironmentNotFitError, TritonServer
 
@@ -126,7 +127,8 @@ def run(arguments: argparse.Namespace) -> int:
     out.print(table(added, served))
     missing = unexported(arguments.model_repository)
     if missing:
-        note(f"{', '.join(missing)} of this repository cannot be served yet: run `fathom export` first")
+        build = fathom("export", *missing, repository=arguments.model_repository)
+        note(f"{', '.join(missing)} of this repository cannot be served yet: run `{build}` first")
     for words, line in zip(("serve", "call", "measure"), commands, strict=True):
         out.print(f"{words.ljust(8)} {line}", markup=False)
     return 0
@@ -152,15 +154,12 @@ def measure_staged(recipe: Added, staged: Path) -> dict[str, Measurement]:
 def next_commands(added: Addition, model_repository: Path) -> list[str]:
     """Three commands to copy: serve, call, measure."""
     name = added.recipe.name
-    where = ""
-    if model_repository.resolve() != options.default_repository().resolve():
-        where = f" --model-repository {shlex.quote(str(model_repository))}"
-    limit_ms = _round_up(max(50.0, 10 * added.latency_ms))
-    return [
-        f"fathom serve{where}",
-        f"fathom infer {name} {_inputs(added.recipe)}{where}",
-        f"fathom capacity {name} --slo p99={limit_ms:g}ms{where}",
-    ]
+    words = (
+        ("serve",),
+        ("infer", name, *_inputs(added.recipe)),
+        ("capacity", name, "--slo", generous_slo(added.latency_ms)),
+    )
+    return [fathom(*each, repository=model_repository) for each in words]
 
 
 def unexported(model_repository: Path) -> list[str]:
@@ -212,13 +211,13 @@ def _dim(text: str) -> tuple[str, int]:
     return name, int(size)
 
 
-def _inputs(recipe: Added) -> str:
+def _inputs(recipe: Added) -> list[str]:
     """The first example request as arguments, where it is short enough to write out, else --example."""
     evaluation = recipe.evaluation()
     request = {name: rows[0] for name, rows in evaluation.inputs.items()}
     if any("=" in name or name.startswith("-") or not _short(row) for name, row in request.items()):
-        return "--example"
-    return " ".join(shlex.quote(f"{name}={_literal(row)}") for name, row in request.items())
+        return ["--example"]
+    return [f"{name}={_literal(row)}" for name, row in request.items()]
 
 
 def _short(row: Array) -> bool:
@@ -235,13 +234,3 @@ def _literal(row: Array) -> str:
     if row.dtype.kind == "f":
         plain = np.array(plain).reshape(row.shape).tolist()
     return json.dumps(plain[0] if row.shape == (1,) else plain).replace(" ", "")
-
-
-def _round_up(number: float) -> float:
-    """To the next of 1, 2, 5 times a power of ten."""
-    power = 1.0
-    while True:
-        for step in (1, 2, 5):
-            if step * power >= number:
-                return step * power
-        power *= 10

@@ -14,18 +14,18 @@ then is kept in both cases, and --resume goes on with it. Exit status 2 after a 
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from clients import Client
+from export.command import quote
 from fathom.console import options, summary
 from fathom.console.arguments import STOPPED
 from fathom.console.live_table import live_table
 from fathom.console.output import note, out, print_json
-from fathom.console.servers import connect_with_metrics
+from fathom.console.servers import connect_with_metrics, same_server
 from fathom.recipes import manifest_of, requests_of
 from loadtests.capacity import CapacityRequest, find
 from loadtests.errors import ResultsError, SloUnreachableError
@@ -89,17 +89,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="listen there for --workers Locust workers (locust -f loadtests/locustfile.py --worker), "
         "which then are the generators",
     )
-    command.add_argument(
-        "--report", type=Path, metavar="DIR", help="where raw results and report go (default: results/)"
+    place = command.add_mutually_exclusive_group()
+    place.add_argument(
+        "--report", type=Path, metavar="DIR", help="raw results and report go to DIR/MODEL/START (default DIR: results)"
     )
     command.add_argument(
         "--metrics-url", metavar="URL", help="the server's Prometheus endpoint (default: port 8002 of its host)"
     )
-    command.add_argument(
+    place.add_argument(
         "--resume",
         type=Path,
         metavar="DIR",
-        help="go on with the search in this folder, which was interrupted or gets a longer --budget",
+        help="go on with the latest search in this folder, which was interrupted or gets a longer --budget",
     )
     access_options.add_arguments(command)
     options.add_repository(command)
@@ -158,11 +159,8 @@ def _print(arguments: argparse.Namespace, result: CapacityResult, path: Path | N
     if arguments.json:
         print_json({**result.to_json(), "report": str(path) if path else None})
         return
-    given = f" --server {shlex.quote(arguments.server)}" if arguments.server else ""
-    given += access_options.repeated(arguments)
-    if arguments.model_repository.resolve() != options.default_repository().resolve():
-        given += f" --model-repository {shlex.quote(str(arguments.model_repository))}"
-    summary.show(result, options=given)
+    given = f" --tritonserver {quote(str(arguments.tritonserver))}" if arguments.tritonserver else ""
+    summary.show(result, options=given + same_server(arguments))
     if path:
         out.print(f"  report: {path}", markup=False, soft_wrap=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rich.markup import escape
+from rich.text import Text
 
 from fathom.console import options
 from fathom.console.arguments import UsageError
@@ -61,10 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for finding in findings:
             colour = "red" if finding.severity == "error" else "yellow"
-            out.print(f"[{colour}]{finding.severity}[/{colour}] {escape(str(finding))}")
+            out.print(Text.assemble((finding.severity, colour), f" {finding}"))
         out.print(f"served {f'with --model-config-name={name}' if name else 'without a --model-config-name'}:")
         for each in configured:
-            out.print(f"  {each.model}: {each}", markup=False, soft_wrap=True)
+            out.print(f"  {each.model}: {each}", soft_wrap=True)
         checked = _counted(len(set(models)) or present, "model")
         warnings = len(findings) - len(errors)
         out.print(f"{checked} checked: {_counted(len(errors), 'error')}, {_counted(warnings, 'warning')}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from export.command import fathom, naming, quote
 from export.precision import cpu_features
 from export.precision.precision import FP32, PRECISIONS
 from fathom import demo, precisions
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(done.to_json())
     else:
-        _summary(done)
+        _summary(done, arguments.model_repository)
     if done.trouble:
         raise ResultsError(done.trouble)
     if done.interrupted:
@@ -115,7 +116,8 @@ def precision_table(rows: list[precisions.ServedPrecision]) -> Table:
     return made
 
 
-def _summary(done: demo.DemoResult) -> None:
+def _summary(done: demo.DemoResult, repository: Path) -> None:
+    given = "".join(f" {quote(word)}" for word in naming(repository))
     out.print()
     for answer in done.answers.values():
         out.print(f"  {answer}", markup=False)
@@ -128,12 +130,12 @@ def _summary(done: demo.DemoResult) -> None:
     out.print(table)
     out.print()
     for result in done.capacities.values():
-        summary.show(result)
+        summary.show(result, options=given)
     out.print()
     for word, text in {
         **({"report": str(done.report)} if done.report.name else {}),
-        "serve": "fathom serve",
-        "ask": f"fathom infer image_classifier image=@{done.digit}",
+        "serve": fathom("serve", repository=repository),
+        "ask": fathom("infer", "image_classifier", f"image=@{done.digit}", repository=repository),
         "took": f"{done.seconds:.0f} s",
     }.items():
         out.print(f"  {word:<{WORD_WIDTH}}{text}", markup=False)

@@ -138,7 +138,7 @@ def find(names: Sequence[str], model_repository: Path) -> tuple[list[Recipe], di
     broken: dict[str, Exception] = {}
     for name in dict.fromkeys(names):
         try:
-            found.append(recipes.find(name, model_repository))
+            found.append(recipes.find(recipes.main_model(name), model_repository))
         except ExportError as error:
             if not (model_repository / name / FILE).is_file():
                 raise

@@ -20,13 +20,15 @@ from typing import Any
 
 from clients import Client, DeadlineExceededError, InvalidInputError, Model
 from export.added.recipe import in_short
+from export.command import quote
 from fathom import latencies
 from fathom.console import answers, inputs, options
 from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.output import err, out, print_json
-from fathom.console.servers import connect
+from fathom.console.servers import connect, same_server
 from fathom.recipes import example
 from loadtests.target import access_options
+from server import admin
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -88,6 +90,8 @@ def _run(arguments: argparse.Namespace) -> int:
         "tls": access.tls,
     }
     with connect(arguments.server, arguments.model_repository, access) as server:
+        if arguments.shared_memory:  # which the server lets nobody else use
+            client_options["headers"] = {**admin.headers(server), **access.headers}
         with Client(server, **client_options) as client:
             model = client.model(arguments.model)
             arrays = (
@@ -116,7 +120,7 @@ def _run(arguments: argparse.Namespace) -> int:
             )
             result["repeat"], interrupted = look.as_json(), look.interrupted
             if not arguments.json:
-                _print([look.sentence(), *_caveat(arguments)])
+                _print([look.sentence(), *_caveat(arguments, look.slo)])
     if arguments.json:
         print_json({"model": arguments.model, **result, "answers": lines})
     return STOPPED if interrupted else 0
@@ -164,11 +168,9 @@ def _print(lines: list[str]) -> None:
         out.print(line, markup=False)
 
 
-def _caveat(arguments: argparse.Namespace) -> list[str]:
-    return [
-        "(a closed loop, which slows down with the server: no capacity. "
-        f"`fathom capacity {arguments.model} --slo p99=LIMIT` finds that)"
-    ]
+def _caveat(arguments: argparse.Namespace, slo: str) -> list[str]:
+    command = f"fathom capacity {quote(arguments.model)} --slo {slo}{same_server(arguments)}"
+    return [f"(a closed loop, which slows down with the server: no capacity. `{command}` finds that)"]
 
 
 def _check(arguments: argparse.Namespace) -> None:

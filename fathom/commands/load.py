@@ -19,10 +19,12 @@ from fathom.commands.capacity import traffic
 from fathom.console import options
 from fathom.console.arguments import STOPPED
 from fathom.console.live_table import coloured, points_table
-from fathom.console.output import err, out, print_json, print_sentence
+from fathom.console.output import err, out, print_json, print_labelled, print_sentence
 from fathom.console.servers import connect
 from loadtests.capacity import CapacityRequest, load
 from loadtests.records.point import Point
+from loadtests.report.prose import busy_machine
+from loadtests.search.unloaded import busy_share
 from loadtests.slo import Slo
 from loadtests.target import access_options
 from loadtests.workload.shape import FORMS, parse_shape
@@ -89,23 +91,27 @@ def run(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             real_time=arguments.real_time,
         )
+        doubts = busy_machine(busy_share(request.timing.cpu_sample_s))
         with err.status(f"sending for {plan.duration_s:.4g} s"):
             point = load(request, plan)
     if arguments.json:
-        print_json({"model": request.model, "server": server, "slo": ", ".join(map(str, slos)), **point.to_json()})
+        asked = {"model": request.model, "server": server, "slo": ", ".join(map(str, slos))}
+        print_json({**asked, **point.to_json(), "doubts": doubts})
     else:
-        show(point, arguments.slo)
+        show(point, arguments.slo, doubts)
     if point.stopped == "asked":
         return STOPPED
     return 0 if point.verdict == "pass" else 1
 
 
-def show(point: Point, slos: Sequence[str]) -> None:
+def show(point: Point, slos: Sequence[str], doubts: Sequence[str] = ()) -> None:
     """Print it for a person."""
     out.print(points_table([point], width=out.width))
     if point.models:
         out.print(models_table(point))
     print_sentence(f"{', '.join(slos)}: {point.verdict}, {point.reason}")
+    for doubt in doubts:
+        print_labelled("mind", doubt)
 
 
 def models_table(point: Point) -> Table:

@@ -27,7 +27,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--rate", type=options.rate, required=True, metavar="RATE", help="requests/s at the busiest time"
     )
     command.add_argument(
-        "--report", type=Path, default=Path("results"), metavar="DIR", help="a folder that `fathom capacity` wrote"
+        "--report",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="a folder that `fathom capacity` wrote; the latest run in it counts",
     )
     command.add_argument("--model", metavar="MODEL", help="which one, where the folder holds several")
     command.add_argument(

@@ -2,7 +2,8 @@
 
   fathom publish minilm --from build/minilm/1 --server localhost:8001
 
-The server must run with --model-control-mode=explicit --load-model=*. FATHOM_ADMIN_TOKEN is sent where it is set.
+The server must run with --model-control-mode=explicit --load-model=*. FATHOM_ADMIN_TOKEN is sent where it is set. The
+token of your own `fathom serve` on this machine is found without it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import os
 import sys
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from fathom.console.output import err, print_json
 from fathom.replica import RolloutError, Rules
 from fathom.rollout import Watched, roll
 from loadtests.judge.verdict import required_requests
-from server.command import ADMIN_HEADER
+from server import admin
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -67,11 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.watch < 0 or not 0 <= arguments.failed < 1 or arguments.tolerance < 0:
         raise UsageError("--watch and --tolerance cannot be negative, --failed has to be between 0 and 1")
     rules = Rules(None if arguments.no_parity else arguments.tolerance, arguments.watch, arguments.failed)
-    token = os.environ.get("FATHOM_ADMIN_TOKEN")
-    headers = {f"triton-grpc-protocol-{ADMIN_HEADER}": token} if token else None
     with contextlib.ExitStack() as stack:
         clients = [
-            stack.enter_context(Client(server, headers=headers))
+            stack.enter_context(Client(server, headers=admin.headers(server)))
             for server in arguments.server or [options.DEFAULT_SERVER]
         ]
         try:

@@ -19,10 +19,18 @@ from fathom.console.output import out, print_json, print_labelled, print_sentenc
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom report`."""
     command.add_argument(
-        "folder", type=Path, nargs="?", metavar="DIR", help="a folder that `fathom capacity` or `demo` wrote"
+        "folder",
+        type=Path,
+        nargs="?",
+        metavar="DIR",
+        help="a folder that `fathom capacity` or `demo` wrote; the latest run of each model counts",
     )
     command.add_argument(
-        "--compare", type=Path, nargs="+", metavar="DIR", help="two or more such folders, the earliest first"
+        "--compare",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="two or more such folders, or those of single runs, the earliest first",
     )
     command.add_argument(
         "--output",
@@ -65,5 +73,7 @@ def _compare(arguments: argparse.Namespace) -> int:
             print_labelled("found", change.sentence)
             for line in change.notes:
                 print_labelled("mind", line)
+        if comparison.advice:
+            print_labelled("next", comparison.advice)
     out.print(f"  report: {path}", markup=False)
     return 0

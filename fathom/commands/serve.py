@@ -1,13 +1,14 @@
 """Start a real Triton on this machine with the model repository and keep it until Ctrl-C.
 
-With FATHOM_ADMIN_TOKEN in the environment, loading models, shared memory, tracing and logging are refused to callers
-that do not send it (gRPC metadata triton-grpc-protocol-admin-token, HTTP header admin-token).
+Loading models, shared memory, tracing and logging are refused to callers that do not send the admin token (gRPC
+metadata triton-grpc-protocol-admin-token, HTTP header admin-token). It is FATHOM_ADMIN_TOKEN of the environment, or
+else random; `fathom infer` and `fathom publish` of the same user on this machine find it by themselves. Where the
+kernel does not allow tracing (ptrace), every local user can read the token among the arguments of tritonserver.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from fathom.console import options
 from fathom.console.output import err, print_json
 from fathom.console.servers import served_models
-from server import ServerDiedError, TritonServer
+from server import ServerDiedError, TritonServer, admin
 
 if TYPE_CHECKING:
     from export.config.served import Served
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         grpc_port=arguments.grpc_port,
         http_port=arguments.http_port,
         metrics_port=arguments.metrics_port,
-        admin_token=os.environ.get("FATHOM_ADMIN_TOKEN"),
+        admin_token=admin.given_token(),
     )
     with err.status(f"starting Triton with {repository}"):
         server.start()
@@ -75,11 +76,11 @@ def run(arguments: argparse.Namespace) -> int:
                 }
             )
         else:
-            err.print("[green]ready[/green]", end="  ")
+            err.print("ready", style="green", end="  ")
             where = f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}"
-            err.print(where, markup=False, soft_wrap=True)
+            err.print(where, soft_wrap=True)
             for line in _by_configuration(models):
-                err.print(line, markup=False, soft_wrap=True)
+                err.print(line, soft_wrap=True)
             err.print("Ctrl-C stops it once the requests in flight are answered")
         watch(server)
         raise ServerDiedError(server.death_reason())

@@ -37,7 +37,7 @@ def as_pixels(tensor: TensorSpec, data: bytes, path: Path) -> np.ndarray[Any, An
         raise UsageError(f"input '{tensor.name}': '{path}' is not an image file that Pillow reads") from error
     size = (image.width if width < 0 else width, image.height if height < 0 else height)
     if image.size != size:
-        err.print(f"{path} is scaled from {image.width}x{image.height} to {size[0]}x{size[1]}", markup=False)
+        err.print(f"{path} is scaled from {image.width}x{image.height} to {size[0]}x{size[1]}")
         image = image.resize(size, Image.Resampling.BILINEAR)
     pixels = np.asarray(image, np.uint8).reshape(size[1], size[0], channels)
     return pixels.transpose(2, 0, 1) if channels_first else pixels

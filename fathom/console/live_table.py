@@ -65,7 +65,7 @@ def live_table(budget_s: float, *, transient: bool) -> Iterator[Callable[[Point]
     Nothing of the table stays where there was no point, nor if it is `transient`.
     """
     if not err.is_terminal:
-        yield lambda point: err.print(line(point), markup=False, soft_wrap=True)
+        yield lambda point: err.print(line(point), soft_wrap=True)
         return
     table = LiveTable(budget_s)
     with Live(console=err, get_renderable=table.render, refresh_per_second=4, transient=transient) as live:
@@ -98,9 +98,8 @@ def points_table(points: Sequence[Point], *, width: int) -> Table:
     return table
 
 
-def coloured(verdict: str) -> str:
-    """The word, as rich's markup."""
-    return f"[{COLOURS.get(verdict, 'yellow')}]{verdict}[/]"
+def coloured(verdict: str) -> Text:
+    return Text(verdict, COLOURS.get(verdict, "yellow"))
 
 
 def _cell(value: float | None, digits: int) -> str:

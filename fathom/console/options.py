@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import re
 import shutil
 from pathlib import Path
 
+from export.command import default_repository
 from server import environment
 
 DEFAULT_SERVER = "localhost:8001"
@@ -100,14 +100,6 @@ def rate(text: str) -> float:
     if not (math.isfinite(found) and found > 0):
         raise argparse.ArgumentTypeError(f"'{text}' is not a rate above zero; write requests a second, as in 200")
     return found
-
-
-def default_repository() -> Path:
-    """Where models are looked for when nobody says."""
-    if given := os.environ.get("FATHOM_MODEL_REPOSITORY"):
-        return Path(given)
-    here = Path("model_repository")
-    return here if here.is_dir() else Path(__file__).parents[2] / "model_repository"
 
 
 def default_config_name(repository: Path, tritonserver: Path | None = None) -> str | None:

@@ -8,41 +8,59 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
+from rich.status import Status
 from rich.table import Column, Table
 from rich.text import Text
+
+from loadtests.text import visible, visible_in_json
 
 WIDTH = 160  # of tables that go to a file or a pipe
 WORD_WIDTH = 11
 
 
 class _Console(Console):
+    """Prints texts as they are: brackets and colons of a label are no markup, and control characters are shown."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Rich's own control sequences pass: they are segments of another kind."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+    def status(self, status: RenderableType, **options: Any) -> Status:
+        """A spinner beside a text, which rich would take for markup."""
+        return super().status(Text(status) if isinstance(status, str) else status, **options)
+
     def on_broken_pipe(self) -> None:
         """The command's own exit status for it; rich's would be 1, which stands for a failed check."""
         raise BrokenPipeError
 
 
-err = _Console(stderr=True, highlight=False)
-out = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+err = _Console(stderr=True)
+out = _Console(soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output."""
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write("\n")
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(visible_in_json(text) + "\n")
     sys.stdout.flush()  # a program may wait for it while the command goes on, as `serve` does
 
 
 def print_sentence(text: str) -> None:
     """A sentence of the result: whole words a line on a terminal, one line elsewhere."""
-    out.print(text, markup=False, soft_wrap=not out.is_terminal)
+    out.print(text, soft_wrap=not out.is_terminal)
 
 
 def print_labelled(word: str, text: str) -> None:
     """The same behind a word, indented."""
     if not out.is_terminal:
-        out.print(f"  {word:<{WORD_WIDTH}}{text}", markup=False, soft_wrap=True)
+        out.print(f"  {word:<{WORD_WIDTH}}{text}", soft_wrap=True)
         return
     table = Table.grid(padding=0)
     table.add_column(width=2 + WORD_WIDTH, no_wrap=True)
@@ -52,8 +70,8 @@ def print_labelled(word: str, text: str) -> None:
 
 def note(text: str) -> None:
     """One line for a person, on stderr."""
-    err.print("[yellow]note:[/yellow]", end=" ")
-    err.print(text, markup=False, soft_wrap=True)
+    err.print("note:", style="yellow", end=" ")
+    err.print(text, soft_wrap=True)
 
 
 def cell(value: float | None) -> str:
@@ -67,9 +85,11 @@ class Steps:
     def __init__(self) -> None:
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=12),
-            TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            TextColumn(
+                "{task.fields[note]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+            ),
             TimeElapsedColumn(),
             console=err,
             expand=True,  # the note gives way, not the title

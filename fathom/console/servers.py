@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import warnings
 from collections.abc import Iterator
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clients import Client, InsecureConnectionWarning, UnreachableError, addresses
+from export.command import naming, quote
 from fathom.console.arguments import UsageError
 from fathom.console.options import DEFAULT_SERVER, default_config_name
 from fathom.console.output import err
 from loadtests.errors import TargetError
+from loadtests.target import access_options
 from loadtests.target.access import Access
 from server import TritonServer, environment
 
@@ -20,6 +23,12 @@ if TYPE_CHECKING:
     from export.config.served import Served
 
 LOOK_TIMEOUT_S = 1.0
+
+
+def same_server(arguments: argparse.Namespace) -> str:
+    """The options for a command line that asks the same server about the same models."""
+    words = [*(("--server", arguments.server) if arguments.server else ()), *naming(arguments.model_repository)]
+    return "".join(f" {quote(word)}" for word in words) + access_options.repeated(arguments)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fathom.console.output import out, print_labelled
 from loadtests.report import prose
+from loadtests.results.folders import home_of
 from loadtests.results.result import CapacityResult
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import as_requested, describe_slos
@@ -14,11 +15,11 @@ from loadtests.slo import as_requested, describe_slos
 
 def show(result: CapacityResult, *, options: str = "") -> None:
     """Print it; `options` are those that its commands must be given to mean the same server and models."""
-    out.print(headline(result), markup=False, soft_wrap=True)
+    out.print(headline(result), soft_wrap=True)
     for word, sentence in sentences(result):
         print_labelled(word, sentence)
     for word, command in next_steps(result, options):
-        out.print(f"  {word}: {command}", markup=False, soft_wrap=True)
+        out.print(f"  {word}: {command}", soft_wrap=True)
 
 
 def headline(result: CapacityResult) -> str:
@@ -57,24 +58,29 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
     """(what for, command)."""
     if result.folder is None:
         return []
-    folder = shlex.quote(str(Path(result.folder).parent))
+    run = Path(result.folder)
+    alone = home_of(run, result.model) == run
+    folder = shlex.quote(str(run if alone else run.parent))  # there `latest` is this run
     budget_s = float(result.settings.get("budget_s", 180))
     again = f"fathom capacity {_traffic(result)}{options} --resume {folder}"
     steps = []
     if result.partial:
         steps.append(("to go on", f"{again} --budget {budget_s:g}s"))
     elif result.verdict == "invalid":
-        steps.append(("with more generators", f"fathom capacity {_traffic(result)}{options} --workers 2"))
+        more = 2 * result.settings.get("workers", 1)
+        steps.append(("with more generators", f"fathom capacity {_traffic(result)}{options} --workers {more}"))
     elif result.verdict != "fail" and (room := prose.worth_more(result)):
         minutes, rate_per_s = room
         what = f"to certify up to about {rate_per_s:,.0f}/s, {minutes} min more"
         steps.append((what, f"{again} --budget {budget_s + 60 * minutes:g}s"))
     if result.capacity_per_s is not None:
-        steps.append(("replicas for a load", f"fathom plan --rate RATE --report {shlex.quote(result.folder)}"))
+        rate_per_s = float(f"{10 * result.capacity_per_s:.2g}")
+        command = f"fathom plan --rate {rate_per_s:g} --report {folder}"
+        steps.append((f"replicas for {rate_per_s:,.0f}/s", command))
     return steps
 
 
 def _traffic(result: CapacityResult) -> str:
     mix = result.settings.get("mix") or {}
     models = [f"{model}={weight:.4g}" for model, weight in mix.items()] if len(mix) > 1 else [result.model]
-    return " ".join([*models, *(f"--slo {slo}" for slo in as_requested(result.slos))])
+    return " ".join([*map(shlex.quote, models), *(f"--slo {slo}" for slo in as_requested(result.slos))])

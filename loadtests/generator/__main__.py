@@ -32,6 +32,7 @@ from loadtests.generator.messages import NORMAL_PRIORITY, Job, read_payloads, re
 from loadtests.generator.open_loop import OpenLoopRun
 from loadtests.generator.transport import OnDone, Transport
 from loadtests.target.access import Access
+from loadtests.text import guard_output
 from loadtests.workload.mix import ModelMix
 
 _LONGEST_COMMAND = 1 << 22
@@ -163,6 +164,7 @@ async def _serve(priority: str) -> None:
 
 
 def main() -> None:
+    guard_output("stderr")  # stdout is for a program
     # Ctrl-C, and often SIGTERM, reach the whole process group; the parent decides what they mean and tells us.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -37,13 +37,18 @@ def evaluate(
     models: Sequence[str] = (),
 ) -> Point:
     """The verdict is that of the strictest rule; an invalid probe keeps its figures but proves nothing."""
-    known = record
-    if outcome.stopped in ("hopeless", "asked", "budget"):
-        known = record.known_at(outcome.wall_s, loosest_limit_ms(slos) / 1e3)
+    known, limit_ms = record, loosest_limit_ms(slos)
+    cut_off = outcome.stopped in ("hopeless", "asked", "budget")
+    if cut_off:
+        known = record.known_at(outcome.wall_s, limit_ms / 1e3)
+        if count_errors(record, outcome) != count_errors(known, outcome):
+            known = record.known_at(outcome.wall_s, 0.0)  # younger ones were refused: at least these are late
     latencies_ms = known.latencies_ms()
     lags_ms = record.send_lags_ms()
     errors = count_errors(known, outcome)
     shown_ms = _at_least_ms(known, latencies_ms, outcome.wall_s)
+    if cut_off:
+        latencies_ms = np.where(shown_ms < limit_ms, shown_ms, latencies_ms)
     confidence = CONFIRMATION_CONFIDENCE if probe.phase == "confirm" else CONFIDENCE
     of_model = known.model[known.attempted]
     judgements = [judge(slo, latencies_ms[_requests_of(slo, models, of_model)], confidence=confidence) for slo in slos]

@@ -14,13 +14,14 @@ import locust.stats
 from grpc.experimental import gevent as grpc_gevent
 
 from loadtests.errors import BadRequestError
+from loadtests.locust_ui import guard, stats
 from loadtests.locust_ui import options as locust_options
-from loadtests.locust_ui import stats
 from loadtests.locust_ui.front import Front
 from loadtests.locust_ui.jobs import Jobs, look_often
 from loadtests.locust_ui.panel import Panel
 from loadtests.records.point import Point
 from loadtests.slo import Slo, describe_slos, format_rate
+from loadtests.text import guard_output
 
 _REPORT_INTERVAL_S = 1.0
 _RAMP_PER_S = 100.0
@@ -29,12 +30,14 @@ _CSV_MARGIN_S = 0.2
 
 def install(events: Any) -> None:
     """Called once, when the locustfile is imported."""
+    guard_output()
     grpc_gevent.init_gevent()
     stats.install()
     look_often()
     locust.runners.WORKER_REPORT_INTERVAL = _REPORT_INTERVAL_S
     logging.getLogger("locust.runners").addFilter(_not_about_spawn_rates)
     events.init_command_line_parser.add_listener(locust_options.add_arguments)
+    events.init_command_line_parser.add_listener(guard.listen_on_loopback)
     events.init.add_listener(_attach)
 
 
@@ -52,10 +55,13 @@ def _attach(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
         raise SystemExit(2) from None
     front = Front(environment, reach)
     if web_ui is not None:
+        guard.protect(web_ui)
         Panel(front).attach(web_ui)
     if isinstance(runner, locust.runners.WorkerRunner):
         Jobs(environment, reach)
     else:
+        if isinstance(runner, locust.runners.MasterRunner) and options.master_bind_host == guard.LOOPBACK:
+            logging.getLogger("fathom").info("for workers on other machines, start with --master-bind-host 0.0.0.0")
         environment.events.test_start.add_listener(_at_interrupt(environment))
         environment.events.quitting.add_listener(lambda **_: _conclude(front))
 

@@ -23,6 +23,7 @@ from loadtests.generator.messages import Job, read_payloads, read_schedule, writ
 from loadtests.generator.pool import Part, merge, split
 from loadtests.locust_ui import jobs as words
 from loadtests.records.record import Outcome, Record
+from loadtests.text import guard_output
 
 _FIRST_WAIT_S, _LATER_WAIT_S = 120.0, 5.0
 _LAST_WAIT_S = 30.0  # when one dies, Locust may take the others for missing until their next words come through
@@ -170,6 +171,7 @@ def _send(**fields: Any) -> None:
 
 
 def main() -> None:
+    guard_output("stderr")  # stdout is for a program
     host, port, workers = sys.argv[1:]
     # Ctrl-C reaches the whole process group; the search decides what it means and tells us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from loadtests.records.record import Record
 from loadtests.report import page, plots
 from loadtests.report.prose import deciding_point, describe_bottleneck, explain, warn
 from loadtests.results.result import CapacityResult
-from loadtests.results.store import Stored, read_runs
+from loadtests.results.store import RAW, Stored, read_runs
 from loadtests.slo import as_requested, describe_slos
 
 _MOST_CURVES = 4
@@ -46,6 +48,8 @@ class Section:
     repeat: str
     files: dict[str, bytes]
     """Contents by name."""
+    place: str
+    """Folder of the raw data, seen from the page."""
     downloads: dict[str, str]
     """Addresses in the page by name."""
 
@@ -55,7 +59,7 @@ def write(folder: Path) -> Path:
 
     Raises ResultsError for a folder without readable results.
     """
-    sections = [_section(stored) for stored in read_runs(folder)]
+    sections = [_section(stored, folder) for stored in read_runs(folder)]
     hardware = next((section.result.hardware for section in sections if section.result.hardware), {})
     path = folder / "report.html"
     try:
@@ -68,7 +72,7 @@ def write(folder: Path) -> Path:
     return path
 
 
-def _section(stored: Stored) -> Section:
+def _section(stored: Stored, folder: Path) -> Section:
     result = stored.result
     records = _records(stored, result)
     pictures = {
@@ -81,7 +85,7 @@ def _section(stored: Stored) -> Section:
     if shown is not None:
         pictures["time"] = plots.time_series(result, *shown)
     points = sorted(result.points, key=lambda point: point.rate_per_s)
-    settings = {**result.settings, "mix": _mix(result.settings)}
+    settings = {**result.settings, "mix": " ".join(_mix(result.settings))}
     files = _files(points, pictures["rate"])
     return Section(
         stored=stored,
@@ -98,6 +102,7 @@ def _section(stored: Stored) -> Section:
         settings=[(key.replace("_", " "), page.plain(value)) for key, value in settings.items()],
         repeat=_repeat(stored),
         files=files,
+        place=os.path.relpath(stored.folder / RAW, folder),
         downloads={name: page.download(name, content) for name, content in files.items()},
     )
 
@@ -120,30 +125,28 @@ def _records(stored: Stored, result: CapacityResult) -> list[tuple[Point, Record
 
 
 def _repeat(stored: Stored) -> str:
+    """A command to paste into a shell, so names that mean something there are quoted."""
     settings = stored.run.settings
-    words = [
-        f"fathom capacity {_mix(settings) or stored.run.model}",
-        *(f"--slo {slo}" for slo in as_requested(stored.run.slos)),
-    ]
-    words += [
-        f"--server {stored.run.server}",
-        f"--budget {settings.get('budget_s', 180):g}",
-        f"--seed {stored.run.seed}",
-    ]
+    words = ["fathom", "capacity", *(_mix(settings) or [stored.run.model])]
+    for slo in as_requested(stored.run.slos):
+        words += ["--slo", str(slo)]
+    words += ["--server", stored.run.server]
+    words += ["--budget", f"{settings.get('budget_s', 180):g}", "--seed", str(stored.run.seed)]
     if settings.get("workers", 1) > 1:
-        words.append(f"--workers {settings['workers']}")
+        words += ["--workers", str(settings["workers"])]
     if settings.get("max_per_s"):
-        words.append(f"--max-rate {settings['max_per_s']:g}")
+        words += ["--max-rate", f"{settings['max_per_s']:g}"]
     if settings.get("tls"):
-        words.append("--tls-ca FILE")
-    words += [f"--header {name}=..." for name in settings.get("headers", ())]
-    return " ".join(words)
+        words += ["--tls-ca", "FILE"]
+    for name in settings.get("headers", ()):
+        words += ["--header", f"{name}=..."]
+    return shlex.join(words)
 
 
-def _mix(settings: Mapping[str, Any]) -> str:
-    """`image_classifier=0.7 text_embedding=0.3`; empty where one model was asked."""
+def _mix(settings: Mapping[str, Any]) -> list[str]:
+    """`image_classifier=0.7` and `text_embedding=0.3`; empty where one model was asked."""
     mix: Mapping[str, float] = settings.get("mix") or {}
-    return " ".join(f"{model}={weight:.4g}" for model, weight in mix.items()) if len(mix) > 1 else ""
+    return [f"{model}={weight:.4g}" for model, weight in mix.items()] if len(mix) > 1 else []
 
 
 def _files(points: list[Point], picture: plots.Picture | None) -> dict[str, bytes]:

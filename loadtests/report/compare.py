@@ -17,15 +17,15 @@ from loadtests.errors import ResultsError
 from loadtests.report import page
 from loadtests.report.prose import doubts
 from loadtests.report.svg import P99, PASS, SLO, STEPS, Picture, make_picture, plain_ticks
+from loadtests.results.differences import differences
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import Stored, read_runs
 from loadtests.slo import describe_slos, format_ms, format_rate
-from loadtests.target.hardware import MACHINE
+from loadtests.text import visible
 
 Finding = Literal["more", "less", "no difference shown", "unknown"]
 _FEWEST = 2
-_MATTER = ("payload_source", "payloads", "workers", "server_name")
-"""Settings whose change could explain a difference by itself."""
+_OTHERWISE = "the runs differ otherwise too"
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,17 @@ class Comparison:
     names: tuple[str, ...]
     results: tuple[CapacityResult, ...]
     changes: tuple[Change, ...]
+
+    @property
+    def advice(self) -> str:
+        """What would separate the model from the machine; empty where no difference has to be explained."""
+        if all(change.finding == "no difference shown" for change in self.changes):
+            return ""
+        before, after = self.names[0], self.names[-1]
+        return (
+            f"the machine may have changed between the runs. Measure both in turns ({before}, {after}, {before}, "
+            f"{after}) with the same options; each search keeps its own folder."
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -80,6 +91,7 @@ class Comparison:
                 }
                 for change in self.changes
             ],
+            "advice": self.advice or None,
         }
 
 
@@ -87,11 +99,12 @@ def compare_folders(folders: Sequence[Path]) -> list[Comparison]:
     """One comparison per model that all folders hold; ResultsError when they cannot be compared, with the reason."""
     if len(folders) < _FEWEST:
         raise ResultsError("a comparison takes at least two folders: the run before, then the run after")
-    if doubled := [folder for folder in folders if [each.resolve() for each in folders].count(folder.resolve()) > 1]:
+    runs = [{stored.run.model: stored for stored in read_runs(folder)} for folder in folders]
+    places = [stored.folder.resolve() for held in runs for stored in held.values()]
+    if doubled := [place for place in places if places.count(place) > 1]:
         raise ResultsError(
             f"{doubled[0]} is named twice, and a run does not differ from itself: give two folders", doubled[0]
         )
-    runs = [{stored.run.model: stored for stored in read_runs(folder)} for folder in folders]
     shared = [model for model in runs[0] if all(model in held for held in runs)]
     if not shared:
         found = "; ".join(f"{folder} has {', '.join(held)}" for folder, held in zip(folders, runs, strict=True))
@@ -147,6 +160,8 @@ def _change(first_name: str, first: Stored, name: str, second: Stored) -> Change
     found = ratio_interval(first.result, second.result)
     if found is None:
         finding, sentence = _by_certificates(first_name, first.result, name, second.result)
+        if differing and finding != "unknown":
+            sentence = f"{sentence.rstrip('.')}, but {_OTHERWISE}."
         finding = "unknown" if doubted else finding
         return Change(name, finding, None, None, sentence, notes)
     ratio, low, high = found
@@ -156,9 +171,9 @@ def _change(first_name: str, first: Stored, name: str, second: Stored) -> Change
         share = _percent(abs(ratio - 1) + 1, sign=False)
         if doubted:
             sentence = f"{name} measured {share} {finding} than {first_name} ({between})"
-            return Change(name, "unknown", ratio, (low, high), f"{sentence}; nothing follows, see the notes.", notes)
+            return Change(name, "unknown", ratio, (low, high), f"{sentence}, which proves nothing: see below.", notes)
         sentence = f"{name} holds {share} {finding} than {first_name} ({between})"
-        conclusion = "more than chance, but see what else differs" if differing else "significant at 95 %"
+        conclusion = f"more than chance, but {_OTHERWISE}" if differing else "significant at 95 %"
         return Change(name, finding, ratio, (low, high), f"{sentence}: {conclusion}.", notes)
     sentence = (
         f"No difference shown between {name} and {first_name}: the estimates differ by {_percent(ratio)} ({between}), "
@@ -193,17 +208,18 @@ def _partial(name: str, result: CapacityResult) -> list[str]:
     return [f"{name} is partial: {result.ended_because}"] if result.partial else []
 
 
-def _differing(first: Stored, second: Stored) -> tuple[str, ...]:
-    notes = []
-    for key in MACHINE:
-        one, other = first.run.hardware.get(key), second.run.hardware.get(key)
-        if one != other:
-            notes.append(f"different hardware: {key} {page.plain(one)} and {page.plain(other)}")
-    for key in _MATTER:
-        one, other = first.run.settings.get(key), second.run.settings.get(key)
-        if one != other:
-            notes.append(f"different {key.replace('_', ' ')}: {page.plain(one)} and {page.plain(other)}")
-    return tuple(notes)
+def _differing(first: Stored, second: Stored) -> list[str]:
+    found = (each for each in differences(first.run, second.run) if each.kind != "model")
+    notes = [f"different {each.what}: {each.first} and {each.second}" for each in found]
+    one, other = _priorities(first.result), _priorities(second.result)
+    if one and other and one != other:
+        notes.append(f"different priority of the generators: {one} and {other}")
+    return notes
+
+
+def _priorities(result: CapacityResult) -> str:
+    """How the operating system scheduled the generators, which no setting alone decides."""
+    return ", ".join(sorted({point.generator_priority for point in result.points if point.generator_priority}))
 
 
 def _picture(comparison: Comparison, number: int) -> Picture:
@@ -228,7 +244,9 @@ def _picture(comparison: Comparison, number: int) -> Picture:
                 top = max(top, result.capacity_estimate_interval_per_s[1])
             if result.capacity_per_s:
                 lower.plot(result.capacity_per_s, row, "|", color=PASS, markersize=15, markeredgewidth=2.5)
-            lower.annotate(name, (0, row), (6, 8), textcoords="offset points", color=colour, fontsize=9, va="center")
+            lower.annotate(
+                visible(name), (0, row), (6, 8), textcoords="offset points", color=colour, fontsize=9, va="center"
+            )
         for slo in comparison.results[0].slos:
             if slo.limit_ms is not None:
                 upper.axhline(slo.limit_ms, color=SLO, linewidth=1.2, dashes=(5, 3))

@@ -113,13 +113,7 @@ def warn(result: CapacityResult) -> str:
 
 def doubts(result: CapacityResult) -> list[str]:
     """The same, a reason each: reports, comparisons and plans of this result repeat them."""
-    reasons = []
-    busy = result.settings.get("busy_before_share")
-    if busy is not None and busy > _CALM_SHARE:
-        reasons.append(
-            f"This machine's CPUs were {busy * 100:.0f} % busy before the test began. Where server or generator run on "
-            "it, they shared it with something else, and a quiet machine would hold more."
-        )
+    reasons = busy_machine(result.settings.get("busy_before_share"))
     invalid = [point for point in result.points if point.verdict == "invalid"]
     if result.verdict != "invalid" and len(invalid) > _INVALID_SHARE * len(result.points):
         (why, _), *_ = Counter(point.reason.partition(";")[2].strip() for point in invalid).most_common()
@@ -133,6 +127,16 @@ def doubts(result: CapacityResult) -> list[str]:
     if resumed := result.settings.get("resumed"):
         reasons.append(f"The search was resumed where something else was measured ({', '.join(resumed)}).")
     return reasons
+
+
+def busy_machine(share: float | None) -> list[str]:
+    """The doubt about a machine whose CPUs had this much to do before the first request; empty for a quiet one."""
+    if share is None or share <= _CALM_SHARE:
+        return []
+    return [
+        f"This machine's CPUs were {share * 100:.0f} % busy before the test began. Where server or generator run on "
+        "it, they shared it with something else, and a quiet machine would hold more."
+    ]
 
 
 # Where a request's time goes, in a sentence: generator, network and protocol, queue, or the work of one model.

@@ -11,7 +11,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from typing import Any
+
+from loadtests.text import visible
 
 INK, MUTED, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
 P99, P50, SLO, BAND = "#050505", "#060606", "#070707", "#080808"
@@ -87,15 +90,16 @@ def _svg(title: str, salt: str, draw: Callable[[Any], None], width_in: float, he
         draw(figure)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
+    svg = visible(text.getvalue())  # XML takes no control characters
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    size = f'width="{width_in * _PX_PER_INCH:.0f}" height="{height_in * _PX_PER_INCH:.0f}"'
-    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'{size} role="img" aria-label="{title}"', svg, count=1)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px; font-family: inherit", svg)
     for sentinel, variable in _VARIABLES.items():
         svg = svg.replace(sentinel, f"var({variable})")
-    return re.sub(r"(<svg[^>]*>)", rf"\1<title>{title}</title>", svg, count=1)
+    size = f'width="{width_in * _PX_PER_INCH:.0f}" height="{height_in * _PX_PER_INCH:.0f}" role="img"'
+    head, _, drawing = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', size, svg, count=1).partition(">")
+    title = escape(visible(title))
+    return f'{head} aria-label="{title}"><title>{title}</title>{drawing}'
 
 
 @contextmanager
@@ -104,6 +108,7 @@ def _style(salt: str) -> Iterator[None]:
 
     settings = {
         "svg.fonttype": "none",
+        "text.parse_math": False,  # a name may have dollar signs
         "svg.hashsalt": salt,  # ids must differ between the pictures of one page
         "font.size": 10,
         "text.color": INK,

@@ -1,32 +1,35 @@
 """The folder of raw results, written while measuring; every report is derived from it and can be made again.
 
-<folder>/<model>/run.json          what was asked: SLOs, settings, seed, manifest, hardware, server
-<folder>/<model>/points.jsonl      one line per point, as soon as it is measured
-<folder>/<model>/raw/probe-003.npz intended, sent and done times and the status of every request of a probe
-<folder>/<model>/capacity.json     the result, when the search ended
+Each run has a folder of its own (see `folders`) with these files:
+
+run.json          what was asked: SLOs, settings, seed, manifest, hardware, server
+points.jsonl      one line per point, as soon as it is measured
+raw/probe-003.npz intended, sent and done times and the status of every request of a probe
+capacity.json     the result, when the search ended
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from loadtests.errors import BadRequestError, ResultsError
 from loadtests.records.documents import read
 from loadtests.records.point import Point
 from loadtests.records.record import Record
+from loadtests.results import folders
+from loadtests.results.folders import RUN_FILE
 from loadtests.results.lock import writer
-from loadtests.results.result import CUT_OFF, CapacityResult, summarise
+from loadtests.results.result import CapacityResult, summarise
 from loadtests.slo import Slo, loosest_limit_ms
-from loadtests.target.hardware import MACHINE
 
 FORMAT = 1
-_RUN, _POINTS, _RAW, _CAPACITY = "run.json", "points.jsonl", "raw", "capacity.json"
+_POINTS, RAW, _CAPACITY = "points.jsonl", "raw", "capacity.json"
 
 _MEASURE = "give the folder that a search wrote: fathom capacity MODEL --slo p99=50ms --report DIR"
 
@@ -41,6 +44,9 @@ class _Numbers:
     unloaded_ms: float | None = None
     busy_before_share: float | None = None
     workers: int = 1
+    payload_bytes_mean: float | None = None
+    payloads_sha256: str | None = None
+    model_config_sha256: str | None = None
     mix: Mapping[str, float] | None = None
     resumed: tuple[str, ...] | None = None
 
@@ -111,34 +117,41 @@ class Run:
         )
 
 
-def model_folder(folder: Path, model: str) -> Path:
-    """Where the results of a model lie in a results folder: KServe's names may have slashes."""
-    return folder / quote(model, safe="+ ")
-
-
 class Store:
-    """Writes one run; an earlier run of the same model in the same folder is replaced, but for the points `kept`."""
+    """Writes one run into a new folder among those of its model; no other run is touched."""
 
-    def __init__(self, folder: Path, run: Run, kept: Sequence[Point] = ()) -> None:
-        self.folder = model_folder(folder, run.model)
+    def __init__(self, folder: Path, run: Run, kept: Sequence[Point] = (), *, at: Path | None = None) -> None:
+        """`at` is the folder of an earlier run to go on with instead, of whose points these are kept.
+
+        BadRequestError: it cannot be written.
+        """
         self.trouble = ""
         """What could not be written, and why."""
         self._given_up: set[str] = set()
+        home = folders.home_of(at, run.model) if at else folders.model_folder(folder, run.model)
+        self.folder = at or home
         try:
-            (self.folder / _RAW).mkdir(parents=True, exist_ok=True)
-            _replace(self.folder / _POINTS, "".join(json.dumps(point.to_json()) + "\n" for point in kept))
-            _replace(self.folder / _RUN, json.dumps(run.to_json(), indent=2) + "\n")
-            raw = {self.folder / point.raw for point in kept if point.raw}
-            for stale in [self.folder / _CAPACITY, *(self.folder / _RAW).glob("probe-*.npz")]:
-                if stale not in raw:
-                    stale.unlink(missing_ok=True)
+            self.folder = at or folders.make_run_folder(home, run.started_at)
+            self._begin(run, kept)
         except OSError as error:
-            raise BadRequestError(f"cannot write results to {self.folder}: {error.strerror}", field="folder") from error
+            if self.folder not in (at, home):  # it is new, and nothing is in it
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise BadRequestError(f"cannot write results to {home}: {error.strerror}", field="folder") from error
+        folders.point_latest(home, self.folder)
+
+    def _begin(self, run: Run, kept: Sequence[Point]) -> None:
+        (self.folder / RAW).mkdir(exist_ok=True)
+        _replace(self.folder / _POINTS, "".join(json.dumps(point.to_json()) + "\n" for point in kept))
+        _replace(self.folder / RUN_FILE, json.dumps(run.to_json(), indent=2) + "\n")
+        raw = {self.folder / point.raw for point in kept if point.raw}
+        for stale in [self.folder / _CAPACITY, *(self.folder / RAW).glob("probe-*.npz")]:
+            if stale not in raw:
+                stale.unlink(missing_ok=True)
 
     def save_record(self, number: int, record: Record) -> str:
         """Returns the file's name relative to the run's folder."""
-        name = f"{_RAW}/probe-{number:03d}.npz"
-        return name if self._kept(_RAW, lambda: record.save(self.folder / name)) else ""
+        name = f"{RAW}/probe-{number:03d}.npz"
+        return name if self._kept(RAW, lambda: record.save(self.folder / name)) else ""
 
     def add(self, point: Point) -> None:
         self._kept(_POINTS, lambda: _append(self.folder / _POINTS, json.dumps(point.to_json()) + "\n"))
@@ -173,18 +186,22 @@ class Stored:
 
 
 def read_runs(folder: Path) -> list[Stored]:
-    """All runs in a results folder (or in one run's folder), oldest first; ResultsError when there is none."""
+    """The newest run of each model in a results folder, that of a model's folder, or that of a run's own; oldest first.
+
+    ResultsError when there is none, or when one cannot be read.
+    """
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise ResultsError(f"{folder} {what}; {_MEASURE}", folder)
-    files = sorted([*folder.glob(_RUN), *folder.glob(f"*/{_RUN}")])
-    if not files:
-        raise ResultsError(f"{folder} holds no capacity results ({_RUN}); {_MEASURE}", folder)
-    return sorted((_read(file.parent) for file in files), key=lambda stored: stored.run.started_at)
+    with _naming_file(folder):
+        found = folders.newest_runs(folder)
+    if not found:
+        raise ResultsError(f"{folder} holds no capacity results ({RUN_FILE}); {_MEASURE}", folder)
+    return sorted(map(_read, found), key=lambda stored: stored.run.started_at)
 
 
 def _read(folder: Path) -> Stored:
-    with _naming_file(folder / _RUN) as path:
+    with _naming_file(folder / RUN_FILE) as path:
         document = json.loads(path.read_text(encoding="utf-8"))
         if (written := read(_Format, document).format) != FORMAT:
             raise ValueError(f"it has format {written}, and this version of Fathom reads {FORMAT}: measure again")
@@ -193,7 +210,9 @@ def _read(folder: Path) -> Stored:
     with _naming_file(folder / _CAPACITY) as path:
         ended = read(_Ended, json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
     if ended is None:
-        process = writer(folder)
+        home = folders.home_of(folder, run.model)
+        newest = folders.newest_run(home)
+        process = writer(home) if newest and newest.samefile(folder) else ""
         partial = f"the search goes on in process {process}" if process else "the search did not end"
     else:
         partial = ended.reason.partition("; ")[0] if ended.partial else ""
@@ -224,7 +243,8 @@ def _points(path: Path, run: Run) -> list[Point]:
         with _naming_file(path, number):
             point = Point.from_json(json.loads(line))
             if (found := {count.slo for count in point.slos}) != (asked := set(map(str, run.slos))):
-                raise ValueError(f"it is about {', '.join(sorted(found))}, and {_RUN} about {', '.join(sorted(asked))}")
+                about = ", ".join(sorted(found)), ", ".join(sorted(asked))
+                raise ValueError(f"it is about {about[0]}, and {RUN_FILE} about {about[1]}")
             points.append(point)
     return points
 
@@ -243,58 +263,3 @@ def _replace(path: Path, text: str) -> None:
 def _append(path: Path, line: str) -> None:
     with path.open("a") as file:
         file.write(line)
-
-
-# Going on with an earlier search: which of its points count, and whether they may be mixed with new ones.
-
-
-def earlier_run(
-    folder: Path, model: str, slos: Sequence[Slo], manifest: Mapping[str, Any] | None, budget_s: float
-) -> Stored:
-    """The run to go on with.
-
-    Raises ResultsError when there is none and BadRequestError when it measured something else or has spent the budget.
-    """
-    stored = next((run for run in read_runs(folder) if run.run.model == model), None)
-    if stored is None:
-        raise BadRequestError(f"{folder} has no search of {model} to resume", field="model")
-    if sorted(map(str, stored.run.slos)) != sorted(map(str, slos)):
-        before, now = (", ".join(map(str, given)) for given in (stored.run.slos, slos))
-        raise BadRequestError(
-            f"the search in {folder} was for {before}, not {now}: resume it with the same --slo", field="slos"
-        )
-    if stored.run.manifest != json.loads(json.dumps(manifest)):
-        raise BadRequestError(
-            f"{model} was exported anew since the search in {folder}: its points do not count any more",
-            field="manifest",
-        )
-    spent_s = sum(point.took_s for point in usable_points(stored))
-    if spent_s >= budget_s * 0.95:
-        raise BadRequestError(
-            f"the search in {folder} has spent {spent_s:.0f} s of its {budget_s:g} s; give a longer --budget to go on",
-            field="budget_s",
-        )
-    return stored
-
-
-def changes(before: Run, server: str, settings: Mapping[str, Any], hardware: Mapping[str, Any]) -> list[str]:
-    """What is no longer as it was when the points so far were measured, now or at an earlier resumption."""
-    found = list(before.settings.get("resumed") or ())
-    then: dict[str, Any] = {**before.hardware, **before.settings}
-    now: dict[str, Any] = {**hardware, **settings}
-    if before.server.rpartition(":")[0] != server.rpartition(":")[0]:
-        found.append(f"server {before.server}, then {server}")
-    for key in (*MACHINE, "server_name"):
-        if then.get(key) != now.get(key):
-            found.append(f"{key.replace('_', ' ')} {json.dumps(then.get(key))}, then {json.dumps(now.get(key))}")
-    return found
-
-
-def usable_points(stored: Stored) -> list[Point]:
-    """Those up to the first that was cut off and is measured again, which keeps numbers and seeds in order."""
-    usable: list[Point] = []
-    for point in stored.result.points:
-        if point.stopped in CUT_OFF:
-            break
-        usable.append(point)
-    return usable

@@ -82,8 +82,8 @@ class Prober:
         host_cpu_share = meter.read()
         after: list[Any] = []
         if outcome.stopped != "connection lost":
-            time.sleep(self.timing.counted_s)
             try:
+                time.sleep(self.timing.counted_s)
                 after = self.traffic.statistics()
             except KeyboardInterrupt:
                 outcome = replace(outcome, stopped="asked")

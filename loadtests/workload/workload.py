@@ -22,6 +22,7 @@ from loadtests.records.record import Record
 from loadtests.slo import Slo
 from loadtests.target.access import Access
 from loadtests.target.client import FROZEN_S, Target
+from loadtests.target.statistics import composing_models
 from loadtests.workload import payloads as made_payloads
 from loadtests.workload.mix import ModelMix
 from loadtests.workload.trace import Trace
@@ -181,6 +182,13 @@ class Workload:
             for step in target.steps:
                 shares[step] = shares.get(step, 0.0) + share
         return shares
+
+    def configs(self) -> list[bytes]:
+        """The configuration of each model and of its steps, encoded; empty where the server does not offer it."""
+        config_of = self.targets[0].config
+        asked = dict.fromkeys(name for model in self.models for name in (model, *composing_models(model, config_of)))
+        found = map(config_of, asked)
+        return [config.SerializeToString(deterministic=True) for config in found if config is not None]
 
     def statistics(self) -> list[Any]:
         """A snapshot for `server_stats.difference`; a step that two pipelines share is in it once."""

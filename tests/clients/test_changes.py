@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from complete_server import complete_server
+from complete_server import HEADERS, TOKEN, complete_server
 from identity_models import write_identity
 from python_models import write_python
 from tritonclient.grpc import service_pb2
@@ -40,7 +40,7 @@ def server(repository):
     write_python(repository / "strict", STRICT_CONFIG, STRICT)
     names = ("--load-model=m", "--load-model=strict")
     write_identity(repository / "m", {"x": ("FP32", [2])}, max_batch_size=8)
-    with complete_server(repository, extra=("--model-control-mode=explicit", *names)) as server:
+    with complete_server(repository, admin_token=TOKEN, extra=("--model-control-mode=explicit", *names)) as server:
         yield server
 
 
@@ -51,7 +51,7 @@ def become(server, repository):
     def load(inputs, max_batch_size):
         shutil.rmtree(repository / "m")
         write_identity(repository / "m", inputs, max_batch_size=max_batch_size)
-        with Client(server.grpc_url) as client:
+        with Client(server.grpc_url, headers=HEADERS) as client:
             client.run(client.call("RepositoryModelLoad", service_pb2.RepositoryModelLoadRequest(model_name="m")))
 
     return load
@@ -94,7 +94,7 @@ def test_requests_in_flight_together_all_notice(server, become):
 
 def test_a_large_input_in_shared_memory_notices(server, become):
     become({"x": ("FP32", [-1])}, 2)
-    with Client(server.grpc_url, shared_memory="system") as client:
+    with Client(server.grpc_url, shared_memory="system", headers=HEADERS) as client:
         model = client.model("m")
         become({"x": ("FP64", [-1])}, 2)
         assert model(x=[[1.0] * 100_000])["x_out"].dtype == np.float64

@@ -33,7 +33,7 @@ def lone(tmp_path_factory):
 
 
 def known_regions(server):
-    with Client(server.grpc_url) as client:
+    with Client(server.grpc_url, headers=server.admin_headers) as client:
         status = service_pb2.SystemSharedMemoryStatusRequest()
         return len(client.run(client.call("SystemSharedMemoryStatus", status)).regions)
 
@@ -58,7 +58,7 @@ def test_a_first_question_in_a_freeze_says_what_is_the_matter(lone):
 
 
 def test_shared_memory_keeps_to_the_deadline_and_leaves_nothing_at_the_server(lone):
-    with Client(lone.grpc_url) as client:
+    with Client(lone.grpc_url, headers=lone.admin_headers) as client:
         client.pool = RegionPool("system", client.addresses, worth_bytes=1)
         double = client.model("double")
         assert double(x=[[1, 2]])["y"].tolist() == [[2, 4]]

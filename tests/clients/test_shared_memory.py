@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from complete_server import complete_server
+from complete_server import HEADERS, TOKEN, complete_server
 from identity_models import write_identity
 from onnx import TensorProto, helper
 from small_models import write_onnx
@@ -71,19 +71,19 @@ def repository_of(repository, tmp_path):
 
 @pytest.fixture(scope="module")
 def server(repository):
-    with complete_server(repository) as server:
+    with complete_server(repository, admin_token=TOKEN) as server:
         yield server
 
 
 @pytest.fixture
 def client(server):
-    with Client(server.grpc_url, shared_memory="system") as client:
+    with Client(server.grpc_url, shared_memory="system", headers=HEADERS) as client:
         yield client
 
 
 def registered(url):
     """Names of the regions that a server knows."""
-    with Client(url) as plain:
+    with Client(url, headers=HEADERS) as plain:
         status = service_pb2.SystemSharedMemoryStatusRequest()
         return set(plain.run(plain.call("SystemSharedMemoryStatus", status)).regions)
 
@@ -153,7 +153,7 @@ def test_threads_have_regions_of_their_own(client, server):
 
 def test_the_asyncio_client_shares_memory_too(server):
     async def ask():
-        async with AsyncClient(server.grpc_url, shared_memory="system") as client:
+        async with AsyncClient(server.grpc_url, shared_memory="system", headers=HEADERS) as client:
             large = await client.model("large")
             answers = await asyncio.gather(*(large(x=LARGE + number) for number in range(8)))
             return [np.array_equal(answer["y"], LARGE + number) for number, answer in enumerate(answers)]
@@ -163,10 +163,10 @@ def test_the_asyncio_client_shares_memory_too(server):
 
 
 def test_only_own_regions_are_unregistered(server):
-    with Client(server.grpc_url, shared_memory="system") as one:
+    with Client(server.grpc_url, shared_memory="system", headers=HEADERS) as one:
         one.model("large")(x=LARGE)
         (kept,) = registered(server.grpc_url)
-        with Client(server.grpc_url, shared_memory="system") as other:
+        with Client(server.grpc_url, shared_memory="system", headers=HEADERS) as other:
             other.model("large")(x=LARGE)
             assert len(registered(server.grpc_url)) == 2
         assert registered(server.grpc_url) == {kept}
@@ -190,20 +190,18 @@ def test_a_late_answer_cannot_reach_another_call(client, server):
 
 def test_a_restarted_server_gets_the_regions_again_and_a_restricting_one_names_the_header(repository_of):
     repository = repository_of("large", "open")
-    headers = {"triton-grpc-protocol-key": "secret"}
-    with complete_server(repository) as server:
+    with complete_server(repository, admin_token=TOKEN) as server:
         url = server.grpc_url
-        client = Client(url, shared_memory="system", headers=headers)
+        client = Client(url, shared_memory="system", headers=HEADERS)
         large = client.model("large")
         large(x=LARGE)
         large(x=LARGE.repeat(2, 0))
-    extra = ("--grpc-restricted-protocol=shared-memory:key=secret",)
-    with complete_server(repository, grpc_port=int(url.rpartition(":")[2]), extra=extra):
+    with complete_server(repository, admin_token=TOKEN, grpc_port=int(url.rpartition(":")[2])):
         with client:
             assert np.array_equal(large(x=LARGE)["y"], LARGE)
             assert np.array_equal(large(x=LARGE.repeat(2, 0))["y"], LARGE.repeat(2, 0))
         with Client(url, shared_memory="system") as stranger:
-            with pytest.raises(SharedMemoryUnavailableError, match="triton-grpc-protocol-key"):
+            with pytest.raises(SharedMemoryUnavailableError, match="triton-grpc-protocol-admin-token"):
                 stranger.model("large")(x=LARGE)
             assert stranger.model("open")(a=[[1.0]], b=[1, 2, 3], text=["x"])["b_out"].tolist() == [1, 2, 3]
     assert not in_folder(os.getpid())
@@ -243,7 +241,7 @@ def test_nothing_is_left_however_a_client_ends(ending, server):
 import sys, time
 import numpy as np
 from clients import Client
-client = Client({server.grpc_url!r}, shared_memory="system")
+client = Client({server.grpc_url!r}, shared_memory="system", headers={HEADERS!r})
 client.model("large")(x=np.zeros((1, 65_536), np.float32))
 client.model("large")(x=np.zeros((3, 65_536), np.float32))
 {ENDINGS[ending]}
@@ -254,7 +252,7 @@ client.model("large")(x=np.zeros((3, 65_536), np.float32))
     assert not in_folder(done.pid)
     if ending in ("close", "nothing", "exception"):
         assert not registered(server.grpc_url), "the server lets go of them too"
-    with Client(server.grpc_url, shared_memory="system") as client:
+    with Client(server.grpc_url, shared_memory="system", headers=HEADERS) as client:
         client.model("large")(x=LARGE)
         assert len(registered(server.grpc_url)) == 1, "the next client clears up behind those that were killed"
 
@@ -283,7 +281,9 @@ def test_sweeping_takes_the_dead_and_leaves_the_living():
             (FOLDER / name).unlink(missing_ok=True)
 
 
-FORK = """
+FORK = (
+    f"HEADERS = {HEADERS!r}"
+    + """
 import os, sys
 import numpy as np
 from tritonclient.grpc import service_pb2
@@ -291,12 +291,12 @@ from clients import Client
 from clients.shared_memory import FOLDER, sweep
 
 def registered():
-    with Client(sys.argv[1]) as plain:
+    with Client(sys.argv[1], headers=HEADERS) as plain:
         status = service_pb2.SystemSharedMemoryStatusRequest()
         return set(plain.run(plain.call("SystemSharedMemoryStatus", status)).regions)
 
 x = np.ones((1, 65_536), np.float32)
-with Client(sys.argv[1], shared_memory="system") as client:
+with Client(sys.argv[1], shared_memory="system", headers=HEADERS) as client:
     large = client.model("large")
     large(x=x)
     parents, (region, _) = registered(), client.pool._pool.lend(5000)  # whose name is still in /dev/shm
@@ -313,6 +313,7 @@ with Client(sys.argv[1], shared_memory="system") as client:
     assert np.array_equal(large(x=x)["y"], x)
     assert registered() == parents
 """
+)
 
 
 def test_a_fork_does_not_touch_its_parents_regions(server):
@@ -339,7 +340,7 @@ def test_clients_killed_at_random_leave_nothing(repository_of, count):
     """Triton 2.51 can crash when a request is cancelled, as a killed client's is (docs/server.md): it is restarted."""
     crashes = 0
     repository = repository_of("large")
-    server = complete_server(repository).start()
+    server = complete_server(repository, admin_token=TOKEN).start()
     try:
         url = server.grpc_url
         command = [sys.executable, str(SUPPORT / "killed_clients.py"), url, str(count), "1"]
@@ -350,7 +351,9 @@ def test_clients_killed_at_random_leave_nothing(repository_of, count):
                     assert "SEGV" in server.death_reason(), server.death_reason()
                     crashes += 1
                     server.stop()
-                    server = complete_server(repository, grpc_port=int(url.rpartition(":")[2])).start()
+                    server = complete_server(
+                        repository, admin_token=TOKEN, grpc_port=int(url.rpartition(":")[2])
+                    ).start()
             out, err = killing.communicate()
         assert killing.returncode == 0, err[-2000:]
         answered, left, known = json.loads(out), in_folder(), registered(url)
@@ -359,7 +362,7 @@ def test_clients_killed_at_random_leave_nothing(repository_of, count):
             f"Triton crashed {crashes} times; before the sweep {len(left)} names in {FOLDER}, {len(known)} there"
         )
         assert sum(n > 0 for n in answered) >= count // 2
-        with Client(url, shared_memory="system") as client:
+        with Client(url, shared_memory="system", headers=HEADERS) as client:
             assert np.array_equal(client.model("large")(x=LARGE)["y"], LARGE)
             assert len(registered(url)) == 1
         assert not in_folder()

@@ -145,6 +145,45 @@ def functions(name):
     return make
 
 
+BOOSTED = """
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+ROWS = np.eye(4, 3, dtype=np.float32)
+
+
+class CatBoostClassifier:
+    __module__ = "catboost.core"
+
+
+class LGBMClassifier(LogisticRegression):
+    __module__ = "lightgbm.sklearn"
+
+
+def catboost():
+    return CatBoostClassifier()
+
+
+def lightgbm():
+    return LGBMClassifier().fit(ROWS, [0, 1, 0, 1]), ROWS
+
+
+def lightgbm_in_a_pipeline():
+    return make_pipeline("passthrough", LGBMClassifier()).fit(ROWS, [0, 1, 0, 1]), ROWS
+"""
+
+
+def boosted(name):
+    """A stand-in of the library's class: skl2onnx knows neither."""
+
+    def make(folder):
+        (folder / "boosted.py").write_text(BOOSTED)
+        return ["--sklearn", f"boosted:{name}"]
+
+    return make
+
+
 TORCH = (
     "module_only",
     "no_module",
@@ -348,6 +387,13 @@ REFUSED = {
         ["'x'", "(2, 5)", "(rows, 3)"],
     ),
     "an estimator that is not fitted": (functions("unfitted"), RecipeError, ["fitted"]),
+    "a CatBoost model": (boosted("catboost"), RecipeError, ["save_model('model.onnx', format='onnx')", "--onnx"]),
+    "a LightGBM model": (boosted("lightgbm"), ExportError, ["onnxmltools.convert_lightgbm", "zipmap=False", "--onnx"]),
+    "a LightGBM model in a pipeline": (
+        boosted("lightgbm_in_a_pipeline"),
+        ExportError,
+        ["LGBMClassifier", "skl2onnx.update_registered_converter"],
+    ),
     "a model that generates": (generating, RecipeError, ["GPT2LMHeadModel", "vLLM"]),
     "a model of its own code": (own_code, RecipeError, ["AcmeModel"]),
     "weights of another architecture": (other_architecture, RecipeError, ["classifier"]),
@@ -381,7 +427,7 @@ def test_what_is_refused_leaves_nothing(make, kind, said, project):
 
 
 NAMES = {
-    "a name that exists": ("present", ["fathom export present"]),
+    "a name that exists": ("present", ["present exists"]),
     "a bundled model's name": ("minilm", ["minilm"]),
     "a pipeline's name": ("image_classifier", ["image_classifier"]),
     "a name with a slash": ("a/b", ["'a/b'"]),

@@ -97,7 +97,7 @@ def test_a_demo_whose_triton_freezes_in_a_search_reports_what_there_is(exported_
         [*command, "--budget", "15", "--results", str(results)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    points = results / "image_classifier" / "points.jsonl"
+    points = results / "image_classifier" / "latest" / "points.jsonl"
     while demo.poll() is None and not (points.exists() and points.read_text()):
         time.sleep(0.2)
     for process in psutil.Process(demo.pid).children(recursive=True):
@@ -105,7 +105,7 @@ def test_a_demo_whose_triton_freezes_in_a_search_reports_what_there_is(exported_
             process.suspend()
     _, err = demo.communicate(timeout=120)
     assert demo.returncode == 1, err
-    assert json.loads((results / "image_classifier" / "capacity.json").read_text())["partial"]
+    assert json.loads((results / "image_classifier" / "latest" / "capacity.json").read_text())["partial"]
     assert "Traceback" not in err
     assert (results / "report.html").exists()
     until(lambda: not left_of(exported_repository, demo.pid), lambda: left_of(exported_repository, demo.pid))

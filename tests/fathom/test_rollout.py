@@ -190,6 +190,10 @@ class Replicas:
         with ThreadPoolExecutor() as starting:
             list(starting.map(TritonServer.start, dead))
 
+    def clients(self, stack: contextlib.ExitStack) -> list[Client]:
+        """Of an administrator, one for each."""
+        return [stack.enter_context(Client(each.grpc_url, headers=each.admin_headers)) for each in self.servers]
+
     def kill(self, which: int) -> None:
         os.kill(self.servers[which].pid, signal.SIGKILL)
         while self.servers[which].is_alive():
@@ -250,7 +254,9 @@ def test_one_of_three_replicas_dies(replicas: Replicas, tmp_path: Path, phase: s
         return 0, 0
 
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Client(server.grpc_url)) for server in replicas.servers]
+        clients = [
+            stack.enter_context(Client(server.grpc_url, headers=server.admin_headers)) for server in replicas.servers
+        ]
         for client in clients:
             _record_loads(client, loads)
         if not after:
@@ -277,7 +283,9 @@ def test_a_replica_that_freezes_delays_nobody_and_is_named(replicas: Replicas, t
 
     start_s = time.monotonic()
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Client(server.grpc_url)) for server in replicas.servers]
+        clients = [
+            stack.enter_context(Client(server.grpc_url, headers=server.admin_headers)) for server in replicas.servers
+        ]
         files = rolling_models.doubling_otherwise(tmp_path / "new")
         with pytest.raises(RolloutError) as rolled_back:
             roll(clients, "double", files, replicas.repository, REPLICA_RULES, report)
@@ -291,7 +299,9 @@ def test_a_replica_that_freezes_delays_nobody_and_is_named(replicas: Replicas, t
 def test_ctrl_c_in_the_watch_leaves_the_old_version(replicas: Replicas, tmp_path: Path) -> None:
     replicas.start()
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Client(server.grpc_url)) for server in replicas.servers]
+        clients = [
+            stack.enter_context(Client(server.grpc_url, headers=server.admin_headers)) for server in replicas.servers
+        ]
         files = rolling_models.doubling_otherwise(tmp_path / "new")
         with pytest.raises(KeyboardInterrupt):
             roll(clients, "double", files, replicas.repository, REPLICA_RULES, outcomes=_interrupt)

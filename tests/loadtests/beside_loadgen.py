@@ -28,7 +28,8 @@ from queue_process import QueueProcess, request
 from queueing import md1_capacity_per_s, md1_percentile_s, sojourn_s
 
 from clients import Client
-from fathom.console.options import default_config_name, default_repository
+from export.command import default_repository
+from fathom.console.options import default_config_name
 from fathom.recipes import requests_of
 from loadtests.capacity import CapacityRequest, find, start_generators
 from loadtests.generator.messages import Limits

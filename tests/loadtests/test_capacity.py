@@ -16,7 +16,8 @@ from queueing import md1_capacity_per_s
 from loadtests import CapacityRequest, Slo, find, write_report
 from loadtests.errors import BadRequestError, ResultsError, SloUnreachableError, TargetError
 from loadtests.results.result import INTERRUPTED
-from loadtests.results.store import Run, Store, read_runs, usable_points
+from loadtests.results.resume import usable_points
+from loadtests.results.store import Run, Store, read_runs
 
 pytestmark = [pytest.mark.process, pytest.mark.alone]
 
@@ -83,14 +84,14 @@ def test_report_is_made_from_the_folder_alone(found):
     assert text.count("<svg") >= 4
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert "https://" not in text
-    assert (folder / "queue" / "points.csv").read_text().count("\n") == len(found[1]) + 1
-    assert (folder / "queue" / "latency.svg").read_text().startswith("<svg")
+    assert (folder / "queue" / "latest" / "points.csv").read_text().count("\n") == len(found[1]) + 1
+    assert (folder / "queue" / "latest" / "latency.svg").read_text().startswith("<svg")
 
 
 def test_a_search_that_was_killed_while_it_wrote_can_be_read(found, tmp_path):
     result, _, folder = found
     copy = tmp_path / "copy"
-    shutil.copytree(folder / "queue", copy)
+    shutil.copytree(folder / "queue" / "latest", copy)
     lines = (copy / "points.jsonl").read_text()
     (copy / "capacity.json").unlink()
     (copy / "points.jsonl").write_text(lines + lines[:50])
@@ -242,7 +243,7 @@ def test_ctrl_c_keeps_what_was_measured(start_queue, tmp_path):
     assert len(result.points) >= 1
 
     spent_s = sum(point.took_s for point in result.points)
-    again = dataclasses.replace(asked, resume=True, seed=77, budget_s=spent_s + 1.2)
+    again = dataclasses.replace(asked, resume=True, folder=tmp_path / "queue", seed=77, budget_s=spent_s + 1.2)
     resumed = find(again)
     kept = [point for point in result.points if point.stopped != "asked"]
     assert [point.seed for point in resumed.points[: len(kept)]] == [point.seed for point in kept]
@@ -250,6 +251,8 @@ def test_ctrl_c_keeps_what_was_measured(start_queue, tmp_path):
     assert [point.number for point in resumed.points] == list(range(len(resumed.points)))
     assert not resumed.partial
     assert resumed.seeds[0] == 0  # that of the search it goes on with
+    assert resumed.settings["payloads_sha256"] == result.settings["payloads_sha256"]
+    assert resumed.folder == result.folder
     (stored,) = read_runs(tmp_path)
     assert stored.result.to_json() == resumed.to_json()
     assert all(len(stored.record(point)) == point.scheduled for point in resumed.points)

@@ -15,6 +15,7 @@ from backend_case import Refused, Request, f32, write_case
 from backend_cases import CASES, DEFAULT_BATCH, table
 from backend_ragged_cases import JOINED
 from backend_sequence_cases import numbers
+from complete_server import HEADERS, TOKEN
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from server import TritonServer
@@ -32,8 +33,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[triton.Inferenc
     for name, case in CASES.items():
         write_case(repository, name, case)
     setting = f"--backend-config=onnxruntime,default-max-batch-size={DEFAULT_BATCH}"
+    options = {"stop_timeout_s": 0, "ready_timeout_s": 300, "admin_token": TOKEN, "extra": (*LOAD_ALL, setting)}
     with (
-        TritonServer(repository, stop_timeout_s=0, ready_timeout_s=300, extra=(*LOAD_ALL, setting)) as server,
+        TritonServer(repository, **options) as server,
         triton.InferenceServerClient(server.grpc_url) as client,
     ):
         yield client
@@ -43,7 +45,7 @@ LOADED = [name for name, case in CASES.items() if not isinstance(case.requests, 
 
 
 def test_models_load_or_are_refused_for_their_reason(client: triton.InferenceServerClient) -> None:
-    index = {model.name: model for model in client.get_model_repository_index().models}
+    index = {model.name: model for model in client.get_model_repository_index(headers=HEADERS).models}
     assert [name for name in CASES if index[name].state == "READY"] == LOADED
     for name, case in CASES.items():
         if isinstance(case.requests, Refused):

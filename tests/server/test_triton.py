@@ -151,7 +151,7 @@ def test_a_missing_artefact_names_the_file_and_the_command(tmp_path):
     with pytest.raises(ServerStartError) as caught:
         TritonServer(tmp_path).start()
     assert list(caught.value.models) == ["double"]
-    assert all(part in caught.value.models["double"] for part in ("1/model.onnx", "`fathom export double`"))
+    assert all(part in caught.value.models["double"] for part in ("1/model.onnx", "`fathom export`"))
 
 
 def test_a_missing_repository_is_named():

@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from server import TritonServer
+from server.command import GRPC_ADMIN_HEADER
+
+TOKEN = "the-token-of-the-tests"
+HEADERS = {GRPC_ADMIN_HEADER: TOKEN}
+"""Of clients that use shared memory, or change what is served, of a server with `admin_token=TOKEN`."""
 
 
 def complete_server(repository: Path, *, extra: tuple[str, ...] = (), **options: Any) -> TritonServer:
@@ -13,4 +18,5 @@ def complete_server(repository: Path, *, extra: tuple[str, ...] = (), **options:
 
     Triton otherwise starts a stub for each model only to complete its configuration: half of what a start takes.
     """
-    return TritonServer(repository, stop_timeout_s=0, extra=("--disable-auto-complete-config", *extra), **options)
+    extra = ("--disable-auto-complete-config", *extra)
+    return TritonServer(repository, stop_timeout_s=0, extra=extra, **options)

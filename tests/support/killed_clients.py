@@ -16,6 +16,7 @@ import time
 import traceback
 
 import numpy as np
+from complete_server import HEADERS
 
 from clients import Client, InferenceError
 
@@ -26,7 +27,7 @@ ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 def live(url: str, answered: mmap.mmap, slot: int) -> None:
     """Ask for ever, in two sizes, counting the answers; a server that is away is waited for."""
-    client = Client(url, shared_memory="system")
+    client = Client(url, shared_memory="system", headers=HEADERS)
     arrays = [np.full((batch, 65_536), slot, np.float32) for batch in (1, 2)]
     count, model = 0, None
     while True:

@@ -38,8 +38,8 @@ def model_file(path, name):
         path = path / MODEL_FILE
     if not path.is_file():
         raise pb_utils.TritonModelException(
-            f"model file '{path.parent.name}/{path.name}' of '{name}' is missing: run `fathom export {name}`, "
-            "or set default_model_filename"
+            f"model file '{path.parent.name}/{path.name}' of '{name}' is missing: put it there (`fathom export` makes "
+            "those of models with a recipe), or set default_model_filename"
         )
     return path
 

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from product_model import Product, rows, weights, write_product
 from scale_model import Scale, replace, tree
 
+from export.command import fathom
 from export.config import config as configs
 from export.engine import cuda, export, gpu, runtime
 from export.engine import record as engine_record
@@ -84,7 +85,8 @@ def test_int8_for_cpus_is_refused_before_a_builder_is_needed(
         export_engine(scale, machine, trt, EngineOptions())
 
     assert caught.value.file == "scale/1/model.onnx"
-    assert "`fathom export scale --precision int8 --engine`" in str(caught.value.remedy)
+    wanted = fathom("export", "scale", "--precision", "int8", "--engine", repository=machine)
+    assert f"`{wanted}`" in str(caught.value.remedy)
     assert not (machine / "scale" / "1" / "model.plan").exists()
     assert recorder.events == []
 
@@ -254,7 +256,7 @@ def test_without_the_onnx_model_or_a_gpu(
     with pytest.raises(EngineError) as caught:
         export_engine(scale, machine, trt, EngineOptions())
     assert caught.value.file == "scale/1/model.onnx"
-    assert "`fathom export scale`" in str(caught.value.remedy)
+    assert f"`{fathom('export', 'scale', repository=machine)}`" in str(caught.value.remedy)
     monkeypatch.setattr(gpu, "find", lambda: None)
     with pytest.raises(EngineUnavailableError, match="GPU"):
         export_engine(scale, machine, trt, EngineOptions())

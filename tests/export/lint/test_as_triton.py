@@ -54,9 +54,9 @@ def test_check_agrees_with_triton(
     options = ("--model-control-mode=explicit", f"--model-load-thread-count={LOADS_AT_ONCE}")
     written = [case for case in CASES if case.is_complete]
     with complete_server(configurations, extra=options) as server:
-        loaded = dict(load(server.grpc_url, written))
+        loaded = dict(load(server, written))
     with TritonServer(configurations, stop_timeout_s=0, extra=options) as server:
-        loaded |= dict(load(server.grpc_url, [case for case in CASES if case not in written]))
+        loaded |= dict(load(server, [case for case in CASES if case not in written]))
     verdicts = {case: verdict(case, loaded[case.name], errors[case.name]) for case in CASES}
     for name, count in Counter(verdicts.values()).items():
         record_property(name, count)
@@ -74,14 +74,16 @@ def verdict(case: Case, loaded: bool, errors: list[Finding]) -> str:
     return "stricter" if serves and {finding.rule for finding in errors} <= {*STRICTER} else "disagree"
 
 
-def load(url: str, cases: Sequence[Case]) -> Iterator[tuple[str, bool]]:
+def load(server: TritonServer, cases: Sequence[Case]) -> Iterator[tuple[str, bool]]:
     """Whether Triton loads each model; ensembles last, whose steps are loaded by then."""
-    with grpc.insecure_channel(url) as channel, ThreadPoolExecutor(LOADS_AT_ONCE) as pool:
+    token = tuple(server.admin_headers.items())
+    with grpc.insecure_channel(server.grpc_url) as channel, ThreadPoolExecutor(LOADS_AT_ONCE) as pool:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
         def loads(case: Case) -> bool:
             try:
-                stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=case.name), timeout=120)
+                asked = service_pb2.RepositoryModelLoadRequest(model_name=case.name)
+                stub.RepositoryModelLoad(asked, timeout=120, metadata=token)
             except grpc.RpcError as error:
                 if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from engine_machine import plan_bytes
 
+from export.command import fathom
 from export.engine import gpu
 from export.engine.gpu import Gpu
 from export.engine.options import EngineOptions
@@ -129,7 +130,7 @@ def test_the_release_is_taken_from_docker_compose(repository: Path) -> None:
             None,
             H200,
             "error",
-            ["8.9", "NVIDIA L4", "9.0", "NVIDIA H200", "`fathom export scale --engine`"],
+            ["8.9", "NVIDIA L4", "9.0", "NVIDIA H200"],
             id="another compute capability",
         ),
         pytest.param(L4, AMPERE, H200, None, [], id="built for all since Ampere"),
@@ -168,11 +169,12 @@ def test_one_of_several_plans_is_enough(repository: Path, monkeypatch: pytest.Mo
 
 def test_a_changed_byte_and_another_model_are_named(repository: Path) -> None:
     publish(repository, onnx_sha256="f" * 64)
+    (repository / "scale" / "recipe.toml").touch()
     path = repository / "scale" / "1" / "model.plan"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     origin, changed = sorted(about_plans(repository), key=lambda each: "--force" in each.remedy)
     assert (origin.severity, changed.severity) == ("error", "error")
-    assert "`fathom export scale --engine --force`" in changed.remedy
+    assert fathom("export", "scale", "--engine", "--force", repository=repository) in changed.remedy
     assert "ffffffffffff" in origin.message
 
 

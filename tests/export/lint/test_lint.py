@@ -11,6 +11,7 @@ import pytest
 from scale_model import PYTHON_MODEL, SCALE_CONFIG, replace, write_scale
 
 from export.added.recipe_file import FILE as RECIPE
+from export.command import fathom
 from export.engine import gpu
 from export.engine.gpu import Gpu
 from export.errors import ConfigError
@@ -303,7 +304,7 @@ def test_companions_that_are_missing_or_of_other_weights(exported: Path) -> None
     companion.unlink()
     (missing,) = lint(exported)
     assert (missing.rule, missing.file) == ("companion", "image_preprocess/1/manifest.json")
-    assert "`fathom export mobilenet_v2`" in missing.remedy
+    assert fathom("export", "mobilenet_v2", repository=exported) in missing.remedy
 
     record["source"]["sha256"] = "f" * 64
     companion.write_text(json.dumps(record))
@@ -320,7 +321,7 @@ def test_without_artefacts_every_model_says_what_to_run(exported: Path) -> None:
 
     for name in ("minilm", "mobilenet_v2", "rain_forecast"):
         assert found[f"{name}/config.pbtxt"].rule == "artefact"
-        assert f"`fathom export {name}`" in found[f"{name}/config.pbtxt"].remedy
+        assert fathom("export", name, repository=exported) in found[f"{name}/config.pbtxt"].remedy
 
 
 def test_the_small_repository_is_clean(repository: Path) -> None:

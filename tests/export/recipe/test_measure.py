@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scale_model import Scale
 
+from export.command import fathom
 from export.errors import AccuracyError, ExportError, RecipeError
 from export.recipe.gate import gate
 from export.recipe.measure import Measurement, Parity, Reference, measure, parity
@@ -83,14 +84,14 @@ def test_a_missing_and_a_broken_reference_say_what_to_run(tmp_path: Path) -> Non
     with pytest.raises(RecipeError) as caught:
         Reference.read(path)
     assert caught.value.file == str(path)
-    assert "`fathom export scale`" in str(caught.value.remedy)
+    assert f"`{fathom('export', 'scale', repository=tmp_path)}`" in str(caught.value.remedy)
 
     path.parent.mkdir(parents=True)
     path.write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(RecipeError) as caught:
         Reference.read(path)
     assert caught.value.file == str(path)
-    assert "`fathom export scale --force`" in str(caught.value.remedy)
+    assert f"`{fathom('export', 'scale', '--force', repository=tmp_path)}`" in str(caught.value.remedy)
 
 
 def test_a_station_is_judged_by_truth_and_by_distance(scale: Scale) -> None:

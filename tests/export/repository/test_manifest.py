@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from scale_model import Scale
 
+from export.command import fathom
 from export.errors import RecipeError
 from export.precision.precision import Target
 from export.recipe.measure import Measurement, Parity
@@ -80,7 +81,7 @@ def test_a_manifest_that_cannot_be_understood(
     error = caught.value
     assert error.file == str(repository / "scale" / FILE)
     assert (error.field, error.found, error.expected) == differs
-    assert "`fathom export scale --force`" in str(error.remedy)
+    assert f"`{fathom('export', 'scale', '--force', repository=repository)}`" in str(error.remedy)
 
 
 def test_a_build_is_the_same_until_something_that_determines_it_changes(

@@ -41,11 +41,13 @@ def test_a_certified_rate_and_an_estimate_are_a_sentence_each(points):
 def test_the_next_steps_are_commands_that_are_understood(points):
     steps = dict(summary.next_steps(result_of(points), " --server host:8001"))
     for command in steps.values():
-        program, name, *rest = shlex.split(command.replace("RATE", "100"))
+        program, name, *rest = shlex.split(command)
         assert program == "fathom"
         options = cli.parser(name).parse_args([name, *rest])
-        assert str(getattr(options, "resume", None) or options.report) in ("results", FOLDER)
+        assert str(getattr(options, "resume", None) or options.report) == FOLDER
     assert any("--report results/queue" in command for command in steps.values())
+    newest = replace(result_of(points), folder="results/queue/2026-11-30_11-02-45")
+    assert dict(summary.next_steps(newest, " --server host:8001")) == steps  # `latest` is there
     (longer,) = (command for command in steps.values() if "--resume" in command)
     assert float(longer.rpartition(" ")[2].removesuffix("s")) >= 90
 
@@ -95,6 +97,8 @@ def test_a_busy_machine_and_a_late_generator_are_said(points):
     assert late.verdict == "invalid"
     assert "mind" not in dict(summary.sentences(late))
     assert summary.next_steps(late)[0][1].endswith("--workers 2")
+    again = summary.next_steps(result_of(invalid, workers=2))
+    assert again[0][1].endswith("--workers 4")
 
 
 def test_few_requests_over_the_limit_are_no_miss_at_every_rate(points):

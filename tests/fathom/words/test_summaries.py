@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -191,5 +190,6 @@ def test_infer(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
     quick = Latencies(np.linspace(1.0, 9.0, 101), 0.1, 8, {}, "")
     failed = Latencies(np.zeros(0), 0.1, 8, {"Unreachable": 11}, "cannot reach host:8001", given_up=True)
     print(quick.sentence(), failed.sentence(), replace(quick, interrupted=True).sentence(), sep="\n")
-    print(*infer._caveat(argparse.Namespace(model="mine")))
+    asked = cli.parser("infer").parse_args(["infer", "mine", "x=1", "--server", "host:8001"])
+    print(*infer._caveat(asked, quick.slo))
     assert shown() == snapshot

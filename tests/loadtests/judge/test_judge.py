@@ -5,7 +5,7 @@ import pytest
 
 from loadtests.judge.judge import evaluate
 from loadtests.records.point import Probe
-from loadtests.records.record import UNANSWERED, Outcome, Record
+from loadtests.records.record import NOT_SENT, UNANSWERED, Outcome, Record
 from loadtests.slo import Slo
 
 UNAVAILABLE = 14
@@ -30,3 +30,27 @@ def test_failed_and_unanswered_requests_have_one_bound(slo, status, bad, verdict
     record = Record(intended_s, intended_s, done_s, statuses)
     point = evaluate(Probe(0, "bisect", 100.0, count, 1), record, Outcome(50.0, 1.0, "", 0.0), [Slo.parse(slo)])
     assert point.verdict == verdict, why
+
+
+@pytest.mark.parametrize(
+    ("accepted", "requests", "why"),
+    [
+        (0, 20, "all that were sent were refused"),
+        (2, 20, "every second one was accepted, and waits: not late yet"),
+    ],
+)
+def test_refusals_faster_than_the_limit_count_though_they_end_the_probe_early(accepted, requests, why):
+    """A bounded queue refuses at once: the probe ends long before anything could be late."""
+    intended_s = np.arange(100) * 0.005
+    statuses = np.full(100, NOT_SENT, np.uint8)
+    statuses[:requests] = UNAVAILABLE
+    if accepted:
+        statuses[:requests:accepted] = UNANSWERED
+    done_s = np.where(statuses == UNAVAILABLE, intended_s + 0.001, np.nan)
+    outcome = Outcome(0.098, 0.01, "hopeless", 0.0, {str(UNAVAILABLE): "queue full"})
+    record = Record(intended_s, intended_s, done_s, statuses)
+    point = evaluate(Probe(0, "double", 200.0, 100, 1), record, outcome, [Slo.parse("p99=200ms")])
+    refused = requests - (requests // accepted if accepted else 0)
+    assert (point.verdict, point.requests, point.errors) == ("fail", requests, refused), why
+    assert (point.slos[0].over, point.slos[0].requests) == (refused, requests)
+    assert f"{refused} of {requests}" in point.reason

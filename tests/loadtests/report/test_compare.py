@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 from simulated import run_search
@@ -24,7 +24,7 @@ def save(folder, points, *, model="queue", slo=P99, cpu="none", **settings):
     run = Run(model, "simulated:1", (slo,), 0, settings, None, {"cpu": cpu}, "2026-11-22T00:00")
     store = Store(folder, run)
     for point in points:
-        store.add(dataclasses.replace(point, raw=""))
+        store.add(replace(point, raw=""))
     return folder
 
 
@@ -50,6 +50,7 @@ def test_a_faster_server_holds_significantly_more(folders):
     assert "significant" in change.sentence
     (back,) = compare.compare_folders([after, before])[0].changes
     assert back.finding == "less"
+    assert found.advice  # only runs in turns tell the model from the machine
     assert back.ratio == pytest.approx(1 / change.ratio)
     assert back.interval == pytest.approx((1 / high, 1 / low))
 
@@ -57,6 +58,7 @@ def test_a_faster_server_holds_significantly_more(folders):
 def test_the_same_server_twice_shows_no_difference(folders):
     (found,) = compare.compare_folders(folders[:2])
     assert found.changes[0].finding == "no difference shown"
+    assert not found.advice
 
 
 def test_several_runs_are_compared_with_the_first_on_one_page(folders, tmp_path):
@@ -79,11 +81,12 @@ def test_without_an_estimate_a_certificate_decides(folders, tmp_path):
     assert found.changes[0].finding == "unknown"
 
 
-def test_says_what_else_differs(folders, tmp_path):
+def test_the_priority_that_generators_really_had_is_a_difference(folders, tmp_path):
     points = read_runs(folders[0])[0].result.points
-    other = save(tmp_path / "other", points, payload_source="a file")
-    notes = compare.compare_folders([folders[0], other])[0].changes[0].notes
-    assert any("payload source" in note for note in notes)
+    other = save(tmp_path / "other", [replace(p, generator_priority="normal") for p in points])
+    alike = save(tmp_path / "alike", [replace(p, generator_priority="real-time") for p in points])
+    (change,) = compare.compare_folders([alike, other])[0].changes
+    assert any("normal" in note and "real-time" in note for note in change.notes)
 
 
 DOUBTED = {
@@ -112,7 +115,7 @@ def test_a_run_in_doubt_concludes_nothing_and_every_reader_of_it_says_why(folder
 
 def test_late_generators_are_a_doubt(folders, tmp_path):
     points = read_runs(folders[2])[0].result.points
-    invalid = [dataclasses.replace(p, verdict="invalid") if p.phase in ("double", "bisect") else p for p in points]
+    invalid = [replace(p, verdict="invalid") if p.phase in ("double", "bisect") else p for p in points]
     late = save(tmp_path / "late", invalid)
     assert compare.compare_folders([folders[0], late])[0].changes[0].finding == "unknown"
 
@@ -140,6 +143,13 @@ def test_refuses_what_cannot_be_compared(folders, tmp_path, capsys, changed, val
     assert told.count("\n") == 1
 
 
+def test_a_run_is_not_compared_with_itself_by_whatever_path(folders):
+    for other in (folders[0], folders[0] / "queue", folders[0] / "queue" / "latest"):
+        with pytest.raises(ResultsError) as refused:
+            compare.compare_folders([folders[0], other])
+        assert refused.value.path == (folders[0] / "queue" / "latest").resolve()
+
+
 @pytest.mark.parametrize(
     "arguments", [["report"], ["report", "x", "--compare", "y", "z"], ["report", "--compare", "y"], ["report", "none"]]
 )
@@ -151,7 +161,7 @@ def test_unusable_arguments_are_one_line(arguments, capsys):
 @pytest.mark.parametrize("name", ["run.json", "points.jsonl", "capacity.json"])
 def test_an_unreadable_folder_is_one_line(folders, tmp_path, capsys, name):
     folder = save(tmp_path / "broken", read_runs(folders[0])[0].result.points)
-    (folder / "queue" / name).write_bytes(b"\xff\xfe{broken")
+    (folder / "queue" / "latest" / name).write_bytes(b"\xff\xfe{broken")
     assert main(["report", str(folder)]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1
@@ -160,7 +170,7 @@ def test_an_unreadable_folder_is_one_line(folders, tmp_path, capsys, name):
 
 def test_the_page_saves_its_figures(folders):
     page = report.write(folders[0]).read_text()
-    run = folders[0] / "queue"
+    run = folders[0] / "queue" / "latest"
     assert (run / "latency.png").read_bytes().startswith(b"\x89PNG")
     assert (run / "latency.svg").read_text().startswith("<svg")
     assert (run / "points.csv").read_text().startswith("number,phase,rate_per_s")

@@ -8,7 +8,7 @@ import pytest
 from simulated import simulate
 
 from loadtests.records.point import ModelPoint, Probe, StepPoint
-from loadtests.report.prose import describe_bottleneck, find_bottleneck
+from loadtests.report.prose import busy_machine, describe_bottleneck, find_bottleneck
 from loadtests.slo import Slo
 
 PRE, MODEL = "image_preprocess", "mobilenet_v2"
@@ -69,3 +69,9 @@ def test_a_mix_is_weighed_by_what_is_asked():
 def test_says_nothing_without_the_servers_figures():
     assert find_bottleneck(point()) is None
     assert describe_bottleneck(point()) == ""
+
+
+def test_only_a_machine_that_was_busy_is_in_doubt():
+    assert busy_machine(None) == busy_machine(0.05) == []
+    (doubt,) = busy_machine(0.6)
+    assert "60 %" in doubt

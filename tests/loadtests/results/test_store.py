@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -44,6 +46,63 @@ def kept(points, tmp_path):
         kept.add(point)
     kept.finish(a_run().result(points, partial="", folder=kept.folder))
     return kept.folder
+
+
+LATER = dataclasses.replace(a_run(), started_at="2026-11-23T00:00")
+
+
+def test_a_new_search_leaves_the_last_one_and_is_found_from_every_folder_above(kept, points):
+    before = {file: file.read_bytes() for file in kept.rglob("*") if file.is_file()}
+    _, newer = (Store(folder, LATER).folder for folder in (kept.parents[1], kept.parent))  # two within a second
+    assert {file: file.read_bytes() for file in before} == before
+    assert newer.parent == kept.parent
+    assert (kept.parent / "latest").resolve() == newer
+    for folder in (kept.parents[1], kept.parent, kept.parent / "latest", newer):
+        assert [stored.folder.resolve() for stored in read_runs(folder)] == [newer]
+    assert list(read_runs(kept)[0].result.points) == points
+
+
+def test_going_on_with_an_older_search_makes_it_the_latest_where_it_is(kept, points):
+    newer = Store(kept.parents[1], LATER).folder
+    again = Store(kept, a_run(), points[:2], at=kept)
+    again.add(points[2])
+    assert list(read_runs(kept.parent)[0].result.points) == points[:3]
+    assert again.folder == kept
+    assert read_runs(newer)[0].run == LATER
+
+
+def with_old_layout(kept):
+    """Before a search had a folder of its own: the files lie in the model's."""
+    (kept.parent / "latest").unlink()
+    for file in kept.iterdir():
+        file.rename(kept.parent / file.name)
+    kept.rmdir()
+    return kept.parent
+
+
+def copy_without_links(kept):
+    shutil.copytree(kept.parents[1], kept.parents[2] / "copy")
+    return kept.parents[2] / "copy" / kept.parent.name / kept.name
+
+
+WITHOUT_A_LINK = {
+    "as an earlier version wrote it": with_old_layout,
+    "a download that lost the link": lambda kept: (kept.parent / "latest").unlink() or kept,
+    "a copy that followed the link": copy_without_links,
+    "a link to a folder that is gone": lambda kept: shutil.rmtree(Store(kept.parents[1], LATER).folder) or kept,
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_A_LINK)
+def test_results_are_found_without_the_link(kept, points, case):
+    run = WITHOUT_A_LINK[case](kept)
+    home = run if "earlier" in case else run.parent
+    for folder in (home.parent, home):
+        (stored,) = read_runs(folder)
+        assert stored.folder == run
+        assert list(stored.result.points) == points
+    newer = Store(home.parent, LATER).folder
+    assert [stored.folder for stored in read_runs(home)] == [newer]
 
 
 def edit(home, name, change):
@@ -143,7 +202,7 @@ def test_a_second_search_is_refused_while_the_first_lives(tmp_path):
 def test_a_search_that_goes_on_is_read_as_such(kept):
     (kept / "capacity.json").unlink()
     assert read_runs(kept)[0].result.partial
-    with writing(kept):
+    with writing(kept.parent):
         assert str(os.getpid()) in read_runs(kept)[0].result.ended_because
         assert report.write(kept).is_file()
 
@@ -188,6 +247,8 @@ def test_an_earlier_result_stays_when_the_next_cannot_begin(kept, points, monkey
     with monkeypatch.context() as patch:
         patch.setattr(store, "_replace", full)
         with pytest.raises(BadRequestError):
-            Store(kept.parent, a_run())
-    assert list(read_runs(kept)[0].result.points) == points
-    assert not read_runs(kept)[0].result.partial
+            Store(kept.parents[1], a_run())
+    (stored,) = read_runs(kept.parents[1])
+    assert stored.folder.samefile(kept)
+    assert list(stored.result.points) == points
+    assert not stored.result.partial

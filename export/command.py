@@ -1,0 +1,34 @@
+"""Spell the commands of Fathom that messages suggest, so that a shell takes them as they are printed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+
+def fathom(*words: str, repository: Path) -> str:
+    """`fathom WORD ...`, quoted, for that model repository."""
+    return " ".join(map(quote, ("fathom", *words, *naming(repository))))
+
+
+def naming(repository: Path) -> tuple[str, ...]:
+    """The option that names a model repository; nothing for the one that Fathom takes by default."""
+    if repository.resolve() == default_repository().resolve():
+        return ()
+    return "--model-repository", str(repository)
+
+
+def quote(word: str) -> str:
+    """One word for a shell. An error is one line, in which white space is one blank: other white space is escaped."""
+    if " ".join(word.split()) == word and word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(each if each.isalnum() else f"\\U{ord(each):08x}" for each in word) + "'"
+
+
+def default_repository() -> Path:
+    """The model repository of a command that names none."""
+    if given := os.environ.get("FATHOM_MODEL_REPOSITORY"):
+        return Path(given)
+    here = Path("model_repository")
+    return here if here.is_dir() else Path(__file__).parents[1] / "model_repository"
