@@ -1,10 +1,10 @@
 # Everything lives in .venv/ (the environment) and results/ (what was measured); both are ignored by git.
 PYTHON ?= $(shell for p in python3 python3.11 python3.12; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
-# Python 3.11's own pip (23) takes a fifth longer than today's, hence --upgrade-deps. setuptools warns of every editable installation. pip would compile sixteen thousand modules, a minute of CPU; so what is imported is compiled, once, by who imports it first.
-PIP_INSTALL = PYTHONWARNINGS=ignore::UserWarning .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable
+# deploy/build.txt has pip and setuptools by hash; Python 3.11's own pip (23) takes a fifth longer. setuptools warns of every editable installation. pip would compile sixteen thousand modules, a minute of CPU; so what is imported is compiled, once, by who imports it first.
+PIP_INSTALL = PYTHONWARNINGS=ignore::UserWarning .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --no-build-isolation --constraint constraints.txt --editable
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo check test test-slow bench gpu-proof lint format clean
+.PHONY: demo check test test-slow bench gpu-proof lint format sbom clean
 
 demo: .venv/serving  ## export, serve, ask, measure, report: the main job end to end
 	.venv/bin/fathom demo
@@ -30,13 +30,17 @@ lint: .venv/development  ## ruff, mypy --strict, and the levels of the rooms
 format: .venv/development
 	.venv/bin/ruff check --fix . && .venv/bin/ruff format .
 
+sbom: .venv/development  ## the packages of .venv as CycloneDX, into results/sbom.json, and a check of their licences
+	@mkdir -p results && .venv/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o results/sbom.json .venv/bin/python && .venv/bin/python -m deploy.licences results/sbom.json
+
 clean:  ## what was built and measured; the environment stays
 	rm -rf results .fathom-scratch model_repository/*/1/model.onnx* model_repository/*/1/*.plan model_repository/*/1/*.json model_repository/*/1/*.npz
 
 .venv/serving: EXTRAS = export,server,load
 .venv/development: EXTRAS = export,server,load,dev
-.venv/serving .venv/development: pyproject.toml constraints.txt
+.venv/serving .venv/development: pyproject.toml constraints.txt deploy/build.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: name one with make PYTHON=/path/to/python3.11"; exit 1; }
-	@test -x .venv/bin/pip || $(PYTHON) -m venv --upgrade-deps .venv
+	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement deploy/build.txt
 	@echo "installing the packages of constraints.txt into .venv (a few minutes the first time)"
 	@$(PIP_INSTALL) '.[$(EXTRAS)]' && touch .venv/serving $@

@@ -5,6 +5,7 @@ ExportError
 ├── ConfigError     a config.pbtxt that does not parse
 ├── ContractError   the ONNX graph and config.pbtxt disagree
 ├── NotLoadedError  ONNX Runtime does not load a graph
+├── LimitError      a graph took more time or memory than it may
 ├── AccuracyError   a station's figures fell below the recipe's tolerance
 ├── EngineError     TensorRT did not build an engine, or built one that answers otherwise
 │   └── EngineUnavailableError   there is no TensorRT builder or no GPU here
@@ -74,6 +75,10 @@ class ContractError(ExportError):
 
 class NotLoadedError(ExportError):
     """ONNX Runtime does not load a graph."""
+
+
+class LimitError(ExportError):
+    """A graph took more time or memory than it may; `field` names the setting that allows more."""
 
 
 class AccuracyError(ExportError):

@@ -6,7 +6,9 @@ by Ctrl-C, 141 by a reader of the output that went away.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -30,6 +32,17 @@ COMMANDS = {
     "plan": "replicas, queue limits, expected p99 and cost for a rate",
     "publish": "put a new version into service; roll back when it fails",
 }
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free space there, or set TMPDIR to a folder that has some",
+    errno.EDQUOT: "free space there, or set TMPDIR to a folder that has some",
+    errno.EMFILE: "allow the process more with ulimit -n",
+    errno.ENFILE: "the whole machine has too many files open",
+    errno.ENOMEM: "give the process more memory, or ask for less",
+    errno.EAGAIN: "allow more processes and threads with ulimit -u",
+}
+"""What to do where the operating system has no more of something, by its error number."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,9 +111,22 @@ def _message(error: Exception) -> str:
 
     if isinstance(error, (UsageError, ExportError, TritonServerError, InferenceError, LoadTestError)):
         return str(error)
-    if isinstance(error, OSError) and error.strerror:  # no permission, no space, a folder where a file should be
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, OSError):  # no permission, no space, a folder where a file should be, too many open files
+        return _of_the_system(error)
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory ({error or 'none is left'}): give the process more, or ask for less"
     return ""
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the operating system refused, and what to do where a resource is used up."""
+    code = error.errno
+    if code is None and re.search(r"\d requested and \d+ written", str(error)):  # numpy's way to say so
+        code = errno.ENOSPC
+    said = error.strerror or (os.strerror(code) if code else str(error))
+    named = f"{error.filename}: {said}" if error.filename else said
+    remedy = _REMEDIES.get(code or 0)
+    return f"{named}: {remedy}" if remedy else named
 
 
 def _until_loaded() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from export.config.positions import Places
 from export.errors import ConfigError
+
+LARGEST = 4_000_000
+"""Characters of a configuration that are read: a second of work for each half million."""
 
 TENSORRT = {"execution_context_allocation_strategy", "enable_multi_device", "multi_device_gpus"}
 
@@ -41,13 +44,24 @@ def label(path: Path) -> str:
 def parse(text: str) -> Any:
     """The text as an `inference.ModelConfig`.
 
-    Raises ConfigError, with line and column, for what Triton would not parse.
+    Raises ConfigError, with line and column, for what Triton would not parse, and for more than LARGEST characters.
     """
+    from tritonclient.grpc import model_config_pb2
+
+    return model_config_pb2.ModelConfig.FromString(_parsed(text))
+
+
+@lru_cache(maxsize=16)
+def _parsed(text: str) -> bytes:
+    """The message's bytes: one check reads the same file several times, and text takes protobuf long."""
     from google.protobuf import text_format  # type: ignore[import-untyped]
     from tritonclient.grpc import model_config_pb2
 
+    if len(text) > LARGEST:
+        raise ConfigError(f"it has {len(text) / 1e6:.1f} million characters, and at most {LARGEST / 1e6:.0f} are read")
     try:
-        return text_format.Parse(text, model_config_pb2.ModelConfig())
+        message: bytes = text_format.Parse(text, model_config_pb2.ModelConfig()).SerializeToString()
+        return message
     except text_format.ParseError as error:
         line, column = error.GetLine(), error.GetColumn()
         # The text is "LINE:COLUMN : 'the line': reason", with the quoted line left out for some.

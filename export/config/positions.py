@@ -7,6 +7,7 @@ rest.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
@@ -46,32 +47,35 @@ class Places:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self._lines = [0, *(match.end() for match in re.finditer("\n", text))]
         self._by_path: dict[str, Place] = {}
+        self._keyed: dict[str, str] = {}  # `parameters["execution_mode"]` -> `parameters[0]`
         self._tokens = list(_tokens(text))
         self._at = 0
         self._message("", end=None)
 
     def __getitem__(self, path: str) -> Place:
         """The place of a field. Raises KeyError when the file does not write it."""
-        return self._by_path[_canonical(path)]
+        return self._by_path[self._written(path)]
 
     def __contains__(self, path: str) -> bool:
-        return _canonical(path) in self._by_path
+        return self._written(path) in self._by_path
 
     def line(self, path: str) -> int | None:
         """The line of a field, or of the nearest field around it that the file writes."""
         parts = _split(path)
         while parts:
-            place = self._by_path.get(_canonical(".".join(parts)))
+            place = self._by_path.get(self._written(".".join(parts)))
             if place is not None:
                 return place.line
             parts.pop()
         return None
 
     def _message(self, prefix: str, end: str | None) -> None:
-        """Fields until the closing token; a map entry is filed under its key too."""
+        """Fields until the closing token; a map entry can be found by its key too."""
         seen: dict[str, int] = {}
         key = ""
+        first: Place | None = None
         while True:
             token = self._next()
             if token is None:
@@ -92,9 +96,12 @@ class Places:
                 path = f"{prefix}{name.text}[{seen[name.text]}]"
                 line, column = self._position(value_start if in_list else name.start)
                 self._by_path[path] = Place(line, column, value_start, value_end)
+                first = first or self._by_path[path]
                 seen[name.text] += 1
-        if key and prefix:
-            self._file_under_key(prefix.removesuffix("."), key)
+        if key and prefix and first:
+            path = prefix.removesuffix(".")
+            keyed = f'{path[: path.rindex("[")]}["{key}"]'
+            self._by_path[keyed], self._keyed[keyed] = first, path
 
     def _values(self, prefix: str, name: str, seen: dict[str, int]) -> Iterator[tuple[int, int]]:
         """The span of each value that follows a field name: one, or several in a list."""
@@ -122,16 +129,14 @@ class Places:
             self._at += 1
         return token.start, last.start + len(last.text)
 
-    def _file_under_key(self, path: str, key: str) -> None:
-        base = path[: path.rindex("[")]
-        aliases = {
-            f'{base}["{key}"]{old.removeprefix(path)}': place
-            for old, place in self._by_path.items()
-            if old.startswith(f"{path}.")
-        }
-        self._by_path.update(aliases)
-        first = min((place for place in aliases.values()), key=lambda place: place.start)
-        self._by_path[f'{base}["{key}"]'] = first
+    def _written(self, path: str) -> str:
+        """The path as the file's fields are filed: an index on every component, and no key before the last one."""
+        parts = ""
+        for part in _split(path):
+            match = _INDEX.match(part)
+            indexed = part if match is None or match["index"] else f"{part}[0]"
+            parts = f"{self._keyed.get(parts, parts)}.{indexed}" if parts else indexed
+        return parts
 
     def _next(self) -> _Token | None:
         if self._at >= len(self._tokens):
@@ -143,8 +148,8 @@ class Places:
         return self._tokens[self._at].text if self._at < len(self._tokens) else ""
 
     def _position(self, start: int) -> tuple[int, int]:
-        line = self.text.count("\n", 0, start) + 1
-        return line, start - self.text.rfind("\n", 0, start)
+        line = bisect_right(self._lines, start)
+        return line, start - self._lines[line - 1] + 1
 
     def _fail(self, message: str, token: _Token | None = None) -> NoReturn:
         line, column = self._position(token.start if token else len(self.text))
@@ -166,12 +171,3 @@ def _tokens(text: str) -> Iterator[_Token]:
 def _split(path: str) -> list[str]:
     """A path's components; a dot inside a quoted key does not split."""
     return re.findall(r'(?:[^.\["]|\[\d+\]|\["[^"]*"\])+', path)
-
-
-def _canonical(path: str) -> str:
-    """The path with an index on every component: `input.dims[1]` -> `input[0].dims[1]`."""
-    parts = []
-    for part in _split(path):
-        match = _INDEX.match(part)
-        parts.append(part if match is None or match["index"] else f"{part}[0]")
-    return ".".join(parts)

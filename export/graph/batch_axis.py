@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from export.graph import edit, node_axes
+from export.errors import LimitError
+from export.graph import edit, node_axes, onnx_stream, runtime
 from export.graph.edit import nodes
 
 BATCH = "fathom batch"
@@ -52,13 +53,13 @@ class Obstacle:
 
 def obstacles(model: Any) -> list[Obstacle]:
     """What is certain by the structure alone, at most one for each output. `model` may lack its large weights."""
-    import onnx.inliner
-
     try:
-        if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
-        inferred = onnx.shape_inference.infer_shapes(_marked(model), data_prop=True)
+        inferred = runtime.infer_shapes(_marked(model), inline=True, data_prop=True)
+        if len(inferred.graph.node) > onnx_stream.most_parts():
+            raise onnx_stream.too_many_parts("the graph with its functions in the place of their calls")
         return list(_Walk(inferred, _own_names(model)).found())
+    except LimitError:
+        raise
     except Exception:  # the kinds of its C++ code, and what nodes raise that lack an input they must have
         return []
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from export.graph import runtime
+
 BATCH = "batch"
 LEAST_IR = 4
 """Before IR version 4 a weight had to be listed as an input, too."""
@@ -198,11 +200,9 @@ def tap(model: Any, names: Iterable[str]) -> None:
 
 def _sizes(model: Any, *, floats_only: bool = False) -> dict[str, tuple[int | str | None, ...]]:
     """The shapes of inner values, as far as shape inference finds them."""
-    import onnx
-
     try:
-        inferred = onnx.shape_inference.infer_shapes(model)
-    except Exception:  # the checker's and the converter's kinds; the caller then knows less
+        inferred = runtime.infer_shapes(model)
+    except RuntimeError:  # the caller then knows less
         inferred = model
     values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
     return {

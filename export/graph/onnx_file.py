@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import NotLoadedError
-from export.graph import onnx_stream
-from export.recipe.recipe import Array, Arrays, Predict
+from export.graph import onnx_stream, runtime
 
 OPSET = 20
 """Old enough for every supported Triton container and TensorRT, new enough for what torch emits."""
@@ -105,31 +104,20 @@ def clean(model: Any) -> None:
     model.ir_version = min(model.ir_version, IR_VERSION)
 
 
-def session(model: Path | bytes, *, threads: int = 0) -> Predict:
+def session(
+    model: Path | bytes, *, threads: int = 0, frugal: bool = False, limits: runtime.Limits | None = None
+) -> runtime.Session:
     """An ONNX file, or the bytes of one, as a station in ONNX Runtime on the CPU; `threads` 0 takes all cores.
 
-    Raises NotLoadedError when ONNX Runtime does not load it.
+    A `frugal` one keeps no packed copies of the weights, no memory laid out for every shape of input that it has seen,
+    and reduces each value as soon as it can. Raises NotLoadedError when ONNX Runtime does not load it, and LimitError.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what goes wrong is in the exception
-    # Without VNNI, x86 sums two products of unsigned and signed bytes in 16 bits, which overflow: ask for exact ones.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
-        given = model if isinstance(model, bytes) else str(model)
-        running = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        return runtime.open_session(model, threads=threads, frugal=frugal, limits=limits)
+    except RuntimeError as error:
         name = "the graph" if isinstance(model, bytes) else model.name
         words = re.sub(r"^.*Load model from .*? failed: *", "", " ".join(str(error).split()))  # its path is of scratch
         raise NotLoadedError(f"ONNX Runtime cannot load {name}: {words}", file=name) from error
-    names = [output.name for output in running.get_outputs()]
-
-    def predict(arrays: Arrays) -> dict[str, Array]:
-        return dict(zip(names, running.run(names, dict(arrays)), strict=True))
-
-    return predict
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from export.errors import ContractError
+from export.errors import ContractError, LimitError
+from export.graph.runtime import setting
 
 LARGEST_MESSAGE = 2**31 - 1
 """What protobuf can read; weights beyond it stay in a file beside the model."""
@@ -20,6 +21,24 @@ _VARINT, _64_BIT, _BYTES, _32_BIT = 0, 1, 2, 5
 _CHUNK = 1 << 20
 _ALIGNMENT = 64
 """Of a tensor in a file of weights, which ONNX Runtime maps into memory."""
+
+PARTS, MOST_PARTS = "FATHOM_GRAPH_PARTS", 250_000
+"""Each node, tensor and value is a Python object in what follows; the largest language models have some 100,000."""
+
+_SMALL = 256
+"""Bytes: a node of fewer is not looked into, since hardly a graph fits."""
+
+_DEEPEST = 100
+"""Messages in messages, of protobuf's own parsers."""
+
+_INSIDE = {
+    "model": {_GRAPH: "graph", 25: "function"},
+    "graph": {1: "node"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {6: "graph", 11: "graph"},
+}
+"""Where nodes lie, by field numbers of onnx.proto."""
 
 LARGE = 1 << 16
 """Bytes: what is smaller is read with the graph, since it may decide shapes."""
@@ -79,10 +98,11 @@ def read_without_weights(path: Path, *, keep_bytes: int = 0, places: dict[str, t
     """The model with every initializer's name, type and shape, and without its raw bytes if more than `keep_bytes`.
 
     `places` is filled with where those that were left out begin and end in the file, by name. Raises ValueError
-    (protobuf's DecodeError among them) for a file that is no ONNX model.
+    (protobuf's DecodeError among them) for a file that is no ONNX model, and LimitError for one of too many parts.
     """
     import onnx
 
+    check_parts(path)
     model = onnx.ModelProto()
     with path.open("rb") as file:
         rest = bytearray()
@@ -97,6 +117,48 @@ def read_without_weights(path: Path, *, keep_bytes: int = 0, places: dict[str, t
         except Exception as error:  # DecodeError's class differs by protobuf's implementation
             raise ValueError(f"not an ONNX model: {error}") from error
     return model
+
+
+def check_parts(path: Path) -> None:
+    """Raise LimitError for a model of more nodes, tensors and values than FATHOM_GRAPH_PARTS, without parsing it.
+
+    Raises ValueError for a file that is no ONNX model.
+    """
+    with path.open("rb") as file:
+        if _count(file, path.stat().st_size, "model", most_parts()) < 0:
+            raise too_many_parts(path.name)
+
+
+def most_parts() -> int:
+    """How many nodes, tensors and values a model may have."""
+    return int(setting(PARTS) or MOST_PARTS)
+
+
+def too_many_parts(name: str) -> LimitError:
+    """The error of a model that has more."""
+    return LimitError(
+        f"{name} has more than {most_parts():,} nodes, tensors and values",
+        remedy=f"allow more with {PARTS}",
+        field=PARTS,
+        expected=most_parts(),
+    )
+
+
+def _count(file: BinaryIO, end: int, kind: str, left: int, depth: int = 0) -> int:
+    """`left` less the parts of the message that the file stands at; below 0 counting stops."""
+    if depth > _DEEPEST:
+        raise ValueError("more graphs in graphs than protobuf reads")
+    counted = kind not in ("node", "attribute")
+    for number, _, begin, stop in _fields(file, end):
+        inner = _INSIDE[kind].get(number)
+        left -= counted
+        if inner and (inner != "node" or stop - begin > _SMALL):
+            file.seek(begin)
+            left = _count(file, stop, inner, left, depth + 1)
+        if left < 0:
+            break
+        file.seek(stop)
+    return left
 
 
 class _Data:

@@ -13,6 +13,9 @@ from export.lint import backends, versions
 
 Severity = Literal["error", "warning"]
 
+LONGEST = 500
+"""Characters of a message: names and shapes in a configuration can be as long as the file."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -104,4 +107,8 @@ class Subject:
 
     def _finding(self, severity: Severity, field: str, message: str, remedy: str) -> Finding:
         line = self.config.places.line(field) if field else None
-        return Finding(severity, self.config.label, field, message, remedy, line)
+        return Finding(severity, self.config.label, _short(field), _short(message), _short(remedy), line)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

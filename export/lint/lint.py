@@ -12,7 +12,7 @@ from pathlib import Path
 
 from export.config import config as configs
 from export.config.deployment import deployment
-from export.errors import ConfigError
+from export.errors import ConfigError, LimitError
 from export.lint import (
     artefacts,
     ensemble,
@@ -77,13 +77,26 @@ def lint(
         for subject in subjects[name]:
             for check in RULES:
                 findings += check(subject)
-        findings += artefacts.check_folder(model_repository / name, subjects[name], triton_tag)
+        findings += _within_limits(name, artefacts.check_folder(model_repository / name, subjects[name], triton_tag))
     findings += ensemble.check(subjects, chosen)
     deployed = deployment(model_repository.resolve().parent)
     findings += inflight.inflight_requests(subjects, chosen, triton_tag or deployed.triton_tag)
     findings += served.unserved_plans(model_repository, chosen, config_name or deployed.config_name)
     unique = list(dict.fromkeys(findings))
     return sorted(unique, key=lambda finding: (finding.file, finding.severity, finding.line or 0))
+
+
+def _within_limits(name: str, findings: Findings) -> Findings:
+    """The findings, up to where a graph takes more time or memory to check than it may."""
+    try:
+        yield from findings
+    except LimitError as error:
+        yield from _limit(name, error)
+
+
+@rule
+def _limit(name: str, error: LimitError) -> Findings:
+    yield Finding("error", name, "", error.what, error.remedy or "")
 
 
 def model_names(model_repository: Path) -> list[str]:

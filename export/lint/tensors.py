@@ -9,6 +9,9 @@ from typing import Any
 
 from export.lint.finding import Findings, Subject, rule
 
+MOST_AXES = 64
+"""Of an array of numpy's, in which clients and python models have every tensor."""
+
 BATCH_INPUT_TYPES = ("TYPE_INT32", "TYPE_FP32")
 TENSORRT_ONLY = {"is_shape_tensor": "a shape tensor", "is_non_linear_format_io": "in a non-linear format"}
 
@@ -16,6 +19,9 @@ TENSORRT_ONLY = {"is_shape_tensor": "a shape tensor", "is_non_linear_format_io":
 def check(subject: Subject) -> Findings:
     """All rules of this file."""
     for field, title, tensor in _each(subject):
+        if max(len(tensor.dims), len(tensor.reshape.shape)) > MOST_AXES:
+            yield from _axes(subject, field, title)
+            continue
         yield from _tensor_name(subject, field, title, tensor)
         yield from _data_type(subject, field, title, tensor)
         yield from _dims(subject, field, title, tensor)
@@ -55,6 +61,12 @@ def _twice(subject: Subject) -> Findings:
 def _data_type(subject: Subject, field: str, title: str, tensor: Any) -> Findings:
     if tensor.data_type == 0:
         yield subject.error(field, f"{title} has no data_type", "write data_type: TYPE_FP32, say")
+
+
+@rule
+def _axes(subject: Subject, field: str, title: str) -> Findings:
+    message = f"{title} has more than {MOST_AXES} axes"
+    yield subject.error(f"{field}.dims", message, "merge axes: no client has arrays of so many")
 
 
 @rule

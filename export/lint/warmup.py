@@ -6,6 +6,7 @@ from typing import Any
 
 from export.lint.complete import completed
 from export.lint.finding import Findings, Subject, rule
+from export.lint.tensors import MOST_AXES
 
 
 @rule
@@ -46,6 +47,8 @@ def _warmup_input(subject: Subject, field: str, title: str, tensor: Any, name: s
         yield subject.error(
             f"{field}.value.data_type", f"{title} has another data_type for '{name}' than the input", "match it"
         )
+    if len(tensor.dims) > MOST_AXES:
+        return  # the rules about tensors say so
     fits = len(given.dims) == len(tensor.dims) and all(
         have == want or want == -1 for have, want in zip(given.dims, tensor.dims, strict=True)
     )

@@ -18,6 +18,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from export.errors import ExportError
@@ -178,7 +179,7 @@ def _ranges(graph: Any, types: list[str], calibration: Evaluation, room: Path, o
         if tensor.name in places:
             tensor.CopyFrom(places[tensor.name])
     onnx.save(model, str(watched))
-    calibrator.infer_session = _frugal_session(watched)
+    calibrator.infer_session = _Watching(watched)
     calibrator.collect_data(_reader(_with_progress(calibration, on_progress)))
     found = calibrator.compute_data()
     for path in (bare, watched):
@@ -188,19 +189,18 @@ def _ranges(graph: Any, types: list[str], calibration: Evaluation, room: Path, o
     return found
 
 
-def _frugal_session(path: Path) -> Any:
-    """A session that reduces each watched tensor at once, instead of keeping all of them to the end of the run.
+class _Watching:
+    """A session as the calibrator uses one; `frugal`, so that the watched tensors of a run are not all kept to its
+    end."""
 
-    Nor does it keep packed copies of the weights, or memory laid out for every shape of input that it has seen.
-    """
-    import onnxruntime
+    def __init__(self, path: Path) -> None:
+        self._session = onnx_file.session(path, frugal=True)
 
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    options.enable_mem_pattern = False
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    def get_outputs(self) -> list[Any]:
+        return [SimpleNamespace(name=name) for name in self._session.outputs]
+
+    def run(self, names: None, inputs: Arrays) -> list[Any]:
+        return list(self._session(inputs).values())
 
 
 def _without_data(graph: Any, path: Path) -> dict[str, Any]:

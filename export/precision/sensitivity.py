@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from export.errors import LimitError
 from export.graph import onnx_file
 from export.recipe.recipe import Evaluation, Progress, answers, no_progress
 
@@ -53,6 +54,8 @@ def costs(
         try:
             reduce_only(name, target)
             given = answers(onnx_file.session(target), chosen, batch=BATCH)
+        except LimitError:
+            raise
         except Exception:  # the converters' kinds, for what they cannot convert alone
             continue
         found.append(Cost(name, op_type, max(_relative(given[output], expected[output]) for output in expected)))

@@ -6,8 +6,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from export.errors import ContractError, RecipeError
-from export.graph import external_data, triton_releases
+from export.errors import ContractError, LimitError, RecipeError
+from export.graph import external_data, onnx_stream, runtime, triton_releases
 from export.graph.edit import nodes
 from export.graph.signature import TRITON_TYPES, versions
 
@@ -61,7 +61,10 @@ def read_onnx(path: Path) -> Any:
             remedy="save it with onnx.save(model, path, save_as_external_data=True)",
         )
     try:
+        onnx_stream.check_parts(path)
         model = onnx.load(str(path), load_external_data=False)
+    except LimitError:
+        raise
     except Exception as error:  # protobuf's decode errors differ by implementation
         raise RecipeError(
             f"{path.name} is not an ONNX file ({type(error).__name__})",
@@ -160,14 +163,12 @@ def _typed(value: Any) -> bool:
 
 def _infer_types(model: Any) -> None:
     """Give outputs that are only named, as inner values are when somebody adds them, the type that they must have."""
-    import onnx
-
     bare = [value for value in model.graph.output if not _typed(value)]
     if not bare:
         return
     try:
-        inferred = onnx.shape_inference.infer_shapes(model).graph
-    except Exception:  # its kinds; the outputs then stay as they are
+        inferred = runtime.infer_shapes(model).graph
+    except RuntimeError:  # the outputs then stay as they are
         return
     found = {value.name: value for value in (*inferred.value_info, *inferred.output) if _typed(value)}
     for value in bare:

@@ -124,7 +124,7 @@ def test_every_image_is_pinned(service: str) -> None:
     if build:
         dockerfile = (ROOT / build["dockerfile"]).read_text()
         base = re.search(r"^FROM (\S+)$", dockerfile, re.M)[1]
-        assert re.fullmatch(r"\$\{(TRITON|TENSORRT)_IMAGE\}|[\w./-]+:\d+\.\d+\.\d+[\w.-]*", base), base
+        assert re.fullmatch(r"\$\{(TRITON|TENSORRT|PYTHON)_IMAGE\}", base), base
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -135,6 +135,33 @@ def test_no_container_is_root_or_may_become_it(service: str) -> None:
     assert declared["security_opt"] == ["no-new-privileges:true"]
     assert declared.get("read_only") is True or service == "export"
     assert not {"privileged", "cap_add", "network_mode", "pid", "ipc"} & declared.keys()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_a_container_takes_is_bounded(service: str) -> None:
+    declared = SERVICES[service]
+    assert declared["pids_limit"] >= 512
+    assert re.fullmatch(r"\d+gb", declared["mem_limit"])
+
+
+def test_each_network_joins_those_that_speak_to_each_other() -> None:
+    joined: dict[str, set[str]] = {}
+    for name, service in SERVICES.items():
+        for network in service["networks"]:
+            joined.setdefault(network, set()).add(name)
+    served = {"triton", "triton-b", "triton-cpu"}
+    assert joined == {
+        "inference": {*served, "haproxy", "load-master", "load-worker"},
+        "metrics": {*served, "haproxy", "prometheus"},
+        "traces": {"triton", "triton-b", "traces"},
+        "pages": {"prometheus", "grafana", "traces"},
+        "export": {"export"},
+    }
+    document = compose.read(VALUES)["networks"]
+    assert document.keys() == joined.keys()
+    internal = {name for name, network in document.items() if network and network.get("internal")}
+    for name, service in SERVICES.items():
+        assert not service.get("ports") or set(service["networks"]) - internal, f"{name} cannot publish its ports"
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -210,7 +237,7 @@ def test_locked_requirements_cover_what_the_python_models_import() -> None:
     for name in third_party:
         assert re.search(rf"^{wanted[name]}==", lock, re.M), name
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text().lower(), re.M))
-    for path in (ROOT / "deploy").glob("*/requirements.txt"):
+    for path in [ROOT / "deploy" / "build.txt", *(ROOT / "deploy").glob("*/requirements.txt")]:
         text = path.read_text()
         for entry in re.findall(r"^[\w.-]+==.*?(?=^\S|\Z)", text, re.M | re.S):
             name, version = re.match(r"([\w.-]+)==([^\s;\\]+)", entry).groups()

@@ -116,6 +116,15 @@ def test_the_overlay_adds_one_gpu_and_takes_nothing_away() -> None:
 
 
 @needs_kubectl
+def test_a_pod_reaches_the_clusters_dns_and_the_traces_alone() -> None:
+    resources = build(GPU)
+    egress = resources["NetworkPolicy"]["spec"]["egress"]
+    assert [sorted({port["port"] for port in rule["ports"]}) for rule in egress] == [[53], [4318]]
+    assert all(rule["to"] for rule in egress)
+    assert resources["PodDisruptionBudget"]["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+@needs_kubectl
 def test_selectors_select_the_pods_and_ports_exist() -> None:
     resources = build(GPU)
     labels = resources["Deployment"]["spec"]["template"]["metadata"]["labels"]

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from endless_graphs import unfolding
 from onnx import numpy_helper
 from product_model import weights, write_product
 
-from export.errors import ContractError
+from export.errors import ContractError, LimitError
 from export.graph import onnx_file, onnx_stream
 
 X = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
@@ -111,3 +112,32 @@ def test_what_is_no_model_is_a_value_error_whatever_its_bytes(whole: Path, tmp_p
             onnx_stream.read_without_weights(path)
         except ValueError:
             continue
+
+
+def nested(count: int) -> onnx.ModelProto:
+    """A graph of one node with a graph of `count` nodes inside it."""
+    node = onnx.helper.make_node("Identity", ["a"], ["b"])
+    inner = onnx.helper.make_graph([node] * count, "inner", [], [])
+    return onnx.helper.make_model(
+        onnx.helper.make_graph([onnx.helper.make_node("If", ["a"], ["b"], then_branch=inner)], "g", [], [])
+    )
+
+
+PARTS = [
+    (onnx.helper.make_model(onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])] * 60, "g", [], []))),
+    (nested(60)),
+    (unfolding(20)),
+]
+
+
+@pytest.mark.parametrize("model", PARTS, ids=["nodes", "nodes in a node", "functions"])
+def test_a_model_of_more_parts_than_it_may_have(
+    model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    onnx_stream.read_without_weights(tmp_path / "m.onnx")
+    monkeypatch.setenv(onnx_stream.PARTS, "50")
+
+    with pytest.raises(LimitError) as caught:
+        onnx_stream.read_without_weights(tmp_path / "m.onnx")
+    assert (caught.value.field, caught.value.expected) == (onnx_stream.PARTS, 50)

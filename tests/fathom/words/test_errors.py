@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from endless_graphs import forever
 from imported_models import F, node, write
 from plain_server import PlainServer
 from scale_model import Scale
@@ -25,6 +26,7 @@ from export.config import config as configs
 from export.engine import library
 from export.engine.options import EngineOptions
 from export.graph import onnx_file
+from export.graph.runtime import Limits
 from export.recipe.gate import gate
 from export.recipe.measure import Measurement
 from export.repository.publish import hold
@@ -103,6 +105,10 @@ def a_graph(folder: Path) -> None:
     onnx_file.session(folder / "model.onnx")
 
 
+def an_endless_graph(folder: Path) -> None:
+    onnx_file.session(forever().SerializeToString(), limits=Limits(seconds=0.5))({"x": np.ones((1, 4), np.float32)})
+
+
 def an_accuracy(folder: Path) -> None:
     gate(Scale(folder), "onnx", Measurement({"hit_rate": 1.0}), Measurement({"hit_rate": 0.5}))
 
@@ -142,6 +148,7 @@ ERRORS: dict[type[Exception], Callable[[Path], object]] = {
     export.errors.ConfigError: a_config,
     export.errors.ContractError: a_shape,
     export.errors.NotLoadedError: a_graph,
+    export.errors.LimitError: an_endless_graph,
     export.errors.AccuracyError: an_accuracy,
     export.errors.PublishError: lambda folder: hold(folder / "nowhere").__enter__(),
     export.errors.EngineError: lambda folder: EngineOptions(workspace_gb=0),
