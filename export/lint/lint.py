@@ -13,21 +13,10 @@ from pathlib import Path
 from export.config import config as configs
 from export.config.deployment import deployment
 from export.errors import ConfigError, LimitError
-from export.lint import (
-    artefacts,
-    ensemble,
-    inflight,
-    labels,
-    model,
-    parameters,
-    scheduling,
-    sequences,
-    served,
-    serving,
-    tensors,
-    warmup,
-)
+from export.lint.ensembles import ensemble, inflight
+from export.lint.fields import labels, model, parameters, scheduling, sequences, tensors, warmup
 from export.lint.finding import Finding, Findings, Subject, rule
+from export.lint.folders import artefacts, served, serving
 
 __all__ = ["Finding", "lint"]
 

@@ -88,7 +88,7 @@ def served_models(repository: Path, config_name: str | None, tritonserver: Path 
     `config_name` leaves out. Elsewhere a plan waits for another host, and ONNX is served.
     """
     from export.config.served import served
-    from export.lint.served import unserved_plans
+    from export.lint.folders.served import unserved_plans
 
     models = served(repository, config_name)
     engines = config_name != "cpu" and environment.runs_engines(tritonserver)

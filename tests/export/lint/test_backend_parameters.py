@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from export.lint.parameters import ONNXRUNTIME
+from export.lint.fields.parameters import ONNXRUNTIME
 
 BACKEND = Path(__file__).parents[3] / "server" / "backends" / "onnxruntime" / "fathom_session.py"
 NAMED_IN = ("SESSION_PARAMETERS", "CUDA_PARAMETERS", "DEVICE_TENSORS", "ROWS_PER_RUN")

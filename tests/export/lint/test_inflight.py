@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from export.lint import inflight
+from export.lint.ensembles import inflight
 from export.lint.lint import lint
 
 STEP = 'backend: "python" max_batch_size: 8'

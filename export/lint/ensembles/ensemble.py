@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from export.lint import flow, versions
+from export.lint import versions
 from export.lint.complete import completed
+from export.lint.ensembles import flow
 from export.lint.finding import Findings, Subject, rule
 
 Repository = Mapping[str, Sequence[Subject]]

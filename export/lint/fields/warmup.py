@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from export.lint.complete import completed
+from export.lint.fields.tensors import MOST_AXES
 from export.lint.finding import Findings, Subject, rule
-from export.lint.tensors import MOST_AXES
 
 
 @rule

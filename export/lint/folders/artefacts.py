@@ -9,8 +9,8 @@ from typing import Any
 from export import recipes
 from export.config import contract
 from export.errors import ExportError
-from export.lint import agreement, batch, engine, graph, serving
 from export.lint.finding import Finding, Findings, Subject, rule
+from export.lint.folders import agreement, batch, engine, graph, serving
 from export.lint.remedies import export
 from export.precision import int8_form
 from export.repository.manifest import FILE as MANIFEST
