@@ -13,10 +13,11 @@ from export.errors import RecipeError
 from export.graph.onnx_file import reason
 from export.recipe.agreement import same
 from export.recipe.recipe import Array, Arrays
-from export.sources import converters, user_code
+from export.sources import user_code
 from export.sources.base import ImportedModel
-from export.sources.sklearn_columns import WANTED, Columns, columns
-from export.sources.sklearn_graph import PREDICT, PROBABILITIES, convert
+from export.sources.sklearn import converters
+from export.sources.sklearn.columns import WANTED, Columns, columns
+from export.sources.sklearn.graph import PREDICT, PROBABILITIES, convert
 
 LABEL, PREDICTION = "label", "prediction"
 SCORES = "decision_function"

@@ -20,7 +20,7 @@ from export.precision.convert import Judged
 from export.precision.sensitivity import Cost
 from export.recipe.measure import Measurement
 from export.recipe.recipe import Evaluation
-from export.sources import converters
+from export.sources.sklearn import converters
 from fathom import cli
 from fathom.commands import add as add_command
 from fathom.console import inputs

@@ -13,8 +13,8 @@ from export.graph import edit, interface
 from export.graph.onnx_file import OPSET, quiet, reason, session
 from export.recipe.agreement import RELATIVE_TOLERANCE, extent, same
 from export.recipe.recipe import Array
-from export.sources import converters
-from export.sources.sklearn_columns import Columns
+from export.sources.sklearn import converters
+from export.sources.sklearn.columns import Columns
 
 LOCALE = "C.UTF-8"
 """Of ONNX Runtime's StringNormalizer, which text vectorizers become: every Linux has it, unlike the default en_US."""

@@ -1,0 +1,1 @@
+"""Converting scikit-learn estimators: columns, the graph, converters of boosted trees."""
