@@ -22,9 +22,10 @@ ChannelOptions = tuple[tuple[str, Any], ...]
 DEFAULT_TIMEOUT_S = 30.0
 LONGEST_TIMEOUT_S = 1e9  # gRPC counts nanoseconds from 1970 in 64 bits: with 8e9 s it calls a deadline passed
 MOST_ANSWER_BYTES, LARGEST_ANSWER_BYTES = 1 << 27, (1 << 31) - 1
-# gRPC's limit of 4 MB is lifted for requests; `open_channel` sets that of answers, which `grpc.minimal_stack` would switch
-# off. gRPC measures a compressed answer before it inflates it, so that no compression is accepted. A connection that broke is tried again within a second, so that a restarted server is
-# used again soon. Pings closer than 300 s are abuse to Triton, which hangs up after a few of them: 310 s it tolerates.
+# gRPC's limit of 4 MB is lifted for requests; `open_channel` sets that of answers, which `grpc.minimal_stack` would
+# switch off. gRPC measures a compressed answer before it inflates it, so that no compression is accepted. A connection
+# that broke is tried again within a second, so that a restarted server is used again soon. Pings closer than 300 s are
+# abuse to Triton, which hangs up after a few of them: 310 s it tolerates.
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.compression_enabled_algorithms_bitset", 1),

@@ -9,8 +9,9 @@ response is three, and neither costs more than a few dictionary look-ups:
   block, then looked up.
 
 What a real server may do is honoured: flow control in both directions, SETTINGS (also in the middle of a run), PING,
-GOAWAY, RST_STREAM, CONTINUATION, padding. What a server must not do ends the connection. Frame layout and codes:
-RFC 9113; header blocks: RFC 7541.
+GOAWAY, RST_STREAM, CONTINUATION, padding. What a server must not do ends the connection: a breach of HTTP/2, a header
+list of more than 64 KiB, or 10,000 frames in a row that bring no answer nearer. An answer that breaks gRPC's own rules
+is an error of its request. Frame layout and codes: RFC 9113; header blocks: RFC 7541.
 """
 
 from __future__ import annotations
@@ -34,18 +35,19 @@ from loadtests.generator.http2_frames import (
     ProtocolError,
     frame,
 )
-from loadtests.generator.http2_uploads import Uploads
+from loadtests.generator.http2_stream import GRPC_INTERNAL, NOTHING, PREFIX, AnswerError, Stream
+from loadtests.generator.http2_uploads import DEFAULT_WINDOW, Uploads
 from loadtests.generator.transport import Owner
-from loadtests.records.record import EMPTY_RESPONSE, UNAVAILABLE
+from loadtests.records.record import OK, UNAVAILABLE
 
-_DEFAULT_WINDOW = 65_535
 _REFILL = 1 << 29
 _JOIN_BELOW = 1 << 17
 _LONGEST_HEADERS = 1 << 16
+_MOST_FRUITLESS = 10_000
+_MOST_UNWRITTEN = 1 << 24
+_LONGEST_DETAIL = 200
 _LAST_STREAM = (1 << 31) - 1
-_GRPC_CANCELLED, _GRPC_INTERNAL = 1, 13
-_PREFIX_BYTES = 5
-"""gRPC puts a flag and the length in front of every message."""
+_GRPC_CANCELLED, _GRPC_UNKNOWN = 1, 2
 
 
 class Http2Connection(asyncio.Protocol):
@@ -68,15 +70,11 @@ class Http2Connection(asyncio.Protocol):
         self._rest = b""
         self._next_stream = 1
         self._most_streams = _LAST_STREAM
-        self._streams: dict[int, tuple[int, int]] = {}  # stream -> request index and payload
+        self._streams: dict[int, Stream] = {}
         self._stream_of: dict[int, int] = {}
-        self._filled: set[int] = set()  # streams whose answer has a body
-        self._short: dict[int, int] = {}  # bytes of answers that come in pieces of a few bytes
         self._uploads = Uploads(self._write)
-        self._window = _DEFAULT_WINDOW
-        self._initial_window = _DEFAULT_WINDOW
-        self._max_frame = h2.SMALLEST_FRAME
-        self._table_size = 4096
+        self._fruitless = 0  # frames since the last answer that brought none nearer
+        self._due = h2.SETTINGS  # the kind of frame that must come next, where only one may
         self._consumed = 0
         self._header_start = b""
         self._partial: tuple[int, int, bytes] | None = None  # stream, flags, block of an unfinished header list
@@ -107,18 +105,14 @@ class Http2Connection(asyncio.Protocol):
             return False
         stream = self._next_stream
         self._next_stream = stream + 2
-        self._streams[stream] = index, payload
+        self._streams[stream] = Stream(index, payload)
         self._stream_of[index] = stream
         number = stream.to_bytes(4, "big")
         body = self._bodies[payload]
         size = len(body)
-        if (
-            size <= self._window
-            and size <= self._initial_window
-            and size <= self._max_frame
-            and not self._uploads.waiting
-        ):
-            self._window -= size
+        uploads = self._uploads
+        if size <= uploads.window and size <= uploads.at_once and not uploads.waiting:
+            uploads.window -= size
             request = b"".join(
                 (self._header_start, number, self._block, size.to_bytes(3, "big"), b"\0\1", number, body)
             )
@@ -126,8 +120,8 @@ class Http2Connection(asyncio.Protocol):
             self._out_bytes += len(request)
         else:
             self._write(self._header_start + number + self._block)
-            self._uploads.add(stream, body, self._initial_window)
-            self._pump()
+            uploads.add(stream, body)
+            uploads.send()
         if self._block is not self._later_block:
             self._set_block(self._later_block)
         if self._next_stream > _LAST_STREAM:
@@ -150,8 +144,7 @@ class Http2Connection(asyncio.Protocol):
         if stream is None:
             return False
         del self._streams[stream]
-        self._forget(stream)
-        self._write(frame(h2.RST_STREAM, 0, stream, h2.CANCEL.to_bytes(4, "big")))
+        self._abandon(stream)
         return True
 
     def close(self) -> None:
@@ -170,8 +163,18 @@ class Http2Connection(asyncio.Protocol):
         self._out.append(data)
         self._out_bytes += len(data)
 
-    def _pump(self) -> None:
-        self._window = self._uploads.send(self._window, self._max_frame)
+    def _abandon(self, stream: int) -> None:
+        self._uploads.waiting.pop(stream, None)
+        self._fruitless = 0
+        self._write(frame(h2.RST_STREAM, 0, stream, h2.CANCEL.to_bytes(4, "big")))
+
+    def pause_writing(self) -> None:
+        self._uploads.pause(True)
+
+    def resume_writing(self) -> None:
+        self._uploads.pause(False)
+        self._uploads.send()
+        self.flush()
 
     def _set_block(self, block: bytes) -> None:
         self._block = block
@@ -182,7 +185,8 @@ class Http2Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of asyncio's
         ours = {h2.HEADER_TABLE_SIZE: 0, h2.ENABLE_PUSH: 0, h2.INITIAL_WINDOW_SIZE: LARGEST_WINDOW}
-        grow = (LARGEST_WINDOW - _DEFAULT_WINDOW).to_bytes(4, "big")
+        self._transport.set_write_buffer_limits(high=_MOST_UNWRITTEN)
+        grow = (LARGEST_WINDOW - DEFAULT_WINDOW).to_bytes(4, "big")
         self._transport.write(h2.PREFACE + h2.settings_frame(ours) + frame(h2.WINDOW_UPDATE, 0, 0, grow))
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -205,148 +209,179 @@ class Http2Connection(asyncio.Protocol):
     def _read_frames(self, data: bytes, now_s: float) -> None:
         if self._rest:
             data = self._rest + data
-        position, size, open_before = 0, len(data), len(self._streams)
-        unpack = FRAME.unpack_from
+        position, size, open_before, room_before = 0, len(data), len(self._streams), self._most_streams
+        unpack, streams = FRAME.unpack_from, self._streams
         while size - position >= 9:
-            word, flags, stream = unpack(data, position)
+            word, flags, number = unpack(data, position)
             start = position + 9
             end = start + (word >> 8)
             kind = word & 0xFF
-            if end - start > h2.SMALLEST_FRAME or not self._later_block:
-                self._check(kind, end - start, data)
+            if end - start > h2.SMALLEST_FRAME or self._due:
+                self._check(kind, flags, end - start, data)
             if end > size:
                 break
             if kind == DATA:
                 self._consumed += end - start
-                if end - start > _PREFIX_BYTES and not flags & PADDED:
-                    self._filled.add(stream)
+                stream = streams.get(number)
+                if stream is None or flags & PADDED or not stream.has_headers or end - start <= PREFIX.size:
+                    self._data(number & _LAST_STREAM, flags, data[start:end], now_s)
+                elif stream.size == NOTHING and PREFIX.unpack_from(data, start) == (0, end - start - PREFIX.size):
+                    stream.size = end - start - PREFIX.size
+                elif end - start <= stream.left:
+                    stream.left -= end - start
                 else:
-                    self._small_data(stream, flags, data[start:end])
+                    self._data(number, flags, data[start:end], now_s)
                 if flags & END_STREAM:
-                    self._finish(stream, now_s, _GRPC_INTERNAL, "the answer ended without a status")
+                    self._finish(number & _LAST_STREAM, now_s, GRPC_INTERNAL, "the answer ended without a status")
             elif kind == HEADERS and flags & END_HEADERS and not flags & (PADDED | PRIORITY):
-                self._headers(stream, flags, data[start:end], now_s)
+                self._headers(number & _LAST_STREAM, flags, data[start:end], now_s)
             else:
-                self._control(kind, flags, stream, data[start:end], now_s)
+                self._control(kind, flags, number & _LAST_STREAM, data[start:end], now_s)
             position = end
         self._rest = data[position:]
         if self._consumed >= _REFILL:
             self._write(frame(h2.WINDOW_UPDATE, 0, 0, self._consumed.to_bytes(4, "big")))
             self._consumed = 0
-        if len(self._streams) < open_before:
+        if self._uploads.waiting:
+            self._uploads.send()
+        if len(streams) < open_before or self._most_streams > room_before:
             self._owner.on_room()
 
-    def _check(self, kind: int, length: int, data: bytes) -> None:
-        """A peer begins with SETTINGS, and no frame is longer than we allow."""
-        if kind != h2.SETTINGS and not self._later_block:
+    def _check(self, kind: int, flags: int, length: int, data: bytes) -> None:
+        """A peer begins with SETTINGS, a header list is not interrupted, and no frame is longer than we allow."""
+        if self._due == h2.SETTINGS and (kind != h2.SETTINGS or flags & h2.ACK):
             raise ProtocolError("it answers in HTTP/1" if data.startswith(b"HTTP/") else "it began without SETTINGS")
+        if self._due and kind != self._due:
+            raise ProtocolError(f"a frame of type {kind} in the middle of a header list")
         if length > h2.SMALLEST_FRAME:
             raise ProtocolError(f"a frame of {length} bytes, where {h2.SMALLEST_FRAME} are allowed")
 
-    def _small_data(self, stream: int, flags: int, body: bytes) -> None:
-        self._short[stream] = self._short.get(stream, 0) + len(h2.unpadded(flags & PADDED, body))
-        if self._short[stream] > _PREFIX_BYTES:
-            self._filled.add(stream)
+    def _count_fruitless(self) -> None:
+        self._fruitless += 1
+        if self._fruitless > _MOST_FRUITLESS:
+            raise ProtocolError(f"{self._fruitless} frames that bring no answer nearer")
 
-    def _headers(self, stream: int, flags: int, block: bytes, now_s: float) -> None:
-        status, message = self._response_headers.status(block)
-        if flags & END_STREAM:
-            self._finish(stream, now_s, status, message)
+    def _stray(self, number: int) -> None:
+        """Something came for a stream that is not open: it may have been sent before we gave up on that."""
+        if not number & 1 or number >= self._next_stream:
+            raise ProtocolError(f"stream {number} was never opened")
+        self._count_fruitless()
 
-    def _finish(self, stream: int, now_s: float, status: int, message: str) -> None:
-        request = self._streams.pop(stream, None)
-        if request is None:
+    def _data(self, number: int, flags: int, body: bytes, now_s: float) -> None:
+        body = h2.unpadded(flags & PADDED, body)
+        stream = self._streams.get(number)
+        if stream is None:
+            self._stray(number)
+            return
+        if not body:
+            self._count_fruitless()
+        try:
+            stream.receive(body)
+        except AnswerError as error:
+            self._refuse(number, now_s, GRPC_INTERNAL, str(error))
+
+    def _headers(self, number: int, flags: int, block: bytes, now_s: float) -> None:
+        status, message, http = self._response_headers.read(block)
+        stream = self._streams.get(number)
+        if stream is None:
+            self._stray(number)
+        elif flags & END_STREAM:
+            self._finish(number, now_s, status, message)
+        elif stream.has_headers:
+            self._refuse(number, now_s, GRPC_INTERNAL, "the answer has trailers that do not end it")
+        elif http == "200":
+            stream.has_headers = True
+        elif len(http) == 3 and http.startswith("1"):
+            self._count_fruitless()  # informational
+        else:
+            self._refuse(number, now_s, status or _GRPC_UNKNOWN, f"HTTP status {http or 'missing'}")
+
+    def _refuse(self, number: int, now_s: float, status: int, why: str) -> None:
+        """Ends a request whose answer cannot be used, telling the server."""
+        self._finish(number, now_s, status, why)
+        self._abandon(number)
+
+    def _finish(self, number: int, now_s: float, status: int, message: str) -> None:
+        stream = self._streams.pop(number, None)
+        if stream is None:
             return  # cancelled by us before
-        index = request[0]
-        del self._stream_of[index]
-        if stream in self._filled:
-            self._filled.discard(stream)
-        elif status == 0:
-            status, message = EMPTY_RESPONSE, "the answer has no body"
-        if self._uploads.waiting or self._short:
-            self._uploads.waiting.pop(stream, None)
-            self._short.pop(stream, None)
-        self._on_done(index, now_s, status, message)
+        del self._stream_of[stream.index]
+        self._fruitless = 0
+        if self._uploads.waiting:
+            self._uploads.waiting.pop(number, None)
+        if status == OK:
+            status, message = stream.outcome(status, message)
+        self._on_done(stream.index, now_s, status, message)
 
-    def _forget(self, stream: int) -> None:
-        self._uploads.waiting.pop(stream, None)
-        self._filled.discard(stream)
-        self._short.pop(stream, None)
-
-    def _control(self, kind: int, flags: int, stream: int, body: bytes, now_s: float) -> None:
+    def _control(self, kind: int, flags: int, number: int, body: bytes, now_s: float) -> None:
+        h2.check_shape(kind, flags, number, len(body))
         if kind == h2.WINDOW_UPDATE:
-            self._grow(stream, h2.number_of(body) & LARGEST_WINDOW)
-        elif kind == h2.SETTINGS and not flags & h2.ACK:
+            if not self._uploads.widen(number, h2.number_of(body) & LARGEST_WINDOW):
+                self._count_fruitless()
+            return
+        self._count_fruitless()
+        if kind == h2.SETTINGS and not flags & h2.ACK:
             self._settings(body)
         elif kind == h2.PING and not flags & h2.ACK:
             self._write(frame(h2.PING, h2.ACK, 0, body))
         elif kind == h2.RST_STREAM:
-            self._reset(stream, h2.number_of(body), now_s)
+            self._reset(number, h2.number_of(body), now_s)
         elif kind == h2.GOAWAY:
             self._go_away(body)
         elif kind == HEADERS:
-            self._continue(stream, flags, h2.unpadded(flags, body), now_s)
-        elif kind == h2.CONTINUATION and self._partial is not None:
-            begun, first_flags, block = self._partial
-            self._continue(begun, first_flags | (flags & END_HEADERS), block + body, now_s)
+            self._continue(number, flags, h2.unpadded(flags, body), now_s)
+        elif kind == h2.CONTINUATION:
+            if self._partial is None or self._partial[0] != number:
+                raise ProtocolError(f"CONTINUATION of no header list on stream {number}")
+            _, first_flags, block = self._partial
+            self._continue(number, first_flags | (flags & END_HEADERS), block + body, now_s)
 
-    def _continue(self, stream: int, flags: int, block: bytes, now_s: float) -> None:
+    def _continue(self, number: int, flags: int, block: bytes, now_s: float) -> None:
         if len(block) > _LONGEST_HEADERS:
             raise ProtocolError(f"a header list of more than {_LONGEST_HEADERS} bytes")
         if flags & END_HEADERS:
-            self._partial = None
-            self._headers(stream, flags, block, now_s)
+            self._partial, self._due = None, 0
+            self._headers(number, flags, block, now_s)
         else:
-            self._partial = stream, flags, block
-
-    def _grow(self, stream: int, increment: int) -> None:
-        if stream == 0:
-            self._window += increment
-        else:
-            self._uploads.widen(increment, stream)
-        if self._uploads.waiting:
-            self._pump()
+            self._partial, self._due = (number, flags, block), h2.CONTINUATION
 
     def _settings(self, body: bytes) -> None:
-        for key, value in h2.settings_of(body):
-            if key == h2.INITIAL_WINDOW_SIZE:
-                self._uploads.widen(value - self._initial_window)
-                self._initial_window = value
-            elif key == h2.MAX_FRAME_SIZE:
-                self._max_frame = value
-            elif key == h2.HEADER_TABLE_SIZE:
-                self._table_size = value
-            elif key == h2.MAX_CONCURRENT_STREAMS and not self.ended:
-                self._most_streams = value
-                self._owner.on_room()
+        values = h2.settings_of(body)
+        self._uploads.allow(initial_window=values.get(h2.INITIAL_WINDOW_SIZE), max_frame=values.get(h2.MAX_FRAME_SIZE))
+        if not self.ended:
+            self._most_streams = values.get(h2.MAX_CONCURRENT_STREAMS, self._most_streams)
         self._write(frame(h2.SETTINGS, h2.ACK, 0))
-        if not self._ready.done():
-            first, self._later_block = self._request_headers.blocks(self._table_size)
+        table_bytes = values.get(h2.HEADER_TABLE_SIZE, h2.TABLE_BYTES)
+        is_first, self._due = not self._later_block, 0
+        if is_first or table_bytes < h2.TABLE_BYTES:  # its table is emptied, so that later blocks refer to nothing
+            first, self._later_block = self._request_headers.blocks(table_bytes)
             self._set_block(first)
+        if not self._ready.done():
             self._ready.set_result(None)
-        self._pump()
 
     # -- endings -----------------------------------------------------------------------------------------------------
 
-    def _reset(self, stream: int, code: int, now_s: float) -> None:
+    def _reset(self, number: int, code: int, now_s: float) -> None:
         # REFUSED_STREAM should mean that the server never looked at it, but HAProxy sends it for a server that died
         # with the request: so it is not sent again.
-        status = {h2.CANCEL: _GRPC_CANCELLED, h2.REFUSED_STREAM: UNAVAILABLE}.get(code, _GRPC_INTERNAL)
-        self._finish(stream, now_s, status, f"the server reset the stream (HTTP/2 error {code})")
+        status = {h2.CANCEL: _GRPC_CANCELLED, h2.REFUSED_STREAM: UNAVAILABLE}.get(code, GRPC_INTERNAL)
+        if number not in self._streams:
+            self._stray(number)
+        self._finish(number, now_s, status, f"the server reset the stream (HTTP/2 error {code})")
 
     def _go_away(self, body: bytes) -> None:
         """The server finishes the streams up to a number, and never looks at those above it."""
         last, code = h2.number_of(body) & _LAST_STREAM, h2.number_of(body[4:])
-        detail = body[8:].decode("utf-8", "replace")
+        detail = body[8 : 8 + _LONGEST_DETAIL].decode("utf-8", "replace")
         if code in h2.OUR_FAULTS:
             self._owner.on_our_fault(f"the server ended a connection with {h2.OUR_FAULTS[code]} {detail}".rstrip())
         why = f"the server closes the connection {detail}".rstrip() + (f" (HTTP/2 error {code})" if code else "")
         self._stop_sending(why)
         for stream in [number for number in self._streams if number > last]:
-            index, payload = self._streams.pop(stream)
-            del self._stream_of[index]
-            self._forget(stream)
-            self._owner.on_unseen(index, payload, why)
+            unseen = self._streams.pop(stream)
+            del self._stream_of[unseen.index]
+            self._uploads.waiting.pop(stream, None)
+            self._owner.on_unseen(unseen.index, unseen.payload, why)
         self._owner.on_room()
 
     def _stop_sending(self, why: str) -> None:

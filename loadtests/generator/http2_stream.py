@@ -1,0 +1,60 @@
+"""One request on an HTTP/2 connection, and how far its answer has come: headers, one gRPC message, trailers."""
+
+from __future__ import annotations
+
+import struct
+
+from loadtests.records.record import EMPTY_RESPONSE, OK
+
+PREFIX = struct.Struct(">BI")
+"""gRPC puts a flag and the length in front of every message."""
+NOTHING, IN_PREFIX = -1, -2
+GRPC_INTERNAL = 13
+
+
+class AnswerError(Exception):
+    """The answer to one request is not what gRPC allows; its connection is in order."""
+
+
+class Stream:
+    """`size` is the length of the answer's message, and `left` the bytes of it that are due.
+
+    Before, `size` is NOTHING, or IN_PREFIX when the prefix has come in part.
+    """
+
+    __slots__ = ("_prefix", "has_headers", "index", "left", "payload", "size")
+
+    def __init__(self, index: int, payload: int) -> None:
+        self.index = index
+        self.payload = payload
+        self.has_headers = False
+        self.size = NOTHING
+        self.left = 0
+        self._prefix = b""
+
+    def receive(self, body: bytes) -> None:
+        """Counts bytes of the answer, however they are cut. Raises AnswerError."""
+        if not self.has_headers:
+            raise AnswerError("the answer began without headers")
+        if self.size < 0:
+            missing = PREFIX.size - len(self._prefix)
+            self._prefix += body[:missing]
+            if len(self._prefix) < PREFIX.size:
+                self.size = IN_PREFIX if self._prefix else NOTHING
+                return
+            compressed, self.size = PREFIX.unpack(self._prefix)
+            if compressed:
+                raise AnswerError(f"the answer has the flag {compressed}, though the request allows no compression")
+            self.left = self.size
+            body = body[missing:]
+        if len(body) > self.left:
+            raise AnswerError(f"the answer is longer than the {self.size} bytes that it announced")
+        self.left -= len(body)
+
+    def outcome(self, status: int, message: str) -> tuple[int, str]:
+        """What the request ends with, once the server said this. An answer counts only if it came whole."""
+        if status != OK or self.size > 0 == self.left:
+            return status, message
+        if self.left or self.size == IN_PREFIX:
+            return GRPC_INTERNAL, "the answer ended in the middle of its message"
+        return EMPTY_RESPONSE, "the answer has no body"
