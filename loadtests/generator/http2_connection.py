@@ -35,7 +35,7 @@ from loadtests.generator.http2_frames import (
     ProtocolError,
     frame,
 )
-from loadtests.generator.http2_stream import GRPC_INTERNAL, NOTHING, PREFIX, AnswerError, Stream
+from loadtests.generator.http2_stream import GRPC_INTERNAL, NOTHING, PREFIX, Stream
 from loadtests.generator.http2_uploads import DEFAULT_WINDOW, Uploads
 from loadtests.generator.transport import Owner
 from loadtests.records.record import OK, UNAVAILABLE
@@ -144,7 +144,9 @@ class Http2Connection(asyncio.Protocol):
         if stream is None:
             return False
         del self._streams[stream]
-        self._abandon(stream)
+        self._uploads.waiting.pop(stream, None)
+        self._fruitless = 0
+        self._write(frame(h2.RST_STREAM, 0, stream, h2.CANCEL.to_bytes(4, "big")))
         return True
 
     def close(self) -> None:
@@ -162,11 +164,6 @@ class Http2Connection(asyncio.Protocol):
     def _write(self, data: bytes | memoryview) -> None:
         self._out.append(data)
         self._out_bytes += len(data)
-
-    def _abandon(self, stream: int) -> None:
-        self._uploads.waiting.pop(stream, None)
-        self._fruitless = 0
-        self._write(frame(h2.RST_STREAM, 0, stream, h2.CANCEL.to_bytes(4, "big")))
 
     def pause_writing(self) -> None:
         self._uploads.pause(True)
@@ -224,13 +221,13 @@ class Http2Connection(asyncio.Protocol):
                 self._consumed += end - start
                 stream = streams.get(number)
                 if stream is None or flags & PADDED or not stream.has_headers or end - start <= PREFIX.size:
-                    self._data(number & _LAST_STREAM, flags, data[start:end], now_s)
+                    self._data(number & _LAST_STREAM, flags, data[start:end])
                 elif stream.size == NOTHING and PREFIX.unpack_from(data, start) == (0, end - start - PREFIX.size):
                     stream.size = end - start - PREFIX.size
                 elif end - start <= stream.left:
                     stream.left -= end - start
                 else:
-                    self._data(number, flags, data[start:end], now_s)
+                    self._data(number, flags, data[start:end])
                 if flags & END_STREAM:
                     self._finish(number & _LAST_STREAM, now_s, GRPC_INTERNAL, "the answer ended without a status")
             elif kind == HEADERS and flags & END_HEADERS and not flags & (PADDED | PRIORITY):
@@ -267,18 +264,15 @@ class Http2Connection(asyncio.Protocol):
             raise ProtocolError(f"stream {number} was never opened")
         self._count_fruitless()
 
-    def _data(self, number: int, flags: int, body: bytes, now_s: float) -> None:
+    def _data(self, number: int, flags: int, body: bytes) -> None:
         body = h2.unpadded(flags & PADDED, body)
         stream = self._streams.get(number)
         if stream is None:
             self._stray(number)
             return
-        if not body:
+        if not body or stream.failure:
             self._count_fruitless()
-        try:
-            stream.receive(body)
-        except AnswerError as error:
-            self._refuse(number, now_s, GRPC_INTERNAL, str(error))
+        stream.receive(body)
 
     def _headers(self, number: int, flags: int, block: bytes, now_s: float) -> None:
         status, message, http = self._response_headers.read(block)
@@ -288,18 +282,14 @@ class Http2Connection(asyncio.Protocol):
         elif flags & END_STREAM:
             self._finish(number, now_s, status, message)
         elif stream.has_headers:
-            self._refuse(number, now_s, GRPC_INTERNAL, "the answer has trailers that do not end it")
+            raise ProtocolError("trailers that do not end their stream")
         elif http == "200":
             stream.has_headers = True
         elif len(http) == 3 and http.startswith("1"):
             self._count_fruitless()  # informational
         else:
-            self._refuse(number, now_s, status or _GRPC_UNKNOWN, f"HTTP status {http or 'missing'}")
-
-    def _refuse(self, number: int, now_s: float, status: int, why: str) -> None:
-        """Ends a request whose answer cannot be used, telling the server."""
-        self._finish(number, now_s, status, why)
-        self._abandon(number)
+            stream.has_headers = True
+            stream.failure = status or _GRPC_UNKNOWN, f"HTTP status {http or 'missing'}"
 
     def _finish(self, number: int, now_s: float, status: int, message: str) -> None:
         stream = self._streams.pop(number, None)

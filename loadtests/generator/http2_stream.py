@@ -12,17 +12,14 @@ NOTHING, IN_PREFIX = -1, -2
 GRPC_INTERNAL = 13
 
 
-class AnswerError(Exception):
-    """The answer to one request is not what gRPC allows; its connection is in order."""
-
-
 class Stream:
     """`size` is the length of the answer's message, and `left` the bytes of it that are due.
 
-    Before, `size` is NOTHING, or IN_PREFIX when the prefix has come in part.
+    Before, `size` is NOTHING, or IN_PREFIX when the prefix has come in part. `failure` is the status and message of an
+    answer that gRPC does not allow, while its connection is in order.
     """
 
-    __slots__ = ("_prefix", "has_headers", "index", "left", "payload", "size")
+    __slots__ = ("_prefix", "failure", "has_headers", "index", "left", "payload", "size")
 
     def __init__(self, index: int, payload: int) -> None:
         self.index = index
@@ -30,12 +27,13 @@ class Stream:
         self.has_headers = False
         self.size = NOTHING
         self.left = 0
+        self.failure: tuple[int, str] | None = None
         self._prefix = b""
 
     def receive(self, body: bytes) -> None:
-        """Counts bytes of the answer, however they are cut. Raises AnswerError."""
+        """Counts bytes of the answer, however they are cut."""
         if not self.has_headers:
-            raise AnswerError("the answer began without headers")
+            self._fail("the answer began without headers")
         if self.size < 0:
             missing = PREFIX.size - len(self._prefix)
             self._prefix += body[:missing]
@@ -44,15 +42,20 @@ class Stream:
                 return
             compressed, self.size = PREFIX.unpack(self._prefix)
             if compressed:
-                raise AnswerError(f"the answer has the flag {compressed}, though the request allows no compression")
+                self._fail(f"the answer has the flag {compressed}, though the request allows no compression")
             self.left = self.size
             body = body[missing:]
         if len(body) > self.left:
-            raise AnswerError(f"the answer is longer than the {self.size} bytes that it announced")
-        self.left -= len(body)
+            self._fail(f"the answer is longer than the {self.size} bytes that it announced")
+        self.left = max(self.left - len(body), 0)
+
+    def _fail(self, why: str) -> None:
+        self.failure = self.failure or (GRPC_INTERNAL, why)
 
     def outcome(self, status: int, message: str) -> tuple[int, str]:
         """What the request ends with, once the server said this. An answer counts only if it came whole."""
+        if status == OK and self.failure:
+            return self.failure
         if status != OK or self.size > 0 == self.left:
             return status, message
         if self.left or self.size == IN_PREFIX:
