@@ -35,7 +35,7 @@ from loadtests.generator.http2_frames import (
     ProtocolError,
     frame,
 )
-from loadtests.generator.http2_stream import GRPC_INTERNAL, NOTHING, PREFIX, Stream
+from loadtests.generator.http2_stream import GRPC_INTERNAL, NOTHING, PREFIX, PREFIX_BYTES, Stream
 from loadtests.generator.http2_uploads import DEFAULT_WINDOW, Uploads
 from loadtests.generator.transport import Owner
 from loadtests.records.record import OK, UNAVAILABLE
@@ -207,34 +207,36 @@ class Http2Connection(asyncio.Protocol):
         if self._rest:
             data = self._rest + data
         position, size, open_before, room_before = 0, len(data), len(self._streams), self._most_streams
-        unpack, streams = FRAME.unpack_from, self._streams
+        unpack, prefix, streams = FRAME.unpack_from, PREFIX.unpack_from, self._streams
         while size - position >= 9:
             word, flags, number = unpack(data, position)
             start = position + 9
-            end = start + (word >> 8)
+            length = word >> 8
+            position = start + length
             kind = word & 0xFF
-            if end - start > h2.SMALLEST_FRAME or self._due:
-                self._check(kind, flags, end - start, data)
-            if end > size:
+            if length > h2.SMALLEST_FRAME or self._due:
+                self._check(kind, flags, length, data)
+            if position > size:
+                position = start - 9
                 break
+            number &= _LAST_STREAM  # the highest bit is reserved
             if kind == DATA:
-                self._consumed += end - start
+                self._consumed += length
                 stream = streams.get(number)
-                if stream is None or flags & PADDED or not stream.has_headers or end - start <= PREFIX.size:
-                    self._data(number & _LAST_STREAM, flags, data[start:end])
-                elif stream.size == NOTHING and PREFIX.unpack_from(data, start) == (0, end - start - PREFIX.size):
-                    stream.size = end - start - PREFIX.size
-                elif end - start <= stream.left:
-                    stream.left -= end - start
+                if stream is None or flags & PADDED or not stream.has_headers or length <= PREFIX_BYTES:
+                    self._data(number, flags, data[start:position])
+                elif stream.size == NOTHING and prefix(data, start) == (0, length - PREFIX_BYTES):
+                    stream.size = length - PREFIX_BYTES
+                elif length <= stream.left:
+                    stream.left -= length
                 else:
-                    self._data(number, flags, data[start:end])
+                    self._data(number, flags, data[start:position])
                 if flags & END_STREAM:
-                    self._finish(number & _LAST_STREAM, now_s, GRPC_INTERNAL, "the answer ended without a status")
+                    self._finish(number, now_s, GRPC_INTERNAL, "the answer ended without a status")
             elif kind == HEADERS and flags & END_HEADERS and not flags & (PADDED | PRIORITY):
-                self._headers(number & _LAST_STREAM, flags, data[start:end], now_s)
+                self._headers(number, flags, data[start:position], now_s)
             else:
-                self._control(kind, flags, number & _LAST_STREAM, data[start:end], now_s)
-            position = end
+                self._control(kind, flags, number, data[start:position], now_s)
         self._rest = data[position:]
         if self._consumed >= _REFILL:
             self._write(frame(h2.WINDOW_UPDATE, 0, 0, self._consumed.to_bytes(4, "big")))
@@ -299,8 +301,8 @@ class Http2Connection(asyncio.Protocol):
         self._fruitless = 0
         if self._uploads.waiting:
             self._uploads.waiting.pop(number, None)
-        if status == OK:
-            status, message = stream.outcome(status, message)
+        if status == OK and not (stream.size > 0 == stream.left and stream.failure is None):
+            status, message = stream.defect()
         self._on_done(stream.index, now_s, status, message)
 
     def _control(self, kind: int, flags: int, number: int, body: bytes, now_s: float) -> None:

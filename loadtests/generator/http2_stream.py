@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from loadtests.records.record import EMPTY_RESPONSE, OK
+from loadtests.records.record import EMPTY_RESPONSE
 
-PREFIX = struct.Struct(">BI")
+PREFIX, PREFIX_BYTES = struct.Struct(">BI"), 5
 """gRPC puts a flag and the length in front of every message."""
 NOTHING, IN_PREFIX = -1, -2
 GRPC_INTERNAL = 13
@@ -19,25 +19,24 @@ class Stream:
     answer that gRPC does not allow, while its connection is in order.
     """
 
-    __slots__ = ("_prefix", "failure", "has_headers", "index", "left", "payload", "size")
+    has_headers = False  # defaults of the class cost a request nothing
+    size = NOTHING
+    left = 0
+    failure: tuple[int, str] | None = None
+    _prefix = b""
 
     def __init__(self, index: int, payload: int) -> None:
         self.index = index
         self.payload = payload
-        self.has_headers = False
-        self.size = NOTHING
-        self.left = 0
-        self.failure: tuple[int, str] | None = None
-        self._prefix = b""
 
     def receive(self, body: bytes) -> None:
         """Counts bytes of the answer, however they are cut."""
         if not self.has_headers:
             self._fail("the answer began without headers")
         if self.size < 0:
-            missing = PREFIX.size - len(self._prefix)
+            missing = PREFIX_BYTES - len(self._prefix)
             self._prefix += body[:missing]
-            if len(self._prefix) < PREFIX.size:
+            if len(self._prefix) < PREFIX_BYTES:
                 self.size = IN_PREFIX if self._prefix else NOTHING
                 return
             compressed, self.size = PREFIX.unpack(self._prefix)
@@ -52,12 +51,10 @@ class Stream:
     def _fail(self, why: str) -> None:
         self.failure = self.failure or (GRPC_INTERNAL, why)
 
-    def outcome(self, status: int, message: str) -> tuple[int, str]:
-        """What the request ends with, once the server said this. An answer counts only if it came whole."""
-        if status == OK and self.failure:
+    def defect(self) -> tuple[int, str]:
+        """What the request ends with when the server said OK, and the answer does not count."""
+        if self.failure:
             return self.failure
-        if status != OK or self.size > 0 == self.left:
-            return status, message
         if self.left or self.size == IN_PREFIX:
             return GRPC_INTERNAL, "the answer ended in the middle of its message"
         return EMPTY_RESPONSE, "the answer has no body"

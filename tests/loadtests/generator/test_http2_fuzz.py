@@ -25,8 +25,13 @@ SEED = int(os.environ.get("FATHOM_FUZZ_SEED", "1"))
 REQUESTS = 3
 STREAMS = (1, 3, 5)
 
-STRICTER = ("the answer began without headers", "HTTP status missing")
-"""How our message begins where grpc.aio counts an answer that HTTP/2 calls malformed. Nothing is the other way round.
+_BREACH = "the server broke HTTP/2: "
+STRICTER = (
+    "the answer began without headers",
+    "HTTP status missing",
+    *(_BREACH + what for what in ("stream", "a frame of type", "PUSH_PROMISE")),
+)
+"""How our message begins where grpc.aio overlooks what HTTP/2 forbids. Nothing is the other way round.
 
 What grpc.aio does not know (padded DATA, informational headers, a header table of 0) is left to `test_http2_peers`.
 """
@@ -140,11 +145,12 @@ endings = st.one_of(
 broken = st.one_of(
     st.builds(
         h2.frame,
-        st.sampled_from([kind for kind in range(10) if kind != h2.GOAWAY]),
+        st.sampled_from([kind for kind in range(10) if kind not in (h2.DATA, h2.GOAWAY)]),
         st.integers(0, 255),
         any_stream,
         st.binary(max_size=30),
     ),
+    st.builds(h2.frame, st.just(h2.DATA), st.sampled_from((0, 1, 0xF7)), any_stream, st.binary(max_size=30)),
     st.builds(h2.frame, st.just(h2.GOAWAY), st.integers(0, 255), any_stream, st.binary(max_size=4)),
 )
 segments = st.one_of(good_answers, good_answers, good_answers, answers(), answers(), st.lists(harmless, max_size=8))
