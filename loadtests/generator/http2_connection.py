@@ -35,50 +35,38 @@ from loadtests.generator.http2_frames import (
     ProtocolError,
     frame,
 )
-from loadtests.generator.http2_stream import GRPC_INTERNAL, NOTHING, PREFIX, PREFIX_BYTES, Stream
-from loadtests.generator.http2_uploads import DEFAULT_WINDOW, Uploads
+from loadtests.generator.http2_requests import LAST_STREAM, Http2Requests
+from loadtests.generator.http2_stream import GRPC_INTERNAL, NOTHING, PREFIX, PREFIX_BYTES
+from loadtests.generator.http2_uploads import DEFAULT_WINDOW
 from loadtests.generator.transport import Owner
 from loadtests.records.record import OK, UNAVAILABLE
 
 _REFILL = 1 << 29
-_JOIN_BELOW = 1 << 17
 _LONGEST_HEADERS = 1 << 16
 _MOST_FRUITLESS = 10_000
 _MOST_UNWRITTEN = 1 << 24
 _LONGEST_DETAIL = 200
-_LAST_STREAM = (1 << 31) - 1
 _GRPC_CANCELLED, _GRPC_UNKNOWN = 1, 2
 
 
-class Http2Connection(asyncio.Protocol):
-    """Sends the numbered `bodies`, which are whole gRPC messages, as requests with these headers."""
+class Http2Connection(Http2Requests):
+    """Sends the numbered `bodies` as requests with these headers, and reports their answers to its owner."""
 
     def __init__(
         self, owner: Owner[Http2Connection], slot: int, headers: h2.RequestHeaders, bodies: Sequence[bytes]
     ) -> None:
+        super().__init__(bodies)
         self._owner = owner
         self.slot = slot
         """Its place among the owner's connections, which the one that replaces it takes."""
         self._on_done = owner.on_done
         self._request_headers = headers
         self._response_headers = h2.ResponseHeaders()
-        self._bodies = bodies
-        self._transport: asyncio.Transport | None = None
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._out: list[bytes | memoryview] = []
-        self._out_bytes = 0
         self._rest = b""
-        self._next_stream = 1
-        self._most_streams = _LAST_STREAM
-        self._streams: dict[int, Stream] = {}
-        self._stream_of: dict[int, int] = {}
-        self._uploads = Uploads(self._write)
-        self._fruitless = 0  # frames since the last answer that brought none nearer
         self._due = h2.SETTINGS  # the kind of frame that must come next, where only one may
         self._consumed = 0
-        self._header_start = b""
         self._partial: tuple[int, int, bytes] | None = None  # stream, flags, block of an unfinished header list
-        self._block = self._later_block = b""
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ended = ""
         """Why no more requests can be sent; empty while they can."""
@@ -91,91 +79,6 @@ class Http2Connection(asyncio.Protocol):
             self._fail(f"no HTTP/2 within {timeout_s:g} s of connecting")
         if self.ended:
             raise OSError(self.ended)
-
-    @property
-    def has_open(self) -> bool:
-        """Whether requests wait for their answers."""
-        return bool(self._streams)
-
-    # -- sending -----------------------------------------------------------------------------------------------------
-
-    def send(self, index: int, payload: int) -> bool:
-        """Starts a request, which may leave only at the next `flush`; false when there is no room for another."""
-        if len(self._streams) >= self._most_streams:
-            return False
-        stream = self._next_stream
-        self._next_stream = stream + 2
-        self._streams[stream] = Stream(index, payload)
-        self._stream_of[index] = stream
-        number = stream.to_bytes(4, "big")
-        body = self._bodies[payload]
-        size = len(body)
-        uploads = self._uploads
-        if size <= uploads.window and size <= uploads.at_once and not uploads.waiting:
-            uploads.window -= size
-            request = b"".join(
-                (self._header_start, number, self._block, size.to_bytes(3, "big"), b"\0\1", number, body)
-            )
-            self._out.append(request)
-            self._out_bytes += len(request)
-        else:
-            self._write(self._header_start + number + self._block)
-            uploads.add(stream, body)
-            uploads.send()
-        if self._block is not self._later_block:
-            self._set_block(self._later_block)
-        if self._next_stream > _LAST_STREAM:
-            self._stop_sending("all of its streams are used")
-        return True
-
-    def flush(self) -> None:
-        """Hands everything started to the operating system."""
-        if self._out and self._transport is not None:
-            if self._out_bytes < _JOIN_BELOW:
-                self._transport.write(b"".join(self._out))
-            else:
-                self._transport.writelines(self._out)
-        self._out = []
-        self._out_bytes = 0
-
-    def cancel(self, index: int) -> bool:
-        """Gives up on a request, telling the server; false when it has none of this number."""
-        stream = self._stream_of.pop(index, None)
-        if stream is None:
-            return False
-        del self._streams[stream]
-        self._uploads.waiting.pop(stream, None)
-        self._fruitless = 0
-        self._write(frame(h2.RST_STREAM, 0, stream, h2.CANCEL.to_bytes(4, "big")))
-        return True
-
-    def close(self) -> None:
-        """Ends the connection in good order; requests that are still open are not reported any more."""
-        self._streams.clear()
-        self.flush()
-        if self._transport is not None:
-            self._transport.close()
-
-    def abort(self) -> None:
-        """Ends it at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _write(self, data: bytes | memoryview) -> None:
-        self._out.append(data)
-        self._out_bytes += len(data)
-
-    def pause_writing(self) -> None:
-        self._uploads.pause(True)
-
-    def resume_writing(self) -> None:
-        self._uploads.pause(False)
-        self._uploads.send()
-        self.flush()
-
-    def _set_block(self, block: bytes) -> None:
-        self._block = block
-        self._header_start = (len(block) << 8 | HEADERS).to_bytes(4, "big") + bytes([END_HEADERS])
 
     # -- receiving: all frames are read here -------------------------------------------------------------------------
 
@@ -219,7 +122,7 @@ class Http2Connection(asyncio.Protocol):
             if position > size:
                 position = start - 9
                 break
-            number &= _LAST_STREAM  # the highest bit is reserved
+            number &= LAST_STREAM  # the highest bit is reserved
             if kind == DATA:
                 self._consumed += length
                 stream = streams.get(number)
@@ -363,7 +266,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _go_away(self, body: bytes) -> None:
         """The server finishes the streams up to a number, and never looks at those above it."""
-        last, code = h2.number_of(body) & _LAST_STREAM, h2.number_of(body[4:])
+        last, code = h2.number_of(body) & LAST_STREAM, h2.number_of(body[4:])
         detail = body[8 : 8 + _LONGEST_DETAIL].decode("utf-8", "replace")
         if code in h2.OUR_FAULTS:
             self._owner.on_our_fault(f"the server ended a connection with {h2.OUR_FAULTS[code]} {detail}".rstrip())
