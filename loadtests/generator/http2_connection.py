@@ -59,6 +59,7 @@ class Http2Connection(Http2Requests):
         self._owner = owner
         self.slot = slot
         """Its place among the owner's connections, which the one that replaces it takes."""
+        self.made_s = time.monotonic()
         self._on_done = owner.on_done
         self._request_headers = headers
         self._response_headers = h2.ResponseHeaders()

@@ -419,6 +419,26 @@ def test_deadlines_fire_whatever_arrives(pause_s):
     assert set(record.status.tolist()) == {DEADLINE_EXCEEDED}
 
 
+def test_a_server_that_ends_every_connection_at_once_is_not_connected_to_in_a_row():
+    made = []
+
+    async def script(reader, writer):
+        made.append(writer)
+        while (await read_frame(reader))[:2] != (h2.SETTINGS, h2.ACK):
+            pass
+        writer.write(h2.frame(h2.PING, 0, 0, b""))
+        await reader.read()
+
+    async def run(address):
+        transport = Http2Transport(address, [b"x"], lambda *_: None, channels=1, timeout_s=3)
+        await transport.open()
+        await asyncio.sleep(0.5)
+        await transport.close()
+
+    asyncio.run(asyncio.wait_for(with_peer(script, run), 10))
+    assert 2 <= len(made) <= 12
+
+
 def test_a_server_that_does_not_read_is_not_written_to_without_end():
     """Its window is the largest there is, so that only our own bound holds back."""
 
