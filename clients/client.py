@@ -49,6 +49,7 @@ class Model(BoundModel[Outputs, Labels]):
                 probes_missed=client.probes_missed,
                 resolve=client.resolve,
                 resolve_every_s=client.resolve_every_s,
+                max_answer_bytes=client.max_answer_bytes,
             )
         twin.budget, twin.bound = client.budget, client.bound
         async with twin:

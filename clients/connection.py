@@ -42,6 +42,7 @@ class Connection(Generic[Flag, Names, Bound]):
     Every call has a deadline: `timeout_s` is the default of all. `headers` go with every request (tokens, Triton's
     `triton-grpc-protocol-...`); a function is called for each, such as `trace_context`. Without `tls`,
     a warning is given for other machines. `metrics=Metrics()` counts requests and their durations for Prometheus.
+    An answer of more than `max_answer_bytes`, or a compressed one, is a ServerError before it takes up memory.
 
     Of several servers, each is asked for its health every `probe_every_s`; one that answers nothing within
     `probe_timeout_s`, `probes_missed` times, loses its requests to another. A `dns:` name is looked up every
@@ -76,6 +77,7 @@ class Connection(Generic[Flag, Names, Bound]):
         probes_missed: int = 2,
         resolve: Callable[[str], Sequence[str]] | None = None,
         resolve_every_s: float = 5.0,
+        max_answer_bytes: int = options.MOST_ANSWER_BYTES,
     ) -> None:
         self.addresses = addresses.parse(endpoint)
         # A proxy looks names up itself.
@@ -90,7 +92,8 @@ class Connection(Generic[Flag, Names, Bound]):
         self.resolve = resolve or addresses.look_up
         self.resolve_every_s = options.seconds(resolve_every_s, "resolve_every_s")
         self._credentials = tls and tls.credentials()
-        self.open = functools.partial(options.open_channel, self._grpc, tls, self._credentials)
+        self.max_answer_bytes = options.answer_limit(max_answer_bytes)
+        self.open = self._opener(tls)
         self.bound: dict[str, str] = {}  # the models in use, and the version of each
         self._metadata = () if callable(self.headers) else options.as_metadata(self.headers)
         self._closed = threading.Event()
@@ -157,8 +160,12 @@ class Connection(Generic[Flag, Names, Bound]):
         tls = self.tls
         if tls is not None and name and not tls.server_name:
             tls = replace(tls, server_name=name.rpartition(":")[0].strip("[]"))
-        return Server(
-            address, functools.partial(options.open_channel, self._grpc, tls, self._credentials, name=name), tls
+        return Server(address, functools.partial(self._opener(tls), name=name), tls)
+
+    def _opener(self, tls: TLS | None) -> Callable[..., Any]:
+        """What makes a channel to an address."""
+        return functools.partial(
+            options.open_channel, self._grpc, tls, self._credentials, max_answer_bytes=self.max_answer_bytes
         )
 
     def within_s(self, timeout_s: float | None) -> float:

@@ -46,6 +46,11 @@ def _tls(message: str) -> Failure:
     return Failure(UnreachableError, "tls", message)
 
 
+def _unread(message: str) -> Failure:
+    """An answer that this client does not read."""
+    return Failure(ServerError, "client", message, may_have_run=True)
+
+
 _NOT_GRPC = "what answers at {endpoint} is not gRPC ({details}): give the server's gRPC port (Triton's is 8001)"
 _HTTP1 = Failure(UnreachableError, "gateway", _NOT_GRPC)
 PAGE = Failure(
@@ -113,6 +118,17 @@ NO_CONNECTION: Table = (
     ("", _waits("connection", "{details}; check the address, and that the server runs")),
 )
 
+# How gRPC begins what it says of an answer that it does not read.
+UNREAD: Table = (
+    (
+        "CLIENT: Received message larger",
+        _unread("{at} sent too large an answer ({details}): ask for less at a time, or raise max_answer_bytes"),
+    ),
+    (
+        "Compression algorithm",
+        _unread("{at} sent a compressed answer ({details}): turn compression off there, for its size has no bound"),
+    ),
+)
 _CUT = Failure(
     UnreachableError,
     "gateway",

@@ -101,6 +101,9 @@ def _look_up(status: grpc.StatusCode, details: str, sent: Sent) -> Failure:
         return _closed_at_once(sent) if any(w in details for w in _CLOSED) else _find(tables.NO_CONNECTION, details)
     if "protocol is restricted" in details:
         return tables.RESTRICTED
+    unread = [row for words, row in tables.UNREAD if details.removeprefix("Stream removed (").startswith(words)]
+    if unread:
+        return unread[0]
     ended_here = status is grpc.StatusCode.DEADLINE_EXCEEDED or "Channel closed" in details
     broken = _BROKEN + (_BROKEN_UNAVAILABLE if status is grpc.StatusCode.UNAVAILABLE else ())
     if not ended_here and details.startswith(broken):

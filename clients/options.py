@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import numbers
 import re
 import warnings
@@ -20,11 +21,14 @@ Metadata = tuple[tuple[str, str], ...]
 ChannelOptions = tuple[tuple[str, Any], ...]
 DEFAULT_TIMEOUT_S = 30.0
 LONGEST_TIMEOUT_S = 1e9  # gRPC counts nanoseconds from 1970 in 64 bits: with 8e9 s it calls a deadline passed
-# -1 lifts gRPC's 4 MB limit. A connection that broke is tried again within a second, so that a restarted server is
-# used again soon. Pings closer than 300 s are abuse to Triton, which hangs up after a few of them: 310 s it tolerates.
+MOST_ANSWER_BYTES, LARGEST_ANSWER_BYTES = 1 << 27, (1 << 31) - 1
+# gRPC's limit of 4 MB is lifted for requests; `open_channel` sets that of answers, which `grpc.minimal_stack` would
+# switch off. gRPC measures a compressed answer before it inflates it, so that no compression is accepted. A connection
+# that broke is tried again within a second, so that a restarted server is used again soon. Pings closer than 300 s are
+# abuse to Triton, which hangs up after a few of them: 310 s it tolerates.
 CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -33,9 +37,12 @@ CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 310_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_frame_size", 1 << 20),  # of answers: 16 kB frames cost a tenth more CPU at 150 kB
-    ("grpc.minimal_stack", 1),  # without filters for idleness, channelz and size limits: some 5 % less CPU per call
+    ("grpc.client_idle_timeout_ms", 2**31 - 1),  # its filter costs CPU with each call, as channelz does
+    ("grpc.enable_channelz", 0),
     ("grpc.enable_retries", 0),  # retries are this package's own business, and cost CPU even where none is made
 )
+# gRPC logs a traceback for an answer that is no protobuf message; the error that it raises says the same.
+logging.getLogger("grpc._common").addFilter(lambda record: not str(record.msg).startswith("Exception deserializing"))
 NO_PROXY = ("grpc.enable_http_proxy", 0)  # gRPC sends even localhost through http_proxy
 ROUND_ROBIN = ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')
 
@@ -93,6 +100,13 @@ def seconds(given: float, name: str = "timeout_s") -> float:
     return float(given)
 
 
+def answer_limit(given: int) -> int:
+    """A bound on the bytes of an answer. Raises ValueError for one that gRPC cannot hold to."""
+    if not (isinstance(given, int) and not isinstance(given, bool) and 0 < given <= LARGEST_ANSWER_BYTES):
+        raise ValueError(f"max_answer_bytes must be a whole number from 1 to {LARGEST_ANSWER_BYTES}, not {given!r}")
+    return given
+
+
 def open_channel(
     module: Any,
     tls: TLS | None,
@@ -101,14 +115,16 @@ def open_channel(
     *,
     balance: bool = True,
     name: str = "",
+    max_answer_bytes: int = MOST_ANSWER_BYTES,
     more: ChannelOptions = (),
 ) -> Any:
     """A channel of `grpc` or `grpc.aio`. A target with a scheme (`dns:///`, `ipv4:`) is balanced by gRPC itself.
 
     Without `balance` it keeps to one server even where a name stands for several. `name` is the host:port that was
-    looked up to find `address`; `more` are options of gRPC.
+    looked up to find `address`; an answer of more than `max_answer_bytes` is refused before it is read. `more` are
+    options of gRPC.
     """
-    options: ChannelOptions = (*CHANNEL_OPTIONS, *more)
+    options: ChannelOptions = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", max_answer_bytes), *more)
     if balance and is_balanced(address):
         options += (ROUND_ROBIN,)
     if is_loopback(address) or name:

@@ -48,6 +48,7 @@ _REMEDIES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
     guard_output()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what gRPC would log of an answer, our error says
     given = sys.argv[1:] if arguments is None else list(arguments)
     wanted = next((word for word in given if not word.startswith("-")), "")
     _until_loaded()

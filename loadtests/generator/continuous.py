@@ -22,8 +22,7 @@ import numpy as np
 
 from loadtests.errors import GeneratorError
 from loadtests.generator.clock import Alarm
-from loadtests.generator.messages import Batch, unanswered
-from loadtests.generator.open_loop import DRAIN_S
+from loadtests.generator.messages import DRAIN_S, Batch, unanswered
 from loadtests.generator.transport import OnDone, Transport
 from loadtests.records.record import DEADLINE_EXCEEDED, OK, UNANSWERED, Record
 from loadtests.workload.mix import ModelMix

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,11 @@ class LiveRun:
             "weights": self._mix.weights,
         }
         self._send(stream=wanted)
-        answer = self._process.receive()
+        answer = self._receive(self._target.timeout_s)
         if answer is None or answer["state"] != "ready":
             self._end()
             if answer is None:
-                raise GeneratorError("the generator process ended before it began")
+                raise GeneratorError("the generator process ended, or hung, before it began")
             if answer.get("kind") == "generator":
                 raise GeneratorError(answer["message"])
             raise TargetLostError(
@@ -93,13 +94,21 @@ class LiveRun:
             self._end()
 
     def _listen(self) -> None:
-        while (answer := self._process.receive()) is not None and answer.pop("state") == "batch":
+        while (answer := self._receive(self._target.timeout_s)) is not None and answer.pop("state") == "batch":
             self._on_batch(Batch.unpack(answer))
         self._finished.set()
         if answer is not None and "message" in answer:
             self._on_lost(answer["message"])
         elif not self._ending:
-            self._on_lost("the generator process ended unexpectedly")
+            self._on_lost("the generator process ended unexpectedly, or hung")
+
+    def _receive(self, seconds: float) -> dict[str, Any] | None:
+        """What it says next; None when it has ended, or was killed because it said nothing for long."""
+        try:
+            return self._process.receive(time.monotonic() + seconds + self._target.patience_s)
+        except TimeoutError:
+            self._process.kill()
+            return None
 
     def _send(self, **command: Any) -> None:
         with contextlib.suppress(OSError):  # `on_lost` reports that it has ended

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.generator.clock import Alarm
-from loadtests.generator.messages import Limits
+from loadtests.generator.messages import DRAIN_S, Limits
 from loadtests.generator.transport import OnDone, Transport
 from loadtests.records.record import (
     DEADLINE_EXCEEDED,
@@ -30,9 +30,6 @@ from loadtests.records.record import (
 _HEAD_START_S = 0.02
 _SWEEP_S = 0.05
 _LONGEST_BATCH = 256
-# Triton 2.51 can crash when many requests are cancelled (docs/server.md), and what still waits there would slow the
-# next probe: answers nobody needs are awaited, and only what takes longer is cancelled.
-DRAIN_S = 5.0
 _HURRIED_DRAIN_S = 0.5
 _PENDING = -1
 

@@ -1,7 +1,7 @@
 """Several generator processes on this machine that run one schedule together.
 
-A generator that dies makes the probe it died in invalid and nothing else: the others stop, and the next probe finds a
-fresh process in its place.
+A generator that dies or hangs makes the probe of that moment invalid and nothing else: the others stop, and the next
+probe finds a fresh process in its place.
 """
 
 from __future__ import annotations
@@ -104,11 +104,12 @@ class GeneratorPool:
         return _together(parts, found, lost)
 
     def _collect(self, found: dict[int, tuple[Record, Outcome]], lost: dict[int, str]) -> None:
-        """Waits for all; the first that stops early, or dies, stops the others."""
+        """Waits for all; the first that stops early, dies or hangs, stops the others."""
         waiting = {w: number for number, w in enumerate(self.workers) if number not in lost and number not in found}
         while waiting:
-            readable, _, _ = select.select(list(waiting), [], [])
-            for worker in readable:
+            due_s = min(worker.due_s for worker in waiting)
+            readable, _, _ = select.select(list(waiting), [], [], max(due_s - time.monotonic(), 0.0))
+            for worker in readable or [worker for worker in waiting if worker.due_s <= due_s]:
                 number = waiting.pop(worker)
                 with _noting(lost, number):
                     found[number] = worker.result()

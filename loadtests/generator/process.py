@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.errors import GeneratorError, TargetLostError
-from loadtests.generator.messages import NORMAL_PRIORITY, Job, Limits, read_record, write_payloads, write_schedule
+from loadtests.generator.messages import (
+    DRAIN_S,
+    NORMAL_PRIORITY,
+    Job,
+    Limits,
+    read_record,
+    write_payloads,
+    write_schedule,
+)
 from loadtests.records.record import Outcome, Record
 from loadtests.target.access import Access
 
@@ -34,6 +46,8 @@ class GeneratorSettings:
     access: Access = field(default_factory=Access)
     real_time: bool = True
     """Whether the generator takes real-time priority, where that is allowed."""
+    patience_s: float = 30.0
+    """A generator that is so late with a report hangs, and is killed."""
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -62,6 +76,9 @@ class GeneratorProcess:
         self._folder = Path(self._scratch.name)
         self._payloads = self._folder / "payloads.bin"
         self._process: JsonProcess | None = None
+        self._length_s = 0.0  # of the schedule
+        self.due_s = math.inf
+        """When the generator hangs unless it has reported, by `time.monotonic()`."""
 
     def __enter__(self) -> GeneratorProcess:
         write_payloads(self._payloads, self._target.payloads)
@@ -119,6 +136,7 @@ class GeneratorProcess:
     ) -> None:
         """Hands the schedule over; the generator starts to connect."""
         write_schedule(self._folder, intended_s, choices)
+        self._length_s = min(float(intended_s[-1]), limits.until_s) if len(intended_s) else 0.0
         job = Job(
             self._target.server,
             str(self._payloads),
@@ -130,6 +148,7 @@ class GeneratorProcess:
             self._target.access,
         )
         self._send(**job.to_json())
+        self._allow(self._target.timeout_s)
 
     def wait_ready(self) -> None:
         """TargetLostError: no connection."""
@@ -138,10 +157,15 @@ class GeneratorProcess:
     def go(self, at_s: float | None = None) -> None:
         """The schedule begins at an instant of `time.monotonic()`, by default as soon as possible."""
         self._send(go=True, at_s=at_s)
+        self._allow(self._length_s + self._target.timeout_s + min(DRAIN_S, self._target.timeout_s))
 
     def stop(self) -> None:
         """Ends a run early; a stop that crosses a finished job is ignored."""
         self._send(stop=True)
+        self._allow(DRAIN_S)
+
+    def _allow(self, seconds: float) -> None:
+        self.due_s = time.monotonic() + seconds + self._target.patience_s
 
     def result(self) -> tuple[Record, Outcome]:
         """Waits until the run is over."""
@@ -170,7 +194,13 @@ class GeneratorProcess:
             raise self._ended() from error
 
     def _expect(self, state: str) -> dict[str, Any]:
-        answer = self._running.receive()
+        try:
+            answer = self._running.receive(self.due_s)
+        except TimeoutError:
+            self._running.kill()
+            raise GeneratorError(
+                f"the generator process hung: killed {self._target.patience_s:g} s after its report was due"
+            ) from None
         if answer is None:
             raise self._ended()
         state_reached = answer.pop("state")
@@ -200,6 +230,7 @@ class JsonProcess:
         self._process: subprocess.Popen[str] = subprocess.Popen(
             [sys.executable, "-m", module, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._received = b""
 
     @property
     def pid(self) -> int:
@@ -215,12 +246,26 @@ class JsonProcess:
         self._process.stdin.write(json.dumps(message) + "\n")
         self._process.stdin.flush()
 
-    def receive(self) -> dict[str, Any] | None:
-        """What it says next, waiting for it; None when it has ended."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        answer: dict[str, Any] | None = json.loads(line) if line else None
+    def receive(self, until_s: float = math.inf) -> dict[str, Any] | None:
+        """What it says next, waiting for it; None when it has ended.
+
+        Raises TimeoutError when `time.monotonic()` reaches `until_s` before.
+        """
+        while b"\n" not in self._received:
+            left_s = None if until_s == math.inf else max(until_s - time.monotonic(), 0.0)
+            if not select.select([self], [], [], left_s)[0]:
+                raise TimeoutError
+            piece = os.read(self.fileno(), 1 << 16)
+            if not piece:
+                return None
+            self._received += piece
+        line, _, self._received = self._received.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
         return answer
+
+    def kill(self) -> None:
+        """Ends it at once, even while it is stopped."""
+        self._process.kill()
 
     def fileno(self) -> int:
         """Readable when it has something to say, or has ended; for `select`."""

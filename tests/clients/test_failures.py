@@ -82,6 +82,22 @@ ROWS = [
     (CODE.UNAVAILABLE, "disconnect/reset, reset reason: connection end", UnreachableError, "gateway", LATER, PERHAPS),
     (CODE.UNAVAILABLE, "disconnect/reset, reset reason: overflow", OverloadedError, "gateway", LATER, NOT),
     (CODE.UNAVAILABLE, "local_rate_limited", OverloadedError, "gateway", LATER, NOT),
+    (
+        CODE.RESOURCE_EXHAUSTED,
+        "Stream removed (CLIENT: Received message larger than max (5 vs. 4))",
+        ServerError,
+        "client",
+        NEVER,
+        PERHAPS,
+    ),
+    (
+        CODE.INTERNAL,
+        "Stream removed (Compression algorithm 'gzip' is disabled.)",
+        ServerError,
+        "client",
+        NEVER,
+        PERHAPS,
+    ),
     # connections that broke
     (CODE.UNAVAILABLE, "Socket closed", UnreachableError, "connection", LATER, PERHAPS),
     (CODE.UNAVAILABLE, "Stream removed (Socket closed)", UnreachableError, "connection", LATER, PERHAPS),

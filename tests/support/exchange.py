@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from loadtests.generator import http2_frames as h2
 from loadtests.generator.http2 import Http2Transport
+from loadtests.generator.http2 import frames as h2
 
 Result = TypeVar("Result")
 Answers = dict[int, tuple[int, str]]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from hpack import Decoder, Encoder
 
-from loadtests.generator import http2_frames as h2
+from loadtests.generator.http2 import frames as h2
 
 READY = b"\x00\x00\x00\x00\x02\x08\x01"  # ServerReadyResponse(ready=True) as one gRPC message
 Script = Callable[[int], bytes | None]  # from the stream's number to what is sent; None closes the connection

@@ -15,8 +15,8 @@ from grpc_transport import GrpcTransport
 
 from clients import TLS
 from loadtests.errors import BadRequestError, GeneratorError
-from loadtests.generator import http2_frames as h2
 from loadtests.generator.http2 import Http2Transport
+from loadtests.generator.http2 import frames as h2
 from loadtests.generator.transport import METHOD
 from loadtests.records.record import EMPTY_RESPONSE, OK
 from loadtests.target.access import Access

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import pytest
 from exchange import ANSWER, HEADERS_OK, STATUS_OK, against, answer, goaway, read_frame, read_request, with_peer
 from grpc_transport import GrpcTransport
+from hpack import Decoder
 
 from loadtests import Slo
-from loadtests.generator import http2_frames as h2
 from loadtests.generator.http2 import Http2Transport
+from loadtests.generator.http2 import frames as h2
 from loadtests.generator.messages import Limits
 from loadtests.generator.open_loop import OpenLoopRun
 from loadtests.judge.judge import evaluate
 from loadtests.records.point import Probe
-from loadtests.records.record import OK, UNAVAILABLE
+from loadtests.records.record import DEADLINE_EXCEEDED, EMPTY_RESPONSE, OK, UNAVAILABLE
 from loadtests.workload.schedule import constant, payload_choices
 
 TRANSPORTS = [Http2Transport, GrpcTransport]
@@ -253,6 +255,212 @@ def test_a_lost_connection_among_several_fails_its_requests_and_is_replaced():
     assert [statuses[index] for index in range(4, 8)] == [OK] * 4
 
 
+def message(length: int, content: bytes, flag: int = 0) -> bytes:
+    """With gRPC's prefix."""
+    return bytes([flag]) + length.to_bytes(4, "big") + content
+
+
+def headed(block: bytes, body: bytes) -> Callable[[int], bytes]:
+    """An answer with these first headers and this body, and the status OK."""
+    return lambda s: (
+        h2.frame(h2.HEADERS, h2.END_HEADERS, s, block)
+        + h2.frame(h2.DATA, 0, s, body)
+        + h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, s, STATUS_OK[1:])
+    )
+
+
+HTTP_503 = b"\x08\x03503"
+
+
+@pytest.mark.parametrize("kind", TRANSPORTS)
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (headed(HEADERS_OK, message(1_000_000, b"abc")), 13),
+        (headed(HEADERS_OK, message(3, b"abc", flag=1)), 13),
+        (headed(HEADERS_OK, message(3, b"abc", flag=122)), 13),
+        (headed(HEADERS_OK, message(3, b"abc")[:3]), 13),
+        (headed(HEADERS_OK, message(0, b"")), EMPTY_RESPONSE),
+        (headed(HTTP_503, message(3, b"abc")), UNAVAILABLE),
+    ],
+    ids=["too short", "compressed", "an unknown flag", "half a prefix", "empty", "HTTP 503"],
+)
+def test_an_answer_that_breaks_grpc_is_an_error_of_its_request(sent, status, kind):
+    async def script(reader, writer):
+        first, _ = await read_request(reader)
+        second, _ = await read_request(reader)
+        writer.write(sent(first) + answer(second))
+        await reader.read()
+
+    answers = asyncio.run(against(script, [b"x"], [0, 0], kind=kind))
+    # grpc.aio gives None for an answer that it cannot read, and the status OK.
+    assert answers[0][0] in ((status,) if kind is Http2Transport else (status, EMPTY_RESPONSE)), answers
+    assert answers[1] == (OK, "")
+
+
+@pytest.mark.parametrize("body", [message(3, b"abcd"), message(3, b"abc") * 2, message(1, b"a") + bytes(1 << 13)])
+def test_bytes_behind_the_answer_are_an_error(body):
+    async def script(reader, writer):
+        first, _ = await read_request(reader)
+        second, _ = await read_request(reader)
+        writer.write(headed(HEADERS_OK, body)(first) + answer(second))
+
+    answers = asyncio.run(against(script, [b"x"], [0, 0]))
+    assert answers[0][0] == 13
+    assert answers[1] == (OK, "")
+
+
+def test_informational_headers_are_passed_over():
+    async def script(reader, writer):
+        stream, _ = await read_request(reader)
+        writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS, stream, b"\x08\x03103") + answer(stream))
+
+    assert asyncio.run(against(script, [b"x"], [0]))[0] == (OK, "")
+
+
+@pytest.mark.parametrize("table_bytes", [0, 100])
+def test_a_header_table_that_shrinks_in_the_middle(table_bytes):
+    seen = []
+
+    async def script(reader, writer):
+        decoder = Decoder()
+        kind, acknowledged = None, 0
+        while len(seen) < 3:
+            kind, flags, stream, content = await read_frame(reader)
+            if kind == h2.HEADERS:
+                seen.append(dict(decoder.decode(content)))
+                writer.write(answer(stream))
+                if len(seen) == 1:
+                    writer.write(h2.settings_frame({h2.HEADER_TABLE_SIZE: table_bytes}))
+            elif kind == h2.SETTINGS and flags & h2.ACK:
+                acknowledged += 1
+                if acknowledged == 2:
+                    decoder.max_allowed_table_size = table_bytes
+
+    async def run(address):
+        done = asyncio.Queue()
+        transport = Http2Transport(address, [b"x"], lambda *found: done.put_nowait(found), channels=1, timeout_s=3)
+        await transport.open()
+        found = []
+        for index in range(3):
+            transport.send(index, 0)
+            transport.flush()
+            found.append(await done.get())
+            await asyncio.sleep(0.05)  # for SETTINGS
+        await transport.close()
+        return found
+
+    found = asyncio.run(asyncio.wait_for(with_peer(script, run), 10))
+    assert [status for _, _, status, _ in found] == [OK] * 3
+    assert seen[0] == seen[1] == seen[2]
+
+
+def ready_made(*frames: bytes) -> bytes:
+    """Of one piece, some 256 kB of them."""
+    piece = b"".join(frames)
+    return piece * ((1 << 18) // len(piece))
+
+
+ENDLESS = {
+    "ping": lambda s: ready_made(h2.frame(h2.PING, 0, 0, bytes(8))),
+    "settings": lambda s: ready_made(h2.settings_frame({})),
+    "window updates": lambda s: ready_made(h2.frame(h2.WINDOW_UPDATE, 0, s, b"\0\0\0\1")),
+    "data of no bytes": lambda s: ready_made(h2.frame(h2.DATA, 0, s)),
+    "unknown frames": lambda s: ready_made(h2.frame(0xBB, 0, s)),
+    "informational headers": lambda s: ready_made(h2.frame(h2.HEADERS, h2.END_HEADERS, s, b"\x08\x03103")),
+    "a header list": lambda s: h2.frame(h2.HEADERS, 0, s) + ready_made(h2.frame(h2.CONTINUATION, 0, s, b"\x88")),
+    "an empty header list": lambda s: h2.frame(h2.HEADERS, 0, s) + ready_made(h2.frame(h2.CONTINUATION, 0, s)),
+    "data of streams never opened": lambda s: ready_made(h2.frame(h2.DATA, 0, s + 2, b"123456")),
+}
+
+
+@pytest.mark.parametrize("which", ENDLESS)
+def test_what_a_server_sends_without_an_end_ends_its_connection(which):
+    async def script(reader, writer):
+        stream, _ = await read_request(reader)
+        flood = ENDLESS[which](stream)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(flood)
+                await writer.drain()
+
+    answers = asyncio.run(against(script, [b"x"], [0]))
+    assert answers[0][0] == UNAVAILABLE
+    assert "HTTP/2" in answers[0][1]
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.01], ids=["endless bytes", "a slow drip"])
+def test_deadlines_fire_whatever_arrives(pause_s):
+    async def script(reader, writer):
+        stream, _ = await read_request(reader)
+        writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS, stream, HEADERS_OK))
+        writer.write(h2.frame(h2.DATA, 0, stream, message((1 << 32) - 1, b"")))
+        piece = h2.frame(h2.DATA, 0, stream, bytes(1 if pause_s else h2.SMALLEST_FRAME))
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause_s)
+
+    async def run(address):
+        def make_transport(on_done):
+            return Http2Transport(address, [b"x"], on_done, channels=1, timeout_s=0.2)
+
+        run = OpenLoopRun(
+            constant(100, count=5),
+            payload_choices(5, 1, seed=0),
+            Limits(100),
+            timeout_s=0.2,
+            make_transport=make_transport,
+        )
+        await run.transport.open()
+        return await run.run()
+
+    record, _ = asyncio.run(asyncio.wait_for(with_peer(script, run), 10))
+    assert set(record.status.tolist()) == {DEADLINE_EXCEEDED}
+
+
+def test_a_server_that_ends_every_connection_at_once_is_not_connected_to_in_a_row():
+    made = []
+
+    async def script(reader, writer):
+        made.append(writer)
+        while (await read_frame(reader))[:2] != (h2.SETTINGS, h2.ACK):
+            pass
+        writer.write(h2.frame(h2.PING, 0, 0, b""))
+        await reader.read()
+
+    async def run(address):
+        transport = Http2Transport(address, [b"x"], lambda *_: None, channels=1, timeout_s=3)
+        await transport.open()
+        await asyncio.sleep(0.5)
+        await transport.close()
+
+    asyncio.run(asyncio.wait_for(with_peer(script, run), 10))
+    assert 2 <= len(made) <= 12
+
+
+def test_a_server_that_does_not_read_is_not_written_to_without_end():
+    """Its window is the largest there is, so that only our own bound holds back."""
+
+    async def script(reader, writer):
+        writer.write(h2.frame(h2.WINDOW_UPDATE, 0, 0, (h2.LARGEST_WINDOW - 65_535).to_bytes(4, "big")))
+        await asyncio.sleep(60)
+
+    async def run(address):
+        transport = Http2Transport(address, [bytes(1 << 20)], lambda *_: None, channels=1, timeout_s=3)
+        await transport.open()
+        for index in range(100):
+            transport.send(index, 0)
+            transport.flush()
+            await asyncio.sleep(0)
+        unwritten = sum(one._transport.get_write_buffer_size() for one in transport._usable)
+        await transport.close()
+        return unwritten
+
+    settings = {h2.INITIAL_WINDOW_SIZE: h2.LARGEST_WINDOW, h2.MAX_FRAME_SIZE: h2.LARGEST_FRAME}
+    assert asyncio.run(asyncio.wait_for(with_peer(script, run, settings), 10)) < 1 << 25
+
+
 @pytest.mark.parametrize(
     ("code", "ours"),
     [(h2.NO_ERROR, False), (h2.ENHANCE_YOUR_CALM, False), (2, False), *((c, True) for c in h2.OUR_FAULTS)],
@@ -307,6 +515,17 @@ def test_a_run_that_broke_http2_itself_is_invalid_and_no_failure_of_the_server()
         lambda s: h2.frame(h2.HEADERS, h2.END_HEADERS | h2.PADDED, s, b""),
         lambda s: h2.frame(h2.DATA, 0, s, bytes(h2.SMALLEST_FRAME + 1)),
         lambda s: h2.frame(h2.HEADERS, h2.END_HEADERS, s, b"\xff\xff\xff"),
+        lambda s: h2.frame(h2.DATA, 0, 0, ANSWER),
+        lambda s: h2.frame(h2.PING, 0, 0, bytes(7)),
+        lambda s: h2.frame(h2.SETTINGS, 0, s, b""),
+        lambda s: h2.frame(h2.WINDOW_UPDATE, 0, 0, bytes(4)),
+        lambda s: 2 * h2.frame(h2.WINDOW_UPDATE, 0, 0, h2.LARGEST_WINDOW.to_bytes(4, "big")),
+        lambda s: h2.frame(h2.PUSH_PROMISE, h2.END_HEADERS, s, bytes(4)),
+        lambda s: h2.frame(h2.RST_STREAM, 0, s + 2, bytes(4)),
+        lambda s: h2.frame(h2.CONTINUATION, h2.END_HEADERS, s, b""),
+        lambda s: h2.frame(h2.HEADERS, 0, s, b"") + h2.frame(h2.PING, 0, 0, bytes(8)),
+        lambda s: 2 * h2.frame(h2.HEADERS, h2.END_HEADERS, s, HEADERS_OK),
+        lambda s: h2.frame(h2.HEADERS, h2.END_HEADERS, s, b"\x3f\xe1\x1f"),
         lambda s: h2.frame(h2.HEADERS, 0, s, b"") + 5 * h2.frame(h2.CONTINUATION, 0, s, bytes(h2.SMALLEST_FRAME)),
     ],
     ids=[
@@ -320,6 +539,17 @@ def test_a_run_that_broke_http2_itself_is_invalid_and_no_failure_of_the_server()
         "no padding length",
         "a frame beyond our limit",
         "a broken header block",
+        "data of no stream",
+        "a ping of seven bytes",
+        "settings of a stream",
+        "a window update of nothing",
+        "a window beyond the largest, in two steps",
+        "a push",
+        "a reset of a stream never opened",
+        "a continuation of nothing",
+        "a header list that is interrupted",
+        "trailers that do not end",
+        "a header table that we do not allow",
         "an endless header list",
     ],
 )

@@ -80,6 +80,22 @@ def test_a_generator_that_dies_spoils_its_probe_only(fleet):
     assert not outcome.lost
 
 
+def test_a_generator_that_hangs_is_killed_and_named_and_the_other_is_kept(shared_queue):
+    settings = GeneratorSettings(
+        shared_queue("--service-ms", "1").address, [request()] * 3, timeout_s=0.3, patience_s=4.0
+    )
+    with GeneratorPool(settings, 2) as fleet:
+        other = fleet.workers[0].pid
+        freeze = threading.Timer(0.1, os.kill, (fleet.workers[1].pid, signal.SIGSTOP))
+        record, outcome = fire(fleet, constant(100, count=30), on_ready=freeze.start)
+        assert outcome.lost.startswith("generator 2 of 2")
+        assert record.ok[record.worker != 1].all()
+        record, outcome = fire(fleet, poisson(200, seed=6, count=40))
+        assert record.ok.all()
+        assert not outcome.lost
+        assert fleet.workers[0].pid == other
+
+
 def test_a_search_goes_on_after_a_generator_died(shared_queue, tmp_path, monkeypatch):
     queue = shared_queue("--service-ms", "2")
     fires = []

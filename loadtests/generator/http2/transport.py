@@ -13,9 +13,9 @@ import time
 from collections.abc import Sequence
 
 from loadtests.errors import GeneratorError
-from loadtests.generator import http2_frames as h2
 from loadtests.generator.endpoint import Endpoint
-from loadtests.generator.http2_connection import Http2Connection
+from loadtests.generator.http2 import frames as h2
+from loadtests.generator.http2.connection import Http2Connection
 from loadtests.generator.transport import METHOD, OnDone
 from loadtests.records.record import UNAVAILABLE
 from loadtests.target.access import Access
@@ -153,23 +153,23 @@ class Http2Transport:
             self._waiting[index] = payload
 
     def on_ended(self, connection: Http2Connection) -> None:
-        """Puts another one in its place."""
+        """Puts another one in its place: after a pause, where the server ends each as soon as it is made."""
         if connection not in self._usable:
             return
         self._usable.remove(connection)
         self._draining = {one for one in self._draining if one.has_open} | {connection}
         self._failure = ""
         if self._is_open:
-            self._open_another(connection.slot)
+            self._open_another(connection.slot, _FIRST_PAUSE_S - (time.monotonic() - connection.made_s))
 
     def on_our_fault(self, why: str) -> None:
         self.broken = self.broken or f"the generator broke HTTP/2: {why}"
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
-    def _open_another(self, slot: int) -> None:
+    def _open_another(self, slot: int, after_s: float = 0.0) -> None:
         self._untried.add(slot)
-        task = asyncio.ensure_future(self._keep_trying(slot))
+        task = asyncio.ensure_future(self._keep_trying(slot, after_s))
         self._opening.add(task)
         task.add_done_callback(self._have_opened)
 
@@ -177,7 +177,8 @@ class Http2Transport:
         self._opening.discard(task)
         self.on_room()
 
-    async def _keep_trying(self, slot: int) -> None:
+    async def _keep_trying(self, slot: int, after_s: float) -> None:
+        await asyncio.sleep(after_s)
         pause_s = _FIRST_PAUSE_S
         while self._is_open:
             try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+DATA, HEADERS, PRIORITY_FRAME, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM = ACK = 0x1
 END_HEADERS, PADDED, PRIORITY = 0x4, 0x8, 0x20
 HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 3, 4, 5
@@ -25,12 +25,16 @@ SMALLEST_FRAME, LARGEST_FRAME = 1 << 14, (1 << 24) - 1
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME = struct.Struct(">IBI")
 """The frame header: length (24 bits) and type (8 bits) share the first word, then flags, then the stream."""
+_SIZES = {PRIORITY_FRAME: 5, RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
+_OF_A_STREAM = {DATA, HEADERS, PRIORITY_FRAME, RST_STREAM, CONTINUATION}
+_OF_THE_CONNECTION = {SETTINGS, PING, GOAWAY}
 _SETTING = struct.Struct(">HI")
-_TABLE_BYTES = 4096
+TABLE_BYTES = 4096
 _GRPC_UNKNOWN, _GRPC_LAST = 2, 16
 _GRPC_OF_HTTP = {"400": 13, "401": 16, "403": 7, "404": 12, "429": 14, "502": 14, "503": 14, "504": 14}
 """What gRPC makes of an answer without a status (doc/http-grpc-status-mapping.md of gRPC)."""
-_MOST_BLOCKS = 1000
+_MOST_BLOCKS, _LONGEST_BLOCK = 1000, 1 << 10
+"""Of what is remembered."""
 
 
 class ProtocolError(Exception):
@@ -45,16 +49,26 @@ def settings_frame(values: Mapping[int, int]) -> bytes:
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(key, value) for key, value in values.items()))
 
 
-def settings_of(body: bytes) -> Iterator[tuple[int, int]]:
-    """Key and value pairs of a SETTINGS frame. Raises ProtocolError."""
+def settings_of(body: bytes) -> dict[int, int]:
+    """The values of a SETTINGS frame. Raises ProtocolError."""
     if len(body) % _SETTING.size:
         raise ProtocolError(f"SETTINGS of {len(body)} bytes")
-    for key, value in _SETTING.iter_unpack(body):
-        if key == MAX_FRAME_SIZE and not SMALLEST_FRAME <= value <= LARGEST_FRAME:
-            raise ProtocolError(f"SETTINGS_MAX_FRAME_SIZE {value}")
-        if key == INITIAL_WINDOW_SIZE and value > LARGEST_WINDOW:
-            raise ProtocolError(f"SETTINGS_INITIAL_WINDOW_SIZE {value}")
-        yield key, value
+    values = dict(_SETTING.iter_unpack(body))
+    if not SMALLEST_FRAME <= (size := values.get(MAX_FRAME_SIZE, SMALLEST_FRAME)) <= LARGEST_FRAME:
+        raise ProtocolError(f"SETTINGS_MAX_FRAME_SIZE {size}")
+    if (window := values.get(INITIAL_WINDOW_SIZE, 0)) > LARGEST_WINDOW:
+        raise ProtocolError(f"SETTINGS_INITIAL_WINDOW_SIZE {window}")
+    return values
+
+
+def check_shape(kind: int, flags: int, stream: int, length: int) -> None:
+    """Raises ProtocolError for a frame whose stream or length its kind cannot have."""
+    if kind == PUSH_PROMISE:
+        raise ProtocolError("PUSH_PROMISE, which we switched off")
+    if (kind in _OF_A_STREAM and not stream) or (kind in _OF_THE_CONNECTION and stream):
+        raise ProtocolError(f"a frame of type {kind} on stream {stream}")
+    if length != _SIZES.get(kind, length) or (kind == SETTINGS and flags & ACK and length):
+        raise ProtocolError(f"a frame of type {kind} with {length} bytes")
 
 
 def number_of(body: bytes) -> int:
@@ -105,7 +119,7 @@ class RequestHeaders:
         """
         from hpack import Encoder
 
-        for table in (_TABLE_BYTES, 0):
+        for table in (TABLE_BYTES, 0):
             encoder = Encoder()
             encoder.header_table_size = table
             first, second, third = (encoder.encode(self._headers) for _ in range(3))
@@ -123,30 +137,39 @@ class ResponseHeaders:
         self._decoder = Decoder()
         self._decoder.max_allowed_table_size = 0
         self._decoder.header_table_size = 0
-        self._known: dict[bytes, tuple[int, str]] = {}
+        self._known: dict[bytes, tuple[int, str, str]] = {}
 
-    def status(self, block: bytes) -> tuple[int, str]:
-        """The gRPC status and message; UNKNOWN for a block without a status (a response's first, not its last)."""
+    def read(self, block: bytes) -> tuple[int, str, str]:
+        """The gRPC status and message (without a status what the HTTP status stands for), and the HTTP status.
+
+        Raises ProtocolError.
+        """
         found = self._known.get(block)
         if found is None:
             found = self._decode(block)
-            if len(self._known) < _MOST_BLOCKS:  # messages may differ per request
+            if len(self._known) < _MOST_BLOCKS and len(block) <= _LONGEST_BLOCK:  # messages may differ per request
                 self._known[block] = found
         return found
 
-    def _decode(self, block: bytes) -> tuple[int, str]:
+    def _decode(self, block: bytes) -> tuple[int, str, str]:
         from hpack import HPACKError
 
         try:
             fields = {_text(name): _text(value) for name, value in self._decoder.decode(block)}
         except (HPACKError, ValueError, IndexError) as error:
-            raise ProtocolError(f"header block: {error}") from None
-        if (status := fields.get("grpc-status")) is not None:
-            code = int(status) if status.isascii() and status.isdigit() else _GRPC_LAST + 1
-            message = unquote(fields.get("grpc-message", ""))
-            return (code, message) if code <= _GRPC_LAST else (_GRPC_UNKNOWN, f"gRPC status {status!r} {message}")
-        http = fields.get(":status", "missing")
-        return _GRPC_OF_HTTP.get(http, _GRPC_UNKNOWN), f"HTTP status {http} without a gRPC status"
+            raise ProtocolError(f"header block: {str(error).partition(':')[0]}") from None
+        http = fields.get(":status", "")
+        if (status := fields.get("grpc-status")) is None:
+            return (
+                _GRPC_OF_HTTP.get(http, _GRPC_UNKNOWN),
+                f"HTTP status {http or 'missing'} without a gRPC status",
+                http,
+            )
+        code = int(status) if status.isascii() and status.isdigit() and len(status) <= 2 else _GRPC_LAST + 1
+        message = unquote(fields.get("grpc-message", ""))
+        return (
+            (code, message, http) if code <= _GRPC_LAST else (_GRPC_UNKNOWN, f"gRPC status {status!r} {message}", http)
+        )
 
 
 def _text(value: str | bytes) -> str:
