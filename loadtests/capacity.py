@@ -25,7 +25,7 @@ from loadtests.results.result import CUT_OFF, INTERRUPTED, CapacityResult, too_s
 from loadtests.results.store import Run, Store, Stored, changes, earlier_run, model_folder, usable_points
 from loadtests.search.budget import Plan, Timing
 from loadtests.search.probe import Prober, drained
-from loadtests.search.search import search
+from loadtests.search.search import gap_reached, search
 from loadtests.search.unloaded import Unloaded, busy_share, measure_unloaded
 from loadtests.slo import Slo, format_rate, loosest_limit_ms, tightest_limit_ms
 from loadtests.target.access import Access
@@ -50,6 +50,8 @@ class CapacityRequest:
     model: str
     slos: Sequence[Slo]
     budget_s: float = 180.0
+    gap: float | None = None
+    """End before `budget_s` as soon as the proven rate lies within this share of the estimate (see `Plan.gap`)."""
     tolerance: float = 0.03
     seed: int = 0
     payloads: Sequence[bytes] | None = None
@@ -125,7 +127,8 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None, on_note: OnN
         run = _describe(request, plan, traffic, unloaded, earlier)
         if on_note is not None and not points and (warning := too_short(run.model, run.slos, run.settings)):
             on_note(warning)
-        if next(search(plan, tuple(points)), None) is None:  # an earlier result stays where it is
+        reached = plan.gap is not None and gap_reached(points, slos, plan.gap)
+        if reached or next(search(plan, tuple(points)), None) is None:  # an earlier result stays where it is
             return run.result(points, partial="", folder=earlier.folder if earlier else None)
         store = Store(request.folder, run, kept=points) if request.folder is not None else None
         partial = _measure(request, traffic, plan, store, unloaded.latency_ms, points, on_point)
@@ -142,6 +145,7 @@ def _plan(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded, e
         start_per_s=request.start_per_s or _START_SHARE * 1e3 / unloaded.latency_ms,
         seed=earlier.run.seed if earlier else request.seed,
         budget_s=request.budget_s,
+        gap=request.gap,
         tolerance=request.tolerance,
         max_per_s=request.max_per_s or math.inf,
         unloaded_s=unloaded.latency_ms / 1e3,
@@ -238,6 +242,7 @@ def _describe(
     busy_before = [busy_share(plan.timing.cpu_sample_s), busy_earlier]
     settings: dict[str, Any] = {
         "budget_s": plan.budget_s,
+        "gap": plan.gap,
         "tolerance": plan.tolerance,
         "seed": plan.seed,
         "start_per_s": plan.start_per_s,
