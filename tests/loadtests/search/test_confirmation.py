@@ -60,7 +60,8 @@ def test_failures_in_a_row_step_further_and_further_down():
 
 
 def test_a_short_undecided_run_does_not_keep_a_longer_search_from_higher_rates():
-    short = dataclasses.replace(confirmed(4, 600.0, 0, "undecided"), took_s=5.0)
+    short = run(4, "confirm", 600.0, 1, verdict="undecided", passes=True)  # 600 requests, of which none certifies
+    short = dataclasses.replace(short, slos=(dataclasses.replace(short.slos[0], dependence=50.0),))
     chosen = next_confirmation([*EXPLORED, short, short], dataclasses.replace(PLAN, budget_s=600.0), 500.0)
     assert chosen is not None
     assert chosen.rate_per_s > 600.0
