@@ -5,7 +5,7 @@ from __future__ import annotations
 from loadtests.sizing import DeploymentPlan
 
 _PATCH = """\
-# {replicas} replicas of {model} hold {rate:g}/s under {slo}, each certified for {certified:.6g}/s (fathom plan).
+# {replicas} replicas of {model} hold {rate:g}/s under {slo}, each for {certified:.6g}/s ({basis}; fathom plan).
 # deploy/kubernetes/overlays/planned lists a file plan.yaml beside it as its patch. The queue's limits are Triton's:
 # in config.pbtxt of {model} set max_queue_size {queue} and default_timeout_microseconds {timeout}
 # of default_queue_policy; the annotations record what was planned.
@@ -22,7 +22,7 @@ spec:
       metricType: AverageValue
       metadata:
         serverAddress: http://prometheus-operated.monitoring:9090
-        # The certified rate less {headroom:.0%} of headroom; the last term of the query keeps {spare} spare.
+        # That rate less {headroom:.0%} of headroom; the last term of the query keeps {spare} spare.
         threshold: "{threshold:.6g}"
         ignoreNullValues: "false"
         query: >-
@@ -54,12 +54,13 @@ spec:
 
 def patch(plan: DeploymentPlan) -> str:
     """The text of the patch. At the planned rate it asks for exactly the planned replicas."""
-    threshold = plan.certified_per_s * (1 - plan.headroom)
+    threshold = plan.replica_per_s * (1 - plan.headroom)
     return _PATCH.format(
         model=plan.model,
         slo=plan.slo,
         rate=plan.rate_per_s,
-        certified=plan.certified_per_s,
+        certified=plan.replica_per_s,
+        basis=plan.basis,
         headroom=plan.headroom,
         spare=plan.spare,
         replicas=plan.replicas,

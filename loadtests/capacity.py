@@ -28,7 +28,7 @@ from loadtests.results.resume import earlier_run, resumed, usable_points
 from loadtests.results.store import Run, Store, Stored
 from loadtests.search.budget import Plan, Timing
 from loadtests.search.probe import Prober, drained
-from loadtests.search.search import search
+from loadtests.search.search import gap_reached, search
 from loadtests.search.unloaded import Unloaded, busy_share, measure_unloaded
 from loadtests.slo import Slo, format_rate, loosest_limit_ms, tightest_limit_ms
 from loadtests.target.access import Access
@@ -53,6 +53,8 @@ class CapacityRequest:
     model: str
     slos: Sequence[Slo]
     budget_s: float = 180.0
+    gap: float | None = None
+    """End before `budget_s` as soon as the proven rate lies within this share of the estimate (see `Plan.gap`)."""
     tolerance: float = 0.03
     seed: int = 0
     payloads: Sequence[bytes] | None = None
@@ -132,7 +134,8 @@ def find(request: CapacityRequest, on_point: OnPoint | None = None, on_note: OnN
             run = resumed(earlier, run)
         if on_note is not None and not points and (warning := too_short(run.model, run.slos, run.settings)):
             on_note(warning)
-        if next(search(plan, tuple(points)), None) is None:  # an earlier result stays where it is
+        reached = plan.gap is not None and gap_reached(points, slos, plan.gap)
+        if reached or next(search(plan, tuple(points)), None) is None:  # an earlier result stays where it is
             return run.result(points, partial="", folder=earlier.folder if earlier else None)
         at = earlier.folder if earlier else None
         store = Store(request.folder, run, points, at=at) if request.folder is not None else None
@@ -150,6 +153,7 @@ def _plan(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded) -
         start_per_s=request.start_per_s or _START_SHARE * 1e3 / unloaded.latency_ms,
         seed=request.seed,
         budget_s=request.budget_s,
+        gap=request.gap,
         tolerance=request.tolerance,
         max_per_s=request.max_per_s or math.inf,
         unloaded_s=unloaded.latency_ms / 1e3,
@@ -238,6 +242,7 @@ def _describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded:
     pool = traffic.pool
     settings: dict[str, Any] = {
         "budget_s": plan.budget_s,
+        "gap": plan.gap,
         "tolerance": plan.tolerance,
         "seed": plan.seed,
         "start_per_s": plan.start_per_s,

@@ -1,7 +1,7 @@
 """From a measured capacity to a deployment: replicas, queue limit and timeout, expected p99, cost per million.
 
-Pure functions of a `CapacityResult`; nothing here is measured. Only certified rates are used to promise something, and
-every assumption is written into the plan.
+Pure functions of a `CapacityResult`; nothing here is measured. A plan says which rate it rests on (`Basis`) and what it
+assumes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -20,6 +20,14 @@ from loadtests.report.prose import doubts
 from loadtests.results.result import CapacityResult
 from loadtests.slo import describe_slos, format_rate, tightest_limit_ms
 
+Basis = Literal["proven", "interval", "estimate"]
+"""The rate of one replica: what is proven at 99 %, the lower end of the estimate's 95 % interval, or the estimate."""
+BASES: tuple[Basis, ...] = get_args(Basis)
+BASIS_NAMES = {
+    "proven": "proven at 99 % confidence",
+    "interval": "the lower end of the estimate's 95 % interval, which is not proven",
+    "estimate": "the estimate, which is not proven and as often too high as too low",
+}
 DEFAULT_HEADROOM = 0.2
 DEFAULT_SPARE = 1
 _MOST_REPLICAS = 1_000_000
@@ -33,10 +41,13 @@ class DeploymentPlan:
     model: str
     slo: str
     rate_per_s: float
-    certified_per_s: float
-    """Of one replica."""
+    replica_per_s: float
+    """What one replica sustains, by `basis`."""
+    basis: Basis
+    certified_per_s: float | None
+    """What is proven of one replica."""
     headroom: float
-    """Share of the certified rate that is left free even when the spare replicas are gone."""
+    """Share of `replica_per_s` that is left free even when the spare replicas are gone."""
     spare: int
     replicas: int
     """With the spare ones."""
@@ -70,33 +81,32 @@ def make_plan(
     headroom: float = DEFAULT_HEADROOM,
     spare: int = DEFAULT_SPARE,
     cost_per_hour: float | None = None,
+    basis: Basis | None = None,
 ) -> DeploymentPlan:
-    """`cost_per_hour` is that of one replica, in any currency.
+    """`cost_per_hour` is that of one replica, in any currency. Without a `basis` the plan rests on the higher of the
+    proven rate and the lower end of the interval.
 
-    Raises BadRequestError for impossible numbers and ResultsError when the result certifies no rate.
+    Raises BadRequestError for impossible numbers and ResultsError when the result has no such rate.
     """
     _check(rate_per_s, headroom, spare, cost_per_hour)
-    certified_per_s = result.capacity_per_s
-    if certified_per_s is None:
-        advice = "" if "longer budget" in result.reason else "; measure again with a longer --budget"
-        raise ResultsError(
-            f"no rate is certified for {result.model}, so nothing can be promised: {result.reason}{advice}"
-        )
-    needed = math.ceil(rate_per_s / (certified_per_s * (1 - headroom)) - 1e-9)
+    basis, replica_per_s = _rate_of(result, basis)
+    needed = math.ceil(rate_per_s / (replica_per_s * (1 - headroom)) - 1e-9)
     if needed > _MOST_REPLICAS:
         raise BadRequestError(
-            f"{format_rate(rate_per_s)} would take {needed:,} replicas of {format_rate(certified_per_s)} each",
+            f"{format_rate(rate_per_s)} would take {needed:,} replicas of {format_rate(replica_per_s)} each",
             field="rate_per_s",
         )
     replicas = needed + spare
     load_per_s, without_spare_per_s = rate_per_s / replicas, rate_per_s / needed
-    queue_size, timeout_us = queue_policy(result)
+    queue_size, timeout_us = queue_policy(result, replica_per_s)
     curve = latency_curve(result.points)
     return DeploymentPlan(
         model=result.model,
         slo=describe_slos(result.slos),
         rate_per_s=rate_per_s,
-        certified_per_s=certified_per_s,
+        replica_per_s=replica_per_s,
+        basis=basis,
+        certified_per_s=result.capacity_per_s,
         headroom=headroom,
         spare=spare,
         replicas=replicas,
@@ -111,20 +121,37 @@ def make_plan(
         cost_per_million=(
             None if cost_per_hour is None else cost_per_hour * replicas / (rate_per_s * _S_PER_HOUR) * _PER_MILLION
         ),
-        assumptions=_assumptions(result, certified_per_s, rate_per_s, headroom, spare),
+        assumptions=_assumptions(result, basis, replica_per_s, rate_per_s, headroom, spare),
         doubts=tuple(doubts(result)),
     )
 
 
-def queue_policy(result: CapacityResult) -> tuple[int, int]:
+def _rate_of(result: CapacityResult, basis: Basis | None) -> tuple[Basis, float]:
+    """What one replica sustains, and on what that rests."""
+    interval = result.capacity_estimate_interval_per_s
+    rates: dict[Basis, float | None] = {
+        "proven": result.capacity_per_s,
+        "interval": interval[0] if interval else None,
+        "estimate": result.capacity_estimate_per_s,
+    }
+    wanted: tuple[Basis, ...] = ("proven", "interval") if basis is None else (basis,)
+    found = [(rate_per_s, name) for name in wanted if (rate_per_s := rates[name])]
+    if not found:
+        advice = "" if "longer budget" in result.reason else "; measure again with a longer --budget"
+        what = "rate is proven" if basis == "proven" else "capacity is known"
+        raise ResultsError(f"no {what} for {result.model}, so nothing can be promised: {result.reason}{advice}")
+    rate_per_s, name = max(found, key=lambda pair: pair[0])
+    return name, rate_per_s
+
+
+def queue_policy(result: CapacityResult, replica_per_s: float) -> tuple[int, int]:
     """Longest queue and longest wait (us) at one replica with which an accepted request can still keep the SLO.
 
-    At the certified rate `capacity`, `n` waiting requests take n / capacity seconds; what the tightest limit leaves
+    At a rate of `replica_per_s`, `n` waiting requests take n / replica_per_s seconds; what the tightest limit leaves
     beyond the time of a request that meets an empty server may be spent waiting. At least one request may wait.
     """
     spare_ms = max(tightest_limit_ms(result.slos) - _alone_ms(result), 0.0)
-    capacity_per_s = result.capacity_per_s or 0.0
-    return max(math.floor(capacity_per_s * spare_ms / 1e3), 1), max(round(spare_ms * 1e3), 1)
+    return max(math.floor(replica_per_s * spare_ms / 1e3), 1), max(round(spare_ms * 1e3), 1)
 
 
 def latency_curve(points: Sequence[Point]) -> list[tuple[float, float]]:
@@ -171,21 +198,21 @@ def _check(rate_per_s: float, headroom: float, spare: int, cost_per_hour: float 
 
 
 def _assumptions(
-    result: CapacityResult, certified_per_s: float, rate_per_s: float, headroom: float, spare: int
+    result: CapacityResult, basis: Basis, replica_per_s: float, rate_per_s: float, headroom: float, spare: int
 ) -> tuple[str, ...]:
     slos = describe_slos(result.slos)
     notes = [
-        f"One replica holds {format_rate(certified_per_s)} under {slos}: certified at 99 % confidence.",
+        f"One replica sustains {format_rate(replica_per_s)} under {slos}: {BASIS_NAMES[basis]}.",
         f"The arrivals are independent of one another (Poisson) with a mean of {format_rate(rate_per_s)} at the "
         "busiest time; bursts beyond that need a higher --rate.",
         "The balancer spreads requests evenly, replicas do not share hardware, and their machines are like the one "
         "that was measured" + (f" ({result.hardware['cpu']})." if result.hardware.get("cpu") else "."),
         f"{spare} replica{'s' if spare != 1 else ''} may be gone at any time; the others then still keep "
-        f"{headroom * 100:.0f} % of the certified rate free.",
+        f"{headroom * 100:.0f} % of that rate free.",
         "The p99 is read off the measured points at that load; it is what was seen, not certified.",
         "The payloads" + (" and each model's share" if result.points[0].models else "") + " are like those measured.",
     ]
-    if result.capacity_estimate_per_s:
+    if result.capacity_estimate_per_s and basis != "estimate":
         fewer = math.ceil(rate_per_s / (result.capacity_estimate_per_s * (1 - headroom)) - 1e-9) + spare
         notes.append(
             f"If the estimate of {format_rate(result.capacity_estimate_per_s)} is right, {fewer:,} replicas would do."

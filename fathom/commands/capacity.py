@@ -1,7 +1,7 @@
 """Find how many requests a second a model holds under its SLOs, with a report.
 
-Two numbers come out. The certified capacity is the highest rate whose confirmation, with a fresh seed, passed at 99 %
-confidence; it is conservative. The estimate, with its 95 % interval, comes from all points together.
+Two numbers come out. The capacity, with its 95 % interval, is estimated from all probes together. The proven rate is
+the highest whose confirmation runs, with fresh seeds, passed at 99 % confidence; it is conservative.
 
   fathom capacity image_classifier --slo p99=50ms
   fathom capacity my_model --slo p99=20ms --slo errors=0.1% --server triton.example:8001
@@ -30,6 +30,7 @@ from fathom.recipes import manifest_of, requests_of
 from loadtests.capacity import CapacityRequest, find
 from loadtests.errors import ResultsError, SloUnreachableError
 from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
+from loadtests.search.budget import AUTO_BUDGET_S, AUTO_GAP
 from loadtests.slo import Slo
 from loadtests.target import access_options
 from loadtests.target.access import Access
@@ -60,10 +61,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--budget",
-        type=options.duration_s,
-        default=180.0,
+        type=_budget_s,
+        default=None,
         metavar="TIME",
-        help="what all probes may take together, as in 90s or 3m; more of it certifies a higher rate (default: 3m)",
+        help="what all probes may take together, as in 90s or 3m; more of it proves a higher rate "
+        "(default: auto, which goes on until --gap is reached, for at most 10m)",
+    )
+    command.add_argument(
+        "--gap",
+        type=float,
+        metavar="SHARE",
+        help="end as soon as the proven rate lies within this share of the estimate, or the estimate's interval is "
+        f"this narrow (default with --budget auto: {AUTO_GAP:g}, that is {AUTO_GAP:.0%}%)",
     )
     command.add_argument(
         "--tolerance",
@@ -124,7 +133,8 @@ def run(arguments: argparse.Namespace) -> int:
             slos=slos,
             mix=traffic(server, shares, repository, access),
             access=access,
-            budget_s=arguments.budget,
+            budget_s=arguments.budget or AUTO_BUDGET_S,
+            gap=AUTO_GAP if arguments.gap is None and arguments.budget is None else arguments.gap,
             tolerance=arguments.tolerance,
             seed=arguments.seed,
             start_per_s=arguments.start,
@@ -138,7 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
             manifest=manifest_of(shares[0].model, repository) if len(shares) == 1 else None,
         )
         try:
-            with live_table(arguments.budget, transient=arguments.json) as show:
+            with live_table(request.budget_s, slos, transient=arguments.json) as show:
                 result = find(request, on_point=show, on_note=note)
         except SloUnreachableError as error:
             return _unreachable(request, error, as_json=arguments.json)
@@ -153,6 +163,11 @@ def run(arguments: argparse.Namespace) -> int:
     if result.ended_because == INTERRUPTED:
         return STOPPED
     return 0 if result.verdict == "pass" and not result.partial else 1
+
+
+def _budget_s(text: str) -> float | None:
+    """A length of time; None for `auto`."""
+    return None if text == "auto" else options.duration_s(text)
 
 
 def _print(arguments: argparse.Namespace, result: CapacityResult, path: Path | None) -> None:

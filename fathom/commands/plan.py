@@ -3,7 +3,8 @@
   fathom capacity rain_forecast --slo p99=20ms --report results
   fathom plan --rate 20000 --report results --cost-per-hour 4
 
-It rests on the certified rate, never on the estimate, and says what it assumes.
+It rests on the proven rate or on the lower end of the estimate's 95 % interval, whichever is higher; it prints which,
+and what it assumes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fathom.console.arguments import UsageError
 from fathom.console.output import print_json, print_sentence
 from loadtests.errors import ResultsError
 from loadtests.results.store import Stored, read_runs
-from loadtests.sizing import DEFAULT_HEADROOM, DEFAULT_SPARE, DeploymentPlan, make_plan
+from loadtests.sizing import BASES, BASIS_NAMES, DEFAULT_HEADROOM, DEFAULT_SPARE, DeploymentPlan, make_plan
 from loadtests.slo import format_ms, format_rate
 
 
@@ -39,10 +40,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         type=float,
         default=DEFAULT_HEADROOM,
         metavar="SHARE",
-        help="share of the certified rate to leave free (default: %(default)g)",
+        help="share of a replica's rate to leave free (default: %(default)g)",
     )
     command.add_argument(
         "--spare", type=int, default=DEFAULT_SPARE, metavar="N", help="replicas that may be gone (default: %(default)s)"
+    )
+    command.add_argument(
+        "--basis",
+        choices=BASES,
+        help="rate of one replica: proven at 99 %%, lower end of the estimate's 95 %% interval, or the estimate "
+        "(default: the higher of the first two)",
     )
     command.add_argument("--cost-per-hour", type=float, metavar="COST", help="of one replica, in any currency")
     command.add_argument(
@@ -60,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         headroom=arguments.headroom,
         spare=arguments.spare,
         cost_per_hour=arguments.cost_per_hour,
+        basis=arguments.basis,
     )
     if arguments.kubernetes is not None:
         try:
@@ -92,7 +100,7 @@ def describe(plan: DeploymentPlan) -> list[str]:
     needed = plan.replicas - plan.spare
     lines = [
         f"{plan.replicas:,} replicas of {plan.model} hold {format_rate(plan.rate_per_s)} under {plan.slo} "
-        f"({needed:,} + {plan.spare} spare, each certified for {format_rate(plan.certified_per_s)})",
+        f"({needed:,} + {plan.spare} spare, each for {format_rate(plan.replica_per_s)}: {BASIS_NAMES[plan.basis]})",
         f"load per replica   {format_rate(plan.load_per_s)} with all of them{_p99(plan, plan.expected_p99_ms)}",
         f"                   {format_rate(plan.load_without_spare_per_s)} without the spare"
         + _p99(plan, plan.expected_p99_without_spare_ms),

@@ -14,7 +14,9 @@ from rich.text import Text
 
 from fathom.console.output import err
 from loadtests.records.point import Point
-from loadtests.slo import format_rate
+from loadtests.search.certificate import certificates
+from loadtests.search.estimate import estimate
+from loadtests.slo import Slo, format_rate
 
 COLOURS = {"pass": "green", "fail": "red", "invalid": "magenta"}
 _NEEDED_WIDTH = 74
@@ -35,8 +37,9 @@ _NARROW = ("rate/s", "p99\nms")
 class LiveTable:
     """Called with each point; between two points a line shows the part of the budget that is used."""
 
-    def __init__(self, budget_s: float) -> None:
+    def __init__(self, budget_s: float, slos: Sequence[Slo]) -> None:
         self._points: list[Point] = []
+        self._slos, self._progress = slos, ""
         self._budget_s = budget_s
         self._began_s = time.monotonic()
         self._spinner = Spinner("dots")
@@ -44,6 +47,7 @@ class LiveTable:
 
     def __call__(self, point: Point) -> None:
         self._points.append(point)
+        self._progress = progress(self._points, self._slos)
 
     def __bool__(self) -> bool:
         return bool(self._points)
@@ -53,13 +57,13 @@ class LiveTable:
         if self.running:
             what = "searching" if self._points else "asking one request at a time"
             used_s = time.monotonic() - self._began_s
-            self._spinner.update(text=Text(f"{what}: {used_s:.0f} s of about {self._budget_s:.0f} s"))
+            self._spinner.update(text=Text(f"{what}: {used_s:.0f} s of at most {self._budget_s:.0f} s{self._progress}"))
             shown.append(self._spinner)
         return Group(*shown)
 
 
 @contextmanager
-def live_table(budget_s: float, *, transient: bool) -> Iterator[Callable[[Point], None]]:
+def live_table(budget_s: float, slos: Sequence[Slo], *, transient: bool) -> Iterator[Callable[[Point], None]]:
     """What shows each point on stderr: a table that grows on a terminal, and a line each in a file or a pipe.
 
     Nothing of the table stays where there was no point, nor if it is `transient`.
@@ -67,13 +71,22 @@ def live_table(budget_s: float, *, transient: bool) -> Iterator[Callable[[Point]
     if not err.is_terminal:
         yield lambda point: err.print(line(point), soft_wrap=True)
         return
-    table = LiveTable(budget_s)
+    table = LiveTable(budget_s, slos)
     with Live(console=err, get_renderable=table.render, refresh_per_second=4, transient=transient) as live:
         try:
             yield table
         finally:
             table.running = False
             live.transient = transient or not table
+
+
+def progress(points: Sequence[Point], slos: Sequence[Slo]) -> str:
+    """How far a search is: `; proven 33/s of about 108/s`."""
+    fitted = estimate(points, slos)
+    if fitted is None:
+        return ""
+    proven = next((format_rate(found.rate_per_s) for found in certificates(points)), "nothing")
+    return f"; proven {proven} of about {format_rate(fitted.rate_per_s)}"
 
 
 def line(point: Point) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 
@@ -10,43 +11,33 @@ from loadtests.report import prose
 from loadtests.results.folders import home_of
 from loadtests.results.result import CapacityResult
 from loadtests.search.monotonicity import monotonicity_violation
-from loadtests.slo import as_requested, describe_slos
+from loadtests.slo import as_requested
 
 
 def show(result: CapacityResult, *, options: str = "") -> None:
     """Print it; `options` are those that its commands must be given to mean the same server and models."""
-    out.print(headline(result), soft_wrap=True)
+    out.print(prose.headline(result), soft_wrap=True)
     for word, sentence in sentences(result):
         print_labelled(word, sentence)
     for word, command in next_steps(result, options):
         out.print(f"  {word}: {command}", soft_wrap=True)
 
 
-def headline(result: CapacityResult) -> str:
-    """The answer."""
-    slos = describe_slos(result.slos)
-    if result.capacity_per_s is not None:
-        return f"{result.model} holds {result.capacity_per_s:,.1f} requests/s under {slos}"
-    if result.verdict == "fail":
-        return f"{result.model} misses {slos} at every rate that was tried"
-    return f"no rate is certified for {result.model} under {slos}"
-
-
 def sentences(result: CapacityResult) -> list[tuple[str, str]]:
     """A label and a sentence for each of the two numbers, then the warnings."""
     shown = []
-    if result.capacity_per_s is not None and result.certificate is not None:
-        sure = "a server that misses the SLO would look this good at most one time in a hundred"
-        shown.append(("certified", f"{result.capacity_per_s:,.1f}/s: {result.certificate.describe()}; {sure}"))
-    else:
-        shown.append(("certified", f"none: {result.finding}{prose.missed_by(result)}"))
     if result.capacity_estimate_per_s is not None and result.capacity_estimate_interval_per_s is not None:
         low, high = result.capacity_estimate_interval_per_s
-        text = f"{result.capacity_estimate_per_s:,.1f}/s, 95 % between {low:,.1f} and {high:,.1f}: "
-        shown.append(("estimated", f"{text}where all probes together put the edge, which none of them proves"))
+        text = f"{result.capacity_estimate_per_s:,.1f}/s (95 % interval {low:,.1f} to {high:,.1f}), "
+        shown.append(("capacity", f"{text}fitted over all probes"))
     elif result.capacity_per_s is not None:
         why = monotonicity_violation(result.points) or "no rate that was tried was too high"
-        shown.append(("estimated", f"none: {why}"))
+        shown.append(("capacity", f"not estimated: {why}"))
+    if result.capacity_per_s is not None and result.certificate is not None:
+        sure = "a server that misses the SLO would look this good at most one time in a hundred"
+        shown.append(("proven", f"{result.capacity_per_s:,.1f}/s: {result.certificate.describe()}; {sure}"))
+    else:
+        shown.append(("proven", f"none: {result.finding}{prose.missed_by(result)}"))
     if warning := prose.warn(result):
         shown.append(("mind", warning))
     if result.partial:
@@ -63,6 +54,8 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
     folder = shlex.quote(str(run if alone else run.parent))  # there `latest` is this run
     budget_s = float(result.settings.get("budget_s", 180))
     again = f"fathom capacity {_traffic(result)}{options} --resume {folder}"
+    if result.settings.get("gap") is not None and not result.partial:  # it ended before its budget did
+        budget_s = math.ceil(sum(point.took_s for point in result.points))
     steps = []
     if result.partial:
         steps.append(("to go on", f"{again} --budget {budget_s:g}s"))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from loadtests.judge.backlog import backlog_at_arrivals
-from loadtests.records.point import Point
+from loadtests.records.point import Point, Verdict
 from loadtests.records.record import Record
 from loadtests.report.svg import (
     BAND,
@@ -58,7 +58,7 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
             axes.plot([p.rate_per_s for p in whole], values, color=colour, linewidth=1.5, zorder=2)
         axes.plot(rates, [p.p50_ms for p in points], "o", color=P50, markersize=3.5, zorder=3, linestyle="none")
         for point in points:
-            colour, marker = VERDICTS[point.verdict]
+            colour, marker = VERDICTS[shown_verdict(point, result)]
             size = 10 if point.phase == "confirm" else 7
             axes.plot(
                 point.rate_per_s, point.p99_ms, marker, color=colour, markersize=size, zorder=5,
@@ -68,7 +68,7 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
             axes.axvline(result.capacity_per_s, color=PASS, linewidth=1.4, zorder=1)
             right = result.capacity_per_s > 0.6 * max(rates)
             axes.annotate(
-                f"certified {format_rate(result.capacity_per_s)}", (result.capacity_per_s, 0), (-5 if right else 5, 6),
+                f"proven {format_rate(result.capacity_per_s)}", (result.capacity_per_s, 0), (-5 if right else 5, 6),
                 xycoords=("data", "axes fraction"), textcoords="offset points", color=PASS, fontsize=10,
                 ha="right" if right else "left",
             )  # fmt: skip
@@ -81,6 +81,11 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
         plain_ticks(axes.yaxis)
 
     return make_picture(f"{result.model}: latency against arrival rate", f"rate-{result.model}", draw, 4.4, 3.9)
+
+
+def shown_verdict(point: Point, result: CapacityResult) -> Verdict:
+    """That of the confirmation which the point belongs to: two undecided runs may pass together."""
+    return "pass" if result.certificate and point in result.certificate.points else point.verdict
 
 
 def _by_length(point: Point) -> tuple[float, int]:
@@ -139,10 +144,10 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
             share = 1 - np.arange(len(latencies_ms)) / len(record)
             thin = np.unique(np.geomspace(1, len(share), 600).astype(int))
             keep = np.unique(np.concatenate([len(share) - thin, thin - 1]))
-            colour = VERDICTS[point.verdict][0]
+            colour = VERDICTS[shown_verdict(point, result)][0]
             axes.step(
                 latencies_ms[keep], share[keep], where="post", color=colour, linewidth=1.7, dashes=dashes,
-                label=f"{format_rate(point.rate_per_s)} {point.verdict}",
+                label=f"{format_rate(point.rate_per_s)} {shown_verdict(point, result)}",
             )  # fmt: skip
         for slo in as_requested(result.slos):
             if slo.limit_ms is not None:

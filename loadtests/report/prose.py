@@ -22,9 +22,25 @@ _LIKELY = 0.5
 _INVALID_SHARE = 0.3
 
 
+def headline(result: CapacityResult) -> str:
+    """The capacity with its interval, and beside it what is proven; without an estimate what is proven alone."""
+    slos, best = describe_slos(result.slos), result.capacity_estimate_per_s
+    if result.verdict == "fail":
+        return f"{result.model} misses {slos} at every rate that was tried"
+    proven = "none" if result.capacity_per_s is None else format_rate(result.capacity_per_s)
+    interval = result.capacity_estimate_interval_per_s
+    if best is None or interval is None:
+        if result.capacity_per_s is None:
+            return f"no rate is proven for {result.model} under {slos}"
+        return f"{result.model}: at least {result.capacity_per_s:,.3g} requests/s under {slos}, proven at 99 %"
+    low, high = (f"{end:,.0f}" if end >= 100 else f"{end:.3g}" for end in interval)
+    rate = f"{best:,.0f}" if best >= 100 else f"{best:.3g}"
+    return f"{result.model}: about {rate} requests/s under {slos} (95 %: {low} to {high}); proven at 99 %: {proven}"
+
+
 def explain(result: CapacityResult) -> str:
     """All of it, in the order a reader needs it."""
-    return " ".join(filter(None, (certified(result), estimated(result), more_time(result))))
+    return " ".join(filter(None, (estimated(result), certified(result), more_time(result))))
 
 
 def certified(result: CapacityResult) -> str:

@@ -13,6 +13,8 @@ from loadtests.search.certificate import LEAST_LIMITS
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.target.client import FROZEN_S
 
+AUTO_BUDGET_S, AUTO_GAP = 600.0, 0.15
+"""The most that a search may take that ends by itself, and the gap at which it does."""
 EXPLORE_SHARE = 0.33
 """Of the budget: what finding the neighbourhood may take. The rest is for certificates."""
 PROBE_SHARE = 0.06
@@ -50,6 +52,9 @@ class Plan:
     max_per_s: float = math.inf
     unloaded_s: float = 0.0
     """What a request takes alone: so much the last probe may run over."""
+    gap: float | None = None
+    """End as soon as the proven rate lies within this share of the estimate, or the interval is this narrow; without,
+    spend the budget."""
     unloaded_took_s: float = 0.0
     """What measuring `unloaded_s` took of the budget."""
     timing: Timing = Timing()
@@ -74,6 +79,8 @@ class Plan:
             raise BadRequestError(
                 f"tolerance {self.tolerance:g} must lie between 0 and 1, as in 0.03 for 3 %", field="tolerance"
             )
+        if self.gap is not None and not 0 < self.gap < 1:
+            raise BadRequestError(f"gap {self.gap:g} must lie between 0 and 1, as in 0.15 for 15 %", field="gap")
         if not self.budget_s > 0:
             raise BadRequestError(f"budget {self.budget_s:g} s must be above zero", field="budget_s")
         if not (self.start_per_s > 0 and self.max_per_s > 0):

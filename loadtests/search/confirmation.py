@@ -60,19 +60,22 @@ def next_confirmation(points: Sequence[Point], plan: Plan, fallback_per_s: float
 
 def _ceiling_per_s(points: Sequence[Point], plan: Plan, rates: Sequence[float]) -> float:
     """No rate above is tried: each further failure in a row shows more clearly that the probes flatter the server."""
-    ceiling_per_s, failures = plan.max_per_s, 0
+    ceiling_per_s, failures, next_s = plan.max_per_s, 0, RUN_SHARE * plan.left_s(points)
     for rate_per_s in rates:
         if is_certified(points, rate_per_s):
             failures = 0
-        elif any(_refuses(point) for point in points if point.rate_per_s == rate_per_s):
+        elif any(_refuses(point, next_s) for point in points if point.rate_per_s == rate_per_s):
             ceiling_per_s = min(ceiling_per_s, rate_per_s / (1 + plan.tolerance * 2**failures))
             failures += 1
     return ceiling_per_s
 
 
-def _refuses(point: Point) -> bool:
-    """Whether it is a valid confirmation run, or one that the generator alone does not explain."""
-    return point.phase == "confirm" and (point.verdict != "invalid" or not point.passes)
+def _refuses(point: Point, next_s: float) -> bool:
+    """Whether it is a valid confirmation run, or one that the generator alone does not explain. One that was met and
+    only ended undecided says nothing once there is time for a run of twice its length."""
+    if point.phase != "confirm":
+        return False
+    return not point.passes or (point.verdict != "invalid" and 2 * point.took_s > next_s)
 
 
 def most_promising(

@@ -14,17 +14,19 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from loadtests.judge.verdict import CONFIDENCE, judge_counts
 from loadtests.records.point import Phase, Point, Probe
 from loadtests.search.budget import EXPLORE_SHARE, PROBE_SHARE, Plan
-from loadtests.search.certificate import is_certified
+from loadtests.search.certificate import certificates, is_certified
 from loadtests.search.confirmation import RUN_SHARE, next_confirmation
 from loadtests.search.estimate import estimate
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.workload.schedule import probe_seed
 
+_FIRST_BUDGET_S = 60.0
+"""Of a search that ends by itself: what it is given first."""
 _LONGER = 3
 """Where a short probe decides nothing, one so many times as long follows."""
 _LEAST_REQUESTS = 8
@@ -75,8 +77,36 @@ class _BudgetSpentError(Exception):
 def search(plan: Plan, known: Sequence[Point] = ()) -> Searching:
     """Yields probes until the answer is confirmed or the budget is spent; see the module's first lines.
 
-    `known` are the points of an earlier search under the same SLOs, to be gone on from; their time counts.
+    `known` are the points of an earlier search under the same SLOs, to be gone on from; their time counts. With a
+    `plan.gap` the budget is given out in parts, each twice the last, until that gap is reached.
     """
+    points, budget_s = list(known), plan.budget_s
+    if plan.gap is not None:
+        budget_s = min(max(_FIRST_BUDGET_S, 2 * plan.least_s), plan.budget_s)
+    while True:
+        searching = _spend(replace(plan, budget_s=budget_s), tuple(points))
+        with contextlib.suppress(StopIteration):
+            probe = next(searching)
+            while True:
+                points.append((yield probe))
+                if plan.gap is not None and gap_reached(points, plan.slos, plan.gap):
+                    return
+                probe = searching.send(points[-1])
+        if budget_s >= plan.budget_s:
+            return
+        budget_s = min(2 * budget_s, plan.budget_s)
+
+
+def gap_reached(points: Sequence[Point], slos: Sequence[Slo], gap: float) -> bool:
+    """Whether a rate is certified and lies within `gap` of the estimate, or the estimate's interval is so narrow."""
+    proven_per_s = max((found.rate_per_s for found in certificates(points)), default=0.0)
+    if not proven_per_s or (fitted := estimate(points, slos)) is None:
+        return False
+    width = (fitted.high_per_s - fitted.low_per_s) / fitted.rate_per_s
+    return proven_per_s >= (1 - gap) * fitted.rate_per_s or width <= gap
+
+
+def _spend(plan: Plan, known: Sequence[Point]) -> Searching:
     with contextlib.suppress(_BudgetSpentError):
         yield from _search(_State(plan, list(known)), known)
 

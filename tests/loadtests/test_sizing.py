@@ -56,11 +56,36 @@ def test_edges(rate, headroom, spare, replicas, why):
     assert make_plan(MEASURED, rate, headroom=headroom, spare=spare).replicas == replicas, why
 
 
+ESTIMATED = dataclasses.replace(
+    MEASURED, capacity_estimate_per_s=1000.0, capacity_estimate_interval_per_s=(900.0, 1100.0)
+)
+
+
+@pytest.mark.parametrize(
+    ("measured", "wanted", "basis", "rate", "why"),
+    [
+        (ESTIMATED, None, "interval", 900.0, "the interval's lower end is higher than what is proven"),
+        (dataclasses.replace(ESTIMATED, capacity_per_s=950.0), None, "proven", 950.0, "what is proven is higher"),
+        (dataclasses.replace(ESTIMATED, capacity_per_s=None), None, "interval", 900.0, "nothing is proven"),
+        (ESTIMATED, "proven", "proven", 800.0, "asked for"),
+        (ESTIMATED, "estimate", "estimate", 1000.0, "asked for"),
+    ],
+)
+def test_a_plan_says_on_which_rate_it_rests(measured, wanted, basis, rate, why):
+    plan = make_plan(measured, 20_000, basis=wanted)
+    assert (plan.basis, plan.replica_per_s) == (basis, rate), why
+
+
+def test_a_basis_that_was_not_measured_is_refused():
+    with pytest.raises(ResultsError):
+        make_plan(dataclasses.replace(ESTIMATED, capacity_per_s=None), 20_000, basis="proven")
+
+
 def test_who_waits_in_a_full_queue_still_keeps_the_slo():
-    size, timeout_us = queue_policy(MEASURED)
+    size, timeout_us = queue_policy(MEASURED, 800.0)
     assert size == 32  # 800/s in the 40 ms that are left of the 50 ms
     assert timeout_us == 40_000
-    assert queue_policy(result([point(800, 30.0, "confirm")], unloaded_ms=60.0)) == (1, 1)
+    assert queue_policy(result([point(800, 30.0, "confirm")], unloaded_ms=60.0), 800.0) == (1, 1)
 
 
 def test_the_p99_between_measured_points_never_falls_with_the_rate():

@@ -22,6 +22,8 @@ PLAN = DeploymentPlan(
     model="image_classifier",
     slo="p99=50ms",
     rate_per_s=20_000,
+    replica_per_s=800,
+    basis="proven",
     certified_per_s=800,
     headroom=0.2,
     spare=1,

@@ -12,8 +12,9 @@ from simulated import run_search
 from fathom import cli
 from fathom.console import summary
 from fathom.console.live_table import points_table
+from loadtests.report import prose
 from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
-from loadtests.slo import Slo
+from loadtests.slo import Slo, format_rate
 
 SLO = Slo.parse("p99=20ms")
 FOLDER = str(Path("results") / "queue")
@@ -31,11 +32,11 @@ def result_of(points, partial="", **settings) -> CapacityResult:
 
 def test_a_certified_rate_and_an_estimate_are_a_sentence_each(points):
     result = result_of(points)
-    assert all(word in summary.headline(result) for word in ("queue", f"{result.capacity_per_s:,.1f}", "p99=20ms"))
+    assert all(word in prose.headline(result) for word in ("queue", format_rate(result.capacity_per_s), "p99=20ms"))
     said = dict(summary.sentences(result))
-    assert list(said) == ["certified", "estimated"]
-    assert result.certificate.describe() in said["certified"]
-    assert all(f"{edge:,.1f}" in said["estimated"] for edge in result.capacity_estimate_interval_per_s)
+    assert list(said) == ["capacity", "proven"]
+    assert result.certificate.describe() in said["proven"]
+    assert all(f"{edge:,.1f}" in said["capacity"] for edge in result.capacity_estimate_interval_per_s)
 
 
 def test_the_next_steps_are_commands_that_are_understood(points):
@@ -81,7 +82,7 @@ def test_a_missed_slo_says_by_how_much(points):
     invalid = replace(missed(points[2], 10, 90.0), verdict="invalid")
     result = result_of((missed(points[0], 200, 60.0), missed(points[1], 100, 32.5), invalid))
     assert result.verdict == "fail"
-    said = dict(summary.sentences(result))["certified"]
+    said = dict(summary.sentences(result))["proven"]
     assert all(value in said for value in ("100/s", "32.5 ms", "12.5 ms"))
     assert "10/s" not in said
     assert summary.next_steps(result) == []

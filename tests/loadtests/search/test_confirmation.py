@@ -59,6 +59,14 @@ def test_failures_in_a_row_step_further_and_further_down():
     assert rates[2] <= rates[1] / 1.06
 
 
+def test_a_short_undecided_run_does_not_keep_a_longer_search_from_higher_rates():
+    short = run(4, "confirm", 600.0, 1, verdict="undecided", passes=True)  # 600 requests, of which none certifies
+    short = dataclasses.replace(short, slos=(dataclasses.replace(short.slos[0], dependence=50.0),))
+    chosen = next_confirmation([*EXPLORED, short, short], dataclasses.replace(PLAN, budget_s=600.0), 500.0)
+    assert chosen is not None
+    assert chosen.rate_per_s > 600.0
+
+
 @pytest.mark.parametrize(("max_per_s", "highest"), [(600.0, 600.0), (float("inf"), 886.0)])
 def test_no_rate_above_the_maximum(max_per_s, highest):
     chosen = next_confirmation(EXPLORED, dataclasses.replace(PLAN, max_per_s=max_per_s), 700.0)

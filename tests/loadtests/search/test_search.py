@@ -1,3 +1,4 @@
+import contextlib
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from loadtests.results.result import summarise
 from loadtests.search.budget import Plan
 from loadtests.search.certificate import certificates, is_certified, missing_requests
 from loadtests.search.estimate import estimate
-from loadtests.search.search import search
+from loadtests.search.search import gap_reached, search
 from loadtests.slo import Slo
 
 P99 = Slo.parse("p99=20ms")
@@ -207,8 +208,32 @@ def test_an_invalid_probe_is_repeated_once_with_a_fresh_seed():
     assert second.seed != first.seed
 
 
+def test_with_a_gap_it_ends_when_the_proven_rate_is_near_the_estimate_and_the_longest_budget_otherwise():
+    def seconds(gap, budget_s):
+        points, searching = [], search(Plan((P99,), 500.0, 3, budget_s=budget_s, gap=gap))
+        with contextlib.suppress(StopIteration):
+            probe = next(searching)
+            while True:
+                points.append(simulate(probe, P99, 0.001, None))
+                probe = searching.send(points[-1])
+        assert gap_reached(points, [P99], gap) == (gap == 0.2)
+        return sum(point.took_s for point in points)
+
+    assert seconds(0.2, 600.0) < 120.0
+    assert 60.0 < seconds(0.001, 90.0) < 99.0
+
+
 @pytest.mark.parametrize(
-    "change", [{"tolerance": 0}, {"tolerance": 1}, {"budget_s": 0}, {"start_per_s": 0}, {"max_per_s": -1}]
+    "change",
+    [
+        {"tolerance": 0},
+        {"gap": 0},
+        {"gap": 1},
+        {"tolerance": 1},
+        {"budget_s": 0},
+        {"start_per_s": 0},
+        {"max_per_s": -1},
+    ],
 )
 def test_refuses_impossible_plans(change):
     with pytest.raises(BadRequestError):
