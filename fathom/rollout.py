@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from clients import Client
-from export.repository.publish import hold, scratch
+from export.repository.publish import hold
+from export.repository.scratch import scratch
 from fathom.candidate import try_candidate
 from fathom.console.arguments import UsageError
 from fathom.replica import Outcomes, Replica, RolloutError, Rules

@@ -25,7 +25,8 @@ from export.exporter import ExportResult, export_model
 from export.graph import labels, signature
 from export.recipe import agreement
 from export.recipe.recipe import Arrays, Progress, no_progress
-from export.repository.publish import hold, scratch
+from export.repository.publish import hold
+from export.repository.scratch import scratch
 from export.sources import SKLEARN, ImportedModel, import_model, user_code, validation
 
 MAX_BATCH_SIZE = 8

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from math import isinf
 from pathlib import Path
 from typing import Any, ClassVar
-from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 
-from export import sources
+from export import files, sources
 from export.added import input_generators, kept, serving_graph
 from export.added.recipe_file import EXAMPLE, FILE, NONE, RecipeFile, read
-from export.errors import ExportError, RecipeError
+from export.errors import ExportError, FileError, RecipeError
 from export.graph import external_data, labels, onnx_file
 from export.precision.precision import FP16, INT8
 from export.recipe import agreement
@@ -117,7 +117,7 @@ class Added(Recipe):
 
     def data(self) -> tuple[Path, ...]:
         """recipe.toml and the example."""
-        return (self.folder / FILE, *((self.folder / EXAMPLE,) if self.file.inputs is None else ()))
+        return (self.folder / FILE, *((self._example(),) if self.file.inputs is None else ()))
 
     @property
     def home(self) -> Path:
@@ -167,9 +167,18 @@ class Added(Recipe):
         """The end of an error about a source that may be missing: what recipe.toml says it needs."""
         return f"; {FILE} says that it needs {'; '.join(self.file.needs)}" if self.file.needs else ""
 
+    def _example(self) -> Path:
+        if problem := files.problem(self.folder, EXAMPLE):
+            raise RecipeError(
+                f"{self.folder.name}/{EXAMPLE} {problem}",
+                remedy="write one with numpy.savez(path, **{input: rows})",
+                file=f"{self.folder.name}/{EXAMPLE}",
+            )
+        return self.folder / EXAMPLE
+
     def _requests(self) -> dict[str, Array]:
         if self.file.inputs is None:
-            return read_example(self.folder / EXAMPLE)
+            return read_example(self._example())
         return input_generators.sample(self.file.inputs, self.file.rows, self.file.seed)
 
 
@@ -224,16 +233,15 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
 def read_example(path: Path) -> dict[str, Array]:
     """Read named arrays of equal first axis from an .npz file without pickles. Raises RecipeError for any other."""
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = files.read_npz(path)
     except FileNotFoundError:
         raise RecipeError(
             f"there is no file {path}", remedy="write one with numpy.savez(path, **{input: rows})"
         ) from None
-    except (ValueError, OSError, AttributeError, TypeError, BadZipFile) as error:
+    except (FileError, OSError) as error:
+        why = error.why if isinstance(error, FileError) else f"cannot be read ({error.strerror})"
         raise RecipeError(
-            f"{path.name} is no .npz file of plain arrays ({str(error).splitlines()[0]})",
-            remedy="write it with numpy.savez(path, **{input: rows}), texts as numpy.str_",
+            f"{path.name} {why}", remedy="write it with numpy.savez(path, **{input: rows}), texts as numpy.str_"
         ) from None
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if not lengths or len(set(lengths.values())) != 1 or 0 in lengths.values():

@@ -8,10 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from export import files
 from export.config.positions import Places
-from export.errors import ConfigError
+from export.errors import ConfigError, FileError
 
 TENSORRT = {"execution_context_allocation_strategy", "enable_multi_device", "multi_device_gpus"}
+CONFIGS = "configs"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Config:
 
 def label(path: Path) -> str:
     """A configuration file as messages name it: `mobilenet_v2/config.pbtxt`, `mobilenet_v2/configs/cpu.pbtxt`."""
-    depth = 3 if path.parent.name == "configs" else 2
+    depth = 3 if path.parent.name == CONFIGS else 2
     return "/".join(path.parts[-depth:])
 
 
@@ -59,11 +61,12 @@ def parse(text: str) -> Any:
 def load(path: Path) -> Config:
     """Read one file. Raises ConfigError when it is missing, is not UTF-8, or does not parse."""
     try:
-        text = path.read_text(encoding="utf-8")
+        folder = path.parents[1] if path.parent.name == CONFIGS else path.parent
+        text = files.read_text(files.find(folder, path.relative_to(folder)))
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing: every model folder needs one", file=path) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 ({error.reason} at byte {error.start})", file=path) from None
+    except FileError as error:
+        raise ConfigError(error.what, remedy=error.remedy, file=path) from None
     try:
         return Config(path, text, parse(text))
     except ConfigError as error:
@@ -72,7 +75,7 @@ def load(path: Path) -> Config:
 
 def config_paths(model_folder: Path) -> list[Path]:
     """config.pbtxt and every configs/*.pbtxt of a model folder, in that order."""
-    return [model_folder / "config.pbtxt", *sorted((model_folder / "configs").glob("*.pbtxt"))]
+    return [model_folder / "config.pbtxt", *sorted((model_folder / CONFIGS).glob("*.pbtxt"))]
 
 
 def _in_words(reason: str) -> tuple[str, str | None]:

@@ -12,7 +12,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.errors import EngineError
+from export import files
+from export.errors import EngineError, FileError
 
 TAG = 0x74727466
 SERIALIZATION_VERSION = 0
@@ -49,8 +50,10 @@ class PlanHeader:
 def read_header(path: Path) -> PlanHeader:
     """Read a plan's header. Raises EngineError when the file is missing, too short, or no plan."""
     try:
-        with path.open("rb") as file:
+        with files.open_file(path) as file:
             head = file.read(HEADER_BYTES)
+    except FileError as error:
+        raise EngineError(error.what, remedy=error.remedy, file=path) from None
     except OSError as error:
         raise EngineError(
             f"{path} cannot be read ({error.strerror})", remedy="build it with `fathom export --engine`", file=path

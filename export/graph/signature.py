@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from export.errors import ContractError
+from export.errors import ContractError, FileError
 
 TRITON_TYPES = {
     "FLOAT": "TYPE_FP32",
@@ -52,7 +52,10 @@ class Signature:
         """The inverse of `to_json`."""
 
         def specs(rows: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-            return tuple(TensorSpec(row["name"], row["data_type"], tuple(row["dims"])) for row in rows)
+            return tuple(
+                TensorSpec(str(row["name"]), str(row["data_type"]), tuple(int(size) for size in row["dims"]))
+                for row in rows
+            )
 
         return Signature(specs(record["inputs"]), specs(record["outputs"]))
 
@@ -66,7 +69,7 @@ def from_onnx(path: Path) -> tuple[Signature, dict[str, int]]:
 
     try:
         model = onnx_stream.read_without_weights(path)
-    except (OSError, ValueError) as error:
+    except (FileError, OSError, ValueError) as error:
         raise ContractError(
             f"{path} is not an ONNX file ({type(error).__name__})", remedy="export it again", file=path
         ) from error

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import codecs
+import os
 from collections.abc import Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from export import recipes
+from export import files, recipes
 from export.added.recipe_file import FILE as RECIPE
 from export.config import contract
-from export.errors import ContractError, ExportError
+from export.errors import ContractError, ExportError, FileError
 from export.graph import signature
 from export.graph.signature import Signature
 from export.lint import batch, engine
@@ -80,10 +81,10 @@ def _artefact(subject: Subject) -> Findings:
     version = _versions(subject.folder)[-1]
     names = list(message.cc_model_filenames.values()) or [message.default_model_filename or DEFAULT_FILES[backend]]
     for name in names:
-        if (version / name).is_file():
+        if not (problem := files.problem(subject.folder, f"{version.name}/{name}")):
             continue
         field = "default_model_filename" if message.default_model_filename else ""
-        text = f"{version.name}/{name} is missing"
+        text = f"{version.name}/{name} {problem}"
         if subject.variant is not None:
             # An engine for hardware that this machine does not have.
             yield subject.warning(
@@ -100,10 +101,14 @@ def _labels(subject: Subject) -> Findings:
         if not output.label_filename:
             continue
         path, field = subject.folder / output.label_filename, f"output[{index}].label_filename"
-        if not path.is_file():
-            yield subject.error(field, f"{output.label_filename} is missing", _export(subject.folder.name))
+        if problem := files.problem(subject.folder, output.label_filename):
+            yield subject.error(field, f"{output.label_filename} {problem}", _export(subject.folder.name))
             continue
-        content = path.read_bytes()
+        try:
+            content = files.read(path)
+        except FileError as error:
+            yield subject.error(field, f"{output.label_filename} {error.why}", _export(subject.folder.name))
+            continue
         if found := _beside_labels(content):
             yield subject.error(
                 field,
@@ -138,8 +143,8 @@ def _graph(folder: Path, subjects: Sequence[Subject], manifest: Manifest | None)
             continue
         name = subject.message.default_model_filename or contract.ONNX_FILE
         path = _versions(folder)[-1] / name
-        if not path.is_file():
-            continue
+        if files.problem(folder, path.relative_to(folder)):
+            continue  # `_artefact` says so
         if manifest is None:
             yield subject.warning(
                 "",
@@ -172,11 +177,11 @@ def _int8(folder: Path, subjects: Sequence[Subject]) -> Findings:
     """An INT8 graph that only CPUs take must not be what TensorRT is to build an engine from."""
     path = folder / "1" / contract.ONNX_FILE
     wanting = [(subject, field) for subject in subjects if (field := _tensorrt_field(subject.message)) is not None]
-    if not wanting or not path.is_file():
+    if not wanting or files.problem(folder, path.relative_to(folder)):
         return
     try:
         obstacle = int8_form.tensorrt_obstacle(path)
-    except ValueError:
+    except (FileError, OSError, ValueError):
         return  # `_graph` says that it is no ONNX file
     if obstacle is None:
         return
@@ -206,7 +211,7 @@ def _companion(folder: Path, manifest: Manifest | None) -> Findings:
         return
     place = f"{folder.name}/{MANIFEST}"
     if manifest is None:
-        if not (folder / MANIFEST).exists():
+        if not os.path.lexists(folder / MANIFEST):
             yield Finding("error", place, "", f"the files that come with {main} are missing", _export(main))
         return
     try:

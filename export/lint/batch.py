@@ -7,8 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from export import files
 from export.config import contract
-from export.errors import ContractError
+from export.errors import ContractError, FileError
 from export.graph import batch_axis, onnx_stream, signature
 from export.lint.finding import Findings, Subject
 
@@ -26,7 +27,7 @@ def check_folder(version: Path, subjects: Sequence[Subject]) -> Findings:
             path = version / contract.ONNX_FILE
         else:
             continue
-        if not path.is_file() or not _batches(message, path):
+        if files.problem(version.parent, path.relative_to(version.parent)) or not _batches(message, path):
             continue
         for obstacle in _obstacles(path, path.stat().st_mtime_ns):
             yield subject.warning(
@@ -58,5 +59,5 @@ def _obstacles(path: Path, modified_ns: int) -> list[batch_axis.Obstacle]:
     del modified_ns
     try:
         return batch_axis.obstacles(onnx_stream.read_without_weights(path, keep_bytes=onnx_stream.LARGE))
-    except (OSError, ValueError):  # the rules about the graph say so
+    except (FileError, OSError, ValueError):  # the rules about the graph say so
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from export import files
 from export.lint.finding import Findings, Subject
 
 BATCH_INPUT_TYPES = ("TYPE_INT32", "TYPE_FP32")
@@ -123,7 +124,7 @@ def _batch_input(subject: Subject, field: str, batch_input: Any) -> Findings:
 def _batch_twice(subject: Subject) -> Findings:
     """Without a graph to compare with, dims that all begin with an open axis are most likely [batch, ...]."""
     message = subject.message
-    if (subject.folder / "1" / (message.default_model_filename or "model.onnx")).is_file():
+    if not files.problem(subject.folder, f"1/{message.default_model_filename or 'model.onnx'}"):
         return
     tensors = [(f"{kind}[{index}]", tensor) for kind in ("input", "output") for index, tensor in _each(message, kind)]
     if message.max_batch_size == 0 or not tensors or subject.is_ensemble:
@@ -231,9 +232,9 @@ def _warmup_input(subject: Subject, field: str, title: str, tensor: Any, name: s
         )
     if given.WhichOneof("input_data_type") is None:
         yield subject.error(field, f"{title} has no data for '{name}'", "write zero_data: true or random_data: true")
-    elif given.input_data_file and not (subject.folder / "warmup" / given.input_data_file).is_file():
+    elif given.input_data_file and (problem := files.problem(subject.folder / "warmup", given.input_data_file)):
         yield subject.error(
-            f"{field}.value.input_data_file", f"warmup/{given.input_data_file} is missing", "put the file there"
+            f"{field}.value.input_data_file", f"warmup/{given.input_data_file} {problem}", "put the file there"
         )
 
 

@@ -8,7 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from export import files
 from export.config.config import TENSORRT
+from export.errors import FileError
 from export.lint.finding import Findings, Subject
 
 ONNXRUNTIME = {
@@ -97,9 +99,9 @@ def check(subject: Subject) -> Findings:
 def declared_parameters(model_py: Path) -> set[str] | None:
     """The keys of the literal `PARAMETERS` (set, dict, list or tuple) at the top of a model.py, or None.
 
-    Raises SyntaxError when the file is not Python.
+    Raises SyntaxError, ValueError, RecursionError or MemoryError when the file is not Python, FileError for none.
     """
-    for node in ast.parse(model_py.read_text(encoding="utf-8"), str(model_py)).body:
+    for node in ast.parse(files.read(model_py), str(model_py)).body:
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
@@ -117,13 +119,18 @@ def declared_parameters(model_py: Path) -> set[str] | None:
 
 def _python(subject: Subject) -> Findings:
     model_py = subject.folder / "1" / (subject.message.default_model_filename or "model.py")
-    if not model_py.is_file():
-        return
+    if files.problem(subject.folder, model_py.relative_to(subject.folder)):
+        return  # the rules about artefacts say so
+    place = f"{subject.folder.name}/1/{model_py.name}"
     try:
         declared = declared_parameters(model_py)
     except SyntaxError as error:
-        place = f"{subject.folder.name}/1/{model_py.name}, line {error.lineno}"
-        yield subject.error("default_model_filename", f"{place} is not Python ({error.msg})", "correct the file")
+        where = f"{place}, line {error.lineno}"
+        yield subject.error("default_model_filename", f"{where} is not Python ({error.msg})", "correct the file")
+        return
+    except (FileError, ValueError, RecursionError, MemoryError) as error:
+        why = error.why if isinstance(error, FileError) else f"is not Python ({error or type(error).__name__})"
+        yield subject.error("default_model_filename", f"{place} {why}", "correct the file")
         return
     own = [key for key in subject.message.parameters if key not in PYTHON]
     if declared is not None:

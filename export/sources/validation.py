@@ -15,6 +15,7 @@ from export.graph.signature import TRITON_TYPES, versions
 
 PICKLES = frozenset((".pkl", ".pickle", ".joblib", ".sav", ".pt", ".pth", ".ckpt", ".bin", ".dill"))
 PROTOBUF_LIMIT = 2**31 - 1
+LONGEST_NAME, MOST_AXES = 1000, 30
 DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft"))
 """Operator domains that ONNX Runtime brings along."""
 
@@ -135,6 +136,16 @@ def _tensors(model: Any, path: Path) -> None:
             raise ContractError(f"{path.name} has two {kind}s named '{twice[0]}'", remedy="give each its own name")
         for value in values:
             _tensor(value, kind)
+            if len(value.name) > LONGEST_NAME:
+                raise ContractError(
+                    f"an {kind} of {path.name} has a name of {len(value.name)} characters",
+                    remedy=f"give it one of at most {LONGEST_NAME}",
+                )
+            if len(_axes(value)) > MOST_AXES:
+                raise ContractError(
+                    f"{kind} '{value.name}' has {len(_axes(value))} axes, and numpy has {MOST_AXES} beside the batch's",
+                    remedy="reshape it in the graph",
+                )
             if kind == "input" and not value.type.tensor_type.HasField("shape"):
                 raise ContractError(
                     f"input '{value.name}' has no shape, not even a number of axes", remedy="export it with a shape"
