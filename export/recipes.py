@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
@@ -47,6 +48,15 @@ def names(model_repository: Path) -> tuple[str, ...]:
     from export.added import recipe as added
 
     return (*NAMES, *added.names(model_repository))
+
+
+def allow_sources(chosen: Iterable[Recipe]) -> None:
+    """Let this machine run the code or read the files outside their folders that the added models among these name."""
+    from export.added.recipe import Added
+
+    for recipe in chosen:
+        if isinstance(recipe, Added):
+            recipe.allow()
 
 
 def reserved() -> tuple[str, ...]:

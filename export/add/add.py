@@ -109,6 +109,7 @@ def add(
             raise PublishError(f"{folder} could not be made ({error.strerror}): nothing was changed") from error
     published = added.find(folder)
     assert published is not None
+    published.allow()
     limit = 0 if plan.batch == NONE else options.max_batch_size
     notes = (*plan.notes, *notes, *source.notes(folder), *tried)
     return Addition(replace(exported, folder=folder), published, source, notes, limit, plan.latency_ms)
