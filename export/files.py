@@ -28,13 +28,14 @@ ARRAYS_BYTES = 4 << 30
 """The most that the arrays of an .npz file may have together, unpacked."""
 
 
-def find(folder: Path, name: str | Path, *others: Path) -> Path:
-    """The regular file `name` of a folder. Nothing outside it, and outside `others`, is looked at.
+def find(folder: Path, name: str | Path, *others: Path, or_folder: bool = False) -> Path:
+    """The regular file of a folder by its name in it, or by its whole path. Nothing outside this and the `others` is
+    looked at.
 
     Raises FileNotFoundError where it is missing, and FileError where the name leads out of the folder, by itself or by
-    a link, or where it is no regular file.
+    a link, or where it is no regular file, nor a folder with `or_folder`.
     """
-    path = folder / name
+    path = folder / name if isinstance(name, str) else name
     try:
         whole = path.resolve()
         if not any(whole.is_relative_to(home.resolve()) for home in (folder, *others)):
@@ -44,15 +45,15 @@ def find(folder: Path, name: str | Path, *others: Path) -> Path:
         raise FileError(path, f"is no file ({error})") from None
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(2, "is missing", str(path)) from None
-    if not stat.S_ISREG(mode):
+    if not (stat.S_ISREG(mode) or (or_folder and stat.S_ISDIR(mode))):
         raise FileError(path, "is no regular file", remedy="put a file there")
     return path
 
 
-def problem(folder: Path, name: str | Path) -> str:
+def problem(folder: Path, name: str | Path, *, or_folder: bool = False) -> str:
     """What is wrong with a file as the end of a sentence, such as `is missing`; empty where `find` returns it."""
     try:
-        find(folder, name)
+        find(folder, name, or_folder=or_folder)
     except FileError as error:
         return error.why
     except OSError as error:

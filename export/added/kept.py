@@ -92,7 +92,7 @@ def files(folder: Path) -> dict[str, Path]:
     model's folder, and for what is no regular file."""
     home = folder / FOLDER
     found = sorted(path for path in home.rglob("*") if not path.is_dir() and "__pycache__" not in path.parts)
-    return {path.relative_to(home).as_posix(): find(folder, path.relative_to(folder)) for path in found}
+    return {path.relative_to(home).as_posix(): find(folder, path) for path in found}
 
 
 def size(count: int) -> str:

@@ -62,7 +62,7 @@ def load(path: Path) -> Config:
     """Read one file. Raises ConfigError when it is missing, is not UTF-8, or does not parse."""
     try:
         folder = path.parents[1] if path.parent.name == CONFIGS else path.parent
-        text = files.read_text(files.find(folder, path.relative_to(folder)))
+        text = files.read_text(files.find(folder, path))
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing: every model folder needs one", file=path) from None
     except FileError as error:

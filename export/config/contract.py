@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from export.config import given
 from export.config.config import Config
 from export.errors import ContractError
 from export.graph.signature import Signature, TensorSpec
@@ -42,24 +43,19 @@ def mismatches(config: Config, signature: Signature, artefact: str = ONNX_FILE) 
             expected=artefact,
         )
     yield from _missing_inputs(message, signature)
-    for kind, tensors, specs in (
-        ("input", message.input, signature.inputs),
-        ("output", message.output, signature.outputs),
-    ):
-        by_name = {spec.name: spec for spec in specs}
-        for index, tensor in enumerate(tensors):
-            field = f"{kind}[{index}]"
-            spec = by_name.get(tensor.name)
-            if spec is None:
-                yield Mismatch(
-                    f"{field}.name",
-                    f"{kind} '{tensor.name}' is not in the graph, whose {kind}s are {_names(specs)}",
-                    f"name one of the graph's {kind}s, or export a graph that has '{tensor.name}'",
-                    tensor=tensor.name,
-                    expected=_names(specs),
-                )
-                continue
-            yield from _tensor(config, kind, field, tensor, spec)
+    yield from _given(message, signature)
+    scattered = {name for entry in message.batch_output for name in entry.target_name}
+    for index, tensor in enumerate(message.input):
+        if spec := (yield from _named("input", index, tensor, signature)):
+            yield from (
+                _ragged(index, tensor, spec)
+                if tensor.allow_ragged_batch
+                else _tensor(config, "input", f"input[{index}]", tensor, spec)
+            )
+    for index, tensor in enumerate(message.output):
+        spec = yield from _named("output", index, tensor, signature)
+        if spec and tensor.name not in scattered:
+            yield from _tensor(config, "output", f"output[{index}]", tensor, spec)
 
 
 def check(config: Config, signature: Signature, artefact: str = ONNX_FILE) -> None:
@@ -80,7 +76,7 @@ def check(config: Config, signature: Signature, artefact: str = ONNX_FILE) -> No
 
 
 def _missing_inputs(message: Any, signature: Signature) -> Iterator[Mismatch]:
-    written = {tensor.name for tensor in message.input}
+    written = {tensor.name for tensor in message.input} | {entry.name for entry in given.inputs(message)}
     for spec in signature.inputs:
         if spec.name not in written:
             yield Mismatch(
@@ -90,6 +86,83 @@ def _missing_inputs(message: Any, signature: Signature) -> Iterator[Mismatch]:
                 tensor=spec.name,
                 expected=spec,
             )
+
+
+def _given(message: Any, signature: Signature) -> Iterator[Mismatch]:
+    """Batch inputs, controls and states: tensors of the graph, of its types, and no inputs of requests as well."""
+    requested = {tensor.name for tensor in message.input}
+    for entries, specs in (
+        (given.inputs(message), signature.inputs),
+        (given.outputs(message), signature.outputs),
+    ):
+        types = {spec.name: spec.data_type for spec in specs}
+        for entry in entries:
+            title = f"{entry.kind} '{entry.name}'"
+            if specs is signature.inputs and entry.name in requested:
+                yield Mismatch(
+                    entry.field,
+                    f"{title} is in `input`, too: Triton would give it twice",
+                    f"remove input '{entry.name}'",
+                    tensor=entry.name,
+                )
+            elif entry.name not in types:
+                yield Mismatch(
+                    entry.field,
+                    f"{title} is not in the graph, which has {_names(specs)}",
+                    f"name one of them, or export a graph that has '{entry.name}'",
+                    tensor=entry.name,
+                    expected=_names(specs),
+                )
+            elif entry.data_type != types[entry.name]:
+                yield Mismatch(
+                    entry.field.rpartition(".")[0],
+                    f"{title} is {entry.data_type}, the graph's is {types[entry.name]}",
+                    f"give it as {types[entry.name]}",
+                    tensor=entry.name,
+                    found=entry.data_type,
+                    expected=types[entry.name],
+                )
+
+
+def _named(kind: str, index: int, tensor: Any, signature: Signature) -> Generator[Mismatch, None, TensorSpec | None]:
+    """The graph's tensor of that name; a breach where it has none, or has a value of its own that makes it optional."""
+    specs = signature.outputs if kind == "output" else signature.optional if tensor.optional else signature.inputs
+    for spec in specs:
+        if spec.name == tensor.name:
+            return spec
+    field, name = f"{kind}[{index}]", tensor.name
+    if kind == "input" and name in _names((*signature.inputs, *signature.optional)):
+        has = "no value" if tensor.optional else "a value"
+        yield Mismatch(
+            f"{field}.optional" if tensor.optional else field,
+            f"the graph has {has} of its own for input '{name}'",
+            "remove optional" if tensor.optional else "write optional: true",
+            tensor=name,
+            found=tensor.optional,
+            expected=not tensor.optional,
+        )
+        return None
+    yield Mismatch(
+        f"{field}.name",
+        f"{kind} '{name}' is not in the graph, whose {kind}s are {_names(specs)}",
+        f"name one of the graph's {kind}s, or export a graph that has '{name}'",
+        tensor=name,
+        expected=_names(specs),
+    )
+    return None
+
+
+def _ragged(index: int, tensor: Any, spec: TensorSpec) -> Iterator[Mismatch]:
+    """Triton lays the rows of ragged requests end to end, which a graph takes as [-1] only."""
+    if spec.dims != (-1,):
+        yield Mismatch(
+            f"input[{index}].allow_ragged_batch",
+            f"input '{tensor.name}' is ragged, but the graph takes {list(spec.dims)} and not [-1]",
+            "export a graph that takes all elements in one row, or remove allow_ragged_batch",
+            tensor=tensor.name,
+            found=list(spec.dims),
+            expected=[-1],
+        )
 
 
 def _tensor(config: Config, kind: str, field: str, tensor: Any, spec: TensorSpec) -> Iterator[Mismatch]:
@@ -106,7 +179,21 @@ def _tensor(config: Config, kind: str, field: str, tensor: Any, spec: TensorSpec
             expected=spec.data_type,
         )
     batched = config.message.max_batch_size > 0
-    if batched and (not spec.dims or spec.dims[0] != -1):
+    if batched and kind == "input" and tensor.optional:
+        yield Mismatch(
+            f"{field}.optional",
+            f"input '{spec.name}' is optional, which a model with a batch axis cannot have",
+            "write max_batch_size: 0, or remove the input",
+            tensor=spec.name,
+            found=True,
+            expected=False,
+        )
+        return
+    reshaped = tensor.HasField("reshape")
+    written = tuple(tensor.reshape.shape if reshaped else tensor.dims)
+    if not spec.dims and set(written) <= {1}:
+        return  # a scalar, or a graph that leaves even the rank open
+    if batched and spec.dims[:1] != (-1,):
         first = spec.dims[0] if spec.dims else "missing"
         yield Mismatch(
             "max_batch_size",
@@ -118,8 +205,6 @@ def _tensor(config: Config, kind: str, field: str, tensor: Any, spec: TensorSpec
             expected=0,
         )
         return
-    reshaped = tensor.HasField("reshape")
-    written = tuple(tensor.reshape.shape if reshaped else tensor.dims)
     wanted = spec.dims[1:] if batched else spec.dims
     dims_field = f"{field}.reshape.shape" if reshaped else f"{field}.dims"
     if batched and len(written) == len(spec.dims) and fits(written[1:], wanted):
@@ -132,7 +217,7 @@ def _tensor(config: Config, kind: str, field: str, tensor: Any, spec: TensorSpec
             found=list(written),
             expected=list(wanted),
         )
-    elif not fits(written, wanted):
+    elif not (written == wanted if kind == "output" else fits(written, wanted)):
         yield Mismatch(
             dims_field,
             f"{kind} '{spec.name}' has dims {list(written)}, the graph's are {list(wanted)}"

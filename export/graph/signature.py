@@ -38,14 +38,15 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a graph takes and gives."""
+    """What a graph takes and gives; it has values of its own for `optional` inputs."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    optional: tuple[TensorSpec, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary for the manifest."""
-        return asdict(self)
+        """A plain dictionary for the manifest, without the optional inputs."""
+        return {kind: specs for kind, specs in asdict(self).items() if kind != "optional"}
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> Signature:
@@ -74,8 +75,9 @@ def from_onnx(path: Path) -> tuple[Signature, dict[str, int]]:
             f"{path} is not an ONNX file ({type(error).__name__})", remedy="export it again", file=path
         ) from error
     initializers = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in initializers]
-    signature = Signature(tuple(map(_spec, inputs)), tuple(map(_spec, model.graph.output)))
+    inputs = [_spec(value) for value in model.graph.input if value.name not in initializers]
+    optional = [_spec(value) for value in model.graph.input if value.name in initializers]
+    signature = Signature(tuple(inputs), tuple(map(_spec, model.graph.output)), tuple(optional))
     return signature, versions(model)
 
 

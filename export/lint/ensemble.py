@@ -1,23 +1,24 @@
-"""Lint rules for ensembles: steps that exist, tensors that connect and fit, under every named configuration."""
+"""Lint rules for ensembles: what they may not have, steps that exist, and a batch that every step takes.
+
+How tensors flow between the steps is `flow`'s.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from export.lint.finding import Findings, Subject
+from export.lint import flow, versions
+from export.lint.complete import completed
+from export.lint.finding import Findings, Subject, rule
 
 Repository = Mapping[str, Sequence[Subject]]
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """A tensor between steps: where its type and shape come from."""
-
-    data_type: int
-    dims: tuple[int, ...]
-    of: str
+NOT_OWN = {
+    "backend": "an ensemble has no backend",
+    "instance_group": "an ensemble has no instances of its own",
+    "optimization": "an ensemble has nothing to optimize",
+    "model_warmup": "an ensemble has no warm-up of its own: its steps are warm",
+}
 
 
 def check(repository: Repository, models: Sequence[str]) -> Findings:
@@ -30,8 +31,18 @@ def check(repository: Repository, models: Sequence[str]) -> Findings:
     for name in models:
         for variant in (None, *sorted(named)):
             ensemble = _effective(repository, name, variant)
-            if ensemble is not None and ensemble.is_ensemble:
-                yield from _ensemble(ensemble, repository, variant)
+            if ensemble is None or not ensemble.is_ensemble:
+                continue
+            yield from _ensemble(ensemble)
+            yield from _ensemble_step(ensemble, repository, variant)
+            yield from _ensemble_cycle(ensemble, repository, variant)
+            steps = ensemble.message.ensemble_scheduling.step
+            taken = [_effective(repository, step.model_name, variant) for step in steps]
+            known = [subject for subject in taken if subject is not None]
+            if steps and len(known) == len(steps):
+                messages = [completed(subject) for subject in known]
+                yield from _ensemble_batch(ensemble, known, messages)
+                yield from flow.check(ensemble, messages)
 
 
 def _effective(repository: Repository, name: str, variant: str | None) -> Subject | None:
@@ -40,138 +51,107 @@ def _effective(repository: Repository, name: str, variant: str | None) -> Subjec
     return by_variant.get(variant) or by_variant.get(None)
 
 
-def _ensemble(ensemble: Subject, repository: Repository, variant: str | None) -> Findings:
+@rule
+def _ensemble(ensemble: Subject) -> Findings:
     message = ensemble.message
     if message.platform != "ensemble":
         yield ensemble.error("platform", f"platform is '{message.platform}'", 'write platform: "ensemble"')
-    if message.backend:
-        yield ensemble.error("backend", f"an ensemble has no backend, this has '{message.backend}'", "remove it")
-    if message.instance_group:
-        yield ensemble.error("instance_group", "an ensemble has no instances of its own", "remove instance_group")
+    for field, reason in NOT_OWN.items():
+        value = getattr(message, field)
+        if value and (field != "optimization" or message.HasField(field)):
+            yield ensemble.error(field, reason, f"remove {field}")
     if not message.ensemble_scheduling.step:
         yield ensemble.error("ensemble_scheduling", "there are no steps", "add a step for each model")
-        return
-    produced = {tensor.name: _tensor(tensor, "the ensemble's input") for tensor in message.input}
-    sources: dict[str, int] = {}
-    for index, step in enumerate(message.ensemble_scheduling.step):
-        model = _effective(repository, step.model_name, variant)
+
+
+@rule
+def _ensemble_step(ensemble: Subject, repository: Repository, variant: str | None) -> Findings:
+    for index, step in enumerate(ensemble.message.ensemble_scheduling.step):
         field = f"ensemble_scheduling.step[{index}]"
+        for kind in ("input_map", "output_map"):
+            if not getattr(step, kind):
+                yield ensemble.error(field, f"the step has no {kind}", f"add {kind} {{ key: ... value: ... }}")
         if step.model_name not in repository:
             yield ensemble.error(
                 f"{field}.model_name",
                 f"there is no model '{step.model_name}' in the repository",
                 f"name one of {', '.join(name for name in repository if name != ensemble.folder.name)}",
             )
-        if model is None:
-            return
-        yield from _batch(ensemble, field, model)
-        for name, target in step.output_map.items():
-            output = next((tensor for tensor in model.message.output if tensor.name == name), None)
-            if output is None:
-                yield ensemble.error(
-                    f'{field}.output_map["{name}"]',
-                    f"'{step.model_name}' has no output '{name}'",
-                    _one_of(model.message.output),
-                )
-            elif target in produced:
-                yield ensemble.error(
-                    f'{field}.output_map["{name}"].value', f"tensor '{target}' is made twice", "give one another name"
-                )
-            else:
-                produced[target] = _tensor(output, f"'{step.model_name}'")
-                sources[target] = index
-    for index, step in enumerate(message.ensemble_scheduling.step):
-        model = _effective(repository, step.model_name, variant)
-        if model is not None:
-            yield from _inputs(ensemble, index, step, model, produced, sources)
-    yield from _outputs(ensemble, produced)
+        elif (model := _effective(repository, step.model_name, variant)) is not None:
+            yield from _version(ensemble, field, step, model)
+            yield from _mapped(ensemble, field, step, completed(model))
 
 
-def _batch(ensemble: Subject, field: str, model: Subject) -> Findings:
-    whole, part = ensemble.message.max_batch_size, model.message.max_batch_size
-    if whole > part:
+def _version(ensemble: Subject, field: str, step: Any, model: Subject) -> Findings:
+    served = [path.name for path in model.versions]
+    if step.model_version != -1 and versions.present(model.folder) and str(step.model_version) not in served:
         yield ensemble.error(
-            "max_batch_size",
-            f"max_batch_size is {whole}, but step '{model.folder.name}' takes {part} at most ({model.config.label})",
-            f"write max_batch_size: {part}, or raise the step's",
+            f"{field}.model_version",
+            f"version {step.model_version} of '{step.model_name}' is not served",
+            f"write -1 for the latest, or one of {', '.join(served)}",
         )
 
 
-def _inputs(
-    ensemble: Subject,
-    index: int,
-    step: Any,
-    model: Subject,
-    produced: Mapping[str, _Tensor],
-    sources: Mapping[str, int],
-) -> Findings:
-    field = f"ensemble_scheduling.step[{index}]"
-    inputs = {tensor.name: tensor for tensor in model.message.input}
-    for name, tensor in inputs.items():
-        if name not in step.input_map and not tensor.optional:
+def _mapped(ensemble: Subject, field: str, step: Any, message: Any) -> Findings:
+    """The step maps each input that the model needs, and nothing that it has not.
+
+    A model that writes no inputs has its backend complete them, which is known of ONNX graphs only.
+    """
+    for kind, tensors, written in (
+        ("input", message.input, step.input_map),
+        ("output", message.output, step.output_map),
+    ):
+        names = [tensor.name for tensor in tensors]
+        for name in written:
+            if names and name not in names:
+                yield ensemble.error(
+                    f'{field}.{kind}_map["{name}"]',
+                    f"'{step.model_name}' has no {kind} '{name}'",
+                    f"name one of {', '.join(names)}",
+                )
+    for tensor in message.input:
+        if tensor.name not in step.input_map and not tensor.optional:
             yield ensemble.error(
                 field,
-                f"input '{name}' of '{step.model_name}' is not mapped",
-                f'add input_map {{ key: "{name}" value: ... }}',
+                f"input '{tensor.name}' of '{step.model_name}' is not mapped",
+                f'add input_map {{ key: "{tensor.name}" value: ... }}',
             )
-    for name, source in step.input_map.items():
-        place = f'{field}.input_map["{name}"]'
-        if name not in inputs:
-            yield ensemble.error(place, f"'{step.model_name}' has no input '{name}'", _one_of(model.message.input))
-        elif source not in produced:
+
+
+@rule
+def _ensemble_cycle(ensemble: Subject, repository: Repository, variant: str | None) -> Findings:
+    own = ensemble.folder.name
+    for index, step in enumerate(ensemble.message.ensemble_scheduling.step):
+        if own in _reached(step.model_name, repository, variant):
             yield ensemble.error(
-                f"{place}.value",
-                f"no step makes tensor '{source}', and it is no input of the ensemble",
-                f"take one of {', '.join(sorted(produced))}",
+                f"ensemble_scheduling.step[{index}].model_name",
+                f"'{step.model_name}' is or needs '{own}' itself",
+                "let one of the ensembles do without the other",
             )
-        elif sources.get(source, -1) == index:
+
+
+def _reached(name: str, repository: Repository, variant: str | None) -> set[str]:
+    """A model and all that it needs as steps of steps."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        found.add(name := waiting.pop())
+        model = _effective(repository, name, variant)
+        steps = model.message.ensemble_scheduling.step if model is not None else ()
+        waiting += [step.model_name for step in steps if step.model_name not in found]
+    return found
+
+
+@rule
+def _ensemble_batch(ensemble: Subject, models: Sequence[Subject], messages: Sequence[Any]) -> Findings:
+    """A step that does not batch takes whole tensors, whatever the batch."""
+    whole = ensemble.message.max_batch_size
+    for model, message in zip(models, messages, strict=True):
+        part = message.max_batch_size
+        if 0 < part < whole:
             yield ensemble.error(
-                f"{place}.value", f"'{step.model_name}' would wait for its own '{source}'", "map another"
+                "max_batch_size",
+                f"max_batch_size is {whole}, but step '{model.folder.name}' takes {part} at most "
+                f"({model.config.label})",
+                f"write max_batch_size: {part}, or raise the step's",
             )
-        else:
-            yield from _joint(
-                ensemble, f"{place}.value", produced[source], inputs[name], f"'{step.model_name}'", source
-            )
-
-
-def _outputs(ensemble: Subject, produced: Mapping[str, _Tensor]) -> Findings:
-    for index, output in enumerate(ensemble.message.output):
-        if output.name not in produced:
-            yield ensemble.error(
-                f"output[{index}].name",
-                f"no step makes output '{output.name}'",
-                f"map a step's output to it, or take one of {', '.join(sorted(produced))}",
-            )
-        else:
-            yield from _joint(
-                ensemble, f"output[{index}]", produced[output.name], output, "the ensemble's output", output.name
-            )
-
-
-def _joint(ensemble: Subject, field: str, made: _Tensor, taken: Any, taker: str, name: str) -> Findings:
-    """A tensor must have the type and a possible shape of what takes it."""
-    from tritonclient.grpc import model_config_pb2
-
-    if made.data_type != taken.data_type:
-        have, want = (model_config_pb2.DataType.Name(number) for number in (made.data_type, taken.data_type))
-        yield ensemble.error(
-            field, f"tensor '{name}' is {have} from {made.of}, {taker} takes {want}", "convert in a step"
-        )
-    want_dims = tuple(taken.dims)
-    fits = len(made.dims) == len(want_dims) and all(
-        -1 in (have, want) or have == want for have, want in zip(made.dims, want_dims, strict=True)
-    )
-    if not fits:
-        yield ensemble.error(
-            field,
-            f"tensor '{name}' has dims {list(made.dims)} from {made.of}, {taker} takes {list(want_dims)}",
-            "match them",
-        )
-
-
-def _tensor(tensor: Any, of: str) -> _Tensor:
-    return _Tensor(tensor.data_type, tuple(tensor.dims), of)
-
-
-def _one_of(tensors: Any) -> str:
-    return f"name one of {', '.join(tensor.name for tensor in tensors)}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from export.lint.finding import Findings, Subject
+from export.lint.finding import Findings, Subject, rule
 
 SINCE = "26.04"
 FIELD = "ensemble_scheduling.max_inflight_requests"
@@ -18,7 +18,10 @@ START = 16
 """Where to begin: NVIDIA advises a small value, adjusted by memory and throughput."""
 
 
-def check(repository: Mapping[str, Sequence[Subject]], models: Sequence[str], triton_tag: str | None) -> Findings:
+@rule
+def inflight_requests(
+    repository: Mapping[str, Sequence[Subject]], models: Sequence[str], triton_tag: str | None
+) -> Findings:
     """All rules of this file for every ensemble; `triton_tag` is the release that serves it, None where it is not
     known."""
     release = found[0] if (found := re.match(r"\d\d\.\d\d", triton_tag or "")) else None

@@ -1,7 +1,7 @@
 """Lint a model repository: what Triton would refuse, what it would silently take, and what no longer fits together.
 
-The rules follow the checks that Triton's core makes when it loads a model, and add those it does not make: unknown
-`parameters` keys, negative counts, queues without a bound, artefacts that are not what was published.
+An error is what Triton, with its official backends, refuses to load, or what the model would not do as it says:
+unknown `parameters` keys, artefacts that are not what was published. All else is advice, a warning.
 """
 
 from __future__ import annotations
@@ -13,12 +13,34 @@ from pathlib import Path
 from export.config import config as configs
 from export.config.deployment import deployment
 from export.errors import ConfigError
-from export.lint import artefacts, ensemble, inflight, model, parameters, scheduling, served
-from export.lint.finding import Finding, Subject
+from export.lint import (
+    artefacts,
+    ensemble,
+    inflight,
+    labels,
+    model,
+    parameters,
+    scheduling,
+    sequences,
+    served,
+    serving,
+    tensors,
+    warmup,
+)
+from export.lint.finding import Finding, Findings, Subject, rule
 
 __all__ = ["Finding", "lint"]
 
-RULES = (model.check, scheduling.check, parameters.check, artefacts.check)
+RULES = (
+    serving.check,
+    model.check,
+    tensors.check,
+    scheduling.check,
+    sequences.check,
+    parameters.check,
+    warmup.warm_up,
+    labels.labels,
+)
 """What is said of one configuration file by itself and its own folder."""
 
 
@@ -35,7 +57,7 @@ def lint(
     default those of docker-compose.yml.
     Raises ConfigError when the repository or a named model does not exist.
     """
-    present = _model_names(model_repository)
+    present = model_names(model_repository)
     for name in models or ():
         if name not in present:
             raise ConfigError(
@@ -53,18 +75,19 @@ def lint(
             findings += broken
     for name in chosen:
         for subject in subjects[name]:
-            for rule in RULES:
-                findings += rule(subject)
+            for check in RULES:
+                findings += check(subject)
         findings += artefacts.check_folder(model_repository / name, subjects[name], triton_tag)
     findings += ensemble.check(subjects, chosen)
     deployed = deployment(model_repository.resolve().parent)
-    findings += inflight.check(subjects, chosen, triton_tag or deployed.triton_tag)
-    findings += served.check(model_repository, chosen, config_name or deployed.config_name)
+    findings += inflight.inflight_requests(subjects, chosen, triton_tag or deployed.triton_tag)
+    findings += served.unserved_plans(model_repository, chosen, config_name or deployed.config_name)
     unique = list(dict.fromkeys(findings))
     return sorted(unique, key=lambda finding: (finding.file, finding.severity, finding.line or 0))
 
 
-def _model_names(model_repository: Path) -> list[str]:
+def model_names(model_repository: Path) -> list[str]:
+    """The folders in which Triton looks for models. Raises ConfigError when the repository does not exist."""
     if not model_repository.is_dir():
         raise ConfigError(
             f"{model_repository} is not a folder: name a model repository with --model-repository",
@@ -75,23 +98,41 @@ def _model_names(model_repository: Path) -> list[str]:
 
 
 def _read(folder: Path) -> tuple[list[Subject], list[Finding]]:
-    """The configurations of a folder that parse, and a finding for each that does not."""
-    subjects, broken = [], []
+    """The configurations of a folder that parse, and a finding for each that does not.
+
+    One without a config.pbtxt has an empty one, which Triton completes, too.
+    """
+    subjects: list[Subject] = []
+    broken: list[Finding] = []
     for path in configs.config_paths(folder):
+        if not path.exists():
+            subjects.append(Subject(configs.Config(path, "", configs.parse("")), folder))
+            broken += _no_config(path)
+            continue
         try:
             config = configs.load(path)
             _ = config.places
             subjects.append(Subject(config, folder))
         except ConfigError as error:
-            broken.append(_unreadable(path, folder, error))
+            broken += _syntax(path, folder, error)
     return subjects, broken
 
 
-def _unreadable(path: Path, folder: Path, error: ConfigError) -> Finding:
+@rule
+def _no_config(path: Path) -> Findings:
+    yield Finding(
+        "warning",
+        configs.label(path),
+        "",
+        "the file is missing: Triton completes a configuration, without a bound of the queue",
+        "write one: every model folder needs its contract",
+    )
+
+
+@rule
+def _syntax(path: Path, folder: Path, error: ConfigError) -> Findings:
     name = path.relative_to(folder.parent).as_posix()
     field = re.search(r"unknown field '(\w+)'", str(error))
     message = str(error).removeprefix(f"{name}: ")
-    if not path.exists():
-        return Finding("error", name, "", "the file is missing", "write one: every model folder needs its contract")
     remedy = "remove it, or see the Triton model configuration for its place and spelling" if field else "correct it"
-    return Finding("error", name, field[1] if field else "", message, remedy, error.line)
+    yield Finding("error", name, field[1] if field else "", message, remedy, error.line)

@@ -6,12 +6,11 @@ import ast
 from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from export import files
 from export.config.config import TENSORRT
 from export.errors import FileError
-from export.lint.finding import Findings, Subject
+from export.lint.finding import Findings, Subject, rule
 
 ONNXRUNTIME = {
     "execution_mode",
@@ -30,9 +29,15 @@ ONNXRUNTIME = {
 }
 """What Triton's ONNX Runtime backend reads (onnxruntime.cc), and what only the embedded server's does: the last two."""
 
+MODEL_CLASS = "TritonPythonModel"
 PYTHON = {"EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS"}
 
-WHOLE_NUMBERS = ("intra_op_thread_count", "inter_op_thread_count", "execution_mode", "gpu_mem_limit", "rows_per_run")
+WHOLE_NUMBERS = ("intra_op_thread_count", "inter_op_thread_count", "gpu_mem_limit", "rows_per_run")
+
+SWITCH = ("1", "true", "0", "false")
+CHOICES = {"execution_mode": ("0", "1"), "enable_mem_arena": SWITCH, "enable_mem_pattern": SWITCH}
+
+GRAPH_LEVELS = (-1, 0, 1, 2)
 
 TENSORRT_PROVIDER = {
     "precision_mode",
@@ -78,22 +83,18 @@ TENSORRT_PROVIDER = {
 
 def check(subject: Subject) -> Findings:
     """All rules of this file."""
-    message = subject.message
-    backend = message.backend or message.platform
-    if backend in ("onnxruntime", "onnxruntime_onnx"):
-        yield from _known(subject, ONNXRUNTIME, "the ONNX Runtime backend")
+    if subject.backend == "onnxruntime":
+        yield from _parameters(subject, ONNXRUNTIME, "the ONNX Runtime backend")
         yield from _whole_numbers(subject)
-        if "intra_op_thread_count" not in message.parameters:
-            yield subject.warning(
-                "parameters",
-                "intra_op_thread_count is not set, so every instance takes a thread per core",
-                "write it: instances x threads should equal the cores",
-            )
-    elif backend in ("tensorrt", "tensorrt_plan"):
-        yield from _known(subject, TENSORRT, "the TensorRT backend")
-    elif backend == "python":
-        yield from _python(subject)
-    yield from _accelerators(subject, message)
+        yield from _choices(subject)
+        yield from _graph_level(subject)
+        yield from _threads(subject)
+        yield from _cpu_accelerators(subject)
+        yield from _gpu_accelerators(subject)
+    elif subject.backend == "tensorrt":
+        yield from _parameters(subject, TENSORRT, "the TensorRT backend")
+    elif subject.backend == "python":
+        yield from _python_model(subject)
 
 
 def declared_parameters(model_py: Path) -> set[str] | None:
@@ -101,7 +102,7 @@ def declared_parameters(model_py: Path) -> set[str] | None:
 
     Raises SyntaxError, ValueError, RecursionError or MemoryError when the file is not Python, FileError for none.
     """
-    for node in ast.parse(files.read(model_py), str(model_py)).body:
+    for node in _statements(model_py):
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
@@ -117,33 +118,70 @@ def declared_parameters(model_py: Path) -> set[str] | None:
     return None
 
 
-def _python(subject: Subject) -> Findings:
-    model_py = subject.folder / "1" / (subject.message.default_model_filename or "model.py")
-    if files.problem(subject.folder, model_py.relative_to(subject.folder)):
-        return  # the rules about artefacts say so
-    place = f"{subject.folder.name}/1/{model_py.name}"
+def _statements(model_py: Path) -> list[ast.stmt]:
+    return ast.parse(files.read(model_py), str(model_py)).body
+
+
+def _has_model(model_py: Path) -> bool:
+    """Whether the file can define the class that Triton looks for: by a class, an import or an assignment."""
+    names: set[str] = set()
+    for node in ast.walk(ast.Module(_statements(model_py), [])):
+        if isinstance(node, ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name)
+        elif isinstance(node, ast.Name):
+            names.add(node.id)
+    return bool(names & {MODEL_CLASS, "*"})
+
+
+@rule
+def _python_model(subject: Subject) -> Findings:
+    paths = [path for version in subject.versions for path in subject.model_files(version)]
+    if subject.message.runtime or not paths or files.problem(subject.folder, paths[-1]):
+        return
+    place = f"{paths[-1].parent.name}/{paths[-1].name}"
     try:
-        declared = declared_parameters(model_py)
+        declared, has_model = declared_parameters(paths[-1]), _has_model(paths[-1])
     except SyntaxError as error:
-        where = f"{place}, line {error.lineno}"
+        where = f"{subject.folder.name}/{place}, line {error.lineno}"
         yield subject.error("default_model_filename", f"{where} is not Python ({error.msg})", "correct the file")
         return
     except (FileError, ValueError, RecursionError, MemoryError) as error:
         why = error.why if isinstance(error, FileError) else f"is not Python ({error or type(error).__name__})"
-        yield subject.error("default_model_filename", f"{place} {why}", "correct the file")
+        yield subject.error("default_model_filename", f"{subject.folder.name}/{place} {why}", "correct the file")
         return
+    if not has_model:
+        yield subject.error(
+            "default_model_filename", f"{place} has no class {MODEL_CLASS}", f"write one: class {MODEL_CLASS}: ..."
+        )
     own = [key for key in subject.message.parameters if key not in PYTHON]
     if declared is not None:
-        yield from _known(subject, declared | PYTHON, f"{subject.folder.name}/1/{model_py.name}")
+        yield from _unknown(subject, declared | PYTHON, f"{subject.folder.name}/{place}")
     elif own:
         yield subject.warning(
             f'parameters["{own[0]}"]',
-            f"1/{model_py.name} does not say which parameters it reads",
+            f"{place} does not say which parameters it reads",
             "declare PARAMETERS = {...} at its top",
         )
 
 
-def _known(subject: Subject, known: Collection[str], reader: str) -> Findings:
+@rule
+def _threads(subject: Subject) -> Findings:
+    if "intra_op_thread_count" not in subject.message.parameters:
+        yield subject.warning(
+            "parameters",
+            "intra_op_thread_count is not set, so every instance takes a thread per core",
+            "write it: instances x threads should equal the cores",
+        )
+
+
+@rule
+def _parameters(subject: Subject, known: Collection[str], reader: str) -> Findings:
+    yield from _unknown(subject, known, reader)
+
+
+def _unknown(subject: Subject, known: Collection[str], reader: str) -> Findings:
     for key in subject.message.parameters:
         if key not in known:
             yield subject.error(
@@ -153,6 +191,7 @@ def _known(subject: Subject, known: Collection[str], reader: str) -> Findings:
             )
 
 
+@rule
 def _whole_numbers(subject: Subject) -> Findings:
     for key in WHOLE_NUMBERS:
         if key in subject.message.parameters:
@@ -167,6 +206,25 @@ def _whole_numbers(subject: Subject) -> Findings:
                 )
 
 
+@rule
+def _choices(subject: Subject) -> Findings:
+    for key, choices in CHOICES.items():
+        value = subject.message.parameters[key].string_value if key in subject.message.parameters else choices[0]
+        if value.lower() not in choices:
+            yield subject.error(f'parameters["{key}"].value', f"{key} is '{value}'", f"write {' or '.join(choices)}")
+
+
+@rule
+def _graph_level(subject: Subject) -> Findings:
+    level = subject.message.optimization.graph.level
+    if level not in GRAPH_LEVELS:
+        yield subject.error(
+            "optimization.graph.level",
+            f"there is no level {level}",
+            f"write one of {', '.join(map(str, GRAPH_LEVELS))}",
+        )
+
+
 def _measured_rows(subject: Subject) -> Findings:
     for tensor in subject.message.input:
         if min(tensor.dims, default=0) < 0:
@@ -178,22 +236,35 @@ def _measured_rows(subject: Subject) -> Findings:
             )
 
 
-def _accelerators(subject: Subject, message: Any) -> Findings:
-    accelerators = message.optimization.execution_accelerators
-    for index, accelerator in enumerate(accelerators.gpu_execution_accelerator):
+@rule
+def _cpu_accelerators(subject: Subject) -> Findings:
+    accelerators = subject.message.optimization.execution_accelerators.cpu_execution_accelerator
+    for index, accelerator in enumerate(accelerators):
+        if accelerator.name != "openvino":
+            yield subject.error(
+                f"optimization.execution_accelerators.cpu_execution_accelerator[{index}].name",
+                f"there is no CPU accelerator '{accelerator.name}'",
+                "write openvino, or remove it",
+            )
+
+
+@rule
+def _gpu_accelerators(subject: Subject) -> Findings:
+    groups = subject.message.instance_group
+    never = bool(groups) and all(group.kind == group.KIND_CPU for group in groups)
+    report = subject.warning if never else subject.error  # Triton reads them for an instance on a GPU
+    accelerators = subject.message.optimization.execution_accelerators.gpu_execution_accelerator
+    for index, accelerator in enumerate(accelerators):
         field = f"optimization.execution_accelerators.gpu_execution_accelerator[{index}]"
         if accelerator.name not in ("tensorrt", "cuda"):
-            yield subject.error(
-                f"{field}.name", f"there is no GPU accelerator '{accelerator.name}'", "write tensorrt or cuda"
-            )
-        elif accelerator.name == "tensorrt":
-            for key in accelerator.parameters:
-                if key not in TENSORRT_PROVIDER:
-                    yield subject.error(
-                        f'{field}.parameters["{key}"]',
-                        f"'{key}' is no parameter of the TensorRT accelerator: the model would not load",
-                        _suggest(key, TENSORRT_PROVIDER),
-                    )
+            yield report(f"{field}.name", f"there is no GPU accelerator '{accelerator.name}'", "write tensorrt or cuda")
+        for key in accelerator.parameters if accelerator.name == "tensorrt" else ():
+            if key not in TENSORRT_PROVIDER:
+                yield report(
+                    f'{field}.parameters["{key}"]',
+                    f"'{key}' is no parameter of the TensorRT accelerator: the model would not load",
+                    _suggest(key, TENSORRT_PROVIDER),
+                )
 
 
 def _suggest(key: str, known: Collection[str]) -> str:

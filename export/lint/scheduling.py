@@ -1,10 +1,10 @@
-"""Lint rules for the queue in front of a model: batching, priorities, bounds and timeouts, sequences."""
+"""Lint rules for the queue in front of a model: batching, priorities, bounds and timeouts."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from export.lint.finding import Findings, Subject
+from export.lint.finding import Findings, Subject, rule
 
 REJECT, DELAY = 0, 1
 
@@ -13,32 +13,41 @@ def check(subject: Subject) -> Findings:
     """All rules of this file."""
     message = subject.message
     if message.HasField("dynamic_batching"):
-        yield from _preferred(subject, "dynamic_batching", message.dynamic_batching)
+        yield from _preferred_size(subject, "dynamic_batching", message.dynamic_batching)
         yield from _priorities(subject, message.dynamic_batching)
-        yield from _queues(subject, message.dynamic_batching)
-        beside_the_queue = {field.name for field, _ in message.dynamic_batching.ListFields()} - {"default_queue_policy"}
-        if message.max_batch_size == 0 and (beside_the_queue or not _bounded(message.dynamic_batching)):
-            yield subject.warning(
-                "dynamic_batching",
-                "max_batch_size is 0, so nothing is ever batched",
-                "write max_batch_size, or keep the block for its queue policy only",
-            )
+        yield from _ordering(subject, message.dynamic_batching)
+        yield from _queue(subject, message.dynamic_batching)
+        yield from _never_batched(subject)
     elif message.HasField("sequence_batching"):
-        yield from _sequences(subject, message.sequence_batching)
+        yield from _preferred_size(subject, "sequence_batching.oldest", message.sequence_batching.oldest)
     elif not subject.is_ensemble:
+        yield from _no_queue(subject)
+
+
+@rule
+def _no_queue(subject: Subject) -> Findings:
+    yield subject.warning(
+        "",
+        "there is no dynamic_batching, so the queue has no bound and no timeout",
+        "add dynamic_batching with a default_queue_policy: max_queue_size and default_timeout_microseconds",
+    )
+
+
+@rule
+def _never_batched(subject: Subject) -> Findings:
+    """A block that bounds the queue is a reason to have it without batching."""
+    batching = subject.message.dynamic_batching
+    beside_the_queue = {field.name for field, _ in batching.ListFields()} - {"default_queue_policy"}
+    if subject.message.max_batch_size == 0 and (beside_the_queue or not batching.default_queue_policy.max_queue_size):
         yield subject.warning(
-            "",
-            "there is no dynamic_batching, so the queue has no bound and no timeout",
-            "add dynamic_batching with a default_queue_policy: max_queue_size and default_timeout_microseconds",
+            "dynamic_batching",
+            "max_batch_size is 0, so nothing is ever batched",
+            "write max_batch_size, or keep the block for its queue policy only",
         )
 
 
-def _bounded(batching: Any) -> bool:
-    """Whether the block is there for its queue, which is a reason to have it without batching."""
-    return bool(batching.default_queue_policy.max_queue_size)
-
-
-def _preferred(subject: Subject, field: str, batching: Any) -> Findings:
+@rule
+def _preferred_size(subject: Subject, field: str, batching: Any) -> Findings:
     largest = subject.message.max_batch_size
     for index, size in enumerate(batching.preferred_batch_size):
         if not 1 <= size <= largest:
@@ -49,6 +58,7 @@ def _preferred(subject: Subject, field: str, batching: Any) -> Findings:
             )
 
 
+@rule
 def _priorities(subject: Subject, batching: Any) -> Findings:
     levels, default = batching.priority_levels, batching.default_priority_level
     if levels and not 1 <= default <= levels:
@@ -59,17 +69,22 @@ def _priorities(subject: Subject, batching: Any) -> Findings:
         )
     for level in sorted(batching.priority_queue_policy):
         if not 1 <= level <= levels:
-            yield subject.error(
+            report = subject.error if levels else subject.warning  # which Triton ignores
+            yield report(
                 f'dynamic_batching.priority_queue_policy["{level}"]',
                 f"there is a queue policy for priority {level}, priority_levels is {levels}",
                 f"write keys 1 to {levels}" if levels else "write priority_levels",
             )
+
+
+@rule
+def _ordering(subject: Subject, batching: Any) -> Findings:
     if not batching.preserve_ordering:
         return
-    if levels > 1:
+    if batching.priority_levels > 1:
         yield subject.error(
             "dynamic_batching.preserve_ordering",
-            f"order cannot be kept over {levels} priority levels",
+            f"order cannot be kept over {batching.priority_levels} priority levels",
             "remove one of the two",
         )
     for field, policy in _policies(batching):
@@ -81,10 +96,11 @@ def _priorities(subject: Subject, batching: Any) -> Findings:
             )
 
 
-def _queues(subject: Subject, batching: Any) -> Findings:
+@rule
+def _queue(subject: Subject, batching: Any) -> Findings:
     for field, policy in _policies(batching):
         if policy.max_queue_size == 0:
-            yield subject.error(
+            yield subject.warning(
                 f"{field}.max_queue_size" if f"{field}.max_queue_size" in subject.config.places else field,
                 "the queue has no bound: under overload it grows until every request is too late",
                 "write max_queue_size, the most requests that may wait",
@@ -115,17 +131,3 @@ def _policies(batching: Any) -> list[tuple[str, Any]]:
         for level, policy in sorted(batching.priority_queue_policy.items())
     ]
     return [("dynamic_batching.default_queue_policy", batching.default_queue_policy), *named]
-
-
-def _sequences(subject: Subject, batching: Any) -> Findings:
-    if batching.HasField("oldest"):
-        yield from _preferred(subject, "sequence_batching.oldest", batching.oldest)
-    for index, control_input in enumerate(batching.control_input):
-        if not control_input.name:
-            yield subject.error(f"sequence_batching.control_input[{index}]", "a control input has no name", "name it")
-        if not control_input.control:
-            yield subject.error(
-                f"sequence_batching.control_input[{index}]",
-                f"control input '{control_input.name}' controls nothing",
-                "add control { kind: CONTROL_SEQUENCE_START ... }",
-            )

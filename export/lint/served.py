@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.config import served
-from export.lint.finding import Finding, Findings
+from export.lint.finding import Finding, Findings, rule
 
 
-def check(model_repository: Path, models: Sequence[str], config_name: str | None) -> Findings:
+@rule
+def unserved_plans(model_repository: Path, models: Sequence[str], config_name: str | None) -> Findings:
     """An error for every plan that no configuration loads, and, where the deployment's `config_name` is known, for the
     plans of a model that is served without any of them."""
     for name in models:

@@ -26,6 +26,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="what tritonserver gets as --model-config-name (default: that of docker-compose.yml beside the model "
         "repository, if there is one)",
     )
+    command.add_argument("--strict", action="store_true", help="exit with status 1 on a warning, too")
     options.add_repository(command)
     options.add_json(command)
 
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Check and print what was found."""
     from export.config.deployment import deployment
     from export.config.served import names, served
-    from export.lint.lint import lint
+    from export.lint.lint import lint, model_names
 
     repository, models = arguments.model_repository, arguments.models
     name = arguments.config_name or deployment(repository.resolve().parent).config_name
@@ -42,15 +43,16 @@ def run(arguments: argparse.Namespace) -> int:
         offer = f"choose {', '.join(known)}" if known else "no model has a configs/ folder"
         raise UsageError(f"no model has a configuration named '{arguments.config_name}': {offer}")
     findings = lint(repository, models or None, triton_tag=arguments.triton_tag, config_name=name)
-    present = len(list(repository.glob("*/config.pbtxt")))
-    if not (findings or present):
-        raise UsageError(f"{repository} holds no model: no folder in it has a config.pbtxt")
+    present = len(model_names(repository))
+    if not present:
+        raise UsageError(f"{repository} holds no model: there is no folder in it")
     configured = [each for each in served(repository, name) if not models or each.model in models]
     errors = [finding for finding in findings if finding.severity == "error"]
+    failed = bool(findings if arguments.strict else errors)
     if arguments.json:
         print_json(
             {
-                "ok": not errors,
+                "ok": not failed,
                 "findings": [finding.to_json() for finding in findings],
                 "config_name": name,
                 "served": {each.model: each.to_json() for each in configured},
@@ -66,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         checked = _counted(len(set(models)) or present, "model")
         warnings = len(findings) - len(errors)
         out.print(f"{checked} checked: {_counted(len(errors), 'error')}, {_counted(warnings, 'warning')}")
-    return 1 if errors else 0
+    return 1 if failed else 0
 
 
 def _counted(count: int, noun: str) -> str:

@@ -79,11 +79,11 @@ def served_models(repository: Path, config_name: str | None, tritonserver: Path 
     `config_name` leaves out. Elsewhere a plan waits for another host, and ONNX is served.
     """
     from export.config.served import served
-    from export.lint.served import check
+    from export.lint.served import unserved_plans
 
     models = served(repository, config_name)
     engines = config_name != "cpu" and environment.runs_engines(tritonserver)
-    wrong = list(check(repository, [model.model for model in models], config_name or "" if engines else None))
+    wrong = list(unserved_plans(repository, [model.model for model in models], config_name or "" if engines else None))
     if wrong:
         raise UsageError("; ".join(str(finding) for finding in wrong))
     return models

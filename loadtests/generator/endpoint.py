@@ -62,7 +62,11 @@ class Endpoint:
     async def resolve(self) -> int:
         """Looks names up that stand for several servers; returns how many servers there are. Raises OSError."""
         if self._balanced:
-            found = await asyncio.get_running_loop().getaddrinfo(*self._places[0], type=socket.SOCK_STREAM)
+            host, port = self._places[0]
+            try:
+                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except OSError as error:
+                raise OSError(f"{host}: {reason(error)}") from error
             self._places = list(dict.fromkeys((str(place[0]), int(place[1])) for *_, place in found))
         return max(len(self._places), 1)
 

@@ -28,7 +28,7 @@ _PLAIN = Access()
 
 
 class Http2Transport:
-    """Implements `transport.Transport` and `http2_connection.Owner`; raises what `Endpoint` raises."""
+    """Implements `transport.Transport` and `transport.Owner`; raises what `Endpoint` raises."""
 
     def __init__(
         self,

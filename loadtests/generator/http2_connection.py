@@ -18,8 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 from loadtests.generator import http2_frames as h2
 from loadtests.generator.endpoint import reason
@@ -35,6 +34,8 @@ from loadtests.generator.http2_frames import (
     ProtocolError,
     frame,
 )
+from loadtests.generator.http2_uploads import Uploads
+from loadtests.generator.transport import Owner
 from loadtests.records.record import EMPTY_RESPONSE, UNAVAILABLE
 
 _DEFAULT_WINDOW = 65_535
@@ -47,37 +48,12 @@ _PREFIX_BYTES = 5
 """gRPC puts a flag and the length in front of every message."""
 
 
-class Owner(Protocol):
-    """What a connection reports to; see `http2.Http2Transport`."""
-
-    def on_done(self, index: int, when_s: float, status: int, message: str) -> None:
-        """A request was answered, or failed for good."""
-
-    def on_unseen(self, index: int, payload: int, why: str) -> None:
-        """The server said that it never looked at a request."""
-
-    def on_room(self) -> None:
-        """More requests may be sent than before, or streams have ended."""
-
-    def on_ended(self, connection: Http2Connection) -> None:
-        """`connection` takes no more requests; those it has may still be answered. Called once."""
-
-    def on_our_fault(self, why: str) -> None:
-        """The server says that we broke HTTP/2."""
-
-
-@dataclass
-class _Upload:
-    """A request body that did not fit the flow-control windows at once."""
-
-    body: memoryview
-    window: int
-
-
 class Http2Connection(asyncio.Protocol):
     """Sends the numbered `bodies`, which are whole gRPC messages, as requests with these headers."""
 
-    def __init__(self, owner: Owner, slot: int, headers: h2.RequestHeaders, bodies: Sequence[bytes]) -> None:
+    def __init__(
+        self, owner: Owner[Http2Connection], slot: int, headers: h2.RequestHeaders, bodies: Sequence[bytes]
+    ) -> None:
         self._owner = owner
         self.slot = slot
         """Its place among the owner's connections, which the one that replaces it takes."""
@@ -96,7 +72,7 @@ class Http2Connection(asyncio.Protocol):
         self._stream_of: dict[int, int] = {}
         self._filled: set[int] = set()  # streams whose answer has a body
         self._short: dict[int, int] = {}  # bytes of answers that come in pieces of a few bytes
-        self._uploads: dict[int, _Upload] = {}
+        self._uploads = Uploads(self._write)
         self._window = _DEFAULT_WINDOW
         self._initial_window = _DEFAULT_WINDOW
         self._max_frame = h2.SMALLEST_FRAME
@@ -136,7 +112,12 @@ class Http2Connection(asyncio.Protocol):
         number = stream.to_bytes(4, "big")
         body = self._bodies[payload]
         size = len(body)
-        if size <= self._window and size <= self._initial_window and size <= self._max_frame and not self._uploads:
+        if (
+            size <= self._window
+            and size <= self._initial_window
+            and size <= self._max_frame
+            and not self._uploads.waiting
+        ):
             self._window -= size
             request = b"".join(
                 (self._header_start, number, self._block, size.to_bytes(3, "big"), b"\0\1", number, body)
@@ -145,7 +126,7 @@ class Http2Connection(asyncio.Protocol):
             self._out_bytes += len(request)
         else:
             self._write(self._header_start + number + self._block)
-            self._uploads[stream] = _Upload(memoryview(body), self._initial_window)
+            self._uploads.add(stream, body, self._initial_window)
             self._pump()
         if self._block is not self._later_block:
             self._set_block(self._later_block)
@@ -190,21 +171,7 @@ class Http2Connection(asyncio.Protocol):
         self._out_bytes += len(data)
 
     def _pump(self) -> None:
-        """Sends as much of the waiting bodies as the windows allow, oldest first."""
-        for stream, upload in list(self._uploads.items()):
-            while self._window > 0 and upload.window > 0:
-                size = min(len(upload.body), self._window, upload.window, self._max_frame)
-                last = size == len(upload.body)
-                self._write(FRAME.pack(size << 8 | DATA, END_STREAM if last else 0, stream))
-                self._write(upload.body[:size])
-                self._window -= size
-                upload.window -= size
-                upload.body = upload.body[size:]
-                if last:
-                    del self._uploads[stream]
-                    break
-            if self._window <= 0:
-                return
+        self._window = self._uploads.send(self._window, self._max_frame)
 
     def _set_block(self, block: bytes) -> None:
         self._block = block
@@ -296,13 +263,13 @@ class Http2Connection(asyncio.Protocol):
             self._filled.discard(stream)
         elif status == 0:
             status, message = EMPTY_RESPONSE, "the answer has no body"
-        if self._uploads or self._short:
-            self._uploads.pop(stream, None)
+        if self._uploads.waiting or self._short:
+            self._uploads.waiting.pop(stream, None)
             self._short.pop(stream, None)
         self._on_done(index, now_s, status, message)
 
     def _forget(self, stream: int) -> None:
-        self._uploads.pop(stream, None)
+        self._uploads.waiting.pop(stream, None)
         self._filled.discard(stream)
         self._short.pop(stream, None)
 
@@ -335,16 +302,15 @@ class Http2Connection(asyncio.Protocol):
     def _grow(self, stream: int, increment: int) -> None:
         if stream == 0:
             self._window += increment
-        elif upload := self._uploads.get(stream):
-            upload.window += increment
-        if self._uploads:
+        else:
+            self._uploads.widen(increment, stream)
+        if self._uploads.waiting:
             self._pump()
 
     def _settings(self, body: bytes) -> None:
         for key, value in h2.settings_of(body):
             if key == h2.INITIAL_WINDOW_SIZE:
-                for upload in self._uploads.values():
-                    upload.window += value - self._initial_window
+                self._uploads.widen(value - self._initial_window)
                 self._initial_window = value
             elif key == h2.MAX_FRAME_SIZE:
                 self._max_frame = value

@@ -7,9 +7,10 @@ with which status. It never decodes an answer; an OK answer without a body is re
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
+ConnectionT = TypeVar("ConnectionT", contravariant=True)
 OnDone = Callable[[int, float, int, str], None]
 """Called with the request's index, the `time.monotonic()` of its answer, its status and the server's message."""
 
@@ -42,3 +43,22 @@ class Transport(Protocol):
         """How many there are, those that are being opened included."""
 
     async def close(self) -> None: ...
+
+
+class Owner(Protocol[ConnectionT]):
+    """What a connection reports to: the transport that it belongs to."""
+
+    def on_done(self, index: int, when_s: float, status: int, message: str) -> None:
+        """A request was answered, or failed for good."""
+
+    def on_unseen(self, index: int, payload: int, why: str) -> None:
+        """The server said that it never looked at a request."""
+
+    def on_room(self) -> None:
+        """More requests may be sent than before, or streams have ended."""
+
+    def on_ended(self, connection: ConnectionT) -> None:
+        """`connection` takes no more requests; those it has may still be answered. Called once."""
+
+    def on_our_fault(self, why: str) -> None:
+        """The server says that we broke HTTP/2."""

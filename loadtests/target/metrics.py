@@ -121,9 +121,10 @@ class MetricsMeter:
 
 def default_url(server: str) -> str | None:
     """Where Triton has its metrics unless it was configured otherwise; None for another port than Triton's own, where
-    something else may answer."""
+    something else may answer, and for addresses that are no host and port."""
     host, _, port = server.rpartition(":")
-    return f"http://{host}:8002/metrics" if port == "8001" else None
+    plain = ":" not in host or host.startswith("[")
+    return f"http://{host}:8002/metrics" if port == "8001" and plain else None
 
 
 def _rejected(last: Sample, first: Sample) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from export import recipes
 from export.config.deployment import deployment
 from export.config.served import of_folder
 from export.engine import cuda, gpu, library, plan_header
+from export.engine import export as engine_export
 from export.engine.options import EngineOptions
 from fathom import cli, engines
 from fathom.console.output import Steps
@@ -38,7 +40,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def with_gpu(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that gives this machine an H200 and a TensorRT whose methods answer as told."""
-    monkeypatch.setattr(cuda, "LIBRARY", str(engine_machine.compile_driver(tmp_path)))
+    monkeypatch.setattr(engine_export, "Device", partial(cuda.Device, str(engine_machine.compile_driver(tmp_path))))
     monkeypatch.setattr(gpu, "find", lambda: H200)
 
     def have(**more: Any) -> None:

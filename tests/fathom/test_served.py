@@ -10,7 +10,8 @@ from engine_machine import plan_bytes
 from small_models import write_double
 
 from export.engine import gpu
-from fathom import cli, servers
+from fathom import cli
+from fathom.console import servers
 from fathom.console.arguments import UsageError
 from fathom.console.servers import served_models
 

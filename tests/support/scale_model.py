@@ -68,6 +68,8 @@ instance_group [ { count: 1 kind: KIND_CPU } ]
 parameters { key: "gain" value { string_value: "2" } }
 """
 
+PYTHON_MODEL = "class TritonPythonModel: ...\n"
+
 CHAIN_CONFIG = """\
 platform: "ensemble"
 max_batch_size: 8
@@ -114,7 +116,7 @@ def write_repository(repository: Path) -> Path:
     for name, config in (("prepare", PREPARE_CONFIG), ("chain", CHAIN_CONFIG)):
         (repository / name / "1").mkdir(parents=True)
         (repository / name / "config.pbtxt").write_text(config)
-    (repository / "prepare" / "1" / "model.py").write_text('PARAMETERS = {"gain": "a factor"}\n')
+    (repository / "prepare" / "1" / "model.py").write_text(f'PARAMETERS = {{"gain": "a factor"}}\n{PYTHON_MODEL}')
     names = ("1/model.onnx", "labels.txt")
     Manifest(
         model="scale",

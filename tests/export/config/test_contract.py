@@ -81,13 +81,20 @@ def test_without_batching_dims_are_the_whole_shape(repository: Path) -> None:
     contract.check(config.load(path), GRAPH)
 
 
-def test_an_open_axis_of_the_graph_may_be_narrowed_and_outputs_left_out(repository: Path) -> None:
+def test_an_open_axis_of_an_input_may_be_narrowed_and_outputs_left_out(repository: Path) -> None:
     wide = Signature(
-        (TensorSpec("x", "TYPE_FP32", (-1, -1)),),
-        (TensorSpec("y", "TYPE_FP32", (-1, -1)), TensorSpec("unused", "TYPE_INT64", (-1,))),
+        (TensorSpec("x", "TYPE_FP32", (-1, -1)),), (*GRAPH.outputs, TensorSpec("unused", "TYPE_INT64", (-1,)))
     )
 
     contract.check(config.load(repository / "scale" / "config.pbtxt"), wide)
+
+
+def test_an_open_axis_of_an_output_may_not_be_narrowed(repository: Path) -> None:
+    wide = Signature(GRAPH.inputs, (TensorSpec("y", "TYPE_FP32", (-1, -1)),))
+
+    with pytest.raises(ContractError) as caught:
+        contract.check(config.load(repository / "scale" / "config.pbtxt"), wide)
+    assert (caught.value.field, caught.value.found, caught.value.expected) == ("output[0].dims", [3], [-1])
 
 
 def test_the_shape_after_a_reshape_is_what_the_graph_sees(repository: Path) -> None:

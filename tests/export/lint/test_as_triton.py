@@ -1,65 +1,93 @@
-"""What the linter calls an error is what the real Triton refuses, in its own words."""
+"""What `fathom check` refuses, the real Triton refuses, and the other way round, over the folder of configurations."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 
+import grpc
 import pytest
-from scale_model import replace
+from complete_server import complete_server
+from configurations import CASES, STRICTER, Case
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from export.lint.finding import Finding
 from export.lint.lint import lint
-from server import TritonServer, TritonServerError
+from server import TritonServer
 
-PREPARE = """
-import triton_python_backend_utils as pb_utils
-
-PARAMETERS = {"gain"}
+LOADS_AT_ONCE = 24
+"""Most of a load is waiting for the stub of the python backend."""
 
 
-class TritonPythonModel:
-    def execute(self, requests):
-        raws = [pb_utils.get_input_tensor_by_name(request, "raw") for request in requests]
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("x", raw.as_numpy())]) for raw in raws]
-"""
-
-REFUSED = [
-    (
-        *("chain", "max_batch_size: 8", "max_batch_size: 16", "max_batch_size"),
-        *("ensemble chain allows maximum batch size 16", "an ensemble that batches more than its steps"),
-    ),
-    (
-        *("chain", '"y" data_type: TYPE_FP32 dims: [ 3 ]', '"y" data_type: TYPE_FP32 dims: [ 4 ]', "output[0]"),
-        *("inconsistent shape", "an ensemble's output of another shape than the step makes"),
-    ),
-    (
-        *("scale", "[ 4, 8 ]", "[ 4, 9 ]", "dynamic_batching.preferred_batch_size[1]"),
-        *("preferred size must be <= max batch size", "a preferred size above the maximum"),
-    ),
-    (
-        *("scale", "dims: [ 3 ] zero_data", "dims: [ 4 ] zero_data", 'model_warmup[0].inputs["x"].value.dims'),
-        *("unexpected shape for input 'x'", "a warm-up of another shape than the input"),
-    ),
-]
+@pytest.fixture(scope="module")
+def configurations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with the folder of every case."""
+    repository = tmp_path_factory.mktemp("configurations")
+    for case in CASES:
+        case.write(repository)
+    return repository
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("model", "old", "new", "field", "words", "why"), REFUSED, ids=[row[-1] for row in REFUSED])
-def test_an_error_is_what_triton_refuses(
-    repository: Path, model: str, old: str, new: str, field: str, words: str, why: str
+@pytest.fixture(scope="module")
+def errors(configurations: Path) -> Mapping[str, list[Finding]]:
+    """What check calls an error, by model."""
+    found: dict[str, list[Finding]] = {case.name: [] for case in CASES}
+    for finding in lint(configurations):
+        if finding.severity == "error":
+            found[finding.file.split("/")[0]].append(finding)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_check_reports_the_rule_and_the_field_or_nothing(case: Case, errors: Mapping[str, list[Finding]]) -> None:
+    found = {(finding.rule, finding.field) for finding in errors[case.name]}
+    assert (case.rule, case.field) in found if case.rule else not found
+
+
+@pytest.mark.process
+def test_check_agrees_with_triton(
+    configurations: Path, errors: Mapping[str, list[Finding]], record_property: pytest.RecordProperty
 ) -> None:
-    (repository / "prepare" / "1" / "model.py").write_text(PREPARE)
-    assert lint(repository) == []
-    replace(repository / model / "config.pbtxt", old, new)
+    options = ("--model-control-mode=explicit", f"--model-load-thread-count={LOADS_AT_ONCE}")
+    written = [case for case in CASES if case.is_complete]
+    with complete_server(configurations, extra=options) as server:
+        loaded = dict(load(server.grpc_url, written))
+    with TritonServer(configurations, stop_timeout_s=0, extra=options) as server:
+        loaded |= dict(load(server.grpc_url, [case for case in CASES if case not in written]))
+    verdicts = {case: verdict(case, loaded[case.name], errors[case.name]) for case in CASES}
+    for name, count in Counter(verdicts.values()).items():
+        record_property(name, count)
+    assert {case.why: errors[case.name] for case, said in verdicts.items() if said == "disagree"} == {}
+    stricter = {case.rule for case, said in verdicts.items() if said == "stricter"}
+    assert stricter == {*STRICTER}
+    assert len(CASES) >= 100
 
-    assert field in [finding.field for finding in lint(repository) if finding.severity == "error"]
-    with pytest.raises(TritonServerError, match=words), TritonServer(repository, stop_timeout_s=0):
-        pytest.fail("Triton loaded it")
+
+def verdict(case: Case, loaded: bool, errors: list[Finding]) -> str:
+    """Whether check agrees with Triton; with the official backend, where the embedded one cannot do as it does."""
+    serves = case.loads if case.gap else loaded
+    if serves != bool(errors):
+        return "agree"
+    return "stricter" if serves and {finding.rule for finding in errors} <= {*STRICTER} else "disagree"
 
 
-@pytest.mark.slow
-def test_what_has_no_finding_is_what_triton_loads(repository: Path) -> None:
-    (repository / "prepare" / "1" / "model.py").write_text(PREPARE)
+def load(url: str, cases: Sequence[Case]) -> Iterator[tuple[str, bool]]:
+    """Whether Triton loads each model; ensembles last, whose steps are loaded by then."""
+    with grpc.insecure_channel(url) as channel, ThreadPoolExecutor(LOADS_AT_ONCE) as pool:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
-    assert lint(repository) == []
-    with TritonServer(repository, stop_timeout_s=0):
-        pass
+        def loads(case: Case) -> bool:
+            try:
+                stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=case.name), timeout=120)
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise
+                return False
+            return True
+
+        for _, alike in groupby(cases, lambda case: "ensemble_scheduling" in (case.config or "")):
+            group = list(alike)
+            yield from zip((case.name for case in group), pool.map(loads, group), strict=True)

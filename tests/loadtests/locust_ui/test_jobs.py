@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from types import SimpleNamespace
 
+import pytest
+
 from clients import TLS
+from loadtests.errors import BadRequestError
 from loadtests.locust_ui import jobs
-from loadtests.locust_ui.options import Reach
+from loadtests.locust_ui.options import Reach, add_arguments, take_reach
 from loadtests.target.access import Access
+
+
+def options(*words):
+    parser = ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_certificates_and_tokens_are_no_options_that_a_master_would_send():
+    given = options("--header", "authorization=secret", "--no-real-time", "--model", "m")
+    reach = take_reach(given)
+    assert reach == Reach(Access(None, {"authorization": "secret"}), real_time=False)
+    assert "secret" not in str(given)
+    assert given.model == "m"
+
+
+@pytest.mark.parametrize("words", [("--tls-ca", "missing"), ("--tls-client-key", "me.key"), ("--header", "token")])
+def test_options_that_cannot_be_used_are_refused_at_the_start(words):
+    with pytest.raises(BadRequestError):
+        take_reach(options(*words))
 
 
 def test_a_worker_that_would_get_in_another_way_refuses():

@@ -83,7 +83,9 @@ def test_an_endpoint_that_freezes_is_asked_again(small_server):
 
 def test_only_tritons_own_port_is_guessed():
     assert default_url("triton.example:8001") == "http://triton.example:8002/metrics"
-    assert default_url("localhost:9001") is None
+    assert default_url("[::1]:8001") == "http://[::1]:8002/metrics"
+    for other in ("localhost:9001", "unix:/run/triton:8001", "ipv6:[::1]:8001", "dns:///triton:8001"):
+        assert default_url(other) is None
 
 
 def test_a_proxy_is_not_asked_for_this_machine(small_server, monkeypatch):
