@@ -45,6 +45,15 @@ class Change:
     drop: frozenset[str] = frozenset()
 
 
+def is_held(model_repository: Path) -> bool:
+    """Whether another process holds the repository now."""
+    descriptor = os.open(model_repository, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return not _locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextlib.contextmanager
 def hold(model_repository: Path, *, wait_s: float = 600.0, on_progress: Progress = no_progress) -> Iterator[None]:
     """Hold the repository against other exports, repair and sweep what a killed one left.
