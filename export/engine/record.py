@@ -107,7 +107,7 @@ def read(path: Path) -> EngineRecord | None:
         content["onnx_sha256"], content["tensorrt"] = str(content["onnx_sha256"]), str(content["tensorrt"])
         content["options"] = dict(content["options"])
         return EngineRecord(**content)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise EngineError(f"{file} is not an engine's record ({error!r})", remedy=AGAIN, file=file) from None
 
 

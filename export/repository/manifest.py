@@ -146,7 +146,7 @@ class Manifest:
                 stations={name: Measurement.from_json(each) for name, each in stations.items()} if stations else None,
                 build_seconds=_typed(record.get("build_seconds"), float | int | None),
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise RecipeError(f"{path} is not a manifest ({error!r})", remedy=_again(model_folder), file=path) from None
 
     def changed_files(self, model_folder: Path) -> list[ChangedFile]:
