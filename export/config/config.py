@@ -56,6 +56,8 @@ def parse(text: str) -> Any:
         reason, field = _in_words(re.sub(r"^(\d+:\d+ : )?('.*': )?", "", str(error).strip(), flags=re.DOTALL))
         where = f"line {line}, column {column}: " if line is not None else ""
         raise ConfigError(f"{where}{reason}", line=line, column=column, field=field) from None
+    except (ValueError, OverflowError, RecursionError) as error:  # a number that no field holds, too deep a nesting
+        raise ConfigError(f"it does not parse ({error})") from None
 
 
 def load(path: Path) -> Config:

@@ -89,9 +89,15 @@ def versions(model: Any) -> dict[str, int]:
     return found
 
 
-def _spec(value: Any) -> TensorSpec:
+def type_name(number: int) -> str:
+    """ONNX's name of an element type; of a number that is none, the number."""
     from onnx import TensorProto
 
+    known = TensorProto.DataType
+    return str(known.Name(number)) if number in known.values() else f"number {number}"
+
+
+def _spec(value: Any) -> TensorSpec:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
         raise ContractError(
@@ -101,7 +107,7 @@ def _spec(value: Any) -> TensorSpec:
             found=str(kind).removesuffix("_type"),
         )
     tensor = value.type.tensor_type
-    name = TensorProto.DataType.Name(tensor.elem_type)
+    name = type_name(tensor.elem_type)
     if name not in TRITON_TYPES:
         raise ContractError(
             f"'{value.name}' has ONNX type {name}, which Triton has no type for",

@@ -11,7 +11,7 @@ from typing import Any
 from export.errors import ContractError, RecipeError
 from export.graph import external_data, triton_releases
 from export.graph.edit import nodes
-from export.graph.signature import TRITON_TYPES, versions
+from export.graph.signature import TRITON_TYPES, type_name, versions
 
 PICKLES = frozenset((".pkl", ".pickle", ".joblib", ".sav", ".pt", ".pth", ".ckpt", ".bin", ".dill"))
 PROTOBUF_LIMIT = 2**31 - 1
@@ -121,8 +121,6 @@ def _operators(model: Any, path: Path) -> None:
 
 def _tensors(model: Any, path: Path) -> None:
     """Inputs and outputs that Triton has no type, no shape or no single name for."""
-    from onnx import TensorProto
-
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if not inputs:
@@ -155,7 +153,7 @@ def _tensors(model: Any, path: Path) -> None:
                     f"input '{value.name}' has an axis of size 0, so no request could hold a value",
                     remedy="export it with that axis open",
                 )
-            name = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+            name = type_name(value.type.tensor_type.elem_type)
             if name not in TRITON_TYPES:
                 raise ContractError(
                     f"{kind} '{value.name}' has ONNX type {name}, which Triton has no type for",
