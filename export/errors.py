@@ -1,6 +1,7 @@
 """What can go wrong in an export, as one tree; each message is one line that a person can act on.
 
 ExportError
+├── FileError       a file that is not what it should be, or that a name must not reach
 ├── RecipeError     no such recipe, or weights that it cannot load
 ├── ConfigError     a config.pbtxt that does not parse
 ├── ContractError   the ONNX graph and config.pbtxt disagree
@@ -59,6 +60,14 @@ class ExportError(Exception):
         return {
             name: getattr(self, name) for name in ("file", "line", "column", "field", "tensor", "found", "expected")
         }
+
+
+class FileError(ExportError):
+    """A file is not what it should be, or lies where its name must not lead. `why` says so without its path."""
+
+    def __init__(self, path: Path, why: str, *, remedy: str | None = None) -> None:
+        super().__init__(f"{path} {why}", remedy=remedy, file=path)
+        self.why = why
 
 
 class RecipeError(ExportError):

@@ -19,8 +19,9 @@ from export.precision.precision import CPU, FP32, Target, choose
 from export.recipe.recipe import BUNDLED, Progress, Recipe, Source, Weights, no_progress
 from export.repository import manifest
 from export.repository.manifest import Manifest
-from export.repository.publish import VERSION, Change, hold, publish, scratch
+from export.repository.publish import VERSION, Change, hold, publish
 from export.repository.published import Published
+from export.repository.scratch import scratch
 
 BUILD = 1
 """The exporter's build number: raise it when a change in this package changes the files of an export."""

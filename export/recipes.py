@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
@@ -56,6 +57,15 @@ def main_model(name: str) -> str:
         if pipeline is not None and name in pipeline.companions:
             return known
     return name
+
+
+def allow_sources(chosen: Iterable[Recipe]) -> None:
+    """Let this machine run the code or read the files outside their folders that the added models among these name."""
+    from export.added.recipe import Added
+
+    for recipe in chosen:
+        if isinstance(recipe, Added):
+            recipe.allow()
 
 
 def reserved() -> tuple[str, ...]:

@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Literal
 
 from clients import Client
-from export.repository.publish import hold, scratch
+from export.repository import unfinished
+from export.repository.publish import hold, is_held
+from export.repository.scratch import scratch
+from export.repository.unfinished import Unfinished
 from fathom.candidate import try_candidate
 from fathom.console.arguments import UsageError
 from fathom.replica import Outcomes, Replica, RolloutError, Rules
@@ -71,15 +74,19 @@ def roll(
     if sum(path.stat().st_size for path in contents.values()) > MOST_BYTES:
         raise UsageError(f"{files} holds more than {MOST_BYTES / 1e9:g} GB, which no candidate can be loaded from")
     with hold(repository):
+        for client in clients:
+            if not Replica(client, model, 0, rules).answers():
+                raise RolloutError(f"{client.endpoint} does not answer; nothing was changed")
+        for mark in unfinished.found(repository):
+            if mark.folder == folder:
+                _undo(mark, [Replica(client, model, mark.version, rules) for client in clients], report)
         version = 1 + max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0)
         replicas = [Replica(client, model, version, rules) for client in clients]
-        for replica in replicas:
-            if not replica.answers():
-                raise RolloutError(f"{replica.endpoint} does not answer; nothing was changed")
         try_candidate(clients[0], model, contents, rules)
         report(f"version {version} loads, is warm and agrees")
         with scratch(folder) as room:
             shutil.copytree(files, room / str(version))
+            unfinished.begin(folder, version, [client.endpoint for client in clients], room)
             (room / str(version)).rename(folder / str(version))
             switched: list[Replica] = []
             try:
@@ -97,6 +104,32 @@ def roll(
                     raise  # Ctrl-C, and all is as before
                 why = str(reason) or type(reason).__name__
                 raise RolloutError(rolled_back(why, version, left_behind), [*left_behind]) from reason
+            finally:
+                unfinished.end(folder)
+
+
+def take_back_unfinished(repository: Path, report: Callable[[str], None]) -> None:
+    """Take back the versions of roll-outs that were killed, before a server loads them. One that goes on is left."""
+    if not unfinished.found(repository) or is_held(repository):
+        return
+    with hold(repository):
+        for mark in unfinished.found(repository):
+            unfinished.take_back(mark)
+            report(
+                f"version {mark.version} of {mark.folder.name} was taken back, since its publish was killed; "
+                f"restart {', '.join(mark.servers)} where it may still be served"
+            )
+
+
+def _undo(mark: Unfinished, replicas: Sequence[Replica], report: Callable[[str], None]) -> None:
+    with scratch(mark.folder) as room:
+        left_behind = _roll_back(replicas, mark.path, room / "refused")
+        unfinished.end(mark.folder)
+    if left_behind:
+        raise RolloutError(rolled_back("its publish was killed", mark.version, left_behind), [*left_behind])
+    report(f"version {mark.version}, whose publish was killed, was rolled back")
+    if other := sorted({*mark.servers} - {replica.endpoint for replica in replicas}):
+        report(f"restart {', '.join(other)}, where version {mark.version} may still be served")
 
 
 def _roll_back(replicas: Sequence[Replica], version: Path, refused: Path) -> dict[str, str]:

@@ -25,7 +25,8 @@ from export.exporter import ExportResult, export_model
 from export.graph import labels, signature
 from export.recipe import agreement
 from export.recipe.recipe import Arrays, Progress, no_progress
-from export.repository.publish import hold, scratch
+from export.repository.publish import hold
+from export.repository.scratch import scratch
 from export.sources import SKLEARN, ImportedModel, import_model, user_code, validation
 
 MAX_BATCH_SIZE = 8
@@ -108,6 +109,7 @@ def add(
             raise PublishError(f"{folder} could not be made ({error.strerror}): nothing was changed") from error
     published = added.find(folder)
     assert published is not None
+    published.allow()
     limit = 0 if plan.batch == NONE else options.max_batch_size
     notes = (*plan.notes, *notes, *source.notes(folder), *tried)
     return Addition(replace(exported, folder=folder), published, source, notes, limit, plan.latency_ms)

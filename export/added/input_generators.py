@@ -29,6 +29,9 @@ NUMPY: dict[str, np.dtype[Any]] = {
     "TYPE_INT64": np.dtype(np.int64),
     "TYPE_BOOL": np.dtype(np.bool_),
 }
+LARGEST = 3 * (2**31 - 1)
+"""Bytes of all requests that are made up for one model: three of the largest that gRPC carries."""
+
 TEXTS = ("play some jazz", "what will the weather be", "a", "zebra 42")
 PASSED_ON = frozenset(("Cast", "Clip", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Concat", "Slice"))
 """Operators through which an input is followed to the table that it indexes."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from export import sources
 from export.added import packages, recipe_file
 from export.command import fathom
+from export.files import find
 from export.sources.base import HF, ONNX
 from export.sources.trace import Trace, is_installed
 
@@ -88,10 +89,11 @@ def place(folder: Path, source: str) -> Path:
 
 
 def files(folder: Path) -> dict[str, Path]:
-    """Every file in a model's `source/`, by its path in that folder."""
+    """Every file in a model's `source/`, by its path in that folder. Raises FileError for a link that leads out of the
+    model's folder, and for what is no regular file."""
     home = folder / FOLDER
-    found = sorted(path for path in home.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {path.relative_to(home).as_posix(): path for path in found}
+    found = sorted(path for path in home.rglob("*") if not path.is_dir() and "__pycache__" not in path.parts)
+    return {path.relative_to(home).as_posix(): find(folder, path) for path in found}
 
 
 def size(count: int) -> str:

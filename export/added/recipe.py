@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isinf
 from pathlib import Path
 from typing import Any, ClassVar
-from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 
-from export import sources
-from export.added import input_generators, kept, serving_graph
+from export import files, sources
+from export.added import allowed, input_generators, kept, serving_graph
 from export.added.recipe_file import EXAMPLE, FILE, NONE, RecipeFile, read
-from export.errors import ExportError, RecipeError
+from export.errors import ExportError, FileError, RecipeError
 from export.graph import external_data, labels, onnx_file
 from export.precision.precision import FP16, INT8
 from export.recipe import agreement
@@ -58,17 +59,20 @@ class Added(Recipe):
             found = sources.files(self.file.kind, weights, self.home)
             return Weights(f"{self.file.kind} source '{weights}'", found, Path(weights), custom=True, explicit=True)
         own = self.folder / kept.FOLDER
-        if self.file.kind not in (ONNX, HF) and self.home == own:
+        if self._is_code and self.home == own:
             found = kept.files(self.folder)
         else:
+            self._require_allowed([Path(self.source)] if self._is_path else [])
             try:
                 found = sources.files(self.file.kind, self.source, self.home)
             except RecipeError as error:
                 raise RecipeError(f"{error}{self._looked()}", **error.about) from error
+            self._require_allowed(found.values() if self._is_path else ())
         return Weights(f"{self.file.kind} source '{self.file.source}'", found, Path(self.source))
 
     def load(self, weights: Weights) -> Source:
         source = str(weights.folder) if weights.custom else self.source
+        self._require_allowed(())
         try:
             loaded = self.imported or sources.import_model(self.file.kind, source, self.home)
         except RecipeError as error:
@@ -118,13 +122,38 @@ class Added(Recipe):
 
     def data(self) -> tuple[Path, ...]:
         """recipe.toml and the example."""
-        return (self.folder / FILE, *((self.folder / EXAMPLE,) if self.file.inputs is None else ()))
+        return (self.folder / FILE, *((self._example(),) if self.file.inputs is None else ()))
 
     @property
     def home(self) -> Path:
         """The folder that the source's module is imported from: the model's own, or what recipe.toml names."""
         own = self.folder / kept.FOLDER
         return own if user_code.is_in(self.file.source, own) else self._path(self.file.home)
+
+    def allow(self) -> None:
+        """Let this machine run the code or read the files that recipe.toml names, as its owner."""
+        if self._is_code or self._is_path:
+            allowed.allow(self._allowance)
+
+    @property
+    def _allowance(self) -> str:
+        place = self.home if self._is_code else Path(self.source)
+        return json.dumps([self.file.kind, self.file.source, str(place.resolve())])
+
+    def _require_allowed(self, read: Iterable[Path]) -> None:
+        """Raise RecipeError for code, and for files to `read` outside the model's folder, that nobody allowed here."""
+        home = self.folder.resolve()
+        outside = next((path for path in read if path.exists() and not path.resolve().is_relative_to(home)), None)
+        if self.imported is not None or not (self._is_code or outside) or allowed.is_allowed(self._allowance):
+            return
+        what = f"runs {self.file.source} of {self.home}" if self._is_code else f"reads {outside}"
+        raise RecipeError(
+            f"{self.folder.name}/{FILE} {what}, which was not added on this machine",
+            remedy=f"read it, then run `fathom export {self.folder.name} --allow-source`",
+            file=f"{self.folder.name}/{FILE}",
+            field="home" if self._is_code else "from",
+            found=self.file.source,
+        )
 
     @property
     def base(self) -> Path:
@@ -135,12 +164,16 @@ class Added(Recipe):
     def source(self) -> str:
         """The source with its path made absolute, where it is one; what lies in the model's own folder is preferred."""
         given = self.file.source
-        if self.file.kind not in (ONNX, HF):
+        if self._is_code:
             return given
         own = kept.place(self.folder, given)
         if own.exists():
             return str(own)
         return str(self._path(given)) if self._is_path else given
+
+    @property
+    def _is_code(self) -> bool:
+        return self.file.kind not in (ONNX, HF)
 
     @property
     def _is_path(self) -> bool:
@@ -154,7 +187,7 @@ class Added(Recipe):
 
     def _looked(self) -> str:
         """The end of an error about a missing source: the places searched, and where to put it."""
-        function = self.file.kind not in (ONNX, HF)
+        function = self._is_code
         own = self.folder / kept.FOLDER if function else kept.place(self.folder, self.file.source)
         named = self.file.home if function else self.file.source
         places = [str(own)]
@@ -176,9 +209,18 @@ class Added(Recipe):
             return "give real ones with --example FILE.npz"
         return f"put real ones into {self.folder.name}/{EXAMPLE}, as {self.folder.name}/{FILE} says"
 
+    def _example(self) -> Path:
+        if problem := files.problem(self.folder, EXAMPLE):
+            raise RecipeError(
+                f"{self.folder.name}/{EXAMPLE} {problem}",
+                remedy="write one with numpy.savez(path, **{input: rows})",
+                file=f"{self.folder.name}/{EXAMPLE}",
+            )
+        return self.folder / EXAMPLE
+
     def _requests(self) -> dict[str, Array]:
         if self.file.inputs is None:
-            return read_example(self.folder / EXAMPLE)
+            return read_example(self._example())
         return input_generators.sample(self.file.inputs, self.file.rows, self.file.seed)
 
 
@@ -233,16 +275,15 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
 def read_example(path: Path) -> dict[str, Array]:
     """Read named arrays of equal first axis from an .npz file without pickles. Raises RecipeError for any other."""
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = files.read_npz(path)
     except FileNotFoundError:
         raise RecipeError(
             f"there is no file {path}", remedy="write one with numpy.savez(path, **{input: rows})"
         ) from None
-    except (ValueError, OSError, AttributeError, TypeError, BadZipFile) as error:
+    except (FileError, OSError) as error:
+        why = error.why if isinstance(error, FileError) else f"cannot be read ({error.strerror})"
         raise RecipeError(
-            f"{path.name} is no .npz file of plain arrays ({str(error).splitlines()[0]})",
-            remedy="write it with numpy.savez(path, **{input: rows}), texts as numpy.str_",
+            f"{path.name} {why}", remedy="write it with numpy.savez(path, **{input: rows}), texts as numpy.str_"
         ) from None
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if not lengths or len(set(lengths.values())) != 1 or 0 in lengths.values():

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import math
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.added.input_generators import InputGenerator, InputRule
-from export.errors import RecipeError
+import numpy as np
+
+from export import files
+from export.added.input_generators import LARGEST, NUMPY, InputGenerator, InputRule
+from export.errors import FileError, RecipeError
 from export.recipe.limits import Tolerance
 from export.recipe.recipe import AxisRange
 from export.sources.base import HF, KINDS, ONNX
 
 FILE, EXAMPLE = "recipe.toml", "example.npz"
+MOST_AXES = 30
+"""numpy has 32, two of which are the batch's and a text's."""
 OWN, OPENED, NONE = BATCHES = ("own", "opened", "none")
 """Where the batch axis comes from: it is the graph's own, or was opened from 1, or there is none."""
 
@@ -107,11 +111,14 @@ _BATCH_WORDS = {
 
 def read(folder: Path) -> RecipeFile:
     """Read the recipe.toml of a model folder. Raises RecipeError, naming the key, when it cannot be understood."""
-    path = folder / FILE
     try:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{folder.name}/{FILE} cannot be read: {error}", file=f"{folder.name}/{FILE}") from None
+        record = files.read_toml(files.find(folder, FILE))
+    except FileError as error:
+        raise RecipeError(f"{folder.name}/{FILE} {error.why}", file=f"{folder.name}/{FILE}") from None
+    except OSError as error:
+        raise RecipeError(
+            f"{folder.name}/{FILE} cannot be read ({error.strerror})", file=f"{folder.name}/{FILE}"
+        ) from None
     try:
         source, graph, tolerance, example = (record[key] for key in ("source", "graph", "tolerance", "example"))
         kind, batch = _one_of(source["kind"], KINDS), _one_of(graph["batch"], BATCHES)
@@ -127,8 +134,8 @@ def read(folder: Path) -> RecipeFile:
                 float(tolerance["min_cosine"]),
                 float(tolerance.get("max_relative", math.inf)),
             ),
-            rows=max(1, int(example.get("rows", 1))),
-            seed=int(example.get("seed", 0)),
+            rows=_rows(int(example.get("rows", 1)), made_up or {}),
+            seed=abs(int(example.get("seed", 0))),
             inputs=made_up,
             axes={
                 key: {int(axis): AxisRange(*map(int, each)) for axis, each in ranges.items()}
@@ -143,7 +150,7 @@ def read(folder: Path) -> RecipeFile:
             file=f"{folder.name}/{FILE}",
             field=str(error.args[0]),
         ) from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RecipeError(
             f"{folder.name}/{FILE}: {error}", remedy="see docs/adding-your-model.md", file=f"{folder.name}/{FILE}"
         ) from None
@@ -165,7 +172,32 @@ def _rule(record: Mapping[str, Any]) -> InputRule:
         int(record.get("high", 1)),
         tuple(str(text) for text in record.get("texts", ())),
     )
-    return InputRule(str(record["data_type"]), tuple(int(size) for size in record["shape"]), generator)
+    data_type = _one_of(record["data_type"], (*NUMPY, "TYPE_STRING"))
+    rule = InputRule(data_type, tuple(int(size) for size in record["shape"]), generator)
+    if min(rule.shape, default=1) < 1 or len(rule.shape) > MOST_AXES:
+        raise ValueError(f"shape {list(rule.shape)} is none: write up to {MOST_AXES} sizes from 1 on")
+    if (data_type == "TYPE_STRING") != (generator.kind == "texts"):
+        raise ValueError(f"an input of {data_type} cannot have the values {generator.kind!r}")
+    if generator.kind == "texts" and not generator.texts:
+        raise ValueError("an input of texts needs some: texts = [...]")
+    if generator.kind == "integers" and not (
+        generator.low <= generator.high and all(_fits(each, data_type) for each in (generator.low, generator.high))
+    ):
+        raise ValueError(f"low = {generator.low} and high = {generator.high} are no range of {data_type}")
+    return rule
+
+
+def _fits(value: int, data_type: str) -> bool:
+    dtype = NUMPY[data_type]
+    if dtype.kind not in "iu":
+        return abs(value) < 2**53
+    return bool(np.iinfo(dtype).min <= value <= min(np.iinfo(dtype).max, 2**63 - 1))
+
+
+def _rows(count: int, rules: Mapping[str, InputRule]) -> int:
+    if (size := count * sum(rule.bytes for rule in rules.values())) > LARGEST:
+        raise ValueError(f"rows = {count} are {size:,} bytes of requests, more than {LARGEST:,}")
+    return max(1, count)
 
 
 def _one_of(value: Any, known: tuple[str, ...]) -> str:

@@ -8,13 +8,15 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from export import files
 from export.config.positions import Places
-from export.errors import ConfigError
+from export.errors import ConfigError, FileError
 
 LARGEST = 4_000_000
 """Characters of a configuration that are read: a second of work for each half million."""
 
 TENSORRT = {"execution_context_allocation_strategy", "enable_multi_device", "multi_device_gpus"}
+CONFIGS = "configs"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Config:
 
 def label(path: Path) -> str:
     """A configuration file as messages name it: `mobilenet_v2/config.pbtxt`, `mobilenet_v2/configs/cpu.pbtxt`."""
-    depth = 3 if path.parent.name == "configs" else 2
+    depth = 3 if path.parent.name == CONFIGS else 2
     return "/".join(path.parts[-depth:])
 
 
@@ -68,16 +70,19 @@ def _parsed(text: str) -> bytes:
         reason, field = _in_words(re.sub(r"^(\d+:\d+ : )?('.*': )?", "", str(error).strip(), flags=re.DOTALL))
         where = f"line {line}, column {column}: " if line is not None else ""
         raise ConfigError(f"{where}{reason}", line=line, column=column, field=field) from None
+    except (ValueError, OverflowError, RecursionError) as error:  # a number that no field holds, too deep a nesting
+        raise ConfigError(f"it does not parse ({error})") from None
 
 
 def load(path: Path) -> Config:
     """Read one file. Raises ConfigError when it is missing, is not UTF-8, or does not parse."""
     try:
-        text = path.read_text(encoding="utf-8")
+        folder = path.parents[1] if path.parent.name == CONFIGS else path.parent
+        text = files.read_text(files.find(folder, path))
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing: every model folder needs one", file=path) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 ({error.reason} at byte {error.start})", file=path) from None
+    except FileError as error:
+        raise ConfigError(error.what, remedy=error.remedy, file=path) from None
     try:
         return Config(path, text, parse(text))
     except ConfigError as error:
@@ -86,7 +91,7 @@ def load(path: Path) -> Config:
 
 def config_paths(model_folder: Path) -> list[Path]:
     """config.pbtxt and every configs/*.pbtxt of a model folder, in that order."""
-    return [model_folder / "config.pbtxt", *sorted((model_folder / "configs").glob("*.pbtxt"))]
+    return [model_folder / "config.pbtxt", *sorted((model_folder / CONFIGS).glob("*.pbtxt"))]
 
 
 def _in_words(reason: str) -> tuple[str, str | None]:

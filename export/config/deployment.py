@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from export import files
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -18,13 +20,12 @@ class Deployment:
 def deployment(folder: Path) -> Deployment:
     """That of docker-compose.yml in `folder`, with variables taken from .env; nothing where there is no such file."""
     try:
-        compose = (folder / "docker-compose.yml").read_text(encoding="utf-8")
+        compose = files.read_text(folder / "docker-compose.yml")
     except OSError:
         return Deployment()
     values: dict[str, str] = {}
-    environment = folder / ".env"
-    if environment.is_file():
-        for line in environment.read_text(encoding="utf-8").splitlines():
+    if (folder / ".env").exists():
+        for line in files.read_text(folder / ".env").splitlines():
             if match := re.match(r"\s*(?:export\s+)?(\w+)\s*=\s*[\"']?([^\"'#\s]*)", line):
                 values[match[1]] = match[2]
 

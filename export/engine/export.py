@@ -41,7 +41,8 @@ from export.recipe.limits import Limits, Tolerance
 from export.recipe.measure import Measurement, Parity, Reference, evaluate
 from export.recipe.recipe import Arrays, Predict, Progress, Recipe, answers, no_progress
 from export.repository import manifest
-from export.repository.publish import Change, hold, publish, scratch
+from export.repository.publish import Change, hold, publish
+from export.repository.scratch import scratch
 
 ONNX, REFERENCE, PLAN = "1/model.onnx", "1/reference.npz", "model.plan"
 CONFIG_NAME = "gpu"

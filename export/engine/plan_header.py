@@ -12,8 +12,9 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from export import files
 from export.command import fathom
-from export.errors import EngineError
+from export.errors import EngineError, FileError
 
 TAG = 0x74727466
 SERIALIZATION_VERSION = 0
@@ -56,8 +57,10 @@ def again(plan: Path) -> str:
 def read_header(path: Path) -> PlanHeader:
     """Read a plan's header. Raises EngineError when the file is missing, too short, or no plan."""
     try:
-        with path.open("rb") as file:
+        with files.open_file(path) as file:
             head = file.read(HEADER_BYTES)
+    except FileError as error:
+        raise EngineError(error.what, remedy=error.remedy, file=path) from None
     except OSError as error:
         raise EngineError(f"{path} cannot be read ({error.strerror})", remedy=again(path), file=path) from None
     if len(head) < HEADER_BYTES:

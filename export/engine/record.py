@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from export import files
 from export.engine.gpu import Gpu
 from export.engine.plan_header import again
-from export.errors import EngineError
+from export.errors import EngineError, FileError
 from export.recipe.measure import Parity
-from export.repository.manifest import ChangedFile, FileRecord, file_record
+from export.repository.manifest import ChangedFile, FileRecord, file_record, file_records_from_json
 
 FORMAT = 1
 SUFFIX = ".json"
@@ -68,8 +69,8 @@ class EngineRecord:
             if not name.startswith("1/"):
                 continue
             path = folder / name
-            if not path.is_file():
-                changed.append(ChangedFile(name, "missing", "is missing"))
+            if problem := files.problem(folder, name):
+                changed.append(ChangedFile(name, "missing", problem))
             elif path.stat().st_size != record.bytes or file_record(path).sha256 != record.sha256:
                 message = f"is not what was published: its SHA-256 was {record.sha256[:12]}..."
                 changed.append(ChangedFile(name, "content", message))
@@ -83,11 +84,13 @@ def read(path: Path) -> EngineRecord | None:
     """
     file = path.with_name(path.name + SUFFIX)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = files.read_json(file)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{file} cannot be read ({error})", remedy=again(path), file=file) from None
+    except FileError as error:
+        raise EngineError(error.what, remedy=again(path), file=file) from None
+    except OSError as error:
+        raise EngineError(f"{file} cannot be read ({error.strerror})", remedy=again(path), file=file) from None
     try:
         if content.pop("format") != FORMAT:
             raise EngineError(
@@ -97,12 +100,14 @@ def read(path: Path) -> EngineRecord | None:
                 field="format",
                 expected=FORMAT,
             )
-        content["gpu"] = Gpu(**content["gpu"])
-        content["parity"] = Parity(**content["parity"])
-        content["files"] = {name: FileRecord(**each) for name, each in content["files"].items()}
+        content["gpu"] = Gpu(**{name: str(text) for name, text in content["gpu"].items()})
+        content["parity"] = Parity(**{name: float(figure) for name, figure in content["parity"].items()})
+        content["files"] = file_records_from_json(content["files"])
         content["warnings"] = tuple(content["warnings"])
+        content["onnx_sha256"], content["tensorrt"] = str(content["onnx_sha256"]), str(content["tensorrt"])
+        content["options"] = dict(content["options"])
         return EngineRecord(**content)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise EngineError(f"{file} is not an engine's record ({error!r})", remedy=again(path), file=file) from None
 
 

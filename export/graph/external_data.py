@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from export.errors import ContractError
+from export import files
+from export.errors import ContractError, FileError
 from export.graph import onnx_stream
 
 SUFFIX = ".data"
@@ -47,19 +48,20 @@ def check(model: Any, path: Path) -> None:
     """
     homes = (path.parent.resolve(), path.resolve().parent)
     for location, size in locations(model).items():
-        target = (homes[0] / location).resolve()
-        if Path(location).is_absolute() or not any(target.is_relative_to(home) for home in homes):
-            raise ContractError(
-                f"{path.name} keeps tensors in '{location}', outside its own folder, where a model must not reach",
-                remedy="put the file beside the model and save the model again with that location",
-                file=location,
-            )
-        if not target.is_file():
+        try:
+            target = files.find(homes[0], location, homes[1])
+        except FileNotFoundError:
             raise ContractError(
                 f"{path.name} keeps tensors in '{location}', which is not beside it",
                 remedy="copy that file along with the model",
                 file=location,
-            )
+            ) from None
+        except FileError as error:
+            raise ContractError(
+                f"{path.name} keeps tensors in '{location}', which {error.why}",
+                remedy="put the file beside the model and save the model again with that location",
+                file=location,
+            ) from None
         present = target.stat().st_size
         if present < size:
             raise ContractError(
@@ -71,7 +73,7 @@ def check(model: Any, path: Path) -> None:
             )
 
 
-def files(path: Path) -> dict[str, Path]:
+def beside(path: Path) -> dict[str, Path]:
     """The files beside an ONNX file that hold its tensors, by the names the model gives them."""
     model = onnx_stream.read_without_weights(path)
     return {location: path.parent / location for location in locations(model)}
@@ -80,7 +82,7 @@ def files(path: Path) -> dict[str, Path]:
 def copy(path: Path, target: Path) -> None:
     """Copy an ONNX file, and the files that hold its tensors, to where `target` lies."""
     shutil.copyfile(path, target)
-    for location, data in files(path).items():
+    for location, data in beside(path).items():
         if not (target.parent / location).exists():
             shutil.copyfile(data, target.parent / location)
 

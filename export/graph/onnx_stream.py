@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from export import files
 from export.errors import ContractError, LimitError
 from export.graph.runtime import setting
 
@@ -104,7 +105,7 @@ def read_without_weights(path: Path, *, keep_bytes: int = 0, places: dict[str, t
 
     check_parts(path)
     model = onnx.ModelProto()
-    with path.open("rb") as file:
+    with files.open_file(path) as file:
         rest = bytearray()
         for number, start, begin, end in _fields(file, path.stat().st_size):
             if number == _GRAPH:
@@ -173,11 +174,11 @@ class _Data:
         if tensor.data_location != tensor.EXTERNAL:
             return None
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        path = home / entries["location"]
+        path = files.find(home, entries.get("location", ""))
+        size = path.stat().st_size
         offset = int(entries.get("offset", 0))
-        size = path.stat().st_size if path.is_file() else 0
         length = int(entries.get("length", size - offset))
-        if offset + length > size or length < 0:
+        if offset + length > size or min(offset, length) < 0:
             raise ContractError(
                 f"{path.name} has {size} bytes, tensor '{tensor.name}' lies at {offset + length} and before",
                 remedy="write the model again",
@@ -191,7 +192,7 @@ class _Data:
     def copy(self, file: BinaryIO) -> None:
         """Append the bytes to a file."""
         left = self.length
-        with self.path.open("rb") as source:
+        with files.open_file(self.path) as source:
             source.seek(self.offset)
             while left:
                 chunk = source.read(min(_CHUNK, left))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from export.errors import ContractError
+from export.errors import ContractError, FileError
 
 TRITON_TYPES = {
     "FLOAT": "TYPE_FP32",
@@ -53,7 +53,10 @@ class Signature:
         """The inverse of `to_json`."""
 
         def specs(rows: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-            return tuple(TensorSpec(row["name"], row["data_type"], tuple(row["dims"])) for row in rows)
+            return tuple(
+                TensorSpec(str(row["name"]), str(row["data_type"]), tuple(int(size) for size in row["dims"]))
+                for row in rows
+            )
 
         return Signature(specs(record["inputs"]), specs(record["outputs"]))
 
@@ -67,7 +70,7 @@ def from_onnx(path: Path) -> tuple[Signature, dict[str, int]]:
 
     try:
         model = onnx_stream.read_without_weights(path)
-    except (OSError, ValueError) as error:
+    except (FileError, OSError, ValueError) as error:
         raise ContractError(
             f"{path} is not an ONNX file ({type(error).__name__})", remedy="export it again", file=path
         ) from error
@@ -86,9 +89,15 @@ def versions(model: Any) -> dict[str, int]:
     return found
 
 
-def _spec(value: Any) -> TensorSpec:
+def type_name(number: int) -> str:
+    """ONNX's name of an element type; of a number that is none, the number."""
     from onnx import TensorProto
 
+    known = TensorProto.DataType
+    return str(known.Name(number)) if number in known.values() else f"number {number}"
+
+
+def _spec(value: Any) -> TensorSpec:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
         raise ContractError(
@@ -98,7 +107,7 @@ def _spec(value: Any) -> TensorSpec:
             found=str(kind).removesuffix("_type"),
         )
     tensor = value.type.tensor_type
-    name = TensorProto.DataType.Name(tensor.elem_type)
+    name = type_name(tensor.elem_type)
     if name not in TRITON_TYPES:
         raise ContractError(
             f"'{value.name}' has ONNX type {name}, which Triton has no type for",

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from export import files
 from export.config import contract
 from export.config.given import inputs as triton_gives
 from export.errors import ContractError
@@ -23,7 +24,7 @@ def graph_file(subject: Subject, version: Path) -> Path | None:
         return None
     (path,) = subject.model_files(version)
     path = path / contract.ONNX_FILE if path.is_dir() else path
-    return path if path.is_file() else None
+    return None if files.problem(subject.folder, path) else path
 
 
 def graph_of(path: Path) -> Signature:

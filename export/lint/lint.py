@@ -17,6 +17,8 @@ from export.lint.ensembles import ensemble, inflight
 from export.lint.fields import labels, model, parameters, scheduling, sequences, tensors, warmup
 from export.lint.finding import Finding, Findings, Subject, rule
 from export.lint.folders import artefacts, served, serving
+from export.repository import unfinished
+from export.repository.publish import is_held
 
 __all__ = ["Finding", "lint"]
 
@@ -70,6 +72,7 @@ def lint(
     findings += ensemble.check(subjects, chosen)
     deployed = deployment(model_repository.resolve().parent)
     findings += inflight.inflight_requests(subjects, chosen, triton_tag or deployed.triton_tag)
+    findings += _unfinished(model_repository, chosen)
     findings += served.unserved_plans(model_repository, chosen, config_name or deployed.config_name)
     unique = list(dict.fromkeys(findings))
     return sorted(unique, key=lambda finding: (finding.file, finding.severity, finding.line or 0))
@@ -86,6 +89,21 @@ def _within_limits(name: str, findings: Findings) -> Findings:
 @rule
 def _limit(name: str, error: LimitError) -> Findings:
     yield Finding("error", name, "", error.what, error.remedy or "")
+
+
+@rule
+def _unfinished(model_repository: Path, chosen: Sequence[str]) -> Findings:
+    left = [mark for mark in unfinished.found(model_repository) if mark.folder.name in chosen]
+    if left and is_held(model_repository):
+        return  # a roll-out goes on
+    for mark in left:
+        yield Finding(
+            "error",
+            f"{mark.folder.name}/{mark.version}",
+            "",
+            f"it is in service unwatched at {', '.join(mark.servers)}, since its `fathom publish` was killed",
+            f"run `fathom publish {mark.folder.name}` again, which rolls it back first",
+        )
 
 
 def model_names(model_repository: Path) -> list[str]:

@@ -139,7 +139,7 @@ def convert(
         conversion.check(judged)
         _check_same(full.signature, from_onnx(judged.path)[0], target.precision)
         stations = {"source": conversion.at_source, "onnx_fp32": conversion.full.measured, "onnx": judged.measured}
-    return Converted({GRAPH: judged.path, **external_data.files(judged.path)}, stations, judged.reduction)
+    return Converted({GRAPH: judged.path, **external_data.beside(judged.path)}, stations, judged.reduction)
 
 
 class Conversion:

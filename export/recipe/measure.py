@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
+from export import files
 from export.command import fathom
-from export.errors import ExportError, RecipeError
+from export.errors import ExportError, FileError, RecipeError
 from export.recipe.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, answers, no_progress
 
 
@@ -47,7 +47,10 @@ class Measurement:
     def from_json(record: Mapping[str, Any]) -> Measurement:
         """The inverse of `to_json`."""
         parity = record.get("parity")
-        return Measurement(dict(record["accuracy"]), Parity(**parity) if parity else None)
+        accuracy = {str(name): float(figure) for name, figure in record["accuracy"].items()}
+        return Measurement(
+            accuracy, Parity(**{name: float(figure) for name, figure in parity.items()}) if parity else None
+        )
 
 
 @dataclass(frozen=True)
@@ -76,17 +79,17 @@ class Reference:
     def read(path: Path) -> Reference:
         """Read a reference. Raises RecipeError when the file is missing or is not one."""
         try:
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                parts: dict[str, dict[str, Array]] = {"input": {}, "truth": {}, "output": {}}
-                for key in file.files:
-                    if "/" in key:
-                        part, name = key.split("/", 1)
-                        parts[part][name] = file[key]
-                mask = str(file["mask"]) or None
-                batched = bool(file["batched"]) if "batched" in file.files else True
+            arrays = files.read_npz(path)
+            parts: dict[str, dict[str, Array]] = {"input": {}, "truth": {}, "output": {}}
+            for key in arrays:
+                if "/" in key:
+                    part, name = key.split("/", 1)
+                    parts[part][name] = arrays[key]
+            mask = str(arrays["mask"]) or None
+            batched = bool(arrays["batched"]) if "batched" in arrays else True
         except FileNotFoundError:
             raise RecipeError(f"{path} is missing", remedy=_again(path), file=path) from None
-        except (ValueError, KeyError, OSError, BadZipFile) as error:
+        except (ValueError, KeyError, OSError, FileError) as error:
             raise RecipeError(f"{path} cannot be read ({error})", remedy=_again(path, "--force"), file=path) from error
         return Reference(Evaluation(parts["input"], parts["truth"], mask, batched), parts["output"])
 

@@ -12,8 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from export import files
 from export.command import fathom
-from export.errors import RecipeError
+from export.errors import FileError, RecipeError
 from export.graph.signature import Signature
 from export.precision.precision import FP32, INT8, Target
 from export.recipe.measure import Measurement
@@ -110,11 +111,15 @@ class Manifest:
         """
         path = model_folder / FILE
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = files.read_json(files.find(model_folder, FILE))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise RecipeError(f"{path} cannot be read ({error})", remedy=again(model_folder), file=path) from None
+        except FileError as error:
+            raise RecipeError(error.what, remedy=again(model_folder), file=path) from None
+        except OSError as error:
+            raise RecipeError(
+                f"{path} cannot be read ({error.strerror})", remedy=again(model_folder), file=path
+            ) from None
         try:
             if record["format"] != FORMAT:
                 found = record["format"]
@@ -128,21 +133,21 @@ class Manifest:
                 )
             signature, stations = record.get("signature"), record.get("stations")
             return Manifest(
-                model=record["model"],
-                created=record["created"],
-                files={name: FileRecord(**file) for name, file in record["files"].items()},
-                build=record.get("build", {}),
-                source=record["source"],
-                of=record.get("companion_of"),
-                precision=record.get("precision", FP32),
-                reduction=record.get("reduction"),
-                versions=record.get("versions"),
-                packages=record.get("packages"),
+                model=_typed(record["model"], str),
+                created=_typed(record["created"], str),
+                files=file_records_from_json(record["files"]),
+                build=_typed(record.get("build", {}), dict),
+                source={**record["source"], "sha256": _typed(record["source"]["sha256"], str)},
+                of=_typed(record.get("companion_of"), str | None),
+                precision=_typed(record.get("precision", FP32), str),
+                reduction=_typed(record.get("reduction"), dict | None),
+                versions=_typed(record.get("versions"), dict | None),
+                packages=_typed(record.get("packages"), dict | None),
                 signature=Signature.from_json(signature) if signature else None,
                 stations={name: Measurement.from_json(each) for name, each in stations.items()} if stations else None,
-                build_seconds=record.get("build_seconds"),
+                build_seconds=_typed(record.get("build_seconds"), float | int | None),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise RecipeError(f"{path} is not a manifest ({error!r})", remedy=again(model_folder), file=path) from None
 
     def changed_files(self, model_folder: Path) -> list[ChangedFile]:
@@ -150,8 +155,8 @@ class Manifest:
         changed = []
         for name, record in self.files.items():
             path = model_folder / name
-            if not path.is_file():
-                changed.append(ChangedFile(name, "missing", "is missing"))
+            if problem := files.problem(model_folder, name):
+                changed.append(ChangedFile(name, "missing", problem))
             elif path.stat().st_size != record.bytes:
                 message = f"has {path.stat().st_size} bytes, {record.bytes} were published"
                 changed.append(ChangedFile(name, "size", message))
@@ -250,8 +255,12 @@ def file_records(files: Mapping[str, Path]) -> dict[str, FileRecord]:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.sha256(path)
+
+
+def file_records_from_json(record: Any) -> dict[str, FileRecord]:
+    """The inverse of a manifest's `files`. Raises TypeError, KeyError or AttributeError for what is none."""
+    return {name: FileRecord(_typed(file["sha256"], str), _typed(file["bytes"], int)) for name, file in record.items()}
 
 
 def now() -> str:
@@ -261,6 +270,12 @@ def now() -> str:
 
 def _digest(parts: Mapping[str, Any] | Iterable[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{str(value)[:40]!r} is a {type(value).__name__}")
+    return value
 
 
 def again(model_folder: Path) -> str:

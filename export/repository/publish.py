@@ -21,7 +21,6 @@ import errno
 import fcntl
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,11 +29,9 @@ from pathlib import Path
 from export.errors import PublishError
 from export.recipe.recipe import Progress, no_progress
 from export.repository import manifest
+from export.repository.scratch import ASIDE, SCRATCH, same_mount, scratch, sweep
 
-SCRATCH = ".fathom-scratch"
 VERSION = "1"
-ASIDE = ".fathom-aside"
-"""The end of what is moved aside where a filesystem has no exchange."""
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -47,6 +44,15 @@ class Change:
     folder: Path
     files: Mapping[str, Path]
     drop: frozenset[str] = frozenset()
+
+
+def is_held(model_repository: Path) -> bool:
+    """Whether another process holds the repository now."""
+    descriptor = os.open(model_repository, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return not _locked(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -73,31 +79,10 @@ def hold(model_repository: Path, *, wait_s: float = 600.0, on_progress: Progress
                 )
             on_progress("wait for another export of this repository", int(waited_s), int(wait_s))
             time.sleep(0.2)
-        _sweep(model_repository.resolve())
+        sweep(model_repository.resolve())
         yield
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def scratch(folder: Path) -> Iterator[Path]:
-    """An empty folder to build in, on the same mount as the model folder; removed afterwards, whatever happened.
-
-    Raises PublishError when nothing can be written there.
-    """
-    base = _scratch_base(folder)
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f"{folder.name}-{os.getpid()}-", dir=base))
-    except OSError as error:
-        raise PublishError(
-            f"{base} cannot be written ({error.strerror})", remedy="export must write beside what it changes", file=base
-        ) from None
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-        _remove_if_empty(base, base.parent if base.parent.name == SCRATCH else base)
 
 
 def publish(changes: Sequence[Change]) -> None:
@@ -182,14 +167,20 @@ def _copy_kept(change: Change, new: Path) -> None:
         if path.is_dir() and not path.is_symlink():
             target.mkdir(exist_ok=True)
             shutil.copystat(path, target)
-        else:
+        elif path.is_symlink() or path.is_file():
             shutil.copy2(path, target, follow_symlinks=False)
+        else:
+            raise PublishError(
+                f"{path} is a pipe or a device: nothing was changed",
+                remedy="remove it from the model folder",
+                file=path,
+            )
 
 
 def _swap(change: Change, new: Path, done: list[_Exchange]) -> None:
     """Let a staged change take its place, and note each step in `done`."""
     folder = change.folder
-    whole = _same_mount(new, folder.parent)
+    whole = same_mount(new, folder.parent)
     beside = [path for path in change.files if not path.startswith(f"{VERSION}/")]
     for path in ("",) if whole else (VERSION, *beside):
         was_there = (folder / path).exists()
@@ -228,7 +219,7 @@ def _exchange(new: Path, old: Path) -> None:
         code = ctypes.get_errno()
     if code not in _NO_EXCHANGE:
         raise OSError(code, os.strerror(code), str(old))
-    # A filesystem without exchange: aside, in; `_sweep` puts the old one back if we die between the two.
+    # A filesystem without exchange: aside, in; `sweep` puts the old one back if we die between the two.
     aside = new.parent / f"{old.name}{ASIDE}"
     old.rename(aside)
     try:
@@ -237,40 +228,6 @@ def _exchange(new: Path, old: Path) -> None:
         aside.rename(old)
         raise
     aside.rename(new)
-
-
-def _sweep(repository: Path) -> None:
-    """Put back folders that a killed export had moved aside, then remove its scratch folders."""
-    shared = repository.parent / SCRATCH / repository.name
-    rooms = [(shared, repository, 1)]  # beside the repository <own>/<model>, inside a model folder <own>/<model>/<path>
-    rooms += [(folder / SCRATCH, folder, 2) for folder in repository.iterdir() if folder.is_dir()]
-    for room, home, above in rooms:
-        if not room.is_dir():
-            continue
-        for aside in room.rglob(f"*{ASIDE}"):
-            place = home.joinpath(*aside.relative_to(room).parts[above:]).with_name(aside.name.removesuffix(ASIDE))
-            if not place.exists():
-                aside.rename(place)
-        shutil.rmtree(room, ignore_errors=True)
-    _remove_if_empty(shared.parent)
-
-
-def _scratch_base(folder: Path) -> Path:
-    """Beside the repository where that is on the folder's mount and writable, else inside the folder."""
-    repository = folder.parent.resolve()
-    beside = repository.parent
-    if not folder.is_symlink() and os.access(beside, os.W_OK) and _same_mount(beside, repository):
-        return beside / SCRATCH / repository.name
-    return folder / SCRATCH
-
-
-def _same_mount(one: Path, other: Path) -> bool:
-    """Whether the kernel would rename between two folders, asked with a file that is in neither."""
-    try:
-        (one / ".fathom-absent").rename(other / ".fathom-absent")
-    except OSError as error:
-        return error.errno == errno.ENOENT
-    return True
 
 
 def _linkable(built: Path, folder: Path) -> bool:
@@ -294,9 +251,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove_if_empty(*folders: Path) -> None:
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()

@@ -45,7 +45,7 @@ def files(kind: str, source: str, home: Path) -> dict[str, Path]:
             raise RecipeError(
                 f"the model's source {path} is not an ONNX file ({type(error).__name__})", remedy="put it back"
             ) from error
-        return {path.name: path, **external_data.files(path)}
+        return {path.name: path, **external_data.beside(path)}
     if kind == HF:
         from export.sources.from_hf import find
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.errors import RecipeError
-from export.graph.onnx_file import quiet
+from export import files
+from export.errors import ExportError, FileError, RecipeError
+from export.graph.onnx_file import quiet, reason
 from export.recipe import weight_files
 from export.recipe.recipe import Weights
 from export.sources import hf_processor, validation
@@ -54,10 +54,21 @@ def find(source: str) -> Weights:
 
 
 def load(source: str, home: Path) -> ImportedModel:
-    """Load the architecture that config.json names, with the weights of model.safetensors."""
+    """Load the architecture that config.json names, with the weights of model.safetensors.
+
+    Raises RecipeError for what transformers does not load.
+    """
     del home
     with quiet():  # before transformers is imported, which then draws no progress bars either
-        return _load(source)
+        try:
+            return _load(source)
+        except (ExportError, ImportError, MemoryError):
+            raise
+        except Exception as error:  # of a broken folder: transformers, torch and safetensors raise many kinds
+            raise RecipeError(
+                f"{source} is no folder that transformers loads ({type(error).__name__}: {reason(error)})",
+                remedy="save the model again with save_pretrained()",
+            ) from error
 
 
 def _load(source: str) -> ImportedModel:
@@ -110,9 +121,9 @@ def _load(source: str) -> ImportedModel:
 def _behind(folder: Path) -> tuple[str, ...]:
     """A sentence about what sentence-transformers applies after the transformers model, if anything."""
     try:
-        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        modules = files.read_json(folder / "modules.json")
         behind = [str(module["type"]).rpartition(".")[2] for module in modules[1:]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileError, OSError, KeyError, TypeError):
         return ()
     if not behind:
         return ()
@@ -125,7 +136,7 @@ def _behind(folder: Path) -> tuple[str, ...]:
 def _architecture(folder: Path) -> Any:
     import transformers
 
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings = files.read_json(folder / "config.json")
     named = (settings.get("architectures") or [None])[0]
     if named is None:
         raise RecipeError(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from export.errors import RecipeError
+from export import files
+from export.errors import FileError, RecipeError
 
 TOKENIZER, PICTURES = "tokenizer_config.json", "preprocessor_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "merges.txt", "*.model")
@@ -17,8 +17,8 @@ TEXT, PIXELS = ("input_ids", "attention_mask", "token_type_ids"), ("pixel_values
 def settings(path: Path) -> dict[str, Any]:
     """A JSON file of the folder; empty where it is missing or none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = files.read_json(path)
+    except (FileError, OSError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -9,10 +9,11 @@ from typing import Any
 from export.errors import ContractError, LimitError, RecipeError
 from export.graph import external_data, onnx_stream, runtime, triton_releases
 from export.graph.edit import nodes
-from export.graph.signature import TRITON_TYPES, versions
+from export.graph.signature import TRITON_TYPES, type_name, versions
 
 PICKLES = frozenset((".pkl", ".pickle", ".joblib", ".sav", ".pt", ".pth", ".ckpt", ".bin", ".dill"))
 PROTOBUF_LIMIT = 2**31 - 1
+LONGEST_NAME, MOST_AXES = 1000, 30
 DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft"))
 """Operator domains that ONNX Runtime brings along."""
 ZIPMAP_REMEDY = {
@@ -106,8 +107,6 @@ def _operators(model: Any, path: Path) -> None:
 
 def _tensors(model: Any, path: Path) -> None:
     """Inputs and outputs that Triton has no type, no shape or no single name for."""
-    from onnx import TensorProto
-
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if not inputs:
@@ -121,6 +120,16 @@ def _tensors(model: Any, path: Path) -> None:
             raise ContractError(f"{path.name} has two {kind}s named '{twice[0]}'", remedy="give each its own name")
         for value in values:
             _tensor(value, kind, model.producer_name)
+            if len(value.name) > LONGEST_NAME:
+                raise ContractError(
+                    f"an {kind} of {path.name} has a name of {len(value.name)} characters",
+                    remedy=f"give it one of at most {LONGEST_NAME}",
+                )
+            if len(_axes(value)) > MOST_AXES:
+                raise ContractError(
+                    f"{kind} '{value.name}' has {len(_axes(value))} axes, and numpy has {MOST_AXES} beside the batch's",
+                    remedy="reshape it in the graph",
+                )
             if kind == "input" and not value.type.tensor_type.HasField("shape"):
                 raise ContractError(
                     f"input '{value.name}' has no shape, not even a number of axes", remedy="export it with a shape"
@@ -130,7 +139,7 @@ def _tensors(model: Any, path: Path) -> None:
                     f"input '{value.name}' has an axis of size 0, so no request could hold a value",
                     remedy="export it with that axis open",
                 )
-            name = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+            name = type_name(value.type.tensor_type.elem_type)
             if name not in TRITON_TYPES:
                 raise ContractError(
                     f"{kind} '{value.name}' has ONNX type {name}, which Triton has no type for",

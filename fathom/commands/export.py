@@ -60,6 +60,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="keep this node, or every node of this operator type, in FP32 (repeatable)",
     )
     command.add_argument("--force", action="store_true", help="build again even if nothing changed")
+    options.add_allow_source(command)
     engines.add_arguments(command)
     options.add_repository(command)
     options.add_json(command)
@@ -81,6 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
             "--engine builds with TensorRT, which takes INT8 with zero point 0 only: leave out --int8-for cpu"
         )
     chosen, failed = find(names, repository)
+    if arguments.allow_source:
+        recipes.allow_sources(chosen)
     for recipe in chosen if arguments.models else ():
         rule(recipe, arguments.precision)
     results = []

@@ -28,6 +28,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "models", nargs="*", metavar="MODEL", help=f"{', '.join(recipes.NAMES)} (default: all), or an added one"
     )
     command.add_argument("--weights", metavar="SOURCE", help="as for `fathom export`")
+    options.add_allow_source(command)
     options.add_repository(command)
     command.add_argument(
         "--int8-for",
@@ -44,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.weights and len(names) != 1:
         raise UsageError("--weights is for one model: name it, as in `fathom precision minilm --weights DIR`")
     chosen = [recipes.find(name, arguments.model_repository) for name in names]
+    if arguments.allow_source:
+        recipes.allow_sources(chosen)
     rows: list[PrecisionRow] = []
     interrupted = False
     try:

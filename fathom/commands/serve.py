@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from fathom.console import options
 from fathom.console.output import err, print_json
 from fathom.console.servers import served_models
+from fathom.rollout import take_back_unfinished
 from server import ServerDiedError, TritonServer, admin
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until the process is asked to stop."""
     repository = arguments.model_repository
+    take_back_unfinished(repository, lambda text: err.print(text, markup=False, soft_wrap=True))
     config_name = arguments.config_name or options.default_config_name(repository, arguments.tritonserver)
     models = served_models(repository, config_name, arguments.tritonserver)
     server = TritonServer(

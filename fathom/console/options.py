@@ -55,6 +55,16 @@ def add_tritonserver(command: argparse._ActionsContainer) -> None:
     )
 
 
+def add_allow_source(command: argparse._ActionsContainer) -> None:
+    """`--allow-source`."""
+    command.add_argument(
+        "--allow-source",
+        action="store_true",
+        help="run the code, and read the files outside its folder, that an added model's recipe.toml names, from now "
+        "on; what `fathom add` added on this machine is allowed already",
+    )
+
+
 def add_json(command: argparse._ActionsContainer) -> None:
     """`--json`."""
     command.add_argument("--json", action="store_true", help="print one JSON document; progress goes to stderr")

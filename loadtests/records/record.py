@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ DEADLINE_EXCEEDED, UNAVAILABLE = 4, 14
 EMPTY_RESPONSE, UNANSWERED, NOT_SENT = 100, 101, 102
 """Statuses of our own beside the gRPC codes 0..16: OK without a body; no answer in time; given up before sending."""
 
+_MOST_BYTES = 4 << 30
 _COLUMNS = ("intended_s", "sent_s", "done_s", "status", "model", "worker")
 
 LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS = 1, 3_600_000_000, 3
@@ -117,13 +117,18 @@ class Record:
     @classmethod
     def load(cls, path: Path) -> Record:
         try:
+            if not path.is_file():
+                raise ValueError("it is missing or no regular file")
+            with ZipFile(path) as archive:
+                if (size := sum(part.file_size for part in archive.infolist())) > _MOST_BYTES:
+                    raise ValueError(f"its columns have {size:,} bytes together, more than {_MOST_BYTES:,}")
             with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:
                 record = cls(**{name: columns[name] for name in _COLUMNS if name in columns})
             shapes = {getattr(record, name).shape for name in _COLUMNS}
             if shapes != {(len(record),)}:
                 raise ValueError(f"its columns have the shapes {', '.join(map(str, sorted(shapes)))}")
             return record
-        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        except Exception as error:  # zipfile, zlib, lzma and numpy raise some fifteen kinds between them
             raise ResultsError(f"cannot read the raw results {path}: {error}", path) from error
 
     @classmethod

@@ -17,7 +17,7 @@ from loadtests.records.record import Record
 from loadtests.report import page, plots
 from loadtests.report.prose import deciding_point, describe_bottleneck, explain, warn
 from loadtests.results.result import CapacityResult
-from loadtests.results.store import RAW, Stored, read_runs
+from loadtests.results.store import RAW, Stored, read_runs, replace
 from loadtests.slo import as_requested, describe_slos
 
 _MOST_CURVES = 4
@@ -63,10 +63,10 @@ def write(folder: Path) -> Path:
     hardware = next((section.result.hardware for section in sections if section.result.hardware), {})
     path = folder / "report.html"
     try:
-        path.write_text(page.render("report.html", sections=sections, hardware=hardware), encoding="utf-8")
+        replace(path, page.render("report.html", sections=sections, hardware=hardware))
         for section in sections:
             for name, content in section.files.items():
-                (section.stored.folder / name).write_bytes(content)
+                replace(section.stored.folder / name, content)
     except OSError as error:
         raise ResultsError(f"cannot write the report to {folder}: {error.strerror}", folder) from error
     return path

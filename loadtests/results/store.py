@@ -11,6 +11,7 @@ capacity.json     the result, when the search ended
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -141,8 +142,10 @@ class Store:
 
     def _begin(self, run: Run, kept: Sequence[Point]) -> None:
         (self.folder / RAW).mkdir(exist_ok=True)
-        _replace(self.folder / _POINTS, "".join(json.dumps(point.to_json()) + "\n" for point in kept))
-        _replace(self.folder / RUN_FILE, json.dumps(run.to_json(), indent=2) + "\n")
+        if (self.folder / RAW).is_symlink():  # stale files in it are removed
+            raise OSError(errno.ELOOP, f"{RAW} is a link to another folder")
+        replace(self.folder / _POINTS, "".join(json.dumps(point.to_json()) + "\n" for point in kept))
+        replace(self.folder / RUN_FILE, json.dumps(run.to_json(), indent=2) + "\n")
         raw = {self.folder / point.raw for point in kept if point.raw}
         for stale in [self.folder / _CAPACITY, *(self.folder / RAW).glob("probe-*.npz")]:
             if stale not in raw:
@@ -157,7 +160,7 @@ class Store:
         self._kept(_POINTS, lambda: _append(self.folder / _POINTS, json.dumps(point.to_json()) + "\n"))
 
     def finish(self, result: CapacityResult) -> None:
-        self._kept(_CAPACITY, lambda: _replace(self.folder / _CAPACITY, json.dumps(result.to_json(), indent=2) + "\n"))
+        self._kept(_CAPACITY, lambda: replace(self.folder / _CAPACITY, json.dumps(result.to_json(), indent=2) + "\n"))
 
     def _kept(self, what: str, write: Callable[[], None]) -> bool:
         """Whether it could be written. What once could not is not tried again: half a line may stand at the end."""
@@ -182,7 +185,12 @@ class Stored:
     result: CapacityResult
 
     def record(self, point: Point) -> Record:
-        return Record.load(self.folder / point.raw)
+        """The requests of one point. Raises ResultsError, also for a file outside the run's folder."""
+        with _naming_file(self.folder / _POINTS):
+            path = self.folder / point.raw
+            if not path.resolve().is_relative_to(self.folder.resolve()):
+                raise ValueError(f"its raw results {point.raw} lead out of the folder")
+        return Record.load(path)
 
 
 def read_runs(folder: Path) -> list[Stored]:
@@ -224,6 +232,8 @@ def _read(folder: Path) -> Stored:
 def _naming_file(path: Path, line: int | None = None) -> Iterator[Path]:
     """Whatever is wrong with a file becomes a line that names it."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ValueError("it is no regular file")
         yield path
     except (OSError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
         where = path if line is None else f"{path} line {line}"
@@ -236,8 +246,8 @@ def _points(path: Path, run: Run) -> list[Point]:
         return []
     with _naming_file(path):
         *lines, last = path.read_text(encoding="utf-8").split("\n")
-    with contextlib.suppress(json.JSONDecodeError):
-        lines += [last] if json.loads(last) else []
+        with contextlib.suppress(json.JSONDecodeError):
+            lines += [last] if json.loads(last) else []
     points = []
     for number, line in enumerate(lines, start=1):
         with _naming_file(path, number):
@@ -249,11 +259,13 @@ def _points(path: Path, run: Run) -> list[Point]:
     return points
 
 
-def _replace(path: Path, text: str) -> None:
-    """The old file stays where the new one cannot be written."""
+def replace(path: Path, content: str | bytes) -> None:
+    """Write a file anew: the old one stays where that fails, and a link is replaced, not followed."""
     scratch = path.with_name(f"{path.name}.part")
     try:
-        scratch.write_text(text)
+        scratch.unlink(missing_ok=True)
+        with scratch.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         scratch.replace(path)
     except OSError:
         scratch.unlink(missing_ok=True)

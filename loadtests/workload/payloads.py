@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clients import Client, InferenceError, codec
+from clients import Client, InferenceError, ModelSpec, codec
 from clients.datatypes import NUMPY_TYPE
 from loadtests.errors import BadRequestError, InputFileError
 from loadtests.target.access import Access
@@ -134,26 +134,28 @@ def read_inputs(path: Path, server: str, model: str, access: Access | None = Non
     lines = read_lines(path)
     if not lines:
         raise InputFileError(path, None, f"holds no requests; write one per line, such as {_EXAMPLE}")
-    requests = []
     access = access or Access()
     with Client(server, tls=access.tls, headers=access.headers) as client:
         spec = client.model(model).spec
-        for number, line in lines:
-            try:
-                named = json.loads(line, object_pairs_hook=_once_each)
-                if not isinstance(named, dict):
-                    raise InputFileError(path, number, f"is not an object of inputs, such as {_EXAMPLE}")
-                named = {name: _with_files(value, path.parent) for name, value in named.items()}
-                requests.append(codec.encode(spec, named))
-            except InputFileError:
-                raise
-            except OSError as error:
-                hint = "write @@ for a text that begins with @"
-                problem = f"cannot read {error.filename}: {error.strerror}; {hint}"
-                raise InputFileError(path, number, problem) from error
-            except (ValueError, RecursionError, InferenceError) as error:
-                raise InputFileError(path, number, str(error)) from error
-    return requests
+    return [encode_line(spec, path, number, line) for number, line in lines]
+
+
+def encode_line(spec: ModelSpec, path: Path, number: int, line: str) -> bytes:
+    """One request. Raises InputFileError."""
+    try:
+        named = json.loads(line, object_pairs_hook=_once_each)
+        if not isinstance(named, dict):
+            raise InputFileError(path, number, f"is not an object of inputs, such as {_EXAMPLE}")
+        named = {name: _with_files(value, path.parent) for name, value in named.items()}
+        return codec.encode(spec, named)
+    except InputFileError:
+        raise
+    except OSError as error:
+        hint = "write @@ for a text that begins with @"
+        problem = f"cannot read {error.filename}: {error.strerror}; {hint}"
+        raise InputFileError(path, number, problem) from error
+    except (ValueError, RecursionError, InferenceError) as error:
+        raise InputFileError(path, number, str(error)) from error
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

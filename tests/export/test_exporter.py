@@ -27,7 +27,7 @@ from export.lint.lint import lint
 from export.recipe.measure import Reference
 from export.recipe.recipe import Source, Weights
 from export.repository.manifest import Manifest
-from export.repository.publish import SCRATCH
+from export.repository.scratch import SCRATCH
 from server import TritonServer
 
 SEED = 20_261_123

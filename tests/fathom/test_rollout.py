@@ -20,9 +20,10 @@ from complete_server import complete_server
 from small_models import DOUBLE_CONFIG
 
 from clients import Client, InferenceError, Retries
+from export.repository import unfinished
 from fathom.cli import main
 from fathom.console.arguments import UsageError
-from fathom.replica import RolloutError, Rules
+from fathom.replica import Replica, RolloutError, Rules
 from fathom.rollout import roll, watch
 from server import TritonServer
 from server.ports import free_ports
@@ -127,6 +128,26 @@ def test_a_server_that_loads_nothing_on_request_is_one_line(
     said = capsys.readouterr().err
     assert "--model-control-mode=explicit" in said
     assert said.count("\n") == 1
+
+
+def test_a_version_whose_publish_was_killed_is_rolled_back_by_the_next(
+    server: TritonServer, client: Client, tmp_path: Path
+) -> None:
+    folder, before = server.model_repository / "double", versions(server)
+    killed = int(before[-1]) + 1
+    unfinished.begin(folder, killed, [client.endpoint, "elsewhere:8001"], tmp_path)
+    rolling_models.tripling(folder / str(killed))
+    Replica(client, "double", killed, QUICK).load()
+    assert client.model("double")(x=[[1.0, 0.5]])["y"][0, 0] == 3.0
+    reports: list[str] = []
+    with pytest.raises(RolloutError):
+        roll(
+            [client], "double", rolling_models.broken(tmp_path / "new"), server.model_repository, QUICK, reports.append
+        )
+    assert versions(server) == before
+    assert client.model("double")(x=[[1.0, 0.5]])["y"][0, 0] == 2.0
+    assert unfinished.found(server.model_repository) == []
+    assert any("elsewhere:8001" in report for report in reports)
 
 
 def test_an_unknown_model_is_refused(server: TritonServer, client: Client, tmp_path: Path) -> None:

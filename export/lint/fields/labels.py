@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 from math import prod
 
+from export import files
+from export.errors import FileError
 from export.lint.finding import Findings, Subject, rule
 from export.lint.remedies import export
 
@@ -16,10 +18,14 @@ def labels(subject: Subject) -> Findings:
         if not output.label_filename:
             continue
         path, field = subject.folder / output.label_filename, f"output[{index}].label_filename"
-        if not path.is_file():
-            yield subject.error(field, f"{output.label_filename} is missing", export(subject.folder))
+        if problem := files.problem(subject.folder, output.label_filename):
+            yield subject.error(field, f"{output.label_filename} {problem}", export(subject.folder))
             continue
-        content = path.read_bytes()
+        try:
+            content = files.read(path)
+        except FileError as error:
+            yield subject.error(field, f"{output.label_filename} {error.why}", export(subject.folder))
+            continue
         if found := _beside_labels(content):
             yield subject.error(
                 field,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from export import files
 from export.engine import gpu
 from export.lint.finding import Findings, Subject, rule
 
@@ -124,7 +125,7 @@ def _agents(subject: Subject) -> Findings:
 @rule
 def _op_library(subject: Subject) -> Findings:
     for index, name in enumerate(subject.message.model_operations.op_library_filename):
-        if subject.backend == "onnxruntime" and not (subject.folder / name).exists():
+        if subject.backend == "onnxruntime" and (problem := files.problem(subject.folder, name)):
             yield subject.error(
-                f"model_operations.op_library_filename[{index}]", f"{name} is missing", "put the library there"
+                f"model_operations.op_library_filename[{index}]", f"{name} {problem}", "put the library there"
             )

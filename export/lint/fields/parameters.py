@@ -7,7 +7,9 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 
+from export import files
 from export.config.config import TENSORRT
+from export.errors import FileError
 from export.lint.finding import Findings, Subject, rule
 
 ONNXRUNTIME = {
@@ -98,7 +100,7 @@ def check(subject: Subject) -> Findings:
 def declared_parameters(model_py: Path) -> set[str] | None:
     """The keys of the literal `PARAMETERS` (set, dict, list or tuple) at the top of a model.py, or None.
 
-    Raises SyntaxError when the file is not Python.
+    Raises SyntaxError, ValueError, RecursionError or MemoryError when the file is not Python, FileError for none.
     """
     for node in _statements(model_py):
         targets = (
@@ -117,7 +119,7 @@ def declared_parameters(model_py: Path) -> set[str] | None:
 
 
 def _statements(model_py: Path) -> list[ast.stmt]:
-    return ast.parse(model_py.read_text(encoding="utf-8"), str(model_py)).body
+    return ast.parse(files.read(model_py), str(model_py)).body
 
 
 def _has_model(model_py: Path) -> bool:
@@ -135,17 +137,21 @@ def _has_model(model_py: Path) -> bool:
 
 @rule
 def _python_model(subject: Subject) -> Findings:
-    files = [path for version in subject.versions for path in subject.model_files(version)]
-    if subject.message.runtime or not files or not files[-1].is_file():
+    paths = [path for version in subject.versions for path in subject.model_files(version)]
+    if subject.message.runtime or not paths or files.problem(subject.folder, paths[-1]):
         return
-    place = f"{files[-1].parent.name}/{files[-1].name}"
+    place = f"{paths[-1].parent.name}/{paths[-1].name}"
     try:
-        declared = declared_parameters(files[-1])
+        declared, has_model = declared_parameters(paths[-1]), _has_model(paths[-1])
     except SyntaxError as error:
         where = f"{subject.folder.name}/{place}, line {error.lineno}"
         yield subject.error("default_model_filename", f"{where} is not Python ({error.msg})", "correct the file")
         return
-    if not _has_model(files[-1]):
+    except (FileError, ValueError, RecursionError, MemoryError) as error:
+        why = error.why if isinstance(error, FileError) else f"is not Python ({error or type(error).__name__})"
+        yield subject.error("default_model_filename", f"{subject.folder.name}/{place} {why}", "correct the file")
+        return
+    if not has_model:
         yield subject.error(
             "default_model_filename", f"{place} has no class {MODEL_CLASS}", f"write one: class {MODEL_CLASS}: ..."
         )

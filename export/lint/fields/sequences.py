@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from export import files
 from export.config.given import CONTROL_TYPES
 from export.lint.finding import Findings, Subject, rule
 
@@ -99,7 +100,7 @@ def _state(subject: Subject, field: str, state: Any) -> Findings:
             )
         if initial.WhichOneof("state_data") is None:
             yield subject.error(place, f"the first value of {title} has no data", "write zero_data: true or data_file")
-        elif initial.data_file and not (subject.folder / "initial_state" / initial.data_file).is_file():
+        elif initial.data_file and (problem := files.problem(subject.folder / "initial_state", initial.data_file)):
             yield subject.error(
-                f"{place}.data_file", f"initial_state/{initial.data_file} is missing", "put the file there"
+                f"{place}.data_file", f"initial_state/{initial.data_file} {problem}", "put the file there"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from export import files
 from export.lint.complete import completed
 from export.lint.fields.tensors import MOST_AXES
 from export.lint.finding import Findings, Subject, rule
@@ -60,7 +61,7 @@ def _warmup_input(subject: Subject, field: str, title: str, tensor: Any, name: s
         )
     if given.WhichOneof("input_data_type") is None:
         yield subject.error(field, f"{title} has no data for '{name}'", "write zero_data: true or random_data: true")
-    elif given.input_data_file and not (subject.folder / "warmup" / given.input_data_file).is_file():
+    elif given.input_data_file and (problem := files.problem(subject.folder / "warmup", given.input_data_file)):
         yield subject.error(
-            f"{field}.value.input_data_file", f"warmup/{given.input_data_file} is missing", "put the file there"
+            f"{field}.value.input_data_file", f"warmup/{given.input_data_file} {problem}", "put the file there"
         )

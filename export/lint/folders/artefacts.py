@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from export import recipes
+from export import files, recipes
 from export.config import contract
-from export.errors import ExportError
+from export.errors import ExportError, FileError
 from export.lint.finding import Finding, Findings, Subject, rule
 from export.lint.folders import agreement, batch, engine, graph, serving
 from export.lint.remedies import export
@@ -58,11 +59,11 @@ def _int8(folder: Path, subjects: Sequence[Subject]) -> Findings:
     """An INT8 graph that only CPUs take must not be what TensorRT is to build an engine from."""
     path = folder / "1" / contract.ONNX_FILE
     wanting = [(subject, field) for subject in subjects if (field := _tensorrt_field(subject.message)) is not None]
-    if not wanting or not path.is_file():
+    if not wanting or files.problem(folder, path):
         return
     try:
         obstacle = int8_form.tensorrt_obstacle(path)
-    except ValueError:
+    except (FileError, OSError, ValueError):
         return  # `_graph` says that it is no ONNX file
     if obstacle is None:
         return
@@ -93,7 +94,7 @@ def _companion(folder: Path, manifest: Manifest | None) -> Findings:
         return
     place = f"{folder.name}/{MANIFEST}"
     if manifest is None:
-        if not (folder / MANIFEST).exists():
+        if not os.path.lexists(folder / MANIFEST):
             yield Finding("error", place, "", f"the files that come with {main} are missing", export(folder))
         return
     try:

@@ -7,7 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from export import files
 from export.config import contract
+from export.errors import FileError
 from export.graph import batch_axis, onnx_stream
 from export.lint.complete import completed, graph_file
 from export.lint.finding import Findings, Subject, rule
@@ -22,7 +24,7 @@ def rows_that_meet(subjects: Sequence[Subject]) -> Findings:
         for version in subject.versions:
             beside = version / contract.ONNX_FILE if subject.backend == "tensorrt" else None
             path = graph_file(subject, version) or beside
-            if path is None or not path.is_file():
+            if path is None or files.problem(subject.folder, path):
                 continue
             for obstacle in _obstacles(path, path.stat().st_mtime_ns):
                 yield subject.warning(
@@ -45,5 +47,5 @@ def _obstacles(path: Path, modified_ns: int) -> list[batch_axis.Obstacle]:
     del modified_ns
     try:
         return batch_axis.obstacles(onnx_stream.read_without_weights(path, keep_bytes=onnx_stream.LARGE))
-    except (OSError, ValueError):  # the rules about the graph say so
+    except (FileError, OSError, ValueError):  # the rules about the graph say so
         return []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from export import files
 from export.config.deployment import deployment
 from export.engine import gpu, plan_header
 from export.engine import record as engine_record
@@ -79,7 +80,7 @@ def _origin(folder: Path, path: Path, record: EngineRecord) -> Findings:
     for changed in record.changed_files(folder):
         yield Finding("error", f"{folder.name}/{changed.name}", "", changed.message, _build(folder, "--force"))
     onnx = folder / ONNX
-    if onnx.is_file() and manifest.file_sha256(onnx) != record.onnx_sha256:
+    if not files.problem(folder, ONNX) and manifest.file_sha256(onnx) != record.onnx_sha256:
         text = f"was built from another model.onnx (SHA-256 {record.onnx_sha256[:12]}...) than the one beside it"
         yield _finding("error", folder, path, text, _build(folder))
 

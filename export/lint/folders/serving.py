@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from export import files
 from export.lint import versions
 from export.lint.backends import BACKENDS
 from export.lint.finding import Finding, Findings, Subject, rule
@@ -78,12 +79,13 @@ def _artefact(subject: Subject) -> Findings:
     field = "default_model_filename" if message.default_model_filename else ""
     for version in subject.versions:
         yield from _cc_files(subject, version)
-        files = subject.model_files(version)
-        if not files or any(path.exists() for path in files):
+        paths = subject.model_files(version)
+        problems = [files.problem(subject.folder, path, or_folder=True) for path in paths]
+        if not paths or not all(problems):
             continue
         if message.runtime or (message.cc_model_filenames and _only_gpus(subject)):
             continue
-        text = f"{version.name}/{files[0].name} is missing"
+        text = f"{version.name}/{paths[0].name} {problems[0]}"
         if subject.variant is not None:
             # An engine for hardware that this machine does not have.
             yield subject.warning(
@@ -97,10 +99,10 @@ def _artefact(subject: Subject) -> Findings:
 
 def _cc_files(subject: Subject, version: Path) -> Findings:
     for capability, name in subject.message.cc_model_filenames.items():
-        if not (version / name).exists():
+        if problem := files.problem(subject.folder, f"{version.name}/{name}"):
             yield subject.warning(
                 f'cc_model_filenames["{capability}"]',
-                f"{version.name}/{name} is missing: GPUs of compute capability {capability} cannot serve the model",
+                f"{version.name}/{name} {problem}: GPUs of compute capability {capability} cannot serve the model",
                 "put the file there",
             )
 

@@ -312,6 +312,7 @@ def test_a_file_of_the_project_that_is_too_large_is_named_by_a_relative_path(rep
     assert made.recipe.file.source == "../../models/m.onnx"
     repository.parent.rename(repository.parent.parent / "moved")
     moved = repository.parent.parent / "moved" / "model_repository"
+    recipes.allow_sources([recipes.find("mine", moved)])
     assert export_model(recipes.find("mine", moved), moved).skipped
 
 

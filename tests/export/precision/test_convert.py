@@ -14,7 +14,7 @@ from export.exporter import export_model
 from export.graph import onnx_file
 from export.lint.lint import lint
 from export.repository.manifest import Manifest
-from export.repository.publish import SCRATCH
+from export.repository.scratch import SCRATCH
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from scale_model import tree
 
 from export.errors import PublishError
 from export.repository import publish
-from export.repository.publish import SCRATCH, Change, hold, scratch
+from export.repository import scratch as rooms
+from export.repository.publish import Change, hold
+from export.repository.scratch import SCRATCH, scratch
 
 SEED = 20_261_122
 
@@ -82,7 +84,8 @@ def test_built_files_replace_the_old_and_committed_ones_stay(model: Path) -> Non
 def test_a_repository_on_a_mount_of_its_own_is_changed_from_within(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "_same_mount", lambda one, other: False)
+    for module in (publish, rooms):
+        monkeypatch.setattr(module, "same_mount", lambda one, other: False)
     seen = []
     monkeypatch.setattr(
         publish, "_exchange", lambda new, old, swap=publish._exchange: (seen.append(new), swap(new, old))
@@ -193,7 +196,8 @@ def test_several_folders_change_all_or_not_at_all(
 
     monkeypatch.setattr(publish, "_exchange", fail_at_nth)
     if inside:
-        monkeypatch.setattr(publish, "_same_mount", lambda one, other: False)
+        for module in (publish, rooms):
+            monkeypatch.setattr(module, "same_mount", lambda one, other: False)
     with pytest.raises(PublishError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
         publish_all(repository)
 
@@ -298,7 +302,7 @@ def test_a_repository_that_is_missing_or_cannot_be_written(tmp_path: Path, monke
         raise PermissionError(errno.EACCES, "Permission denied")
 
     (tmp_path / "model_repository" / "m").mkdir(parents=True)
-    monkeypatch.setattr(publish.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(rooms.tempfile, "mkdtemp", refuse)
     with pytest.raises(PublishError) as refused:  # noqa: SIM117
         with scratch(tmp_path / "model_repository" / "m"):
             pytest.fail("made a scratch folder where it may not")
@@ -314,9 +318,11 @@ def test_sigkill_at_random_moments_leaves_one_whole_version(model: Path, inside:
 import sys, time
 from pathlib import Path
 from export.repository import publish
-from export.repository.publish import Change, hold, scratch
+from export.repository import scratch as rooms
+from export.repository.publish import Change, hold
+from export.repository.scratch import scratch
 if {inside}:
-    publish._same_mount = lambda one, other: False
+    publish.same_mount = rooms.same_mount = lambda one, other: False
 folder = Path({str(model)!r})
 version = 0
 while True:

@@ -22,6 +22,7 @@ import export.errors
 import loadtests.errors
 import server.errors
 from clients import failures
+from export import files
 from export.config import config as configs
 from export.engine import library
 from export.engine.options import EngineOptions
@@ -144,6 +145,7 @@ ERRORS: dict[type[Exception], Callable[[Path], object]] = {
     clients.errors.DeadlineExceededError: rpc("DEADLINE_EXCEEDED", "Deadline Exceeded"),
     clients.errors.UnreachableError: rpc("UNAVAILABLE", "failed to connect to all addresses; Connection refused"),
     clients.errors.ServerError: rpc("INTERNAL", "the model raised ValueError: no"),
+    export.errors.FileError: lambda folder: files.find(folder, "../elsewhere"),
     export.errors.RecipeError: cli_command("export resnet"),
     export.errors.ConfigError: a_config,
     export.errors.ContractError: a_shape,

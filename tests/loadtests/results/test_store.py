@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from simulated import run_search
@@ -180,6 +181,30 @@ def test_raw_data_that_cannot_be_read_is_an_error_of_results(tmp_path, content):
     assert refused.value.path == tmp_path / "probe-000.npz"
 
 
+def test_a_link_in_a_results_folder_is_not_followed(kept, points, tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "probe-001.npz").write_text("precious")
+    for name in ("report.html", "run.json.part"):
+        for folder in (tmp_path, kept):
+            (folder / name).symlink_to(victim / "probe-001.npz")
+    report.write(tmp_path)
+    with pytest.raises(ResultsError):
+        read_runs(tmp_path)[0].record(replace(points[0], raw="../victim/probe-001.npz"))
+    (kept / "raw").rmdir()
+    (kept / "raw").symlink_to(victim)
+    with pytest.raises(BadRequestError):
+        Store(tmp_path, a_run())
+    assert (victim / "probe-001.npz").read_text() == "precious"
+
+
+def test_a_pipe_among_the_results_is_refused_at_once(kept):
+    (kept / "points.jsonl").unlink()
+    os.mkfifo(kept / "points.jsonl")
+    with pytest.raises(ResultsError):
+        read_runs(kept)
+
+
 def test_a_second_search_is_refused_while_the_first_lives(tmp_path):
     program = "import sys, time, pathlib; from loadtests.results.lock import writing\n"
     program += "with writing(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(60)"
@@ -216,7 +241,7 @@ def test_a_folder_that_cannot_be_is_refused_before_anything_is_measured(tmp_path
     assert str(tmp_path / "queue") in str(refused.value)
 
 
-FULL = {"points.jsonl": "_append", "capacity.json": "_replace", "raw": "record"}
+FULL = {"points.jsonl": "_append", "capacity.json": "replace", "raw": "record"}
 
 
 @pytest.mark.parametrize("what", FULL)
@@ -245,7 +270,7 @@ def test_an_earlier_result_stays_when_the_next_cannot_begin(kept, points, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_replace", full)
+        patch.setattr(store, "replace", full)
         with pytest.raises(BadRequestError):
             Store(kept.parents[1], a_run())
     (stored,) = read_runs(kept.parents[1])
