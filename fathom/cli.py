@@ -35,8 +35,8 @@ COMMANDS = {
 
 
 _REMEDIES = {
-    errno.ENOSPC: "free space there, or set TMPDIR to a folder that has some",
-    errno.EDQUOT: "free space there, or set TMPDIR to a folder that has some",
+    errno.ENOSPC: "free some, or set TMPDIR to a folder that has space",
+    errno.EDQUOT: "free some, or set TMPDIR to a folder that has space",
     errno.EMFILE: "allow the process more with ulimit -n",
     errno.ENFILE: "the whole machine has too many files open",
     errno.ENOMEM: "give the process more memory, or ask for less",

@@ -63,7 +63,7 @@ def test_every_input_is_answered_or_refused_by_name(server):
     """Every fourth input goes through shared memory, whatever its size."""
     ends, wrong, resident = collections.Counter(), [], []
     process = psutil.Process()
-    with Client(server.grpc_url) as plain, Client(server.grpc_url) as sharing:
+    with Client(server.grpc_url) as plain, Client(server.grpc_url, headers=server.admin_headers) as sharing:
         sharing.pool = RegionPool("system", sharing.addresses, worth_bytes=1)
         ways = [{name: client.model(name) for name in MODELS} for client in (sharing, plain, plain, plain)]
         for number in range(COUNT):

@@ -94,7 +94,7 @@ MISTAKES = {
     "an unreadable SLO": (["capacity", "rain_forecast", "--slo", "fast"], ["'fast'", "p99=50ms"]),
     "a report folder that is none": (["report", "nowhere"], ["nowhere", "fathom capacity MODEL --slo"]),
     "a file where a folder is due": (["report", __file__], ["test_cli.py"]),
-    "one run compared with itself": (["report", "--compare", ".", "."], ["twice"]),
+    "a comparison of no results": (["report", "--compare", ".", "."], ["run.json"]),
     "a plan without a measurement": (
         ["plan", "--rate", "9", "--report", "no"],
         ["no ", "fathom capacity MODEL"],

@@ -194,7 +194,7 @@ def test_a_link_in_a_results_folder_is_not_followed(kept, points, tmp_path):
     (kept / "raw").rmdir()
     (kept / "raw").symlink_to(victim)
     with pytest.raises(BadRequestError):
-        Store(tmp_path, a_run())
+        Store(tmp_path, a_run(), at=kept)
     assert (victim / "probe-001.npz").read_text() == "precious"
 
 
