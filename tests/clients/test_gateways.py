@@ -240,10 +240,11 @@ def test_an_answer_that_is_none(case, asynchronous):
                 with pytest.raises(InferenceError) as caught:
                     client.run(client.call("ModelInfer", b"", model="m"))
                 error, budget = caught.value, client.budget
-    assert type(error) is expected
+    assert type(error) is expected or not inferences
     if inferences:
         assert peer.inferences == inferences == 1 + budget.retried
     else:  # the deadline may come before the last one has arrived
+        assert type(error) in (expected, DeadlineExceededError)
         assert 1 < peer.inferences <= 1 + budget.retried
     assert budget.spent == cost * budget.retried
 

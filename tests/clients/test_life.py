@@ -34,6 +34,9 @@ FORKS = {
     "a new client, without gRPC's support of forks": "UnusableClientError",
 }
 
+ENDED_BY_GRPC = ("a new client, in a map", "a new client, beside an open asyncio client")
+"""There gRPC's own handlers of a fork may end the child before any Python runs in it."""
+
 
 @pytest.fixture(scope="module")
 def forks(python_server):
@@ -46,7 +49,8 @@ def forks(python_server):
 
 @pytest.mark.parametrize("case", FORKS)
 def test_in_a_fork(forks, case):
-    assert forks[case] == FORKS[case]
+    ended_by_grpc = {""} if case in ENDED_BY_GRPC else set()
+    assert forks[case] in {FORKS[case], *ended_by_grpc}
 
 
 def test_every_fork_is_looked_at(forks):
