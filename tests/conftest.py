@@ -43,14 +43,14 @@ SERVERS = frozenset(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what the fixtures start processes for, and give what measures a second try.
+    """Mark what the fixtures start processes for, and give those and what measures a second try.
 
     The tests of the bundled models come last: `preparation` exports those beside the tests before.
     """
     for item in items:
         if SERVERS & {*getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.process)
-        if item.get_closest_marker("alone"):
+        if item.get_closest_marker("alone") or item.get_closest_marker("process"):
             item.add_marker(pytest.mark.flaky(reruns=1))
     items.sort(key=lambda item: (*order(item), BUNDLED in item.path.parents))
 

@@ -17,6 +17,9 @@ from server import TritonServer, admin, leftovers, supervisor
 ASKED = service_pb2.SystemSharedMemoryStatusRequest()
 
 
+pytestmark = pytest.mark.process
+
+
 def command_lines() -> str:
     """What `ps` shows to every user of this machine."""
     found = []
