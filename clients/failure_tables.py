@@ -239,6 +239,7 @@ SAID: dict[grpc.StatusCode, Table] = {
         ("not ready", _UNLOADED),
         ("has no available versions", _UNLOADED),
         ("shutting down", _ENDING),
+        ("stopped accepting new inference requests", _ENDING),
         ("no healthy upstream", _NO_SERVER),
         ("reset reason: connection failure", _NO_SERVER),
         ("reset reason: remote connection failure", _NO_SERVER),
