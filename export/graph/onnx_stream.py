@@ -125,7 +125,7 @@ def check_parts(path: Path) -> None:
 
     Raises ValueError for a file that is no ONNX model.
     """
-    with path.open("rb") as file:
+    with files.open_file(path) as file:
         if _count(file, path.stat().st_size, "model", most_parts()) < 0:
             raise too_many_parts(path.name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from endless_graphs import unfolding
 from onnx import numpy_helper
 from product_model import weights, write_product
 
-from export.errors import ContractError, LimitError
+from export.errors import ContractError, FileError, LimitError
 from export.graph import onnx_file, onnx_stream
 
 X = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
@@ -141,3 +142,10 @@ def test_a_model_of_more_parts_than_it_may_have(
     with pytest.raises(LimitError) as caught:
         onnx_stream.read_without_weights(tmp_path / "m.onnx")
     assert (caught.value.field, caught.value.expected) == (onnx_stream.PARTS, 50)
+
+
+def test_a_pipe_in_the_place_of_a_model_is_refused_and_does_not_block(tmp_path):
+    os.mkfifo(tmp_path / "model.onnx")
+
+    with pytest.raises(FileError):
+        onnx_stream.read_without_weights(tmp_path / "model.onnx")
