@@ -64,16 +64,17 @@ def lint(
         subjects[name], broken = _read(model_repository / name)
         if name in chosen:
             findings += broken
+    deployed = deployment(model_repository.resolve().parent)
+    triton_tag, config_name = triton_tag or deployed.triton_tag, config_name or deployed.config_name
     for name in chosen:
         for subject in subjects[name]:
             for check in RULES:
                 findings += check(subject)
         findings += _within_limits(name, artefacts.check_folder(model_repository / name, subjects[name], triton_tag))
     findings += ensemble.check(subjects, chosen)
-    deployed = deployment(model_repository.resolve().parent)
-    findings += inflight.inflight_requests(subjects, chosen, triton_tag or deployed.triton_tag)
+    findings += inflight.inflight_requests(subjects, chosen, triton_tag)
     findings += _unfinished(model_repository, chosen)
-    findings += served.unserved_plans(model_repository, chosen, config_name or deployed.config_name)
+    findings += served.unserved_plans(model_repository, chosen, config_name)
     unique = list(dict.fromkeys(findings))
     return sorted(unique, key=lambda finding: (finding.file, finding.severity, finding.line or 0))
 
@@ -102,7 +103,7 @@ def _unfinished(model_repository: Path, chosen: Sequence[str]) -> Findings:
             f"{mark.folder.name}/{mark.version}",
             "",
             f"it is in service unwatched at {', '.join(mark.servers)}, since its `fathom publish` was killed",
-            f"run `fathom publish {mark.folder.name}` again, which rolls it back first",
+            "publish the version again, which rolls it back first",
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection
 from difflib import get_close_matches
-from pathlib import Path
 
 from export import files
 from export.config.config import TENSORRT
@@ -97,12 +96,9 @@ def check(subject: Subject) -> Findings:
         yield from _python_model(subject)
 
 
-def declared_parameters(model_py: Path) -> set[str] | None:
-    """The keys of the literal `PARAMETERS` (set, dict, list or tuple) at the top of a model.py, or None.
-
-    Raises SyntaxError, ValueError, RecursionError or MemoryError when the file is not Python, FileError for none.
-    """
-    for node in _statements(model_py):
+def _declared(model: ast.Module) -> set[str] | None:
+    """The keys of the literal `PARAMETERS` (set, dict, list or tuple) at the top of a model.py, or None."""
+    for node in model.body:
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
@@ -118,14 +114,10 @@ def declared_parameters(model_py: Path) -> set[str] | None:
     return None
 
 
-def _statements(model_py: Path) -> list[ast.stmt]:
-    return ast.parse(files.read(model_py), str(model_py)).body
-
-
-def _has_model(model_py: Path) -> bool:
-    """Whether the file can define the class that Triton looks for: by a class, an import or an assignment."""
+def _has_model(model: ast.Module) -> bool:
+    """Whether a model.py can define the class that Triton looks for: by a class, an import or an assignment."""
     names: set[str] = set()
-    for node in ast.walk(ast.Module(_statements(model_py), [])):
+    for node in ast.walk(model):
         if isinstance(node, ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.alias):
@@ -142,7 +134,8 @@ def _python_model(subject: Subject) -> Findings:
         return
     place = f"{paths[-1].parent.name}/{paths[-1].name}"
     try:
-        declared, has_model = declared_parameters(paths[-1]), _has_model(paths[-1])
+        model = ast.parse(files.read(paths[-1]), str(paths[-1]))
+        declared, has_model = _declared(model), _has_model(model)
     except SyntaxError as error:
         where = f"{subject.folder.name}/{place}, line {error.lineno}"
         yield subject.error("default_model_filename", f"{where} is not Python ({error.msg})", "correct the file")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from export import files
+from export.config import contract
 from export.config.given import CONTROL_TYPES
 from export.lint.finding import Findings, Subject, rule
 
@@ -89,10 +90,7 @@ def _state(subject: Subject, field: str, state: Any) -> Findings:
             yield subject.error(place, f"the first value of {title} has no name", 'write name: "zero", say')
         if initial.data_type != state.data_type:
             yield subject.error(f"{place}.data_type", f"{title} begins with another type", "write the state's")
-        fits = len(initial.dims) == len(state.dims) and all(
-            want in (-1, have) for have, want in zip(initial.dims, state.dims, strict=True)
-        )
-        if not fits or min(initial.dims, default=1) < 1:
+        if not contract.fits(initial.dims, state.dims) or min(initial.dims, default=1) < 1:
             yield subject.error(
                 f"{place}.dims",
                 f"{title} begins with dims {list(initial.dims)}, its own are {list(state.dims)}",

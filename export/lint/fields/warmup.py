@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from export import files
+from export.config import contract
 from export.lint.complete import completed
 from export.lint.fields.tensors import MOST_AXES
 from export.lint.finding import Findings, Subject, rule
@@ -50,10 +51,7 @@ def _warmup_input(subject: Subject, field: str, title: str, tensor: Any, name: s
         )
     if len(tensor.dims) > MOST_AXES:
         return  # the rules about tensors say so
-    fits = len(given.dims) == len(tensor.dims) and all(
-        have == want or want == -1 for have, want in zip(given.dims, tensor.dims, strict=True)
-    )
-    if not fits or any(size < 1 for size in given.dims):
+    if not contract.fits(given.dims, tensor.dims) or any(size < 1 for size in given.dims):
         yield subject.error(
             f"{field}.value.dims",
             f"{title} has dims {list(given.dims)} for '{name}', the input has {list(tensor.dims)}",

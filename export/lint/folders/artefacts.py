@@ -18,15 +18,17 @@ from export.repository.manifest import FILE as MANIFEST
 from export.repository.manifest import Manifest
 
 
-def check_folder(folder: Path, subjects: Sequence[Subject], triton_tag: str | None = None) -> Findings:
+def check_folder(folder: Path, subjects: Sequence[Subject], triton_tag: str | None) -> Findings:
     """All rules about a model folder as a whole: versions, manifest, graphs, engines, companions, agreement of
     configurations."""
     yield from serving.versions_present(folder, subjects)
-    yield from _manifest(folder)
+    manifest: Manifest | None = None
     try:
         manifest = Manifest.read(folder)
-    except ExportError:  # `_manifest` says so
-        manifest = None
+    except ExportError as error:
+        yield from _manifest(folder, error)
+    else:
+        yield from _manifest(folder, manifest)
     yield from graph.check_folder(folder, subjects, published=manifest is not None)
     yield from batch.rows_that_meet(subjects)
     yield from _int8(folder, subjects)
@@ -36,16 +38,14 @@ def check_folder(folder: Path, subjects: Sequence[Subject], triton_tag: str | No
 
 
 @rule
-def _manifest(folder: Path) -> Findings:
-    try:
-        manifest = Manifest.read(folder)
-    except ExportError as error:
+def _manifest(folder: Path, read: Manifest | ExportError | None) -> Findings:
+    """`read` is the manifest, or why there is none to read."""
+    if isinstance(read, ExportError):
         remedy = export(folder, otherwise="correct or remove it")
-        yield Finding("error", f"{folder.name}/{MANIFEST}", "", error.what, remedy)
-        return
-    if manifest is not None:
+        yield Finding("error", f"{folder.name}/{MANIFEST}", "", read.what, remedy)
+    elif read is not None:
         remedy = export(folder, "--force", otherwise="put the published file there, or remove the manifest")
-        for changed in manifest.changed_files(folder):
+        for changed in read.changed_files(folder):
             yield Finding("error", f"{folder.name}/{changed.name}", "", changed.message, remedy)
 
 

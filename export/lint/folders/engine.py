@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from export import files
-from export.config.deployment import deployment
 from export.engine import gpu, plan_header
 from export.engine import record as engine_record
 from export.engine.gpu import Gpu
@@ -21,10 +20,8 @@ from export.repository import manifest
 ONNX = "1/model.onnx"
 
 
-def check_folder(folder: Path, triton_tag: str | None = None) -> Findings:
-    """All rules about the plans of one model. `triton_tag` (`26.05-py3`) is by default docker-compose.yml's, beside
-    the model repository."""
-    tag = triton_tag or deployment(folder.resolve().parent.parent).triton_tag
+def check_folder(folder: Path, triton_tag: str | None) -> Findings:
+    """All rules about the plans of one model. `triton_tag` (`26.05-py3`) is the release that is to run them."""
     for path in engine_record.plans(folder):
         try:
             header = plan_header.read_header(path)
@@ -36,7 +33,7 @@ def check_folder(folder: Path, triton_tag: str | None = None) -> Findings:
             yield _finding(
                 "warning", folder, path, "has no record: what it was built from is not known", _build(folder)
             )
-        yield from _version(folder, path, header, record, tag)
+        yield from _version(folder, path, header, record, triton_tag)
         if record is not None:
             yield from _origin(folder, path, record)
     yield from _hardware(folder)
