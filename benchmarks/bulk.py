@@ -17,7 +17,7 @@ import grpc.aio
 from benchmarks.client import PAYLOADS, _identities
 from benchmarks.row import Row, from_repetitions
 from clients import AsyncClient, Client, codec
-from clients.options import CHANNEL_OPTIONS
+from clients.options import open_channel
 from clients.servers import INFER_METHOD
 
 IN_FLIGHT = 64
@@ -59,7 +59,7 @@ async def _loop(url: str, key: str) -> float:
     async with AsyncClient(url) as client:
         spec = (await client.model(key)).spec
     array, left = PAYLOADS[key].array, iter(range(ITEMS[key]))
-    async with grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS) as channel:
+    async with open_channel(grpc.aio, None, None, url) as channel:
         infer = channel.unary_unary(INFER_METHOD)
 
         async def keep_asking() -> None:

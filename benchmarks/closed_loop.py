@@ -18,7 +18,7 @@ import numpy as np
 import uvloop
 
 from clients.datatypes import NUMPY_TYPE
-from clients.options import CHANNEL_OPTIONS
+from clients.options import open_channel
 from clients.servers import INFER_METHOD
 from loadtests.generator.http2 import Http2Transport
 
@@ -57,7 +57,7 @@ class _Meter:
 async def _over_grpc(url: str, request: bytes, in_flight: int, meter: _Meter) -> None:
     import grpc.aio
 
-    async with grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS) as channel:
+    async with open_channel(grpc.aio, None, None, url) as channel:
         infer = channel.unary_unary(INFER_METHOD)
 
         async def keep_asking() -> None:
