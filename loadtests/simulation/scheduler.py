@@ -38,15 +38,13 @@ Refuse = Callable[[int, float], None]
 class Batch:
     """Requests that are computed together."""
 
-    __slots__ = ("oldest_s", "other_shape", "requests", "rows", "shape", "started", "waiting")
+    __slots__ = ("oldest_s", "requests", "rows", "shape", "started", "waiting")
 
     def __init__(self) -> None:
         self.requests: list[int] = []
         self.rows = 0
         self.shape = 0
         self.oldest_s = 0.0
-        self.other_shape = False
-        """The next request is of another shape, so that nothing may be merged with this batch."""
         self.started = False
         self.waiting = False
         """For an instance."""
@@ -194,7 +192,7 @@ class Scheduler:
                     cannot_grow = True
                     break
                 if settings.equal_shapes and self._shapes[request] != batch.shape:
-                    batch.other_shape = cannot_grow = True
+                    cannot_grow = True
                     break
             pending += rows
             count += 1
@@ -216,10 +214,7 @@ class Scheduler:
         self._next_preferred = min(size for size in self._preferred if size > total) - batch.rows
         if not self._saturated and batch.rows and batch.rows not in self._preferred:
             return 0.0, count
-        wait_s = settings.delay_s - age_s
-        if settings.timeout_s:
-            wait_s = min(wait_s, max(settings.timeout_s - age_s, _LEAST_WAIT_S))
-        return wait_s, 0
+        return settings.delay_s - age_s, 0
 
     def _take(self, count: int) -> None:
         batch = self._current
@@ -236,7 +231,7 @@ class Scheduler:
         while self.idle and self._ready:
             batch = self._ready.popleft()
             batch.started = True
-            if self.settings.delay_s and not batch.other_shape:
+            if self.settings.delay_s:
                 self._merge(batch, now_s)
             self.idle -= 1
             self._start(self, batch, now_s)
@@ -246,12 +241,12 @@ class Scheduler:
     def _merge(self, batch: Batch, now_s: float) -> None:
         """With a queue delay an instance joins ready batches that waited longer than that, if they fit together."""
         ready, settings = self._ready, self.settings
-        while ready and not ready[0].other_shape and now_s - ready[0].oldest_s > settings.delay_s:
+        while ready and now_s - ready[0].oldest_s > settings.delay_s:
             following = ready[0]
+            if settings.equal_shapes and following.shape != batch.shape:
+                return
             following.started = True  # as Triton marks it even when it does not fit
             if batch.rows + following.rows > settings.max_batch:
-                return
-            if settings.equal_shapes and following.shape != batch.shape:
                 return
             batch.requests += following.requests
             batch.rows += following.rows

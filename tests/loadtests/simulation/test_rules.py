@@ -50,6 +50,13 @@ def test_requests_with_several_rows_fill_a_batch_sooner():
     assert run.batches == {"model": {1: 1, 2: 1, 3: 1}}
 
 
+def test_who_waited_too_long_leaves_the_queue_at_the_half_second_poll():
+    """An instance is busy for 1.52 s; the second request is refused at 1 s, which makes room for the third."""
+    bounded = Batcher(1, 400, max_queue=1, timeout_s=0.4, overlooks=0)
+    run = simulate(one(bounded), [0, 0.01, 1.2], [300, 1, 1])
+    assert run.latencies_s.tolist() == pytest.approx([1.52, math.inf, 0.345])
+
+
 def test_only_equal_shapes_share_a_batch_and_order_is_kept():
     shapes = [0, 0, 1, 0, 0]
     assert done(one(Batcher(max_batch=8, equal_shapes=True)), [0, 1, 2, 3, 4], shapes=shapes) == [25, 50, 75, 105, 105]
