@@ -1,8 +1,8 @@
 """Triton's dynamic batcher of one model at work: its queue, the batches that wait for an instance, the instances.
 
-The rules are those of Triton's core (`dynamic_batch_scheduler.cc`, `rate_limiter.cc`, `instance_queue.cc`, releases
-24.10 to 26.06), written as events. One batcher thread puts batches together and parks when it has nothing to do. Who
-may wake it, and when, decides the batches as much as the sizes do:
+The rules are those of Triton's core (`dynamic_batch_scheduler.cc`, `rate_limiter.cc`, `instance_queue.cc` and
+`payload.cc`), written as events. One batcher thread puts batches together and parks when it has nothing to do. Who may
+wake it, and when, decides the batches as much as the sizes do:
 
 - With prefetching up to two batches an instance wait for one. The newest grows until it is full or starts, but not
   while all places are taken. Without prefetching a batch is put together when an instance is free.
