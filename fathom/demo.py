@@ -22,6 +22,7 @@ from fathom.recipes import manifest_of, measure_served, measured_at_export, requ
 from loadtests import report
 from loadtests.capacity import CapacityRequest, find
 from loadtests.errors import LoadTestError
+from loadtests.report.prose import in_short
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
 from server import TritonServer
@@ -137,8 +138,7 @@ def _use(
                 found = find(request, on_point=show)
                 done.capacities[name] = found
                 done.trouble = done.trouble or found.unsaved
-                certified = found.capacity_per_s
-                step.update("no rate certified" if certified is None else f"{certified:.0f} requests/s certified")
+                step.update(in_short(found))
             if found.partial:  # interrupted, or nobody is there to be asked about the next one
                 done.interrupted = found.ended_because == INTERRUPTED
                 return

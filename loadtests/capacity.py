@@ -10,7 +10,7 @@ import datetime
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from loadtests.search.search import gap_reached, search
 from loadtests.search.unloaded import Unloaded, busy_share, measure_unloaded
 from loadtests.slo import Slo, format_rate, loosest_limit_ms, tightest_limit_ms
 from loadtests.target.access import Access
+from loadtests.target.batching import batching_of
 from loadtests.target.hardware import describe_hardware
 from loadtests.target.metrics import MetricsMeter, default_url
 from loadtests.workload.shape import Shape
@@ -239,7 +240,7 @@ def timeout_s(request: CapacityRequest) -> float:
 
 
 def _describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded: Unloaded) -> Run:
-    pool = traffic.pool
+    pool, configs = traffic.pool, traffic.configs()
     settings: dict[str, Any] = {
         "budget_s": plan.budget_s,
         "gap": plan.gap,
@@ -265,7 +266,8 @@ def _describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded:
         "least_s": plan.least_s,
         "busy_before_share": busy_share(plan.timing.cpu_sample_s),
         "server_name": traffic.targets[0].server_name(),
-        "model_config_sha256": _digest(configs) if (configs := traffic.configs()) else None,
+        "model_config_sha256": _digest([c.SerializeToString(deterministic=True) for c in configs]) if configs else None,
+        "batching": {c.name: asdict(batching_of(c)) for c in configs if not c.HasField("ensemble_scheduling")},
     }
     return Run(
         model=request.model,

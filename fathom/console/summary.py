@@ -64,7 +64,7 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
         steps.append(("with more generators", f"fathom capacity {_traffic(result)}{options} --workers {more}"))
     elif result.verdict != "fail" and (room := prose.worth_more(result)):
         minutes, rate_per_s = room
-        what = f"to certify up to about {rate_per_s:,.0f}/s, {minutes} min more"
+        what = f"to prove at most about {rate_per_s:,.0f}/s, {minutes} min more"
         steps.append((what, f"{again} --budget {budget_s + 60 * minutes:g}s"))
     if result.capacity_per_s is not None:
         rate_per_s = float(f"{10 * result.capacity_per_s:.2g}")

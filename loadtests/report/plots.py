@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from loadtests.judge.backlog import backlog_at_arrivals
-from loadtests.records.point import Point, Verdict
+from loadtests.records.point import Point
 from loadtests.records.record import Record
+from loadtests.report.prose import shown_verdict
 from loadtests.report.svg import (
     BAND,
     FAIL,
@@ -33,11 +34,11 @@ from loadtests.slo import as_requested, format_ms, format_rate
 VERDICTS = {"pass": (PASS, "o"), "fail": (FAIL, "X"), "undecided": (UNDECIDED, "D"), "invalid": (INVALID, "s")}
 _MOST_DOTS = 1200
 _DASHES = ((), (7, 2), (4, 2), (1.5, 1.5), (7, 2, 1.5, 2))
-"""Of the curves of one picture, the deciding probe's first: several may have the colour of one verdict."""
+"""Of the curves of one picture, the deciding probe's first."""
 
 
 def latency_against_rate(result: CapacityResult) -> Picture | None:
-    """p50 and p99 of every probe over its rate, with the limit, the certified rate and the estimate."""
+    """p50 and p99 of every probe over its rate, with the limit, the proven rate and the estimate."""
     points = sorted((point for point in result.points if point.p99_ms), key=lambda point: point.rate_per_s)
     if not points:
         return None
@@ -58,7 +59,7 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
             axes.plot([p.rate_per_s for p in whole], values, color=colour, linewidth=1.5, zorder=2)
         axes.plot(rates, [p.p50_ms for p in points], "o", color=P50, markersize=3.5, zorder=3, linestyle="none")
         for point in points:
-            colour, marker = VERDICTS[shown_verdict(point, result)]
+            colour, marker = VERDICTS[shown_verdict(point, result.points)]
             size = 10 if point.phase == "confirm" else 7
             axes.plot(
                 point.rate_per_s, point.p99_ms, marker, color=colour, markersize=size, zorder=5,
@@ -83,18 +84,14 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
     return make_picture(f"{result.model}: latency against arrival rate", f"rate-{result.model}", draw, 4.4, 3.9)
 
 
-def shown_verdict(point: Point, result: CapacityResult) -> Verdict:
-    """That of the confirmation which the point belongs to: two undecided runs may pass together."""
-    return "pass" if result.certificate and point in result.certificate.points else point.verdict
-
-
 def _by_length(point: Point) -> tuple[float, int]:
     return point.rate_per_s, point.requests
 
 
 def server_breakdown(result: CapacityResult) -> Picture | None:
-    """Per probe, the server's own account of a request: queue and the work of each step, stacked."""
-    points = sorted((point for point in result.points if point.steps), key=lambda point: point.rate_per_s)
+    """Per rate, the server's own account of a request: queue and the work of each step, stacked."""
+    longest = {p.rate_per_s: p for p in sorted(result.points, key=_by_length) if p.steps}
+    points = list(longest.values())
     if not points:
         return None
     models = step_models(result)
@@ -136,7 +133,7 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
         axes = figure.add_subplot()
         axes.set_xscale("log")
         axes.set_yscale("log")
-        for (point, record), dashes in zip(chosen, _DASHES, strict=False):
+        for number, ((point, record), dashes) in enumerate(zip(chosen, _DASHES, strict=False)):
             latencies_ms = np.sort(record.latencies_ms())
             latencies_ms = latencies_ms[np.isfinite(latencies_ms)]
             if not len(latencies_ms):
@@ -144,10 +141,9 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
             share = 1 - np.arange(len(latencies_ms)) / len(record)
             thin = np.unique(np.geomspace(1, len(share), 600).astype(int))
             keep = np.unique(np.concatenate([len(share) - thin, thin - 1]))
-            colour = VERDICTS[shown_verdict(point, result)][0]
             axes.step(
-                latencies_ms[keep], share[keep], where="post", color=colour, linewidth=1.7, dashes=dashes,
-                label=f"{format_rate(point.rate_per_s)} {shown_verdict(point, result)}",
+                latencies_ms[keep], share[keep], where="post", color=MUTED if number else P99, linewidth=1.7,
+                dashes=dashes, label=f"{format_rate(point.rate_per_s)} {shown_verdict(point, result.points)}",
             )  # fmt: skip
         for slo in as_requested(result.slos):
             if slo.limit_ms is not None:

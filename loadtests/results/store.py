@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.errors import BadRequestError, ResultsError
+from loadtests.records.batching import Batching
 from loadtests.records.documents import read
 from loadtests.records.point import Point
 from loadtests.records.record import Record
@@ -49,6 +50,7 @@ class _Numbers:
     payloads_sha256: str | None = None
     model_config_sha256: str | None = None
     mix: Mapping[str, float] | None = None
+    batching: Mapping[str, Batching] | None = None
     resumed: tuple[str, ...] | None = None
 
 
