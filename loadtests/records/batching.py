@@ -22,6 +22,7 @@ class Batching:
     open_inputs: tuple[str, ...] = ()
     """Inputs whose size differs from request to request and that may not be ragged: a batch holds one size only."""
     preferred: tuple[int, ...] = ()
+    """Sizes below the largest at which a batch is closed; Triton itself prefers the largest."""
     delay_us: int = 0
     """How long Triton waits for a batch to fill."""
     prefetches: bool = True

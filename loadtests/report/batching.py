@@ -9,7 +9,7 @@ from loadtests.records.batching import Batching
 from loadtests.records.point import Point, StepPoint
 from loadtests.slo import about_ms
 
-_FEW = 1.0
+_FEW = 0.5
 _FULL_SHARE = 0.9
 _PREPARING = ("python", "dali")
 """Backends whose step in front of a model prepares its inputs."""
@@ -58,9 +58,10 @@ def _reasons(known: Batching, waiting: float, mean_batch: float) -> list[str]:
         return ["A batch has at most one request of each sequence."]
     if mean_batch > _FULL_SHARE * known.max_batch_size:
         return [f"The batches are full: max_batch_size is {known.max_batch_size}."]
+    if waiting < _FEW:
+        return [f"Hardly any request waits ({waiting:.2g} on average), so there is nothing to batch."]
     return [
-        f"{waiting:.2g} requests wait on average"
-        + (", so there is little to batch." if waiting < _FEW else _shared(known.instances)),
+        f"{waiting:.2g} requests wait on average{f'; {known.instances} instances share them' * (known.instances > 1)}.",
         *_closed(known),
         f"Triton waits up to {about_ms(known.delay_us / 1e3)} for a batch to fill."
         if known.delay_us
@@ -70,10 +71,6 @@ def _reasons(known: Batching, waiting: float, mean_batch: float) -> list[str]:
         if known.prefetches
         else "With its queue policy or priorities Triton forms a batch only when an instance is free.",
     ]
-
-
-def _shared(instances: int) -> str:
-    return f"; {instances} instances share them." if instances > 1 else "."
 
 
 def _closed(known: Batching) -> list[str]:
@@ -102,6 +99,8 @@ class Preprocessing:
     """The same of all steps."""
     more_share: float | None
     """How many more requests the server then fits at most; None where it is not known."""
+    busiest: bool
+    """Whether its instances are busier than those of any other step."""
     handed_ms: float
     """Waiting and copying that also goes where the model's graph does the work."""
 
@@ -118,8 +117,14 @@ def find_preprocessing(point: Point, known: Mapping[str, Batching]) -> Preproces
         takes_ms=step.queue_ms + step.compute_ms,
         in_models_ms=sum(each.queue_ms + each.compute_ms for each in point.steps),
         more_share=_room_without(point.steps, known),
+        busiest=_is_busiest(step_batching(point, known)),
         handed_ms=step.queue_ms + step.compute_output_ms + following.compute_input_ms,
     )
+
+
+def _is_busiest(found: Sequence[StepBatching]) -> bool:
+    first, *others = (each.busy_share for each in found)
+    return first is not None and all(share is not None and share < first for share in others)
 
 
 def describe_preprocessing(found: Preprocessing | None) -> str:
@@ -131,7 +136,7 @@ def describe_preprocessing(found: Preprocessing | None) -> str:
     return (
         f"The pre-processing step {step.model} takes {about_ms(found.takes_ms)} of the "
         f"{about_ms(found.in_models_ms)} that a request is in the models: {about_ms(step.compute_ms)} of work, "
-        f"{about_ms(step.queue_ms)} in its queue. "
+        f"{about_ms(step.queue_ms)} in its queue. {'Its instances are the busiest of the pipeline. ' * found.busiest}"
         f"Done by the caller, a request takes at most {about_ms(found.takes_ms)} less{room}. Inside the model's graph "
         f"the work stays, and {about_ms(found.handed_ms)} of waiting and copying goes."
     )

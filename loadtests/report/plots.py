@@ -32,7 +32,7 @@ from loadtests.results.result import CapacityResult
 from loadtests.slo import as_requested, format_ms, format_rate
 
 VERDICTS = {"pass": (PASS, "o"), "fail": (FAIL, "X"), "undecided": (UNDECIDED, "D"), "invalid": (INVALID, "s")}
-_MOST_DOTS = 1200
+_MOST_DOTS = 600
 _DASHES = ((), (7, 2), (4, 2), (1.5, 1.5), (7, 2, 1.5, 2))
 """Of the curves of one picture, the deciding probe's first."""
 
@@ -139,7 +139,7 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
             if not len(latencies_ms):
                 continue
             share = 1 - np.arange(len(latencies_ms)) / len(record)
-            thin = np.unique(np.geomspace(1, len(share), 600).astype(int))
+            thin = np.unique(np.geomspace(1, len(share), 200).astype(int))
             keep = np.unique(np.concatenate([len(share) - thin, thin - 1]))
             axes.step(
                 latencies_ms[keep], share[keep], where="post", color=MUTED if number else P99, linewidth=1.7,
@@ -179,7 +179,7 @@ def time_series(result: CapacityResult, point: Point, record: Record) -> Picture
         upper.set_ylim(bottom=0)
         _label(upper, "", "latency, ms")
         backlog = backlog_at_arrivals(record)
-        keep_line = np.linspace(0, len(backlog) - 1, min(len(backlog), 800)).astype(int)
+        keep_line = np.linspace(0, len(backlog) - 1, min(len(backlog), 400)).astype(int)
         lower.fill_between(at_s[keep_line], backlog[keep_line], step="post", color=P50, alpha=0.5, linewidth=0)
         lower.set_ylim(bottom=0)
         lower.set_xlim(0, float(at_s[-1]) if len(at_s) else 1)

@@ -23,6 +23,8 @@ _WORTH = 1.02
 """How much higher than the proven rate another must be to be spoken of."""
 _LIKELY = 0.5
 _INVALID_SHARE = 0.3
+_NEAR = 0.25
+"""Of a capacity, as a logarithm: a longer probe there tells more than a nearer one."""
 
 
 def headline(result: CapacityResult) -> str:
@@ -181,22 +183,25 @@ _CALM_QUEUE = 0.15
 
 
 def deciding_point(result: CapacityResult) -> Point | None:
-    """A probe of the confirmation that passed; without one, the highest rate below the estimate that was met."""
+    """A probe of the confirmation that passed; without one, the longest that met the SLO."""
     if result.certificate is not None:
         return result.certificate.points[0]
     met = [point for point in result.points if point.passes and point.verdict != "invalid"]
-    edge_per_s = result.capacity_estimate_per_s or math.inf
-    below = [point for point in met if point.rate_per_s <= edge_per_s] or met
-    return max(below, key=lambda point: (point.rate_per_s, point.requests), default=None)
+    return max(met, key=lambda point: (point.requests, point.rate_per_s), default=None)
 
 
 def edge_point(result: CapacityResult) -> Point | None:
-    """The whole probe nearest to the estimated capacity that has the server's figures: what limits it shows there."""
-    whole = [point for point in result.points if point.steps and not point.stopped and point.usable]
-    edge_per_s, decided = result.capacity_estimate_per_s, deciding_point(result)
-    if edge_per_s is None or not whole:
-        return decided
-    return min(whole, key=lambda point: (abs(math.log(point.rate_per_s / edge_per_s)), -point.requests))
+    """The longest probe near the estimated capacity that has the server's figures; without an estimate the deciding
+    one. What limits the server shows there."""
+    edge_per_s = result.capacity_estimate_per_s
+    loaded = [p for p in result.points if p.steps and p.usable and p.stopped in ("", "hopeless", "backlog")]
+    if edge_per_s is None or not loaded:
+        return deciding_point(result)
+
+    def distance(point: Point) -> float:
+        return max(abs(math.log(point.rate_per_s / edge_per_s)), _NEAR)
+
+    return min(loaded, key=lambda point: (distance(point), -point.requests))
 
 
 def shown_verdict(point: Point, points: Sequence[Point]) -> Verdict:

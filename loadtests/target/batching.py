@@ -23,7 +23,7 @@ def batching_of(config: Any) -> Batching:
         instances=sum(group.count * max(len(group.gpus), 1) for group in config.instance_group),
         on_gpu=any(group.gpus for group in config.instance_group),
         open_inputs=tuple(each.name for each in config.input if -1 in each.dims and not each.allow_ragged_batch),
-        preferred=tuple(dynamic.preferred_batch_size),
+        preferred=tuple(size for size in dynamic.preferred_batch_size if size < config.max_batch_size),
         delay_us=dynamic.max_queue_delay_microseconds,
         prefetches=not (limited or dynamic.priority_levels),
     )

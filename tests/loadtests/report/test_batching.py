@@ -46,13 +46,13 @@ def test_what_an_earlier_version_did_not_record_is_left_open() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "known", "takes_ms", "more_share"),
+    ("steps", "known", "takes_ms", "more_share", "busiest"),
     [
-        ((step(PRE, 1.0, 5.0), step(MODEL, 2.0, 10.0)), KNOWN, 6.0, 0.5),
-        ((step(PRE, 1.0, 5.0), step(MODEL, 2.0, 20.0, executions=50)), KNOWN, 6.0, 0.5),
-        ((step(PRE, 1.0, 30.0), step(MODEL, 0.0, 10.0)), {**KNOWN, MODEL: replace(ONNX, on_gpu=True)}, 31.0, 2.0),
-        ((step(PRE, 1.0, 5.0), step(MODEL, 2.0, 10.0)), {**KNOWN, MODEL: replace(ONNX, on_gpu=True)}, 6.0, 0.0),
-        ((step(PRE, 1.0, 5.0), step(MODEL, 2.0, 10.0)), {}, 6.0, None),
+        ((step(PRE, 1.0, 5.0), step(MODEL, 2.0, 10.0)), KNOWN, 6.0, 0.5, False),
+        ((step(PRE, 1.0, 5.0), step(MODEL, 2.0, 20.0, executions=50)), KNOWN, 6.0, 0.5, False),
+        ((step(PRE, 1.0, 30.0), step(MODEL, 0.0, 10.0)), {**KNOWN, MODEL: replace(ONNX, on_gpu=True)}, 31.0, 2.0, True),
+        ((step(PRE, 1.0, 5.0), step(MODEL, 2.0, 10.0)), {**KNOWN, MODEL: replace(ONNX, on_gpu=True)}, 6.0, 0.0, False),
+        ((step(PRE, 1.0, 5.0), step(MODEL, 2.0, 10.0)), {}, 6.0, None, False),
     ],
     ids=[
         "a third of the work on the CPUs that both share",
@@ -63,11 +63,11 @@ def test_what_an_earlier_version_did_not_record_is_left_open() -> None:
     ],
 )
 def test_what_preprocessing_takes_and_how_much_room_it_leaves(
-    steps: tuple[StepPoint, ...], known: dict[str, Batching], takes_ms: float, more_share: float | None
+    steps: tuple[StepPoint, ...], known: dict[str, Batching], takes_ms: float, more_share: float | None, busiest: bool
 ) -> None:
     found = find_preprocessing(probe(*steps), known)
     assert found is not None
-    assert (found.step.model, found.takes_ms) == (PRE, takes_ms)
+    assert (found.step.model, found.takes_ms, found.busiest) == (PRE, takes_ms, busiest)
     assert found.more_share == (None if more_share is None else pytest.approx(more_share))
     assert found.handed_ms == pytest.approx(steps[0].queue_ms + steps[0].compute_output_ms + steps[1].compute_input_ms)
 

@@ -28,8 +28,8 @@ USUAL = Batching("onnxruntime", 8, "dynamic", instances=2, on_gpu=False)
         (DYNAMIC % "default_queue_policy { default_timeout_microseconds: 1 }", replace(USUAL, prefetches=False)),
         (DYNAMIC % "priority_levels: 2", replace(USUAL, prefetches=False)),
         (
-            DYNAMIC % "preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 500",
-            replace(USUAL, preferred=(4, 8), delay_us=500),
+            DYNAMIC % "preferred_batch_size: [ 2, 4, 8 ] max_queue_delay_microseconds: 500",
+            replace(USUAL, preferred=(2, 4), delay_us=500),
         ),
         (
             f'{DYNAMIC % ""} input {{ name: "ids" dims: [ -1 ] }} input {{ name: "fixed" dims: [ 3 ] }}'
@@ -51,7 +51,7 @@ USUAL = Batching("onnxruntime", 8, "dynamic", instances=2, on_gpu=False)
         "deadlines of callers",
         "a deadline of its own",
         "priorities",
-        "preferred sizes and a delay",
+        "preferred sizes below the largest, and a delay",
         "of the inputs only those of open size that are not ragged",
         "each GPU of a group has its instances",
     ],
