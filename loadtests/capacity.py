@@ -10,7 +10,7 @@ import datetime
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +267,7 @@ def _describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded:
         "busy_before_share": busy_share(plan.timing.cpu_sample_s),
         "server_name": traffic.targets[0].server_name(),
         "model_config_sha256": _digest([c.SerializeToString(deterministic=True) for c in configs]) if configs else None,
-        "batching": {c.name: asdict(batching_of(c)) for c in configs if not c.HasField("ensemble_scheduling")},
+        "batching": {c.name: batching_of(c).to_json() for c in configs if not c.HasField("ensemble_scheduling")},
     }
     return Run(
         model=request.model,

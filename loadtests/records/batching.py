@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 Batcher = Literal["dynamic", "sequence", "none"]
 
@@ -27,3 +27,7 @@ class Batching:
     """How long Triton waits for a batch to fill."""
     prefetches: bool = True
     """Batches are formed ahead, at most two for each instance; a queue policy or priorities switch that off."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is read back from a document."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
