@@ -7,7 +7,7 @@ import itertools
 import time
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from export.command import fathom, naming, quote
 from export.precision import cpu_features
@@ -93,7 +93,7 @@ def _run_all(arguments: argparse.Namespace, slo: Slo) -> int:
 def precision_table(rows: list[precisions.ServedPrecision]) -> Table:
     """Size, accuracy at the served station and capacity; `x fp32` compares the estimates, which no grid rounds."""
     heads = ("model", "precision", "size", "served accuracy", "min cosine", "capacity (95 %)", "x fp32", "proven")
-    made = Table(*heads, box=None, pad_edge=False)
+    made = Table(*(Column(head, overflow="fold") for head in heads), box=None, pad_edge=False)
     full = {row.model: row.capacity for row in rows if row.precision == FP32}
     for row in rows:
         name = row.model if row.precision == FP32 else ""

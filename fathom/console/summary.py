@@ -1,4 +1,4 @@
-"""A capacity result for a person at a terminal: the answer, both numbers in a sentence each, and what to do next."""
+"""A capacity result for a person at a terminal: the answer, what it rests on, and what to do next."""
 
 from __future__ import annotations
 
@@ -24,13 +24,9 @@ def show(result: CapacityResult, *, options: str = "") -> None:
 
 
 def sentences(result: CapacityResult) -> list[tuple[str, str]]:
-    """A label and a sentence for each of the two numbers, then the warnings."""
+    """A label and a sentence: why there is no estimate, what the proof rests on, the warnings."""
     shown = []
-    if result.capacity_estimate_per_s is not None and result.capacity_estimate_interval_per_s is not None:
-        low, high = result.capacity_estimate_interval_per_s
-        text = f"{result.capacity_estimate_per_s:,.1f}/s (95 % interval {low:,.1f} to {high:,.1f}), "
-        shown.append(("capacity", f"{text}fitted over all probes"))
-    elif result.capacity_per_s is not None:
+    if result.capacity_estimate_per_s is None and result.capacity_per_s is not None:
         why = monotonicity_violation(result.points) or "no rate that was tried was too high"
         shown.append(("capacity", f"not estimated: {why}"))
     if result.capacity_per_s is not None and result.certificate is not None:
