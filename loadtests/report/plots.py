@@ -10,7 +10,7 @@ import numpy as np
 from loadtests.judge.backlog import backlog_at_arrivals
 from loadtests.records.point import Point
 from loadtests.records.record import Record
-from loadtests.report.prose import shown_verdict
+from loadtests.report.prose import capacity, proven, shown_verdict
 from loadtests.report.svg import (
     BAND,
     FAIL,
@@ -38,7 +38,7 @@ _DASHES = ((), (7, 2), (4, 2), (1.5, 1.5), (7, 2, 1.5, 2))
 
 
 def latency_against_rate(result: CapacityResult) -> Picture | None:
-    """p50 and p99 of every probe over its rate, with the limit, the proven rate and the estimate."""
+    """p50 and p99 of every probe over its rate, with the limit, the estimate and the proven rate."""
     points = sorted((point for point in result.points if point.p99_ms), key=lambda point: point.rate_per_s)
     if not points:
         return None
@@ -65,14 +65,10 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
                 point.rate_per_s, point.p99_ms, marker, color=colour, markersize=size, zorder=5,
                 markeredgecolor=PAPER, markeredgewidth=1.2,
             )  # fmt: skip
+        if (best := result.capacity_estimate_per_s) and (estimate := capacity(result)):
+            _mark(axes, best, f"about {estimate[0]}/s", P99, max(rates), top=True)
         if result.capacity_per_s:
-            axes.axvline(result.capacity_per_s, color=PASS, linewidth=1.4, zorder=1)
-            right = result.capacity_per_s > 0.6 * max(rates)
-            axes.annotate(
-                f"proven {format_rate(result.capacity_per_s)}", (result.capacity_per_s, 0), (-5 if right else 5, 6),
-                xycoords=("data", "axes fraction"), textcoords="offset points", color=PASS, fontsize=10,
-                ha="right" if right else "left",
-            )  # fmt: skip
+            _mark(axes, result.capacity_per_s, f"proven {proven(result)}", PASS, max(rates), top=False)
         axes.set_xlim(0, max(rates) * 1.06)
         _pad_log(axes)
         marks = [(p.rate_per_s, ms) for p in points for ms in (p.p50_ms, p.p99_ms) if ms is not None]
@@ -82,6 +78,22 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
         plain_ticks(axes.yaxis)
 
     return make_picture(f"{result.model}: latency against arrival rate", f"rate-{result.model}", draw, 4.4, 3.9)
+
+
+def _mark(axes: Any, rate_per_s: float, text: str, colour: str, largest: float, *, top: bool) -> None:
+    """A rate as an upright line with words at one end."""
+    axes.axvline(rate_per_s, color=colour, linewidth=1.4, zorder=1)
+    right = rate_per_s > 0.6 * largest
+    axes.annotate(
+        text,
+        (rate_per_s, 1 if top else 0),
+        (-5 if right else 5, -14 if top else 6),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        color=colour,
+        fontsize=10,
+        ha="right" if right else "left",
+    )
 
 
 def _by_length(point: Point) -> tuple[float, int]:
