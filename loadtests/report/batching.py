@@ -11,6 +11,8 @@ from loadtests.slo import about_ms
 
 _FEW = 0.5
 _FULL_SHARE = 0.9
+_OFTEN_IDLE = 0.7
+"""Of their time instances that are busy for less are often idle when a request comes."""
 _PREPARING = ("python", "dali")
 """Backends whose step in front of a model prepares its inputs."""
 
@@ -45,11 +47,11 @@ def _of_step(point: Point, step: StepPoint, known: Batching | None) -> StepBatch
         instances=known.instances if known else None,
         busy_share=busy,
         waiting=waiting,
-        reasons=tuple(_reasons(known, waiting, step.mean_batch)) if known else (),
+        reasons=tuple(_reasons(known, waiting, busy, step.mean_batch)) if known else (),
     )
 
 
-def _reasons(known: Batching, waiting: float, mean_batch: float) -> list[str]:
+def _reasons(known: Batching, waiting: float, busy: float | None, mean_batch: float) -> list[str]:
     if known.max_batch_size <= 1:
         return [f"Each request is computed alone: max_batch_size is {known.max_batch_size}."]
     if known.batcher == "none":
@@ -63,14 +65,32 @@ def _reasons(known: Batching, waiting: float, mean_batch: float) -> list[str]:
     return [
         f"{waiting:.2g} requests wait on average{f'; {known.instances} instances share them' * (known.instances > 1)}.",
         *_closed(known),
-        f"Triton waits up to {about_ms(known.delay_us / 1e3)} for a batch to fill."
-        if known.delay_us
-        else "A free instance starts at once with what waits: max_queue_delay_microseconds is 0.",
-        f"Without a queue policy Triton forms up to {2 * known.instances} batches ahead; each grows until it starts or "
-        "is closed."
-        if known.prefetches
-        else "With its queue policy or priorities Triton forms a batch only when an instance is free.",
+        _delayed(known, busy),
+        _formed(known),
     ]
+
+
+def _delayed(known: Batching, busy: float | None) -> str:
+    """When a batch starts that is not full: why many can wait on average although most are computed alone."""
+    if known.delay_us:
+        return f"Triton waits up to {about_ms(known.delay_us / 1e3)} for a batch to fill."
+    text = "A free instance starts at once with what waits: max_queue_delay_microseconds is 0."
+    if busy is not None and busy < _OFTEN_IDLE:
+        text += f" The instances are idle {(1 - busy) * 100:.0f} % of the time, so requests wait in bursts."
+    return text
+
+
+def _formed(known: Batching) -> str:
+    """Whether batches are formed ahead."""
+    if known.prefetches:
+        ahead = 2 * known.instances
+        return (
+            f"Without a queue policy Triton forms up to {ahead} batches ahead; each grows until it starts or is closed."
+        )
+    text = "With its queue policy or priorities Triton forms a batch only when an instance is free."
+    if known.instances == 1:
+        text += " With a single instance a request can wait 500 ms for that, unless another one arrives."
+    return text
 
 
 def _closed(known: Batching) -> list[str]:

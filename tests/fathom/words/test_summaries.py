@@ -152,7 +152,7 @@ def test_capacity(case: str, shown: Callable[[], str], snapshot: SnapshotAsserti
 def test_report(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
     """What the page says beside its figures."""
     (step,) = POINTS[1].steps
-    crowded = replace(POINTS[1], queue_ms=4.0, steps=(replace(step, queue_ms=4.0),))
+    crowded = replace(POINTS[1], queue_ms=4.0, steps=(replace(step, queue_ms=4.0, execution_ms=3.0),))
     slow = replace(POINTS[1], compute_ms=5.0, steps=(replace(step, compute_ms=5.0),))
     for measured in (POINTS[1], crowded, slow, replace(POINTS[1], generator_cpu_share=0.8)):
         print(prose.describe_bottleneck(measured))
