@@ -31,6 +31,7 @@ from loadtests.report.prose import (
 )
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import RAW, Stored, read_runs, replace
+from loadtests.search.certificate import Certificate, certificates
 from loadtests.slo import as_requested, describe_slos
 
 _MOST_CURVES = 4
@@ -48,8 +49,8 @@ class Section:
     stored: Stored
     result: CapacityResult
     points: list[Point]
-    proof: tuple[Point, ...]
-    """The confirmation of the proven rate."""
+    confirmed: list[Certificate]
+    """Those that passed, the proven rate's first."""
     slos: str
     capacity: tuple[str, str] | None
     proven: str
@@ -114,7 +115,7 @@ def _section(stored: Stored, folder: Path) -> Section:
         stored=stored,
         result=result,
         points=points,
-        proof=result.certificate.points if result.certificate else (),
+        confirmed=certificates(result.points),
         slos=describe_slos(result.slos),
         capacity=capacity(result),
         proven=proven(result),

@@ -12,7 +12,7 @@ from typing import Literal
 from loadtests.judge.verdict import required_requests
 from loadtests.records.point import Point, StepPoint, Verdict
 from loadtests.results.result import CapacityResult, lowest_judged
-from loadtests.search.certificate import certificates
+from loadtests.search.certificate import Certificate
 from loadtests.search.confirmation import most_promising
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import about_ms, as_requested, describe_slos, format_rate
@@ -208,9 +208,9 @@ def edge_point(result: CapacityResult) -> Point | None:
     return min(loaded, key=lambda point: (distance(point), -point.requests))
 
 
-def shown_verdict(point: Point, points: Sequence[Point]) -> Verdict:
+def shown_verdict(point: Point, confirmed: Sequence[Certificate]) -> Verdict:
     """That of the confirmation which the point belongs to: two undecided runs may pass together."""
-    return "pass" if any(point in found.points for found in certificates(points)) else point.verdict
+    return "pass" if any(point in found.points for found in confirmed) else point.verdict
 
 
 @dataclass(frozen=True)
