@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fathom.console.output import err
 from loadtests.records.point import Point
-from loadtests.report.prose import shown_verdict
+from loadtests.report.prose import about, shown_verdict
 from loadtests.search.certificate import certificates
 from loadtests.search.estimate import estimate
 from loadtests.slo import Slo, format_rate
@@ -91,12 +91,12 @@ def live_table(budget_s: float, slos: Sequence[Slo], *, transient: bool) -> Iter
 
 
 def progress(points: Sequence[Point], slos: Sequence[Slo]) -> str:
-    """How far a search is: `; about 108/s, of which 33/s is proven`."""
+    """How far a search is: `; about 108/s, 33/s proven`."""
     fitted = estimate(points, slos)
     if fitted is None:
         return ""
     proven = next((format_rate(found.rate_per_s) for found in certificates(points)), "nothing")
-    return f"; about {format_rate(fitted.rate_per_s)}, of which {proven} is proven"
+    return f"; about {about(fitted.rate_per_s)}/s, {proven} proven"
 
 
 def line(point: Point, verdict: str) -> str:
