@@ -202,7 +202,10 @@ def _change(first_name: str, first: Stored, name: str, second: Stored, drifted: 
     doubted = [*_doubts(first_name, first, together=together), *_doubts(name, second, together=together)]
     doubted += () if together else drifted
     busy = _busy(first, second) if together else []
-    notes = (*doubted, *busy, *differing, *_partial(first_name, first.result), *_partial(name, second.result))
+    made_up = (
+        [f"the requests were {first.result.made_up}"] if first.result.made_up == second.result.made_up != "" else []
+    )
+    notes = (*doubted, *busy, *differing, *made_up, *_partial(first_name, first.result), *_partial(name, second.result))
     found = _ratio(first, second)
     if found is None and together:
         sentence = f"{name} and {first_name} cannot be told apart: too few turns show where both capacities lie."
