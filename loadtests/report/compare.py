@@ -165,8 +165,10 @@ def _same(first: Stored, second: Stored) -> bool:
 
 
 def _ratio(first: Stored, second: Stored) -> Ratio | None:
-    if _in_turns(first, second):
-        return capacity_ratio(first.result.points, second.result.points, first.run.slos)
+    if _in_turns(first, second) and (
+        found := capacity_ratio(first.result.points, second.result.points, first.run.slos)
+    ):
+        return found
     return ratio_interval(first.result, second.result)
 
 
@@ -207,9 +209,6 @@ def _change(first_name: str, first: Stored, name: str, second: Stored, drifted: 
     )
     notes = (*doubted, *busy, *differing, *made_up, *_partial(first_name, first.result), *_partial(name, second.result))
     found = _ratio(first, second)
-    if found is None and together:
-        sentence = f"{name} and {first_name} cannot be told apart: too few turns show where both capacities lie."
-        return Change(name, "unknown", None, None, sentence, notes)
     if found is None:
         finding, sentence = _by_certificates(first_name, first.result, name, second.result)
         if differing and finding != "unknown":

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -52,28 +52,33 @@ class Ratio(NamedTuple):
 def in_turns(plans: tuple[Plan, Plan], points: tuple[list[Point], list[Point]]) -> Turns:
     """Yields (side, probe) and is sent the point, which the caller has added to the `points` of that side.
 
-    Each side makes its own search with half of its budget, and then probes at its estimated capacity. It ends when a
+    Each side makes its own search with half of its budget, and then probes at its estimated capacity. That ends when a
     side has no time left or nothing to probe, and with a `gap` as soon as the ratio's interval is that narrow.
     """
-    sides = tuple(_side(plan, own) for plan, own in zip(plans, points, strict=True))
+    ended: set[int] = set()
+    sides = [_side(plan, own, ended) for plan, own in zip(plans, points, strict=True)]
     sent: list[Point | None] = [None, None]
-    while True:
+    while len(ended) < len(sides):
         one, other = map(len, points)
         if one == other and _narrow_enough(plans, points):
             return
         side = one % 2 if one == other else int(one > other)
+        if side in ended:
+            side = 1 - side
         try:
             probe = sides[side].send(sent[side])  # type: ignore[arg-type]
         except StopIteration:
-            return
+            ended.add(side)
+            continue
         sent[side] = yield side, probe
 
 
-def _side(plan: Plan, points: list[Point]) -> Searching:
+def _side(plan: Plan, points: list[Point], ended: Collection[int]) -> Searching:
+    """A search, and then probes at the capacity for as long as no side has `ended`."""
     yield from search(replace(plan, budget_s=_SEARCH_SHARE * plan.budget_s), tuple(points))
     shortest_s = max(plan.timing.shortest_probe_s, 4 * loosest_limit_ms(plan.slos) / 1e3)
     least_s = max(PROBE_SHARE * plan.budget_s, shortest_s)
-    while plan.left_s(points) > least_s and (fitted := estimate(points, plan.slos)):
+    while not ended and plan.left_s(points) > least_s and (fitted := estimate(points, plan.slos)):
         rate_per_s = min(fitted.rate_per_s, plan.max_per_s)
         seconds = max((1 - _SEARCH_SHARE) * plan.budget_s / _PROBES, shortest_s)
         number = len(points)

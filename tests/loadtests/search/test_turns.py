@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +68,20 @@ def test_the_order_is_a_b_b_a_and_a_turn_that_was_cut_off_is_completed_first():
     kept = (points[0][:2], points[1][:1])
     assert take_turns(kept, 4) == [1, 0, 1, 1]
     assert [point.seed for point in kept[0]] == [point.seed for point in points[0][:3]]
+
+
+def test_a_side_that_has_nothing_more_to_probe_lets_the_other_end_its_search():
+    idle = replace(plan(), max_per_s=400.0, start_per_s=400.0)  # which the queue sustains
+    points, last = ([], []), None
+    turns = in_turns((idle, plan()), points)
+    with contextlib.suppress(StopIteration):
+        while True:
+            side, probe = turns.send(last)
+            last = simulate(probe, P99, 0.001, None)
+            points[side].append(last)
+    assert points[0][-1].phase == "confirm"
+    assert len(points[1]) > len(points[0])
+    assert any(not point.passes for point in points[1])
 
 
 @pytest.mark.slow
