@@ -19,7 +19,8 @@ from loadtests import report
 from loadtests.capacity import CapacityRequest
 from loadtests.errors import ResultsError, SloUnreachableError
 from loadtests.finding import find_in_turns
-from loadtests.report import compare
+from loadtests.report import comparison_page
+from loadtests.report.compare import Comparison
 from loadtests.report.prose import headline
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.target.access import Access
@@ -96,7 +97,7 @@ def _report(
             for run in runs:
                 report.write(run)
             path = runs[1] / "comparison.html"
-            (found,) = compare.write(runs, path)
+            (found,) = comparison_page.write(runs, path)
     finally:  # whatever becomes of the page, what was measured is printed
         _print(arguments, sides, results, found, path)
     if unsaved:
@@ -116,7 +117,7 @@ def _print(
     arguments: argparse.Namespace,
     sides: tuple[str, str],
     results: tuple[CapacityResult, CapacityResult],
-    found: compare.Comparison | None,
+    found: Comparison | None,
     path: Path | None,
 ) -> None:
     if arguments.json:

@@ -16,15 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from loadtests.errors import ResultsError
-from loadtests.report import page
 from loadtests.report.prose import busy_machine, doubts
-from loadtests.report.svg import P99, PASS, SLO, STEPS, Picture, make_picture, plain_ticks
 from loadtests.results.differences import differences
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import Stored, read_runs
 from loadtests.search.turns import Ratio, capacity_ratio
-from loadtests.slo import as_requested, describe_slos, format_ms, format_rate
-from loadtests.text import visible
+from loadtests.slo import as_requested, describe_slos, format_rate
 
 Finding = Literal["more", "less", "no difference shown", "unknown"]
 _FEWEST = 2
@@ -119,11 +116,8 @@ def compare(names: Sequence[str], runs: Sequence[Stored]) -> Comparison:
                 f"{first.run.model} was measured under {_slos(first)} in {names[0]} and {_slos(other)} in {name}; "
                 "capacities under different SLOs cannot be compared: measure again with the same --slo"
             )
-    names = (
-        [run.run.settings.get("side") or name for name, run in zip(names, runs, strict=True)]
-        if _in_turns(*runs)
-        else names
-    )
+    if _in_turns(*runs):
+        names = [run.run.settings.get("side") or name for name, run in zip(names, runs, strict=True)]
     drifted = _drifted(names, runs)
     changes = tuple(_change(names[0], first, name, run, drifted) for name, run in zip(names[1:], runs[1:], strict=True))
     open_ = any(change.finding != "no difference shown" for change in changes)
@@ -185,18 +179,6 @@ def ratio_interval(first: CapacityResult, second: CapacityResult) -> Ratio | Non
     return Ratio(math.exp(guess), math.exp(low), math.exp(high))
 
 
-def write(folders: Sequence[Path], path: Path) -> list[Comparison]:
-    """The comparison as a page at `path`."""
-    found = compare_folders(folders)
-    shown = [(comparison, _picture(comparison, number)) for number, comparison in enumerate(found)]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page.render("compare.html", shown=shown), encoding="utf-8")
-    except OSError as error:
-        raise ResultsError(f"cannot write the comparison to {path}: {error.strerror}", path) from error
-    return found
-
-
 def _change(first_name: str, first: Stored, name: str, second: Stored, drifted: Sequence[str]) -> Change:
     """`drifted` says what shows that the machine changed between the runs."""
     together = _in_turns(first, second)  # what the machine did, it did to both
@@ -204,10 +186,15 @@ def _change(first_name: str, first: Stored, name: str, second: Stored, drifted: 
     doubted = [*_doubts(first_name, first, together=together), *_doubts(name, second, together=together)]
     doubted += () if together else drifted
     busy = _busy(first, second) if together else []
-    made_up = (
-        [f"the requests were {first.result.made_up}"] if first.result.made_up == second.result.made_up != "" else []
+    made_up = first.result.made_up if first.result.made_up == second.result.made_up else ""  # else they differ
+    notes = (
+        *doubted,
+        *busy,
+        *differing,
+        *([f"the requests were {made_up}"] if made_up else ()),
+        *_partial(first_name, first.result),
+        *_partial(name, second.result),
     )
-    notes = (*doubted, *busy, *differing, *made_up, *_partial(first_name, first.result), *_partial(name, second.result))
     found = _ratio(first, second)
     if found is None:
         finding, sentence = _by_certificates(first_name, first.result, name, second.result)
@@ -279,50 +266,6 @@ def _differing(first: Stored, second: Stored) -> list[str]:
 def _priorities(result: CapacityResult) -> str:
     """How the operating system scheduled the generators, which no setting alone decides."""
     return ", ".join(sorted({point.generator_priority for point in result.points if point.generator_priority}))
-
-
-def _picture(comparison: Comparison, number: int) -> Picture:
-    """p99 over the rate for each run, and below the estimates with their intervals and the proven rates."""
-    palette = (P99, *STEPS[1:])
-    rows = len(comparison.names)
-
-    def draw(figure: Any, narrow: bool) -> None:
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 0.5 + 0.42 * rows))
-        upper.set_yscale("log")
-        top = 0.0
-        for row, (name, result) in enumerate(zip(comparison.names, comparison.results, strict=True)):
-            colour = palette[row % len(palette)]
-            longest = sorted(result.points, key=lambda point: point.requests)
-            points = sorted({p.rate_per_s: p.p99_ms for p in longest if p.p99_ms and not p.stopped}.items())
-            if points:
-                upper.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, linewidth=1.6)
-                top = max(top, points[-1][0])
-            if result.capacity_estimate_interval_per_s and result.capacity_estimate_per_s:
-                lower.plot(result.capacity_estimate_interval_per_s, [row, row], color=colour, linewidth=5, alpha=0.35)
-                lower.plot(result.capacity_estimate_per_s, row, "o", color=colour, markersize=8)
-                top = max(top, result.capacity_estimate_interval_per_s[1])
-            if result.capacity_per_s:
-                lower.plot(result.capacity_per_s, row, "|", color=PASS, markersize=15, markeredgewidth=2.5)
-            lower.annotate(
-                visible(name), (0, row), (6, 8), textcoords="offset points", color=colour, fontsize=9, va="center"
-            )
-        for slo in comparison.results[0].slos:
-            if slo.limit_ms is not None:
-                upper.axhline(slo.limit_ms, color=SLO, linewidth=1.2, dashes=(5, 3))
-                upper.annotate(
-                    f"{slo.metric} limit {format_ms(slo.limit_ms)}", (0, slo.limit_ms), (6, 4),
-                    xycoords=("axes fraction", "data"), textcoords="offset points", color=SLO, fontsize=9,
-                )  # fmt: skip
-        lower.set_ylim(rows - 0.4, -0.9)
-        lower.set_yticks([])
-        lower.set_xlim(0, top * 1.06 or 1)
-        plain_ticks(upper.yaxis)
-        upper.set_ylabel("p99, ms", labelpad=9)
-        lower.set_xlabel("requests/s", labelpad=6)
-
-    return make_picture(
-        f"{comparison.model}: runs compared", f"compare-{number}", draw, 4.6 + 0.3 * rows, 4.4 + 0.3 * rows
-    )
 
 
 def _arms(value: float, interval: tuple[float, float]) -> tuple[float, float]:

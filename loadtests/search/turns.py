@@ -33,7 +33,7 @@ Turns = Generator[tuple[int, Probe], Point, None]
 _SEARCH_SHARE = 0.5
 """Of each side's budget: what its own search takes. The rest is for probes at both capacities."""
 _PROBES = 8
-"""Into so many the rest is split."""
+"""As long as the search took, into so many probes split."""
 _FEWEST_TURNS = 4
 """Fewer do not show how far the machine's factors spread."""
 _HALF = 48
@@ -78,9 +78,9 @@ def _side(plan: Plan, points: list[Point], ended: Collection[int]) -> Searching:
     yield from search(replace(plan, budget_s=_SEARCH_SHARE * plan.budget_s), tuple(points))
     shortest_s = max(plan.timing.shortest_probe_s, 4 * loosest_limit_ms(plan.slos) / 1e3)
     least_s = max(PROBE_SHARE * plan.budget_s, shortest_s)
+    seconds = max(sum(point.took_s for point in points) / _PROBES, shortest_s)
     while not ended and plan.left_s(points) > least_s and (fitted := estimate(points, plan.slos)):
         rate_per_s = min(fitted.rate_per_s, plan.max_per_s)
-        seconds = max((1 - _SEARCH_SHARE) * plan.budget_s / _PROBES, shortest_s)
         number = len(points)
         until_s = plan.left_s(points) + plan.unloaded_s
         requests = max(round(rate_per_s * seconds), 8)
