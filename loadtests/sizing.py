@@ -203,14 +203,17 @@ def _assumptions(
     slos = describe_slos(result.slos)
     notes = [
         f"One replica sustains {format_rate(replica_per_s)} under {slos}: {BASIS_NAMES[basis]}.",
-        f"The arrivals are independent of one another (Poisson) with a mean of {format_rate(rate_per_s)} at the "
-        "busiest time; bursts beyond that need a higher --rate.",
+        f"The arrivals are like those measured ({result.settings.get('arrivals', 'poisson')}), with a mean of "
+        f"{format_rate(rate_per_s)} at the busiest time; bursts beyond that need a higher --rate.",
         "The balancer spreads requests evenly, replicas do not share hardware, and their machines are like the one "
         "that was measured" + (f" ({result.hardware['cpu']})." if result.hardware.get("cpu") else "."),
         f"{spare} replica{'s' if spare != 1 else ''} may be gone at any time; the others then still keep "
         f"{headroom * 100:.0f} % of that rate free.",
         "The p99 is read off the measured points at that load; it is what was seen, not certified.",
-        "The payloads" + (" and each model's share" if result.points[0].models else "") + " are like those measured.",
+        "The payloads"
+        + (" and each model's share" if result.points[0].models else "")
+        + " are like those measured"
+        + (f", which were {result.made_up}." if result.made_up else "."),
     ]
     if result.capacity_estimate_per_s and basis != "estimate":
         fewer = math.ceil(rate_per_s / (result.capacity_estimate_per_s * (1 - headroom)) - 1e-9) + spare
