@@ -10,7 +10,7 @@ import datetime
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -257,9 +257,8 @@ def _describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded:
         "payloads": len(pool),
         "payload_bytes_mean": sum(map(len, pool)) / len(pool),
         "payloads_sha256": _digest(pool),
-        "payload_source": "given"
-        if all(share.payloads for share in request.shares)
-        else "; ".join(["made from the server's metadata", *traffic.assumed]),
+        "payload_source": traffic.source,
+        "payload_sizes": {model: asdict(sizes) for model, sizes in traffic.sizes.items()},
         "mix": {model: float(weight) for model, weight in zip(traffic.models, traffic.weights, strict=True)},
         "unloaded_ms": unloaded.latency_ms,
         "least_s": plan.least_s,

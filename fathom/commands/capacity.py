@@ -15,28 +15,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from clients import Client
 from export.command import quote
 from fathom.console import options, summary
 from fathom.console.arguments import STOPPED
 from fathom.console.live_table import live_table
 from fathom.console.output import note, out, print_json
 from fathom.console.servers import connect_with_metrics, same_server
-from fathom.recipes import manifest_of, requests_of
+from fathom.recipes import manifest_of
+from fathom.workload import add_inputs, with_requests
 from loadtests.capacity import CapacityRequest, find
 from loadtests.errors import ResultsError, SloUnreachableError
 from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
 from loadtests.search.budget import AUTO_BUDGET_S, AUTO_GAP
 from loadtests.slo import Slo
 from loadtests.target import access_options
-from loadtests.target.access import Access
 from loadtests.workload.workload import ModelWeight, name_of
-
-LOOK_TIMEOUT_S = 10.0  # for the metadata alone
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -91,6 +87,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--max-rate", type=options.rate, metavar="RATE", help="never ask for more requests/s than this"
     )
+    add_inputs(command)
     options.add_generators(command)
     command.add_argument(
         "--locust-master",
@@ -131,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
             server=server,
             model=name_of(shares),
             slos=slos,
-            mix=traffic(server, shares, repository, access),
+            mix=with_requests(server, shares, repository, access, inputs=arguments.inputs, seed=arguments.seed),
             access=access,
             budget_s=arguments.budget or AUTO_BUDGET_S,
             gap=AUTO_GAP if arguments.gap is None and arguments.budget is None else arguments.gap,
@@ -196,9 +193,3 @@ def _unreachable(request: CapacityRequest, error: SloUnreachableError, *, as_jso
     else:
         print(f"fathom capacity: {error}", file=sys.stderr)
     return 1
-
-
-def traffic(server: str, shares: Sequence[ModelWeight], repository: Path, access: Access) -> list[ModelWeight]:
-    """The models with the inputs of their recipes, where there are any."""
-    with Client(server, timeout_s=LOOK_TIMEOUT_S, tls=access.tls, headers=access.headers) as client:
-        return [replace(share, payloads=requests_of(client, share.model, repository)) for share in shares]

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from fathom.commands.capacity import traffic
 from fathom.console import options
 from fathom.console.arguments import STOPPED
 from fathom.console.live_table import coloured, points_table
 from fathom.console.output import err, out, print_json, print_labelled, print_sentence
 from fathom.console.servers import connect
+from fathom.workload import add_inputs, with_requests
 from loadtests.capacity import CapacityRequest, load
 from loadtests.records.point import Point
 from loadtests.report.prose import busy_machine
@@ -67,6 +67,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help=f"gRPC endpoint (default: {options.DEFAULT_SERVER}, or one started for this)",
     )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of arrivals and inputs (default: 0)")
+    add_inputs(command)
     options.add_generators(command)
     access_options.add_arguments(command)
     options.add_repository(command)
@@ -85,7 +86,14 @@ def run(arguments: argparse.Namespace) -> int:
             server=server,
             model=name_of(shares),
             slos=slos,
-            mix=traffic(server, shares, arguments.model_repository, access),
+            mix=with_requests(
+                server,
+                shares,
+                arguments.model_repository,
+                access,
+                inputs=arguments.inputs,
+                seed=arguments.seed,
+            ),
             access=access,
             seed=arguments.seed,
             workers=arguments.workers,

@@ -92,7 +92,7 @@ class Prober:
                 outcome = replace(outcome, stopped="connection lost", messages=messages)
         record = self.traffic.marked(record, choices)
         raw = self.save(probe.number, record) if self.save is not None else ""
-        return evaluate(
+        point = evaluate(
             probe,
             record,
             outcome,
@@ -104,6 +104,7 @@ class Prober:
             raw=raw,
             models=self.traffic.models,
         )
+        return point if point.stopped else replace(point, sizes=self.traffic.latencies_by_size(record, choices))
 
     def max_outstanding(self, rate_per_s: float) -> int:
         """Enough room for a stall of a second and a half beyond what the SLO tolerates, within the memory there is."""

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.errors import BadRequestError, InputFileError
+from loadtests.records.point import SizePoint
 from loadtests.records.record import Record
 from loadtests.slo import Slo
 from loadtests.target.access import Access
@@ -25,9 +26,11 @@ from loadtests.target.client import FROZEN_S, Target
 from loadtests.target.statistics import composing_models
 from loadtests.workload import payloads as made_payloads
 from loadtests.workload.mix import ModelMix
+from loadtests.workload.sizes import Sizes, by_size, input_bytes
 from loadtests.workload.trace import Trace
 
 logger = logging.getLogger("fathom")
+_MADE = "made from the server's metadata"
 _SHARE = re.compile(r"(?P<model>[^=\s]+)(?:=(?P<weight>[^=]+))?")
 
 
@@ -40,6 +43,8 @@ class ModelWeight:
     """Relative to the other models."""
     payloads: Sequence[bytes] | None = None
     """Serialised `ModelInferRequest`s of this model, used in turn in an order shuffled by the seed."""
+    source: str = ""
+    """Where the payloads come from, for a person: the name of a file, `the evaluation data of minilm`."""
 
     @classmethod
     def parse(cls, text: str) -> ModelWeight:
@@ -96,6 +101,7 @@ class Workload:
         self._shares = tuple(shares)
         self._seed = seed
         self._pools: list[list[bytes]] = []
+        self._sizes: list[NDArray[np.int64]] = []
         self.assumed: list[str] = []
         """What made-up requests assume about the models; known after `check`, which also logs it."""
 
@@ -123,6 +129,7 @@ class Workload:
             if assumed := made_payloads.assumptions(metadata, config):
                 self.assumed.append(assumed)
                 logger.warning(assumed)
+        self._sizes = list(map(input_bytes, self._pools))
         self._mix = replace(self._mix, sizes=tuple(map(len, self._pools)))
 
     @property
@@ -172,6 +179,28 @@ class Workload:
         if len(self.models) == 1:
             return record
         return replace(record, model=self._mix.owners_of(choices[: len(record)]))
+
+    @property
+    def sizes(self) -> dict[str, Sizes]:
+        """Of each model's payloads; known after `check`."""
+        return {model: Sizes.of(sizes) for model, sizes in zip(self.models, self._sizes, strict=True)}
+
+    def latencies_by_size(self, record: Record, choices: NDArray[np.int32]) -> tuple[SizePoint, ...]:
+        """Of a record in which each request carried the payload that `choices` numbers."""
+        chosen = choices[: len(record)][record.attempted]
+        owners, sizes = self._mix.owners_of(chosen), np.concatenate(self._sizes)[chosen]
+        latencies_ms = record.latencies_ms()
+        found: tuple[SizePoint, ...] = ()
+        for number, (model, pool) in enumerate(self.sizes.items()):
+            own = owners == number
+            found += by_size(model, latencies_ms[own], sizes[own], pool)
+        return found
+
+    @property
+    def source(self) -> str:
+        """Where the payloads come from, for a person; known after `check`."""
+        sources = [share.source or "given" if share.payloads else _MADE for share in self._shares]
+        return "; ".join([*dict.fromkeys(sources), *self.assumed])
 
     def step_shares(self, record: Record) -> dict[str, float]:
         """Which part of a marked record's requests each model of the server works for; a shared step works for all its

@@ -6,7 +6,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from loadtests.errors import InputFileError
-from loadtests.workload.payloads import read_inputs
+from loadtests.workload.inputs import read_inputs
 
 
 @pytest.fixture
