@@ -28,12 +28,10 @@ def manifest_of(model: str, repository: Path) -> dict[str, Any] | None:
     return manifest.to_json() if manifest else None
 
 
-def requests_of(
-    client: Client, model: str, repository: Path, *, seed: int = 0, most_bytes: int = POOL_BYTES
-) -> list[bytes] | None:
+def requests_of(client: Client, model: str, repository: Path, *, seed: int = 0) -> list[bytes] | None:
     """A request for each sample of the evaluation data, or None for a model that no recipe's data fits.
 
-    Where all would have more than `most_bytes`, as many as have not are drawn from the whole set by the seed.
+    Where all have more than POOL_BYTES, as many as have not are drawn from the whole set by the seed.
     """
     try:
         recipe = recipes.find(model, repository)
@@ -42,12 +40,16 @@ def requests_of(
         else:
             evaluation = reference(model, repository).evaluation
         spec = client.model(model).spec
-        requests = [codec.encode(spec, row) for row in evaluation.batches(1)]
+        return draw([codec.encode(spec, row) for row in evaluation.batches(1)], POOL_BYTES, seed=seed)
     except (RecipeError, InvalidInputError):
         return None  # no recipe, not exported here, or another model of the same name
+
+
+def draw(requests: list[bytes], most_bytes: int, *, seed: int) -> list[bytes]:
+    """As many as have not more bytes together, but one at least, drawn by the seed and in their order."""
     drawn = np.random.default_rng(seed).permutation(len(requests))
-    fitting = np.searchsorted(np.cumsum([len(requests[row]) for row in drawn]), most_bytes, side="right")
-    return [requests[row] for row in sorted(drawn[: max(int(fitting), 1)])]
+    fitting = int(np.searchsorted(np.cumsum([len(requests[row]) for row in drawn]), most_bytes, side="right"))
+    return [requests[row] for row in sorted(drawn[: max(fitting, 1)])]
 
 
 def example(model: str, repository: Path) -> dict[str, Array]:

@@ -8,9 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from clients import Client
+from export.command import quote
+from fathom.console.output import note
 from fathom.recipes import requests_of
 from loadtests.target.access import Access
+from loadtests.workload.arrivals import Arrivals, parse_arrivals
 from loadtests.workload.inputs import files_of, with_inputs
+from loadtests.workload.trace import Trace
 from loadtests.workload.workload import ModelWeight
 
 _LOOK_TIMEOUT_S = 10.0  # for the metadata alone
@@ -26,6 +30,37 @@ def add_inputs(command: argparse._ActionsContainer) -> None:
         help="requests to send: a JSON Lines file, one object of inputs per line; of several models once for each "
         "(default: the evaluation data of the model's recipe, else inputs made from the metadata)",
     )
+
+
+def add_arrivals(command: argparse._ActionsContainer) -> None:
+    """`--arrivals`."""
+    command.add_argument(
+        "--arrivals",
+        metavar="LAW",
+        help="how requests arrive: poisson (independent users, the default), constant (a metronome), gamma:cv=2 "
+        "(bursts; cv is the standard deviation of the gaps over their mean) or trace.csv (recorded arrivals)",
+    )
+
+
+def chosen_arrivals(text: str | None) -> Arrivals | None:
+    """What `--arrivals` asks for. Raises BadRequestError for an unknown law; prints how a recording varies."""
+    arrivals = parse_arrivals(text) if text else None
+    if arrivals and arrivals.trace:
+        describe_trace(arrivals.trace)
+    return arrivals
+
+
+def same_requests(arguments: argparse.Namespace) -> str:
+    """The options for a command line that sends the same requests."""
+    words = [word for entry in arguments.inputs for word in ("--inputs", entry)]
+    words += ["--arrivals", arguments.arrivals] if arguments.arrivals else []
+    words += ["--seed", str(arguments.seed)] if arguments.seed else []
+    return "".join(f" {quote(word)}" for word in words)
+
+
+def describe_trace(trace: Trace) -> None:
+    """Print how its arrivals vary."""
+    note(f"{trace.path.name}: {trace.variability.describe()}")
 
 
 def with_requests(

@@ -25,13 +25,14 @@ from fathom.console.live_table import live_table
 from fathom.console.output import note, out, print_json
 from fathom.console.servers import connect_with_metrics, same_server
 from fathom.recipes import manifest_of
-from fathom.workload import add_inputs, with_requests
+from fathom.workload import add_arrivals, add_inputs, chosen_arrivals, same_requests, with_requests
 from loadtests.capacity import CapacityRequest, find
 from loadtests.errors import ResultsError, SloUnreachableError
 from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
 from loadtests.search.budget import AUTO_BUDGET_S, AUTO_GAP
 from loadtests.slo import Slo
 from loadtests.target import access_options
+from loadtests.workload.arrivals import POISSON
 from loadtests.workload.workload import ModelWeight, name_of
 
 
@@ -88,6 +89,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--max-rate", type=options.rate, metavar="RATE", help="never ask for more requests/s than this"
     )
     add_inputs(command)
+    add_arrivals(command)
     options.add_generators(command)
     command.add_argument(
         "--locust-master",
@@ -123,6 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.resume or arguments.report or Path("results")
     repository = arguments.model_repository
     access = access_options.read_access(arguments)
+    arrivals = chosen_arrivals(arguments.arrivals) or POISSON
     with connect_with_metrics(arguments.server, repository, access, arguments.tritonserver) as (server, metrics_url):
         request = CapacityRequest(
             server=server,
@@ -130,6 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
             slos=slos,
             mix=with_requests(server, shares, repository, access, inputs=arguments.inputs, seed=arguments.seed),
             access=access,
+            arrivals=arrivals,
             budget_s=arguments.budget or AUTO_BUDGET_S,
             gap=AUTO_GAP if arguments.gap is None and arguments.budget is None else arguments.gap,
             tolerance=arguments.tolerance,
@@ -172,7 +176,7 @@ def _print(arguments: argparse.Namespace, result: CapacityResult, path: Path | N
         print_json({**result.to_json(), "report": str(path) if path else None})
         return
     given = f" --tritonserver {quote(str(arguments.tritonserver))}" if arguments.tritonserver else ""
-    summary.show(result, options=given + same_server(arguments))
+    summary.show(result, options=given + same_requests(arguments) + same_server(arguments))
     if path:
         out.print(f"  report: {path}", markup=False, soft_wrap=True)
 

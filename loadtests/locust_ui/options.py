@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.errors import BadRequestError
-from loadtests.generator.continuous import Arrivals
 from loadtests.generator.process import GeneratorSettings
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.target import access_options
 from loadtests.target.access import Access
+from loadtests.workload.arrivals import POISSON
 from loadtests.workload.inputs import files_of, with_inputs
 from loadtests.workload.mix import ModelMix
 from loadtests.workload.workload import ModelWeight, Workload, scoped
@@ -42,7 +42,11 @@ def add_arguments(parser: Any) -> None:
         help="A file of requests, one JSON object of inputs per line (of several models: a=FILE, b=FILE); without it "
         "inputs are made from the metadata",
     )
-    group.add_argument("--arrivals", default="poisson", choices=["poisson", "constant"], help="How requests arrive")
+    group.add_argument(
+        "--arrivals",
+        default=POISSON.text,
+        help="How requests arrive: poisson, constant, gamma:cv=2, or a CSV file of recorded arrivals",
+    )
     group.add_argument("--seed", type=int, default=0, help="Of the arrivals and the order of the inputs")
     group.add_argument(
         "--no-real-time", action="store_false", dest="real_time", help="Leave the generator at normal priority"
@@ -84,7 +88,8 @@ class Wanted:
     slos: tuple[Slo, ...]
     inputs: Mapping[str, Path]
     """A file of requests for each model that has one."""
-    arrivals: Arrivals
+    arrivals: str
+    """As it was given: a recording lies where requests are sent, not at the master."""
     seed: int
 
     @property

@@ -53,6 +53,7 @@ def with_inputs(
             share,
             payloads=read_inputs(files[share.model], server, share.model, access),
             source=files[share.model].name,
+            file=files[share.model],
         )
         if share.model in files
         else share

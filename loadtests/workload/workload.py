@@ -6,11 +6,13 @@ Every percentile of a mix is known for each of its models and for all requests t
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -44,7 +46,9 @@ class ModelWeight:
     payloads: Sequence[bytes] | None = None
     """Serialised `ModelInferRequest`s of this model, used in turn in an order shuffled by the seed."""
     source: str = ""
-    """Where the payloads come from, for a person: the name of a file, `the evaluation data of minilm`."""
+    """Where the payloads come from, for a person, as in `evaluation data`; of a file its name."""
+    file: Path | None = None
+    """Where they come from a file."""
 
     @classmethod
     def parse(cls, text: str) -> ModelWeight:
@@ -76,6 +80,14 @@ def scoped(slos: Sequence[Slo], models: Sequence[str]) -> tuple[Slo, ...]:
         return tuple(replace(slo, model="") for slo in slos)
     each = [replace(slo, model=model) for slo in slos if not slo.model for model in models]
     return tuple(dict.fromkeys([*slos, *each]))
+
+
+def digest(parts: Sequence[bytes]) -> str:
+    """SHA-256 of all parts in their order."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(len(part).to_bytes(8) + part)
+    return found.hexdigest()
 
 
 class Workload:
@@ -196,11 +208,19 @@ class Workload:
             found += by_size(model, latencies_ms[own], sizes[own], pool)
         return found
 
-    @property
-    def source(self) -> str:
-        """Where the payloads come from, for a person; known after `check`."""
+    def described(self) -> dict[str, Any]:
+        """What results record of the requests; known after `check`."""
+        pool = self.pool
         sources = [share.source or "given" if share.payloads else _MADE for share in self._shares]
-        return "; ".join([*dict.fromkeys(sources), *self.assumed])
+        return {
+            "payloads": len(pool),
+            "payload_bytes_mean": sum(map(len, pool)) / len(pool),
+            "payloads_sha256": digest(pool),
+            "payload_source": "; ".join([*dict.fromkeys(sources), *self.assumed]),
+            "inputs": {share.model: str(share.file) for share in self._shares if share.file},
+            "payload_sizes": {model: asdict(sizes) for model, sizes in self.sizes.items()},
+            "mix": {model: float(weight) for model, weight in zip(self.models, self.weights, strict=True)},
+        }
 
     def step_shares(self, record: Record) -> dict[str, float]:
         """Which part of a marked record's requests each model of the server works for; a shared step works for all its
