@@ -7,9 +7,12 @@ import itertools
 import numpy as np
 import pytest
 from queueing import sojourn_s
+from simulated import run_search
 
 from loadtests.errors import BadRequestError, InputFileError
 from loadtests.records.record import percentile
+from loadtests.search.estimate import estimate
+from loadtests.slo import Slo
 from loadtests.workload.arrivals import CONSTANT, POISSON, describe_arrivals, parse_arrivals
 from loadtests.workload.schedule import poisson
 from loadtests.workload.variability import Variability
@@ -132,3 +135,11 @@ def test_bursts_make_a_queue_longer_and_a_metronome_empties_it():
     assert p99_s[0] == pytest.approx(0.01)
     assert p99_s == sorted(p99_s)
     assert p99_s[3] > 2 * p99_s[2]
+
+
+@pytest.mark.parametrize(("law", "capacity_per_s"), [("poisson", 62.7), ("gamma:cv=1.5", 33.5)])
+def test_a_search_finds_the_capacity_for_its_arrivals(law, capacity_per_s):
+    """Of one server with 10 ms a request; computed from 800,000 requests."""
+    slo = Slo.parse("p99=60ms")
+    fitted = estimate(run_search(slo, 0.01, budget_s=180, seed=1, arrivals=parse_arrivals(law)), [slo])
+    assert fitted.rate_per_s == pytest.approx(capacity_per_s, rel=0.25)
