@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,14 +23,14 @@ from loadtests.search.unloaded import Unloaded, busy_share
 from loadtests.slo import Slo, loosest_limit_ms, tightest_limit_ms
 from loadtests.target.access import Access
 from loadtests.target.hardware import describe_hardware
+from loadtests.workload.arrivals import POISSON, Arrivals
 from loadtests.workload.shape import Shape
 from loadtests.workload.trace import Trace
-from loadtests.workload.workload import ModelWeight, Workload, scoped
+from loadtests.workload.workload import ModelWeight, Workload, digest, scoped
 
 _START_SHARE = 0.5
 
-OnPoint = Callable[[Point], None]
-OnNote = Callable[[str], None]
+OnWorkload = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,8 @@ class CapacityRequest:
     """Generator processes that share each probe's schedule."""
     timing: Timing = field(default_factory=Timing)
     """How long it probes at least, and waits."""
+    arrivals: Arrivals = POISSON
+    """How requests arrive at each rate that a search tries."""
     access: Access = field(default_factory=Access)
     """TLS and headers of the server."""
     real_time: bool = True
@@ -130,7 +131,6 @@ def timeout_s(request: CapacityRequest) -> float:
 
 
 def describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded: Unloaded) -> Run:
-    pool = traffic.pool
     settings: dict[str, Any] = {
         "budget_s": plan.budget_s,
         "gap": plan.gap,
@@ -144,20 +144,14 @@ def describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded: 
         "real_time": request.real_time,
         **request.access.described(),
         "locust_master": request.locust_master,
-        "arrivals": "poisson",
-        "payloads": len(pool),
-        "payload_bytes_mean": sum(map(len, pool)) / len(pool),
-        "payloads_sha256": _digest(pool),
-        "payload_source": "given"
-        if all(share.payloads for share in request.shares)
-        else "; ".join(["made from the server's metadata", *traffic.assumed]),
-        "mix": {model: float(weight) for model, weight in zip(traffic.models, traffic.weights, strict=True)},
         **({"side": request.side, "turns": request.turns} if request.side else {}),
+        **request.arrivals.described(),
+        **traffic.described(),
         "unloaded_ms": unloaded.latency_ms,
         "least_s": plan.least_s,
         "busy_before_share": busy_share(plan.timing.cpu_sample_s),
         "server_name": traffic.targets[0].server_name(),
-        "model_config_sha256": _digest(configs) if (configs := traffic.configs()) else None,
+        "model_config_sha256": digest(configs) if (configs := traffic.configs()) else None,
     }
     return Run(
         model=request.model,
@@ -171,14 +165,6 @@ def describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded: 
     )
 
 
-def _digest(parts: Sequence[bytes]) -> str:
-    """SHA-256 of all parts in their order."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8) + part)
-    return digest.hexdigest()
-
-
 # One schedule, fired once and judged: a rate, a shape, or a recorded trace. No search.
 #
 # point = load(CapacityRequest("localhost:8001", "rain_forecast", slos), parse_shape("ramp:50-400", 30))
@@ -186,8 +172,11 @@ def _digest(parts: Sequence[bytes]) -> str:
 _WINDOW_S = 1.0
 
 
-def load(request: CapacityRequest, plan: Shape | Trace) -> Point:
-    """Raises what `capacity.find` raises before it measures. A server that dies ends it: the point says so."""
+def load(request: CapacityRequest, plan: Shape | Trace, on_workload: OnWorkload = lambda described: None) -> Point:
+    """Raises what `capacity.find` raises before it measures. A server that dies ends it: the point says so.
+
+    `on_workload` is given beforehand what is sent, as the settings of a search have it.
+    """
     with Workload(
         request.server,
         request.shares,
@@ -198,18 +187,19 @@ def load(request: CapacityRequest, plan: Shape | Trace) -> Point:
         slos: tuple[Slo, ...] = scoped(request.slos, traffic.models)
         traffic.check()
         if isinstance(plan, Trace):
-            offsets_s, choices = plan.offsets_s, traffic.choices_of(plan, seed=request.seed)
-            peak_per_s = peak(offsets_s)
+            arrivals, offsets_s = Arrivals.recorded(plan), plan.offsets_s
+            choices = traffic.choices_of(plan, seed=request.seed)
         else:
-            offsets_s, peak_per_s = plan.offsets_s(request.seed), plan.peak_per_s
+            arrivals, offsets_s = plan.arrivals, plan.offsets_s(request.seed)
             choices = traffic.choices(len(offsets_s), seed=request.seed)
+        on_workload({**arrivals.described(), **traffic.described()})
         for target, pool in traffic.first_payloads:
             target.infer(pool[0], timeout_s(request))
         mean_per_s = len(offsets_s) / max(float(offsets_s[-1]), 1e-3)
         probe = Probe(0, "load", mean_per_s, len(offsets_s), request.seed)
         with start_generators(request, traffic.pool) as generators:
             prober = Prober(generators, traffic, slos)
-            return prober.run_schedule(probe, offsets_s, choices, Limits(prober.max_outstanding(peak_per_s)))
+            return prober.run_schedule(probe, offsets_s, choices, Limits(prober.max_outstanding(peak(offsets_s))))
 
 
 def peak(offsets_s: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:

@@ -19,6 +19,7 @@ from loadtests.records.point import Point
 from loadtests.report.prose import doubts
 from loadtests.results.result import CapacityResult
 from loadtests.slo import describe_slos, format_rate, tightest_limit_ms
+from loadtests.workload.arrivals import POISSON, describe_arrivals
 
 Basis = Literal["proven", "interval", "estimate"]
 """The rate of one replica: what is proven at 99 %, the lower end of the estimate's 95 % interval, or the estimate."""
@@ -203,8 +204,8 @@ def _assumptions(
     slos = describe_slos(result.slos)
     notes = [
         f"One replica sustains {format_rate(replica_per_s)} under {slos}: {BASIS_NAMES[basis]}.",
-        f"The arrivals are like those measured ({result.settings.get('arrivals', 'poisson')}), with a mean of "
-        f"{format_rate(rate_per_s)} at the busiest time; bursts beyond that need a higher --rate.",
+        f"The arrivals are as they were measured ({describe_arrivals(result.settings.get('arrivals', POISSON.name))}), "
+        f"with a mean of {format_rate(rate_per_s)} at the busiest time; bursts beyond that need a higher --rate.",
         "The balancer spreads requests evenly, replicas do not share hardware, and their machines are like the one "
         "that was measured" + (f" ({result.hardware['cpu']})." if result.hardware.get("cpu") else "."),
         f"{spare} replica{'s' if spare != 1 else ''} may be gone at any time; the others then still keep "

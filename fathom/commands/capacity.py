@@ -16,18 +16,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from clients import Client
 from export.command import quote
 from fathom.console import options, summary
 from fathom.console.arguments import STOPPED
 from fathom.console.live_table import live_table
 from fathom.console.output import note, out, print_json
 from fathom.console.servers import connect_with_metrics, same_server
-from fathom.recipes import manifest_of, requests_of
+from fathom.recipes import manifest_of
+from fathom.workload import add_arrivals, add_inputs, chosen_arrivals, same_requests, with_requests
 from loadtests.capacity import CapacityRequest
 from loadtests.errors import ResultsError, SloUnreachableError
 from loadtests.finding import find
@@ -35,11 +34,9 @@ from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
 from loadtests.search.budget import AUTO_BUDGET_S, AUTO_GAP
 from loadtests.slo import Slo
 from loadtests.target import access_options
-from loadtests.target.access import Access
 from loadtests.target.hardware import available_memory
+from loadtests.workload.arrivals import POISSON
 from loadtests.workload.workload import ModelWeight, name_of
-
-LOOK_TIMEOUT_S = 10.0  # for the metadata alone
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -94,6 +91,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--max-rate", type=options.rate, metavar="RATE", help="never ask for more requests/s than this"
     )
+    add_inputs(command)
+    add_arrivals(command)
     options.add_generators(command)
     command.add_argument(
         "--locust-master",
@@ -139,13 +138,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.against:
         against.check(arguments, [share.model for share in shares])
     free = available_memory()
+    arrivals = chosen_arrivals(arguments.arrivals) or POISSON
     with connect_with_metrics(arguments.server, repository, access, arguments.tritonserver) as (server, metrics_url):
         request = CapacityRequest(
             server=server,
             model=name_of(shares),
             slos=slos,
-            mix=traffic(server, shares, repository, access),
+            mix=with_requests(server, shares, repository, access, inputs=arguments.inputs, seed=arguments.seed),
             access=access,
+            arrivals=arrivals,
             budget_s=arguments.budget or AUTO_BUDGET_S,
             gap=AUTO_GAP if arguments.gap is None and arguments.budget is None else arguments.gap,
             tolerance=arguments.tolerance,
@@ -191,7 +192,7 @@ def _print(arguments: argparse.Namespace, result: CapacityResult, path: Path | N
         print_json({**result.to_json(), "report": str(path) if path else None})
         return
     given = f" --tritonserver {quote(str(arguments.tritonserver))}" if arguments.tritonserver else ""
-    summary.show(result, options=given + same_server(arguments))
+    summary.show(result, options=given + same_requests(arguments) + same_server(arguments))
     if path:
         out.print(f"  report: {path}", markup=False, soft_wrap=True)
 
@@ -212,9 +213,3 @@ def _unreachable(request: CapacityRequest, error: SloUnreachableError, *, as_jso
     else:
         print(f"fathom capacity: {error}", file=sys.stderr)
     return 1
-
-
-def traffic(server: str, shares: Sequence[ModelWeight], repository: Path, access: Access) -> list[ModelWeight]:
-    """The models with the inputs of their recipes, where there are any."""
-    with Client(server, timeout_s=LOOK_TIMEOUT_S, tls=access.tls, headers=access.headers) as client:
-        return [replace(share, payloads=requests_of(client, share.model, repository)) for share in shares]

@@ -15,10 +15,12 @@ from loadtests.errors import LoadTestError, ResultsError
 from loadtests.records.point import Point
 from loadtests.records.record import Record
 from loadtests.report import page, plots
-from loadtests.report.prose import deciding_point, describe_bottleneck, explain, warn
+from loadtests.report.prose import conditions, deciding_point, describe_bottleneck, explain, shown_point, warn
+from loadtests.report.requests import describe_requests, describe_sizes
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import RAW, Stored, read_runs, replace
-from loadtests.slo import as_requested, describe_slos
+from loadtests.slo import as_requested
+from loadtests.workload.arrivals import POISSON
 
 _MOST_CURVES = 4
 _COLUMNS = (
@@ -36,10 +38,14 @@ class Section:
     result: CapacityResult
     points: list[Point]
     certified: tuple[Point, ...]
-    slos: str
+    conditions: str
     explanation: str
     warning: str
     bottleneck: str
+    requests: str
+    by_size: str
+    sized: Point | None
+    """Whose latencies are shown by size."""
     pictures: dict[str, plots.Picture]
     step_models: list[str]
     mixed: bool
@@ -80,7 +86,7 @@ def _section(stored: Stored, folder: Path) -> Section:
         "server": plots.server_breakdown(result),
         "tail": plots.distribution(result, records),
     }
-    decided = deciding_point(result)
+    decided, sized = deciding_point(result), shown_point(result)
     shown = next(((point, record) for point, record in records if point is decided), None)
     if shown is not None:
         pictures["time"] = plots.time_series(result, *shown)
@@ -92,10 +98,13 @@ def _section(stored: Stored, folder: Path) -> Section:
         result=result,
         points=points,
         certified=result.certificate.points if result.certificate else (),
-        slos=describe_slos(result.slos),
+        conditions=conditions(result),
         explanation=explain(result),
         warning=warn(result),
         bottleneck=describe_bottleneck(decided) if decided else "",
+        requests=describe_requests(result.settings),
+        by_size=describe_sizes(sized) if sized else "",
+        sized=sized,
         pictures={name: picture for name, picture in pictures.items() if picture is not None},
         step_models=plots.step_models(result),
         mixed=any(point.models for point in points),
@@ -132,6 +141,10 @@ def _repeat(stored: Stored) -> str:
         words += ["--slo", str(slo)]
     words += ["--server", stored.run.server]
     words += ["--budget", f"{settings.get('budget_s', 180):g}", "--seed", str(stored.run.seed)]
+    if settings.get("arrivals", POISSON.name) != POISSON.name:
+        words += ["--arrivals", str(settings["arrivals"])]
+    for model, file in (settings.get("inputs") or {}).items():
+        words += ["--inputs", f"{model}={file}"]
     if settings.get("workers", 1) > 1:
         words += ["--workers", str(settings["workers"])]
     if settings.get("max_per_s"):

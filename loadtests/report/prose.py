@@ -13,6 +13,7 @@ from loadtests.results.result import CapacityResult, lowest_judged
 from loadtests.search.confirmation import most_promising
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import about_ms, as_requested, describe_slos, format_rate
+from loadtests.workload.arrivals import POISSON, describe_arrivals
 
 _CALM_SHARE = 0.1
 _MINUTES = (1, 2, 5, 10, 30)
@@ -24,7 +25,7 @@ _INVALID_SHARE = 0.3
 
 def headline(result: CapacityResult) -> str:
     """The capacity with its interval, and beside it what is proven; without an estimate what is proven alone."""
-    slos, best = describe_slos(result.slos), result.capacity_estimate_per_s
+    slos, best = conditions(result), result.capacity_estimate_per_s
     if result.verdict == "fail":
         return f"{result.model} misses {slos} at every rate that was tried"
     proven = "none" if result.capacity_per_s is None else format_rate(result.capacity_per_s)
@@ -36,6 +37,12 @@ def headline(result: CapacityResult) -> str:
     low, high = (f"{end:,.0f}" if end >= 100 else f"{end:.3g}" for end in interval)
     rate = f"{best:,.0f}" if best >= 100 else f"{best:.3g}"
     return f"{result.model}: about {rate} requests/s under {slos} (95 %: {low} to {high}); proven at 99 %: {proven}"
+
+
+def conditions(result: CapacityResult) -> str:
+    """What the rates hold for: `p99=50ms with Poisson arrivals`."""
+    arrivals = result.settings.get("arrivals", POISSON.name)
+    return f"{describe_slos(result.slos)} with {describe_arrivals(arrivals)}"
 
 
 def explain(result: CapacityResult) -> str:
@@ -167,6 +174,11 @@ def deciding_point(result: CapacityResult) -> Point | None:
         return result.certificate.points[0]
     met = [point for point in result.points if point.passes and point.verdict != "invalid"]
     return max(met, key=lambda point: point.rate_per_s, default=None)
+
+
+def shown_point(result: CapacityResult) -> Point | None:
+    """The deciding point, or the lowest rate where none was met."""
+    return deciding_point(result) or (lowest_judged(result.points) if result.verdict == "fail" else None)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from loadtests.search.certificate import Certificate, certificates
 from loadtests.search.estimate import Estimate, estimate
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import Slo, about_ms, describe_slos, format_rate, format_s
+from loadtests.workload.arrivals import POISSON
 
 INTERRUPTED = "interrupted"
 """Why a search ended early that Ctrl-C ended."""
@@ -82,6 +83,7 @@ class CapacityResult:
             "verdict": self.verdict,
             "reason": self.reason,
             "slo": ", ".join(str(slo) for slo in self.slos),
+            "arrivals": self.settings.get("arrivals", POISSON.name),
             "model": self.model,
             "server": self.server,
             "partial": self.partial,
