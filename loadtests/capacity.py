@@ -31,8 +31,6 @@ from loadtests.workload.workload import ModelWeight, Workload, digest, scoped
 
 _START_SHARE = 0.5
 
-OnPoint = Callable[[Point], None]
-OnNote = Callable[[str], None]
 OnWorkload = Callable[[Mapping[str, Any]], None]
 
 

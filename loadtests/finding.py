@@ -146,7 +146,7 @@ class Measurement:
             given = request.metrics_url
             metrics = MetricsMeter(given or default_url(request.server), required=given is not None)
             save = store.save_record if store else None
-            prober = Prober(generators, self.traffic, self.plan.slos, save, metrics, self.plan.timing)
+            prober = Prober(generators, self.traffic, self.plan.slos, save, metrics, self.plan.timing, request.arrivals)
 
             def send(probe: Probe) -> Point:
                 point = prober.at_rate(probe)
