@@ -31,6 +31,7 @@ from loadtests.search.search import gap_reached, search
 from loadtests.search.unloaded import Unloaded, busy_share, measure_unloaded
 from loadtests.slo import Slo, format_rate, loosest_limit_ms, tightest_limit_ms
 from loadtests.target.access import Access
+from loadtests.target.batching import batching_of
 from loadtests.target.hardware import describe_hardware
 from loadtests.target.metrics import MetricsMeter, default_url
 from loadtests.workload.arrivals import POISSON, Arrivals
@@ -250,6 +251,7 @@ def timeout_s(request: CapacityRequest) -> float:
 
 
 def _describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded: Unloaded) -> Run:
+    configs = traffic.configs()
     settings: dict[str, Any] = {
         "budget_s": plan.budget_s,
         "gap": plan.gap,
@@ -269,7 +271,8 @@ def _describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded:
         "least_s": plan.least_s,
         "busy_before_share": busy_share(plan.timing.cpu_sample_s),
         "server_name": traffic.targets[0].server_name(),
-        "model_config_sha256": digest(configs) if (configs := traffic.configs()) else None,
+        "model_config_sha256": digest([c.SerializeToString(deterministic=True) for c in configs]) if configs else None,
+        "batching": {c.name: batching_of(c).to_json() for c in configs if not c.HasField("ensemble_scheduling")},
     }
     return Run(
         model=request.model,

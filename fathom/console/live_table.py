@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fathom.console.output import err
 from loadtests.records.point import Point
+from loadtests.report.prose import shown_verdict
 from loadtests.search.certificate import certificates
 from loadtests.search.estimate import estimate
 from loadtests.slo import Slo, format_rate
@@ -81,12 +82,12 @@ def live_table(budget_s: float, slos: Sequence[Slo], *, transient: bool) -> Iter
 
 
 def progress(points: Sequence[Point], slos: Sequence[Slo]) -> str:
-    """How far a search is: `; proven 33/s of about 108/s`."""
+    """How far a search is: `; about 108/s, of which 33/s is proven`."""
     fitted = estimate(points, slos)
     if fitted is None:
         return ""
     proven = next((format_rate(found.rate_per_s) for found in certificates(points)), "nothing")
-    return f"; proven {proven} of about {format_rate(fitted.rate_per_s)}"
+    return f"; about {format_rate(fitted.rate_per_s)}, of which {proven} is proven"
 
 
 def line(point: Point) -> str:
@@ -107,7 +108,7 @@ def points_table(points: Sequence[Point], *, width: int) -> Table:
     table.add_column("verdict", no_wrap=True)
     for point in points:
         values = (_cell(getattr(point, _COLUMNS[head][0]), _COLUMNS[head][1]) for head in heads)
-        table.add_row(point.phase, *values, coloured(point.verdict))
+        table.add_row(point.phase, *values, coloured(shown_verdict(point, points)))
     return table
 
 

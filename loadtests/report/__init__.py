@@ -12,10 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.errors import LoadTestError, ResultsError
+from loadtests.records.batching import Batching
+from loadtests.records.documents import read
 from loadtests.records.point import Point
 from loadtests.records.record import Record
 from loadtests.report import page, plots
-from loadtests.report.prose import conditions, deciding_point, describe_bottleneck, explain, shown_point, warn
+from loadtests.report.batching import StepBatching, describe_preprocessing, find_preprocessing, step_batching
+from loadtests.report.prose import (
+    capacity,
+    conditions,
+    deciding_point,
+    describe_bottleneck,
+    edge_point,
+    explain,
+    in_short,
+    proven,
+    shown_point,
+    shown_verdict,
+    warn,
+)
 from loadtests.report.requests import describe_requests, describe_sizes
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import RAW, Stored, read_runs, replace
@@ -37,11 +52,19 @@ class Section:
     stored: Stored
     result: CapacityResult
     points: list[Point]
-    certified: tuple[Point, ...]
+    proof: tuple[Point, ...]
+    """The confirmation of the proven rate."""
     conditions: str
+    capacity: tuple[str, str] | None
+    proven: str
+    in_short: str
     explanation: str
     warning: str
     bottleneck: str
+    edge: Point | None
+    """The probe that shows what limits the server."""
+    batching: list[StepBatching]
+    preprocessing: str
     requests: str
     by_size: str
     sized: Point | None
@@ -69,7 +92,7 @@ def write(folder: Path) -> Path:
     hardware = next((section.result.hardware for section in sections if section.result.hardware), {})
     path = folder / "report.html"
     try:
-        replace(path, page.render("report.html", sections=sections, hardware=hardware))
+        replace(path, page.render("report.html", sections=sections, hardware=hardware, shown_verdict=shown_verdict))
         for section in sections:
             for name, content in section.files.items():
                 replace(section.stored.folder / name, content)
@@ -92,16 +115,24 @@ def _section(stored: Stored, folder: Path) -> Section:
         pictures["time"] = plots.time_series(result, *shown)
     points = sorted(result.points, key=lambda point: point.rate_per_s)
     settings = {**result.settings, "mix": " ".join(_mix(result.settings))}
+    known = {model: read(Batching, each) for model, each in (settings.pop("batching", None) or {}).items()}
+    edge = edge_point(result)
     files = _files(points, pictures["rate"])
     return Section(
         stored=stored,
         result=result,
         points=points,
-        certified=result.certificate.points if result.certificate else (),
+        proof=result.certificate.points if result.certificate else (),
         conditions=conditions(result),
+        capacity=capacity(result),
+        proven=proven(result),
+        in_short=in_short(result),
         explanation=explain(result),
         warning=warn(result),
-        bottleneck=describe_bottleneck(decided) if decided else "",
+        bottleneck=describe_bottleneck(edge) if edge else "",
+        edge=edge,
+        batching=step_batching(edge, known) if edge else [],
+        preprocessing=describe_preprocessing(find_preprocessing(edge, known)) if edge else "",
         requests=describe_requests(result.settings),
         by_size=describe_sizes(sized) if sized else "",
         sized=sized,

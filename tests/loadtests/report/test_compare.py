@@ -166,14 +166,3 @@ def test_an_unreadable_folder_is_one_line(folders, tmp_path, capsys, name):
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert name in told
-
-
-def test_the_page_saves_its_figures(folders):
-    page = report.write(folders[0]).read_text()
-    run = folders[0] / "queue" / "latest"
-    assert (run / "latency.png").read_bytes().startswith(b"\x89PNG")
-    assert (run / "latency.svg").read_text().startswith("<svg")
-    assert (run / "points.csv").read_text().startswith("number,phase,rate_per_s")
-    assert "minute" in page  # what more time would buy
-    for name in ("latency.svg", "latency.png", "points.csv"):
-        assert f'download="queue-{name}" href="data:' in page
