@@ -34,6 +34,7 @@ from loadtests.report.prose import (
 from loadtests.report.requests import describe_requests, describe_sizes
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import RAW, Stored, read_runs, replace
+from loadtests.search.certificate import Certificate, certificates
 from loadtests.slo import as_requested
 from loadtests.workload.arrivals import POISSON
 
@@ -52,8 +53,8 @@ class Section:
     stored: Stored
     result: CapacityResult
     points: list[Point]
-    proof: tuple[Point, ...]
-    """The confirmation of the proven rate."""
+    confirmed: list[Certificate]
+    """Those that passed, the proven rate's first."""
     conditions: str
     capacity: tuple[str, str] | None
     proven: str
@@ -122,7 +123,7 @@ def _section(stored: Stored, folder: Path) -> Section:
         stored=stored,
         result=result,
         points=points,
-        proof=result.certificate.points if result.certificate else (),
+        confirmed=certificates(result.points),
         conditions=conditions(result),
         capacity=capacity(result),
         proven=proven(result),
