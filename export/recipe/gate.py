@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from export.errors import AccuracyError
-from export.recipe.limits import Limits, Tolerance
-from export.recipe.measure import Measurement, Parity
+from export.recipe.limits import Limits
+from export.recipe.measure import Measurement
 from export.recipe.recipe import Recipe
 
 ROUNDING = 1e-9
@@ -59,20 +59,15 @@ def _breaches(
         if not loss <= limit + ROUNDING:
             words = f"{name} is {now:.6g} at the {station} station against {value:.6g} at the {against}, a loss of "
             yield _Breach(name, loss, limit, f"{words}{loss:.3g} where {limit:.3g} is tolerated")
-    if measured.parity is not None:
-        yield from _too_far(measured.parity, limits.tolerance, station, against)
-
-
-def _too_far(distance: Parity, tolerance: Tolerance, station: str, against: str) -> Iterator[_Breach]:
-    outputs, found, limit = f"the {station} station's outputs", distance.max_abs, tolerance.max_abs
-    if not found <= limit:
-        words = f"{outputs} differ by up to {found:.3g} from those of the {against}, where {limit:.3g} is tolerated"
-        yield _Breach("max_abs", found, limit, words)
-    found, limit = distance.max_relative, tolerance.max_relative
-    if not found <= limit:
-        words = f"{outputs} differ by up to {found:.3g} of the largest number from those of the {against}, where "
-        yield _Breach("max_relative", found, limit, f"{words}{limit:.3g} is tolerated")
-    found, limit = distance.min_cosine, tolerance.min_cosine
+    if measured.parity is None:
+        return
+    outputs, tolerance = f"the {station} station's outputs", limits.tolerance
+    for name, differ in (("max_abs", ""), ("max_relative", " of the largest number")):
+        found, limit = getattr(measured.parity, name), getattr(tolerance, name)
+        if not found <= limit:
+            words = f"{outputs} differ by up to {found:.3g}{differ} from those of the {against}, where "
+            yield _Breach(name, found, limit, f"{words}{limit:.3g} is tolerated")
+    found, limit = measured.parity.min_cosine, tolerance.min_cosine
     if not found >= limit:
         words = f"the smallest cosine of {outputs} with those of the {against} is {found:.6f}, where "
         yield _Breach("min_cosine", found, limit, f"{words}{limit:.6f} is required")
