@@ -42,7 +42,7 @@ class PlanHeader:
 
 def read_header(path: Path) -> PlanHeader:
     """Read a plan's header. Raises EngineError when the file is missing, too short, or no plan."""
-    again = export_again(path.parents[1], "--engine", "--force")
+    again = export_again(path.parent.parent, "--engine", "--force")
     try:
         with files.open_file(path) as file:
             head = file.read(HEADER_BYTES)

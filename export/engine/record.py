@@ -72,7 +72,7 @@ def read(path: Path) -> EngineRecord | None:
 
     Raises EngineError when it cannot be understood.
     """
-    file, again = path.with_name(path.name + SUFFIX), export_again(path.parents[1], "--engine", "--force")
+    file, again = path.with_name(path.name + SUFFIX), export_again(path.parent.parent, "--engine", "--force")
     try:
         content = files.read_json(file)
     except FileNotFoundError:

@@ -88,10 +88,10 @@ class Reference:
             mask = str(arrays["mask"]) or None
             batched = bool(arrays["batched"]) if "batched" in arrays else True
         except FileNotFoundError:
-            raise RecipeError(f"{path} is missing", remedy=export_again(path.parents[1]), file=path) from None
+            raise RecipeError(f"{path} is missing", remedy=export_again(path.parent.parent), file=path) from None
         except (ValueError, KeyError, OSError, FileError) as error:
             raise RecipeError(
-                f"{path} cannot be read ({error})", remedy=export_again(path.parents[1], "--force"), file=path
+                f"{path} cannot be read ({error})", remedy=export_again(path.parent.parent, "--force"), file=path
             ) from error
         return Reference(Evaluation(parts["input"], parts["truth"], mask, batched), parts["output"])
 

@@ -227,10 +227,10 @@ def _installed(packages: Iterable[str]) -> dict[str, str]:
     return versions
 
 
-def changed_files(folder: Path, files_: Mapping[str, FileRecord]) -> list[ChangedFile]:
+def changed_files(folder: Path, records: Mapping[str, FileRecord]) -> list[ChangedFile]:
     """Those of the recorded files in a model folder that are missing or no longer what was published."""
     changed = []
-    for name, record in files_.items():
+    for name, record in records.items():
         if problem := files.problem(folder, name):
             changed.append(ChangedFile(name, problem))
         elif (found := files.sha256(folder / name)) != record.sha256:
