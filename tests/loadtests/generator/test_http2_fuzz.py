@@ -29,7 +29,7 @@ _BREACH = "the server broke HTTP/2: "
 STRICTER = (
     "the answer began without headers",
     "HTTP status missing",
-    *(_BREACH + what for what in ("stream", "a frame of type", "PUSH_PROMISE")),
+    *(_BREACH + what for what in ("stream", "a frame of type", "PUSH_PROMISE", "trailers that do not end")),
 )
 """How our message begins where grpc.aio overlooks what HTTP/2 forbids. Nothing is the other way round.
 
