@@ -180,7 +180,7 @@ async def played(kind: type, frames: Sequence[bytes]) -> Answers:
 
     server = await asyncio.start_server(follow, "127.0.0.1", 0)
     address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    return await exchange(kind, address, [b"x"], [0] * REQUESTS, timeout_s=2)
+    return await exchange(kind, address, [b"x"], [0] * REQUESTS, timeout_s=5)
 
 
 @pytest.fixture(scope="module")
