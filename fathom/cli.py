@@ -124,7 +124,7 @@ def _message(error: Exception) -> str:
         return _of_the_system(error)
     if isinstance(error, UnicodeEncodeError):
         return f"'{error.object}' is no text in UTF-8: correct the argument"
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error)):
         return f"there is not enough memory ({error or 'none is left'}): give the process more, or ask for less"
     return ""
 
