@@ -6,6 +6,7 @@ front of it, so that two figures differ only because the stations do.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,8 +73,9 @@ class Reference:
         arrays = {key: values.astype(np.str_) if values.dtype == object else values for key, values in arrays.items()}
         arrays["mask"] = np.array(self.evaluation.mask or "")
         arrays["batched"] = np.array(self.evaluation.batched)
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+        written = io.BytesIO()  # where a disk is full, numpy would leave an archive that complains at its end
+        np.savez_compressed(written, **arrays)
+        path.write_bytes(written.getbuffer())
 
     @staticmethod
     def read(path: Path) -> Reference:
