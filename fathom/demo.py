@@ -18,13 +18,16 @@ from export.recipe.measure import Measurement
 from fathom.console import answers
 from fathom.console.options import default_config_name
 from fathom.console.output import Steps
-from fathom.recipes import manifest_of, measure_served, measured_at_export, requests_of
+from fathom.recipes import manifest_of, measure_served, measured_at_export
+from fathom.workload import with_evaluation_data
 from loadtests import report
-from loadtests.capacity import CapacityRequest, find
+from loadtests.capacity import CapacityRequest
 from loadtests.errors import LoadTestError
+from loadtests.finding import find
 from loadtests.report.prose import in_short
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
+from loadtests.workload.workload import ModelWeight
 from server import TritonServer
 
 PIPELINES = ("image_classifier", "text_embedding")
@@ -131,7 +134,7 @@ def _use(
                     model=name,
                     slos=(slo,),
                     budget_s=budget_s,
-                    payloads=requests_of(client, name, repository),
+                    mix=[with_evaluation_data(client, ModelWeight(name), repository)],
                     manifest=manifest_of(name, repository),
                     folder=results,
                 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fathom.console.output import out, print_labelled
 from loadtests.report import prose
+from loadtests.report.requests import describe_requests, describe_sizes
 from loadtests.results.folders import home_of
 from loadtests.results.result import CapacityResult
 from loadtests.search.monotonicity import monotonicity_violation
@@ -34,6 +35,10 @@ def sentences(result: CapacityResult) -> list[tuple[str, str]]:
         shown.append(("proven", f"{result.capacity_per_s:,.1f}/s: {result.certificate.describe()}; {sure}"))
     else:
         shown.append(("proven", f"none: {result.finding}{prose.missed_by(result)}"))
+    if result.settings.get("payload_sizes"):
+        shown.append(("sent", describe_requests(result.settings)))
+    if (point := prose.shown_point(result)) and (by_size := describe_sizes(point)):
+        shown.append(("by size", by_size))
     if warning := prose.warn(result):
         shown.append(("mind", warning))
     if result.partial:

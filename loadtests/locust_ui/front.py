@@ -23,6 +23,7 @@ from loadtests.locust_ui.options import Reach, Wanted
 from loadtests.locust_ui.rates import Rates
 from loadtests.locust_ui.window import Window
 from loadtests.records.point import Point
+from loadtests.workload.arrivals import parse_arrivals
 
 logger = logging.getLogger("fathom")
 _FOLLOW_S = 0.1
@@ -135,7 +136,7 @@ class Front:
                     target,
                     self._take,
                     seed=self.seed,
-                    arrivals=self.wanted.arrivals,
+                    arrivals=parse_arrivals(self.wanted.arrivals),
                     mix=mix,
                     on_lost=self._fail,
                 )

@@ -152,6 +152,17 @@ class ModelPoint:
 
 
 @dataclass(frozen=True)
+class SizePoint:
+    """The requests of one model with inputs up to this size, and larger than those of the entry before."""
+
+    model: str
+    up_to_bytes: int
+    requests: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+@dataclass(frozen=True)
 class Point:
     """A row of the result. Latencies run from the intended send time; None means that nothing was there to measure."""
 
@@ -204,6 +215,9 @@ class Point:
     models: tuple[ModelPoint, ...] = ()
     """One entry per model of a mix; none where only one model is asked."""
 
+    sizes: tuple[SizePoint, ...] = ()
+    """Of each model, from the smallest requests to the largest; none where all are about equally large, or the probe
+    was stopped."""
     load: ServerLoad | None = None
     """Of the server's machine, where it has metrics."""
     unaffected: tuple[SloCount, ...] = field(default=(), metadata={"stored_as": "punctual"})

@@ -20,19 +20,23 @@ from loadtests.report import page, plots
 from loadtests.report.batching import StepBatching, describe_preprocessing, find_preprocessing, step_batching
 from loadtests.report.prose import (
     capacity,
+    conditions,
     deciding_point,
     describe_bottleneck,
     edge_point,
     explain,
     in_short,
     proven,
+    shown_point,
     shown_verdict,
     warn,
 )
+from loadtests.report.requests import describe_requests, describe_sizes
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import RAW, Stored, read_runs, replace
 from loadtests.search.certificate import Certificate, certificates
-from loadtests.slo import as_requested, describe_slos
+from loadtests.slo import as_requested
+from loadtests.workload.arrivals import POISSON
 
 _MOST_CURVES = 4
 _COLUMNS = (
@@ -51,13 +55,17 @@ class Section:
     points: list[Point]
     confirmed: list[Certificate]
     """Those that passed, the proven rate's first."""
-    slos: str
+    conditions: str
     capacity: tuple[str, str] | None
     proven: str
     in_short: str
     explanation: str
     warning: str
     bottleneck: str
+    requests: str
+    by_size: str
+    sized: Point | None
+    """Whose latencies are shown by size."""
     edge: Point | None
     """The probe that shows what limits the server."""
     batching: list[StepBatching]
@@ -102,7 +110,7 @@ def _section(stored: Stored, folder: Path) -> Section:
         "server": plots.server_breakdown(result),
         "tail": plots.distribution(result, records),
     }
-    decided = deciding_point(result)
+    decided, sized = deciding_point(result), shown_point(result)
     shown = next(((point, record) for point, record in records if point is decided), None)
     if shown is not None:
         pictures["time"] = plots.time_series(result, *shown)
@@ -116,13 +124,16 @@ def _section(stored: Stored, folder: Path) -> Section:
         result=result,
         points=points,
         confirmed=certificates(result.points),
-        slos=describe_slos(result.slos),
+        conditions=conditions(result),
         capacity=capacity(result),
         proven=proven(result),
         in_short=in_short(result),
         explanation=explain(result),
         warning=warn(result),
         bottleneck=describe_bottleneck(edge) if edge else "",
+        requests=describe_requests(result.settings),
+        by_size=describe_sizes(sized) if sized else "",
+        sized=sized,
         edge=edge,
         batching=step_batching(edge, known) if edge else [],
         preprocessing=describe_preprocessing(find_preprocessing(edge, known)) if edge else "",
@@ -162,6 +173,10 @@ def _repeat(stored: Stored) -> str:
         words += ["--slo", str(slo)]
     words += ["--server", stored.run.server]
     words += ["--budget", f"{settings.get('budget_s', 180):g}", "--seed", str(stored.run.seed)]
+    if settings.get("arrivals", POISSON.name) != POISSON.name:
+        words += ["--arrivals", str(settings["arrivals"])]
+    for model, file in (settings.get("inputs") or {}).items():
+        words += ["--inputs", f"{model}={file}"]
     if settings.get("workers", 1) > 1:
         words += ["--workers", str(settings["workers"])]
     if settings.get("max_per_s"):

@@ -16,6 +16,7 @@ from loadtests.search.certificate import Certificate
 from loadtests.search.confirmation import most_promising
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import about_ms, as_requested, describe_slos, format_rate
+from loadtests.workload.arrivals import POISSON, describe_arrivals
 
 _CALM_SHARE = 0.1
 _MINUTES = (1, 2, 5, 10, 30)
@@ -29,7 +30,7 @@ _NEAR = 0.25
 
 def headline(result: CapacityResult) -> str:
     """The capacity with its interval, and beside it what is proven; without an estimate what is proven alone."""
-    slos = describe_slos(result.slos)
+    slos = conditions(result)
     if result.verdict == "fail":
         return f"{result.model} misses {slos} at every rate that was tried"
     if estimate := capacity(result):
@@ -67,6 +68,12 @@ def about(rate_per_s: float) -> str:
 def proven(result: CapacityResult) -> str:
     """The rate that is proven, or `none`."""
     return "none" if result.capacity_per_s is None else format_rate(result.capacity_per_s)
+
+
+def conditions(result: CapacityResult) -> str:
+    """What the rates hold for: `p99=50ms with Poisson arrivals`."""
+    arrivals = result.settings.get("arrivals", POISSON.name)
+    return f"{describe_slos(result.slos)} with {describe_arrivals(arrivals)}"
 
 
 def explain(result: CapacityResult) -> str:
@@ -214,6 +221,11 @@ def edge_point(result: CapacityResult) -> Point | None:
 def shown_verdict(point: Point, confirmed: Sequence[Certificate]) -> Verdict:
     """That of the confirmation which the point belongs to: two undecided runs may pass together."""
     return "pass" if any(point in found.points for found in confirmed) else point.verdict
+
+
+def shown_point(result: CapacityResult) -> Point | None:
+    """The deciding point, or the lowest rate where none was met."""
+    return deciding_point(result) or (lowest_judged(result.points) if result.verdict == "fail" else None)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from loadtests.search.certificate import Certificate, certificates
 from loadtests.search.estimate import Estimate, estimate
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import Slo, about_ms, describe_slos, format_rate, format_s
+from loadtests.workload.arrivals import POISSON
 
 INTERRUPTED = "interrupted"
 """Why a search ended early that Ctrl-C ended."""
@@ -57,6 +58,12 @@ class CapacityResult:
         return next(iter(certificates(self.points)), None)
 
     @property
+    def made_up(self) -> str:
+        """What the requests were made from where nobody gave any; empty where they were given."""
+        source = str(self.settings.get("payload_source") or "")
+        return source if "made from the server" in source else ""
+
+    @property
     def ended_because(self) -> str:
         """Why the search ended early, such as `interrupted`; empty when it did not."""
         return self.reason.partition("; ")[0] if self.partial else ""
@@ -76,6 +83,7 @@ class CapacityResult:
             "verdict": self.verdict,
             "reason": self.reason,
             "slo": ", ".join(str(slo) for slo in self.slos),
+            "arrivals": self.settings.get("arrivals", POISSON.name),
             "model": self.model,
             "server": self.server,
             "partial": self.partial,

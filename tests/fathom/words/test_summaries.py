@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from fathom.console import answers, summary
 from fathom.console.live_table import progress
 from fathom.latencies import Latencies
 from loadtests.records.batching import Batching
-from loadtests.records.point import GeneratorStats, ModelPoint, Point, SloCount, StepPoint
+from loadtests.records.point import GeneratorStats, ModelPoint, Point, SizePoint, SloCount, StepPoint
 from loadtests.report import batching, prose
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.sizing import make_plan
 from loadtests.slo import Slo
+from loadtests.workload.sizes import Sizes
+from loadtests.workload.variability import Variability
 
 SLO = Slo.parse("p99=20ms")
 
@@ -80,6 +82,21 @@ POINTS = (
     point(3, "bisect", 600.0, 40.0, 200),
     point(4, "confirm", 400.0, 15.0, 3),
 )
+SENT: dict[str, Any] = {
+    "arrivals": "poisson",
+    "payload_source": "evaluation data",
+    "payload_sizes": {"queue": asdict(Sizes(248, 52, 129, 4199))},
+}
+BURSTS: dict[str, Any] = {
+    **SENT,
+    "arrivals": "trace.csv",
+    "arrivals_recorded": asdict(Variability.of(np.cumsum(np.tile([0.9, 0.02, 0.02, 0.02, 0.04], 40)))),
+}
+SIZES = (
+    SizePoint("cat", 52, 2500, 3.0, 9.0),
+    SizePoint("cat", 129, 2000, 4.0, 12.0),
+    SizePoint("cat", 4199, 500, 8.0, 19.0),
+)
 LATE = "sent late: p99 2.1 ms; use more workers (--workers)"
 PROVEN = CapacityResult(
     model="queue",
@@ -114,6 +131,11 @@ NOTHING: dict[str, Any] = {
 }
 RESULTS = {
     "a proven rate": PROVEN,
+    "recorded arrivals, and requests whose size decides": replace(
+        PROVEN,
+        settings={**PROVEN.settings, **BURSTS},
+        points=tuple(replace(each, sizes=SIZES) for each in POINTS),
+    ),
     "a search that was interrupted": replace(
         PROVEN,
         **NOTHING,
@@ -171,9 +193,11 @@ def test_report(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
 
 
 def test_load(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
-    load.show(POINTS[1], ["p99=20ms"])
+    load.show(POINTS[1], ["p99=20ms"], SENT)
     models = (ModelPoint("cat", 4000, 0, 4.0, 15.0, "pass"), ModelPoint("dog", 1000, 2, 4.5, None, "undecided"))
-    load.show(replace(POINTS[1], models=models), ["p99=20ms", "dog:p50=5ms"])
+    sizes = (*SIZES, SizePoint("dog", 10, 500, 4.0, 9.0), SizePoint("dog", 1000, 500, 5.0, 12.0))
+    mixed = {**BURSTS, "payload_sizes": {"cat": SENT["payload_sizes"]["queue"], "dog": asdict(Sizes(32, 64, 64, 64))}}
+    load.show(replace(POINTS[1], models=models, sizes=sizes), ["p99=20ms", "dog:p50=5ms"], mixed)
     assert shown() == snapshot
 
 
