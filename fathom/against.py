@@ -78,7 +78,7 @@ def measure(arguments: argparse.Namespace, request: CapacityRequest, taken: int 
         try:
             results = find_in_turns(
                 (first, second),
-                lambda side, point: err.print(f"{sides[side]:<{width}}  {line(point)}", soft_wrap=True),
+                lambda side, point: err.print(f"{sides[side]:<{width}}  {line(point, point.verdict)}", soft_wrap=True),
                 note,
             )
         except SloUnreachableError as error:

@@ -24,6 +24,7 @@ from loadtests import report
 from loadtests.capacity import CapacityRequest
 from loadtests.errors import LoadTestError
 from loadtests.finding import find
+from loadtests.report.prose import in_short
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
 from loadtests.workload.workload import ModelWeight
@@ -140,8 +141,7 @@ def _use(
                 found = find(request, on_point=show)
                 done.capacities[name] = found
                 done.trouble = done.trouble or found.unsaved
-                certified = found.capacity_per_s
-                step.update("no rate certified" if certified is None else f"{certified:.0f} requests/s certified")
+                step.update(in_short(found))
             if found.partial:  # interrupted, or nobody is there to be asked about the next one
                 done.interrupted = found.ended_because == INTERRUPTED
                 return

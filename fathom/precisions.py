@@ -25,6 +25,7 @@ from fathom.recipes import manifest_of, measure_served
 from fathom.workload import with_evaluation_data
 from loadtests.capacity import CapacityRequest
 from loadtests.finding import find
+from loadtests.report.prose import in_short
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
 from loadtests.workload.workload import ModelWeight
@@ -129,8 +130,7 @@ def _serve(
                     folder=home,
                 )
                 found = find(request, on_point=_shown(step))
-                certified = found.capacity_per_s
-                step.update("no rate certified" if certified is None else f"{certified:.0f} requests/s certified")
+                step.update(in_short(found))
             if found.ended_because == INTERRUPTED:
                 raise KeyboardInterrupt
             files = exported[recipe.name].manifest.files

@@ -22,6 +22,7 @@ from loadtests.search.probe import Prober
 from loadtests.search.unloaded import Unloaded, busy_share
 from loadtests.slo import Slo, loosest_limit_ms, tightest_limit_ms
 from loadtests.target.access import Access
+from loadtests.target.batching import batching_of
 from loadtests.target.hardware import describe_hardware
 from loadtests.workload.arrivals import POISSON, Arrivals
 from loadtests.workload.shape import Shape
@@ -131,6 +132,7 @@ def timeout_s(request: CapacityRequest) -> float:
 
 
 def describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded: Unloaded) -> Run:
+    configs = traffic.configs()
     settings: dict[str, Any] = {
         "budget_s": plan.budget_s,
         "gap": plan.gap,
@@ -144,14 +146,15 @@ def describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded: 
         "real_time": request.real_time,
         **request.access.described(),
         "locust_master": request.locust_master,
-        **({"side": request.side, "turns": request.turns} if request.side else {}),
         **request.arrivals.described(),
         **traffic.described(),
+        **({"side": request.side, "turns": request.turns} if request.side else {}),
         "unloaded_ms": unloaded.latency_ms,
         "least_s": plan.least_s,
         "busy_before_share": busy_share(plan.timing.cpu_sample_s),
         "server_name": traffic.targets[0].server_name(),
-        "model_config_sha256": digest(configs) if (configs := traffic.configs()) else None,
+        "model_config_sha256": digest([c.SerializeToString(deterministic=True) for c in configs]) if configs else None,
+        "batching": {c.name: batching_of(c).to_json() for c in configs if not c.HasField("ensemble_scheduling")},
     }
     return Run(
         model=request.model,

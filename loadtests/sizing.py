@@ -204,8 +204,8 @@ def _assumptions(
     slos = describe_slos(result.slos)
     notes = [
         f"One replica sustains {format_rate(replica_per_s)} under {slos}: {BASIS_NAMES[basis]}.",
-        f"The arrivals are as they were measured ({describe_arrivals(result.settings.get('arrivals', POISSON.name))}), "
-        f"with a mean of {format_rate(rate_per_s)} at the busiest time; bursts beyond that need a higher --rate.",
+        f"Each replica gets {describe_arrivals(result.settings.get('arrivals', POISSON.name))}, as measured; the mean "
+        f"of all is {format_rate(rate_per_s)} at the busiest time, and bursts beyond that need a higher --rate.",
         "The balancer spreads requests evenly, replicas do not share hardware, and their machines are like the one "
         "that was measured" + (f" ({result.hardware['cpu']})." if result.hardware.get("cpu") else "."),
         f"{spare} replica{'s' if spare != 1 else ''} may be gone at any time; the others then still keep "

@@ -132,6 +132,8 @@ class StepPoint:
     failed: int
     batch_sizes: Mapping[str, int]
     """Executions per batch size (keys are text, as in JSON)."""
+    execution_ms: float | None = None
+    """Mean of an execution, whatever its batch: an instance works on nothing else meanwhile."""
     share: float = 1.0
     """Of the requests of a mix, how many come here; the times are those of a request that does."""
 

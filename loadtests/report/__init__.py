@@ -12,13 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.errors import LoadTestError, ResultsError
+from loadtests.records.batching import Batching
+from loadtests.records.documents import read
 from loadtests.records.point import Point
 from loadtests.records.record import Record
 from loadtests.report import page, plots
-from loadtests.report.prose import conditions, deciding_point, describe_bottleneck, explain, shown_point, warn
+from loadtests.report.batching import StepBatching, describe_preprocessing, find_preprocessing, step_batching
+from loadtests.report.prose import (
+    capacity,
+    conditions,
+    deciding_point,
+    describe_bottleneck,
+    edge_point,
+    explain,
+    in_short,
+    proven,
+    shown_point,
+    shown_verdict,
+    warn,
+)
 from loadtests.report.requests import describe_requests, describe_sizes
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import RAW, Stored, read_runs, replace
+from loadtests.search.certificate import Certificate, certificates
 from loadtests.slo import as_requested
 from loadtests.workload.arrivals import POISSON
 
@@ -37,8 +53,12 @@ class Section:
     stored: Stored
     result: CapacityResult
     points: list[Point]
-    certified: tuple[Point, ...]
+    confirmed: list[Certificate]
+    """Those that passed, the proven rate's first."""
     conditions: str
+    capacity: tuple[str, str] | None
+    proven: str
+    in_short: str
     explanation: str
     warning: str
     bottleneck: str
@@ -46,6 +66,10 @@ class Section:
     by_size: str
     sized: Point | None
     """Whose latencies are shown by size."""
+    edge: Point | None
+    """The probe that shows what limits the server."""
+    batching: list[StepBatching]
+    preprocessing: str
     pictures: dict[str, plots.Picture]
     step_models: list[str]
     mixed: bool
@@ -69,7 +93,7 @@ def write(folder: Path) -> Path:
     hardware = next((section.result.hardware for section in sections if section.result.hardware), {})
     path = folder / "report.html"
     try:
-        replace(path, page.render("report.html", sections=sections, hardware=hardware))
+        replace(path, page.render("report.html", sections=sections, hardware=hardware, shown_verdict=shown_verdict))
         for section in sections:
             for name, content in section.files.items():
                 replace(section.stored.folder / name, content)
@@ -92,19 +116,27 @@ def _section(stored: Stored, folder: Path) -> Section:
         pictures["time"] = plots.time_series(result, *shown)
     points = sorted(result.points, key=lambda point: point.rate_per_s)
     settings = {**result.settings, "mix": " ".join(_mix(result.settings))}
+    known = {model: read(Batching, each) for model, each in (settings.pop("batching", None) or {}).items()}
+    edge = edge_point(result)
     files = _files(points, pictures["rate"])
     return Section(
         stored=stored,
         result=result,
         points=points,
-        certified=result.certificate.points if result.certificate else (),
+        confirmed=certificates(result.points),
         conditions=conditions(result),
+        capacity=capacity(result),
+        proven=proven(result),
+        in_short=in_short(result),
         explanation=explain(result),
         warning=warn(result),
-        bottleneck=describe_bottleneck(decided) if decided else "",
+        bottleneck=describe_bottleneck(edge) if edge else "",
         requests=describe_requests(result.settings),
         by_size=describe_sizes(sized) if sized else "",
         sized=sized,
+        edge=edge,
+        batching=step_batching(edge, known) if edge else [],
+        preprocessing=describe_preprocessing(find_preprocessing(edge, known)) if edge else "",
         pictures={name: picture for name, picture in pictures.items() if picture is not None},
         step_models=plots.step_models(result),
         mixed=any(point.models for point in points),

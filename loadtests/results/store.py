@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.errors import BadRequestError, ResultsError
+from loadtests.records.batching import Batching
 from loadtests.records.documents import read
 from loadtests.records.point import Point
 from loadtests.records.record import Record
@@ -57,6 +58,7 @@ class _Numbers:
     arrivals_sha256: str = ""
     arrivals_recorded: Variability | None = None
     mix: Mapping[str, float] | None = None
+    batching: Mapping[str, Batching] | None = None
     resumed: tuple[str, ...] | None = None
 
 

@@ -139,8 +139,8 @@ def parse_arrivals(text: str) -> Arrivals:
     if Path(text).suffix or Path(text).is_file():
         trace = read_trace(Path(text))
         if not trace.duration_s:
-            reason = "is the only one" if len(trace) == 1 else f"and the {len(trace) - 1} others are at the same time"
-            raise InputFileError(trace.path, None, f"has no rate: its first arrival {reason}; record more than one")
+            what = f"has no rate: {len(trace):,} arrivals at one time; record at least two at different times"
+            raise InputFileError(trace.path, None, what)
         return Arrivals.recorded(trace)
     raise BadRequestError(
         f"arrivals {text!r} are not known; choose poisson, constant, gamma:cv=2 or a CSV file of recorded arrivals",

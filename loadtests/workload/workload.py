@@ -232,12 +232,11 @@ class Workload:
                 shares[step] = shares.get(step, 0.0) + share
         return shares
 
-    def configs(self) -> list[bytes]:
-        """The configuration of each model and of its steps, encoded; empty where the server does not offer it."""
+    def configs(self) -> list[Any]:
+        """The ModelConfig of each model and of its steps; empty where the server does not offer it."""
         config_of = self.targets[0].config
         asked = dict.fromkeys(name for model in self.models for name in (model, *composing_models(model, config_of)))
-        found = map(config_of, asked)
-        return [config.SerializeToString(deterministic=True) for config in found if config is not None]
+        return [config for config in map(config_of, asked) if config is not None]
 
     def statistics(self) -> list[Any]:
         """A snapshot for `server_stats.difference`; a step that two pipelines share is in it once."""

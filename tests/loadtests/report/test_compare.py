@@ -213,14 +213,3 @@ def test_a_run_is_not_compared_with_itself_by_whatever_path(folders):
 def test_unusable_arguments_are_one_line(arguments, capsys):
     assert main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_the_page_saves_its_figures(folders):
-    page = report.write(folders[0]).read_text()
-    run = folders[0] / "queue" / "latest"
-    assert (run / "latency.png").read_bytes().startswith(b"\x89PNG")
-    assert (run / "latency.svg").read_text().startswith("<svg")
-    assert (run / "points.csv").read_text().startswith("number,phase,rate_per_s")
-    assert "minute" in page  # what more time would buy
-    for name in ("latency.svg", "latency.png", "points.csv"):
-        assert f'download="queue-{name}" href="data:' in page
