@@ -158,6 +158,8 @@ def connect(arguments: argparse.Namespace, access: Access, taken: int | None) ->
         with connect_with_metrics(other, repository, access) as (server, metrics_url):
             yield server, metrics_url, repository
         return
+    if access.tls is not None:
+        raise UsageError(f"a server that this command starts with {other} has no TLS: give --against HOST:PORT")
     left = available_memory()
     if taken is not None and left is not None and left < taken:
         raise UsageError(
