@@ -210,7 +210,7 @@ def _assumptions(
         "that was measured" + (f" ({result.hardware['cpu']})." if result.hardware.get("cpu") else "."),
         f"{spare} replica{'s' if spare != 1 else ''} may be gone at any time; the others then still keep "
         f"{headroom * 100:.0f} % of that rate free.",
-        "The p99 is read off the measured points at that load; it is what was seen, not certified.",
+        "The p99 is read off the measured points at that load; it is what was seen, not proven.",
         "The payloads"
         + (" and each model's share" if result.points[0].models else "")
         + " are like those measured"

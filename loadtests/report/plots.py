@@ -25,6 +25,7 @@ from loadtests.report.svg import (
     STEPS,
     UNDECIDED,
     Picture,
+    dots,
     make_picture,
     plain_ticks,
 )
@@ -185,9 +186,7 @@ def time_series(result: CapacityResult, point: Point, record: Record) -> Picture
         late = latencies_ms > min(slo.limit_ms for slo in result.slos if slo.limit_ms is not None)
         keep = late | (np.arange(len(at_s)) % max(len(at_s) // _MOST_DOTS, 1) == 0)
         for marks, colour in ((keep & ~late, P99), (keep & late, FAIL)):
-            upper.plot(
-                at_s[marks], latencies_ms[marks], ".", color=colour, markersize=3.5, alpha=0.55, markeredgewidth=0
-            )
+            dots(upper, at_s[marks], latencies_ms[marks], colour, size=2.4)
         for slo in as_requested(result.slos):
             if slo.limit_ms is not None:
                 upper.axhline(slo.limit_ms, color=SLO, linewidth=1.2, dashes=(5, 3))

@@ -43,6 +43,8 @@ def headline(result: CapacityResult) -> str:
 
 def in_short(result: CapacityResult) -> str:
     """The same two numbers for one line among others: `about 108/s (95 %: 80 to 157); proven 33/s`."""
+    if result.verdict == "fail":
+        return "no rate that was tried meets the SLO"
     if estimate := capacity(result):
         rate, interval = estimate
         return f"about {rate}/s ({interval}); proven {proven(result)}"
