@@ -13,8 +13,9 @@ from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.live_table import line
 from fathom.console.options import DEFAULT_SERVER, default_config_name
 from fathom.console.output import err, note, out, print_json, print_labelled
-from fathom.console.servers import connect_with_metrics, embedded
+from fathom.console.servers import connect_with_metrics, embedded, same_server
 from fathom.recipes import manifest_of
+from fathom.workload import same_requests
 from loadtests import report
 from loadtests.capacity import CapacityRequest
 from loadtests.errors import ResultsError, SloUnreachableError
@@ -103,14 +104,21 @@ def _report(
     if unsaved:
         raise ResultsError(unsaved)
     ended = [result.ended_because for result in results]
-    if ended[0] == INTERRUPTED and not arguments.json:
-        budget = f" --budget {arguments.budget:g}s" if arguments.budget else ""
-        out.print(
-            f"  to go on: the same command with --resume {quote(str(folder))}{budget} for --report", soft_wrap=True
-        )
+    if any(ended) and not arguments.json:
+        out.print(f"  to go on: {_again(arguments, folder)}", soft_wrap=True)
     if INTERRUPTED in ended:
         return STOPPED
     return 1 if any(ended) or found is None or found.changes[0].finding == "unknown" else 0
+
+
+def _again(arguments: argparse.Namespace, folder: Path) -> str:
+    """The command that goes on with both searches."""
+    slos = "".join(f" --slo {quote(slo)}" for slo in arguments.slo)
+    given = same_requests(arguments) + same_server(arguments)
+    budget = f" --budget {arguments.budget:g}s" if arguments.budget else ""
+    models = " ".join(map(quote, arguments.models))
+    other = f" --against {quote(arguments.against)} --resume {quote(str(folder))}"
+    return f"fathom capacity {models}{slos}{given}{other}{budget}"
 
 
 def _print(
@@ -150,6 +158,8 @@ def connect(arguments: argparse.Namespace, access: Access, taken: int | None) ->
         with connect_with_metrics(other, repository, access) as (server, metrics_url):
             yield server, metrics_url, repository
         return
+    if access.tls is not None:
+        raise UsageError(f"a server that this command starts with {other} has no TLS: give --against HOST:PORT")
     left = available_memory()
     if taken is not None and left is not None and left < taken:
         raise UsageError(

@@ -8,9 +8,11 @@ bound. Two runs of the same thing show whether the machine has changed; where it
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -52,7 +54,6 @@ class Comparison:
     names: tuple[str, ...]
     results: tuple[CapacityResult, ...]
     changes: tuple[Change, ...]
-
     advice: str
     """What would separate the model from the machine; empty where no difference has to be explained."""
 
@@ -65,24 +66,12 @@ class Comparison:
                     "name": name,
                     "capacity_per_s": result.capacity_per_s,
                     "capacity_estimate_per_s": result.capacity_estimate_per_s,
-                    "capacity_estimate_interval_per_s": (
-                        list(interval) if (interval := result.capacity_estimate_interval_per_s) else None
-                    ),
+                    "capacity_estimate_interval_per_s": result.capacity_estimate_interval_per_s,
                     "partial": result.partial,
                 }
                 for name, result in zip(self.names, self.results, strict=True)
             ],
-            "changes": [
-                {
-                    "name": change.name,
-                    "finding": change.finding,
-                    "ratio": change.ratio,
-                    "interval": list(change.interval) if change.interval else None,
-                    "sentence": change.sentence,
-                    "notes": list(change.notes),
-                }
-                for change in self.changes
-            ],
+            "changes": [dataclasses.asdict(change) for change in self.changes],
             "advice": self.advice or None,
         }
 
@@ -132,10 +121,12 @@ def _in_turns(first: Stored, *others: Stored) -> bool:
 
 
 def _advice(stored: Stored) -> str:
-    slos = " ".join(f"--slo {slo}" for slo in as_requested(stored.run.slos))
+    weights: Mapping[str, float] = stored.run.settings.get("mix") or {}
+    models = [f"{model}={weight:.4g}" for model, weight in weights.items()] if len(weights) > 1 else [stored.run.model]
+    slos = (f"--slo={slo}" for slo in as_requested(stored.run.slos))
     return (
         "the machine may have changed between the runs, so measure both in turns: "
-        f"fathom capacity {stored.run.model} {slos} --against MODEL_REPOSITORY (or HOST:PORT)"
+        f"{shlex.join(['fathom', 'capacity', *models, *slos])} --against DIR (or HOST:PORT)"
     )
 
 

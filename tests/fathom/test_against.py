@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
 from haste import haste
 from queue_process import QueueProcess
 
+from clients import TLS
 from fathom import against
 from fathom.cli import main
 from fathom.console.arguments import UsageError
 from loadtests.results.store import read_runs
+from loadtests.target.access import Access
 
 
 @pytest.fixture
@@ -53,13 +56,16 @@ def test_what_cannot_be_compared_is_refused_in_one_line(repositories, capsys, ca
     assert value in told
 
 
-def test_a_second_server_that_does_not_fit_into_memory_is_not_started(repositories):
-    arguments = against.argparse.Namespace(
+@pytest.mark.parametrize(
+    ("access", "taken", "why"),
+    [(Access(), 2**60, "it does not fit into memory"), (Access(tls=TLS()), None, "it would have no TLS")],
+)
+def test_a_second_server_is_not_started_in_vain(repositories, access, taken, why):
+    arguments = argparse.Namespace(
         against=str(repositories / "other"), model_repository=repositories / "mine", tritonserver=None, server=None
     )
-    with pytest.raises(UsageError) as refused, against.connect(arguments, against.Access(), 2**60):
-        pass
-    assert "--against" in str(refused.value)
+    with pytest.raises(UsageError), against.connect(arguments, access, taken):
+        pytest.fail(why)
 
 
 @pytest.mark.process
@@ -67,7 +73,7 @@ def test_a_second_server_that_does_not_fit_into_memory_is_not_started(repositori
 def test_two_servers_are_measured_in_turns_and_compared(tmp_path, capsys):
     queues = [QueueProcess("--service-ms", ms) for ms in ("4", "2")]
     one, other = (queue.address for queue in queues)
-    asked = ["capacity", "queue", "--slo", "p90=40ms", "--budget", "6s", "--server", one, "--against", other]
+    asked = ["capacity", "queue", "--slo", "p90=40ms", "--budget", "2s", "--server", one, "--against", other]
     try:
         with haste():
             status = main([*asked, "--report", str(tmp_path), "--json"])
