@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from export import files
-from export.command import fathom
+from export.command import export_again
 from export.errors import ExportError, FileError, RecipeError
 from export.recipe.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, answers, no_progress
 
@@ -90,15 +90,12 @@ class Reference:
             mask = str(arrays["mask"]) or None
             batched = bool(arrays["batched"]) if "batched" in arrays else True
         except FileNotFoundError:
-            raise RecipeError(f"{path} is missing", remedy=_again(path), file=path) from None
+            raise RecipeError(f"{path} is missing", remedy=export_again(path.parent.parent), file=path) from None
         except (ValueError, KeyError, OSError, FileError) as error:
-            raise RecipeError(f"{path} cannot be read ({error})", remedy=_again(path, "--force"), file=path) from error
+            raise RecipeError(
+                f"{path} cannot be read ({error})", remedy=export_again(path.parent.parent, "--force"), file=path
+            ) from error
         return Reference(Evaluation(parts["input"], parts["truth"], mask, batched), parts["output"])
-
-
-def _again(reference: Path, *options: str) -> str:
-    folder = reference.parent.parent
-    return f"run `{fathom('export', folder.name, *options, repository=folder.parent)}`"
 
 
 def parity(outputs: Arrays, source: Arrays) -> Parity:

@@ -68,6 +68,7 @@ def _step(then: Any, now: Any, share: float) -> StepPoint | None:
         new, old = getattr(now.inference_stats, name), getattr(then.inference_stats, name)
         return (new.ns - old.ns) / _NS_PER_MS / (new.count - old.count) if new.count > old.count else 0.0
 
+    worked_ns = _worked_ns(now) - _worked_ns(then)
     executions = now.execution_count - then.execution_count
     inferences = now.inference_count - then.inference_count
     earlier_batches = {batch.batch_size: batch.compute_infer.count for batch in then.batch_stats}
@@ -88,5 +89,13 @@ def _step(then: Any, now: Any, share: float) -> StepPoint | None:
         requests=requests,
         failed=failed,
         share=share,
+        execution_ms=worked_ns / _NS_PER_MS / executions if executions and worked_ns else None,
         batch_sizes={size: count for size, count in batches.items() if count},
+    )
+
+
+def _worked_ns(stats: Any) -> int:
+    """Of all instances together; a batch counts once."""
+    return sum(
+        getattr(batch, f"compute_{part}").ns for batch in stats.batch_stats for part in ("input", "infer", "output")
     )
