@@ -18,12 +18,16 @@ from export.recipe.measure import Measurement
 from fathom.console import answers
 from fathom.console.options import default_config_name
 from fathom.console.output import Steps
-from fathom.recipes import manifest_of, measure_served, measured_at_export, requests_of
+from fathom.recipes import manifest_of, measure_served, measured_at_export
+from fathom.workload import with_evaluation_data
 from loadtests import report
-from loadtests.capacity import CapacityRequest, find
+from loadtests.capacity import CapacityRequest
 from loadtests.errors import LoadTestError
+from loadtests.finding import find
+from loadtests.report.prose import in_short
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
+from loadtests.workload.workload import ModelWeight
 from server import TritonServer
 
 PIPELINES = ("image_classifier", "text_embedding")
@@ -130,15 +134,14 @@ def _use(
                     model=name,
                     slos=(slo,),
                     budget_s=budget_s,
-                    payloads=requests_of(client, name, repository),
+                    mix=[with_evaluation_data(client, ModelWeight(name), repository)],
                     manifest=manifest_of(name, repository),
                     folder=results,
                 )
                 found = find(request, on_point=show)
                 done.capacities[name] = found
                 done.trouble = done.trouble or found.unsaved
-                certified = found.capacity_per_s
-                step.update("no rate certified" if certified is None else f"{certified:.0f} requests/s certified")
+                step.update(in_short(found))
             if found.partial:  # interrupted, or nobody is there to be asked about the next one
                 done.interrupted = found.ended_because == INTERRUPTED
                 return

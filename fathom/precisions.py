@@ -21,10 +21,14 @@ from export.recipe.measure import Measurement
 from export.recipe.recipe import Recipe
 from fathom.console.options import default_config_name
 from fathom.console.output import Step, Steps
-from fathom.recipes import manifest_of, measure_served, requests_of
-from loadtests.capacity import CapacityRequest, find
+from fathom.recipes import manifest_of, measure_served
+from fathom.workload import with_evaluation_data
+from loadtests.capacity import CapacityRequest
+from loadtests.finding import find
+from loadtests.report.prose import in_short
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
+from loadtests.workload.workload import ModelWeight
 from server import TritonServer
 
 FOLDER = "precisions"
@@ -121,13 +125,12 @@ def _serve(
                     model=recipe.name,
                     slos=(slo,),
                     budget_s=budget_s,
-                    payloads=requests_of(client, recipe.name, own),
+                    mix=[with_evaluation_data(client, ModelWeight(recipe.name), own)],
                     manifest=manifest_of(recipe.name, own),
                     folder=home,
                 )
                 found = find(request, on_point=_shown(step))
-                certified = found.capacity_per_s
-                step.update("no rate certified" if certified is None else f"{certified:.0f} requests/s certified")
+                step.update(in_short(found))
             if found.ended_because == INTERRUPTED:
                 raise KeyboardInterrupt
             files = exported[recipe.name].manifest.files

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from clients import Client, InvalidInputError, codec
 from export import recipes
@@ -13,7 +14,8 @@ from export.recipe.measure import Measurement, Reference, measure
 from export.recipe.recipe import Array, Evaluation, Progress, Recipe, no_progress
 from export.repository.manifest import Manifest
 
-POOL_SIZE = 64
+POOL_BYTES = 64 << 20
+"""Of the requests that a load test keeps in memory, in each of its generators."""
 SENT_TOGETHER = 8
 
 
@@ -26,8 +28,11 @@ def manifest_of(model: str, repository: Path) -> dict[str, Any] | None:
     return manifest.to_json() if manifest else None
 
 
-def requests_of(client: Client, model: str, repository: Path) -> list[bytes] | None:
-    """Up to POOL_SIZE single-sample requests of real input, or None for a model that no recipe's data fits."""
+def requests_of(client: Client, model: str, repository: Path, *, seed: int = 0) -> list[bytes] | None:
+    """A request for each sample of the evaluation data, or None for a model that no recipe's data fits.
+
+    Where all have more than POOL_BYTES, as many as have not are drawn from the whole set by the seed.
+    """
     try:
         recipe = recipes.find(model, repository)
         if recipe.pipeline is not None and model == recipe.pipeline.name:
@@ -35,9 +40,16 @@ def requests_of(client: Client, model: str, repository: Path) -> list[bytes] | N
         else:
             evaluation = reference(model, repository).evaluation
         spec = client.model(model).spec
-        return [codec.encode(spec, row) for row in itertools.islice(evaluation.batches(1), POOL_SIZE)]
+        return draw([codec.encode(spec, row) for row in evaluation.batches(1)], POOL_BYTES, seed=seed)
     except (RecipeError, InvalidInputError):
         return None  # no recipe, not exported here, or another model of the same name
+
+
+def draw(requests: list[bytes], most_bytes: int, *, seed: int) -> list[bytes]:
+    """As many as have not more bytes together, but one at least, drawn by the seed and in their order."""
+    drawn = np.random.default_rng(seed).permutation(len(requests))
+    fitting = int(np.searchsorted(np.cumsum([len(requests[row]) for row in drawn]), most_bytes, side="right"))
+    return [requests[row] for row in sorted(drawn[: max(fitting, 1)])]
 
 
 def example(model: str, repository: Path) -> dict[str, Array]:

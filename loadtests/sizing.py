@@ -19,6 +19,7 @@ from loadtests.records.point import Point
 from loadtests.report.prose import doubts
 from loadtests.results.result import CapacityResult
 from loadtests.slo import describe_slos, format_rate, tightest_limit_ms
+from loadtests.workload.arrivals import POISSON, describe_arrivals
 
 Basis = Literal["proven", "interval", "estimate"]
 """The rate of one replica: what is proven at 99 %, the lower end of the estimate's 95 % interval, or the estimate."""
@@ -203,14 +204,17 @@ def _assumptions(
     slos = describe_slos(result.slos)
     notes = [
         f"One replica sustains {format_rate(replica_per_s)} under {slos}: {BASIS_NAMES[basis]}.",
-        f"The arrivals are independent of one another (Poisson) with a mean of {format_rate(rate_per_s)} at the "
-        "busiest time; bursts beyond that need a higher --rate.",
+        f"Each replica gets {describe_arrivals(result.settings.get('arrivals', POISSON.name))}, as measured; the mean "
+        f"of all is {format_rate(rate_per_s)} at the busiest time, and bursts beyond that need a higher --rate.",
         "The balancer spreads requests evenly, replicas do not share hardware, and their machines are like the one "
         "that was measured" + (f" ({result.hardware['cpu']})." if result.hardware.get("cpu") else "."),
         f"{spare} replica{'s' if spare != 1 else ''} may be gone at any time; the others then still keep "
         f"{headroom * 100:.0f} % of that rate free.",
-        "The p99 is read off the measured points at that load; it is what was seen, not certified.",
-        "The payloads" + (" and each model's share" if result.points[0].models else "") + " are like those measured.",
+        "The p99 is read off the measured points at that load; it is what was seen, not proven.",
+        "The payloads"
+        + (" and each model's share" if result.points[0].models else "")
+        + " are like those measured"
+        + (f", which were {result.made_up}." if result.made_up else "."),
     ]
     if result.capacity_estimate_per_s and basis != "estimate":
         fewer = math.ceil(rate_per_s / (result.capacity_estimate_per_s * (1 - headroom)) - 1e-9) + spare

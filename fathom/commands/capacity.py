@@ -5,9 +5,10 @@ the highest whose confirmation runs, with fresh seeds, passed at 99 % confidence
 
   fathom capacity image_classifier --slo p99=50ms
   fathom capacity my_model --slo p99=20ms --slo errors=0.1% --server triton.example:8001
+  fathom capacity image_classifier --slo p99=50ms --against new_repository
   fathom capacity image_classifier=0.7 text_embedding=0.3 --slo p99=50ms --slo text_embedding:p50=10ms
 
-Exit status 1 when no rate could be certified, or the server died; 130 when Ctrl-C ended it. What was measured until
+Exit status 1 when no rate could be proven, or the server died; 130 when Ctrl-C ended it. What was measured until
 then is kept in both cases, and --resume goes on with it. Exit status 2 after a result: it could not be written to disk.
 """
 
@@ -15,28 +16,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from clients import Client
 from export.command import quote
 from fathom.console import options, summary
 from fathom.console.arguments import STOPPED
 from fathom.console.live_table import live_table
 from fathom.console.output import note, out, print_json
 from fathom.console.servers import connect_with_metrics, same_server
-from fathom.recipes import manifest_of, requests_of
-from loadtests.capacity import CapacityRequest, find
+from fathom.recipes import manifest_of
+from fathom.workload import add_arrivals, add_inputs, chosen_arrivals, same_requests, with_requests
+from loadtests.capacity import CapacityRequest
 from loadtests.errors import ResultsError, SloUnreachableError
+from loadtests.finding import find
 from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
 from loadtests.search.budget import AUTO_BUDGET_S, AUTO_GAP
 from loadtests.slo import Slo
 from loadtests.target import access_options
-from loadtests.target.access import Access
+from loadtests.target.hardware import available_memory
+from loadtests.workload.arrivals import POISSON
 from loadtests.workload.workload import ModelWeight, name_of
-
-LOOK_TIMEOUT_S = 10.0  # for the metadata alone
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -91,6 +91,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--max-rate", type=options.rate, metavar="RATE", help="never ask for more requests/s than this"
     )
+    add_inputs(command)
+    add_arrivals(command)
     options.add_generators(command)
     command.add_argument(
         "--locust-master",
@@ -111,6 +113,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="go on with the latest search in this folder, which was interrupted or gets a longer --budget",
     )
+    command.add_argument(
+        "--against",
+        metavar="DIR|CONFIG|HOST:PORT",
+        help="compare with a second server, measured in turns with the first (--budget is for each): another model "
+        "repository, another named configuration of the models, or another server",
+    )
     access_options.add_arguments(command)
     options.add_repository(command)
     options.add_tritonserver(command)
@@ -119,6 +127,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Search, write the report, say what holds."""
+    from fathom import against
     from loadtests import report
 
     slos = tuple(Slo.parse(text) for text in arguments.slo)
@@ -126,13 +135,18 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.resume or arguments.report or Path("results")
     repository = arguments.model_repository
     access = access_options.read_access(arguments)
+    if arguments.against:
+        against.check(arguments, [share.model for share in shares])
+    free = available_memory()
+    arrivals = chosen_arrivals(arguments.arrivals) or POISSON
     with connect_with_metrics(arguments.server, repository, access, arguments.tritonserver) as (server, metrics_url):
         request = CapacityRequest(
             server=server,
             model=name_of(shares),
             slos=slos,
-            mix=traffic(server, shares, repository, access),
+            mix=with_requests(server, shares, repository, access, inputs=arguments.inputs, seed=arguments.seed),
             access=access,
+            arrivals=arrivals,
             budget_s=arguments.budget or AUTO_BUDGET_S,
             gap=AUTO_GAP if arguments.gap is None and arguments.budget is None else arguments.gap,
             tolerance=arguments.tolerance,
@@ -147,6 +161,9 @@ def run(arguments: argparse.Namespace) -> int:
             metrics_url=arguments.metrics_url or metrics_url,
             manifest=manifest_of(shares[0].model, repository) if len(shares) == 1 else None,
         )
+        if arguments.against:
+            taken = None if metrics_url is None else (free or 0) - (available_memory() or 0)
+            return against.measure(arguments, request, taken)
         try:
             with live_table(request.budget_s, slos, transient=arguments.json) as show:
                 result = find(request, on_point=show, on_note=note)
@@ -175,7 +192,7 @@ def _print(arguments: argparse.Namespace, result: CapacityResult, path: Path | N
         print_json({**result.to_json(), "report": str(path) if path else None})
         return
     given = f" --tritonserver {quote(str(arguments.tritonserver))}" if arguments.tritonserver else ""
-    summary.show(result, options=given + same_server(arguments))
+    summary.show(result, options=given + same_requests(arguments) + same_server(arguments))
     if path:
         out.print(f"  report: {path}", markup=False, soft_wrap=True)
 
@@ -196,9 +213,3 @@ def _unreachable(request: CapacityRequest, error: SloUnreachableError, *, as_jso
     else:
         print(f"fathom capacity: {error}", file=sys.stderr)
     return 1
-
-
-def traffic(server: str, shares: Sequence[ModelWeight], repository: Path, access: Access) -> list[ModelWeight]:
-    """The models with the inputs of their recipes, where there are any."""
-    with Client(server, timeout_s=LOOK_TIMEOUT_S, tls=access.tls, headers=access.headers) as client:
-        return [replace(share, payloads=requests_of(client, share.model, repository)) for share in shares]

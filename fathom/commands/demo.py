@@ -7,7 +7,7 @@ import itertools
 import time
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from export.command import fathom, naming, quote
 from export.precision import cpu_features
@@ -17,6 +17,7 @@ from fathom.console import options, summary
 from fathom.console.arguments import STOPPED
 from fathom.console.output import WORD_WIDTH, Steps, cell, out, print_json
 from loadtests.errors import ResultsError
+from loadtests.report.prose import proven
 from loadtests.slo import Slo
 
 ALL = "all"
@@ -91,15 +92,15 @@ def _run_all(arguments: argparse.Namespace, slo: Slo) -> int:
 
 def precision_table(rows: list[precisions.ServedPrecision]) -> Table:
     """Size, accuracy at the served station and capacity; `x fp32` compares the estimates, which no grid rounds."""
-    heads = ("model", "precision", "size", "served accuracy", "min cosine", "certified", "estimate (95 %)", "x fp32")
-    made = Table(*heads, box=None, pad_edge=False)
+    heads = ("model", "precision", "size", "served accuracy", "min cosine", "capacity (95 %)", "x fp32", "proven")
+    made = Table(*(Column(head, overflow="fold") for head in heads), box=None, pad_edge=False)
     full = {row.model: row.capacity for row in rows if row.precision == FP32}
     for row in rows:
         name = row.model if row.precision == FP32 else ""
         if row.served is None or row.capacity is None or row.bytes is None:
             made.add_row(name, row.precision, *("-" for _ in range(6)))
             continue
-        certified, estimate = row.capacity.capacity_per_s, row.capacity.capacity_estimate_per_s
+        estimate = row.capacity.capacity_estimate_per_s
         base, interval = full[row.model], row.capacity.capacity_estimate_interval_per_s
         base_estimate = base.capacity_estimate_per_s if base else None
         between = f" ({interval[0]:.0f} to {interval[1]:.0f})" if interval else ""
@@ -109,9 +110,9 @@ def precision_table(rows: list[precisions.ServedPrecision]) -> Table:
             f"{row.bytes / 1e6:.2f} MB",
             "\n".join(f"{figure} {cell(value)}" for figure, value in row.served.accuracy.items()),
             f"{row.served.parity.min_cosine:.5f}" if row.served.parity else "-",
-            "-" if certified is None else f"{certified:.0f}/s",
             "-" if estimate is None else f"{estimate:.0f}/s{between}",
             f"{estimate / base_estimate:.2f}" if estimate and base_estimate else "-",
+            proven(row.capacity),
         )
     return made
 

@@ -1,6 +1,6 @@
 """Run one schedule against a model, or several at once, and judge it: a rate, a shape, or a recorded trace.
 
-  fathom load rain_forecast --schedule poisson:200 --duration 30 --slo p99=20ms
+  fathom load rain_forecast --schedule 200 --duration 30 --slo p99=20ms
   fathom load image_classifier=0.7 text_embedding=0.3 --schedule ramp:20-200 --slo p99=50ms
   fathom load image_classifier text_embedding --trace trace.csv --slo p99=50ms
 
@@ -10,26 +10,30 @@ Exit status 1 when the SLOs did not hold, or too few requests were sent to be su
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
-from fathom.commands.capacity import traffic
 from fathom.console import options
-from fathom.console.arguments import STOPPED
+from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.live_table import coloured, points_table
 from fathom.console.output import err, out, print_json, print_labelled, print_sentence
 from fathom.console.servers import connect
+from fathom.workload import add_arrivals, add_inputs, chosen_arrivals, describe_trace, with_requests
 from loadtests.capacity import CapacityRequest, load
 from loadtests.records.point import Point
 from loadtests.report.prose import busy_machine
+from loadtests.report.requests import describe_requests, describe_sizes
 from loadtests.search.unloaded import busy_share
 from loadtests.slo import Slo
 from loadtests.target import access_options
-from loadtests.workload.shape import FORMS, parse_shape
-from loadtests.workload.trace import read_trace
+from loadtests.workload.shape import FORMS, Shape, parse_shape
+from loadtests.workload.trace import Trace, read_trace
 from loadtests.workload.workload import ModelWeight, name_of
+
+_SCHEDULE = "10"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -47,16 +51,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     when = command.add_mutually_exclusive_group()
     when.add_argument(
         "--schedule",
-        default="poisson:10",
         metavar="SHAPE",
-        help="when requests are sent, as below (default: %(default)s)",
+        help=f"the rate over time, as below (default: {_SCHEDULE})",
     )
     when.add_argument(
         "--trace",
         type=Path,
         metavar="FILE",
-        help="replay arrivals from a CSV file: offset in seconds (or a column offset_ms), optionally model and payload "
-        "index",
+        help="replay arrivals as they were recorded, from a CSV file: offset in seconds (or a column offset_ms), "
+        "optionally model and payload index; --arrivals FILE without a schedule does the same",
     )
     command.add_argument(
         "--duration", type=options.duration_s, default=30.0, metavar="TIME", help="of the schedule (default: 30s)"
@@ -67,6 +70,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help=f"gRPC endpoint (default: {options.DEFAULT_SERVER}, or one started for this)",
     )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of arrivals and inputs (default: 0)")
+    add_inputs(command)
+    add_arrivals(command)
     options.add_generators(command)
     access_options.add_arguments(command)
     options.add_repository(command)
@@ -78,38 +83,62 @@ def run(arguments: argparse.Namespace) -> int:
     """Fire, judge, print."""
     slos = tuple(Slo.parse(text) for text in arguments.slo)
     shares = [ModelWeight.parse(text) for text in arguments.models]
-    plan = read_trace(arguments.trace) if arguments.trace else parse_shape(arguments.schedule, arguments.duration)
+    plan = _plan(arguments)
     access = access_options.read_access(arguments)
     with connect(arguments.server, arguments.model_repository, access) as server:
         request = CapacityRequest(
             server=server,
             model=name_of(shares),
             slos=slos,
-            mix=traffic(server, shares, arguments.model_repository, access),
+            mix=with_requests(
+                server,
+                shares,
+                arguments.model_repository,
+                access,
+                inputs=arguments.inputs,
+                seed=arguments.seed,
+            ),
             access=access,
             seed=arguments.seed,
             workers=arguments.workers,
             real_time=arguments.real_time,
         )
         doubts = busy_machine(busy_share(request.timing.cpu_sample_s))
+        settings: dict[str, Any] = {}
         with err.status(f"sending for {plan.duration_s:.4g} s"):
-            point = load(request, plan)
+            point = load(request, plan, settings.update)
     if arguments.json:
         asked = {"model": request.model, "server": server, "slo": ", ".join(map(str, slos))}
-        print_json({**asked, **point.to_json(), "doubts": doubts})
+        print_json({**asked, **point.to_json(), "settings": settings, "doubts": doubts})
     else:
-        show(point, arguments.slo, doubts)
+        show(point, arguments.slo, settings, doubts)
     if point.stopped == "asked":
         return STOPPED
     return 0 if point.verdict == "pass" else 1
 
 
-def show(point: Point, slos: Sequence[str], doubts: Sequence[str] = ()) -> None:
+def _plan(arguments: argparse.Namespace) -> Shape | Trace:
+    if arguments.trace:
+        if arguments.arrivals:
+            raise UsageError(f"--trace replays its own arrivals: leave out --arrivals {arguments.arrivals}")
+        trace = read_trace(arguments.trace)
+        describe_trace(trace)
+        return trace
+    arrivals = chosen_arrivals(arguments.arrivals)
+    if arrivals and arrivals.trace and arguments.schedule is None:
+        return arrivals.trace
+    return parse_shape(arguments.schedule or _SCHEDULE, arguments.duration, arrivals)
+
+
+def show(point: Point, slos: Sequence[str], settings: Mapping[str, Any], doubts: Sequence[str] = ()) -> None:
     """Print it for a person."""
     out.print(points_table([point], width=out.width))
     if point.models:
         out.print(models_table(point))
     print_sentence(f"{', '.join(slos)}: {point.verdict}, {point.reason}")
+    print_labelled("sent", describe_requests(settings))
+    if by_size := describe_sizes(point):
+        print_labelled("by size", by_size)
     for doubt in doubts:
         print_labelled("mind", doubt)
 

@@ -1,4 +1,4 @@
-"""A capacity result for a person at a terminal: the answer, both numbers in a sentence each, and what to do next."""
+"""A capacity result for a person at a terminal: the answer, what it rests on, and what to do next."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fathom.console.output import out, print_labelled
 from loadtests.report import prose
+from loadtests.report.requests import describe_requests, describe_sizes
 from loadtests.results.folders import home_of
 from loadtests.results.result import CapacityResult
 from loadtests.search.monotonicity import monotonicity_violation
@@ -24,13 +25,9 @@ def show(result: CapacityResult, *, options: str = "") -> None:
 
 
 def sentences(result: CapacityResult) -> list[tuple[str, str]]:
-    """A label and a sentence for each of the two numbers, then the warnings."""
+    """A label and a sentence: why there is no estimate, what the proof rests on, the warnings."""
     shown = []
-    if result.capacity_estimate_per_s is not None and result.capacity_estimate_interval_per_s is not None:
-        low, high = result.capacity_estimate_interval_per_s
-        text = f"{result.capacity_estimate_per_s:,.1f}/s (95 % interval {low:,.1f} to {high:,.1f}), "
-        shown.append(("capacity", f"{text}fitted over all probes"))
-    elif result.capacity_per_s is not None:
+    if result.capacity_estimate_per_s is None and result.capacity_per_s is not None:
         why = monotonicity_violation(result.points) or "no rate that was tried was too high"
         shown.append(("capacity", f"not estimated: {why}"))
     if result.capacity_per_s is not None and result.certificate is not None:
@@ -38,6 +35,10 @@ def sentences(result: CapacityResult) -> list[tuple[str, str]]:
         shown.append(("proven", f"{result.capacity_per_s:,.1f}/s: {result.certificate.describe()}; {sure}"))
     else:
         shown.append(("proven", f"none: {result.finding}{prose.missed_by(result)}"))
+    if result.settings.get("payload_sizes"):
+        shown.append(("sent", describe_requests(result.settings)))
+    if (point := prose.shown_point(result)) and (by_size := describe_sizes(point)):
+        shown.append(("by size", by_size))
     if warning := prose.warn(result):
         shown.append(("mind", warning))
     if result.partial:
@@ -64,7 +65,7 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
         steps.append(("with more generators", f"fathom capacity {_traffic(result)}{options} --workers {more}"))
     elif result.verdict != "fail" and (room := prose.worth_more(result)):
         minutes, rate_per_s = room
-        what = f"to certify up to about {rate_per_s:,.0f}/s, {minutes} min more"
+        what = f"to prove at most about {rate_per_s:,.0f}/s, {minutes} min more"
         steps.append((what, f"{again} --budget {budget_s + 60 * minutes:g}s"))
     if result.capacity_per_s is not None:
         rate_per_s = float(f"{10 * result.capacity_per_s:.2g}")

@@ -33,6 +33,7 @@ from loadtests.generator.open_loop import OpenLoopRun
 from loadtests.generator.transport import OnDone, Transport
 from loadtests.target.access import Access
 from loadtests.text import guard_output
+from loadtests.workload.arrivals import parse_arrivals
 from loadtests.workload.mix import ModelMix
 
 _LONGEST_COMMAND = 1 << 22
@@ -101,7 +102,7 @@ class Generator:
             make_transport,
             lambda batch: _send(state="batch", **batch.pack()),
             seed=wanted["seed"],
-            arrivals=wanted["arrivals"],
+            arrivals=parse_arrivals(wanted["arrivals"]),
             timeout_s=timeout_s,
         )
         if not await _connect(run.transport):

@@ -1,22 +1,21 @@
 """Sends requests without an end, at a rate that may change at any time: the generator behind Locust's front.
 
-Arrivals are Poisson (or a metronome) and never wait for answers. A Poisson process has no memory, so when the rate
-changes the next arrival is simply drawn anew. What each request carries is drawn as for a schedule (`mix`), a block
-at a time. What was answered is handed over every quarter of a second, by a thread: requests are due meanwhile.
+Arrivals follow a law (`workload.arrivals`) and never wait for answers. When the rate changes, the rest of the gap to
+the next arrival is stretched or compressed to the new one. What each request carries is drawn as for a schedule
+(`mix`), a block at a time. What was answered is handed over every quarter of a second, by a thread: requests are due
+meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import random
 import resource
 import time
 from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -25,10 +24,10 @@ from loadtests.generator.clock import Alarm
 from loadtests.generator.messages import DRAIN_S, Batch, unanswered
 from loadtests.generator.transport import OnDone, Transport
 from loadtests.records.record import DEADLINE_EXCEEDED, OK, UNANSWERED, Record
+from loadtests.workload.arrivals import POISSON, Arrivals
 from loadtests.workload.mix import ModelMix
 from loadtests.workload.schedule import probe_seed
 
-Arrivals = Literal["poisson", "constant"]
 BATCH_S = 0.25
 _SWEEP_S = 0.05
 _LONGEST_BATCH = 256
@@ -62,19 +61,20 @@ class ContinuousRun:
         on_batch: Callable[[Batch], None],
         *,
         seed: int,
-        arrivals: Arrivals = "poisson",
+        arrivals: Arrivals = POISSON,
         timeout_s: float = 10.0,
         max_outstanding: int = 20_000,
         drain_s: float = DRAIN_S,
     ) -> None:
         self.transport = make_transport(self._on_done)
         self._on_batch = on_batch
-        self._random = random.Random(seed)
+        self._gaps = arrivals.gaps(seed=seed)
+        self._left = next(self._gaps)
+        """To the next arrival, at rate 1."""
         self._mix = mix
         self._seed = seed
         self._blocks = 0
         self._carried: Iterator[tuple[int, int]] = iter(())
-        self._poisson = arrivals == "poisson"
         self._timeout_s = timeout_s
         self._max_outstanding = max_outstanding
         self._drain_s = drain_s
@@ -93,10 +93,12 @@ class ContinuousRun:
         """From now on; 0 pauses. `rebalanced`: the share of this generator changes, not the rate of all together."""
         self._hand_over()
         now_s = time.monotonic()
+        if self._rate_per_s > 0:
+            self._left = max(self._next_s - now_s, 0.0) * self._rate_per_s
         self._rate_per_s = rate_per_s
         if not rebalanced:
             self._since_s = now_s
-        self._next_s = now_s + self._gap_s() if rate_per_s > 0 else _NEVER
+        self._next_s = now_s + self._left / rate_per_s if rate_per_s > 0 else _NEVER
         self._alarm.set(min(self._next_s, now_s + _SWEEP_S))
 
     def finish(self) -> None:
@@ -191,7 +193,7 @@ class ContinuousRun:
                     self._finished.set()
 
     def _gap_s(self) -> float:
-        return self._random.expovariate(self._rate_per_s) if self._poisson else 1 / self._rate_per_s
+        return next(self._gaps) / self._rate_per_s
 
     def _carry(self) -> tuple[int, int]:
         """The payload and the model of the next request."""

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.errors import GeneratorError, TargetLostError
-from loadtests.generator.continuous import Arrivals
 from loadtests.generator.messages import Batch, write_payloads
 from loadtests.generator.process import GeneratorSettings, JsonProcess
+from loadtests.workload.arrivals import POISSON, Arrivals
 from loadtests.workload.mix import ModelMix
 
 OnBatch = Callable[[Batch], None]
@@ -33,7 +33,7 @@ class LiveRun:
         on_batch: OnBatch,
         *,
         seed: int = 0,
-        arrivals: Arrivals = "poisson",
+        arrivals: Arrivals = POISSON,
         mix: ModelMix | None = None,
         on_lost: Callable[[str], None] = lambda why: None,
     ) -> None:
@@ -64,7 +64,7 @@ class LiveRun:
             "channels": self._target.channels,
             "access": self._target.access.to_json(),
             "seed": self._seed,
-            "arrivals": self._arrivals,
+            "arrivals": self._arrivals.text,
             "sizes": self._mix.sizes,
             "weights": self._mix.weights,
         }

@@ -20,8 +20,10 @@ from loadtests.generator.live import LiveRun
 from loadtests.generator.messages import Batch
 from loadtests.locust_ui import stats
 from loadtests.locust_ui.options import Reach, Wanted
+from loadtests.locust_ui.rates import Rates
 from loadtests.locust_ui.window import Window
 from loadtests.records.point import Point
+from loadtests.workload.arrivals import parse_arrivals
 
 logger = logging.getLogger("fathom")
 _FOLLOW_S = 0.1
@@ -51,7 +53,7 @@ class Front:
         self._reach = reach
         self.wanted: Wanted | None = None
         self.problem = ""
-        self.window = Window()
+        self.window, self.rates = Window(), Rates()
         self._live: LiveRun | None = None
         self._unreported: list[dict[str, Any]] = []
         self._drained: set[str] = set()
@@ -92,7 +94,10 @@ class Front:
         if not self._ending:
             self._left = self._gone()
         seed, models = self.wanted.seed, self.wanted.models
-        return self.window.point(self.wanted.slos, seed=seed, models=models, left=self._left)
+        found = self.window.point(self.wanted.slos, seed=seed, models=models, left=self._left)
+        if found is not None:
+            self.rates.add(found)
+        return found
 
     @property
     def lost(self) -> list[str]:
@@ -120,7 +125,8 @@ class Front:
     # Events of Locust.
 
     def _begin(self, **_: Any) -> None:
-        self.window, self.problem, self._live, self._draining = Window(), "", None, None
+        self._forget()
+        self.problem, self._live, self._draining = "", None, None
         self._drained, self._unreported, self._left, self._rebalancing = set(), [], {}, False
         try:
             self.wanted = Wanted.of(self.environment)
@@ -130,7 +136,7 @@ class Front:
                     target,
                     self._take,
                     seed=self.seed,
-                    arrivals=self.wanted.arrivals,
+                    arrivals=parse_arrivals(self.wanted.arrivals),
                     mix=mix,
                     on_lost=self._fail,
                 )
@@ -140,7 +146,7 @@ class Front:
             self._fail(" ".join(str(error).split()))
 
     def _forget(self, **_: Any) -> None:
-        self.window = Window()
+        self.window, self.rates = Window(), Rates()
 
     def _follow(self, live: LiveRun) -> None:
         """Keeps the rate at the number of users."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from loadtests.errors import BadRequestError
-from loadtests.generator.continuous import Arrivals
 from loadtests.generator.process import GeneratorSettings
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.target import access_options
 from loadtests.target.access import Access
+from loadtests.workload.arrivals import POISSON
+from loadtests.workload.inputs import files_of, with_inputs
 from loadtests.workload.mix import ModelMix
-from loadtests.workload.payloads import read_inputs
 from loadtests.workload.workload import ModelWeight, Workload, scoped
 
 DEFAULT_SLO = "p99=50ms"
@@ -42,7 +42,11 @@ def add_arguments(parser: Any) -> None:
         help="A file of requests, one JSON object of inputs per line (of several models: a=FILE, b=FILE); without it "
         "inputs are made from the metadata",
     )
-    group.add_argument("--arrivals", default="poisson", choices=["poisson", "constant"], help="How requests arrive")
+    group.add_argument(
+        "--arrivals",
+        default=POISSON.text,
+        help="How requests arrive: poisson, constant, gamma:cv=2, or a CSV file of recorded arrivals",
+    )
     group.add_argument("--seed", type=int, default=0, help="Of the arrivals and the order of the inputs")
     group.add_argument(
         "--no-real-time", action="store_false", dest="real_time", help="Leave the generator at normal priority"
@@ -84,7 +88,8 @@ class Wanted:
     slos: tuple[Slo, ...]
     inputs: Mapping[str, Path]
     """A file of requests for each model that has one."""
-    arrivals: Arrivals
+    arrivals: str
+    """As it was given: a recording lies where requests are sent, not at the master."""
     seed: int
 
     @property
@@ -104,7 +109,8 @@ class Wanted:
         slos = scoped([Slo.parse(text) for text in _several(options.slo)], models)
         loosest_limit_ms(slos)
         server = with_scheme(environment.host).removeprefix(SCHEME)
-        return cls(server, shares, slos, _inputs(options.inputs, models), options.arrivals, int(options.seed))
+        entries = [options.inputs] if len(models) == 1 and options.inputs else _several(options.inputs)
+        return cls(server, shares, slos, files_of(entries, models), options.arrivals, int(options.seed))
 
     @property
     def timeout_s(self) -> float:
@@ -113,12 +119,7 @@ class Wanted:
 
     def target(self, reach: Reach) -> tuple[GeneratorSettings, ModelMix]:
         """Asks each model once; TargetError with the server's reason where it will not do."""
-        shares = [
-            replace(share, payloads=read_inputs(self.inputs[share.model], self.server, share.model, reach.access))
-            if share.model in self.inputs
-            else share
-            for share in self.shares
-        ]
+        shares = with_inputs(self.shares, self.inputs, self.server, reach.access)
         with Workload(self.server, shares, access=reach.access, seed=self.seed) as workload:
             workload.check()
             for target, pool in workload.first_payloads:
@@ -132,22 +133,6 @@ class Wanted:
 def _several(text: str) -> list[str]:
     """What commas or blanks separate."""
     return text.replace(",", " ").split()
-
-
-def _inputs(text: str, models: Sequence[str]) -> dict[str, Path]:
-    if not text:
-        return {}
-    if len(models) == 1 and "=" not in text:
-        return {models[0]: Path(text)}
-    files = dict(entry.partition("=")[::2] for entry in _several(text))
-    for model, file in files.items():
-        if not file or model not in models:
-            raise BadRequestError(
-                f"inputs {text!r} are not understood; the accepted form is FILE for one model, MODEL=FILE with commas "
-                f"between them for several (the workload is {', '.join(models)})",
-                field="inputs",
-            )
-    return {model: Path(file) for model, file in files.items()}
 
 
 def with_scheme(host: str) -> str:

@@ -16,6 +16,7 @@
     #fathom b.verdict { padding: 1px 10px; border-radius: 10px; color: #fff; text-transform: uppercase; font-size: 12px }
     #fathom .pass { background: #15803d } #fathom .fail { background: #b91c1c }
     #fathom .undecided { background: #a16207 } #fathom .invalid { background: #7e22ce } #fathom .none { background: #64748b }
+    #fathom .headline { flex-basis: 100%; font-size: 16px }
     #fathom .why { color: var(--soft); flex: 1 1 300px }
     #fathom dl { display: flex; flex-wrap: wrap; gap: 6px 28px; margin: 8px 0 0 }
     #fathom dt { color: var(--soft); font-size: 12px } #fathom dd { margin: 0; font-variant-numeric: tabular-nums; font-size: 16px }
@@ -44,6 +45,11 @@
     if (unit) shown.append(" ", element("small", unit));
     holder.append(element("dt", name), shown);
     return holder;
+  }
+
+  function headline({ model, slos, capacity }) {
+    const ends = [capacity.estimate_per_s, ...capacity.interval_per_s].map((rate) => number(rate, rate < 100 ? 1 : 0));
+    return `${model}: about ${ends[0]} requests/s under ${slos} (95 %: ${ends[1]} to ${ends[2]}, by ${capacity.rates} rates)`;
   }
 
   function figures(point) {
@@ -82,9 +88,11 @@
     const top = element("div", "", "top");
     const verdict = status.problem ? "invalid" : status.point ? status.point.verdict : "none";
     const word = status.problem ? "stopped" : status.point ? status.point.verdict : status.state;
-    const what = status.model ? `${status.model} under ${status.slos}` : "Fathom";
+    const all = status.model ? `${status.model} under ${status.slos}` : "Fathom";
+    const what = status.capacity && status.point ? `at ${number(status.point.rate_per_s, 0)}/s` : all;
     const hint = "One user is one request a second, sent when its time has come whether or not others were answered. " +
       "Changing the number of users changes the rate; latencies run from the intended send time.";
+    if (status.capacity) top.append(element("strong", headline(status), "headline"));
     top.append(element("b", word, `verdict ${verdict}`), element("strong", what));
     top.append(element("span", status.problem || (status.point ? status.point.reason : hint), "why"));
     fold.hidden = !status.point;

@@ -49,6 +49,7 @@ class Panel:
             "problem": front.problem,
             "model": name_of(wanted.shares) if wanted else "",
             "slos": describe_slos(wanted.slos) if wanted else "",
+            "capacity": front.rates.capacity(wanted.slos) if wanted else None,
             "generators": len(point.workers) if point else 0,
             "point": point.to_json() if point else None,
         }

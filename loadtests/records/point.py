@@ -132,6 +132,8 @@ class StepPoint:
     failed: int
     batch_sizes: Mapping[str, int]
     """Executions per batch size (keys are text, as in JSON)."""
+    execution_ms: float | None = None
+    """Mean of an execution, whatever its batch: an instance works on nothing else meanwhile."""
     share: float = 1.0
     """Of the requests of a mix, how many come here; the times are those of a request that does."""
 
@@ -147,6 +149,17 @@ class ModelPoint:
     p99_ms: float | None
     verdict: Verdict
     """The strictest of the SLOs that are for this model."""
+
+
+@dataclass(frozen=True)
+class SizePoint:
+    """The requests of one model with inputs up to this size, and larger than those of the entry before."""
+
+    model: str
+    up_to_bytes: int
+    requests: int
+    p50_ms: float | None
+    p99_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -202,6 +215,9 @@ class Point:
     models: tuple[ModelPoint, ...] = ()
     """One entry per model of a mix; none where only one model is asked."""
 
+    sizes: tuple[SizePoint, ...] = ()
+    """Of each model, from the smallest requests to the largest; none where all are about equally large, or the probe
+    was stopped."""
     load: ServerLoad | None = None
     """Of the server's machine, where it has metrics."""
     unaffected: tuple[SloCount, ...] = field(default=(), metadata={"stored_as": "punctual"})

@@ -12,13 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.errors import LoadTestError, ResultsError
+from loadtests.records.batching import Batching
+from loadtests.records.documents import read
 from loadtests.records.point import Point
 from loadtests.records.record import Record
 from loadtests.report import page, plots
-from loadtests.report.prose import deciding_point, describe_bottleneck, explain, warn
+from loadtests.report.batching import StepBatching, describe_preprocessing, find_preprocessing, step_batching
+from loadtests.report.prose import (
+    capacity,
+    conditions,
+    deciding_point,
+    describe_bottleneck,
+    edge_point,
+    explain,
+    in_short,
+    proven,
+    shown_point,
+    shown_verdict,
+    warn,
+)
+from loadtests.report.requests import describe_requests, describe_sizes
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import RAW, Stored, read_runs, replace
-from loadtests.slo import as_requested, describe_slos
+from loadtests.search.certificate import Certificate, certificates
+from loadtests.slo import as_requested
+from loadtests.workload.arrivals import POISSON
 
 _MOST_CURVES = 4
 _COLUMNS = (
@@ -35,11 +53,23 @@ class Section:
     stored: Stored
     result: CapacityResult
     points: list[Point]
-    certified: tuple[Point, ...]
-    slos: str
+    confirmed: list[Certificate]
+    """Those that passed, the proven rate's first."""
+    conditions: str
+    capacity: tuple[str, str] | None
+    proven: str
+    in_short: str
     explanation: str
     warning: str
     bottleneck: str
+    requests: str
+    by_size: str
+    sized: Point | None
+    """Whose latencies are shown by size."""
+    edge: Point | None
+    """The probe that shows what limits the server."""
+    batching: list[StepBatching]
+    preprocessing: str
     pictures: dict[str, plots.Picture]
     step_models: list[str]
     mixed: bool
@@ -63,7 +93,7 @@ def write(folder: Path) -> Path:
     hardware = next((section.result.hardware for section in sections if section.result.hardware), {})
     path = folder / "report.html"
     try:
-        replace(path, page.render("report.html", sections=sections, hardware=hardware))
+        replace(path, page.render("report.html", sections=sections, hardware=hardware, shown_verdict=shown_verdict))
         for section in sections:
             for name, content in section.files.items():
                 replace(section.stored.folder / name, content)
@@ -80,22 +110,33 @@ def _section(stored: Stored, folder: Path) -> Section:
         "server": plots.server_breakdown(result),
         "tail": plots.distribution(result, records),
     }
-    decided = deciding_point(result)
+    decided, sized = deciding_point(result), shown_point(result)
     shown = next(((point, record) for point, record in records if point is decided), None)
     if shown is not None:
         pictures["time"] = plots.time_series(result, *shown)
     points = sorted(result.points, key=lambda point: point.rate_per_s)
     settings = {**result.settings, "mix": " ".join(_mix(result.settings))}
+    known = {model: read(Batching, each) for model, each in (settings.pop("batching", None) or {}).items()}
+    edge = edge_point(result)
     files = _files(points, pictures["rate"])
     return Section(
         stored=stored,
         result=result,
         points=points,
-        certified=result.certificate.points if result.certificate else (),
-        slos=describe_slos(result.slos),
+        confirmed=certificates(result.points),
+        conditions=conditions(result),
+        capacity=capacity(result),
+        proven=proven(result),
+        in_short=in_short(result),
         explanation=explain(result),
         warning=warn(result),
-        bottleneck=describe_bottleneck(decided) if decided else "",
+        bottleneck=describe_bottleneck(edge) if edge else "",
+        requests=describe_requests(result.settings),
+        by_size=describe_sizes(sized) if sized else "",
+        sized=sized,
+        edge=edge,
+        batching=step_batching(edge, known) if edge else [],
+        preprocessing=describe_preprocessing(find_preprocessing(edge, known)) if edge else "",
         pictures={name: picture for name, picture in pictures.items() if picture is not None},
         step_models=plots.step_models(result),
         mixed=any(point.models for point in points),
@@ -132,6 +173,10 @@ def _repeat(stored: Stored) -> str:
         words += ["--slo", str(slo)]
     words += ["--server", stored.run.server]
     words += ["--budget", f"{settings.get('budget_s', 180):g}", "--seed", str(stored.run.seed)]
+    if settings.get("arrivals", POISSON.name) != POISSON.name:
+        words += ["--arrivals", str(settings["arrivals"])]
+    for model, file in (settings.get("inputs") or {}).items():
+        words += ["--inputs", f"{model}={file}"]
     if settings.get("workers", 1) > 1:
         words += ["--workers", str(settings["workers"])]
     if settings.get("max_per_s"):

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from loadtests.judge.backlog import backlog_at_arrivals
-from loadtests.records.point import Point, Verdict
+from loadtests.records.point import Point
 from loadtests.records.record import Record
+from loadtests.report.prose import capacity, proven, shown_verdict
 from loadtests.report.svg import (
     BAND,
     FAIL,
@@ -24,23 +25,26 @@ from loadtests.report.svg import (
     STEPS,
     UNDECIDED,
     Picture,
+    dots,
     make_picture,
     plain_ticks,
 )
 from loadtests.results.result import CapacityResult
+from loadtests.search.certificate import certificates
 from loadtests.slo import as_requested, format_ms, format_rate
 
 VERDICTS = {"pass": (PASS, "o"), "fail": (FAIL, "X"), "undecided": (UNDECIDED, "D"), "invalid": (INVALID, "s")}
-_MOST_DOTS = 1200
+_MOST_DOTS = 600
 _DASHES = ((), (7, 2), (4, 2), (1.5, 1.5), (7, 2, 1.5, 2))
-"""Of the curves of one picture, the deciding probe's first: several may have the colour of one verdict."""
+"""Of the curves of one picture, the deciding probe's first."""
 
 
 def latency_against_rate(result: CapacityResult) -> Picture | None:
-    """p50 and p99 of every probe over its rate, with the limit, the certified rate and the estimate."""
+    """p50 and p99 of every probe over its rate, with the limit, the estimate and the proven rate."""
     points = sorted((point for point in result.points if point.p99_ms), key=lambda point: point.rate_per_s)
     if not points:
         return None
+    confirmed = certificates(result.points)
 
     def draw(figure: Any, narrow: bool) -> None:
         axes = figure.add_subplot()
@@ -58,20 +62,16 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
             axes.plot([p.rate_per_s for p in whole], values, color=colour, linewidth=1.5, zorder=2)
         axes.plot(rates, [p.p50_ms for p in points], "o", color=P50, markersize=3.5, zorder=3, linestyle="none")
         for point in points:
-            colour, marker = VERDICTS[shown_verdict(point, result)]
+            colour, marker = VERDICTS[shown_verdict(point, confirmed)]
             size = 10 if point.phase == "confirm" else 7
             axes.plot(
                 point.rate_per_s, point.p99_ms, marker, color=colour, markersize=size, zorder=5,
                 markeredgecolor=PAPER, markeredgewidth=1.2,
             )  # fmt: skip
+        if (best := result.capacity_estimate_per_s) and (estimate := capacity(result)):
+            _mark(axes, best, f"about {estimate[0]}/s", P99, max(rates), top=True)
         if result.capacity_per_s:
-            axes.axvline(result.capacity_per_s, color=PASS, linewidth=1.4, zorder=1)
-            right = result.capacity_per_s > 0.6 * max(rates)
-            axes.annotate(
-                f"proven {format_rate(result.capacity_per_s)}", (result.capacity_per_s, 0), (-5 if right else 5, 6),
-                xycoords=("data", "axes fraction"), textcoords="offset points", color=PASS, fontsize=10,
-                ha="right" if right else "left",
-            )  # fmt: skip
+            _mark(axes, result.capacity_per_s, f"proven {proven(result)}", PASS, max(rates), top=False)
         axes.set_xlim(0, max(rates) * 1.06)
         _pad_log(axes)
         marks = [(p.rate_per_s, ms) for p in points for ms in (p.p50_ms, p.p99_ms) if ms is not None]
@@ -83,9 +83,20 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
     return make_picture(f"{result.model}: latency against arrival rate", f"rate-{result.model}", draw, 4.4, 3.9)
 
 
-def shown_verdict(point: Point, result: CapacityResult) -> Verdict:
-    """That of the confirmation which the point belongs to: two undecided runs may pass together."""
-    return "pass" if result.certificate and point in result.certificate.points else point.verdict
+def _mark(axes: Any, rate_per_s: float, text: str, colour: str, largest: float, *, top: bool) -> None:
+    """A rate as an upright line with words at one end."""
+    axes.axvline(rate_per_s, color=colour, linewidth=1.4, zorder=1)
+    right = rate_per_s > 0.6 * largest
+    axes.annotate(
+        text,
+        (rate_per_s, 1 if top else 0),
+        (-5 if right else 5, -14 if top else 6),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        color=colour,
+        fontsize=10,
+        ha="right" if right else "left",
+    )
 
 
 def _by_length(point: Point) -> tuple[float, int]:
@@ -93,8 +104,9 @@ def _by_length(point: Point) -> tuple[float, int]:
 
 
 def server_breakdown(result: CapacityResult) -> Picture | None:
-    """Per probe, the server's own account of a request: queue and the work of each step, stacked."""
-    points = sorted((point for point in result.points if point.steps), key=lambda point: point.rate_per_s)
+    """Per rate, the server's own account of a request: queue and the work of each step, stacked."""
+    longest = {p.rate_per_s: p for p in sorted(result.points, key=_by_length) if p.steps}
+    points = list(longest.values())
     if not points:
         return None
     models = step_models(result)
@@ -131,23 +143,23 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
     """For some probes, which share of the requests took longer than a latency."""
     if not chosen:
         return None
+    confirmed = certificates(result.points)
 
     def draw(figure: Any, narrow: bool) -> None:
         axes = figure.add_subplot()
         axes.set_xscale("log")
         axes.set_yscale("log")
-        for (point, record), dashes in zip(chosen, _DASHES, strict=False):
+        for number, ((point, record), dashes) in enumerate(zip(chosen, _DASHES, strict=False)):
             latencies_ms = np.sort(record.latencies_ms())
             latencies_ms = latencies_ms[np.isfinite(latencies_ms)]
             if not len(latencies_ms):
                 continue
             share = 1 - np.arange(len(latencies_ms)) / len(record)
-            thin = np.unique(np.geomspace(1, len(share), 600).astype(int))
+            thin = np.unique(np.geomspace(1, len(share), 200).astype(int))
             keep = np.unique(np.concatenate([len(share) - thin, thin - 1]))
-            colour = VERDICTS[shown_verdict(point, result)][0]
             axes.step(
-                latencies_ms[keep], share[keep], where="post", color=colour, linewidth=1.7, dashes=dashes,
-                label=f"{format_rate(point.rate_per_s)} {shown_verdict(point, result)}",
+                latencies_ms[keep], share[keep], where="post", color=MUTED if number else P99, linewidth=1.7,
+                dashes=dashes, label=f"{format_rate(point.rate_per_s)} {shown_verdict(point, confirmed)}",
             )  # fmt: skip
         for slo in as_requested(result.slos):
             if slo.limit_ms is not None:
@@ -174,16 +186,14 @@ def time_series(result: CapacityResult, point: Point, record: Record) -> Picture
         late = latencies_ms > min(slo.limit_ms for slo in result.slos if slo.limit_ms is not None)
         keep = late | (np.arange(len(at_s)) % max(len(at_s) // _MOST_DOTS, 1) == 0)
         for marks, colour in ((keep & ~late, P99), (keep & late, FAIL)):
-            upper.plot(
-                at_s[marks], latencies_ms[marks], ".", color=colour, markersize=3.5, alpha=0.55, markeredgewidth=0
-            )
+            dots(upper, at_s[marks], latencies_ms[marks], colour, size=2.4)
         for slo in as_requested(result.slos):
             if slo.limit_ms is not None:
                 upper.axhline(slo.limit_ms, color=SLO, linewidth=1.2, dashes=(5, 3))
         upper.set_ylim(bottom=0)
         _label(upper, "", "latency, ms")
         backlog = backlog_at_arrivals(record)
-        keep_line = np.linspace(0, len(backlog) - 1, min(len(backlog), 800)).astype(int)
+        keep_line = np.linspace(0, len(backlog) - 1, min(len(backlog), 400)).astype(int)
         lower.fill_between(at_s[keep_line], backlog[keep_line], step="post", color=P50, alpha=0.5, linewidth=0)
         lower.set_ylim(bottom=0)
         lower.set_xlim(0, float(at_s[-1]) if len(at_s) else 1)

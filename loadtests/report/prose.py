@@ -3,60 +3,98 @@ say the same."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from loadtests.judge.verdict import required_requests
-from loadtests.records.point import Point, StepPoint
+from loadtests.records.point import Point, StepPoint, Verdict
 from loadtests.results.result import CapacityResult, lowest_judged
+from loadtests.search.certificate import Certificate
 from loadtests.search.confirmation import most_promising
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import about_ms, as_requested, describe_slos, format_rate
+from loadtests.workload.arrivals import POISSON, describe_arrivals
 
 _CALM_SHARE = 0.1
 _MINUTES = (1, 2, 5, 10, 30)
 _WORTH = 1.02
-"""How much higher than the certificate there is another must be to be spoken of."""
+"""How much higher than the proven rate another must be to be spoken of."""
 _LIKELY = 0.5
 _INVALID_SHARE = 0.3
+_NEAR = 0.25
+"""Of a capacity, as a logarithm: a longer probe there tells more than a nearer one."""
 
 
 def headline(result: CapacityResult) -> str:
     """The capacity with its interval, and beside it what is proven; without an estimate what is proven alone."""
-    slos, best = describe_slos(result.slos), result.capacity_estimate_per_s
+    slos = conditions(result)
     if result.verdict == "fail":
         return f"{result.model} misses {slos} at every rate that was tried"
-    proven = "none" if result.capacity_per_s is None else format_rate(result.capacity_per_s)
-    interval = result.capacity_estimate_interval_per_s
+    if estimate := capacity(result):
+        rate, interval = estimate
+        return f"{result.model}: about {rate} requests/s under {slos} ({interval}); proven at 99 %: {proven(result)}"
+    if result.capacity_per_s is None:
+        return f"no rate is proven for {result.model} under {slos}"
+    return f"{result.model}: at least {result.capacity_per_s:,.3g} requests/s under {slos}, proven at 99 %"
+
+
+def in_short(result: CapacityResult) -> str:
+    """The same two numbers for one line among others: `about 108/s (95 %: 80 to 157); proven 33/s`."""
+    if result.verdict == "fail":
+        return "no rate that was tried meets the SLO"
+    if estimate := capacity(result):
+        rate, interval = estimate
+        return f"about {rate}/s ({interval}); proven {proven(result)}"
+    return f"not estimated; proven {proven(result)}"
+
+
+def capacity(result: CapacityResult) -> tuple[str, str] | None:
+    """The estimate and its interval, such as `108` and `95 %: 80 to 157`; None where there is none."""
+    best, interval = result.capacity_estimate_per_s, result.capacity_estimate_interval_per_s
     if best is None or interval is None:
-        if result.capacity_per_s is None:
-            return f"no rate is proven for {result.model} under {slos}"
-        return f"{result.model}: at least {result.capacity_per_s:,.3g} requests/s under {slos}, proven at 99 %"
-    low, high = (f"{end:,.0f}" if end >= 100 else f"{end:.3g}" for end in interval)
-    rate = f"{best:,.0f}" if best >= 100 else f"{best:.3g}"
-    return f"{result.model}: about {rate} requests/s under {slos} (95 %: {low} to {high}); proven at 99 %: {proven}"
+        return None
+    rate, low, high = (f"{each:,.0f}" if best >= 100 else about(each) for each in (best, *interval))
+    return rate, f"95 %: {low} to {high}"
+
+
+def about(rate_per_s: float) -> str:
+    """To three digits, or to whole requests."""
+    return f"{rate_per_s:,.0f}" if rate_per_s >= 100 else f"{rate_per_s:.3g}"
+
+
+def proven(result: CapacityResult) -> str:
+    """The rate that is proven, or `none`."""
+    return "none" if result.capacity_per_s is None else format_rate(result.capacity_per_s)
+
+
+def conditions(result: CapacityResult) -> str:
+    """What the rates hold for: `p99=50ms with Poisson arrivals`."""
+    arrivals = result.settings.get("arrivals", POISSON.name)
+    return f"{describe_slos(result.slos)} with {describe_arrivals(arrivals)}"
 
 
 def explain(result: CapacityResult) -> str:
-    """All of it, in the order a reader needs it."""
-    return " ".join(filter(None, (estimated(result), certified(result), more_time(result))))
+    """What both numbers mean, in the order in which a reader meets them."""
+    return " ".join(filter(None, (about_estimate(result), about_proof(result), more_time(result))))
 
 
-def certified(result: CapacityResult) -> str:
-    """What the certified rate means, or why there is none."""
+def about_proof(result: CapacityResult) -> str:
+    """What the proven rate means, or why there is none."""
     slos, best = describe_slos(result.slos), result.certificate
     if best is not None:
         return (
-            f"Certified means: {best.requests:,} requests at {format_rate(best.rate_per_s)} over {best.seconds:,.0f} "
+            f"Proven means: {best.requests:,} requests at {format_rate(best.rate_per_s)} over {best.seconds:,.0f} "
             f"s, with a seed of their own, kept {slos} so clearly that a server which does not keep it would look "
             "this good at most one time in a hundred."
         )
     if result.verdict == "fail":
-        return f"No rate is certified: {result.reason}{missed_by(result)}."
+        return f"No rate is proven: {result.reason}{missed_by(result)}."
     least = max(required_requests(slo.percentile, 0) for slo in result.slos)
     return (
-        f"No rate is certified: {result.reason}. A certificate for {slos} takes at least {least:,} independent "
+        f"No rate is proven: {result.reason}. A proof of {slos} takes at least {least:,} independent "
         "requests without a single one over the limit."
     )
 
@@ -75,41 +113,38 @@ def missed_by(result: CapacityResult) -> str:
     )
 
 
-def estimated(result: CapacityResult) -> str:
-    """What the estimate means, and why it differs from the certified rate; empty where there is nothing to say."""
-    best, interval = result.capacity_estimate_per_s, result.capacity_estimate_interval_per_s
-    if contradicted := monotonicity_violation(result.points):  # without a certificate it has been said
+def about_estimate(result: CapacityResult) -> str:
+    """What the estimate rests on, and why it differs from the proven rate; empty where there is nothing to say."""
+    best = result.capacity_estimate_per_s
+    if contradicted := monotonicity_violation(result.points):  # without a proven rate it has been said
         return f"There is no estimate: {contradicted}." if result.capacity_per_s is not None else ""
-    if best is None or interval is None:
+    if best is None:
         known = result.capacity_per_s is not None
         return "No tested rate was too high, so how much more it holds is not known." if known else ""
-    text = (
-        f"The estimate is where all probes together put the edge: {format_rate(best)}, with 95 % probability between "
-        f"{format_rate(interval[0])} and {format_rate(interval[1])}."
-    )
+    text = "The capacity is estimated from all probes together."
     if result.capacity_per_s is not None and result.capacity_per_s < best:
         text += (
-            f" The certified rate is {(1 - result.capacity_per_s / best) * 100:.0f} % lower because a finite number of "
+            f" The proven rate is {(1 - result.capacity_per_s / best) * 100:.0f} % lower because a finite number of "
             "requests cannot prove a rate right at the edge."
         )
     return text
 
 
 def more_time(result: CapacityResult) -> str:
-    """What another minute would buy; empty without an estimate."""
+    """What another minute would prove at most; empty without an estimate."""
     if result.capacity_estimate_per_s is None:
         return ""
     if (room := worth_more(result)) is None:
-        return f"Not even another {_MINUTES[-1]} minutes would certify noticeably more."
+        return f"Not even another {_MINUTES[-1]} minutes would prove noticeably more."
     minutes, rate_per_s = room
-    may = f"may certify up to about {format_rate(rate_per_s)} (--resume with a longer --budget)."
+    most = f"at most about {about(rate_per_s)}/s (--resume with a longer --budget)."
     if minutes == 1:
-        return f"Another minute {may}"
-    return f"Another minute would not certify more; {minutes} minutes {may}"
+        return f"Another minute would prove {most}"
+    return f"Another minute would prove no more; {minutes} minutes {most}"
 
 
 def worth_more(result: CapacityResult) -> tuple[int, float] | None:
-    """After how many more minutes a higher rate may be certified, and about which at most, by the curve the estimate
+    """After how many more minutes a higher rate may be proven, and about which at most, by the curve the estimate
     rests on; None where half an hour is not enough. In simulated searches one in twenty goes beyond it, and on a
     machine that stalls most end well below it: a short search does not know how long runs of slow requests may be."""
     best_per_s = result.capacity_per_s or 0.0
@@ -135,7 +170,7 @@ def doubts(result: CapacityResult) -> list[str]:
         (why, _), *_ = Counter(point.reason.partition(";")[2].strip() for point in invalid).most_common()
         some_unaffected = any(point.unaffected for point in invalid) and result.capacity_estimate_per_s is not None
         reasons.append(
-            f"{len(invalid)} of {len(result.points)} probes certify nothing, because the generator could not keep up: "
+            f"{len(invalid)} of {len(result.points)} probes prove nothing, because the generator could not keep up: "
             f"{why or 'see the table of all probes'}."
             + " The estimate rests on the requests that were sent in time."
             * some_unaffected
@@ -162,11 +197,35 @@ _CALM_QUEUE = 0.15
 
 
 def deciding_point(result: CapacityResult) -> Point | None:
-    """The certified probe; without one, the highest rate that was met, with the server's figures."""
+    """A probe of the confirmation that passed; without one, the longest that met the SLO."""
     if result.certificate is not None:
         return result.certificate.points[0]
     met = [point for point in result.points if point.passes and point.verdict != "invalid"]
-    return max(met, key=lambda point: point.rate_per_s, default=None)
+    return max(met, key=lambda point: (point.requests, point.rate_per_s), default=None)
+
+
+def edge_point(result: CapacityResult) -> Point | None:
+    """The longest probe near the estimated capacity that has the server's figures; without an estimate the deciding
+    one. What limits the server shows there."""
+    edge_per_s = result.capacity_estimate_per_s
+    loaded = [p for p in result.points if p.steps and p.usable and p.stopped in ("", "hopeless", "backlog")]
+    if edge_per_s is None or not loaded:
+        return deciding_point(result)
+
+    def distance(point: Point) -> float:
+        return max(abs(math.log(point.rate_per_s / edge_per_s)), _NEAR)
+
+    return min(loaded, key=lambda point: (distance(point), -point.requests))
+
+
+def shown_verdict(point: Point, confirmed: Sequence[Certificate]) -> Verdict:
+    """That of the confirmation which the point belongs to: two undecided runs may pass together."""
+    return "pass" if any(point in found.points for found in confirmed) else point.verdict
+
+
+def shown_point(result: CapacityResult) -> Point | None:
+    """The deciding point, or the lowest rate where none was met."""
+    return deciding_point(result) or (lowest_judged(result.points) if result.verdict == "fail" else None)
 
 
 @dataclass(frozen=True)
@@ -227,6 +286,4 @@ def _named(step: StepPoint, point: Point) -> str:
         return f"{step.model}, where {step.share * 100:.0f} % of the requests go"
     if len(steps) == 1:
         return f"the model {step.model}"
-    if step is steps[0]:
-        return f"the pre-processing step {step.model}"
     return f"{step.model}, step {steps.index(step) + 1} of {len(steps)}"

@@ -9,6 +9,7 @@ from typing import Literal
 
 from loadtests.results.store import Run
 from loadtests.target.hardware import MACHINE
+from loadtests.workload.arrivals import POISSON
 
 _LOOPBACK = re.compile(r"(dns:(///)?|ipv[46]:)?(localhost|127\.[\d.]+|\[::1\])(:\d+)?|unix:.*")
 _DIGESTS = ("payloads_sha256", "model_config_sha256")
@@ -60,7 +61,7 @@ def _described(run: Run, unknown: Container[str]) -> dict[str, str]:
         "real-time priority": _text(settings.get("real_time", True)),
         "payloads": payloads,
         "weights": ", ".join(f"{model}={weight:.4g}" for model, weight in weights.items()),
-        "arrivals": _text(settings.get("arrivals", "poisson")),
+        "arrivals": " ".join([settings.get("arrivals", POISSON.name), settings.get("arrivals_sha256", "")[:8]]).strip(),
     }
 
 

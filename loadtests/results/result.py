@@ -11,6 +11,7 @@ from loadtests.search.certificate import Certificate, certificates
 from loadtests.search.estimate import Estimate, estimate
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import Slo, about_ms, describe_slos, format_rate, format_s
+from loadtests.workload.arrivals import POISSON
 
 INTERRUPTED = "interrupted"
 """Why a search ended early that Ctrl-C ended."""
@@ -57,6 +58,12 @@ class CapacityResult:
         return next(iter(certificates(self.points)), None)
 
     @property
+    def made_up(self) -> str:
+        """What the requests were made from where nobody gave any; empty where they were given."""
+        source = str(self.settings.get("payload_source") or "")
+        return source if "made from the server" in source else ""
+
+    @property
     def ended_because(self) -> str:
         """Why the search ended early, such as `interrupted`; empty when it did not."""
         return self.reason.partition("; ")[0] if self.partial else ""
@@ -76,6 +83,7 @@ class CapacityResult:
             "verdict": self.verdict,
             "reason": self.reason,
             "slo": ", ".join(str(slo) for slo in self.slos),
+            "arrivals": self.settings.get("arrivals", POISSON.name),
             "model": self.model,
             "server": self.server,
             "partial": self.partial,
@@ -105,7 +113,7 @@ def summarise(
     """The result that these points support. `partial` says why the search ended early, empty when it did not."""
     confirmed = next(iter(certificates(points)), None)
     fitted = None if monotonicity_violation(points) or len(points) < _FEWEST_POINTS else estimate(points, slos)
-    advice = "" if partial else too_short(model, slos, settings or {}) or "a longer budget would certify a rate"
+    advice = "" if partial else too_short(model, slos, settings or {}) or "a longer budget would prove a rate"
     verdict, reason = _verdict(points, confirmed, fitted, advice)
     return CapacityResult(
         model=model,
@@ -159,7 +167,7 @@ def too_short(model: str, slos: Sequence[Slo], settings: Mapping[str, Any]) -> s
     if budget_s >= least_s:
         return ""
     return (
-        f"{model} takes {about_ms(unloaded_ms)} a request, so certifying a rate under {describe_slos(slos)} takes "
+        f"{model} takes {about_ms(unloaded_ms)} a request, so proving a rate under {describe_slos(slos)} takes "
         f"about {format_s(least_s)} at least, better twice that; --budget {format_s(budget_s)} is too short"
     )
 

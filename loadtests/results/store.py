@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.errors import BadRequestError, ResultsError
+from loadtests.records.batching import Batching
 from loadtests.records.documents import read
 from loadtests.records.point import Point
 from loadtests.records.record import Record
@@ -28,6 +29,9 @@ from loadtests.results.folders import RUN_FILE
 from loadtests.results.lock import writer
 from loadtests.results.result import CapacityResult, summarise
 from loadtests.slo import Slo, loosest_limit_ms
+from loadtests.workload.arrivals import POISSON
+from loadtests.workload.sizes import Sizes
+from loadtests.workload.variability import Variability
 
 FORMAT = 1
 _POINTS, RAW, _CAPACITY = "points.jsonl", "raw", "capacity.json"
@@ -48,7 +52,13 @@ class _Numbers:
     payload_bytes_mean: float | None = None
     payloads_sha256: str | None = None
     model_config_sha256: str | None = None
+    payload_sizes: Mapping[str, Sizes] | None = None
+    inputs: Mapping[str, str] | None = None
+    arrivals: str = POISSON.name
+    arrivals_sha256: str = ""
+    arrivals_recorded: Variability | None = None
     mix: Mapping[str, float] | None = None
+    batching: Mapping[str, Batching] | None = None
     resumed: tuple[str, ...] | None = None
 
 

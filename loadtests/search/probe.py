@@ -24,7 +24,8 @@ from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.target.hardware import CpuMeter
 from loadtests.target.metrics import MetricsMeter
 from loadtests.target.statistics import difference
-from loadtests.workload.schedule import early_enough, poisson
+from loadtests.workload.arrivals import POISSON, Arrivals
+from loadtests.workload.schedule import early_enough
 from loadtests.workload.workload import Workload
 
 _BACKLOG_S = 1.5
@@ -46,15 +47,16 @@ class Prober:
     """Keeps the record of a probe, by its number; returns where."""
     metrics: MetricsMeter = field(default_factory=lambda: MetricsMeter(None))
     timing: Timing = field(default_factory=Timing)
+    arrivals: Arrivals = POISSON
 
     def at_rate(self, probe: Probe) -> Point:
-        """Poisson arrivals at the probe's rate, kept up until its last measured request is answered."""
+        """Arrivals at the probe's rate, kept up until its last measured request is answered."""
         hopeless = dict.fromkeys(
             (slo.limit_ms, early_stop_threshold(probe, slo)) for slo in self.slos if slo.limit_ms is not None
         )
         limit_s = loosest_limit_ms(self.slos) / 1e3
         cooldown = math.ceil(probe.rate_per_s * (self.timing.cooldown_s + limit_s))
-        intended_s = poisson(probe.rate_per_s, seed=probe.seed, count=probe.requests + cooldown)
+        intended_s = self.arrivals.at_rate(probe.rate_per_s, seed=probe.seed, count=probe.requests + cooldown)
         count = early_enough(intended_s[: probe.requests], probe.until_s, limit_s) + cooldown
         limits = Limits(self.max_outstanding(probe.rate_per_s), tuple(hopeless), cooldown, probe.until_s)
         return self.run_schedule(probe, intended_s[:count], self.traffic.choices(count, seed=probe.seed), limits)
@@ -92,7 +94,7 @@ class Prober:
                 outcome = replace(outcome, stopped="connection lost", messages=messages)
         record = self.traffic.marked(record, choices)
         raw = self.save(probe.number, record) if self.save is not None else ""
-        return evaluate(
+        point = evaluate(
             probe,
             record,
             outcome,
@@ -104,6 +106,11 @@ class Prober:
             raw=raw,
             models=self.traffic.models,
         )
+        if outcome.stopped == "hopeless":  # of the first requests it is known whether they were late
+            record = record.known_at(outcome.wall_s, loosest_limit_ms(self.slos) / 1e3)
+        elif outcome.stopped:
+            return point
+        return replace(point, sizes=self.traffic.latencies_by_size(record, choices))
 
     def max_outstanding(self, rate_per_s: float) -> int:
         """Enough room for a stall of a second and a half beyond what the SLO tolerates, within the memory there is."""

@@ -8,21 +8,31 @@ from typing import Any
 from loadtests.records.point import ServerStats, StepPoint
 
 _NS_PER_MS = 1e6
+_MOST_STEPS = 100
 
 
 def composing_models(model: str, config_of: Callable[[str], Any | None]) -> list[str]:
     """The models that do the work for `model`: its ensemble steps, nested ones resolved, in order.
 
-    `config_of(name)` fetches a model's ModelConfig; None where the server does not offer it.
+    `config_of(name)` fetches a model's ModelConfig; None where the server does not offer it. An
+    ensemble of itself alone, or of more than 100 steps, counts as one model.
     """
-    config = config_of(model)
-    steps = [step.model_name for step in config.ensemble_scheduling.step] if config is not None else []
-    if not steps:
-        return [model]
     found: list[str] = []
-    for name in steps:
-        found += [inner for inner in composing_models(name, config_of) if inner not in found]
-    return found
+    ensembles: set[str] = set()
+    open_names = [model]
+    while open_names:
+        name = open_names.pop(0)
+        if name in ensembles or name in found:
+            continue
+        config = config_of(name)
+        if config is None or not config.ensemble_scheduling.step:
+            found.append(name)
+            continue
+        ensembles.add(name)
+        open_names[:0] = [step.model_name for step in config.ensemble_scheduling.step]
+        if len(ensembles) + len(open_names) > _MOST_STEPS:
+            return [model]
+    return found or [model]
 
 
 def difference(
@@ -58,6 +68,7 @@ def _step(then: Any, now: Any, share: float) -> StepPoint | None:
         new, old = getattr(now.inference_stats, name), getattr(then.inference_stats, name)
         return (new.ns - old.ns) / _NS_PER_MS / (new.count - old.count) if new.count > old.count else 0.0
 
+    worked_ns = _worked_ns(now) - _worked_ns(then)
     executions = now.execution_count - then.execution_count
     inferences = now.inference_count - then.inference_count
     earlier_batches = {batch.batch_size: batch.compute_infer.count for batch in then.batch_stats}
@@ -78,5 +89,13 @@ def _step(then: Any, now: Any, share: float) -> StepPoint | None:
         requests=requests,
         failed=failed,
         share=share,
+        execution_ms=worked_ns / _NS_PER_MS / executions if executions and worked_ns else None,
         batch_sizes={size: count for size, count in batches.items() if count},
+    )
+
+
+def _worked_ns(stats: Any) -> int:
+    """Of all instances together; a batch counts once."""
+    return sum(
+        getattr(batch, f"compute_{part}").ns for batch in stats.batch_stats for part in ("input", "infer", "output")
     )

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 import struct
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clients import Client, InferenceError, ModelSpec, codec
+from clients import codec
 from clients.datatypes import NUMPY_TYPE
-from loadtests.errors import BadRequestError, InputFileError
-from loadtests.target.access import Access
-from loadtests.workload.lines import read_lines
+from loadtests.errors import BadRequestError
 
 POOL_SIZE = 32
 _FREE_DIMENSION = 16
@@ -24,25 +21,39 @@ _TEXT = (
     "quiet streets after a long summer day"
 )
 _WORDS = _TEXT.split()
+_TEXT_BYTES = 128
+"""About the memory of a made-up text, in its list."""
 _PICTURES = frozenset({"image", "images", "img", "jpeg", "jpg", "photo", "picture", "pictures", "png"})
+_MOST_AXES = 32
+"""Of a tensor of numpy's."""
 _SIDE, _BLOCK = 224, 32
 """Pixels of a made picture's side, and of the squares it is made of: a few kilobytes, as a drawing has."""
 
 
-def from_metadata(metadata: Any, config: Any | None, *, seed: int, count: int = POOL_SIZE) -> list[bytes]:
+def from_metadata(
+    metadata: Any, config: Any | None, *, seed: int, count: int = POOL_SIZE, most_bytes: int = 1 << 28
+) -> list[bytes]:
     """`count` different encoded ModelInferRequests, one item each, from ModelMetadataResponse and ModelConfig.
 
     Numbers are uniform: 0..255 for 8-bit integers, 0 and 1 for other integers (valid as a token, class or flag), 0..1
     for floats; text is a few English words, or a PNG file where the input's name says that it is a picture. A dimension
     that is free is 16, the batch dimension 1. Without a ModelConfig the first dimension counts as the batch where it is
-    free in every input.
+    free in every input. The shapes are a server's word: fewer are made where so many
+    would take more than `most_bytes`, and BadRequestError is raised where one does.
     """
     from tritonclient.grpc import service_pb2
 
     rng = np.random.default_rng([seed, 2])
     shapes = _shapes(metadata, config)
+    size = sum(_about_bytes(tensor, shape) for tensor, shape in zip(metadata.inputs, shapes, strict=True))
+    if size > most_bytes or any(len(shape) > _MOST_AXES for shape in shapes):
+        raise BadRequestError(
+            f"a request of {metadata.name} would have {size:,} bytes and {max(map(len, shapes))} axes by the server's "
+            f"word, and at most {most_bytes:,} bytes and {_MOST_AXES} axes are made up; give payloads of your own",
+            field="payloads",
+        )
     payloads = []
-    for _ in range(count):
+    for _ in range(min(count, most_bytes // max(size, 1))):
         request: Any = service_pb2.ModelInferRequest(model_name=metadata.name)
         for tensor, shape in zip(metadata.inputs, shapes, strict=True):
             request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
@@ -80,6 +91,12 @@ def _first_is_batch(metadata: Any) -> bool:
     return all(len(tensor.shape) and tensor.shape[0] < 0 for tensor in metadata.inputs)
 
 
+def _about_bytes(tensor: Any, shape: list[int]) -> int:
+    """The most that the tensor of a made-up request may take, its name included."""
+    width = NUMPY_TYPE[tensor.datatype].itemsize if tensor.datatype in NUMPY_TYPE else _TEXT_BYTES
+    return 64 + len(tensor.name) + math.prod(shape) * width
+
+
 def _content(tensor: Any, shape: list[int], rng: np.random.Generator) -> bytes:
     if tensor.datatype == "BYTES":
         is_picture = _PICTURES & {*re.split(r"[^a-z]+", tensor.name.lower())}
@@ -93,9 +110,9 @@ def _content(tensor: Any, shape: list[int], rng: np.random.Generator) -> bytes:
         )
     dtype = NUMPY_TYPE[tensor.datatype]
     if dtype.kind in "fV":  # V: bfloat16
-        return rng.random(shape).astype(dtype).tobytes()
+        return rng.random(shape, np.float64 if dtype.itemsize == 8 else np.float32).astype(dtype).tobytes()
     highest = {"UINT8": 256, "INT8": 128}.get(tensor.datatype, 2)
-    return rng.integers(0, highest, shape).astype(dtype).tobytes()
+    return rng.integers(0, highest, shape, dtype.type).tobytes()
 
 
 def _words(rng: np.random.Generator) -> bytes:
@@ -116,59 +133,3 @@ def _picture(rng: np.random.Generator) -> bytes:
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
-# Requests that a person wrote down: a file with one JSON object of inputs per line.
-#
-#     {"text": ["play some jazz"]}
-#     {"image": ["@pictures/seven.png"]}
-#
-# A value is what the model takes as a nested list. A text that starts with @ names a file (beside the JSON file) whose
-# bytes are meant; @@ stands for a text's own @.
-
-_EXAMPLE = '{"text": ["play some jazz"]}'
-
-
-def read_inputs(path: Path, server: str, model: str, access: Access | None = None) -> list[bytes]:
-    """An encoded request per line. Raises InputFileError, with the line that is wrong."""
-    lines = read_lines(path)
-    if not lines:
-        raise InputFileError(path, None, f"holds no requests; write one per line, such as {_EXAMPLE}")
-    access = access or Access()
-    with Client(server, tls=access.tls, headers=access.headers) as client:
-        spec = client.model(model).spec
-    return [encode_line(spec, path, number, line) for number, line in lines]
-
-
-def encode_line(spec: ModelSpec, path: Path, number: int, line: str) -> bytes:
-    """One request. Raises InputFileError."""
-    try:
-        named = json.loads(line, object_pairs_hook=_once_each)
-        if not isinstance(named, dict):
-            raise InputFileError(path, number, f"is not an object of inputs, such as {_EXAMPLE}")
-        named = {name: _with_files(value, path.parent) for name, value in named.items()}
-        return codec.encode(spec, named)
-    except InputFileError:
-        raise
-    except OSError as error:
-        hint = "write @@ for a text that begins with @"
-        problem = f"cannot read {error.filename}: {error.strerror}; {hint}"
-        raise InputFileError(path, number, problem) from error
-    except (ValueError, RecursionError, InferenceError) as error:
-        raise InputFileError(path, number, str(error)) from error
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    named = dict(pairs)
-    if len(named) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} comes twice")
-    return named
-
-
-def _with_files(value: Any, folder: Path) -> Any:
-    if isinstance(value, list):
-        return [_with_files(entry, folder) for entry in value]
-    if isinstance(value, str) and value.startswith("@"):
-        return value[1:] if value.startswith("@@") else (folder / value[1:]).read_bytes()
-    return value

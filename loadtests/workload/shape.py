@@ -1,62 +1,72 @@
-"""A schedule as a person writes it on the command line: `poisson:200`, `ramp:50-400`, `sine:50-400/60`."""
+"""A schedule as a person writes it on the command line: `200`, `ramp:50-400`, `sine:50-400/60`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.errors import BadRequestError
-from loadtests.workload import schedule
+from loadtests.workload.arrivals import CONSTANT, POISSON, Arrivals, RateAt
+from loadtests.workload.schedule import Offsets
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 FORMS = {
-    "poisson:200": "independent users, 200 requests a second on average",
-    "constant:200": "a metronome",
-    "ramp:50-400": "Poisson, the rate rising (or falling) in a straight line",
-    "step:100,200,400": "Poisson, each rate for an equal share of the time",
-    "spike:100-900@10+5": "Poisson at 100, and at 900 for 5 s after the first 10 s",
-    "sine:50-400/60": "Poisson, up and down as day and night, every 60 s",
+    "200": "requests a second, all the time",
+    "poisson:200": "the same, with --arrivals poisson",
+    "constant:200": "the same, with --arrivals constant",
+    "ramp:50-400": "the rate rises (or falls) in a straight line",
+    "step:100,200,400": "each rate for an equal share of the time",
+    "spike:100-900@10+5": "100, and 900 for 5 s after the first 10 s",
+    "sine:50-400/60": "up and down as day and night, every 60 s",
+}
+_PATTERNS = {
+    "": _NUMBER,
+    "ramp": rf"{_NUMBER}-{_NUMBER}",
+    "step": rf"{_NUMBER}(?:,{_NUMBER})*",
+    "spike": rf"{_NUMBER}-{_NUMBER}@{_NUMBER}\+{_NUMBER}",
+    "sine": rf"{_NUMBER}-{_NUMBER}/{_NUMBER}",
 }
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Which requests are sent when, as a function of a seed."""
+    """A rate over time, and how requests arrive at it."""
 
     text: str
     duration_s: float
-    peak_per_s: float
-    offsets_s: Callable[[int], NDArray[np.float64]]
-    """Of a seed."""
+    rate_at: RateAt
+    arrivals: Arrivals = POISSON
+
+    def offsets_s(self, seed: int) -> Offsets:
+        return self.arrivals.varying(self.rate_at, self.duration_s, seed=seed)
 
 
-def parse_shape(text: str, duration_s: float) -> Shape:
-    """BadRequestError quotes what is not understood, with the accepted forms."""
-    kind, _, rest = text.partition(":")
-    if kind == "step":
-        found = re.fullmatch(rf"{_NUMBER}(?:,{_NUMBER})*", rest)
-        values = [float(value) for value in rest.split(",")] if found else []
-    else:
-        pattern = {
-            "poisson": _NUMBER,
-            "constant": _NUMBER,
-            "ramp": rf"{_NUMBER}-{_NUMBER}",
-            "spike": rf"{_NUMBER}-{_NUMBER}@{_NUMBER}\+{_NUMBER}",
-            "sine": rf"{_NUMBER}-{_NUMBER}/{_NUMBER}",
-        }.get(kind)
-        found = re.fullmatch(pattern, rest) if pattern else None
-        values = [float(value) for value in found.groups()] if found else []
-    if not values or (kind == "sine" and not values[2]):
+def parse_shape(text: str, duration_s: float, arrivals: Arrivals | None = None) -> Shape:
+    """A schedule with Poisson arrivals, or those given.
+
+    BadRequestError quotes what is not understood, with the accepted forms, and a schedule that names other arrivals.
+    """
+    kind, colon, rest = text.rpartition(":")
+    law = {POISSON.text: POISSON, CONSTANT.text: CONSTANT}.get(kind)
+    if law is not None:
+        if arrivals not in (None, law):
+            raise BadRequestError(
+                f"schedule {text!r} names its arrivals, and --arrivals {arrivals.name} others: write --schedule {rest}",
+                field="schedule",
+            )
+        kind, colon, arrivals = "", "", law
+    values = list(map(float, re.findall(_NUMBER, rest)))
+    understood = kind in _PATTERNS and bool(kind) == bool(colon) and re.fullmatch(_PATTERNS[kind], rest)
+    if not understood or (kind == "sine" and not values[2]):
         raise BadRequestError(
             f"schedule {text!r} is not understood; the accepted forms are {', '.join(FORMS)}", field="schedule"
         )
-    rates = values[:2] if kind in ("ramp", "spike", "sine") else values
-    shape = Shape(text, duration_s, max(rates), lambda seed: _offsets_s(kind, values, duration_s, seed))
-    if not len(shape.offsets_s(0)):
+    shape = Shape(text, duration_s, _rate_at(kind, values, duration_s), arrivals or POISSON)
+    if not (sum(values) and len(shape.offsets_s(0))):
         raise BadRequestError(
             f"schedule {text!r} sends nothing in {duration_s:g} s; give it more time or a higher rate",
             field="duration_s",
@@ -64,16 +74,14 @@ def parse_shape(text: str, duration_s: float) -> Shape:
     return shape
 
 
-def _offsets_s(kind: str, values: list[float], duration_s: float, seed: int) -> NDArray[np.float64]:
-    if kind == "poisson":
-        return schedule.poisson(values[0], duration_s=duration_s, seed=seed)
-    if kind == "constant":
-        return schedule.constant(values[0], duration_s=duration_s)
+def _rate_at(kind: str, values: Sequence[float], duration_s: float) -> RateAt:
     if kind == "ramp":
-        return schedule.ramp(values[0], values[1], duration_s, seed=seed)
-    if kind == "step":
-        return schedule.step(values, duration_s, seed=seed)
+        return lambda at_s: values[0] + (values[1] - values[0]) * at_s / duration_s
     if kind == "spike":
         low, high, start_s, spike_s = values
-        return schedule.spike(low, high, duration_s, seed=seed, start_s=start_s, spike_s=spike_s)
-    return schedule.sine(values[0], values[1], duration_s, seed=seed, period_s=values[2])
+        return lambda at_s: np.where((at_s >= start_s) & (at_s < start_s + spike_s), high, low)
+    if kind == "sine":
+        low, high, period_s = values
+        return lambda at_s: low + (high - low) * (1 - np.cos(2 * np.pi * at_s / period_s)) / 2
+    levels: NDArray[np.float64] = np.asarray(values)  # each for an equal share of the time
+    return lambda at_s: levels[np.minimum((at_s / duration_s * len(levels)).astype(int), len(levels) - 1)]

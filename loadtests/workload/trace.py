@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from loadtests.errors import InputFileError
 from loadtests.workload.lines import read_lines
+from loadtests.workload.variability import Variability
 
 _COLUMNS = ("offset_s", "model", "payload")
 _UNITS_S = {
@@ -58,6 +60,10 @@ class Trace:
     @property
     def duration_s(self) -> float:
         return float(self.offsets_s[-1])
+
+    @cached_property
+    def variability(self) -> Variability:
+        return Variability.of(self.offsets_s)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ Every percentile of a mix is known for each of its models and for all requests t
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.errors import BadRequestError, InputFileError
+from loadtests.records.point import SizePoint
 from loadtests.records.record import Record
 from loadtests.slo import Slo
 from loadtests.target.access import Access
@@ -25,9 +28,11 @@ from loadtests.target.client import FROZEN_S, Target
 from loadtests.target.statistics import composing_models
 from loadtests.workload import payloads as made_payloads
 from loadtests.workload.mix import ModelMix
+from loadtests.workload.sizes import Sizes, by_size, input_bytes
 from loadtests.workload.trace import Trace
 
 logger = logging.getLogger("fathom")
+_MADE = "made from the server's metadata"
 _SHARE = re.compile(r"(?P<model>[^=\s]+)(?:=(?P<weight>[^=]+))?")
 
 
@@ -40,6 +45,10 @@ class ModelWeight:
     """Relative to the other models."""
     payloads: Sequence[bytes] | None = None
     """Serialised `ModelInferRequest`s of this model, used in turn in an order shuffled by the seed."""
+    source: str = ""
+    """Where the payloads come from, for a person, as in `evaluation data`; of a file its name."""
+    file: Path | None = None
+    """Where they come from a file."""
 
     @classmethod
     def parse(cls, text: str) -> ModelWeight:
@@ -73,6 +82,14 @@ def scoped(slos: Sequence[Slo], models: Sequence[str]) -> tuple[Slo, ...]:
     return tuple(dict.fromkeys([*slos, *each]))
 
 
+def digest(parts: Sequence[bytes]) -> str:
+    """SHA-256 of all parts in their order."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(len(part).to_bytes(8) + part)
+    return found.hexdigest()
+
+
 class Workload:
     """The models of one server that are asked, ready for load."""
 
@@ -96,6 +113,7 @@ class Workload:
         self._shares = tuple(shares)
         self._seed = seed
         self._pools: list[list[bytes]] = []
+        self._sizes: list[NDArray[np.int64]] = []
         self.assumed: list[str] = []
         """What made-up requests assume about the models; known after `check`, which also logs it."""
 
@@ -123,6 +141,7 @@ class Workload:
             if assumed := made_payloads.assumptions(metadata, config):
                 self.assumed.append(assumed)
                 logger.warning(assumed)
+        self._sizes = list(map(input_bytes, self._pools))
         self._mix = replace(self._mix, sizes=tuple(map(len, self._pools)))
 
     @property
@@ -173,6 +192,36 @@ class Workload:
             return record
         return replace(record, model=self._mix.owners_of(choices[: len(record)]))
 
+    @property
+    def sizes(self) -> dict[str, Sizes]:
+        """Of each model's payloads; known after `check`."""
+        return {model: Sizes.of(sizes) for model, sizes in zip(self.models, self._sizes, strict=True)}
+
+    def latencies_by_size(self, record: Record, choices: NDArray[np.int32]) -> tuple[SizePoint, ...]:
+        """Of a record in which each request carried the payload that `choices` numbers."""
+        chosen = choices[: len(record)][record.attempted]
+        owners, sizes = self._mix.owners_of(chosen), np.concatenate(self._sizes)[chosen]
+        latencies_ms = record.latencies_ms()
+        found: tuple[SizePoint, ...] = ()
+        for number, (model, pool) in enumerate(self.sizes.items()):
+            own = owners == number
+            found += by_size(model, latencies_ms[own], sizes[own], pool)
+        return found
+
+    def described(self) -> dict[str, Any]:
+        """What results record of the requests; known after `check`."""
+        pool = self.pool
+        sources = [share.source or "given" if share.payloads else _MADE for share in self._shares]
+        return {
+            "payloads": len(pool),
+            "payload_bytes_mean": sum(map(len, pool)) / len(pool),
+            "payloads_sha256": digest(pool),
+            "payload_source": "; ".join([*dict.fromkeys(sources), *self.assumed]),
+            "inputs": {share.model: str(share.file) for share in self._shares if share.file},
+            "payload_sizes": {model: asdict(sizes) for model, sizes in self.sizes.items()},
+            "mix": {model: float(weight) for model, weight in zip(self.models, self.weights, strict=True)},
+        }
+
     def step_shares(self, record: Record) -> dict[str, float]:
         """Which part of a marked record's requests each model of the server works for; a shared step works for all its
         pipelines."""
@@ -183,12 +232,11 @@ class Workload:
                 shares[step] = shares.get(step, 0.0) + share
         return shares
 
-    def configs(self) -> list[bytes]:
-        """The configuration of each model and of its steps, encoded; empty where the server does not offer it."""
+    def configs(self) -> list[Any]:
+        """The ModelConfig of each model and of its steps; empty where the server does not offer it."""
         config_of = self.targets[0].config
         asked = dict.fromkeys(name for model in self.models for name in (model, *composing_models(model, config_of)))
-        found = map(config_of, asked)
-        return [config.SerializeToString(deterministic=True) for config in found if config is not None]
+        return [config for config in map(config_of, asked) if config is not None]
 
     def statistics(self) -> list[Any]:
         """A snapshot for `server_stats.difference`; a step that two pipelines share is in it once."""

@@ -25,8 +25,8 @@ from loadtests.errors import LoadTestError
 from loadtests.records.record import Record
 from loadtests.results.store import Run, Store, read_runs
 from loadtests.slo import Slo
+from loadtests.workload.inputs import encode_line
 from loadtests.workload.lines import read_lines
-from loadtests.workload.payloads import encode_line
 from loadtests.workload.trace import read_trace
 
 SEED = 20_261_130

@@ -21,6 +21,8 @@ from loadtests.generator.messages import Limits
 from loadtests.generator.open_loop import OpenLoopRun
 from loadtests.generator.pool import GeneratorPool
 from loadtests.generator.process import GeneratorProcess, GeneratorSettings
+from loadtests.records.batching import Batching
+from loadtests.records.documents import read
 from loadtests.records.record import percentile
 from loadtests.search.budget import Timing
 from loadtests.target.client import Target
@@ -96,7 +98,11 @@ def test_finds_a_capacity_with_the_servers_figures(small_server, tmp_path):
             break
     assert max(point.rate_per_s for point in result.points) == 200.0
     assert all(point.queue_ms is not None and point.compute_ms > 0 for point in result.points)
-    assert all(point.steps[0].model == "double" for point in result.points)
+    steps = [point.steps[0] for point in result.points]
+    assert all(step.model == "double" and step.execution_ms > 0 for step in steps)
+    batching = read(Batching, result.settings["batching"]["double"])
+    assert (batching.max_batch_size, batching.batcher, batching.prefetches) == (8, "dynamic", False)
+    assert batching.instances > 0
     assert result.settings["server_name"].startswith("triton")
 
 

@@ -30,7 +30,8 @@ from queueing import (
     sojourn_s,
 )
 
-from loadtests.capacity import CapacityRequest, find
+from loadtests.capacity import CapacityRequest
+from loadtests.finding import find
 from loadtests.generator.messages import Limits
 from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.records.record import Record, percentile
@@ -176,7 +177,7 @@ def tables(document: dict[str, Any]) -> str:
             off = (measured_ms / (theory_ms + row["wire_ms"]) - 1) * 100
             cells += [f"{theory_ms:.1f} ms", f"{measured_ms:.1f} ms ({off:+.1f} %)"]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "| queue | SLO | theory | theory with wire | estimate | 95 % interval | certified | seconds |"]
+    lines += ["", "| queue | SLO | theory | theory with wire | estimate | 95 % interval | proven | seconds |"]
     lines += ["|---|" + "---|" * 7]
     for name in KNOWN:
         if row := document.get(name):

@@ -110,12 +110,14 @@ async def with_peer(
     try:
         return await then(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
     finally:
+        for _ in range(5):  # asyncio takes some turns to accept the last connection, and loses it if closed in them
+            await asyncio.sleep(0)
         server.close()
         for task in followed:
             task.cancel()
         await asyncio.gather(*followed, return_exceptions=True)
         for writer in writers:
-            writer.close()
+            writer.transport.abort()  # close() would wait until all that is written was read
 
 
 async def against(

@@ -15,7 +15,8 @@ from loadtests.search.budget import Plan
 from loadtests.search.confirmation import early_stop_threshold
 from loadtests.search.search import search
 from loadtests.slo import Slo
-from loadtests.workload.schedule import early_enough, poisson
+from loadtests.workload.arrivals import POISSON, Arrivals
+from loadtests.workload.schedule import early_enough
 
 OVERHEAD_S = 0.3
 Server = Callable[[np.ndarray], np.ndarray]
@@ -44,9 +45,10 @@ def simulate(
     rng: np.random.Generator | None,
     server: Server | None = None,
     stalls: Stalls | None = None,
+    arrivals: Arrivals = POISSON,
 ) -> Point:
     """One server, with deterministic service without `rng` and exponential with it; or another `server`."""
-    intended_s = poisson(probe.rate_per_s, seed=probe.seed, count=probe.requests)
+    intended_s = arrivals.at_rate(probe.rate_per_s, seed=probe.seed, count=probe.requests)
     intended_s = intended_s[: early_enough(intended_s, probe.until_s, slo.limit_ms / 1e3)]
     begins_s, pauses_s = stalls.during(probe, float(intended_s[-1])) if stalls else (np.zeros(0), np.zeros(0))
     ends_s = begins_s + np.cumsum(pauses_s)  # by the clock on the wall
@@ -85,6 +87,7 @@ def run_search(
     exponential: bool = False,
     server: Server | None = None,
     stalls: Stalls | None = None,
+    arrivals: Arrivals = POISSON,
 ) -> list[Point]:
     """All points of one search, started at half of what one request at a time reaches."""
     rng = np.random.default_rng([seed, 9]) if exponential else None
@@ -93,7 +96,7 @@ def run_search(
     try:
         probe = next(searching)
         while True:
-            points.append(simulate(probe, slo, service_s, rng, server, stalls))
+            points.append(simulate(probe, slo, service_s, rng, server, stalls, arrivals))
             probe = searching.send(points[-1])
     except StopIteration:
         return points

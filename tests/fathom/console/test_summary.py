@@ -30,13 +30,14 @@ def result_of(points, partial="", **settings) -> CapacityResult:
     return replace(found, settings={"budget_s": 30.0, **settings})
 
 
-def test_a_certified_rate_and_an_estimate_are_a_sentence_each(points):
+def test_the_headline_has_both_numbers_and_the_proof_its_counts(points):
     result = result_of(points)
-    assert all(word in prose.headline(result) for word in ("queue", format_rate(result.capacity_per_s), "p99=20ms"))
-    said = dict(summary.sentences(result))
-    assert list(said) == ["capacity", "proven"]
-    assert result.certificate.describe() in said["proven"]
-    assert all(f"{edge:,.1f}" in said["capacity"] for edge in result.capacity_estimate_interval_per_s)
+    low, high = result.capacity_estimate_interval_per_s
+    shown = (result.capacity_estimate_per_s, low, high)
+    assert all(f"{value:,.0f}" in prose.headline(result) for value in shown)
+    assert prose.headline(result).endswith(format_rate(result.capacity_per_s))
+    assert result.certificate.describe() in dict(summary.sentences(result))["proven"]
+    assert "capacity" in dict(summary.sentences(replace(result, capacity_estimate_per_s=None)))
 
 
 def test_the_next_steps_are_commands_that_are_understood(points):

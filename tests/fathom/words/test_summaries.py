@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ from clients import Classification
 from fathom import cli
 from fathom.commands import infer, load, plan
 from fathom.console import answers, summary
+from fathom.console.live_table import progress
 from fathom.latencies import Latencies
-from loadtests.records.point import GeneratorStats, ModelPoint, Point, SloCount, StepPoint
-from loadtests.report import prose
+from loadtests.records.batching import Batching
+from loadtests.records.point import GeneratorStats, ModelPoint, Point, SizePoint, SloCount, StepPoint
+from loadtests.report import batching, prose
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.sizing import make_plan
 from loadtests.slo import Slo
+from loadtests.workload.sizes import Sizes
+from loadtests.workload.variability import Variability
 
 SLO = Slo.parse("p99=20ms")
 
@@ -78,8 +82,23 @@ POINTS = (
     point(3, "bisect", 600.0, 40.0, 200),
     point(4, "confirm", 400.0, 15.0, 3),
 )
+SENT: dict[str, Any] = {
+    "arrivals": "poisson",
+    "payload_source": "evaluation data",
+    "payload_sizes": {"queue": asdict(Sizes(248, 52, 129, 4199))},
+}
+BURSTS: dict[str, Any] = {
+    **SENT,
+    "arrivals": "trace.csv",
+    "arrivals_recorded": asdict(Variability.of(np.cumsum(np.tile([0.9, 0.02, 0.02, 0.02, 0.04], 40)))),
+}
+SIZES = (
+    SizePoint("cat", 52, 2500, 3.0, 9.0),
+    SizePoint("cat", 129, 2000, 4.0, 12.0),
+    SizePoint("cat", 4199, 500, 8.0, 19.0),
+)
 LATE = "sent late: p99 2.1 ms; use more workers (--workers)"
-CERTIFIED = CapacityResult(
+PROVEN = CapacityResult(
     model="queue",
     server="host:8001",
     slos=(SLO,),
@@ -96,15 +115,29 @@ CERTIFIED = CapacityResult(
     points=POINTS,
     folder="results/queue",
 )
+BATCHING = (
+    Batching("onnxruntime", 8, "dynamic", instances=2, on_gpu=False),
+    Batching(
+        "onnxruntime", 8, "dynamic", 1, False, open_inputs=("ids",), preferred=(4, 8), delay_us=500, prefetches=False
+    ),
+    Batching("onnxruntime", 8, "sequence", instances=2, on_gpu=False),
+    Batching("onnxruntime", 8, "none", instances=2, on_gpu=False),
+    Batching("onnxruntime", 1, "dynamic", instances=2, on_gpu=False),
+)
 NOTHING: dict[str, Any] = {
     "capacity_per_s": None,
     "capacity_estimate_per_s": None,
     "capacity_estimate_interval_per_s": None,
 }
 RESULTS = {
-    "a certified rate": CERTIFIED,
+    "a proven rate": PROVEN,
+    "recorded arrivals, and requests whose size decides": replace(
+        PROVEN,
+        settings={**PROVEN.settings, **BURSTS},
+        points=tuple(replace(each, sizes=SIZES) for each in POINTS),
+    ),
     "a search that was interrupted": replace(
-        CERTIFIED,
+        PROVEN,
         **NOTHING,
         verdict="undecided",
         reason=f"{INTERRUPTED}; no rate was confirmed (4 of 5,000 over 20ms)",
@@ -112,22 +145,22 @@ RESULTS = {
         points=POINTS[:2],
     ),
     "an SLO that no rate meets": replace(
-        CERTIFIED,
+        PROVEN,
         **NOTHING,
         verdict="fail",
         reason="even 800/s is too much: 900 of 5,000 over 20ms",
         points=POINTS[2:3],
     ),
     "a generator that could not keep up": replace(
-        CERTIFIED,
+        PROVEN,
         **NOTHING,
         verdict="invalid",
         reason=LATE,
         points=(replace(POINTS[0], verdict="invalid", reason=LATE),),
     ),
-    "a busy machine, of which half the probes certify nothing": replace(
-        CERTIFIED,
-        settings={**CERTIFIED.settings, "busy_before_share": 0.6},
+    "a busy machine, of which half the probes prove nothing": replace(
+        PROVEN,
+        settings={**PROVEN.settings, "busy_before_share": 0.6},
         points=(*(replace(each, verdict="invalid", reason=LATE) for each in POINTS[:2]), *POINTS[2:]),
     ),
 }
@@ -142,24 +175,34 @@ def test_capacity(case: str, shown: Callable[[], str], snapshot: SnapshotAsserti
 def test_report(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
     """What the page says beside its figures."""
     (step,) = POINTS[1].steps
-    crowded = replace(POINTS[1], queue_ms=4.0, steps=(replace(step, queue_ms=4.0),))
+    crowded = replace(POINTS[1], queue_ms=4.0, steps=(replace(step, queue_ms=4.0, execution_ms=3.0),))
     slow = replace(POINTS[1], compute_ms=5.0, steps=(replace(step, compute_ms=5.0),))
     for measured in (POINTS[1], crowded, slow, replace(POINTS[1], generator_cpu_share=0.8)):
         print(prose.describe_bottleneck(measured))
+    for known in BATCHING:
+        (found,) = batching.step_batching(crowded, {"queue": known})
+        print(*found.reasons)
+    pipeline = replace(crowded, steps=(replace(step, model="texts", execution_ms=1.0), replace(step, execution_ms=2.0)))
+    names = {"texts": replace(BATCHING[0], backend="python"), "queue": BATCHING[0]}
+    print(batching.describe_preprocessing(batching.find_preprocessing(pipeline, names)))
     for result in RESULTS.values():
         print(prose.explain(result))
+        print(prose.in_short(result))
+    print(progress(POINTS, [SLO]))
     assert shown() == snapshot
 
 
 def test_load(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
-    load.show(POINTS[1], ["p99=20ms"])
+    load.show(POINTS[1], ["p99=20ms"], SENT)
     models = (ModelPoint("cat", 4000, 0, 4.0, 15.0, "pass"), ModelPoint("dog", 1000, 2, 4.5, None, "undecided"))
-    load.show(replace(POINTS[1], models=models), ["p99=20ms", "dog:p50=5ms"])
+    sizes = (*SIZES, SizePoint("dog", 10, 500, 4.0, 9.0), SizePoint("dog", 1000, 500, 5.0, 12.0))
+    mixed = {**BURSTS, "payload_sizes": {"cat": SENT["payload_sizes"]["queue"], "dog": asdict(Sizes(32, 64, 64, 64))}}
+    load.show(replace(POINTS[1], models=models, sizes=sizes), ["p99=20ms", "dog:p50=5ms"], mixed)
     assert shown() == snapshot
 
 
 def test_plan(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
-    for line in plan.describe(make_plan(CERTIFIED, 20_000, cost_per_hour=4.0)):
+    for line in plan.describe(make_plan(PROVEN, 20_000, cost_per_hour=4.0)):
         print(line)
     assert shown() == snapshot
 

@@ -22,6 +22,7 @@ from loadtests.generator.messages import Batch, unanswered
 from loadtests.generator.process import GeneratorSettings
 from loadtests.locust_ui.window import Window
 from loadtests.records.record import DEADLINE_EXCEEDED, Record
+from loadtests.workload.arrivals import CONSTANT
 from loadtests.workload.mix import ModelMix
 from loadtests.workload.schedule import probe_seed
 from loadtests.workload.workload import scoped
@@ -123,7 +124,7 @@ def test_sends_at_the_requested_rate_and_drains(start_queue):
     batches: list[Batch] = []
     target = GeneratorSettings(start_queue("--service-ms", "40").address, [request()] * 2)
     mix = ModelMix((1, 1), (1.0, 3.0))
-    live = LiveRun(target, batches.append, seed=1, arrivals="constant", mix=mix)
+    live = LiveRun(target, batches.append, seed=1, arrivals=CONSTANT, mix=mix)
     live.start()
     live.set_rate(20)
     until(lambda: sum(len(one.record) for one in batches) >= 9)

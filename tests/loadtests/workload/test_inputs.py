@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tritonclient.grpc import service_pb2
 
-from loadtests.errors import InputFileError
-from loadtests.workload.payloads import read_inputs
+from loadtests.errors import BadRequestError, InputFileError
+from loadtests.workload.inputs import files_of, read_inputs, with_inputs
+from loadtests.workload.workload import ModelWeight
 
 
 @pytest.fixture
@@ -77,3 +80,37 @@ def test_a_broken_file_names_its_line(read, tmp_path, content, line):
     with pytest.raises(InputFileError) as raised:
         read(content)
     assert (raised.value.path, raised.value.line) == (tmp_path / "inputs.jsonl", line)
+
+
+@pytest.mark.parametrize(
+    ("entries", "models", "files"),
+    [
+        ([], ["a", "b"], {}),
+        (["x.jsonl"], ["a"], {"a": "x.jsonl"}),
+        (["a=x.jsonl"], ["a"], {"a": "x.jsonl"}),
+        (["run=1/x.jsonl"], ["a"], {"a": "run=1/x.jsonl"}),
+        (["b=x.jsonl"], ["a", "b"], {"b": "x.jsonl"}),
+        (["b=x.jsonl", "a=y=1.jsonl"], ["a", "b"], {"b": "x.jsonl", "a": "y=1.jsonl"}),
+        (["x.jsonl"], ["a", "b"], None),
+        (["a="], ["a", "b"], None),
+        (["c=x.jsonl"], ["a", "b"], None),
+        (["a=x.jsonl", "a=y.jsonl"], ["a", "b"], None),
+        (["x.jsonl", "y.jsonl"], ["a"], None),
+    ],
+)
+def test_a_file_is_for_one_model(entries, models, files):
+    if files is None:
+        with pytest.raises(BadRequestError) as refused:
+            files_of(entries, models)
+        assert refused.value.field == "inputs"
+    else:
+        assert files_of(entries, models) == {model: Path(file) for model, file in files.items()}
+
+
+def test_a_model_without_a_file_is_left_as_it_is(small_server, tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"x": [[1.0, 2.0]]}\n')
+    given = ModelWeight("echo", 2.0, [b"1"], "evaluation data")
+    own, other = with_inputs([ModelWeight("double"), given], {"double": path}, small_server.grpc_url)
+    assert (len(own.payloads), own.source, own.file) == (1, "mine.jsonl", path)
+    assert other == given

@@ -31,20 +31,6 @@ def test_constant_is_a_metronome():
     assert len(schedule.constant(10, duration_s=2)) == 20
 
 
-@pytest.mark.parametrize(
-    ("offsets", "early_share", "why"),
-    [
-        (schedule.ramp(0, 1000, 10, seed=1), 0.25, "half of the time holds a quarter of a ramp from zero"),
-        (schedule.step([100, 300], 10, seed=1), 0.25, "the first of two equal steps has a quarter"),
-        (schedule.sine(0, 1000, 10, seed=1, period_s=10), 0.5, "a whole period is symmetric"),
-        (schedule.spike(100, 900, 10, seed=1, start_s=5, spike_s=5), 0.1, "all of the burst is in the second half"),
-    ],
-)
-def test_varying_rates_put_their_requests_where_the_rate_is(offsets, early_share, why):
-    assert np.mean(offsets < 5) == pytest.approx(early_share, abs=0.03), why
-    assert np.all(np.diff(offsets) >= 0)
-
-
 def test_probe_seeds_follow_from_the_base_seed_and_differ():
     seeds = [schedule.probe_seed(0, number) for number in range(100)]
     assert seeds == [schedule.probe_seed(0, number) for number in range(100)]

@@ -1,0 +1,92 @@
+"""What a load consists of, for every command that sends one: whose requests, and how they arrive."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from clients import Client
+from export.command import quote
+from fathom.console.output import note
+from fathom.recipes import requests_of
+from loadtests.target.access import Access
+from loadtests.workload.arrivals import Arrivals, parse_arrivals
+from loadtests.workload.inputs import files_of, with_inputs
+from loadtests.workload.trace import Trace
+from loadtests.workload.workload import ModelWeight
+
+_LOOK_TIMEOUT_S = 10.0  # for the metadata alone
+
+
+def add_inputs(command: argparse._ActionsContainer) -> None:
+    """`--inputs`."""
+    command.add_argument(
+        "--inputs",
+        action="append",
+        default=[],
+        metavar="[MODEL=]FILE",
+        help="requests to send: a JSON Lines file, one object of inputs per line; of several models once for each "
+        "(default: the evaluation data of the model's recipe, else inputs made from the metadata)",
+    )
+
+
+def add_arrivals(command: argparse._ActionsContainer) -> None:
+    """`--arrivals`."""
+    command.add_argument(
+        "--arrivals",
+        metavar="LAW",
+        help="how requests arrive: poisson (independent users, the default), constant (a metronome), gamma:cv=2 "
+        "(bursts; cv is the standard deviation of the gaps over their mean) or trace.csv (recorded arrivals)",
+    )
+
+
+def chosen_arrivals(text: str | None) -> Arrivals | None:
+    """What `--arrivals` asks for. Raises BadRequestError for an unknown law; prints how a recording varies."""
+    arrivals = parse_arrivals(text) if text else None
+    if arrivals and arrivals.trace:
+        describe_trace(arrivals.trace)
+    return arrivals
+
+
+def same_requests(arguments: argparse.Namespace) -> str:
+    """The options for a command line that sends the same requests."""
+    words = [word for entry in arguments.inputs for word in ("--inputs", entry)]
+    words += ["--arrivals", arguments.arrivals] if arguments.arrivals else []
+    words += ["--seed", str(arguments.seed)] if arguments.seed else []
+    return "".join(f" {quote(word)}" for word in words)
+
+
+def describe_trace(trace: Trace) -> None:
+    """Print how its arrivals vary."""
+    note(f"{trace.path.name}: {trace.variability.describe()}")
+
+
+def with_requests(
+    server: str,
+    shares: Sequence[ModelWeight],
+    repository: Path,
+    access: Access,
+    *,
+    inputs: Sequence[str] = (),
+    seed: int = 0,
+) -> list[ModelWeight]:
+    """Each model with the requests of its file in `inputs` (see `files_of`), else of its recipe's evaluation data.
+
+    A model that has neither is left without, and requests are made from the server's metadata. Raises BadRequestError
+    and InputFileError for inputs that cannot be used.
+    """
+    files = files_of(inputs, [share.model for share in shares])
+    with Client(server, timeout_s=_LOOK_TIMEOUT_S, tls=access.tls, headers=access.headers) as client:
+        recipes_own = [
+            share if share.model in files else with_evaluation_data(client, share, repository, seed=seed)
+            for share in shares
+        ]
+    return with_inputs(recipes_own, files, server, access)
+
+
+def with_evaluation_data(client: Client, share: ModelWeight, repository: Path, *, seed: int = 0) -> ModelWeight:
+    """The share with the requests of its model's recipe, or as it is where no recipe's data fits."""
+    payloads = requests_of(client, share.model, repository, seed=seed)
+    return replace(share, payloads=payloads, source="evaluation data") if payloads else share
