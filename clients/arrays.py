@@ -89,7 +89,7 @@ def _as_text(value: Any) -> Array:
         array = value.astype(object) if value.dtype.kind in "SUT" else np.asarray(value)
     else:  # not without dtype=object: numpy would cut trailing NUL bytes off
         array = np.array(value, dtype=object)
-        if array.size and isinstance(array.flat[0], int):  # what it makes of a bytearray
+        if not array.size or isinstance(array.flat[0], int):  # what it makes of a bytearray
             array = np.array(_without_bytearrays(value), dtype=object)
         array = array if array.ndim else array.reshape(1)
     if array.dtype.kind != "O":
@@ -100,6 +100,6 @@ def _as_text(value: Any) -> Array:
 
 
 def _without_bytearrays(value: Any) -> Any:
-    if isinstance(value, list | tuple | np.ndarray):
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.size):
         return [_without_bytearrays(item) for item in value]
     return bytes(value) if isinstance(value, bytearray) else value

@@ -9,6 +9,9 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
+from .datatypes import NUMPY_TYPE
+from .errors import ServerError
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -59,7 +62,14 @@ class ModelSpec:
     def from_server(
         cls, metadata: service_pb2.ModelMetadataResponse, config: service_pb2.ModelConfigResponse | None, version: str
     ) -> ModelSpec:
-        """Build it from ModelMetadata and, on servers that have the extension, ModelConfig."""
+        """Build it from ModelMetadata and, on servers that have the extension, ModelConfig.
+
+        Raises ServerError for an input of a type that nothing can be sent as.
+        """
+        for tensor in metadata.inputs:
+            if tensor.datatype not in NUMPY_TYPE and tensor.datatype != "BYTES":
+                what = f"input '{tensor.name}' of '{metadata.name}' has the unknown type {tensor.datatype!r}"
+                raise ServerError(f"{what}: a newer client may know it", model=metadata.name)
         settings = (service_pb2.ModelConfigResponse() if config is None else config).config
         optional = {t.name for t in settings.input if t.optional}
         labelled = {t.name for t in settings.output if t.label_filename}

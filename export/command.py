@@ -12,6 +12,11 @@ def fathom(*words: str, repository: Path) -> str:
     return " ".join(map(quote, ("fathom", *words, *naming(repository))))
 
 
+def export_again(folder: Path, *options: str) -> str:
+    """The remedy that exports the model of a folder again."""
+    return f"run `{fathom('export', folder.name, *options, repository=folder.parent)}`"
+
+
 def naming(repository: Path) -> tuple[str, ...]:
     """The option that names a model repository; nothing for the one that Fathom takes by default."""
     if repository.resolve() == default_repository().resolve():

@@ -41,10 +41,10 @@ def find(folder: Path, name: str | Path, *others: Path, or_folder: bool = False)
         if not any(whole.is_relative_to(home.resolve()) for home in (folder, *others)):
             raise FileError(path, "leads out of its folder", remedy="put the file itself there")
         mode = whole.stat().st_mode
-    except (ValueError, RuntimeError) as error:  # a NUL in the name; a circle of links
-        raise FileError(path, f"is no file ({error})") from None
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(2, "is missing", str(path)) from None
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; a circle of links
+        raise _unreadable(path, error) from None
     if not (stat.S_ISREG(mode) or (or_folder and stat.S_ISDIR(mode))):
         raise FileError(path, "is no regular file", remedy="put a file there")
     return path
@@ -56,17 +56,20 @@ def problem(folder: Path, name: str | Path, *, or_folder: bool = False) -> str:
         find(folder, name, or_folder=or_folder)
     except FileError as error:
         return error.why
-    except OSError as error:
-        return error.strerror or "cannot be read"
+    except FileNotFoundError:
+        return "is missing"
     return ""
 
 
 def open_file(path: Path) -> BufferedReader:
-    """Open a regular file to read; a pipe does not block. Raises OSError, and FileError for what is none."""
+    """Open a regular file to read; a pipe does not block. Raises FileNotFoundError, and FileError for what is none or
+    cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except ValueError as error:
-        raise FileError(path, f"is no file ({error})") from None
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FileError(path, "is no regular file", remedy="put a file there")
@@ -74,7 +77,7 @@ def open_file(path: Path) -> BufferedReader:
 
 
 def read(path: Path, *, most_bytes: int = TEXT_BYTES) -> bytes:
-    """A file's bytes. Raises OSError, and FileError for a larger file than `most_bytes` or no regular one."""
+    """A file's bytes. Raises FileNotFoundError, and FileError for a larger file than `most_bytes` or no regular one."""
     with open_file(path) as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
@@ -83,7 +86,7 @@ def read(path: Path, *, most_bytes: int = TEXT_BYTES) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 text. Raises OSError and FileError."""
+    """A UTF-8 text. Raises FileNotFoundError and FileError."""
     try:
         return read(path).decode()
     except UnicodeDecodeError as error:
@@ -91,18 +94,18 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON document. Raises OSError and FileError."""
+    """A JSON document. Raises FileNotFoundError and FileError."""
     return _parsed(path, json.loads)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML document. Raises OSError and FileError."""
+    """A TOML document. Raises FileNotFoundError and FileError."""
     found: dict[str, Any] = _parsed(path, tomllib.loads)
     return found
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz file, none of them a pickle. Raises OSError, and FileError for any other file."""
+    """The arrays of an .npz file, none of them a pickle. Raises FileNotFoundError, and FileError for any other file."""
     with open_file(path) as raw:
         try:
             with ZipFile(raw) as archive:
@@ -120,9 +123,14 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex. Raises OSError, and FileError for no regular file."""
+    """The SHA-256 of a file's bytes, in hex. Raises FileNotFoundError, and FileError for no regular file."""
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unreadable(path: Path, error: Exception) -> FileError:
+    why = error.strerror if isinstance(error, OSError) else error
+    return FileError(path, f"cannot be read ({why})")
 
 
 def _parsed(path: Path, parse: Any) -> Any:

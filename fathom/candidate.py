@@ -65,6 +65,8 @@ def _compare(client: Client, metadata: Any, config: Any, candidate: str, rules: 
         )
     for old, new in zip(*answers, strict=True):
         for output, wanted in old.items():
+            if output not in new:
+                raise RolloutError(f"the new version does not answer {output}")
             agree(output, wanted, new[output], tolerance)
 
 

@@ -6,12 +6,14 @@ by Ctrl-C, 141 by a reader of the output that went away.
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import errno
 import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from types import FrameType
 
@@ -43,6 +45,8 @@ _REMEDIES = {
     errno.EAGAIN: "allow more processes and threads with ulimit -u",
 }
 """What to do where the operating system has no more of something, by its error number."""
+_LONGEST_LINE = 4000
+_Handler = signal.Handlers | Callable[[int, FrameType | None], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what gRPC would log of an answer, our error says
     given = sys.argv[1:] if arguments is None else list(arguments)
     wanted = next((word for word in given if not word.startswith("-")), "")
-    _until_loaded()
-    top = parser(wanted)
-    options = top.parse_args(given)
+    with _handled(signal.SIGINT, signal.SIG_DFL):  # some libraries answer Ctrl-C with a traceback while imported
+        top = parser(wanted)
+        options = top.parse_args(given)
     if options.version:
         import fathom
 
@@ -62,7 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.command:
         top.print_help(sys.stderr)
         return 2
-    _while_running()
+    with _handled(signal.SIGTERM, _terminate):  # like Ctrl-C it unwinds, so that servers are stopped and results kept
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         status: int = options.run(options)
         sys.stdout.flush()
@@ -76,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _stopped(options.command)
         if not (message := _message(error)):
             raise
-        print(f"fathom {options.command}: {' '.join(message.split())}", file=sys.stderr)
+        print(f"fathom {options.command}: {_in_one_line(message)}", file=sys.stderr)
         return 2
     return status
 
@@ -114,9 +122,17 @@ def _message(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):  # no permission, no space, a folder where a file should be, too many open files
         return _of_the_system(error)
-    if isinstance(error, MemoryError):
+    if isinstance(error, UnicodeEncodeError):
+        return f"'{error.object}' is no text in UTF-8: correct the argument"
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error)):
         return f"there is not enough memory ({error or 'none is left'}): give the process more, or ask for less"
     return ""
+
+
+def _in_one_line(message: str) -> str:
+    """A server or a file may have a name of megabytes, which the middle of a message leaves out."""
+    line = " ".join(message.split())
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 500]} ... {line[-500:]}"
 
 
 def _of_the_system(error: OSError) -> str:
@@ -130,17 +146,18 @@ def _of_the_system(error: OSError) -> str:
     return f"{named}: {remedy}" if remedy else named
 
 
-def _until_loaded() -> None:
-    """Ctrl-C ends the process at once: some libraries answer it with a traceback while they are being imported."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _while_running() -> None:
-    """Ctrl-C and SIGTERM unwind, so that servers are stopped and results kept."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _terminate)
+@contextlib.contextmanager
+def _handled(
+    number: signal.Signals, handler: signal.Handlers | Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """The signal is handled so during the block; one that is ignored, as in the background of a shell, stays so."""
+    before = signal.getsignal(number)
+    if before is not signal.SIG_IGN:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

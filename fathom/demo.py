@@ -21,8 +21,9 @@ from fathom.console.output import Steps
 from fathom.recipes import manifest_of, measure_served, measured_at_export
 from fathom.workload import with_evaluation_data
 from loadtests import report
-from loadtests.capacity import CapacityRequest, find
+from loadtests.capacity import CapacityRequest
 from loadtests.errors import LoadTestError
+from loadtests.finding import find
 from loadtests.report.prose import in_short
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo

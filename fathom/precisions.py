@@ -23,7 +23,8 @@ from fathom.console.options import default_config_name
 from fathom.console.output import Step, Steps
 from fathom.recipes import manifest_of, measure_served
 from fathom.workload import with_evaluation_data
-from loadtests.capacity import CapacityRequest, find
+from loadtests.capacity import CapacityRequest
+from loadtests.finding import find
 from loadtests.report.prose import in_short
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo

@@ -210,8 +210,11 @@ def _assumptions(
         "that was measured" + (f" ({result.hardware['cpu']})." if result.hardware.get("cpu") else "."),
         f"{spare} replica{'s' if spare != 1 else ''} may be gone at any time; the others then still keep "
         f"{headroom * 100:.0f} % of that rate free.",
-        "The p99 is read off the measured points at that load; it is what was seen, not certified.",
-        "The payloads" + (" and each model's share" if result.points[0].models else "") + " are like those measured.",
+        "The p99 is read off the measured points at that load; it is what was seen, not proven.",
+        "The payloads"
+        + (" and each model's share" if result.points[0].models else "")
+        + " are like those measured"
+        + (f", which were {result.made_up}." if result.made_up else "."),
     ]
     if result.capacity_estimate_per_s and basis != "estimate":
         fewer = math.ceil(rate_per_s / (result.capacity_estimate_per_s * (1 - headroom)) - 1e-9) + spare

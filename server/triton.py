@@ -181,6 +181,11 @@ class TritonServer:
                 f"model repository '{self.model_repository}' holds no model: export one first",
                 option="model_repository",
             )
+        for path in self.model_repository.rglob("*"):
+            if path.exists() and not (path.is_file() or path.is_dir()):  # Triton would wait for one that writes a pipe
+                raise ServerStartError(
+                    f"'{path}' is a pipe or device, not a file: remove it", option="model_repository"
+                )
         name = self._options.config_name
         known = sorted({path.stem for path in self.model_repository.glob("*/configs/*.pbtxt")})
         if name and name not in known:

@@ -10,7 +10,7 @@ import numpy as np
 
 from export.added.input_generators import InputRule
 from export.graph.onnx_file import reason
-from export.recipe.agreement import RELATIVE_TOLERANCE
+from export.recipe.agreement import same
 from export.recipe.recipe import Array, Arrays, Predict
 
 LARGE = 100.0
@@ -85,7 +85,10 @@ def disagreement(predict: Predict, rows: Arrays, *, budget_s: float = BUDGET_S) 
             if values.shape[:1] != (len(company),):
                 return f"output '{name}' has no batch axis (its shape is {list(values.shape)} for {len(company)} rows)"
             for place, index in enumerate(company):
-                if not _alike(values[place : place + 1], alone[index][name], scales[name]):
+                wanted = alone[index][name]
+                if wanted.dtype.kind == "f" and not np.isfinite(wanted).all():
+                    continue
+                if not same(values[place : place + 1], wanted, scale=scales[name]):
                     return f"rows together are answered otherwise than alone (output '{name}', {len(company)} rows)"
     return None
 
@@ -109,16 +112,3 @@ def _scale(answers: list[Array]) -> float:
     largest = [float(np.abs(answer).max(initial=0.0)) for answer in answers]
     finite = sorted(value for value in largest if np.isfinite(value))
     return finite[len(finite) // 2] if finite else 0.0
-
-
-def _alike(given: Array, alone: Array, scale: float) -> bool:
-    """As far as arithmetic in another order allows; `scale` is for small answers that are sums of large parts."""
-    if given.shape != alone.shape:
-        return False
-    if alone.dtype.kind != "f":
-        return bool(np.array_equal(given, alone))
-    if not np.isfinite(alone).all():
-        return True
-    limit = RELATIVE_TOLERANCE * (10 if alone.dtype == np.float16 else 1)
-    limit *= max(scale, float(np.abs(alone).max(initial=0.0)))
-    return bool(np.allclose(given.astype(np.float64), alone.astype(np.float64), rtol=0, atol=limit))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,8 +18,8 @@ from export.recipe.recipe import Array, AxisRange
 from export.sources.base import ImportedModel
 
 SEED = 0
-SIZES = (16, 32, 8)
-"""What a message suggests for an axis: the first, or another where formulas of the axes would make no size of it."""
+SIZE = 16
+"""What a message suggests for an axis."""
 
 LARGEST_REQUEST = 2**31 - 1
 """Bytes."""
@@ -111,31 +110,16 @@ class SampleRequests:
         example = self.imported.example or {}
         if name not in example:
             raise ContractError(f"the example has nothing for input '{name}': it has {', '.join(example)}", tensor=name)
-        rows = np.asarray(example[name])
-        if data_type == "TYPE_STRING":
-            if rows.dtype.kind not in "US":
-                raise ContractError(
-                    f"the example of '{name}' is {rows.dtype}, the input takes texts",
-                    remedy="give numpy.str_",
-                    tensor=name,
-                    found=rows.dtype,
-                    expected=np.dtype(np.str_),
-                )
-            return rows.astype(np.str_)
-        wanted = input_generators.NUMPY[data_type]
+        rows, texts = np.asarray(example[name]), data_type == "TYPE_STRING"
+        wanted = np.dtype(np.str_) if texts else input_generators.NUMPY[data_type]
+        takes = rows.dtype.kind in "US" if texts else np.can_cast(rows.dtype, wanted, "same_kind")
         whole = rows.dtype.kind in "iu" and wanted.kind in "iuf"
-        if whole and not np.array_equal(rows.astype(wanted).astype(rows.dtype), rows):
+        lacks = whole and not np.array_equal(rows.astype(wanted).astype(rows.dtype), rows)
+        if lacks or not takes:
+            why = f"with numbers that the input's {wanted} lacks" if lacks else f"the input takes {wanted}"
             raise ContractError(
-                f"the example of '{name}' is {rows.dtype}, with numbers that the input's {wanted} lacks",
-                remedy="give others",
-                tensor=name,
-                found=rows.dtype,
-                expected=wanted,
-            )
-        if not np.can_cast(rows.dtype, wanted, "same_kind"):
-            raise ContractError(
-                f"the example of '{name}' is {rows.dtype}, the input takes {wanted}",
-                remedy="convert it",
+                f"the example of '{name}' is {rows.dtype}, {why}",
+                remedy="give others" if lacks else "convert it",
                 tensor=name,
                 found=rows.dtype,
                 expected=wanted,
@@ -205,27 +189,22 @@ class SampleRequests:
         for (each, index), word in unsized.items():
             parts = axis_size.parts(word or "") - known.keys()
             missing.update(dict.fromkeys(sorted(parts) or [word or f"{each}:{index}"]))
-        suggested = _sizes(list(missing), [word for word in unsized.values() if word], known)
+        suggested = dict.fromkeys(missing, SIZE)
+        for word in filter(None, unsized.values()):  # a formula that makes no size of them, such as -x, gets its own
+            if word not in suggested and axis_size.size(word, {**known, **suggested}) == 0:
+                suggested[word] = SIZE
         options = " ".join(_option(key, size) for key, size in suggested.items())
         why = self.why_no_batch if axis == 0 and candidate == NONE else ""
         if symbol and axis_size.size(symbol, known) == 0:
             given = ", ".join(f"{part}={known[part]}" for part in sorted(axis_size.parts(symbol)))
-            return ContractError(
-                f"axis {axis} of input '{name}' is {symbol}, which is no size with {given}; give it one with {options}",
-                field="dim",
-                tensor=name,
-                found=symbol,
-                expected=options,
+            what = (
+                f"axis {axis} of input '{name}' is {symbol}, which is no size with {given}; give it one with {options}"
             )
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        axes = f"axis {axis} of input '{name}'{more} is open{why}"
-        return ContractError(
-            f"{axes}; say how long it is in an example request, with {options}",
-            field="dim",
-            tensor=name,
-            found=symbol,
-            expected=options,
-        )
+        else:
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            axes = f"axis {axis} of input '{name}'{more} is open{why}"
+            what = f"{axes}; say how long it is in an example request, with {options}"
+        return ContractError(what, field="dim", tensor=name, found=symbol, expected=options)
 
     def axes(self, candidate: str) -> dict[str, dict[int, AxisRange]]:
         """What an engine is built for on each open axis but the batch: from 1 to the longest known, or four times the
@@ -260,18 +239,6 @@ def unknown_dims(model: Any, dims: Mapping[str, int]) -> str | None:
             known = ", ".join(dict.fromkeys(open_axes)) or "none"
             return f"--dim {name}={dims[name]}: no input has an open axis of that name (open are: {known})"
     return None
-
-
-def _sizes(names: Sequence[str], symbols: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
-    """Sizes for the named axes of which every formula among `symbols` makes one, too; a formula that makes none, such
-    as -x, gets its own."""
-    for sizes in itertools.islice(itertools.product(SIZES, repeat=len(names)), 1000):
-        chosen = dict(zip(names, sizes, strict=True))
-        if all(word in chosen or axis_size.size(word, {**known, **chosen}) != 0 for word in symbols):
-            return chosen
-    chosen = dict.fromkeys(names, SIZES[0])
-    without = [word for word in symbols if axis_size.size(word, {**known, **chosen}) == 0]
-    return chosen | dict.fromkeys(without, SIZES[0])
 
 
 def _option(name: str, size: int) -> str:

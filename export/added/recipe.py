@@ -280,10 +280,9 @@ def read_example(path: Path) -> dict[str, Array]:
         raise RecipeError(
             f"there is no file {path}", remedy="write one with numpy.savez(path, **{input: rows})"
         ) from None
-    except (FileError, OSError) as error:
-        why = error.why if isinstance(error, FileError) else f"cannot be read ({error.strerror})"
+    except FileError as error:
         raise RecipeError(
-            f"{path.name} {why}", remedy="write it with numpy.savez(path, **{input: rows}), texts as numpy.str_"
+            f"{path.name} {error.why}", remedy="write it with numpy.savez(path, **{input: rows}), texts as numpy.str_"
         ) from None
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if not lengths or len(set(lengths.values())) != 1 or 0 in lengths.values():

@@ -111,14 +111,11 @@ _BATCH_WORDS = {
 
 def read(folder: Path) -> RecipeFile:
     """Read the recipe.toml of a model folder. Raises RecipeError, naming the key, when it cannot be understood."""
+    file, see = f"{folder.name}/{FILE}", "see docs/adding-your-model.md"
     try:
         record = files.read_toml(files.find(folder, FILE))
     except FileError as error:
-        raise RecipeError(f"{folder.name}/{FILE} {error.why}", file=f"{folder.name}/{FILE}") from None
-    except OSError as error:
-        raise RecipeError(
-            f"{folder.name}/{FILE} cannot be read ({error.strerror})", file=f"{folder.name}/{FILE}"
-        ) from None
+        raise RecipeError(f"{file} {error.why}", file=file) from None
     try:
         source, graph, tolerance, example = (record[key] for key in ("source", "graph", "tolerance", "example"))
         kind, batch = _one_of(source["kind"], KINDS), _one_of(graph["batch"], BATCHES)
@@ -144,16 +141,9 @@ def read(folder: Path) -> RecipeFile:
             needs=tuple(str(need) for need in source.get("needs", ())),
         )
     except KeyError as error:
-        raise RecipeError(
-            f"{folder.name}/{FILE} lacks the key {error}",
-            remedy="see docs/adding-your-model.md",
-            file=f"{folder.name}/{FILE}",
-            field=str(error.args[0]),
-        ) from None
+        raise RecipeError(f"{file} lacks the key {error}", remedy=see, file=file, field=str(error.args[0])) from None
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise RecipeError(
-            f"{folder.name}/{FILE}: {error}", remedy="see docs/adding-your-model.md", file=f"{folder.name}/{FILE}"
-        ) from None
+        raise RecipeError(f"{file}: {error}", remedy=see, file=file) from None
 
 
 def relative(path: Path, folder: Path, model_repository: Path) -> str:

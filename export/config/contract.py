@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from export.config import given
@@ -14,28 +13,16 @@ from export.graph.signature import Signature, TensorSpec
 ONNX_FILE = "model.onnx"
 
 
-@dataclass(frozen=True)
-class Mismatch:
-    """One breach: the field of the config file, what is wrong with both values, and what to do."""
-
-    field: str
-    message: str
-    remedy: str
-    tensor: str | None = None
-    found: Any = None
-    expected: Any = None
-
-
 def serves_onnx(message: Any) -> bool:
     """Whether this configuration loads the ONNX file (and not, say, a TensorRT engine)."""
     return str(message.backend) == "onnxruntime" or str(message.platform) == "onnxruntime_onnx"
 
 
-def mismatches(config: Config, signature: Signature, artefact: str = ONNX_FILE) -> Iterator[Mismatch]:
-    """Every breach of the contract between a configuration and the graph in `artefact`."""
+def mismatches(config: Config, signature: Signature, artefact: str = ONNX_FILE) -> Iterator[ContractError]:
+    """Every breach of the contract between a configuration and the graph in `artefact`, by its field."""
     message = config.message
     if serves_onnx(message) and (message.default_model_filename or ONNX_FILE) != artefact:
-        yield Mismatch(
+        yield _breach(
             "default_model_filename",
             f"default_model_filename is '{message.default_model_filename}', the artefact is '{artefact}'",
             f'write default_model_filename: "{artefact}"',
@@ -61,25 +48,21 @@ def mismatches(config: Config, signature: Signature, artefact: str = ONNX_FILE) 
 def check(config: Config, signature: Signature, artefact: str = ONNX_FILE) -> None:
     """Raise ContractError with the first breach, naming the file, the tensor, both values and the remedy."""
     for breach in mismatches(config, signature, artefact):
-        line = config.places.line(breach.field)
+        line = config.places.line(breach.field or "")
         where = f"{config.label}:{line}" if line else config.label
-        raise ContractError(
-            f"{where}: {breach.message}",
-            remedy=breach.remedy,
-            file=config.label,
-            line=line,
-            field=breach.field,
-            tensor=breach.tensor,
-            found=breach.found,
-            expected=breach.expected,
-        )
+        about = {**breach.about, "file": config.label, "line": line}
+        raise ContractError(f"{where}: {breach.what}", remedy=breach.remedy, **about)
 
 
-def _missing_inputs(message: Any, signature: Signature) -> Iterator[Mismatch]:
+def _breach(field: str, what: str, remedy: str, **about: Any) -> ContractError:
+    return ContractError(what, remedy=remedy, field=field, **about)
+
+
+def _missing_inputs(message: Any, signature: Signature) -> Iterator[ContractError]:
     written = {tensor.name for tensor in message.input} | {entry.name for entry in given.inputs(message)}
     for spec in signature.inputs:
         if spec.name not in written:
-            yield Mismatch(
+            yield _breach(
                 "input",
                 f"the graph needs input '{spec.name}' ({spec.data_type} {list(spec.dims)}), which is not in the file",
                 f"add input '{spec.name}'",
@@ -88,7 +71,7 @@ def _missing_inputs(message: Any, signature: Signature) -> Iterator[Mismatch]:
             )
 
 
-def _given(message: Any, signature: Signature) -> Iterator[Mismatch]:
+def _given(message: Any, signature: Signature) -> Iterator[ContractError]:
     """Batch inputs, controls and states: tensors of the graph, of its types, and no inputs of requests as well."""
     requested = {tensor.name for tensor in message.input}
     for entries, specs in (
@@ -99,14 +82,14 @@ def _given(message: Any, signature: Signature) -> Iterator[Mismatch]:
         for entry in entries:
             title = f"{entry.kind} '{entry.name}'"
             if specs is signature.inputs and entry.name in requested:
-                yield Mismatch(
+                yield _breach(
                     entry.field,
                     f"{title} is in `input`, too: Triton would give it twice",
                     f"remove input '{entry.name}'",
                     tensor=entry.name,
                 )
             elif entry.name not in types:
-                yield Mismatch(
+                yield _breach(
                     entry.field,
                     f"{title} is not in the graph, which has {_names(specs)}",
                     f"name one of them, or export a graph that has '{entry.name}'",
@@ -114,7 +97,7 @@ def _given(message: Any, signature: Signature) -> Iterator[Mismatch]:
                     expected=_names(specs),
                 )
             elif entry.data_type != types[entry.name]:
-                yield Mismatch(
+                yield _breach(
                     entry.field.rpartition(".")[0],
                     f"{title} is {entry.data_type}, the graph's is {types[entry.name]}",
                     f"give it as {types[entry.name]}",
@@ -124,7 +107,9 @@ def _given(message: Any, signature: Signature) -> Iterator[Mismatch]:
                 )
 
 
-def _named(kind: str, index: int, tensor: Any, signature: Signature) -> Generator[Mismatch, None, TensorSpec | None]:
+def _named(
+    kind: str, index: int, tensor: Any, signature: Signature
+) -> Generator[ContractError, None, TensorSpec | None]:
     """The graph's tensor of that name; a breach where it has none, or has a value of its own that makes it optional."""
     specs = signature.outputs if kind == "output" else signature.optional if tensor.optional else signature.inputs
     for spec in specs:
@@ -133,7 +118,7 @@ def _named(kind: str, index: int, tensor: Any, signature: Signature) -> Generato
     field, name = f"{kind}[{index}]", tensor.name
     if kind == "input" and name in _names((*signature.inputs, *signature.optional)):
         has = "no value" if tensor.optional else "a value"
-        yield Mismatch(
+        yield _breach(
             f"{field}.optional" if tensor.optional else field,
             f"the graph has {has} of its own for input '{name}'",
             "remove optional" if tensor.optional else "write optional: true",
@@ -142,7 +127,7 @@ def _named(kind: str, index: int, tensor: Any, signature: Signature) -> Generato
             expected=not tensor.optional,
         )
         return None
-    yield Mismatch(
+    yield _breach(
         f"{field}.name",
         f"{kind} '{name}' is not in the graph, whose {kind}s are {_names(specs)}",
         f"name one of the graph's {kind}s, or export a graph that has '{name}'",
@@ -152,10 +137,10 @@ def _named(kind: str, index: int, tensor: Any, signature: Signature) -> Generato
     return None
 
 
-def _ragged(index: int, tensor: Any, spec: TensorSpec) -> Iterator[Mismatch]:
+def _ragged(index: int, tensor: Any, spec: TensorSpec) -> Iterator[ContractError]:
     """Triton lays the rows of ragged requests end to end, which a graph takes as [-1] only."""
     if spec.dims != (-1,):
-        yield Mismatch(
+        yield _breach(
             f"input[{index}].allow_ragged_batch",
             f"input '{tensor.name}' is ragged, but the graph takes {list(spec.dims)} and not [-1]",
             "export a graph that takes all elements in one row, or remove allow_ragged_batch",
@@ -165,12 +150,12 @@ def _ragged(index: int, tensor: Any, spec: TensorSpec) -> Iterator[Mismatch]:
         )
 
 
-def _tensor(config: Config, kind: str, field: str, tensor: Any, spec: TensorSpec) -> Iterator[Mismatch]:
+def _tensor(config: Config, kind: str, field: str, tensor: Any, spec: TensorSpec) -> Iterator[ContractError]:
     from tritonclient.grpc import model_config_pb2
 
     data_type = model_config_pb2.DataType.Name(tensor.data_type)
     if data_type != spec.data_type:
-        yield Mismatch(
+        yield _breach(
             f"{field}.data_type",
             f"{kind} '{spec.name}' has data_type {data_type}, the graph's is {spec.data_type}",
             f"write data_type: {spec.data_type}",
@@ -180,7 +165,7 @@ def _tensor(config: Config, kind: str, field: str, tensor: Any, spec: TensorSpec
         )
     batched = config.message.max_batch_size > 0
     if batched and kind == "input" and tensor.optional:
-        yield Mismatch(
+        yield _breach(
             f"{field}.optional",
             f"input '{spec.name}' is optional, which a model with a batch axis cannot have",
             "write max_batch_size: 0, or remove the input",
@@ -195,7 +180,7 @@ def _tensor(config: Config, kind: str, field: str, tensor: Any, spec: TensorSpec
         return  # a scalar, or a graph that leaves even the rank open
     if batched and spec.dims[:1] != (-1,):
         first = spec.dims[0] if spec.dims else "missing"
-        yield Mismatch(
+        yield _breach(
             "max_batch_size",
             f"max_batch_size is {config.message.max_batch_size}, but the first axis of {kind} '{spec.name}' is {first} "
             "in the graph, not dynamic",
@@ -208,7 +193,7 @@ def _tensor(config: Config, kind: str, field: str, tensor: Any, spec: TensorSpec
     wanted = spec.dims[1:] if batched else spec.dims
     dims_field = f"{field}.reshape.shape" if reshaped else f"{field}.dims"
     if batched and len(written) == len(spec.dims) and fits(written[1:], wanted):
-        yield Mismatch(
+        yield _breach(
             dims_field,
             f"{kind} '{spec.name}' has dims {list(written)}, which counts the batch twice: max_batch_size is "
             f"{config.message.max_batch_size} and already stands for the graph's first axis",
@@ -218,7 +203,7 @@ def _tensor(config: Config, kind: str, field: str, tensor: Any, spec: TensorSpec
             expected=list(wanted),
         )
     elif not (written == wanted if kind == "output" else fits(written, wanted)):
-        yield Mismatch(
+        yield _breach(
             dims_field,
             f"{kind} '{spec.name}' has dims {list(written)}, the graph's are {list(wanted)}"
             + (" without the batch axis" if batched else ""),

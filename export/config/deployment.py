@@ -21,7 +21,7 @@ def deployment(folder: Path) -> Deployment:
     """That of docker-compose.yml in `folder`, with variables taken from .env; nothing where there is no such file."""
     try:
         compose = files.read_text(folder / "docker-compose.yml")
-    except OSError:
+    except FileNotFoundError:
         return Deployment()
     values: dict[str, str] = {}
     if (folder / ".env").exists():

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export.config import backends
 from export.config import config as configs
 from export.errors import ConfigError
 
 MAIN, PLAN = "config.pbtxt", "model.plan"
 COMPLETED = "completed by Triton"  # instead of a configuration file
-_BACKEND_OF_PLATFORM = {"tensorrt_plan": "tensorrt", "onnxruntime_onnx": "onnxruntime"}
-_BACKEND_OF_FILE = {PLAN: "tensorrt", "model.onnx": "onnxruntime", "model.pt": "pytorch", "model.py": "python"}
 _OWN_FILES = frozenset(("tensorrt", "python"))
 """Backends whose models load plans: TensorRT's the one that the configuration names, a model.py any."""
 
@@ -76,7 +75,7 @@ def of_folder(folder: Path, config_name: str | None) -> Served | None:
     backend = ""
     for path in (folder / MAIN, *sorted((folder / "configs").glob("*.pbtxt"))):
         try:
-            message = configs.load(path).message if path.is_file() else None
+            message = configs.load(path).message if path.is_file() else configs.parse("")
         except ConfigError:
             if path == chosen:
                 return None
@@ -94,23 +93,17 @@ def of_folder(folder: Path, config_name: str | None) -> Served | None:
     return Served(folder.name, file, backend, tuple(plan for plan in plans if plan in here), others)
 
 
-def _backend(message: Any | None, folder: Path) -> str:
-    """As Triton completes it: the backend, that of the platform, or that of the model file; else empty."""
-    if message is not None and (message.platform == "ensemble" or message.HasField("ensemble_scheduling")):
+def _backend(message: Any, folder: Path) -> str:
+    """As Triton completes it; empty where it finds none and refuses the model."""
+    if message.platform == "ensemble" or message.HasField("ensemble_scheduling"):
         return "ensemble"
-    if message is not None and (message.backend or message.platform):
-        return str(message.backend or _BACKEND_OF_PLATFORM.get(message.platform, message.platform))
-    named = {message.default_model_filename} if message is not None and message.default_model_filename else set()
-    present = named or {path.name for path in folder.glob("[0-9]*/*")}
-    return next((backend for file, backend in _BACKEND_OF_FILE.items() if file in present), "")
+    return backends.completed(message, folder)
 
 
-def _loads(message: Any | None, folder: Path, plans: list[str]) -> set[str]:
+def _loads(message: Any, folder: Path, plans: list[str]) -> set[str]:
     backend = _backend(message, folder)
     if backend not in _OWN_FILES:
         return set()
     if backend == "python":
         return set(plans)
-    if message is None:
-        return {PLAN}
     return {message.default_model_filename or PLAN, *message.cc_model_filenames.values()}

@@ -54,8 +54,7 @@ def build(
     began = time.monotonic()
     messages = library.Messages()
     log = library.logger(trt, messages)
-    progress = engine_progress.BuildProgress()
-    watching = engine_progress.monitor(trt, progress)
+    watching = engine_progress.monitor(trt)
 
     def work() -> Any:
         builder = library.new_builder(trt, log, messages)
@@ -76,7 +75,7 @@ def build(
             engine_cache.store(cache, timing_cache)
         return serialized
 
-    serialized = engine_progress.run(work, progress, on_progress)
+    serialized = engine_progress.run(work, watching, on_progress)
     if serialized is None:
         raise EngineError(
             f"TensorRT {trt.__version__} built no engine from {onnx.name}{messages.reasons}",

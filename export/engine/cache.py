@@ -6,7 +6,7 @@ time only.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,13 +44,9 @@ def store(cache: trt.ITimingCache, path: Path) -> None:
     content: Any = cache.serialize()
     if content is None:
         return
-    temporary: str | None = None
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=path.name, dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
-    except OSError:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(prefix=path.name, dir=path.parent) as room:
+            made = Path(room) / path.name
+            made.write_bytes(content)
+            made.replace(path)

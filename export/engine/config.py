@@ -98,16 +98,15 @@ def _optimize(message: Any, profiles: Sequence[Profile], busy_wait_events: bool)
 
 def _place(message: Any, profile_count: int) -> None:
     """Instances on the GPU: each group that may be there already, else one; all profiles where there are several."""
-    kinds = type(message.instance_group.add()).Kind
-    del message.instance_group[-1]
-    groups = [group for group in message.instance_group if group.kind != kinds.Value("KIND_CPU")]
-    kept = [type(group).FromString(group.SerializeToString()) for group in groups]
-    if not kept:
-        kept = [type(message.instance_group.add())(count=1)]
+    from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
+
+    groups = [group for group in message.instance_group if group.kind != ModelInstanceGroup.KIND_CPU]
+    kept = [ModelInstanceGroup.FromString(group.SerializeToString()) for group in groups]
+    kept = kept or [ModelInstanceGroup(count=1)]
     open_axis = any(-1 in whole_dims(message, tensor) for tensor in (*message.input, *message.output))
     del message.instance_group[:]
     for group in kept:
-        group.kind = kinds.Value("KIND_GPU")
+        group.kind = ModelInstanceGroup.KIND_GPU
         group.count = max(1, min(group.count, MOST_INSTANCES) if open_axis else group.count)
         del group.profile[:]
         if profile_count > 1:

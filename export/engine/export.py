@@ -10,30 +10,16 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from export.command import fathom
+from export import files
+from export.command import export_again, fathom
 from export.config import config as configs
-from export.engine import (
-    build as engine,
-)
-from export.engine import (
-    cache as engine_cache,
-)
-from export.engine import (
-    config as engine_config,
-)
-from export.engine import (
-    gpu,
-    runtime,
-)
-from export.engine import (
-    record as engine_record,
-)
+from export.engine import build, cache, config, gpu, record, runtime
 from export.engine.cuda import Device
 from export.engine.gpu import Gpu
 from export.engine.options import EngineOptions
 from export.engine.profiles import Profile, profiles
-from export.engine.record import EngineRecord
-from export.errors import EngineError, EngineUnavailableError, ExportError
+from export.engine.record import EngineRecord, records
+from export.errors import EngineError, ExportError
 from export.graph import onnx_file
 from export.precision import int8_form
 from export.recipe.gate import gate
@@ -80,32 +66,28 @@ def export_engine(
     """
     began = time.monotonic()
     folder = model_repository / recipe.name
-    card = gpu.find()
-    if card is None:
-        raise EngineUnavailableError("no NVIDIA GPU was found (nvidia-smi): TensorRT builds on the GPU it builds for")
-    config = configs.load(folder / "config.pbtxt")
+    card = gpu.required()
+    main = configs.load(folder / "config.pbtxt")
     with hold(model_repository, on_progress=on_progress), scratch(folder) as room:
         onnx = folder / ONNX
         if not onnx.is_file():
             raise EngineError(
                 f"{recipe.name}/{ONNX} is missing",
-                remedy=f"run `{fathom('export', recipe.name, repository=model_repository)}`",
+                remedy=export_again(folder),
                 file=f"{recipe.name}/{ONNX}",
             )
         if (obstacle := int8_form.tensorrt_obstacle(onnx)) is not None:
             raise EngineError(
                 f"{recipe.name}/{ONNX} is INT8 as CPUs multiply it ({obstacle}), and TensorRT takes INT8 with zero "
                 f"point 0 only",
-                remedy="run `"
-                + fathom("export", recipe.name, "--precision", "int8", "--engine", repository=model_repository)
-                + "`",
+                remedy=export_again(folder, "--precision", "int8", "--engine"),
                 file=f"{recipe.name}/{ONNX}",
                 found=obstacle,
             )
-        wanted = profiles(config.message, recipe.axis_ranges, tuned_batch=options.tuned_batch)
+        wanted = profiles(main.message, recipe.axis_ranges, tuned_batch=options.tuned_batch)
         draft = EngineRecord(
             plan=PLAN,
-            onnx_sha256=manifest.file_sha256(onnx),
+            onnx_sha256=files.sha256(onnx),
             tensorrt=str(trt.__version__),
             gpu=card,
             options=options.to_json(),
@@ -117,51 +99,51 @@ def export_engine(
             build_seconds=0.0,
             created=manifest.now(),
         )
-        others = engine_record.records(folder)
-        for record in others:
-            complete = (folder / CONFIG).is_file() and not record.changed_files(folder)
-            if not force and record.key == draft.key and complete:
-                return EngineResult(record, True, time.monotonic() - began)
+        others = records(folder)
+        for each in others:
+            complete = (folder / CONFIG).is_file() and not each.changed_files(folder)
+            if not force and each.key == draft.key and complete:
+                return EngineResult(each, True, time.monotonic() - began)
         plan = room / plan_name(card, others, draft.onnx_sha256)
-        cache = engine_cache.path_for(model_repository, card, draft.tensorrt)
-        built = engine.build(trt, onnx, plan, wanted, options, timing_cache=cache, on_progress=on_progress)
-        layers = plan.with_name(plan.name + engine_record.LAYERS_SUFFIX)
+        kept = cache.path_for(model_repository, card, draft.tensorrt)
+        built = build.build(trt, onnx, plan, wanted, options, timing_cache=kept, on_progress=on_progress)
+        layers = plan.with_name(plan.name + record.LAYERS_SUFFIX)
         judged, distance, batch1_ms = _judge(
-            recipe, folder, trt, plan, layers, wanted, options, config.message.max_batch_size, on_progress
+            recipe, folder, trt, plan, layers, wanted, options, main.message.max_batch_size, on_progress
         )
-        files = {f"1/{plan.name}": plan, f"1/{layers.name}": layers}
-        by_capability = {record.gpu.compute_capability: record.plan for record in others if _shares(record, draft)}
-        text = engine_config.tensorrt_config(
-            config,
+        published = {f"1/{plan.name}": plan, f"1/{layers.name}": layers}
+        by_capability = {each.gpu.compute_capability: each.plan for each in others if _shares(each, draft)}
+        text = config.tensorrt_config(
+            main,
             wanted,
             comment=_comment(draft),
             plan=plan.name,
-            busy_wait_events=batch1_ms < engine_config.BUSY_WAIT_BELOW_MS,
+            busy_wait_events=batch1_ms < config.BUSY_WAIT_BELOW_MS,
             cc_model_filenames={**by_capability, card.compute_capability: plan.name},
         )
-        notes = _add_config(folder, text, others, room, files)
-        record = replace(
+        notes = _add_config(folder, text, others, room, published)
+        made = replace(
             draft,
             plan=plan.name,
-            files=manifest.file_records(files),
+            files=manifest.file_records(published),
             parity=distance,
             accuracy=judged.accuracy,
             batch1_ms=round(batch1_ms, 3),
             build_seconds=built.seconds,
             warnings=built.warnings,
         )
-        path = room / f"{plan.name}{engine_record.SUFFIX}"
-        record.write(path)
-        publish([Change(folder, {**files, f"1/{path.name}": path})])
-    return EngineResult(record, False, time.monotonic() - began, notes)
+        path = room / f"{plan.name}{record.SUFFIX}"
+        made.write(path)
+        publish([Change(folder, {**published, f"1/{path.name}": path})])
+    return EngineResult(made, False, time.monotonic() - began, notes)
 
 
 def plan_name(card: Gpu, others: Sequence[EngineRecord], onnx_sha256: str) -> str:
     """`model.plan`, or `model.sm90.plan` where a GPU of another compute capability has that, of the same ONNX file."""
-    for record in others:
-        if record.gpu.compute_capability == card.compute_capability:
-            return record.plan
-    taken = any(record.plan == PLAN and record.onnx_sha256 == onnx_sha256 for record in others)
+    for each in others:
+        if each.gpu.compute_capability == card.compute_capability:
+            return each.plan
+    taken = any(each.plan == PLAN and each.onnx_sha256 == onnx_sha256 for each in others)
     return f"model.sm{card.compute_capability.replace('.', '')}.plan" if taken else PLAN
 
 
@@ -229,13 +211,13 @@ def _worse(one: Parity, other: Parity) -> Parity:
 
 
 def _add_config(
-    folder: Path, text: str, others: Sequence[EngineRecord], room: Path, files: dict[str, Path]
+    folder: Path, text: str, others: Sequence[EngineRecord], room: Path, published: dict[str, Path]
 ) -> tuple[str, ...]:
-    """Add configs/gpu.pbtxt to the files, unless a person has written or changed it."""
+    """Add configs/gpu.pbtxt to what is published, unless a person has written or changed it."""
     present = folder / CONFIG
     if present.is_file():
-        found = manifest.file_sha256(present)
-        generated = {record.files[CONFIG].sha256 for record in others if CONFIG in record.files}
+        found = files.sha256(present)
+        generated = {each.files[CONFIG].sha256 for each in others if CONFIG in each.files}
         if found not in generated and present.read_text(encoding="utf-8") != text:
             return (
                 f"{folder.name}/{CONFIG} was written or changed by hand and is kept: "
@@ -243,14 +225,14 @@ def _add_config(
             )
     made = room / Path(CONFIG).name
     made.write_text(text, encoding="utf-8")
-    files[CONFIG] = made
+    published[CONFIG] = made
     return ()
 
 
-def _shares(record: EngineRecord, draft: EngineRecord) -> bool:
+def _shares(each: EngineRecord, draft: EngineRecord) -> bool:
     """Whether another GPU's engine is of the same ONNX file, and so serves beside this one."""
-    other = record.gpu.compute_capability != draft.gpu.compute_capability
-    return other and record.onnx_sha256 == draft.onnx_sha256
+    other = each.gpu.compute_capability != draft.gpu.compute_capability
+    return other and each.onnx_sha256 == draft.onnx_sha256
 
 
 def _comment(draft: EngineRecord) -> tuple[str, ...]:

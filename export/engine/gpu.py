@@ -7,6 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from functools import cache
 
+from export.errors import EngineUnavailableError
+
 QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader")
 TIMEOUT_S = 20.0
 
@@ -33,6 +35,14 @@ def find() -> Gpu | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return parse(done.stdout)
+
+
+def required() -> Gpu:
+    """The first GPU. Raises EngineUnavailableError where there is none."""
+    card = find()
+    if card is None:
+        raise EngineUnavailableError("no NVIDIA GPU was found (nvidia-smi): TensorRT builds on the GPU it builds for")
+    return card
 
 
 def parse(answer: str) -> Gpu | None:

@@ -21,8 +21,7 @@ def load() -> Any:
 
     Raises EngineUnavailableError, in one line, where there is no GPU, no TensorRT, or one older than 10.13.
     """
-    if gpu.find() is None:
-        raise EngineUnavailableError("no NVIDIA GPU was found (nvidia-smi): TensorRT builds on the GPU it builds for")
+    gpu.required()
     try:
         trt = importlib.import_module("tensorrt")
     except (ImportError, OSError) as error:  # OSError: the bindings are there, libnvinfer is not

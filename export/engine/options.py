@@ -36,42 +36,22 @@ class EngineOptions:
     tuned_batch: int | None = None
 
     def __post_init__(self) -> None:
-        if self.workspace_gb is not None and not self.workspace_gb > 0:
-            raise EngineError(
-                f"a workspace of {self.workspace_gb:g} GB cannot be had",
-                remedy="name more than 0",
-                field="workspace_gb",
-                found=self.workspace_gb,
-            )
-        level = self.builder_optimization_level
-        if level is not None and not 0 <= level <= 5:
-            raise EngineError(
-                f"the builder optimization level is {level}",
-                remedy="name one in 0 to 5",
-                field="builder_optimization_level",
-                found=level,
-            )
-        if self.max_aux_streams is not None and self.max_aux_streams < 0:
-            raise EngineError(
-                f"{self.max_aux_streams} auxiliary streams cannot be had",
-                remedy="name 0 or more",
-                field="max_aux_streams",
-                found=self.max_aux_streams,
-            )
-        if self.hardware_compatibility not in HARDWARE_COMPATIBILITY:
-            raise EngineError(
-                f"hardware compatibility '{self.hardware_compatibility}' is not known",
-                remedy=f"name one of {', '.join(HARDWARE_COMPATIBILITY)}",
-                field="hardware_compatibility",
-                found=self.hardware_compatibility,
-            )
-        if self.tiling is not None and self.tiling not in TILING:
-            raise EngineError(
-                f"tiling '{self.tiling}' is not known",
-                remedy=f"name one of {', '.join(TILING)}",
-                field="tiling",
-                found=self.tiling,
-            )
+        for field, fits, wanted in (
+            ("workspace_gb", self.workspace_gb is None or self.workspace_gb > 0, "more than 0 GB"),
+            ("builder_optimization_level", self.builder_optimization_level in (None, *range(6)), "one in 0 to 5"),
+            ("max_aux_streams", self.max_aux_streams is None or self.max_aux_streams >= 0, "0 or more"),
+            (
+                "hardware_compatibility",
+                self.hardware_compatibility in HARDWARE_COMPATIBILITY,
+                f"one of {', '.join(HARDWARE_COMPATIBILITY)}",
+            ),
+            ("tiling", self.tiling in (None, *TILING), f"one of {', '.join(TILING)}"),
+        ):
+            if not fits:
+                found = getattr(self, field)
+                raise EngineError(
+                    f"{field.replace('_', '-')} cannot be {found}", remedy=f"name {wanted}", field=field, found=found
+                )
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary, for the engine's record."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export import files
-from export.command import fathom
+from export.command import export_again
 from export.errors import EngineError, FileError
 
 TAG = 0x74727466
@@ -22,22 +22,14 @@ HEADER_BYTES = 28
 
 Version = tuple[int, ...]
 
-TENSORRT_OF_TAG: dict[str, str | None] = {
-    "25.10": None,
-    "25.11": None,
+TENSORRT_OF_TAG = {
     "25.12": "10.14.1.48",
-    "26.01": None,
     "26.02": "10.15.1",
-    "26.03": None,
-    "26.04": None,
     "26.05": "10.16.1.11",
     "26.06": "11.0.0",
-    "26.07": None,
     "26.08": "11.2.1.2",
-    "26.09": None,
-    "26.10": None,
 }
-"""TensorRT of `tritonserver:<tag>-py3`, as far as it could be established from public sources; None is unknown."""
+"""TensorRT of `tritonserver:<tag>-py3`, as far as it could be established from public sources."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +40,20 @@ class PlanHeader:
     tensorrt: Version | None
 
 
-def again(plan: Path) -> str:
-    """How to build an engine again."""
-    folder = plan.parent.parent
-    return f"run `{fathom('export', folder.name, '--engine', '--force', repository=folder.parent)}`"
-
-
 def read_header(path: Path) -> PlanHeader:
     """Read a plan's header. Raises EngineError when the file is missing, too short, or no plan."""
+    again = export_again(path.parent.parent, "--engine", "--force")
     try:
         with files.open_file(path) as file:
             head = file.read(HEADER_BYTES)
     except FileError as error:
-        raise EngineError(error.what, remedy=error.remedy, file=path) from None
-    except OSError as error:
-        raise EngineError(f"{path} cannot be read ({error.strerror})", remedy=again(path), file=path) from None
+        raise EngineError(error.what, remedy=error.remedy or again, file=path) from None
+    except FileNotFoundError:
+        raise EngineError(f"{path} is missing", remedy=again, file=path) from None
     if len(head) < HEADER_BYTES:
         raise EngineError(
             f"{path.name} has {len(head)} bytes, a plan's header has {HEADER_BYTES}",
-            remedy=again(path),
+            remedy=again,
             file=path,
             found=len(head),
             expected=HEADER_BYTES,
@@ -75,7 +62,7 @@ def read_header(path: Path) -> PlanHeader:
     if tag != TAG:
         raise EngineError(
             f"{path.name} does not begin with TensorRT's tag 'ftrt' (found {head[:4]!r})",
-            remedy=again(path),
+            remedy=again,
             file=path,
             found=head[:4],
             expected=b"ftrt",

@@ -103,11 +103,9 @@ def _optimal_batches(message: Any, count: int, tuned_batch: int | None) -> list[
             expected=largest,
         )
     preferred = list(message.dynamic_batching.preferred_batch_size)
-    if count == 1:
-        return [tuned_batch or max(preferred, default=largest)]
-    if len(preferred) == count:
+    if count > 1 and len(preferred) == count:
         return preferred
-    if len(preferred) > 1:
+    if count > 1 and len(preferred) > 1:
         raise EngineError(
             f"instance_group lists {count} profiles, preferred_batch_size has {len(preferred)} entries",
             remedy="write one batch size per profile, or one for all",

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from export.recipe.recipe import Progress
-
-if TYPE_CHECKING:
-    import tensorrt as trt
 
 POLL_S = 0.1
 STEP = "build the engine"
@@ -22,65 +19,48 @@ STEP = "build the engine"
 T = TypeVar("T")
 
 
-class BuildProgress:
-    """The phases of a running build, and whether it was cancelled. Any thread may call it."""
+def monitor(trt: Any) -> Any:
+    """TensorRT's view of a build: its phases, which nest, and whether to stop. Any thread may call it.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._cancelled = threading.Event()
-        self._phases: dict[str, tuple[int, int]] = {}
-
-    def start(self, phase: str, steps: int) -> None:
-        """A phase begins; phases nest."""
-        with self._lock:
-            self._phases[phase] = (0, steps)
-
-    def step(self, phase: str, step: int) -> bool:
-        """Step number `step` (from 0) of a phase is complete. False asks TensorRT to stop."""
-        with self._lock:
-            done, total = self._phases.get(phase, (0, 0))
-            self._phases[phase] = (max(done, step + 1), total)
-        return not self._cancelled.is_set()
-
-    def finish(self, phase: str) -> None:
-        """A phase is over, complete or not."""
-        with self._lock:
-            self._phases.pop(phase, None)
-
-    def cancel(self) -> None:
-        """Stop the build at its next step."""
-        self._cancelled.set()
-
-    def current(self) -> tuple[str, int, int]:
-        """(step, done, total): the innermost phase's name with the outermost one's count."""
-        with self._lock:
-            if not self._phases:
-                return STEP, 0, 0
-            done, total = next(iter(self._phases.values()))
-            return f"{STEP}: {next(reversed(self._phases))}", min(done, total), total
-
-
-def monitor(trt: Any, progress: BuildProgress) -> trt.IProgressMonitor:
-    """TensorRT's view of `progress`. Keep it alive while the build runs."""
+    `cancel()` stops the build at its next step; `current()` is (step, done, total): the innermost phase's name with the
+    outermost one's count. Keep it alive while the build runs.
+    """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
+            self.lock, self.cancelled = threading.Lock(), threading.Event()
+            self.phases: dict[str, tuple[int, int]] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            progress.start(phase_name, num_steps)
+            with self.lock:
+                self.phases[phase_name] = (0, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            return progress.step(phase_name, step)
+            with self.lock:
+                done, total = self.phases.get(phase_name, (0, 0))
+                self.phases[phase_name] = (max(done, step + 1), total)
+            return not self.cancelled.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
-            progress.finish(phase_name)
+            with self.lock:
+                self.phases.pop(phase_name, None)
+
+        def cancel(self) -> None:
+            self.cancelled.set()
+
+        def current(self) -> tuple[str, int, int]:
+            with self.lock:
+                if not self.phases:
+                    return STEP, 0, 0
+                done, total = next(iter(self.phases.values()))
+                return f"{STEP}: {next(reversed(self.phases))}", min(done, total), total
 
     return Monitor()
 
 
-def run(work: Callable[[], T], progress: BuildProgress, on_progress: Progress) -> T:
-    """Run `work` in a thread and report its progress. What it raises is raised here.
+def run(work: Callable[[], T], watching: Any, on_progress: Progress) -> T:
+    """Run `work` in a thread and report the progress of its `monitor`. What it raises is raised here.
 
     On an interrupt (Ctrl-C, SIGTERM) the build is told to stop, waited for, and KeyboardInterrupt is raised again; a
     second interrupt does not wait.
@@ -101,9 +81,9 @@ def run(work: Callable[[], T], progress: BuildProgress, on_progress: Progress) -
     try:
         thread.start()
         while not finished.wait(POLL_S):
-            on_progress(*progress.current())
+            on_progress(*watching.current())
     except BaseException:
-        progress.cancel()
+        watching.cancel()
         if thread.ident is not None:
             finished.wait()
         raise

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from export import files
+from export.command import export_again
 from export.engine.gpu import Gpu
-from export.engine.plan_header import again
 from export.errors import EngineError, FileError
 from export.recipe.measure import Parity
-from export.repository.manifest import ChangedFile, FileRecord, file_record, file_records_from_json
+from export.repository.manifest import ChangedFile, FileRecord, changed_files, file_records_from_json
 
 FORMAT = 1
 SUFFIX = ".json"
@@ -64,17 +64,7 @@ class EngineRecord:
 
     def changed_files(self, folder: Path) -> list[ChangedFile]:
         """The recorded files of the version folder that are missing or are not what was published."""
-        changed = []
-        for name, record in self.files.items():
-            if not name.startswith("1/"):
-                continue
-            path = folder / name
-            if problem := files.problem(folder, name):
-                changed.append(ChangedFile(name, "missing", problem))
-            elif path.stat().st_size != record.bytes or file_record(path).sha256 != record.sha256:
-                message = f"is not what was published: its SHA-256 was {record.sha256[:12]}..."
-                changed.append(ChangedFile(name, "content", message))
-        return changed
+        return changed_files(folder, {name: file for name, file in self.files.items() if name.startswith("1/")})
 
 
 def read(path: Path) -> EngineRecord | None:
@@ -82,20 +72,18 @@ def read(path: Path) -> EngineRecord | None:
 
     Raises EngineError when it cannot be understood.
     """
-    file = path.with_name(path.name + SUFFIX)
+    file, again = path.with_name(path.name + SUFFIX), export_again(path.parent.parent, "--engine", "--force")
     try:
         content = files.read_json(file)
     except FileNotFoundError:
         return None
     except FileError as error:
-        raise EngineError(error.what, remedy=again(path), file=file) from None
-    except OSError as error:
-        raise EngineError(f"{file} cannot be read ({error.strerror})", remedy=again(path), file=file) from None
+        raise EngineError(error.what, remedy=again, file=file) from None
     try:
         if content.pop("format") != FORMAT:
             raise EngineError(
                 f"{file} has another format than {FORMAT}",
-                remedy=again(path),
+                remedy=again,
                 file=file,
                 field="format",
                 expected=FORMAT,
@@ -108,7 +96,7 @@ def read(path: Path) -> EngineRecord | None:
         content["options"] = dict(content["options"])
         return EngineRecord(**content)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise EngineError(f"{file} is not an engine's record ({error!r})", remedy=again(path), file=file) from None
+        raise EngineError(f"{file} is not an engine's record ({error!r})", remedy=again, file=file) from None
 
 
 def plans(folder: Path) -> list[Path]:

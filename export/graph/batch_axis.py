@@ -13,7 +13,6 @@ from typing import Any
 
 from export.errors import LimitError
 from export.graph import edit, node_axes, onnx_stream, runtime
-from export.graph.edit import nodes
 
 BATCH = "fathom batch"
 """The symbol of the batch: no exporter writes a space."""
@@ -134,8 +133,7 @@ class _Walk:
             yield Obstacle(output, _named(self.chosen[output]), why)
 
     def _visit(self, node: Any) -> None:
-        inner = [name for each in node.attribute for graph in _graphs(each) for name in _used(graph)]
-        everything = [*node.input, *inner]
+        everything = edit.used(node)
         sizes = SIZES.get(node.op_type, ())
         values = [name for index, name in enumerate(everything) if index not in sizes]
         looks = node.op_type not in SHAPE_ONLY
@@ -204,15 +202,6 @@ class _Walk:
 
 def _first(names: list[str], found: dict[str, Any]) -> Any:
     return next((found[name] for name in names if name in found), None)
-
-
-def _graphs(attribute: Any) -> list[Any]:
-    return [*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs]
-
-
-def _used(graph: Any) -> list[str]:
-    """The names that a branch or a body uses, those of the graph around it among them."""
-    return [name for node in nodes(graph) for name in node.input] + [value.name for value in graph.output]
 
 
 def _named(node: Any) -> str:

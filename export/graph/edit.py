@@ -4,7 +4,7 @@ for every tensor. The operators stay as they are."""
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,7 @@ def fixed_outputs(model: Any) -> list[str]:
     """The outputs that depend on no input."""
     flowing = {value.name for value in inputs(model)}
     for node in model.graph.node:
-        if flowing & _used(node):
+        if not flowing.isdisjoint(used(node)):
             flowing.update(node.output)
     return [value.name for value in model.graph.output if value.name not in flowing]
 
@@ -118,11 +118,7 @@ def open_batch(model: Any) -> None:
         model.graph.initializer.append(helper.make_tensor(name, 7, [len(target)], target))
         node.input[1] = name
         model.ir_version = max(model.ir_version, LEAST_IR)
-    del model.graph.value_info[:]
-    for value in (*inputs(model), *model.graph.output):
-        sizes = shape(value)
-        if sizes:
-            set_shape(value, (BATCH, *sizes[1:]))
+    name_batch(model)
 
 
 def name_batch(model: Any) -> None:
@@ -143,29 +139,30 @@ def widen(model: Any, names: Collection[str], batched: bool) -> None:
     from onnx import helper
 
     sizes: list[int | str] = [BATCH, 1] if batched else [1]
-    target = [-1, 1] if batched else [1]
-    flat = [-1] if batched else []
     before: list[Any] = []
     behind: list[Any] = []
-    for value in model.graph.input:
-        if value.name in names:
-            inner, constant = unused_name(model, f"{value.name}_flat"), unused_name(model, f"{value.name}_shape")
-            rename_value(model.graph, value.name, inner)
-            model.graph.initializer.append(helper.make_tensor(constant, 7, [len(flat)], flat))
-            before.append(helper.make_node("Reshape", [value.name, constant], [inner], name=inner))
-            set_shape(value, sizes)
-    for value in model.graph.output:
-        if value.name in names:
-            inner, constant = unused_name(model, f"{value.name}_flat"), unused_name(model, f"{value.name}_shape")
-            rename_value(model.graph, value.name, inner)
-            model.graph.initializer.append(helper.make_tensor(constant, 7, [len(target)], target))
-            behind.append(helper.make_node("Reshape", [inner, constant], [value.name], name=inner))
-            set_shape(value, sizes)
+    for values, made, target in (
+        (model.graph.input, before, [-1] if batched else []),
+        (model.graph.output, behind, [-1, 1] if batched else [1]),
+    ):
+        for value in values:
+            if value.name in names:
+                inner, constant = unused_name(model, f"{value.name}_flat"), unused_name(model, f"{value.name}_shape")
+                rename_value(model.graph, value.name, inner)
+                model.graph.initializer.append(helper.make_tensor(constant, 7, [len(target)], target))
+                ends = (value.name, inner) if made is before else (inner, value.name)
+                made.append(helper.make_node("Reshape", [ends[0], constant], [ends[1]], name=inner))
+                set_shape(value, sizes)
     if before or behind:
-        ordered = [*before, *model.graph.node, *behind]
-        del model.graph.node[:]
-        model.graph.node.extend(ordered)
+        surround(model, before, behind)
         model.ir_version = max(model.ir_version, LEAST_IR)
+
+
+def surround(model: Any, before: Iterable[Any], behind: Iterable[Any] = ()) -> None:
+    """Put nodes before and behind those of the graph."""
+    ordered = [*before, *model.graph.node, *behind]
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)
 
 
 def declare_as(model: Any, other: Any) -> None:
@@ -216,14 +213,12 @@ def inferred_shapes(model: Any) -> dict[str, Shape]:
     return {value.name: found.get(value.name, ()) for value in model.graph.output}
 
 
-def _used(node: Any) -> set[str]:
+def used(node: Any) -> list[str]:
     """The values that a node uses, in the graphs inside it, too."""
-    used = set(node.input)
-    for attribute in node.attribute:
-        for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
-            used.update(name for each in nodes(inner) for name in each.input)
-            used.update(value.name for value in inner.output)
-    return used
+    names = [*node.input]
+    for inner in inner_graphs(node):
+        names += [name for each in nodes(inner) for name in each.input] + [value.name for value in inner.output]
+    return names
 
 
 def constants(model: Any) -> dict[str, list[int]]:
@@ -271,20 +266,23 @@ def rename_value(graph: Any, old: str, new: str) -> None:
             for index, name in enumerate(names):
                 if name == old:
                     names[index] = new
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
-                for value in inner.output:
-                    if value.name == old:
-                        value.name = new
+    for inner in (inner for node in graph.node for inner in inner_graphs(node)):
+        for value in inner.output:
+            if value.name == old:
+                value.name = new
 
 
-def nodes(graph: Any) -> Any:
+def inner_graphs(node: Any) -> Iterator[Any]:
+    """The graphs inside a node: branches and bodies."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def nodes(graph: Any) -> Iterator[Any]:
     """Every node of a graph and of the graphs inside its nodes."""
     for node in graph.node:
         yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from nodes(attribute.g)
-            for inner in attribute.graphs:
-                yield from nodes(inner)
+        for inner in inner_graphs(node):
+            yield from nodes(inner)

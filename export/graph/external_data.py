@@ -9,7 +9,7 @@ from typing import Any
 
 from export import files
 from export.errors import ContractError, FileError
-from export.graph import onnx_stream
+from export.graph import edit, onnx_stream
 
 SUFFIX = ".data"
 
@@ -17,15 +17,13 @@ SUFFIX = ".data"
 def tensors(graph: Any) -> Iterator[Any]:
     """Every tensor of a graph and of the graphs inside its nodes."""
     yield from graph.initializer
-    for node in graph.node:
+    for node in edit.nodes(graph):
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            if attribute.HasField("g"):
-                yield from tensors(attribute.g)
-            for inner in attribute.graphs:
-                yield from tensors(inner)
+        for inner in edit.inner_graphs(node):
+            yield from inner.initializer
 
 
 def locations(model: Any) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from export.graph.edit import BATCH, nodes, rename_value, set_shape, unused_name
+from export.graph.edit import BATCH, nodes, rename_value, set_shape, surround, unused_name
 
 
 def rename_outputs(model: Any, names: Mapping[str, str]) -> None:
@@ -52,9 +52,7 @@ def split_input(model: Any, names: Sequence[str]) -> None:
     element = table.type.tensor_type.elem_type
     del model.graph.input[:]
     model.graph.input.extend(helper.make_tensor_value_info(name, element, (BATCH, 1)) for name in names)
-    nodes_behind = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([helper.make_node("Concat", names, [inner], name=inner, axis=1), *nodes_behind])
+    surround(model, [helper.make_node("Concat", names, [inner], name=inner, axis=1)])
 
 
 def cast_inputs(model: Any, types: Mapping[str, int]) -> None:
@@ -69,9 +67,7 @@ def cast_inputs(model: Any, types: Mapping[str, int]) -> None:
             rename_value(model.graph, value.name, inner)
             before.append(helper.make_node("Cast", [value.name], [inner], name=inner, to=tensor.elem_type))
             tensor.elem_type = types[value.name]
-    ordered = [*before, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(ordered)
+    surround(model, before)
 
 
 def cast_outputs(model: Any, element: int, other: int) -> None:

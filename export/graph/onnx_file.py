@@ -79,17 +79,6 @@ def forget_weights(program: Any) -> None:
         value.const_value = None
 
 
-def strip(path: Path) -> None:
-    """`clean` of a file."""
-    import onnx
-
-    model = onnx.load(str(path))
-    clean(model)
-    onnx.save(model, str(path))
-    del model
-    onnx.checker.check_model(str(path))
-
-
 def clean(model: Any) -> None:
     """Remove what does not belong to the model: stack traces with this machine's paths, doc strings, exporter notes."""
     graph = model.graph

@@ -75,9 +75,9 @@ def from_onnx(path: Path) -> tuple[Signature, dict[str, int]]:
             f"{path} is not an ONNX file ({type(error).__name__})", remedy="export it again", file=path
         ) from error
     initializers = {tensor.name for tensor in model.graph.initializer}
-    inputs = [_spec(value) for value in model.graph.input if value.name not in initializers]
-    optional = [_spec(value) for value in model.graph.input if value.name in initializers]
-    signature = Signature(tuple(inputs), tuple(map(_spec, model.graph.output)), tuple(optional))
+    inputs = [spec(value) for value in model.graph.input if value.name not in initializers]
+    optional = [spec(value) for value in model.graph.input if value.name in initializers]
+    signature = Signature(tuple(inputs), tuple(map(spec, model.graph.output)), tuple(optional))
     return signature, versions(model)
 
 
@@ -97,14 +97,15 @@ def type_name(number: int) -> str:
     return str(known.Name(number)) if number in known.values() else f"number {number}"
 
 
-def _spec(value: Any) -> TensorSpec:
-    kind = value.type.WhichOneof("value")
-    if kind != "tensor_type":
+def spec(value: Any) -> TensorSpec:
+    """One input or output of a graph. Raises ContractError for what Triton has no tensor for."""
+    kind = str(value.type.WhichOneof("value")).removesuffix("_type").replace("_", " ")
+    if kind != "tensor":
         raise ContractError(
-            f"'{value.name}' is a {str(kind).removesuffix('_type')}, which Triton cannot serve",
-            remedy="let the graph return tensors (`fathom add` cuts ZipMap off)",
+            f"'{value.name}' is no tensor but of the kind '{kind}', which Triton cannot serve",
+            remedy="let the graph take and give tensors (`fathom add` cuts ZipMap off)",
             tensor=value.name,
-            found=str(kind).removesuffix("_type"),
+            found=kind,
         )
     tensor = value.type.tensor_type
     name = type_name(tensor.elem_type)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-ONNXRUNTIME_OF_TAG: dict[str, str | None] = {
+ONNXRUNTIME_OF_TAG = {
     "25.10": "1.23.1",
     "25.11": "1.23.2",
     "25.12": "1.23.2",
@@ -18,10 +18,8 @@ ONNXRUNTIME_OF_TAG: dict[str, str | None] = {
     "26.06": "1.24.4",
     "26.07": "1.27.0",
     "26.08": "1.28.0",
-    "26.09": None,
-    "26.10": None,
 }
-"""ONNX Runtime of `tritonserver:<tag>-py3`: build.py of each release branch of the server. None is not established."""
+"""ONNX Runtime of `tritonserver:<tag>-py3`: build.py of each release branch of the server."""
 
 
 @dataclass(frozen=True)

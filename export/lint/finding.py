@@ -8,8 +8,9 @@ from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec
 
+from export.config import backends
 from export.config.config import Config
-from export.lint import backends, versions
+from export.lint import versions
 
 Severity = Literal["error", "warning"]
 

@@ -6,7 +6,6 @@ unknown `parameters` keys, artefacts that are not what was published. All else i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -84,12 +83,7 @@ def _within_limits(name: str, findings: Findings) -> Findings:
     try:
         yield from findings
     except LimitError as error:
-        yield from _limit(name, error)
-
-
-@rule
-def _limit(name: str, error: LimitError) -> Findings:
-    yield Finding("error", name, "", error.what, error.remedy or "")
+        yield Finding("error", name, "", error.what, error.remedy or "", rule="limit")
 
 
 @rule
@@ -153,7 +147,6 @@ def _no_config(path: Path) -> Findings:
 @rule
 def _syntax(path: Path, folder: Path, error: ConfigError) -> Findings:
     name = path.relative_to(folder.parent).as_posix()
-    field = re.search(r"unknown field '(\w+)'", str(error))
     message = str(error).removeprefix(f"{name}: ")
-    remedy = "remove it, or see the Triton model configuration for its place and spelling" if field else "correct it"
-    yield Finding("error", name, field[1] if field else "", message, remedy, error.line)
+    place = "remove it, or see the Triton model configuration for its place and spelling"
+    yield Finding("error", name, error.field or "", message, place if error.field else "correct it", error.line)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from export import recipes
 from export.added.recipe_file import FILE as RECIPE
-from export.command import fathom
+from export.command import export_again
 
 
 def has_recipe(folder: Path) -> bool:
@@ -19,4 +19,4 @@ def export(folder: Path, *options: str, otherwise: str = "put the file there") -
     """The export command that makes a model's folder; what else to do for a model without a recipe."""
     if not has_recipe(folder):
         return otherwise
-    return f"run `{fathom('export', recipes.main_model(folder.name), *options, repository=folder.parent)}`"
+    return export_again(folder.with_name(recipes.main_model(folder.name)), *options)

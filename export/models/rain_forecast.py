@@ -110,7 +110,7 @@ def _write_onnx(trees: Any, path: Path) -> None:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
-    from export.graph.onnx_file import OPSET, quiet, strip
+    from export.graph.onnx_file import OPSET, clean, quiet
 
     with quiet():
         model = convert_sklearn(
@@ -131,8 +131,9 @@ def _write_onnx(trees: Any, path: Path) -> None:
     tensor = helper.make_tensor_value_info
     graph.input.extend(tensor(name, TensorProto.FLOAT, ["batch", 1]) for name in READINGS)
     graph.output.append(tensor("rain_probability", TensorProto.FLOAT, ["batch", 1]))
+    clean(model)
     onnx.save(model, str(path))
-    strip(path)
+    onnx.checker.check_model(str(path))
 
 
 def _roc_auc(score: Array, positive: Array) -> float:

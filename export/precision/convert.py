@@ -169,48 +169,34 @@ class Conversion:
 
     def reduced(self, precision: str, allowed: Reduced, excluded: Sequence[str] = (), runtime: str = CPU) -> Judged:
         """The graph at a precision below FP32, judged but not yet held to its gate; INT8 as `runtime` takes it."""
-        path = self.room / f"{precision}.onnx"
+        path, rows = self.room / f"{precision}.onnx", self.reference.evaluation
+        made: HalfPrecision | Quantization
         with self._converting(precision):
             if precision == FP16:
-                record, worst = self._float16(path, allowed, excluded)
+                made = HalfPrecision(self.full.path, allowed, excluded)
             else:
-                record, worst = self._int8(path, allowed, excluded, runtime)
+                rows = self._calibration_rows()
+                made = Quantization(self.full.path, rows, allowed, excluded, self.room, self.on_progress, runtime)
+            step = f"convert to {precision.upper()}"
+            self.on_progress(step, 0, 1)
+            made.write(path)
+            self.on_progress(step, 1, 1)
             judged = self._judge(path, f"onnx at {precision}")
+
+        def worst() -> list[Cost]:
+            return costs(self.full.path, rows, made.candidates, made.write, self.room, self.on_progress)
+
         distance = asdict(parity(judged.outputs, self.full.outputs))
-        return replace(judged, limits=allowed, reduction={**record, "parity_to_fp32": distance}, costs=worst)
+        return replace(judged, limits=allowed, reduction={**made.record(), "parity_to_fp32": distance}, costs=worst)
 
-    def _float16(
-        self, path: Path, allowed: Reduced, excluded: Sequence[str]
-    ) -> tuple[dict[str, Any], Callable[[], list[Cost]]]:
-        self.on_progress("convert to FP16", 0, 1)
-        half = HalfPrecision(self.full.path, allowed, excluded)
-        half.write(path)
-        self.on_progress("convert to FP16", 1, 1)
-
-        def alone(name: str, target: Path) -> None:
-            half.write(target, only=name)
-
-        return half.record(), lambda: self._costs(self.reference.evaluation, half.types, alone)
-
-    def _int8(
-        self, path: Path, allowed: Reduced, excluded: Sequence[str], runtime: str
-    ) -> tuple[dict[str, Any], Callable[[], list[Cost]]]:
+    def _calibration_rows(self) -> Evaluation:
         if self.calibration is None:
             raise ExportError(
                 f"{self.recipe.name} has no calibration data, which int8 needs",
                 remedy="give its Source a `calibration`",
                 field="calibration",
             )
-        rows = self.calibration()
-        whole = Quantization(self.full.path, rows, allowed, excluded, self.room, self.on_progress, runtime)
-        self.on_progress("quantise", 0, 1)
-        whole.write(path)
-        self.on_progress("quantise", 1, 1)
-
-        def alone(name: str, target: Path) -> None:
-            whole.write(target, [name])
-
-        return whole.record(), lambda: self._costs(rows, whole.nodes, alone)
+        return self.calibration()
 
     @contextmanager
     def _converting(self, precision: str) -> Iterator[None]:
@@ -227,9 +213,6 @@ class Conversion:
                 field="precision",
                 found=precision,
             ) from error
-
-    def _costs(self, rows: Evaluation, candidates: Mapping[str, str], alone: Callable[[str, Path], None]) -> list[Cost]:
-        return costs(self.full.path, rows, candidates, alone, self.room, self.on_progress)
 
     def _judge(self, path: Path, station: str) -> Judged:
         session, evaluation = onnx_file.session(path), self.reference.evaluation

@@ -35,7 +35,7 @@ class HalfPrecision:
         self._types = {node.name: str(node.op_type) for node in model.graph.node}
 
     @property
-    def types(self) -> dict[str, str]:
+    def candidates(self) -> dict[str, str]:
         """The operator types that are converted, each by itself: what an exclusion may name."""
         return {kind: kind for name, kind in sorted(self._types.items()) if name not in self.kept}
 

@@ -81,10 +81,10 @@ class Quantization:
                 field="precision",
                 found="int8",
             )
-        self.nodes = {node.name: str(node.op_type) for node in model.graph.node if node.name in names}
+        self.candidates = {node.name: str(node.op_type) for node in model.graph.node if node.name in names}
         """The nodes to quantise, with their operator types."""
         with onnx_file.quiet():
-            types = sorted(set(self.nodes.values()))
+            types = sorted(set(self.candidates.values()))
             self._ranges = _ranges(model, types, calibration, room, on_progress)
         self._calibration = {
             "method": "min-max",
@@ -92,8 +92,8 @@ class Quantization:
             "sha256": _sha256(calibration.inputs),
         }
 
-    def write(self, target: Path, nodes: Sequence[str] | None = None) -> None:
-        """Write the graph with these nodes quantised (None: all that are to be)."""
+    def write(self, target: Path, only: str | None = None) -> None:
+        """Write the graph with its chosen nodes quantised; with `only`, that one alone."""
         with onnx_file.quiet(), _weights_read_from(self._room):
             from onnx.shape_inference import infer_shapes
             from onnxruntime.quantization import QuantType
@@ -109,9 +109,9 @@ class Quantization:
                 QuantType.QInt8,
                 QuantType.QInt8 if self.symmetric else QuantType.QUInt8,
                 self._ranges,
-                list(self.nodes) if nodes is None else list(nodes),
+                list(self.candidates) if only is None else [only],
                 [],
-                sorted(set(self.nodes.values())),
+                sorted(set(self.candidates.values())),
                 {
                     "OpTypesToExcludeOutputQuantization": list(_FLOAT_RESULT),
                     "ActivationSymmetric": self.symmetric,
@@ -125,7 +125,7 @@ class Quantization:
 
     def record(self) -> dict[str, Any]:
         """The reduction as the manifest records it."""
-        types = list(self.nodes.values())
+        types = list(self.candidates.values())
         return {
             "method": METHOD,
             "weights": "int8 per channel",

@@ -35,13 +35,13 @@ def costs(
     full: Path,
     rows: Evaluation,
     candidates: Mapping[str, str],
-    reduce_only: Callable[[str, Path], None],
+    reduce_only: Callable[[Path, str], None],
     room: Path,
     on_progress: Progress = no_progress,
 ) -> list[Cost]:
     """The cost of each candidate, the highest first, over up to ROWS rows.
 
-    `candidates` maps names to operator types; `reduce_only(name, target)` writes the graph with only that one reduced.
+    `candidates` maps names to operator types; `reduce_only(target, name)` writes the graph with only that one reduced.
     """
     kept = np.linspace(0, len(rows) - 1, min(ROWS, len(rows))).astype(int)
     inputs = {name: values[kept] for name, values in rows.inputs.items()}
@@ -52,7 +52,7 @@ def costs(
         on_progress("find the operators that cost most", done, len(candidates))
         target = room / "alone.onnx"
         try:
-            reduce_only(name, target)
+            reduce_only(target, name)
             given = answers(onnx_file.session(target), chosen, batch=BATCH)
         except LimitError:
             raise

@@ -97,14 +97,17 @@ def _same_direction(given: Array, wanted: Array, precision: float) -> Array:
     return np.asarray(((one * other).sum(axis=1) >= COSINE * norms) & (norms > 0) | near)
 
 
-def same(one: Array, other: Array) -> bool:
-    """Whether two answers agree as far as FP32 arithmetic in another order allows."""
+def same(one: Array, other: Array, *, scale: float = 0.0) -> bool:
+    """Whether two answers agree as far as FP32 arithmetic in another order allows.
+
+    `scale` is for small answers that are sums of numbers as large as that.
+    """
     if one.shape != other.shape:
         return False
     if one.dtype.kind in "OUS":
         return [text(each) for each in one.ravel()] == [text(each) for each in other.ravel()]
     if one.dtype.kind != "f":
         return bool(np.array_equal(one, other))
-    scale = float(np.abs(other).max(initial=0.0))
+    scale = max(scale, float(np.abs(other).max(initial=0.0)))
     limit = RELATIVE_TOLERANCE * (10 if one.dtype == np.float16 else 1) * scale
     return bool(np.allclose(one.astype(np.float64), other.astype(np.float64), rtol=0, atol=limit, equal_nan=True))

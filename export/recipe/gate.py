@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from export.errors import AccuracyError
-from export.recipe.limits import Limits, Tolerance
-from export.recipe.measure import Measurement, Parity
+from export.recipe.limits import Limits
+from export.recipe.measure import Measurement
 from export.recipe.recipe import Recipe
 
 ROUNDING = 1e-9
 """Added to what a figure may lose, so that 19 of 20 rows are 5 % fewer than all."""
-
-
-@dataclass(frozen=True)
-class _Breach:
-    """One limit that is exceeded: the figure or the distance, its value, the limit, and both in words."""
-
-    field: str
-    found: float
-    limit: float
-    words: str
 
 
 def gate(
@@ -39,40 +28,37 @@ def gate(
     `baseline` holds the figures of the station `against`, from which the parity of `measured` is the distance.
     `remedy` is called only for the error, since it may take seconds to find one.
     """
-    for breach in _breaches(recipe, station, baseline, measured, limits or Limits(recipe.tolerance), against):
+    limits = limits or Limits(recipe.tolerance)
+    for field, found, limit, words in _breaches(recipe, station, baseline, measured, limits, against):
         raise AccuracyError(
-            f"{recipe.name}: {breach.words}; nothing was published",
+            f"{recipe.name}: {words}; nothing was published",
             remedy=None if remedy is None else remedy(),
-            field=breach.field,
-            found=breach.found,
-            expected=breach.limit,
+            field=field,
+            found=found,
+            expected=limit,
         )
 
 
 def _breaches(
     recipe: Recipe, station: str, baseline: Measurement, measured: Measurement, limits: Limits, against: str
-) -> Iterator[_Breach]:
-    """Every limit that is exceeded, figures first. A NaN exceeds all."""
+) -> Iterator[tuple[str, float, float, str]]:
+    """Every limit that is exceeded, figures first: the figure or distance, its value, the limit, both in words. A NaN
+    exceeds all."""
     for name, value in baseline.accuracy.items():
         figure, now = recipe.figure(name), measured.accuracy[name]
         loss, limit = figure.loss(value, now), limits.losses.get(name, figure.tolerance)
         if not loss <= limit + ROUNDING:
             words = f"{name} is {now:.6g} at the {station} station against {value:.6g} at the {against}, a loss of "
-            yield _Breach(name, loss, limit, f"{words}{loss:.3g} where {limit:.3g} is tolerated")
-    if measured.parity is not None:
-        yield from _too_far(measured.parity, limits.tolerance, station, against)
-
-
-def _too_far(distance: Parity, tolerance: Tolerance, station: str, against: str) -> Iterator[_Breach]:
-    outputs, found, limit = f"the {station} station's outputs", distance.max_abs, tolerance.max_abs
-    if not found <= limit:
-        words = f"{outputs} differ by up to {found:.3g} from those of the {against}, where {limit:.3g} is tolerated"
-        yield _Breach("max_abs", found, limit, words)
-    found, limit = distance.max_relative, tolerance.max_relative
-    if not found <= limit:
-        words = f"{outputs} differ by up to {found:.3g} of the largest number from those of the {against}, where "
-        yield _Breach("max_relative", found, limit, f"{words}{limit:.3g} is tolerated")
-    found, limit = distance.min_cosine, tolerance.min_cosine
+            yield name, loss, limit, f"{words}{loss:.3g} where {limit:.3g} is tolerated"
+    if measured.parity is None:
+        return
+    outputs, tolerance = f"the {station} station's outputs", limits.tolerance
+    for name, differ in (("max_abs", ""), ("max_relative", " of the largest number")):
+        found, limit = getattr(measured.parity, name), getattr(tolerance, name)
+        if not found <= limit:
+            words = f"{outputs} differ by up to {found:.3g}{differ} from those of the {against}, where "
+            yield name, found, limit, f"{words}{limit:.3g} is tolerated"
+    found, limit = measured.parity.min_cosine, tolerance.min_cosine
     if not found >= limit:
         words = f"the smallest cosine of {outputs} with those of the {against} is {found:.6f}, where "
-        yield _Breach("min_cosine", found, limit, f"{words}{limit:.6f} is required")
+        yield "min_cosine", found, limit, f"{words}{limit:.6f} is required"

@@ -6,6 +6,7 @@ front of it, so that two figures differ only because the stations do.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from export import files
-from export.command import fathom
+from export.command import export_again
 from export.errors import ExportError, FileError, RecipeError
 from export.recipe.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, answers, no_progress
 
@@ -72,8 +73,9 @@ class Reference:
         arrays = {key: values.astype(np.str_) if values.dtype == object else values for key, values in arrays.items()}
         arrays["mask"] = np.array(self.evaluation.mask or "")
         arrays["batched"] = np.array(self.evaluation.batched)
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+        written = io.BytesIO()  # where a disk is full, numpy would leave an archive that complains at its end
+        np.savez_compressed(written, **arrays)
+        path.write_bytes(written.getbuffer())
 
     @staticmethod
     def read(path: Path) -> Reference:
@@ -88,15 +90,12 @@ class Reference:
             mask = str(arrays["mask"]) or None
             batched = bool(arrays["batched"]) if "batched" in arrays else True
         except FileNotFoundError:
-            raise RecipeError(f"{path} is missing", remedy=_again(path), file=path) from None
+            raise RecipeError(f"{path} is missing", remedy=export_again(path.parent.parent), file=path) from None
         except (ValueError, KeyError, OSError, FileError) as error:
-            raise RecipeError(f"{path} cannot be read ({error})", remedy=_again(path, "--force"), file=path) from error
+            raise RecipeError(
+                f"{path} cannot be read ({error})", remedy=export_again(path.parent.parent, "--force"), file=path
+            ) from error
         return Reference(Evaluation(parts["input"], parts["truth"], mask, batched), parts["output"])
-
-
-def _again(reference: Path, *options: str) -> str:
-    folder = reference.parent.parent
-    return f"run `{fathom('export', folder.name, *options, repository=folder.parent)}`"
 
 
 def parity(outputs: Arrays, source: Arrays) -> Parity:

@@ -25,9 +25,6 @@ Progress = Callable[[str, int, int], None]
 
 BUNDLED = "bundled"
 
-
-Outputs = dict[str, Array]
-
 CELLS = 512
 """How many padded tokens a batch of ragged rows has at most: attention takes memory by the square of the length."""
 
@@ -248,7 +245,7 @@ def answers(
     batch: int = 8,
     on_progress: Progress = no_progress,
     step: str = "measure",
-) -> Outputs:
+) -> dict[str, Array]:
     """The station's outputs for every row of the evaluation, at most `batch` rows at a time, fewer of long ragged ones.
 
     A model without a batch axis gets one row at a time, and its answers are stacked (laid end to end where their shapes

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from export import files
-from export.command import fathom
+from export.command import export_again
 from export.errors import FileError, RecipeError
 from export.graph.signature import Signature
 from export.precision.precision import FP32, INT8, Target
@@ -39,7 +39,6 @@ class ChangedFile:
     """A published file, by its path in the model folder, that is no longer what was published."""
 
     name: str
-    how: Literal["missing", "size", "content"]
     message: str
 
     def __str__(self) -> str:
@@ -109,23 +108,19 @@ class Manifest:
 
         Raises RecipeError when it cannot be understood.
         """
-        path = model_folder / FILE
+        path, again = model_folder / FILE, export_again(model_folder, "--force")
         try:
             record = files.read_json(files.find(model_folder, FILE))
         except FileNotFoundError:
             return None
         except FileError as error:
-            raise RecipeError(error.what, remedy=again(model_folder), file=path) from None
-        except OSError as error:
-            raise RecipeError(
-                f"{path} cannot be read ({error.strerror})", remedy=again(model_folder), file=path
-            ) from None
+            raise RecipeError(error.what, remedy=again, file=path) from None
         try:
             if record["format"] != FORMAT:
                 found = record["format"]
                 raise RecipeError(
                     f"{path} has format {found}, this version reads {FORMAT}",
-                    remedy=again(model_folder),
+                    remedy=again,
                     file=path,
                     field="format",
                     found=found,
@@ -148,22 +143,11 @@ class Manifest:
                 build_seconds=_typed(record.get("build_seconds"), float | int | None),
             )
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise RecipeError(f"{path} is not a manifest ({error!r})", remedy=again(model_folder), file=path) from None
+            raise RecipeError(f"{path} is not a manifest ({error!r})", remedy=again, file=path) from None
 
     def changed_files(self, model_folder: Path) -> list[ChangedFile]:
         """The published files that are missing or no longer what was published."""
-        changed = []
-        for name, record in self.files.items():
-            path = model_folder / name
-            if problem := files.problem(model_folder, name):
-                changed.append(ChangedFile(name, "missing", problem))
-            elif path.stat().st_size != record.bytes:
-                message = f"has {path.stat().st_size} bytes, {record.bytes} were published"
-                changed.append(ChangedFile(name, "size", message))
-            elif (found := file_sha256(path)) != record.sha256:
-                message = f"was changed: SHA-256 {found[:12]}..., {record.sha256[:12]}... was published"
-                changed.append(ChangedFile(name, "content", message))
-        return changed
+        return changed_files(model_folder, self.files)
 
 
 def source_record(recipe: Recipe, weights: Weights) -> dict[str, Any]:
@@ -194,7 +178,7 @@ def build_record(recipe: Recipe, source: Mapping[str, Any], exporter: int, targe
         "int8_for": target.runtime if target.precision == INT8 else None,
         "source": source["sha256"],
         "custom_weights": source["custom_weights"],
-        "data": {path.name: file_sha256(path) for path in recipe.data()},
+        "data": {path.name: files.sha256(path) for path in recipe.data()},
         "packages": _installed((*PACKAGES, *recipe.packages)),
     }
 
@@ -243,19 +227,27 @@ def _installed(packages: Iterable[str]) -> dict[str, str]:
     return versions
 
 
+def changed_files(folder: Path, records: Mapping[str, FileRecord]) -> list[ChangedFile]:
+    """Those of the recorded files in a model folder that are missing or no longer what was published."""
+    changed = []
+    for name, record in records.items():
+        if problem := files.problem(folder, name):
+            changed.append(ChangedFile(name, problem))
+        elif (found := files.sha256(folder / name)) != record.sha256:
+            changed.append(
+                ChangedFile(name, f"was changed: SHA-256 {found[:12]}..., {record.sha256[:12]}... was published")
+            )
+    return changed
+
+
 def file_record(path: Path) -> FileRecord:
     """A file's hash and size."""
-    return FileRecord(file_sha256(path), path.stat().st_size)
+    return FileRecord(files.sha256(path), path.stat().st_size)
 
 
 def file_records(files: Mapping[str, Path]) -> dict[str, FileRecord]:
     """The records of several files by name."""
     return {name: file_record(path) for name, path in files.items()}
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex."""
-    return files.sha256(path)
 
 
 def file_records_from_json(record: Any) -> dict[str, FileRecord]:
@@ -276,8 +268,3 @@ def _typed(value: Any, kind: Any) -> Any:
     if not isinstance(value, kind):
         raise TypeError(f"{str(value)[:40]!r} is a {type(value).__name__}")
     return value
-
-
-def again(model_folder: Path) -> str:
-    """How to export a model again."""
-    return f"run `{fathom('export', model_folder.name, '--force', repository=model_folder.parent)}`"

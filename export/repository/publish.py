@@ -26,9 +26,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.command import export_again
 from export.errors import PublishError
 from export.recipe.recipe import Progress, no_progress
-from export.repository import manifest
 from export.repository.scratch import ASIDE, SCRATCH, same_mount, scratch, sweep
 
 VERSION = "1"
@@ -103,7 +103,7 @@ def publish(changes: Sequence[Change]) -> None:
                     raise
                 raise PublishError(
                     f"{change.folder} could not be replaced ({error.strerror}), and {_what_stands(stuck)}",
-                    remedy=manifest.again(change.folder) if stuck else None,
+                    remedy=export_again(change.folder, "--force") if stuck else None,
                     file=change.folder,
                     found=stuck,
                 ) from error
@@ -155,14 +155,17 @@ def _stage(change: Change, room: Path) -> Path:
     return new
 
 
-def _copy_kept(change: Change, new: Path) -> None:
-    """Copy what the change neither replaces nor drops; again after a swap, for what was edited meanwhile."""
-    folder = change.folder
+def _kept(change: Change, folder: Path) -> Iterator[tuple[Path, Path]]:
+    """What the change neither replaces nor drops in the folder or a copy of it, each with its path in it."""
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        name = relative.as_posix()
-        if relative.parts[0] == SCRATCH or name in change.files or name in change.drop:
-            continue
+        if relative.parts[0] != SCRATCH and relative.as_posix() not in {*change.files, *change.drop}:
+            yield path, relative
+
+
+def _copy_kept(change: Change, new: Path) -> None:
+    """Copy what stays."""
+    for path, relative in _kept(change, change.folder):
         target = new / relative
         if path.is_dir() and not path.is_symlink():
             target.mkdir(exist_ok=True)
@@ -194,10 +197,8 @@ def _swap(change: Change, new: Path, done: list[_Exchange]) -> None:
 
 def _carry_edits(change: Change, old: Path) -> None:
     """Bring over a file that somebody wrote into the folder between its copying and its exchange."""
-    for path in old.rglob("*"):
-        relative = path.relative_to(old)
-        name = relative.as_posix()
-        if relative.parts[0] == SCRATCH or name in change.files or name in change.drop or not path.is_file():
+    for path, relative in _kept(change, old):
+        if not path.is_file():
             continue
         target = change.folder / relative
         before, now = path.stat(), target.stat() if target.exists() else None

@@ -55,7 +55,7 @@ def found(model_repository: Path) -> list[Unfinished]:
         try:
             mark = files.read_json(files.find(path.parent, FILE))
             made = Unfinished(path.parent, int(mark["version"]), tuple(map(str, mark["servers"])))
-        except (FileError, OSError, ValueError, TypeError, KeyError):
+        except (FileError, OSError, ValueError, OverflowError, TypeError, KeyError):
             continue
         if made.version > 0 and any(int(name) < made.version for name in _versions(path.parent)):
             marks.append(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 from export.errors import RecipeError
@@ -11,22 +12,13 @@ __all__ = ["HF", "KINDS", "ONNX", "SKLEARN", "TORCH", "ImportedModel", "files", 
 
 
 def import_model(kind: str, source: str, home: Path) -> ImportedModel:
-    """Load a source of that kind.
+    """Load a source of that kind, one of KINDS.
 
     `source` is a path, a hub id, or `package.module:function`; `home` is a folder to import from beside the current
     one. Raises RecipeError or ContractError for what is refused.
     """
-    if kind == ONNX:
-        from export.sources.from_onnx import load
-    elif kind == TORCH:
-        from export.sources.from_torch import load
-    elif kind == HF:
-        from export.sources.from_hf import load
-    elif kind == SKLEARN:
-        from export.sources.from_sklearn import load
-    else:
-        raise RecipeError(f"'{kind}' is no kind of source", remedy=f"write one of {', '.join(KINDS)}")
-    return load(source, home)
+    made: ImportedModel = import_module(f"export.sources.from_{kind}").load(source, home)
+    return made
 
 
 def files(kind: str, source: str, home: Path) -> dict[str, Path]:

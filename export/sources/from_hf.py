@@ -14,7 +14,7 @@ from export.errors import ExportError, FileError, RecipeError
 from export.graph.onnx_file import quiet, reason
 from export.recipe import weight_files
 from export.recipe.recipe import Weights
-from export.sources import hf_processor, validation
+from export.sources import hf_processor
 from export.sources.base import ImportedModel
 from export.sources.from_torch import Axes, Traced
 from export.sources.hf_processor import PIXELS, TEXT
@@ -47,9 +47,6 @@ class Inputs:
 
 def find(source: str) -> Weights:
     """The folder's files. Raises RecipeError for pickled weights, or where something is missing."""
-    validation.check_no_pickle(
-        Path(source), "give the folder that save_pretrained() wrote, which holds model.safetensors"
-    )
     return weight_files.find(source, needs=("config.json",), option="--hf")
 
 

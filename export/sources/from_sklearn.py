@@ -42,7 +42,7 @@ def load(source: str, home: Path) -> ImportedModel:
 
     made = user_code.call(source, home, "--sklearn")
     estimator, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if not isinstance(estimator, BaseEstimator):
+    if not isinstance(estimator, BaseEstimator) or not hasattr(estimator, "fit"):
         raise RecipeError(
             f"{source} returned a {type(estimator).__name__}, not a scikit-learn estimator",
             remedy=converters.remedy([estimator]) or WANTED,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,14 @@ class Trace:
 @contextmanager
 def tracing() -> Iterator[Trace]:
     """A trace of what this process imports and reads within the block; it is complete when the block ends."""
+    global _active
+    _hook()
     trace, before, began = Trace(), set(sys.modules), time.monotonic()
-    read: dict[Path, None] = {}
-    _listen(read, trace.written)
+    _active = trace
     try:
         yield trace
     finally:
-        _listen(None, None)
+        _active = None
         trace.seconds = time.monotonic() - began
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
@@ -52,7 +54,7 @@ def tracing() -> Iterator[Trace]:
         code = set(trace.modules.values())
         trace.opened = [
             path
-            for path in read
+            for path in dict.fromkeys(trace.opened)
             if path not in trace.written and path not in code and path.suffix not in (_BYTECODE, ".py")
             if path.is_file() and not is_installed(path)
         ]
@@ -63,28 +65,21 @@ def is_installed(path: Path) -> bool:
     return bool(_SITE & {*path.parts}) or any(path.is_relative_to(home) for home in (*_INSTALLED, *_OURS))
 
 
-_listeners: list[tuple[dict[Path, None], set[Path]]] = []
-_hooked = False
+_active: Trace | None = None
 
 
-def _listen(read: dict[Path, None] | None, written: set[Path] | None) -> None:
-    """Note what is opened from now on; an audit hook stays for the life of the process, so there is one."""
-    global _hooked
-    _listeners.clear()
-    if read is not None and written is not None:
-        _listeners.append((read, written))
-    if not _hooked:
-        sys.addaudithook(_on_event)
-        _hooked = True
+@cache
+def _hook() -> None:
+    """Hear of every file that is opened; an audit hook stays for the life of the process, so there is one."""
+    sys.addaudithook(_on_event)
 
 
 def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
-    if event != "open" or not _listeners or not isinstance(arguments[0], str | bytes | os.PathLike):
+    if event != "open" or _active is None or not isinstance(arguments[0], str | bytes | os.PathLike):
         return
-    read, written = _listeners[0]
     path = Path(os.fsdecode(arguments[0]))
     path = Path(os.path.normpath(path if path.is_absolute() else Path.cwd() / path))
     if arguments[2] & os.O_ACCMODE == os.O_RDONLY:
-        read[path] = None
+        _active.opened.append(path)
     else:
-        written.add(path)
+        _active.written.add(path)

@@ -9,18 +9,13 @@ from typing import Any
 from export.errors import ContractError, LimitError, RecipeError
 from export.graph import external_data, onnx_stream, runtime, triton_releases
 from export.graph.edit import nodes
-from export.graph.signature import TRITON_TYPES, type_name, versions
+from export.graph.signature import spec, versions
 
 PICKLES = frozenset((".pkl", ".pickle", ".joblib", ".sav", ".pt", ".pth", ".ckpt", ".bin", ".dill"))
 PROTOBUF_LIMIT = 2**31 - 1
 LONGEST_NAME, MOST_AXES = 1000, 30
 DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft"))
 """Operator domains that ONNX Runtime brings along."""
-ZIPMAP_REMEDY = {
-    "skl2onnx": "convert the model with options={id(model): {'zipmap': False}} of convert_sklearn",
-    "OnnxMLTools": "convert the model with zipmap=False of onnxmltools",
-}
-"""By what wrote the graph."""
 
 
 def check_no_pickle(path: Path, remedy: str) -> None:
@@ -119,12 +114,17 @@ def _tensors(model: Any, path: Path) -> None:
         if twice:
             raise ContractError(f"{path.name} has two {kind}s named '{twice[0]}'", remedy="give each its own name")
         for value in values:
-            _tensor(value, kind, model.producer_name)
             if len(value.name) > LONGEST_NAME:
                 raise ContractError(
                     f"an {kind} of {path.name} has a name of {len(value.name)} characters",
                     remedy=f"give it one of at most {LONGEST_NAME}",
                 )
+            if not _typed(value):
+                raise ContractError(
+                    f"{kind} '{value.name}' has no type",
+                    remedy="declare it with onnx.helper.make_tensor_value_info(name, type, shape)",
+                )
+            data_type = spec(value).data_type
             if len(_axes(value)) > MOST_AXES:
                 raise ContractError(
                     f"{kind} '{value.name}' has {len(_axes(value))} axes, and numpy has {MOST_AXES} beside the batch's",
@@ -139,13 +139,7 @@ def _tensors(model: Any, path: Path) -> None:
                     f"input '{value.name}' has an axis of size 0, so no request could hold a value",
                     remedy="export it with that axis open",
                 )
-            name = type_name(value.type.tensor_type.elem_type)
-            if name not in TRITON_TYPES:
-                raise ContractError(
-                    f"{kind} '{value.name}' has ONNX type {name}, which Triton has no type for",
-                    remedy="cast it in the graph",
-                )
-            if name == "BFLOAT16":
+            if data_type == "TYPE_BF16":
                 raise ContractError(
                     f"{kind} '{value.name}' is BFLOAT16, which numpy has no type for and ONNX Runtime's backend does "
                     "not take",
@@ -183,25 +177,6 @@ def _infer_types(model: Any) -> None:
     for value in bare:
         if value.name in found:
             value.CopyFrom(found[value.name])
-
-
-def _tensor(value: Any, kind: str, producer: str) -> None:
-    held = value.type.WhichOneof("value")
-    if not _typed(value):
-        raise ContractError(
-            f"{kind} '{value.name}' has no type",
-            remedy="declare it with onnx.helper.make_tensor_value_info(name, type, shape)",
-        )
-    if held == "tensor_type":
-        return
-    words = str(held).removesuffix("_type").replace("_", " ")
-    if held == "sequence_type" and value.type.sequence_type.elem_type.HasField("map_type"):
-        words = "sequence of maps"
-    article = "an" if words[0] in "aeiou" else "a"
-    remedy = f"let the graph {'take' if kind == 'input' else 'give'} tensors"
-    if kind == "output" and "map" in words:
-        remedy = ZIPMAP_REMEDY.get(producer, remedy)
-    raise ContractError(f"{kind} '{value.name}' is {article} {words}, which Triton cannot serve", remedy=remedy)
 
 
 def _holds_pickle(path: Path) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from clients import Client, DeadlineExceededError, InvalidInputError, Model
+from clients.options import LARGEST_ANSWER_BYTES, MOST_ANSWER_BYTES
 from export.added.recipe import in_short
 from export.command import quote
 from fathom import latencies
@@ -51,6 +52,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     options.add_repository(where)
     where.add_argument("--timeout", type=float, default=30.0, metavar="S", help="deadline in seconds (default: 30)")
+    where.add_argument(
+        "--max-answer-bytes",
+        type=options.count,
+        default=MOST_ANSWER_BYTES,
+        metavar="N",
+        help="refuse a larger answer before it is read (default: %(default)s)",
+    )
     access_options.add_arguments(where)
     where.add_argument(
         "--shared-memory",
@@ -85,6 +93,7 @@ def _run(arguments: argparse.Namespace) -> int:
     access = access_options.read_access(arguments)
     client_options = {
         "timeout_s": arguments.timeout,
+        "max_answer_bytes": arguments.max_answer_bytes,
         "shared_memory": arguments.shared_memory,
         "headers": access.headers,
         "tls": access.tls,
@@ -151,14 +160,17 @@ def _infer(
 def _stream(arguments: argparse.Namespace, model: Model, arrays: Mapping[str, Any]) -> int:
     start = time.perf_counter()
     parts: list[dict[str, Any]] = []
+    count = 0
     for outputs in model.stream(arrays, timeout_s=arguments.timeout):
         at_ms = (time.perf_counter() - start) * 1e3
-        parts.append({"outputs": answers.as_json(outputs), "at_ms": round(at_ms, 3)})
-        if not arguments.json:
+        count += 1
+        if arguments.json:
+            parts.append({"outputs": answers.as_json(outputs), "at_ms": round(at_ms, 3)})
+        else:
             _print([f"{at_ms:8.1f} ms  {line}" for line in answers.sentences(arguments.model, outputs)])
     if arguments.json:
         print_json({"model": arguments.model, "parts": parts})
-    elif not parts:
+    elif not count:
         err.print(f"'{arguments.model}' ended its stream without an answer", markup=False)
     return 0
 
@@ -180,6 +192,8 @@ def _check(arguments: argparse.Namespace) -> None:
     for name in ("repeat", "concurrency", "top"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UsageError(f"--{name} {getattr(arguments, name)} makes no sense: give 1 or more")
+    if arguments.max_answer_bytes > LARGEST_ANSWER_BYTES:
+        raise UsageError(f"--max-answer-bytes {arguments.max_answer_bytes}: {LARGEST_ANSWER_BYTES} are the most")
     if arguments.timeout <= 0:
         raise UsageError(f"--timeout {arguments.timeout:g} makes no sense: give the seconds to wait")
     if arguments.concurrency is not None and arguments.repeat is None:

@@ -60,10 +60,10 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from loadtests.report import compare
+    from loadtests.report import comparison_page
 
     path = arguments.output or arguments.compare[-1] / "comparison.html"
-    found = compare.write(arguments.compare, path)
+    found = comparison_page.write(arguments.compare, path)
     if arguments.json:
         print_json({"report": str(path), "comparisons": [comparison.to_json() for comparison in found]})
         return 0

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fathom.console.output import err
 from loadtests.records.point import Point
-from loadtests.report.prose import shown_verdict
+from loadtests.report.prose import about, shown_verdict
 from loadtests.search.certificate import certificates
 from loadtests.search.estimate import estimate
 from loadtests.slo import Slo, format_rate
@@ -41,6 +41,7 @@ class LiveTable:
     def __init__(self, budget_s: float, slos: Sequence[Slo]) -> None:
         self._points: list[Point] = []
         self._slos, self._progress = slos, ""
+        self._table, self._width = Table(), 0
         self._budget_s = budget_s
         self._began_s = time.monotonic()
         self._spinner = Spinner("dots")
@@ -48,13 +49,15 @@ class LiveTable:
 
     def __call__(self, point: Point) -> None:
         self._points.append(point)
-        self._progress = progress(self._points, self._slos)
+        self._progress, self._width = progress(self._points, self._slos), 0
 
     def __bool__(self) -> bool:
         return bool(self._points)
 
     def render(self) -> RenderableType:
-        shown: list[RenderableType] = [points_table(self._points, width=err.width)] if self._points else []
+        if self._width != err.width:  # drawn anew for a point only: a search shares its CPUs with what it measures
+            self._table, self._width = points_table(self._points, width=err.width), err.width
+        shown: list[RenderableType] = [self._table] if self._points else []
         if self.running:
             what = "searching" if self._points else "asking one request at a time"
             used_s = time.monotonic() - self._began_s
@@ -70,7 +73,13 @@ def live_table(budget_s: float, slos: Sequence[Slo], *, transient: bool) -> Iter
     Nothing of the table stays where there was no point, nor if it is `transient`.
     """
     if not err.is_terminal:
-        yield lambda point: err.print(line(point), soft_wrap=True)
+        seen: list[Point] = []
+
+        def show(point: Point) -> None:
+            seen.append(point)
+            err.print(line(point, shown_verdict(point, certificates(seen))), soft_wrap=True)
+
+        yield show
         return
     table = LiveTable(budget_s, slos)
     with Live(console=err, get_renderable=table.render, refresh_per_second=4, transient=transient) as live:
@@ -82,20 +91,18 @@ def live_table(budget_s: float, slos: Sequence[Slo], *, transient: bool) -> Iter
 
 
 def progress(points: Sequence[Point], slos: Sequence[Slo]) -> str:
-    """How far a search is: `; about 108/s, of which 33/s is proven`."""
+    """How far a search is: `; about 108/s, 33/s proven`."""
     fitted = estimate(points, slos)
     if fitted is None:
         return ""
     proven = next((format_rate(found.rate_per_s) for found in certificates(points)), "nothing")
-    return f"; about {format_rate(fitted.rate_per_s)}, of which {proven} is proven"
+    return f"; about {about(fitted.rate_per_s)}/s, {proven} proven"
 
 
-def line(point: Point) -> str:
+def line(point: Point, verdict: str) -> str:
     """A point for a log."""
     values = ", ".join(f"{name} {_cell(value, 2)} ms" for name, value in (("p50", point.p50_ms), ("p99", point.p99_ms)))
-    return (
-        f"{point.phase:<8}{format_rate(point.rate_per_s):>10}  {point.requests:>8,} requests, {values}: {point.verdict}"
-    )
+    return f"{point.phase:<8}{format_rate(point.rate_per_s):>10}  {point.requests:>8,} requests, {values}: {verdict}"
 
 
 def points_table(points: Sequence[Point], *, width: int) -> Table:
@@ -106,9 +113,10 @@ def points_table(points: Sequence[Point], *, width: int) -> Table:
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True, vertical="bottom")
     table.add_column("verdict", no_wrap=True)
+    confirmed = certificates(points)
     for point in points:
         values = (_cell(getattr(point, _COLUMNS[head][0]), _COLUMNS[head][1]) for head in heads)
-        table.add_row(point.phase, *values, coloured(shown_verdict(point, points)))
+        table.add_row(point.phase, *values, coloured(shown_verdict(point, confirmed)))
     return table
 
 

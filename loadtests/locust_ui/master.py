@@ -173,8 +173,9 @@ def _send(**fields: Any) -> None:
 def main() -> None:
     guard_output("stderr")  # stdout is for a program
     host, port, workers = sys.argv[1:]
-    # Ctrl-C reaches the whole process group; the search decides what it means and tells us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # They reach the whole process group; the search decides what they mean, and closes our stdin when it ends.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     words.look_often()
     LocustMaster(host, int(port), int(workers)).serve()
 

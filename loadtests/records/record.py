@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,8 +109,10 @@ class Record:
 
     def save(self, path: Path) -> None:
         """One compressed file; microsecond columns are exact to 0.1 us up to hours."""
+        written = io.BytesIO()  # where a disk is full, numpy would leave an archive that complains at its end
+        np.savez_compressed(written, **{name: getattr(self, name) for name in _COLUMNS})
         try:
-            np.savez_compressed(path, **{name: getattr(self, name) for name in _COLUMNS})
+            path.write_bytes(written.getbuffer())
         except OSError:
             path.unlink(missing_ok=True)
             raise

@@ -34,6 +34,7 @@ from loadtests.report.prose import (
 from loadtests.report.requests import describe_requests, describe_sizes
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import RAW, Stored, read_runs, replace
+from loadtests.search.certificate import Certificate, certificates
 from loadtests.slo import as_requested
 from loadtests.workload.arrivals import POISSON
 
@@ -52,8 +53,8 @@ class Section:
     stored: Stored
     result: CapacityResult
     points: list[Point]
-    proof: tuple[Point, ...]
-    """The confirmation of the proven rate."""
+    confirmed: list[Certificate]
+    """Those that passed, the proven rate's first."""
     conditions: str
     capacity: tuple[str, str] | None
     proven: str
@@ -61,14 +62,14 @@ class Section:
     explanation: str
     warning: str
     bottleneck: str
-    edge: Point | None
-    """The probe that shows what limits the server."""
-    batching: list[StepBatching]
-    preprocessing: str
     requests: str
     by_size: str
     sized: Point | None
     """Whose latencies are shown by size."""
+    edge: Point | None
+    """The probe that shows what limits the server."""
+    batching: list[StepBatching]
+    preprocessing: str
     pictures: dict[str, plots.Picture]
     step_models: list[str]
     mixed: bool
@@ -122,7 +123,7 @@ def _section(stored: Stored, folder: Path) -> Section:
         stored=stored,
         result=result,
         points=points,
-        proof=result.certificate.points if result.certificate else (),
+        confirmed=certificates(result.points),
         conditions=conditions(result),
         capacity=capacity(result),
         proven=proven(result),
@@ -130,12 +131,12 @@ def _section(stored: Stored, folder: Path) -> Section:
         explanation=explain(result),
         warning=warn(result),
         bottleneck=describe_bottleneck(edge) if edge else "",
-        edge=edge,
-        batching=step_batching(edge, known) if edge else [],
-        preprocessing=describe_preprocessing(find_preprocessing(edge, known)) if edge else "",
         requests=describe_requests(result.settings),
         by_size=describe_sizes(sized) if sized else "",
         sized=sized,
+        edge=edge,
+        batching=step_batching(edge, known) if edge else [],
+        preprocessing=describe_preprocessing(find_preprocessing(edge, known)) if edge else "",
         pictures={name: picture for name, picture in pictures.items() if picture is not None},
         step_models=plots.step_models(result),
         mixed=any(point.models for point in points),

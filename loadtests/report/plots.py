@@ -25,10 +25,12 @@ from loadtests.report.svg import (
     STEPS,
     UNDECIDED,
     Picture,
+    dots,
     make_picture,
     plain_ticks,
 )
 from loadtests.results.result import CapacityResult
+from loadtests.search.certificate import certificates
 from loadtests.slo import as_requested, format_ms, format_rate
 
 VERDICTS = {"pass": (PASS, "o"), "fail": (FAIL, "X"), "undecided": (UNDECIDED, "D"), "invalid": (INVALID, "s")}
@@ -42,6 +44,7 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
     points = sorted((point for point in result.points if point.p99_ms), key=lambda point: point.rate_per_s)
     if not points:
         return None
+    confirmed = certificates(result.points)
 
     def draw(figure: Any, narrow: bool) -> None:
         axes = figure.add_subplot()
@@ -59,7 +62,7 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
             axes.plot([p.rate_per_s for p in whole], values, color=colour, linewidth=1.5, zorder=2)
         axes.plot(rates, [p.p50_ms for p in points], "o", color=P50, markersize=3.5, zorder=3, linestyle="none")
         for point in points:
-            colour, marker = VERDICTS[shown_verdict(point, result.points)]
+            colour, marker = VERDICTS[shown_verdict(point, confirmed)]
             size = 10 if point.phase == "confirm" else 7
             axes.plot(
                 point.rate_per_s, point.p99_ms, marker, color=colour, markersize=size, zorder=5,
@@ -140,6 +143,7 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
     """For some probes, which share of the requests took longer than a latency."""
     if not chosen:
         return None
+    confirmed = certificates(result.points)
 
     def draw(figure: Any, narrow: bool) -> None:
         axes = figure.add_subplot()
@@ -155,7 +159,7 @@ def distribution(result: CapacityResult, chosen: Sequence[tuple[Point, Record]])
             keep = np.unique(np.concatenate([len(share) - thin, thin - 1]))
             axes.step(
                 latencies_ms[keep], share[keep], where="post", color=MUTED if number else P99, linewidth=1.7,
-                dashes=dashes, label=f"{format_rate(point.rate_per_s)} {shown_verdict(point, result.points)}",
+                dashes=dashes, label=f"{format_rate(point.rate_per_s)} {shown_verdict(point, confirmed)}",
             )  # fmt: skip
         for slo in as_requested(result.slos):
             if slo.limit_ms is not None:
@@ -182,9 +186,7 @@ def time_series(result: CapacityResult, point: Point, record: Record) -> Picture
         late = latencies_ms > min(slo.limit_ms for slo in result.slos if slo.limit_ms is not None)
         keep = late | (np.arange(len(at_s)) % max(len(at_s) // _MOST_DOTS, 1) == 0)
         for marks, colour in ((keep & ~late, P99), (keep & late, FAIL)):
-            upper.plot(
-                at_s[marks], latencies_ms[marks], ".", color=colour, markersize=3.5, alpha=0.55, markeredgewidth=0
-            )
+            dots(upper, at_s[marks], latencies_ms[marks], colour, size=2.4)
         for slo in as_requested(result.slos):
             if slo.limit_ms is not None:
                 upper.axhline(slo.limit_ms, color=SLO, linewidth=1.2, dashes=(5, 3))

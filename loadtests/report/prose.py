@@ -12,7 +12,7 @@ from typing import Literal
 from loadtests.judge.verdict import required_requests
 from loadtests.records.point import Point, StepPoint, Verdict
 from loadtests.results.result import CapacityResult, lowest_judged
-from loadtests.search.certificate import certificates
+from loadtests.search.certificate import Certificate
 from loadtests.search.confirmation import most_promising
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import about_ms, as_requested, describe_slos, format_rate
@@ -43,6 +43,8 @@ def headline(result: CapacityResult) -> str:
 
 def in_short(result: CapacityResult) -> str:
     """The same two numbers for one line among others: `about 108/s (95 %: 80 to 157); proven 33/s`."""
+    if result.verdict == "fail":
+        return "no rate that was tried meets the SLO"
     if estimate := capacity(result):
         rate, interval = estimate
         return f"about {rate}/s ({interval}); proven {proven(result)}"
@@ -54,11 +56,12 @@ def capacity(result: CapacityResult) -> tuple[str, str] | None:
     best, interval = result.capacity_estimate_per_s, result.capacity_estimate_interval_per_s
     if best is None or interval is None:
         return None
-    rate, low, high = map(_three_digits, (best, *interval))
+    rate, low, high = (f"{each:,.0f}" if best >= 100 else about(each) for each in (best, *interval))
     return rate, f"95 %: {low} to {high}"
 
 
-def _three_digits(rate_per_s: float) -> str:
+def about(rate_per_s: float) -> str:
+    """To three digits, or to whole requests."""
     return f"{rate_per_s:,.0f}" if rate_per_s >= 100 else f"{rate_per_s:.3g}"
 
 
@@ -134,7 +137,7 @@ def more_time(result: CapacityResult) -> str:
     if (room := worth_more(result)) is None:
         return f"Not even another {_MINUTES[-1]} minutes would prove noticeably more."
     minutes, rate_per_s = room
-    most = f"at most about {_three_digits(rate_per_s)}/s (--resume with a longer --budget)."
+    most = f"at most about {about(rate_per_s)}/s (--resume with a longer --budget)."
     if minutes == 1:
         return f"Another minute would prove {most}"
     return f"Another minute would prove no more; {minutes} minutes {most}"
@@ -215,9 +218,9 @@ def edge_point(result: CapacityResult) -> Point | None:
     return min(loaded, key=lambda point: (distance(point), -point.requests))
 
 
-def shown_verdict(point: Point, points: Sequence[Point]) -> Verdict:
+def shown_verdict(point: Point, confirmed: Sequence[Certificate]) -> Verdict:
     """That of the confirmation which the point belongs to: two undecided runs may pass together."""
-    return "pass" if any(point in found.points for found in certificates(points)) else point.verdict
+    return "pass" if any(point in found.points for found in confirmed) else point.verdict
 
 
 def shown_point(result: CapacityResult) -> Point | None:

@@ -58,6 +58,12 @@ class CapacityResult:
         return next(iter(certificates(self.points)), None)
 
     @property
+    def made_up(self) -> str:
+        """What the requests were made from where nobody gave any; empty where they were given."""
+        source = str(self.settings.get("payload_source") or "")
+        return source if "made from the server" in source else ""
+
+    @property
     def ended_because(self) -> str:
         """Why the search ended early, such as `interrupted`; empty when it did not."""
         return self.reason.partition("; ")[0] if self.partial else ""

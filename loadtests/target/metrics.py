@@ -6,13 +6,17 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 
 from loadtests.errors import TargetError
 from loadtests.records.point import ServerLoad
 
 _EVERY_S = 0.5
 _MIB = 1 << 20
+_MOST_BYTES = 1 << 24
+_LARGEST = 1e18
+"""Of a metric: what is larger, or no number, is left out, since sums of it are none."""
 
 Sample = dict[str, list[tuple[Mapping[str, str], float]]]
 """For each metric, its labels and its value."""
@@ -27,7 +31,8 @@ def parse(text: str) -> Sample:
         for metric in family.samples:
             # The parser gives every counter OpenMetrics' suffix, also where the server has none, as Triton.
             name = metric.name.removesuffix("_total") if family.type == "counter" else metric.name
-            sample.setdefault(name, []).append((metric.labels, metric.value))
+            if abs(metric.value) < _LARGEST:
+                sample.setdefault(name, []).append((metric.labels, metric.value))
     return sample
 
 
@@ -105,9 +110,8 @@ class MetricsMeter:
         if self._url is None:
             return
         try:
-            with self._opener.open(self._url, timeout=self._timeout_s) as answer:
-                self._samples.append(parse(answer.read().decode()))
-                self._has_answered = True
+            self._samples.append(_in_time(self._fetch, 2 * self._timeout_s))
+            self._has_answered = True
         except (OSError, ValueError, urllib.error.URLError) as error:
             if self._has_answered:
                 return  # a reading that is late, beside a server that freezes for a second, is left out
@@ -117,6 +121,31 @@ class MetricsMeter:
                     f"no metrics at {url}: {_why(error)}; give the address of the Prometheus endpoint",
                     server=url,
                 ) from None
+
+    def _fetch(self) -> Sample:
+        assert self._url is not None
+        with self._opener.open(self._url, timeout=self._timeout_s) as answer:
+            text = answer.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ValueError(f"they have more than {_MOST_BYTES:,} bytes")
+        return parse(text.decode())
+
+
+def _in_time(fetch: Callable[[], Sample], timeout_s: float) -> Sample:
+    """In a thread that is left alone when it takes longer: a server may send a byte now and then without end.
+
+    Raises TimeoutError, or what `fetch` raises.
+    """
+    found: Future[Sample] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(fetch())
+        except Exception as error:
+            found.set_exception(error)
+
+    threading.Thread(target=run, name="metrics", daemon=True).start()
+    return found.result(timeout_s)
 
 
 def default_url(server: str) -> str | None:

@@ -8,21 +8,31 @@ from typing import Any
 from loadtests.records.point import ServerStats, StepPoint
 
 _NS_PER_MS = 1e6
+_MOST_STEPS = 100
 
 
 def composing_models(model: str, config_of: Callable[[str], Any | None]) -> list[str]:
     """The models that do the work for `model`: its ensemble steps, nested ones resolved, in order.
 
-    `config_of(name)` fetches a model's ModelConfig; None where the server does not offer it.
+    `config_of(name)` fetches a model's ModelConfig; None where the server does not offer it. An
+    ensemble of itself alone, or of more than 100 steps, counts as one model.
     """
-    config = config_of(model)
-    steps = [step.model_name for step in config.ensemble_scheduling.step] if config is not None else []
-    if not steps:
-        return [model]
     found: list[str] = []
-    for name in steps:
-        found += [inner for inner in composing_models(name, config_of) if inner not in found]
-    return found
+    ensembles: set[str] = set()
+    open_names = [model]
+    while open_names:
+        name = open_names.pop(0)
+        if name in ensembles or name in found:
+            continue
+        config = config_of(name)
+        if config is None or not config.ensemble_scheduling.step:
+            found.append(name)
+            continue
+        ensembles.add(name)
+        open_names[:0] = [step.model_name for step in config.ensemble_scheduling.step]
+        if len(ensembles) + len(open_names) > _MOST_STEPS:
+            return [model]
+    return found or [model]
 
 
 def difference(

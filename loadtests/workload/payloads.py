@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import zlib
@@ -20,25 +21,39 @@ _TEXT = (
     "quiet streets after a long summer day"
 )
 _WORDS = _TEXT.split()
+_TEXT_BYTES = 128
+"""About the memory of a made-up text, in its list."""
 _PICTURES = frozenset({"image", "images", "img", "jpeg", "jpg", "photo", "picture", "pictures", "png"})
+_MOST_AXES = 32
+"""Of a tensor of numpy's."""
 _SIDE, _BLOCK = 224, 32
 """Pixels of a made picture's side, and of the squares it is made of: a few kilobytes, as a drawing has."""
 
 
-def from_metadata(metadata: Any, config: Any | None, *, seed: int, count: int = POOL_SIZE) -> list[bytes]:
+def from_metadata(
+    metadata: Any, config: Any | None, *, seed: int, count: int = POOL_SIZE, most_bytes: int = 1 << 28
+) -> list[bytes]:
     """`count` different encoded ModelInferRequests, one item each, from ModelMetadataResponse and ModelConfig.
 
     Numbers are uniform: 0..255 for 8-bit integers, 0 and 1 for other integers (valid as a token, class or flag), 0..1
     for floats; text is a few English words, or a PNG file where the input's name says that it is a picture. A dimension
     that is free is 16, the batch dimension 1. Without a ModelConfig the first dimension counts as the batch where it is
-    free in every input.
+    free in every input. The shapes are a server's word: fewer are made where so many
+    would take more than `most_bytes`, and BadRequestError is raised where one does.
     """
     from tritonclient.grpc import service_pb2
 
     rng = np.random.default_rng([seed, 2])
     shapes = _shapes(metadata, config)
+    size = sum(_about_bytes(tensor, shape) for tensor, shape in zip(metadata.inputs, shapes, strict=True))
+    if size > most_bytes or any(len(shape) > _MOST_AXES for shape in shapes):
+        raise BadRequestError(
+            f"a request of {metadata.name} would have {size:,} bytes and {max(map(len, shapes))} axes by the server's "
+            f"word, and at most {most_bytes:,} bytes and {_MOST_AXES} axes are made up; give payloads of your own",
+            field="payloads",
+        )
     payloads = []
-    for _ in range(count):
+    for _ in range(min(count, most_bytes // max(size, 1))):
         request: Any = service_pb2.ModelInferRequest(model_name=metadata.name)
         for tensor, shape in zip(metadata.inputs, shapes, strict=True):
             request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
@@ -76,6 +91,12 @@ def _first_is_batch(metadata: Any) -> bool:
     return all(len(tensor.shape) and tensor.shape[0] < 0 for tensor in metadata.inputs)
 
 
+def _about_bytes(tensor: Any, shape: list[int]) -> int:
+    """The most that the tensor of a made-up request may take, its name included."""
+    width = NUMPY_TYPE[tensor.datatype].itemsize if tensor.datatype in NUMPY_TYPE else _TEXT_BYTES
+    return 64 + len(tensor.name) + math.prod(shape) * width
+
+
 def _content(tensor: Any, shape: list[int], rng: np.random.Generator) -> bytes:
     if tensor.datatype == "BYTES":
         is_picture = _PICTURES & {*re.split(r"[^a-z]+", tensor.name.lower())}
@@ -89,9 +110,9 @@ def _content(tensor: Any, shape: list[int], rng: np.random.Generator) -> bytes:
         )
     dtype = NUMPY_TYPE[tensor.datatype]
     if dtype.kind in "fV":  # V: bfloat16
-        return rng.random(shape).astype(dtype).tobytes()
+        return rng.random(shape, np.float64 if dtype.itemsize == 8 else np.float32).astype(dtype).tobytes()
     highest = {"UINT8": 256, "INT8": 128}.get(tensor.datatype, 2)
-    return rng.integers(0, highest, shape).astype(dtype).tobytes()
+    return rng.integers(0, highest, shape, dtype.type).tobytes()
 
 
 def _words(rng: np.random.Generator) -> bytes:

@@ -95,6 +95,10 @@ TAKEN = {
     "a large number written as a float": ([1_700_000_001.0], "FP32", [1_700_000_000]),
     "ml_dtypes for BF16": (np.array([1.5], ml_dtypes.bfloat16), "BF16", [1.5]),
     "texts with NUL": (["a\0", b"\0"], "BYTES", ["a\0", b"\0"]),
+    "bytearrays": ([[bytearray(b"ab")], [bytearray(b"cd")]], "BYTES", [[b"ab"], [b"cd"]]),
+    "empty bytearrays": ([[bytearray()], [bytearray()]], "BYTES", [[b""], [b""]]),
+    "an empty bytearray alone": (bytearray(), "BYTES", [b""]),
+    "no texts of a shape": ([np.empty((0, 2), object)], "BYTES", [[]]),
     "a number that FP32 rounds to its smallest": ([1e-45], "FP32", [float(np.float32(1e-45))]),
 }
 

@@ -239,3 +239,11 @@ def test_an_unknown_output_is_refused():
     with pytest.raises(InvalidInputError, match="probabilities") as caught:
         codec.encode(IMAGE, {"pixels": np.zeros((1, 4, 4, 3), np.uint8)}, outputs=["logits"])
     assert caught.value.tensor == "logits"
+
+
+def test_a_model_whose_input_has_an_unknown_type_is_refused():
+    answer = service_pb2.ModelMetadataResponse(name="m")
+    answer.inputs.add(name="x", datatype="FP7", shape=[1])
+    with pytest.raises(ServerError) as raised:
+        ModelSpec.from_server(answer, None, "")
+    assert raised.value.model == "m"

@@ -8,7 +8,7 @@ import pytest
 from certificates import issue_all, mutual_flags
 from complete_server import complete_server
 
-from clients import TLS, AsyncClient, Client, InsecureConnectionWarning, ServerError, UnreachableError
+from clients import TLS, AsyncClient, Client, InsecureConnectionWarning, ServerError
 
 pytestmark = pytest.mark.process
 
@@ -51,33 +51,6 @@ def test_mutual_tls_with_asyncio(secure_server, certificates):
             return (await (await client.model("double"))(x=np.ones((1, 2), np.float32), headers=CALLER))["y"].tolist()
 
     assert asyncio.run(ask()) == [[2, 2]]
-
-
-def test_a_certificate_for_another_name_needs_that_name(secure_server, certificates):
-    with Client(secure_server.grpc_url, tls=mutual(certificates, server_name="triton")) as client:
-        assert client.is_ready()
-    with Client(secure_server.grpc_url, tls=mutual(certificates, server_name="elsewhere")) as client:
-        assert not client.is_ready()
-
-
-REFUSED = {
-    "no TLS at all": lambda folder: None,
-    "no certificate of one's own": lambda folder: TLS(ca=folder / "authority.pem"),
-    "an authority that did not sign the server's": lambda folder: TLS(
-        ca=folder / "stranger.pem", cert=folder / "caller.pem", key=folder / "caller.key"
-    ),
-    "a certificate that the server does not trust": lambda folder: TLS(
-        ca=folder / "authority.pem", cert=folder / "stranger.pem", key=folder / "stranger.key"
-    ),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_a_connection_without_the_right_certificates_is_unreachable(secure_server, certificates, case):
-    tls = REFUSED[case](certificates)
-    with Client(secure_server.grpc_url, tls=tls, timeout_s=5) as client, pytest.raises(UnreachableError) as caught:
-        client.model("double")
-    assert "TLS" in str(caught.value)
 
 
 def test_half_a_certificate_is_refused_with_the_remedy():

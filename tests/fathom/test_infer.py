@@ -197,28 +197,11 @@ def test_a_mistake_is_one_line_and_exit_status_2(case, ask, tmp_path):
     assert all(word in err for word in words), err
 
 
-def test_without_tls_an_encrypted_server_is_one_line(server, capsys):
-    assert cli.main(["infer", "echo", "n=1", "--server", server.grpc_url, "--timeout", "5"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
 def test_tls_needs_a_named_server_and_a_file(server, capsys):
     assert cli.main(["infer", "echo", "n=1", "--tls-ca", str(server.ca)]) == 2
     assert "--server" in capsys.readouterr().err
     assert cli.main(["infer", "echo", "n=1", "--server", server.grpc_url, "--tls-ca", "no.pem"]) == 2
     assert "--tls-ca='no.pem'" in capsys.readouterr().err
-
-
-def test_a_server_that_wants_a_certificate_is_not_asked_without_one(server, capsys):
-    asked = ["infer", "echo", "n=1", "--server", server.grpc_url, "--timeout", "5", "--tls-ca", str(server.ca)]
-    assert cli.main(asked) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-    assert cli.main([*asked, "--tls-cert", f"{server.caller}.pem"]) == 2
-    assert "--tls-key FILE" in capsys.readouterr().err
-    assert cli.main([*asked, "--tls-cert", f"{server.caller}.pem", "--tls-key", "no.key"]) == 2
-    assert "--tls-key='no.key'" in capsys.readouterr().err
-    assert cli.main([*asked[:-1], f"{server.caller}.key"]) == 2  # a key in place of the authority
-    assert "--tls-ca=" in capsys.readouterr().err
 
 
 def test_nobody_at_the_address_is_a_short_line(capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import signal
@@ -148,11 +149,14 @@ def test_nobody_listens():
         {"start_per_s": -1.0},
         {"budget_s": 0.0},
         {"tolerance": 2.0},
+        {"gap": 0.0},
+        {"gap": 2.0},
+        {"gap": math.nan},
         {"timeout_s": 0.0},
     ],
 )
 def test_refuses_impossible_requests(shared_queue, change):
-    known = set(change) & {"budget_s", "tolerance"}
+    known = set(change) & {"budget_s", "gap", "tolerance"}
     address = shared_queue("--service-ms", "2").address if known else "127.0.0.1:9"
     with pytest.raises(BadRequestError) as refused:
         find(CapacityRequest(**{"server": address, "model": "queue", "slos": [P99], "timing": HASTY, **change}))

@@ -166,6 +166,14 @@ def test_an_empty_repository_is_refused(tmp_path):
     assert caught.value.option == "model_repository"
 
 
+def test_a_pipe_in_the_repository_is_refused_before_triton_waits_for_its_writer(tmp_path):
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    os.mkfifo(tmp_path / "m" / "config.pbtxt")
+    with pytest.raises(ServerStartError) as refused:
+        TritonServer(tmp_path).start()
+    assert refused.value.option == "model_repository"
+
+
 def test_an_unknown_config_name_offers_the_known_ones(tmp_path):
     folder = write_double(tmp_path / "double")
     (folder / "configs").mkdir()

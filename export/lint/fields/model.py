@@ -41,11 +41,9 @@ def _max_batch_size(subject: Subject) -> Findings:
 
 @rule
 def _instances(subject: Subject) -> Findings:
-    message = subject.message
-    kinds = type(message).DESCRIPTOR.fields_by_name["instance_group"].message_type.enum_types_by_name["Kind"]
-    for index, group in enumerate(message.instance_group):
+    for index, group in enumerate(subject.message.instance_group):
         field = f"instance_group[{index}]"
-        kind = kinds.values_by_number[group.kind].name
+        kind = type(group).Kind.Name(group.kind)
         if group.count < 0:
             yield subject.error(
                 f"{field}.count", f"count is {group.count}, which Triton takes without a word", "write 1 or more"

@@ -12,20 +12,11 @@ from export.errors import FileError
 from export.lint.finding import Findings, Subject, rule
 
 ONNXRUNTIME = {
-    "execution_mode",
-    "intra_op_thread_count",
-    "inter_op_thread_count",
-    "enable_mem_arena",
-    "enable_mem_pattern",
-    "session.use_device_allocator_for_initializers",
-    "memory.enable_memory_arena_shrinkage",
-    "cudnn_conv_algo_search",
-    "gpu_mem_limit",
-    "arena_extend_strategy",
-    "do_copy_in_default_stream",
-    "FORCE_CPU_ONLY_INPUT_TENSORS",
-    "rows_per_run",
-}
+    "execution_mode", "intra_op_thread_count", "inter_op_thread_count", "enable_mem_arena", "enable_mem_pattern",
+    "session.use_device_allocator_for_initializers", "memory.enable_memory_arena_shrinkage",
+    "cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream",
+    "FORCE_CPU_ONLY_INPUT_TENSORS", "rows_per_run",
+}  # fmt: skip
 """What Triton's ONNX Runtime backend reads (onnxruntime.cc), and what only the embedded server's does: the last two."""
 
 MODEL_CLASS = "TritonPythonModel"
@@ -39,44 +30,16 @@ CHOICES = {"execution_mode": ("0", "1"), "enable_mem_arena": SWITCH, "enable_mem
 GRAPH_LEVELS = (-1, 0, 1, 2)
 
 TENSORRT_PROVIDER = {
-    "precision_mode",
-    "max_workspace_size_bytes",
-    "int8_calibration_table_name",
-    "int8_use_native_calibration_table",
-    *(
-        f"trt_{name}"
-        for name in (
-            "max_partition_iterations",
-            "min_subgraph_size",
-            "dla_enable",
-            "dla_core",
-            "engine_cache_enable",
-            "engine_cache_path",
-            "engine_cache_prefix",
-            "dump_subgraphs",
-            "force_sequential_engine_build",
-            "context_memory_sharing_enable",
-            "layer_norm_fp32_fallback",
-            "timing_cache_enable",
-            "timing_cache_path",
-            "force_timing_cache",
-            "detailed_build_log",
-            "build_heuristics_enable",
-            "sparsity_enable",
-            "builder_optimization_level",
-            "auxiliary_streams",
-            "tactic_sources",
-            "extra_plugin_lib_paths",
-            "profile_min_shapes",
-            "profile_max_shapes",
-            "profile_opt_shapes",
-            "cuda_graph_enable",
-            "dump_ep_context_model",
-            "ep_context_file_path",
-            "ep_context_embed_mode",
-        )
-    ),
-}
+    "precision_mode", "max_workspace_size_bytes", "int8_calibration_table_name",
+    "int8_use_native_calibration_table", "trt_max_partition_iterations", "trt_min_subgraph_size", "trt_dla_enable",
+    "trt_dla_core", "trt_engine_cache_enable", "trt_engine_cache_path", "trt_engine_cache_prefix",
+    "trt_dump_subgraphs", "trt_force_sequential_engine_build", "trt_context_memory_sharing_enable",
+    "trt_layer_norm_fp32_fallback", "trt_timing_cache_enable", "trt_timing_cache_path", "trt_force_timing_cache",
+    "trt_detailed_build_log", "trt_build_heuristics_enable", "trt_sparsity_enable",
+    "trt_builder_optimization_level", "trt_auxiliary_streams", "trt_tactic_sources", "trt_extra_plugin_lib_paths",
+    "trt_profile_min_shapes", "trt_profile_max_shapes", "trt_profile_opt_shapes", "trt_cuda_graph_enable",
+    "trt_dump_ep_context_model", "trt_ep_context_file_path", "trt_ep_context_embed_mode",
+}  # fmt: skip
 """What the backend passes to ONNX Runtime's TensorRT provider; any other key fails the load."""
 
 

@@ -75,8 +75,7 @@ def _wrong_values(control: Any) -> tuple[str, str] | None:
 
 
 def _kind(control: Any) -> str:
-    kinds = type(control).DESCRIPTOR.enum_types_by_name["Kind"]
-    return str(kinds.values_by_number[control.kind].name)
+    return str(type(control).Kind.Name(control.kind))
 
 
 @rule

@@ -45,11 +45,11 @@ def _same_tensors(subject: Subject, main: Subject, kind: str) -> Findings:
         if name not in expected:
             yield subject.error(f"{field}.name", f"config.pbtxt has no {kind} '{name}'", f"remove {kind} '{name}'")
             continue
-        for part, label in (("data_type", "data_type"), ("dims", "dims"), ("label_filename", "label_filename")):
+        for part in ("data_type", "dims", "label_filename"):
             have, want = _plain(tensor, part), _plain(expected[name], part)
             if have != want:
                 yield subject.error(
-                    f"{field}.{part}", f"{label} of '{name}' is {have}, config.pbtxt has {want}", "write what it has"
+                    f"{field}.{part}", f"{part} of '{name}' is {have}, config.pbtxt has {want}", "write what it has"
                 )
 
 

@@ -15,7 +15,6 @@ from export.engine.record import EngineRecord
 from export.errors import EngineError
 from export.lint.finding import Finding, Findings, Severity
 from export.lint.remedies import export
-from export.repository import manifest
 
 ONNX = "1/model.onnx"
 
@@ -77,27 +76,22 @@ def _origin(folder: Path, path: Path, record: EngineRecord) -> Findings:
     for changed in record.changed_files(folder):
         yield Finding("error", f"{folder.name}/{changed.name}", "", changed.message, _build(folder, "--force"))
     onnx = folder / ONNX
-    if not files.problem(folder, ONNX) and manifest.file_sha256(onnx) != record.onnx_sha256:
+    if not files.problem(folder, ONNX) and files.sha256(onnx) != record.onnx_sha256:
         text = f"was built from another model.onnx (SHA-256 {record.onnx_sha256[:12]}...) than the one beside it"
         yield _finding("error", folder, path, text, _build(folder))
 
 
 def _hardware(folder: Path) -> Findings:
     """Whether one of the plans is for this machine's GPU; nothing is said where there is none."""
-    records = engine_record.records(folder)
-    card = gpu.find()
-    if card is None or not records or any(_runs(record, card) for record in records):
-        for record in records:
-            if card is not None and _runs(record, card) and _other_model(record, card):
-                yield _finding(
-                    "warning",
-                    folder,
-                    folder / "1" / record.plan,
-                    f"was built on {record.gpu.name}, this is {card.name}: TensorRT advises against it",
-                    f"{_build(folder)} here",
-                )
+    card, records = gpu.find(), engine_record.records(folder)
+    if card is None:
         return
-    for record in records:
+    fitting = [record for record in records if _runs(record, card)]
+    for record in fitting:
+        if record.options.get("hardware_compatibility") == "none" and record.gpu.name != card.name:
+            text = f"was built on {record.gpu.name}, this is {card.name}: TensorRT advises against it"
+            yield _finding("warning", folder, folder / "1" / record.plan, text, f"{_build(folder)} here")
+    for record in records if not fitting else ():
         yield _finding(
             "error",
             folder,
@@ -113,16 +107,11 @@ def _runs(record: EngineRecord, card: Gpu) -> bool:
         return True
     if record.options.get("hardware_compatibility") != "ampere-plus":
         return False
-    return _number(card.compute_capability) >= 8.0 and _number(record.gpu.compute_capability) >= 8.0
+    return min(_numbers(card), _numbers(record.gpu)) >= (8, 0)
 
 
-def _other_model(record: EngineRecord, card: Gpu) -> bool:
-    return record.options.get("hardware_compatibility") == "none" and record.gpu.name != card.name
-
-
-def _number(compute_capability: str) -> float:
-    major, minor = compute_capability.split(".")
-    return int(major) + int(minor) / 10
+def _numbers(card: Gpu) -> tuple[int, ...]:
+    return tuple(map(int, card.compute_capability.split(".")))
 
 
 def _finding(severity: Severity, folder: Path, path: Path, message: str, remedy: str) -> Finding:

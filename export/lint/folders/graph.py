@@ -56,4 +56,4 @@ def _graph(subject: Subject, path: Path) -> Findings:
     config = replace(subject.config, message=completed(subject))
     artefact = subject.message.default_model_filename or contract.ONNX_FILE
     for breach in contract.mismatches(config, graph, artefact):
-        yield subject.error(breach.field, breach.message, breach.remedy)
+        yield subject.error(breach.field or "", breach.what, breach.remedy or "")

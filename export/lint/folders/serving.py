@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from export import files
+from export.config.backends import BACKENDS
 from export.lint import versions
-from export.lint.backends import BACKENDS
 from export.lint.finding import Finding, Findings, Subject, rule
 from export.lint.remedies import export
 

@@ -90,15 +90,6 @@ def test_without_a_deployment_only_a_plan_that_nothing_can_serve_is_an_error(rep
     assert {each for each in found if each.count("/") == 1} == {"nowhere/model.plan"}
 
 
-def test_the_name_is_docker_composes(repository: Path) -> None:
-    write(repository, {MAIN: ONNX, H200: ENGINE}, [PLAN])
-    compose = repository.parent / "docker-compose.yml"
-    compose.write_text("command: [tritonserver, '--model-config-name=${TRITON_CONFIG_NAME:-gpu}']\n")
-    assert "m/model.plan" in {each.file for each in lint(repository)}
-    (repository.parent / ".env").write_text("TRITON_CONFIG_NAME=h200\n")
-    assert "m/model.plan" not in {each.file for each in lint(repository)}
-
-
 def test_a_configuration_that_does_not_parse_serves_nothing(repository: Path) -> None:
     write(repository, {MAIN: "max_batch"}, [PLAN], "broken")
     write(repository, {MAIN: ONNX}, [], "fine")

@@ -66,9 +66,3 @@ def test_a_reduced_graph_needs_no_data_file_and_the_old_one_goes(repository: Pat
     assert result.manifest.precision == precision
     assert not (repository / "product" / DATA).exists()
     assert [finding for finding in lint(repository) if finding.severity == "error"] == []
-
-
-def test_the_same_inputs_give_the_same_bytes(repository: Path) -> None:
-    first = export_model(Large(), repository).manifest.files
-
-    assert export_model(Large(), repository, force=True).manifest.files == first

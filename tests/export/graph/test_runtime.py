@@ -39,7 +39,7 @@ def test_a_graph_that_takes_more_than_it_may(model: onnx.ModelProto, limits: Lim
 
 
 def test_after_a_limit_its_sessions_are_lost_and_a_new_one_is_not(tmp_path: Path) -> None:
-    limits = Limits(seconds=2)
+    limits = Limits(seconds=0.6)
     graph = onnx_file.session(forever().SerializeToString(), limits=limits)
     for _ in range(2):  # the second one is not waited for: its process is gone
         with pytest.raises(LimitError):

@@ -30,21 +30,6 @@ def test_names_types_and_shapes_with_open_axes_as_minus_one(tmp_path: Path) -> N
     assert Signature.from_json(found.to_json()) == found
 
 
-def test_weights_listed_as_inputs_are_not_inputs(tmp_path: Path) -> None:
-    path = tmp_path / "m.onnx"
-    write_onnx(
-        path,
-        [helper.make_node("Add", ["a", "w"], ["b"])],
-        [("a", TensorProto.FLOAT, ["n", 1]), ("w", TensorProto.FLOAT, [1])],
-        [("b", TensorProto.FLOAT, ["n", 1])],
-    )
-    model = onnx.load(path)
-    model.graph.initializer.append(helper.make_tensor("w", TensorProto.FLOAT, [1], [3.0]))
-    onnx.save(model, path)
-
-    assert [spec.name for spec in from_onnx(path)[0].inputs] == ["a"]
-
-
 def test_a_sequence_and_a_file_that_is_not_onnx_are_refused(tmp_path: Path) -> None:
     tensor = helper.make_tensor_value_info("a", TensorProto.FLOAT, ["n"])
     sequence = helper.make_value_info(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from engine_machine import plan_bytes
 
+from export import files
 from export.command import fathom
 from export.engine import gpu
 from export.engine.gpu import Gpu
@@ -17,7 +18,7 @@ from export.engine.record import EngineRecord
 from export.lint.finding import Finding
 from export.lint.lint import lint
 from export.recipe.measure import Parity
-from export.repository.manifest import file_record, file_sha256
+from export.repository.manifest import file_record
 
 L4, H200 = Gpu("NVIDIA L4", "8.9", "580.65"), Gpu("NVIDIA H200", "9.0", "580.65")
 
@@ -35,7 +36,7 @@ def publish(repository: Path, version: str = "10.16.1.11", name: str = "model.pl
     serve_with(folder, name)
     record = EngineRecord(
         plan=name,
-        onnx_sha256=file_sha256(folder / "1" / "model.onnx"),
+        onnx_sha256=files.sha256(folder / "1" / "model.onnx"),
         tensorrt=version,
         gpu=H200,
         options=EngineOptions().to_json(),

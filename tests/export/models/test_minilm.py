@@ -87,7 +87,7 @@ def test_an_empty_mask_gives_numbers(exported_repository: Path) -> None:
 def test_the_published_tokenizer_cuts_long_texts_and_does_not_pad(exported_repository: Path) -> None:
     tokenizer = Tokenizer.from_file(str(exported_repository / "text_tokenizer" / "1" / "tokenizer.json"))
 
-    assert len(tokenizer.encode("word " * 100_000).ids) == 256
+    assert len(tokenizer.encode("word " * 1_000).ids) == 256
     assert [len(encoding.ids) for encoding in tokenizer.encode_batch(["one", "one two three"])] == [3, 5]
     requests = MiniLM().pipeline.requests()["text"]
     reference = Reference.read(exported_repository / "minilm" / "1" / "reference.npz")

@@ -45,7 +45,8 @@ def test_held_out_digits_were_never_trained_on_and_every_digit_is_among_them() -
 
 def test_the_evaluation_is_what_the_pipeline_makes_of_the_png() -> None:
     recipe = MobileNetV2()
-    pixels = recipe.evaluation().inputs["pixels"]
+    evaluation = recipe.evaluation()
+    pixels = evaluation.inputs["pixels"]
     files = recipe.pipeline.requests()["image"]
 
     assert (pixels.shape, pixels.dtype, files.shape) == ((450, 128, 128, 3), np.uint8, (450, 1))
@@ -53,7 +54,7 @@ def test_the_evaluation_is_what_the_pipeline_makes_of_the_png() -> None:
         assert (DIGITS_PREPROCESSOR(Image.open(BytesIO(files[row, 0]))) == pixels[row]).all()
     png, shown = digits.held_out_png(3)
     assert png == files[3, 0]
-    assert shown == recipe.evaluation().truth["digit"][3]
+    assert shown == evaluation.truth["digit"][3]
 
 
 @pytest.mark.parametrize("size", [28, 64, 500], ids=lambda size: f"{size} pixels")
@@ -150,42 +151,36 @@ def test_other_weights_are_exported_at_their_own_size_with_their_own_labels(
     assert through.parity.max_abs < 1e-4
 
 
-def no_weights(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-
-
-def only_a_pickle(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-
-
-def no_config(folder: Path) -> None:
-    (folder / "config.json").unlink()
-
-
-def another_architecture(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["ResNetForImageClassification"]}))
-
-
-def odd_processor(folder: Path) -> None:
-    (folder / "preprocessor_config.json").write_text('{"size": {"longest_edge": 5}}')
-
-
+OTHER = json.dumps({"architectures": ["ResNetForImageClassification"]})
+# (the file that is changed, its text or None for none, the file, field and value that the error names)
 REFUSALS = [
-    (no_weights, "", "weights", [], "an empty folder"),
-    (only_a_pickle, "", "weights", ["pytorch_model.bin"], "a pickle"),
-    (no_config, "config.json", "weights", None, "no configuration"),
-    (another_architecture, "config.json", "architectures", ["ResNetForImageClassification"], "another network"),
-    (odd_processor, "preprocessor_config.json", "size", None, "a processor with other fields"),
+    ("model.safetensors", None, "", "weights", [], "an empty folder"),
+    ("config.json", None, "config.json", "weights", None, "no configuration"),
+    ("config.json", OTHER, "config.json", "architectures", ["ResNetForImageClassification"], "another network"),
+    (
+        *("preprocessor_config.json", '{"size": {"longest_edge": 5}}'),
+        *("preprocessor_config.json", "size", None, "a processor with other fields"),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("damage", "file", "field", "found", "why"), REFUSALS, ids=[row[-1] for row in REFUSALS])
+@pytest.mark.parametrize(
+    ("changed", "text", "file", "field", "found", "why"), REFUSALS, ids=[row[-1] for row in REFUSALS]
+)
 def test_folders_that_are_refused(
-    other_classifier: Path, tmp_path: Path, damage, file: str, field: str, found: list[str] | None, why: str
+    other_classifier: Path,
+    tmp_path: Path,
+    changed: str,
+    text: str | None,
+    file: str,
+    field: str,
+    found: list[str] | None,
+    why: str,
 ) -> None:
     folder = Path(shutil.copytree(other_classifier, tmp_path / "copy"))
-    damage(folder)
+    (folder / changed).unlink()
+    if text is not None:
+        (folder / changed).write_text(text)
     recipe = MobileNetV2()
 
     with pytest.raises(RecipeError) as caught:

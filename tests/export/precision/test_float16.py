@@ -54,7 +54,7 @@ def test_one_operator_type_alone(tmp_path: Path) -> None:
 
     conversion.write(half, only="Softmax")
 
-    assert conversion.types == {"MatMul": "MatMul"}
+    assert conversion.candidates == {"MatMul": "MatMul"}
     assert set(types(half).values()) == {TensorProto.FLOAT}
 
 

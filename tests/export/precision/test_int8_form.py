@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from product_model import Product, rows, weights, write_product, write_product_repository
 
 from export.exporter import export_model
@@ -20,47 +21,44 @@ optimization { execution_accelerators { gpu_execution_accelerator [ { name: "ten
 """
 
 
-def test_the_form_for_tensorrt_is_symmetric_and_close_to_fp32(tmp_path: Path) -> None:
+@pytest.fixture
+def small(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The product at INT8 for a runtime, `full.onnx` beside it."""
     write_product(tmp_path / "full.onnx", weights())
-    quantization = Quantization(
-        tmp_path / "full.onnx", rows(1, 64), Product.reduced[INT8], (), tmp_path, runtime=TENSORRT
-    )
-    quantization.write(tmp_path / "small.onnx")
+    rule, path = Product.reduced[INT8], tmp_path / "small.onnx"
+    made = Quantization(tmp_path / "full.onnx", rows(1, 64), rule, (), tmp_path, runtime=request.param)
+    assert made.record()["activations"] == ("int8 symmetric" if request.param == TENSORRT else "uint8")
+    made.write(path)
+    return path
 
-    assert tensorrt_obstacle(tmp_path / "small.onnx") is None
-    kinds = {tensor.data_type for tensor in onnx.load(str(tmp_path / "small.onnx")).graph.initializer}
+
+@pytest.mark.parametrize("small", [TENSORRT], indirect=True)
+def test_the_form_for_tensorrt_is_symmetric_and_close_to_fp32(small: Path) -> None:
+    assert tensorrt_obstacle(small) is None
+    kinds = {tensor.data_type for tensor in onnx.load(str(small)).graph.initializer}
     assert onnx.TensorProto.UINT8 not in kinds
     assert onnx.TensorProto.INT8 in kinds
-    assert quantization.record()["activations"] == "int8 symmetric"
     x = rows(2, 32).inputs
-    full, small = (onnx_file.session(tmp_path / name)(x)["y"] for name in ("full.onnx", "small.onnx"))
-    assert 0 < np.abs(full - small).max() < 0.2 * np.abs(full).max()
+    full, reduced = (onnx_file.session(path)(x)["y"] for path in (small.with_name("full.onnx"), small))
+    assert 0 < np.abs(full - reduced).max() < 0.2 * np.abs(full).max()
 
 
-def test_the_form_for_cpus_is_named_as_an_obstacle(tmp_path: Path) -> None:
-    write_product(tmp_path / "full.onnx", weights())
-    Quantization(tmp_path / "full.onnx", rows(1, 64), Product.reduced[INT8], (), tmp_path).write(
-        tmp_path / "small.onnx"
-    )
-
-    assert tensorrt_obstacle(tmp_path / "full.onnx") is None
-    found = tensorrt_obstacle(tmp_path / "small.onnx") or ""
+@pytest.mark.parametrize("small", [CPU], indirect=True)
+def test_the_form_for_cpus_is_named_as_an_obstacle(small: Path) -> None:
+    assert tensorrt_obstacle(small.with_name("full.onnx")) is None
+    found = tensorrt_obstacle(small) or ""
     assert "'x'" in found
     assert "UINT8" in found
 
 
-def test_a_zero_point_is_an_obstacle_too(tmp_path: Path) -> None:
-    write_product(tmp_path / "full.onnx", weights())
-    quantization = Quantization(
-        tmp_path / "full.onnx", rows(1, 64), Product.reduced[INT8], (), tmp_path, runtime=TENSORRT
-    )
-    quantization.write(tmp_path / "small.onnx")
-    model = onnx.load(str(tmp_path / "small.onnx"))
+@pytest.mark.parametrize("small", [TENSORRT], indirect=True)
+def test_a_zero_point_is_an_obstacle_too(small: Path) -> None:
+    model = onnx.load(str(small))
     zero = next(tensor for tensor in model.graph.initializer if tensor.name == "x_zero_point")
     zero.CopyFrom(onnx.numpy_helper.from_array(np.array(-7, np.int8), zero.name))
-    onnx.save(model, str(tmp_path / "small.onnx"))
+    onnx.save(model, str(small))
 
-    found = tensorrt_obstacle(tmp_path / "small.onnx") or ""
+    found = tensorrt_obstacle(small) or ""
     assert "'x'" in found
     assert "7" in found
 

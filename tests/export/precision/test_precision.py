@@ -6,17 +6,12 @@ from pathlib import Path
 
 import onnx
 import pytest
-from product_model import Product, weights, write_product
+from product_model import weights, write_product
 from scale_model import Scale
 
 from export import recipes
 from export.errors import RecipeError
 from export.precision.precision import FP32, kept_float, rule
-
-
-def test_fp32_needs_no_leave_and_others_are_the_recipes() -> None:
-    assert rule(Product(), FP32) is None
-    assert rule(Product(), "int8") == Product.reduced["int8"]
 
 
 def test_a_precision_that_is_not_offered_says_why(scale: Scale) -> None:

@@ -18,12 +18,7 @@ def test_the_operator_with_the_widest_input_costs_most(tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
 
     found = costs(
-        full,
-        rows(1, 64),
-        quantization.nodes,
-        lambda name, target: quantization.write(target, [name]),
-        tmp_path,
-        lambda *step: steps.append(step),
+        full, rows(1, 64), quantization.candidates, quantization.write, tmp_path, lambda *step: steps.append(step)
     )
 
     assert found[0].name == "second"

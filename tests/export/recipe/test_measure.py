@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +144,10 @@ def test_the_gate(
     assert caught.value.field == field
     assert caught.value.found == pytest.approx(found, nan_ok=True)
     assert caught.value.expected == pytest.approx(expected)
+
+
+def test_a_reference_on_a_full_disk_is_one_error() -> None:
+    """And no second one of an archive that was left open, which pytest would report here."""
+    with pytest.raises(OSError, match="space"):
+        Reference(Evaluation({"x": ROWS["y"]}, {}), ROWS).write(Path("/dev/full"))
+    gc.collect()

@@ -89,9 +89,6 @@ for name in recipes.NAMES:
     assert recipe.interpret(station(recipe.example(2)))
     for figure in figures:
         assert recipe.figure(figure).meaning
-    if recipe.pipeline is not None:
-        requests = recipe.pipeline.requests()
-        assert {len(values) for values in requests.values()} == {len(recipe.evaluation())}
 print("heavy" if {"torch", "transformers", "onnx", "onnxruntime"} & set(sys.modules) else "light")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)

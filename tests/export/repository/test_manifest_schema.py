@@ -12,7 +12,6 @@ from jsonschema import Draft202012Validator
 from product_model import Product, write_product_repository
 
 from export.exporter import export_model
-from export.lint.lint import lint
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "manifest.schema.json").read_text())
 
@@ -69,17 +68,3 @@ def test_what_breaks_it(quantised: dict[str, Any], damage, why: str) -> None:
     damage(record)
 
     assert problems(record), why
-
-
-def test_check_names_the_file_whose_byte_changed(tmp_path: Path) -> None:
-    exported(tmp_path, "int8")
-    repository = tmp_path / "model_repository"
-    artefact = repository / "product" / "1" / "reference.npz"
-    content = bytearray(artefact.read_bytes())
-    content[-1] ^= 1
-    artefact.write_bytes(content)
-
-    (found,) = [finding for finding in lint(repository) if finding.severity == "error"]
-
-    assert found.file == "product/1/reference.npz"
-    assert "SHA-256" in found.message

@@ -38,6 +38,12 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
+class NoLibc:
+    """A C library without `renameat2`."""
+
+    def __init__(self, *arguments: object, **options: object) -> None: ...
+
+
 def publish_files(folder: Path, files: dict[str, str], drop: frozenset[str] = frozenset()) -> None:
     """Publish texts as an export would."""
     with hold(folder.parent), scratch(folder) as room:
@@ -99,9 +105,6 @@ def test_a_repository_on_a_mount_of_its_own_is_changed_from_within(
 
 
 def test_a_filesystem_without_exchange_moves_aside_and_in(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoLibc:
-        def __init__(self, *arguments: object, **options: object) -> None: ...
-
     monkeypatch.setattr(publish.ctypes, "CDLL", NoLibc)
 
     publish_files(model, NEW, frozenset({"1/model.plan"}))
@@ -236,9 +239,6 @@ def test_a_folder_that_cannot_change_back_is_named(model: Path, monkeypatch: pyt
 def test_a_filesystem_without_exchange_puts_back_what_it_moved_aside(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class NoLibc:
-        def __init__(self, *arguments: object, **options: object) -> None: ...
-
     rename = Path.rename
 
     def refuse_new(self: Path, target: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from scale_model import Scale
 
-from export.errors import ConfigError, ContractError
+from export.errors import ConfigError
 from export.exporter import export_model
 from export.recipe.recipe import Pipeline, Source, Weights
 from export.repository.manifest import Manifest
@@ -71,20 +71,6 @@ def test_why_it_must_be_built_again(
     if not other:
         assert export_model(fronted, repository).skipped == (names is None)
         assert export_model(fronted, repository).skipped
-
-
-def test_a_configuration_that_no_longer_fits_is_an_error_unless_it_is_rewritten(
-    repository: Path, fronted: Fronted
-) -> None:
-    build = export_model(fronted, repository).manifest.build
-    config = repository / "scale" / "config.pbtxt"
-    config.write_text(config.read_text().replace("dims: [ 3 ]", "dims: [ 4 ]", 1))
-    published = Published.read(repository / "scale", ("prepare",))
-
-    assert published.difference(build, rewriting=True)
-    with pytest.raises(ContractError) as caught:
-        published.difference(build, rewriting=False)
-    assert (caught.value.tensor, caught.value.found, caught.value.expected) == ("x", [4], [3])
 
 
 def test_a_companion_without_a_configuration_is_an_error_before_anything_is_loaded(

@@ -46,6 +46,7 @@ def test_serve_takes_the_version_back_unless_the_roll_out_goes_on(repository: Pa
 NO_MARKS = {
     "no JSON": "[" * 10_000,
     "another document": '{"version": [2]}',
+    "a number that no integer is": '{"version": 1e400, "servers": []}',
     "a path instead of a number": '{"version": "../../x", "servers": []}',
     "the only version, which nothing would be served without": '{"version": 1, "servers": []}',
 }

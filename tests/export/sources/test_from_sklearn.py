@@ -6,6 +6,7 @@ import numpy as np
 import pandas
 import pytest
 from scipy import sparse
+from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import (
@@ -242,6 +243,7 @@ REFUSED = [
     (lambda: regression({1: [1.0], "1": [2.0]}), RecipeError, "'1'", "two columns of a name"),
     (lambda: regression(TABLE[:, :3]), RecipeError, "3", "fewer columns than it was fitted on"),
     (lambda: (StandardScaler().fit(TABLE), TABLE[0]), RecipeError, "[4]", "a row instead of a table"),
+    (BaseEstimator, RecipeError, "BaseEstimator", "an estimator without fit"),
     (lambda: (DummyRegressor().fit(TABLE, TABLE[:, 0]), TABLE), ExportError, "DummyRegressor", "no converter"),
 ]
 

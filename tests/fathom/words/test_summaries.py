@@ -16,6 +16,7 @@ from clients import Classification
 from fathom import cli
 from fathom.commands import infer, load, plan
 from fathom.console import answers, summary
+from fathom.console.live_table import progress
 from fathom.latencies import Latencies
 from loadtests.records.batching import Batching
 from loadtests.records.point import GeneratorStats, ModelPoint, Point, SizePoint, SloCount, StepPoint
@@ -186,6 +187,8 @@ def test_report(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
     print(batching.describe_preprocessing(batching.find_preprocessing(pipeline, names)))
     for result in RESULTS.values():
         print(prose.explain(result))
+        print(prose.in_short(result))
+    print(progress(POINTS, [SLO]))
     assert shown() == snapshot
 
 

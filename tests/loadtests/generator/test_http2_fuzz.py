@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from loadtests.generator.http2 import Http2Transport
 from loadtests.generator.http2 import frames as h2
-from loadtests.records.record import OK
+from loadtests.records.record import DEADLINE_EXCEEDED, OK
 
 SEED = int(os.environ.get("FATHOM_FUZZ_SEED", "1"))
 REQUESTS = 3
@@ -29,7 +29,7 @@ _BREACH = "the server broke HTTP/2: "
 STRICTER = (
     "the answer began without headers",
     "HTTP status missing",
-    *(_BREACH + what for what in ("stream", "a frame of type", "PUSH_PROMISE")),
+    *(_BREACH + what for what in ("stream", "a frame of type", "PUSH_PROMISE", "trailers that do not end")),
 )
 """How our message begins where grpc.aio overlooks what HTTP/2 forbids. Nothing is the other way round.
 
@@ -180,7 +180,7 @@ async def played(kind: type, frames: Sequence[bytes]) -> Answers:
 
     server = await asyncio.start_server(follow, "127.0.0.1", 0)
     address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    return await exchange(kind, address, [b"x"], [0] * REQUESTS, timeout_s=1)
+    return await exchange(kind, address, [b"x"], [0] * REQUESTS, timeout_s=5)
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +202,8 @@ def compare(loop: asyncio.Runner, number: int, examples: int) -> tuple[int, int]
         played_frames += len(frames)
         for request, (status, message) in ours.items():
             answered += status == OK
+            if theirs[request][0] == DEADLINE_EXCEEDED:
+                continue  # grpc.aio hung, or this machine was busy: it says nothing of the frames
             excused = status != OK and message.startswith(STRICTER)
             assert (status == OK) == (theirs[request][0] == OK) or excused, (frames, ours, theirs)
 

@@ -19,7 +19,7 @@ from simulated import run_search
 from loadtests import report
 from loadtests.records.batching import Batching
 from loadtests.records.point import GeneratorStats, ModelPoint, Point, StepPoint
-from loadtests.report import compare
+from loadtests.report import comparison_page
 from loadtests.results.store import Run, Store, Stored
 from loadtests.slo import Slo
 
@@ -78,7 +78,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     for kind, text in (("harmless", "name"), ("hostile", HOSTILE)):
         base = tmp_path_factory.mktemp(kind)
         folders = [results(base / name, text) for name in ("before", "after $\\frac$ <b>")]
-        compare.write(folders, base / "comparison.html")
+        comparison_page.write(folders, base / "comparison.html")
         made[kind] = [report.write(folders[0]), base / "comparison.html"]
     return made
 

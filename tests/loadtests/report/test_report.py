@@ -15,6 +15,7 @@ from loadtests.report.page import prose
 from loadtests.report.prose import deciding_point, edge_point, shown_verdict
 from loadtests.results.result import summarise
 from loadtests.results.store import Run, Store
+from loadtests.search.certificate import certificates
 from loadtests.slo import Slo
 
 P99 = Slo.parse("p99=50ms")
@@ -32,10 +33,10 @@ TWICE = (probe(0, 100.0, 400, phase="confirm"), probe(1, 100.0, 400, phase="conf
 
 def test_two_runs_that_pass_together_are_shown_as_passed() -> None:
     assert [point.verdict for point in TWICE] == ["undecided", "undecided"]
-    assert [shown_verdict(point, TWICE) for point in TWICE] == ["pass", "pass"]
+    assert [shown_verdict(point, certificates(TWICE)) for point in TWICE] == ["pass", "pass"]
     (verdicts,) = (column for column in points_table(TWICE, width=80).columns if column.header == "verdict")
     assert [str(cell) for cell in verdicts.cells] == ["pass", "pass"]
-    assert shown_verdict(TWICE[0], TWICE[:1]) == "undecided"
+    assert shown_verdict(TWICE[0], certificates(TWICE[:1])) == "undecided"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socketserver
+import threading
 import time
 
 import pytest
@@ -79,6 +82,39 @@ def test_an_endpoint_that_freezes_is_asked_again(small_server):
         assert meter.stop() is None
     if small_server.metrics_url == meter._url:  # not started again
         assert answers(meter)
+
+
+class Endless(socketserver.BaseRequestHandler):
+    """An endpoint whose answer has no end: all at once, or a byte now and then."""
+
+    def handle(self):
+        self.request.recv(1 << 16)
+        piece, pause_s = (b"a", 0.02) if self.server.drips else (b"a" * (1 << 20), 0)
+        with contextlib.suppress(OSError):
+            self.request.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while not self.server.ended.wait(pause_s):
+                self.request.sendall(piece)
+
+
+@pytest.mark.parametrize("drips", [True, False])
+def test_an_endpoint_without_end_is_given_up(drips):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Endless) as server:
+        server.drips, server.ended = drips, threading.Event()
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        try:
+            with pytest.raises(TargetError):
+                MetricsMeter(f"http://127.0.0.1:{server.server_address[1]}", required=True, timeout_s=0.1).start()
+        finally:
+            server.ended.set()
+            server.shutdown()
+
+
+def test_numbers_that_are_none_are_left_out():
+    numbers = ("NaN", "+Inf", "-Inf", "1e308")
+    read = [parse("".join(f'nv_gpu_power_usage{{gpu_uuid="{n}"}} {n}\n' for n in (*numbers, "7"))) for _ in "ab"]
+    load = summarise(read)
+    assert load is not None
+    assert load.gpu_power_w == 7
 
 
 def test_only_tritons_own_port_is_guessed():

@@ -89,6 +89,16 @@ def test_composing_models_are_resolved_through_nested_pipelines():
     assert composing_models("pre", known.__getitem__) == ["pre"]
 
 
+def test_an_ensemble_of_itself_or_without_end_counts_as_one_model():
+    def config_of(name):
+        config = model_config_pb2.ModelConfig(name=name)
+        config.ensemble_scheduling.step.add(model_name=name if name == "snake" else f"{name}x")
+        return config
+
+    assert composing_models("snake", config_of) == ["snake"]
+    assert composing_models("endless", config_of) == ["endless"]
+
+
 def test_a_mix_counts_each_step_as_often_as_it_is_asked():
     """Three of four requests go to `quick`, one to `slow`: the mean request is a quarter of the one, not both."""
     empty = [statistics(name, requests=1, queue_ms=0, infer_ms=0, executions=1) for name in ("quick", "slow")]

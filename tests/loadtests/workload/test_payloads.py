@@ -17,9 +17,9 @@ def metadata(*tensors):
     return service_pb2.ModelMetadataResponse(name="model", inputs=inputs)
 
 
-def made(*tensors, max_batch_size=8, seed=0, count=3):
+def made(*tensors, max_batch_size=8, seed=0, count=3, **bound):
     config = model_config_pb2.ModelConfig(max_batch_size=max_batch_size)
-    payloads = from_metadata(metadata(*tensors), config, seed=seed, count=count)
+    payloads = from_metadata(metadata(*tensors), config, seed=seed, count=count, **bound)
     return [service_pb2.ModelInferRequest.FromString(payload) for payload in payloads]
 
 
@@ -29,6 +29,26 @@ def test_free_dimensions_are_filled_and_the_batch_is_one():
     values = np.frombuffer(request.raw_input_contents[0], np.float32)
     assert len(values) == 64
     assert 0 <= values.min() < values.max() <= 1
+
+
+BEYOND_BOUNDS = {
+    "more bytes than an integer of 64 bits counts": ("FP32", [2**40, 2**40]),
+    "a tensor that would take all memory": ("UINT8", [2**29]),
+    "more texts than fit": ("BYTES", [2**22]),
+    "more axes than an array has": ("FP32", [1] * 33),
+}
+
+
+@pytest.mark.parametrize("case", BEYOND_BOUNDS)
+def test_no_request_is_made_up_of_a_shape_beyond_bounds(case):
+    datatype, dims = BEYOND_BOUNDS[case]
+    with pytest.raises(BadRequestError) as raised:
+        made(("x", datatype, [-1, *dims]))
+    assert raised.value.field == "payloads"
+
+
+def test_large_requests_are_fewer():
+    assert len(made(("x", "UINT8", [-1, 6000]), count=32, most_bytes=30_000)) == 4
 
 
 def test_without_batching_every_free_dimension_is_filled():

@@ -1,0 +1,61 @@
+"""The command's signals and its last line, in this process: what it changes it puts back."""
+
+from __future__ import annotations
+
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from clients import ServerError
+from fathom import cli
+
+HANDLED = (signal.SIGINT, signal.SIGTERM)
+
+
+def outcome(run, monkeypatch) -> int:
+    """The exit status of a subcommand that does `run`."""
+    command = SimpleNamespace(__doc__="", add_arguments=lambda parser: None, run=lambda options: run())
+    monkeypatch.setattr(cli, "import_module", lambda name: command)
+    before = [signal.getsignal(number) for number in HANDLED]
+    try:
+        return cli.main(["check"])
+    finally:
+        assert [signal.getsignal(number) for number in HANDLED] == before
+
+
+@pytest.mark.parametrize("number", HANDLED)
+def test_ctrl_c_and_sigterm_unwind(number, monkeypatch):
+    unwound = []
+
+    def run() -> int:
+        try:
+            signal.raise_signal(number)
+        finally:
+            unwound.append(number)
+        return 0
+
+    assert outcome(run, monkeypatch) == 130
+    assert unwound == [number]
+
+
+def test_arguments_that_cannot_be_parsed_leave_the_signals_alone(monkeypatch):
+    before = [signal.getsignal(number) for number in HANDLED]
+    with pytest.raises(SystemExit):
+        cli.main(["check", "--no-such-option"])
+    assert [signal.getsignal(number) for number in HANDLED] == before
+
+
+def test_bytes_of_an_argument_that_are_no_text_are_one_line(monkeypatch, capsys):
+    assert outcome(lambda: "m\udcff".encode(), monkeypatch) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_name_of_megabytes_does_not_fill_the_terminal(monkeypatch, capsys):
+    def run() -> int:
+        raise ServerError(f"no input {'n' * 1_000_000} at the end", model="m")
+
+    assert outcome(run, monkeypatch) == 2
+    printed = capsys.readouterr().err
+    assert len(printed) < 5000
+    assert printed.endswith("at the end\n")
