@@ -37,7 +37,7 @@ def sentences(result: CapacityResult) -> list[tuple[str, str]]:
         shown.append(("proven", f"none: {result.finding}{prose.missed_by(result)}"))
     if result.settings.get("payload_sizes"):
         shown.append(("requests", describe_requests(result.settings)))
-    if (point := prose.shown_point(result)) and (by_size := describe_sizes(point)):
+    if (point := prose.sized_point(result)) and (by_size := describe_sizes(point)):
         shown.append(("by size", by_size))
     if warning := prose.warn(result):
         shown.append(("mind", warning))
