@@ -136,7 +136,7 @@ def show(point: Point, slos: Sequence[str], settings: Mapping[str, Any], doubts:
     if point.models:
         out.print(models_table(point))
     print_sentence(f"{', '.join(slos)}: {point.verdict}, {point.reason}")
-    print_labelled("sent", describe_requests(settings))
+    print_labelled("requests", describe_requests(settings))
     if by_size := describe_sizes(point):
         print_labelled("by size", by_size)
     for doubt in doubts:

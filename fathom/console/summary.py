@@ -36,8 +36,8 @@ def sentences(result: CapacityResult) -> list[tuple[str, str]]:
     else:
         shown.append(("proven", f"none: {result.finding}{prose.missed_by(result)}"))
     if result.settings.get("payload_sizes"):
-        shown.append(("sent", describe_requests(result.settings)))
-    if (point := prose.shown_point(result)) and (by_size := describe_sizes(point)):
+        shown.append(("requests", describe_requests(result.settings)))
+    if (point := prose.sized_point(result)) and (by_size := describe_sizes(point)):
         shown.append(("by size", by_size))
     if warning := prose.warn(result):
         shown.append(("mind", warning))

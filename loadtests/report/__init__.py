@@ -27,8 +27,8 @@ from loadtests.report.prose import (
     explain,
     in_short,
     proven,
-    shown_point,
     shown_verdict,
+    sized_point,
     warn,
 )
 from loadtests.report.requests import describe_requests, describe_sizes
@@ -110,7 +110,7 @@ def _section(stored: Stored, folder: Path) -> Section:
         "server": plots.server_breakdown(result),
         "tail": plots.distribution(result, records),
     }
-    decided, sized = deciding_point(result), shown_point(result)
+    decided, sized = deciding_point(result), sized_point(result)
     shown = next(((point, record) for point, record in records if point is decided), None)
     if shown is not None:
         pictures["time"] = plots.time_series(result, *shown)

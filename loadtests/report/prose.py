@@ -223,9 +223,11 @@ def shown_verdict(point: Point, confirmed: Sequence[Certificate]) -> Verdict:
     return "pass" if any(point in found.points for found in confirmed) else point.verdict
 
 
-def shown_point(result: CapacityResult) -> Point | None:
-    """The deciding point, or the lowest rate where none was met."""
-    return deciding_point(result) or (lowest_judged(result.points) if result.verdict == "fail" else None)
+def sized_point(result: CapacityResult) -> Point | None:
+    """The probe whose latencies are shown by size: near the capacity, or the lowest rate where none was met."""
+    lowest = lowest_judged(result.points) if result.verdict == "fail" else None
+    candidates = (edge_point(result), deciding_point(result), lowest)
+    return next((point for point in candidates if point and point.sizes), None)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ _DECIDES = 1.5
 
 
 def describe_requests(settings: Mapping[str, Any]) -> str:
-    """`248 requests of up to 4.2 kB (median 48 B, p90 124 B), evaluation data; Poisson arrivals`."""
+    """`248 different ones of up to 4.2 kB (median 48 B, p90 124 B), evaluation data; Poisson arrivals`."""
     models: Mapping[str, Mapping[str, int]] = settings.get("payload_sizes") or {}
     described = [f"{model}: {_sizes(sizes)}" if len(models) > 1 else _sizes(sizes) for model, sizes in models.items()]
-    what = "; ".join(described) or f"{settings.get('payloads', 0):,} requests"
+    what = "; ".join(described) or f"{settings.get('payloads', 0):,} different ones"
     source = f", {settings['payload_source']}" if settings.get("payload_source") else ""
     return f"{what}{source}; {describe_arrivals(settings.get('arrivals', POISSON.name))}{_recorded(settings)}"
 
@@ -31,7 +31,7 @@ def _recorded(settings: Mapping[str, Any]) -> str:
 
 
 def _sizes(sizes: Mapping[str, int]) -> str:
-    count, largest = f"{sizes['requests']:,} requests", format_bytes(sizes["largest_bytes"])
+    count, largest = f"{sizes['requests']:,} different ones", format_bytes(sizes["largest_bytes"])
     if sizes["median_bytes"] == sizes["largest_bytes"]:
         return f"{count} of {largest}"
     median, p90 = format_bytes(sizes["median_bytes"]), format_bytes(sizes["p90_bytes"])

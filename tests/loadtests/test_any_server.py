@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,12 +11,15 @@ import pytest
 from haste import HASTY
 from plain_server import PlainServer
 
+from clients import ModelSpec, TensorSpec, codec
 from loadtests import CapacityRequest, Slo, find
 from loadtests.capacity import load
 from loadtests.locust_ui.options import Reach, Wanted
 from loadtests.results.store import read_runs
 from loadtests.target.client import Target
 from loadtests.workload.shape import parse_shape
+from loadtests.workload.sizes import Sizes
+from loadtests.workload.workload import ModelWeight
 
 pytestmark = pytest.mark.process
 
@@ -56,6 +60,21 @@ def test_every_answer_counts_whatever_it_holds(like):
         point = load(CapacityRequest(server.address, server.model, [P90]), parse_shape("constant:100", 0.3))
     assert (point.errors, point.requests, point.queue_ms) == (0, 30, None)
     assert server.answered == 31
+
+
+def test_latencies_are_told_by_the_size_of_the_request():
+    inputs = (("t", "BYTES", (-1,)),)
+    spec = ModelSpec("m", "", 0, {"t": TensorSpec("t", "BYTES", (-1,))}, {})
+    payloads = [codec.encode(spec, {"t": [b"x" * size]}) for size in (6, 6, 996)]
+    told: dict[str, Any] = {}
+    with PlainServer("m", inputs=inputs) as server:
+        share = ModelWeight("m", payloads=payloads, source="a file")
+        request = CapacityRequest(server.address, "m", [P90], mix=[share])
+        point = load(request, parse_shape("constant:100", 0.3), told.update)
+    assert [(entry.up_to_bytes, entry.requests) for entry in point.sizes] == [(10, 20), (1000, 10)]
+    assert all(0 < entry.p50_ms <= entry.p99_ms <= point.max_ms for entry in point.sizes)
+    assert told["payload_sizes"] == {"m": asdict(Sizes(3, 10, 1000, 1000))}
+    assert (told["payload_source"], told["arrivals"]) == ("a file", "constant")
 
 
 def test_a_search_says_what_it_assumed_and_can_be_read_again(tmp_path):
