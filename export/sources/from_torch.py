@@ -167,7 +167,7 @@ class Traced:
         import onnx
         import torch
 
-        from export.graph.onnx_file import OPSET, clean, quiet
+        from export.graph.onnx_file import OPSET, quiet
 
         symbols = {symbol: torch.export.Dim(symbol) for each in axes.values() for symbol in each.values()}
         shapes = [{axis: symbols[symbol] for axis, symbol in axes.get(name, {}).items()} for name in tensors]
@@ -188,7 +188,9 @@ class Traced:
             large = sum(tensor.numel() * tensor.element_size() for tensor in self.module.state_dict().values()) > 1.5e9
             program.save(str(path), external_data=large)
         model = onnx.load(str(path), load_external_data=False)
-        clean(model)
+        for holder in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
+            del holder.metadata_props[:]  # stack traces with this machine's paths
+            holder.doc_string = ""
         rename_outputs(model, dict(zip(plain, names, strict=True)))
         for value in inputs(model):
             for axis in axes.get(value.name, {}):

@@ -1,4 +1,4 @@
-"""The environment guard, against real numpy 2 and a real foreign libpython."""
+"""The environment guard, against another numpy and a foreign libpython."""
 
 import subprocess
 import sys
@@ -45,46 +45,17 @@ def test_no_libpython_says_what_to_install(monkeypatch):
     assert caught.value.found == ()
 
 
-@pytest.fixture(scope="module")
-def python_with_numpy_2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with this one's packages, but numpy 2 in front of them: what a stray upgrade makes."""
-    folder = tmp_path_factory.mktemp("numpy2") / "venv"
-    venv.create(folder)
-    packages = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--disable-pip-version-check"]
-    command = [*pip, "--target", str(packages), "numpy>=2,<2.3"]
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+def test_numpy_2_is_refused_before_anything_starts(tmp_path):
+    """In a virtual environment with this one's packages, and numpy 2 in front of them: what a stray upgrade makes."""
+    write_double(tmp_path / "models" / "double")
+    venv.create(tmp_path / "venv")
+    (packages,) = (tmp_path / "venv" / "lib").glob("python3.*/site-packages")
+    (packages / "numpy-2.1.0.dist-info").mkdir()
+    (packages / "numpy-2.1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 2.1.0\n")
     (packages / "rest.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
-    return folder / "bin" / "python"
-
-
-def run(python: Path, script: str, argument: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([python, "-c", script, str(argument)], capture_output=True, text=True, check=False)
-
-
-def test_numpy_2_is_refused_before_anything_starts(python_with_numpy_2, tmp_path):
-    write_double(tmp_path / "double")
     script = "import sys; from server import TritonServer; TritonServer(sys.argv[1]).start()"
-    done = run(python_with_numpy_2, script, tmp_path)
+    command = [tmp_path / "venv" / "bin" / "python", "-c", script, str(tmp_path / "models")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "EnvironmentNotFitError" in done.stderr
     assert "pip install 'numpy<2'" in done.stderr
-
-
-UNGUARDED = """
-import sys
-from clients import Client
-from server import TritonServer, environment
-environment._require_numpy_1 = lambda: None
-with TritonServer(sys.argv[1], stop_timeout_s=0) as server, Client(server.grpc_url) as client:
-    print("answer", client.model("double")(x=[[1.0, 2.0]]))
-"""
-
-
-def test_without_the_guard_numpy_2_empties_the_answers(python_with_numpy_2, tmp_path):
-    """Why the guard is there. The client sees it too: an output's bytes must fill its announced shape."""
-    shape = "data_type: TYPE_FP32 dims: [-1, 2]"
-    write_double(tmp_path / "double", f'input [{{ name: "x" {shape} }}] output [{{ name: "y" {shape} }}]')
-    done = run(python_with_numpy_2, UNGUARDED, tmp_path)
-    assert "[[2., 4.]]" not in done.stdout
-    assert "answer {'y': array([], " in done.stdout or "ServerError" in done.stderr, done.stdout + done.stderr

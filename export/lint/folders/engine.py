@@ -107,12 +107,11 @@ def _runs(record: EngineRecord, card: Gpu) -> bool:
         return True
     if record.options.get("hardware_compatibility") != "ampere-plus":
         return False
-    return _number(card.compute_capability) >= 8.0 and _number(record.gpu.compute_capability) >= 8.0
+    return min(_numbers(card), _numbers(record.gpu)) >= (8, 0)
 
 
-def _number(compute_capability: str) -> float:
-    major, minor = compute_capability.split(".")
-    return int(major) + int(minor) / 10
+def _numbers(card: Gpu) -> tuple[int, ...]:
+    return tuple(map(int, card.compute_capability.split(".")))
 
 
 def _finding(severity: Severity, folder: Path, path: Path, message: str, remedy: str) -> Finding:

@@ -75,17 +75,6 @@ def test_padding_priority_continuation_and_frames_in_pieces():
     assert asyncio.run(against(script, [b"x"], [0]))[0] == (OK, "")
 
 
-def test_a_body_in_small_pieces_is_a_body():
-    async def script(reader, writer):
-        stream, _ = await read_request(reader)
-        writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS, stream, b"\x88"))
-        for piece in (ANSWER[:2], ANSWER[2:5], ANSWER[5:8], ANSWER[8:]):
-            writer.write(h2.frame(h2.DATA, 0, stream, piece))
-        writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, stream, STATUS_OK[1:]))
-
-    assert asyncio.run(against(script, [b"x"], [0]))[0] == (OK, "")
-
-
 def test_pings_are_answered():
     pongs = []
 
@@ -123,14 +112,6 @@ def test_ways_of_not_answering(sent, status, kind):
 
     found, message = asyncio.run(against(script, [b"x"], [0], kind=kind))[0]
     assert found == status, message
-
-
-def test_an_answer_without_a_status_is_an_error():
-    async def script(reader, writer):
-        stream, _ = await read_request(reader)
-        writer.write(h2.frame(h2.DATA, h2.END_STREAM, stream, ANSWER))
-
-    assert asyncio.run(against(script, [b"x"], [0]))[0][0] == 13
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)

@@ -9,17 +9,15 @@ import time
 
 import numpy as np
 import pytest
-from haste import HASTY
 from queue_process import request
 
-from loadtests import CapacityRequest, Slo, find, write_report
+from loadtests import Slo
 from loadtests.generator.messages import Limits
 from loadtests.generator.pool import GeneratorPool
 from loadtests.generator.process import GeneratorSettings, RunInterrupted
 from loadtests.judge.judge import evaluate
 from loadtests.records.point import Probe
 from loadtests.records.record import percentile
-from loadtests.results.store import read_runs
 from loadtests.workload.schedule import constant, payload_choices, poisson
 
 pytestmark = [pytest.mark.process, pytest.mark.alone]
@@ -94,41 +92,6 @@ def test_a_generator_that_hangs_is_killed_and_named_and_the_other_is_kept(shared
         assert record.ok.all()
         assert not outcome.lost
         assert fleet.workers[0].pid == other
-
-
-def test_a_search_goes_on_after_a_generator_died(shared_queue, tmp_path, monkeypatch):
-    queue = shared_queue("--service-ms", "2")
-    fires = []
-    fire = GeneratorPool.run_schedule
-
-    def fire_and_kill(self, *schedule, on_ready, **options):
-        def ready():
-            on_ready()
-            fires.append(self)
-            if len(fires) == 2:
-                os.kill(self.workers[1].pid, signal.SIGKILL)  # not later: a probe takes 0.3 s
-
-        return fire(self, *schedule, on_ready=ready, **options)
-
-    monkeypatch.setattr(GeneratorPool, "run_schedule", fire_and_kill)
-    for budget_s in (2.0, 10.0, 40.0):  # a busy machine spends two seconds on the first probe
-        fires.clear()
-        folder = tmp_path / f"{budget_s:g}"
-        options = {"budget_s": budget_s, "workers": 2, "max_per_s": 200.0, "timing": HASTY, "folder": folder}
-        result = find(CapacityRequest(queue.address, "queue", [P99], **options))
-        if len(result.points) > 2:
-            break
-    assert not result.partial
-    spoiled = [point for point in result.points if point.verdict == "invalid"]
-    assert any("generator 2 of 2" in point.reason for point in spoiled)
-    assert result.points[2].rate_per_s == result.points[1].rate_per_s  # the same rate again, with a fresh seed
-    assert result.points[2].seed != result.points[1].seed
-    assert len(result.points) > 2
-    stored = read_runs(folder)[0]
-    assert stored.result.to_json() == result.to_json()
-    assert set(stored.record(result.points[-1]).worker.tolist()) == {0, 1}
-    of_generators = write_report(folder).read_text().partition("Each generator")[2].partition("</table>")[0]
-    assert of_generators.count("<tr><td>") == 2 * len(result.points)
 
 
 def test_ctrl_c_stops_all(fleet):
