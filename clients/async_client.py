@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import grpc.aio
 
 from . import bulk, life, resolution, sequence, streams
+from .background import in_thread
 from .classification import Labels
 from .codec import Outputs
 from .connection import CLOSED, Connection
@@ -115,17 +114,7 @@ class AsyncClient(Connection[Later[bool], Later[list[str]], Later[AsyncModel]]):
 
     async def in_background(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call what blocks in a thread, for whose end neither the loop nor the process waits."""
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-
-        def run() -> None:
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(function(*arguments))
-                except BaseException as error:
-                    future.set_exception(error)
-
-        threading.Thread(target=run, name="fathom-servers", daemon=True).start()
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(in_thread("fathom-servers", function, *arguments))
 
     async def cancel_in_flight(self, server: Server) -> None:
         """Cancel every call on a server; `send` tells it from the caller's own cancellation."""

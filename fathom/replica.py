@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any
 
 from tritonclient.grpc import service_pb2
 
 from clients import Client, DeadlineExceededError, InferenceError, UnreachableError
+from clients.background import in_thread
 
 Outcomes = tuple[int, int]  # requests that were answered, and that failed
 
@@ -93,15 +93,7 @@ def _answers(client: Client, rules: Rules) -> bool:
 
 def call_patiently(client: Client, method: str, request: Any, rules: Rules) -> Any:
     """A call that may take `load_s`, for as long as the server says anything. Raises InferenceError, RolloutError."""
-    done: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(call(client, method, request, rules.load_s))
-        except Exception as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="fathom-publish", daemon=True).start()
+    done = in_thread("fathom-publish", call, client, method, request, rules.load_s)
     while not wait([done], rules.silent_s).done:
         if not _answers(client, rules) and not done.done():
             raise RolloutError(f"{client.endpoint} does not answer any more ({method})")

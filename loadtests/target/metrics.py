@@ -6,9 +6,9 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 
+from clients.background import in_thread
 from loadtests.errors import TargetError
 from loadtests.records.point import ServerLoad
 
@@ -110,7 +110,8 @@ class MetricsMeter:
         if self._url is None:
             return
         try:
-            self._samples.append(_in_time(self._fetch, 2 * self._timeout_s))
+            # A server may send a byte now and then, without an end.
+            self._samples.append(in_thread("metrics", self._fetch).result(2 * self._timeout_s))
             self._has_answered = True
         except (OSError, ValueError, urllib.error.URLError) as error:
             if self._has_answered:
@@ -129,23 +130,6 @@ class MetricsMeter:
         if len(text) > _MOST_BYTES:
             raise ValueError(f"they have more than {_MOST_BYTES:,} bytes")
         return parse(text.decode())
-
-
-def _in_time(fetch: Callable[[], Sample], timeout_s: float) -> Sample:
-    """In a thread that is left alone when it takes longer: a server may send a byte now and then without end.
-
-    Raises TimeoutError, or what `fetch` raises.
-    """
-    found: Future[Sample] = Future()
-
-    def run() -> None:
-        try:
-            found.set_result(fetch())
-        except Exception as error:
-            found.set_exception(error)
-
-    threading.Thread(target=run, name="metrics", daemon=True).start()
-    return found.result(timeout_s)
 
 
 def default_url(server: str) -> str | None:
