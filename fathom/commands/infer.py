@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clients import Client, DeadlineExceededError, InvalidInputError, Model
+from clients import Client, DeadlineExceededError, InvalidInputError, Model, ServerError
 from clients.options import LARGEST_ANSWER_BYTES, MOST_ANSWER_BYTES
 from export.added.recipe import in_short
 from export.command import quote
@@ -83,8 +83,9 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     try:
         return _run(arguments)
-    except DeadlineExceededError as error:
-        raise UsageError(str(error).replace("timeout_s", "--timeout")) from error
+    except (DeadlineExceededError, ServerError) as error:
+        named = str(error).replace("timeout_s", "--timeout").replace("max_answer_bytes", "--max-answer-bytes")
+        raise UsageError(named) from error
     except InvalidInputError as error:
         raise UsageError(f"{error}{inputs.forgotten_at(arguments.inputs)}") from error
 

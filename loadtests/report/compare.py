@@ -123,7 +123,7 @@ def _in_turns(first: Stored, *others: Stored) -> bool:
 def _advice(stored: Stored) -> str:
     weights: Mapping[str, float] = stored.run.settings.get("mix") or {}
     models = [f"{model}={weight:.4g}" for model, weight in weights.items()] if len(weights) > 1 else [stored.run.model]
-    slos = (f"--slo={slo}" for slo in as_requested(stored.run.slos))
+    slos = itertools.chain.from_iterable(("--slo", str(slo)) for slo in as_requested(stored.run.slos))
     return (
         "the machine may have changed between the runs, so measure both in turns: "
         f"{shlex.join(['fathom', 'capacity', *models, *slos])} --against DIR (or HOST:PORT)"

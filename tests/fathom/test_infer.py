@@ -177,6 +177,8 @@ MISTAKES = {
     "no requests": (["echo", "n=1", "--repeat", "0"], ["--repeat 0"]),
     "concurrency of nothing": (["echo", "n=1", "--concurrency", "3"], ["--repeat N"]),
     "a stream of latencies": (["counter", "--stream", "--repeat", "3"], ["--stream", "--repeat"]),
+    "an answer beyond the bound": (["large", f"x={[0] * 1000}", "--max-answer-bytes", "3000"], ["--max-answer-bytes"]),
+    "a bound that gRPC has not": (["large", "x=[0]", "--max-answer-bytes", "3000000000"], ["--max-answer-bytes 3"]),
     "no time": (["echo", "n=1", "--timeout", "0"], ["--timeout 0"]),
 }
 
