@@ -44,7 +44,7 @@ def add_arrivals(command: argparse._ActionsContainer) -> None:
 
 def chosen_arrivals(text: str | None) -> Arrivals | None:
     """What `--arrivals` asks for. Raises BadRequestError for an unknown law; prints how a recording varies."""
-    arrivals = parse_arrivals(text) if text else None
+    arrivals = parse_arrivals(text) if text is not None else None
     if arrivals and arrivals.trace:
         describe_trace(arrivals.trace)
     return arrivals

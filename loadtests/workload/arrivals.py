@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from loadtests.errors import BadRequestError, InputFileError
 from loadtests.workload.schedule import Offsets, check_rate, probe_seed, seeded
 from loadtests.workload.trace import Trace, read_trace
+from loadtests.workload.variability import LARGEST_CV
 
 _GAMMA = re.compile(r"gamma(?::cv=(?P<cv>.*))?")
-_LARGEST_CV = 10.0
+_SMALLEST_CV = 0.01
 _BLOCK = 4096
 _GRID_STEPS = 100_000
 RateAt = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -135,7 +136,8 @@ def parse_arrivals(text: str) -> Arrivals:
         if text == law.text:
             return law
     if gamma := _GAMMA.fullmatch(text):
-        return Arrivals(text, _cv(text, gamma["cv"]))
+        cv = _cv(text, gamma["cv"])
+        return Arrivals(f"gamma:cv={cv:g}", cv)
     if Path(text).suffix or Path(text).is_file():
         trace = read_trace(Path(text))
         if not trace.duration_s:
@@ -153,10 +155,10 @@ def _cv(text: str, number: str | None) -> float:
         cv = float(number or "nan")
     except ValueError:
         cv = math.nan
-    if not 0 < cv <= _LARGEST_CV:
+    if not _SMALLEST_CV <= cv <= LARGEST_CV:
         raise BadRequestError(
-            f"arrivals {text!r} need the standard deviation of the gaps over their mean, above 0 and at most "
-            f"{_LARGEST_CV:g}, as in gamma:cv=2 (constant is a metronome)",
+            f"arrivals {text!r} need the standard deviation of the gaps over their mean, from "
+            f"{_SMALLEST_CV:g} to {LARGEST_CV:g}, as in gamma:cv=2 (constant is a metronome)",
             field="arrivals",
         )
     return cv

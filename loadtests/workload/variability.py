@@ -13,7 +13,8 @@ _MORE_THAN_GAPS = 2.0
 """An index of dispersion over so many times the squared cv of the gaps, and 1, shows that gaps depend on one another:
 of ten windows of independent ones chance makes it as much once in a hundred recordings."""
 _METRONOME_CV = 0.05
-_LARGEST_CV = 10.0
+LARGEST_CV = 10.0
+"""Of a law: beyond, nearly all requests come in a few bursts."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Variability:
         if not duration_s:
             return cls(len(offsets_s), 0.0, None, None, None, None)
         cv = float(gaps_s.std() / gaps_s.mean())
-        closest = "constant" if cv < _METRONOME_CV else f"gamma:cv={min(cv, _LARGEST_CV):.2g}"
+        closest = "constant" if cv < _METRONOME_CV else f"gamma:cv={min(cv, LARGEST_CV):.2g}"
         windows = math.isqrt(len(gaps_s))
         if windows < _FEWEST_WINDOWS:
             return cls(len(offsets_s), duration_s, cv, None, None, closest)
