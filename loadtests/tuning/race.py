@@ -1,0 +1,292 @@
+"""Which configuration is measured next, at which rate: challengers against the leader, in turns, until none can win.
+
+`Race.run()` is a generator in Python's sense, as `loadtests.search.search` is: it yields a `Turn`, is sent the
+`Answer`, and in the end returns. It looks at no clock and starts no server: recorded answers replay it.
+
+The committed configuration is searched first; it leads. Each challenger then runs A B B A against the leader, because
+machines drift: probes of a few seconds, its first one at the lower end of the leader's interval, so that one probe is
+enough for most that cannot win. It is dropped when its interval lies below the leader's, and leads when its estimate is
+higher at the end. Winner and committed configuration then run in turns with fresh seeds, which gives the gain its
+interval, and the winner's rate is confirmed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+
+from loadtests.records.point import Phase, Point, Probe
+from loadtests.search.budget import Plan
+from loadtests.search.search import search
+from loadtests.slo import format_rate, loosest_limit_ms
+from loadtests.tuning.objective import Objective, Standing
+from loadtests.tuning.ranking import Ranking
+from loadtests.tuning.space import COMMITTED, Configuration
+from loadtests.workload.schedule import probe_seed
+
+_FIRST_SHARE, _HEATS_SHARE, _GAIN_SHARE = 0.25, 0.65, 0.8
+"""Of the budget: by when the first search, the heats and the last turns have ended. The rest confirms the winner."""
+_PROBE_SHARE, _LONGEST_S = 0.012, 8.0
+"""Of a probe: of the budget, and in seconds."""
+_ROUNDS = 2
+"""Of A B B A in a heat, at most."""
+_STEP_UP, _STEP_DOWN = 1.15, 0.85
+"""From the rate of the last probe to the next one, as long as a challenger's capacity lies on one side of all."""
+_RECENT = 6
+"""Of the leader's points: how many say where it stands now, since machines drift."""
+_QUEUE_LIMITS = 4.0
+"""A probe lasts so many times the largest limit at least."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What to measure next, on a server with this configuration."""
+
+    configuration: Configuration
+    probe: Probe
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A point, or why there is none: the server did not start, or died."""
+
+    took_s: float
+    """Of the budget, starting a server included."""
+    point: Point | None = None
+    failure: str = ""
+
+
+Racing = Generator[Turn, Answer, None]
+
+
+@dataclass
+class Arm:
+    """One configuration that was measured."""
+
+    configuration: Configuration
+    points: list[Point] = field(default_factory=list)
+    outcome: str = ""
+    """How its race ended, in words."""
+    final: list[Point] = field(default_factory=list)
+    """Of `points`: those of the last turns, which fresh seeds made."""
+
+
+@dataclass
+class Race:
+    """The state of a tuning run; its fields are what the report shows."""
+
+    objective: Objective
+    ranking: Ranking
+    plan: Plan
+    """SLOs, seed, budget and timing; `start_per_s` is where the committed configuration's search begins."""
+    arms: dict[Configuration, Arm] = field(default_factory=dict)
+    leader: Configuration = COMMITTED
+    spent_s: float = 0.0
+    ended: str = ""
+    """Why it ended before every contender had its turn; empty when none was left."""
+    _turns: int = 0
+
+    def run(self) -> Racing:
+        """Yields turns until the winner is confirmed or the budget is spent."""
+        with contextlib.suppress(_FailedError):
+            yield from self._first()
+        yield from self._heats()
+        if self.leader != COMMITTED and self.arms[COMMITTED].points:
+            yield from self._last_turns()
+        with contextlib.suppress(_FailedError):
+            yield from self._confirm(self.leader)
+
+    def standing(self, configuration: Configuration, *, recent: int | None = None) -> Standing | None:
+        """How good a configuration is by its points, or the latest of them."""
+        arm = self.arms.get(configuration)
+        points = arm.points if arm else []
+        found = self.objective.standing(configuration, points[-recent:]) if recent else None
+        return found or self.objective.standing(configuration, points)
+
+    def gain(self) -> tuple[float, float, float] | None:
+        """The leader's value over the committed one's, with its 95 % interval, from the last turns."""
+        one, other = (self._final(each) for each in (COMMITTED, self.leader))
+        if self.leader == COMMITTED or one is None or other is None:
+            return None
+        ratio = math.log(other.value / one.value)
+        below = math.hypot(math.log(other.value / other.low), math.log(one.high / one.value))
+        above = math.hypot(math.log(other.high / other.value), math.log(one.value / one.low))
+        return math.exp(ratio), math.exp(ratio - below), math.exp(ratio + above)
+
+    def _final(self, configuration: Configuration) -> Standing | None:
+        arm = self.arms.get(configuration)
+        if arm is None:
+            return None
+        return self.objective.standing(configuration, arm.final) or self.standing(configuration, recent=_RECENT)
+
+    # The committed configuration, then the challengers.
+
+    def _first(self) -> Generator[Turn, Answer, None]:
+        if self.objective.at_rate_per_s is not None:
+            for _ in range(2):
+                yield from self._probe(COMMITTED, self.objective.at_rate_per_s)
+        else:
+            yield from self._search(COMMITTED, _FIRST_SHARE * self.plan.budget_s)
+        self._learn(COMMITTED)
+
+    def _heats(self) -> Generator[Turn, Answer, None]:
+        while (leading := self.standing(self.leader)) is not None or self.leader == COMMITTED:
+            contenders = self.ranking.contenders(leading.value if leading else 0.0)
+            if not contenders:
+                return
+            if self.spent_s > _HEATS_SHARE * self.plan.budget_s:
+                self.ended = f"the budget ended with {len(contenders)} contenders not measured"
+                return
+            challenger = contenders[0]
+            try:
+                yield from self._heat(challenger)
+            except _FailedError as failure:
+                if failure.configuration != challenger:
+                    self.ended = f"the leader's server failed: {failure}"
+                    return
+
+    def _heat(self, challenger: Configuration) -> Generator[Turn, Answer, None]:
+        """A B B A, the challenger's next rate from what it has shown."""
+        leader = self.leader
+        self.arms[challenger] = Arm(challenger)
+        for number in range(4 * _ROUNDS):
+            if number % 4 in (0, 3):
+                if self.objective.at_rate_per_s is not None or self.standing(leader):
+                    yield from self._probe(leader, self._rate_of(leader))
+                continue
+            yield from self._probe(challenger, self._challenge(challenger))
+            self._learn(challenger)
+            if outcome := self._decided(challenger):
+                self.arms[challenger].outcome = outcome
+                break
+        own, other = self.standing(challenger), self.standing(leader, recent=_RECENT)
+        if own is None:
+            self.ranking.learn(challenger, self._bound(challenger))
+        if own is not None and (other is None or own.value > other.value):
+            self.leader = challenger
+            self.arms[challenger].outcome = f"better than {leader}"
+        elif not self.arms[challenger].outcome:
+            self.arms[challenger].outcome = f"not better than {leader}"
+
+    def _decided(self, challenger: Configuration) -> str:
+        """Why no further probe is needed; empty where one is."""
+        leading, own = self.standing(self.leader, recent=_RECENT), self.standing(challenger)
+        if leading is None:
+            return "the first that meets the SLO" if own is not None else ""
+        if own is not None:
+            if own.high < leading.low:
+                return "its interval lies below the leader's"
+            return "its interval lies above the leader's" if own.low > leading.high else ""
+        lowest = min((p.rate_per_s for p in self.arms[challenger].points if _refused(p)), default=math.inf)
+        if self.objective.at_rate_per_s is None and self.objective.scaled(challenger, lowest) <= leading.low:
+            return f"misses the SLO at {format_rate(lowest)}, where the leader meets it"
+        return ""
+
+    def _challenge(self, challenger: Configuration) -> float:
+        """The rate of a challenger's next probe."""
+        if self.objective.at_rate_per_s is not None:
+            return self.objective.at_rate_per_s
+        points = self.arms[challenger].points
+        worth = self.objective.scaled(challenger, 1.0)
+        if not points:
+            leading = self.standing(self.leader, recent=_RECENT)
+            return leading.low / worth if leading else self.ranking.expected(challenger) / worth
+        return self._rate_of(challenger)
+
+    def _rate_of(self, configuration: Configuration) -> float:
+        """Where its capacity is estimated, or a step from the last rates towards it."""
+        if self.objective.at_rate_per_s is not None:
+            return self.objective.at_rate_per_s
+        if (known := self.standing(configuration, recent=_RECENT)) is not None:
+            return known.value / self.objective.scaled(configuration, 1.0)
+        points = self.arms[configuration].points
+        rates = [point.rate_per_s for point in points]
+        return _STEP_UP * max(rates) if points[-1].meets_slo else _STEP_DOWN * min(rates)
+
+    def _bound(self, configuration: Configuration) -> float:
+        """What a challenger without an estimate showed: the highest rate that it met, or less than the lowest tried."""
+        points = self.arms[configuration].points
+        met = max((point.rate_per_s for point in points if point.meets_slo), default=0.0)
+        rate_per_s = met or _STEP_DOWN * min((point.rate_per_s for point in points), default=0.0)
+        return self.objective.scaled(configuration, rate_per_s)
+
+    def _learn(self, configuration: Configuration) -> None:
+        if (standing := self.standing(configuration)) is not None:
+            self.ranking.learn(configuration, standing.value)
+
+    # The winner.
+
+    def _last_turns(self) -> Generator[Turn, Answer, None]:
+        """Winner and committed configuration, A B B A with fresh seeds; what they show decides who wins."""
+        pair = (COMMITTED, self.leader)
+        with contextlib.suppress(_FailedError):
+            for number in (0, 1, 1, 0) * 2:
+                if self.spent_s > _GAIN_SHARE * self.plan.budget_s and self.arms[pair[number]].final:
+                    break
+                point = yield from self._probe(pair[number], self._rate_of(pair[number]))
+                self.arms[pair[number]].final.append(point)
+        one, other = (self.standing(each, recent=_RECENT) for each in pair)
+        if one is not None and other is not None and other.value <= one.value:
+            self.arms[self.leader].outcome = "not better than committed in the last turns"
+            self.leader = COMMITTED
+
+    def _confirm(self, configuration: Configuration) -> Generator[Turn, Answer, None]:
+        if self.objective.at_rate_per_s is None:
+            yield from self._search(configuration, self.plan.budget_s - self.spent_s)
+
+    # One probe.
+
+    def _search(self, configuration: Configuration, budget_s: float) -> Generator[Turn, Answer, None]:
+        """`loadtests.search`, for so many seconds more."""
+        known = self.arms.setdefault(configuration, Arm(configuration)).points
+        plan = replace(self.plan, budget_s=budget_s + sum(point.took_s for point in known), gap=None)
+        searching = search(plan, tuple(known))
+        with contextlib.suppress(StopIteration):
+            probe = next(searching)
+            while True:
+                point = yield from self._ask(configuration, probe)
+                probe = searching.send(point)
+
+    def _probe(self, configuration: Configuration, rate_per_s: float) -> Generator[Turn, Answer, Point]:
+        shortest_s = max(self.plan.timing.shortest_probe_s, _QUEUE_LIMITS * loosest_limit_ms(self.plan.slos) / 1e3)
+        seconds = max(shortest_s, min(_PROBE_SHARE * self.plan.budget_s, _LONGEST_S))
+        phase: Phase = "refine"
+        probe = Probe(0, phase, rate_per_s, max(round(rate_per_s * seconds), 8), 0, max(self.left_s, shortest_s))
+        return (yield from self._ask(configuration, probe))
+
+    def _ask(self, configuration: Configuration, probe: Probe) -> Generator[Turn, Answer, Point]:
+        """One turn, with a number and a seed of its own. Raises _FailedError where the configuration does not serve."""
+        number = self._turns
+        self._turns += 1
+        seeded = Probe(
+            number, probe.phase, probe.rate_per_s, probe.requests, probe_seed(self.plan.seed, number), probe.until_s
+        )
+        answer = yield Turn(configuration, seeded)
+        self.spent_s += answer.took_s
+        arm = self.arms.setdefault(configuration, Arm(configuration))
+        if answer.point is None:
+            self.ranking.fail(configuration, answer.failure)
+            arm.outcome = answer.failure
+            raise _FailedError(configuration, answer.failure)
+        arm.points.append(answer.point)
+        return answer.point
+
+    @property
+    def left_s(self) -> float:
+        """Of the budget."""
+        return self.plan.budget_s - self.spent_s
+
+
+class _FailedError(Exception):
+    """A configuration does not serve."""
+
+    def __init__(self, configuration: Configuration, reason: str) -> None:
+        super().__init__(reason)
+        self.configuration = configuration
+
+
+def _refused(point: Point) -> bool:
+    """Whether a probe shows that its rate is too high, by more than chance."""
+    return point.usable and any(count.verdict == "fail" for count in point.counts)
