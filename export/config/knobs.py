@@ -14,7 +14,7 @@ _ACCELERATORS = {"cuda": "", "tensorrt": "tensorrt"}
 _NS_PER_MS = 1e3
 
 
-def knobs_of(message: Any, *, embedded: bool = False) -> dict[str, Value]:
+def knobs_of(message: Any, *, gpus: int = 0, embedded: bool = False) -> dict[str, Value]:
     """The knobs that a model's configuration has, with their values. `embedded`: the server's ONNX Runtime backend is
     the one that this project brings, which has one more."""
     found: dict[str, Value] = {"instances": sum(max(group.count, 1) for group in message.instance_group) or 1}
@@ -30,7 +30,7 @@ def knobs_of(message: Any, *, embedded: bool = False) -> dict[str, Value]:
         if embedded:
             rows = _parameter(message, EMBEDDED, "off")
             found[EMBEDDED] = int(rows) if rows.isdecimal() else rows
-        if on_gpu(message):
+        if on_gpu(message, gpus):
             accelerators = [each.name for each in message.optimization.execution_accelerators.gpu_execution_accelerator]
             found["accelerator"] = "tensorrt" if "tensorrt" in accelerators else "cuda"
     if message.backend == "tensorrt" or message.platform == "tensorrt_plan":
@@ -40,10 +40,17 @@ def knobs_of(message: Any, *, embedded: bool = False) -> dict[str, Value]:
     return found
 
 
-def on_gpu(message: Any) -> bool:
-    """Whether every instance is for a GPU; KIND_AUTO is not."""
-    kinds = {group.kind for group in message.instance_group}
-    return kinds == {message.instance_group[0].KIND_GPU} if kinds else False
+def on_gpu(message: Any, gpus: int = 1) -> bool:
+    """Whether every instance runs on a GPU of a machine with so many."""
+    from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
+
+    kinds = {group.kind for group in message.instance_group} or {ModelInstanceGroup.KIND_AUTO}
+    takes = (
+        {ModelInstanceGroup.KIND_GPU}
+        if message.backend == "python"
+        else {ModelInstanceGroup.KIND_GPU, ModelInstanceGroup.KIND_AUTO}
+    )
+    return gpus > 0 and kinds <= takes
 
 
 def with_knobs(message: Any, knobs: Mapping[str, Value]) -> Any:

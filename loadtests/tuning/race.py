@@ -18,7 +18,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 
 from loadtests.records.point import Phase, Point, Probe
-from loadtests.search.budget import Plan
+from loadtests.search.budget import AUTO_GAP, Plan
 from loadtests.search.search import search
 from loadtests.slo import format_rate, loosest_limit_ms
 from loadtests.tuning.objective import Objective, Standing
@@ -26,14 +26,17 @@ from loadtests.tuning.ranking import Ranking
 from loadtests.tuning.space import COMMITTED, Configuration
 from loadtests.workload.schedule import probe_seed
 
-_FIRST_SHARE, _HEATS_SHARE, _GAIN_SHARE = 0.25, 0.65, 0.8
-"""Of the budget: by when the first search, the heats and the last turns have ended. The rest confirms the winner."""
-_PROBE_SHARE, _LONGEST_S = 0.012, 8.0
+_HEATS_SHARE, _GAIN_SHARE = 0.6, 0.75
+"""Of the budget: by when the heats and the last turns have ended. The rest confirms the two that were in these."""
+_FIRST_PROBES, _NARROW = 6, 1.12
+"""Of the committed configuration before the heats: at most so many, until the ends of its interval are so close."""
+_PROBE_SHARE, _LONGEST_S = 0.008, 8.0
 """Of a probe: of the budget, and in seconds."""
 _ROUNDS = 2
 """Of A B B A in a heat, at most."""
-_STEP_UP, _STEP_DOWN = 1.15, 0.85
-"""From the rate of the last probe to the next one, as long as a challenger's capacity lies on one side of all."""
+_STEP_UP, _LEAP, _STEP_DOWN = 1.15, 2.0, 0.8
+"""From the rates of the probes to the next one, as long as all met the SLO (towards what is expected, at most a leap)
+or none did."""
 _RECENT = 6
 """Of the leader's points: how many say where it stands now, since machines drift."""
 _QUEUE_LIMITS = 4.0
@@ -87,6 +90,7 @@ class Race:
     ended: str = ""
     """Why it ended before every contender had its turn; empty when none was left."""
     _turns: int = 0
+    _standings: dict[tuple[Configuration, int, int | None], Standing | None] = field(default_factory=dict)
 
     def run(self) -> Racing:
         """Yields turns until the winner is confirmed or the budget is spent."""
@@ -95,15 +99,22 @@ class Race:
         yield from self._heats()
         if self.leader != COMMITTED and self.arms[COMMITTED].points:
             yield from self._last_turns()
-        with contextlib.suppress(_FailedError):
-            yield from self._confirm(self.leader)
+        if self.objective.at_rate_per_s is None:
+            for configuration in dict.fromkeys((self.leader, COMMITTED)):
+                with contextlib.suppress(_FailedError):
+                    parts = 2 if configuration != COMMITTED else 1
+                    yield from self._search(configuration, self.left_s / parts)
 
     def standing(self, configuration: Configuration, *, recent: int | None = None) -> Standing | None:
         """How good a configuration is by its points, or the latest of them."""
         arm = self.arms.get(configuration)
-        points = arm.points if arm else []
-        found = self.objective.standing(configuration, points[-recent:]) if recent else None
-        return found or self.objective.standing(configuration, points)
+        if arm is None:
+            return None
+        key = (configuration, len(arm.points), recent)
+        if key not in self._standings:
+            found = self.objective.standing(configuration, arm.points[-recent:]) if recent else None
+            self._standings[key] = found or self.objective.standing(configuration, arm.points)
+        return self._standings[key]
 
     def gain(self) -> tuple[float, float, float] | None:
         """The leader's value over the committed one's, with its 95 % interval, from the last turns."""
@@ -124,11 +135,11 @@ class Race:
     # The committed configuration, then the challengers.
 
     def _first(self) -> Generator[Turn, Answer, None]:
-        if self.objective.at_rate_per_s is not None:
-            for _ in range(2):
-                yield from self._probe(COMMITTED, self.objective.at_rate_per_s)
-        else:
-            yield from self._search(COMMITTED, _FIRST_SHARE * self.plan.budget_s)
+        for _ in range(_FIRST_PROBES):
+            yield from self._probe(COMMITTED, self._rate_of(COMMITTED))
+            found = self.standing(COMMITTED)
+            if found is not None and found.high <= _NARROW * found.low:
+                break
         self._learn(COMMITTED)
 
     def _heats(self) -> Generator[Turn, Answer, None]:
@@ -156,14 +167,14 @@ class Race:
                 if self.objective.at_rate_per_s is not None or self.standing(leader):
                     yield from self._probe(leader, self._rate_of(leader))
                 continue
-            yield from self._probe(challenger, self._challenge(challenger))
+            yield from self._probe(challenger, self._rate_of(challenger))
             self._learn(challenger)
             if outcome := self._decided(challenger):
                 self.arms[challenger].outcome = outcome
                 break
         own, other = self.standing(challenger), self.standing(leader, recent=_RECENT)
         if own is None:
-            self.ranking.learn(challenger, self._bound(challenger))
+            self._learn_bound(challenger)
         if own is not None and (other is None or own.value > other.value):
             self.leader = challenger
             self.arms[challenger].outcome = f"better than {leader}"
@@ -179,38 +190,33 @@ class Race:
             if own.high < leading.low:
                 return "its interval lies below the leader's"
             return "its interval lies above the leader's" if own.low > leading.high else ""
-        lowest = min((p.rate_per_s for p in self.arms[challenger].points if _refused(p)), default=math.inf)
+        lowest = min((point.rate_per_s for point in self.arms[challenger].points if _refused(point)), default=math.inf)
         if self.objective.at_rate_per_s is None and self.objective.scaled(challenger, lowest) <= leading.low:
             return f"misses the SLO at {format_rate(lowest)}, where the leader meets it"
         return ""
 
-    def _challenge(self, challenger: Configuration) -> float:
-        """The rate of a challenger's next probe."""
+    def _rate_of(self, configuration: Configuration) -> float:
+        """Of the next probe: where the capacity is estimated, else a step from the rates tried towards it. A challenger
+        begins where the leader's interval does."""
         if self.objective.at_rate_per_s is not None:
             return self.objective.at_rate_per_s
-        points = self.arms[challenger].points
-        worth = self.objective.scaled(challenger, 1.0)
+        worth = self.objective.scaled(configuration, 1.0)
+        if (known := self.standing(configuration, recent=_RECENT)) is not None:
+            return known.value / worth
+        expected_per_s = self.ranking.expected(configuration) / worth
+        points = self.arms[configuration].points if configuration in self.arms else []
         if not points:
             leading = self.standing(self.leader, recent=_RECENT)
-            return leading.low / worth if leading else self.ranking.expected(challenger) / worth
-        return self._rate_of(challenger)
-
-    def _rate_of(self, configuration: Configuration) -> float:
-        """Where its capacity is estimated, or a step from the last rates towards it."""
-        if self.objective.at_rate_per_s is not None:
-            return self.objective.at_rate_per_s
-        if (known := self.standing(configuration, recent=_RECENT)) is not None:
-            return known.value / self.objective.scaled(configuration, 1.0)
-        points = self.arms[configuration].points
+            return leading.low / worth if leading else self.plan.start_per_s
         rates = [point.rate_per_s for point in points]
-        return _STEP_UP * max(rates) if points[-1].meets_slo else _STEP_DOWN * min(rates)
+        if points[-1].meets_slo:
+            return max(_STEP_UP * max(rates), min(expected_per_s, _LEAP * max(rates)))
+        return _STEP_DOWN * min(rates)
 
-    def _bound(self, configuration: Configuration) -> float:
-        """What a challenger without an estimate showed: the highest rate that it met, or less than the lowest tried."""
-        points = self.arms[configuration].points
-        met = max((point.rate_per_s for point in points if point.meets_slo), default=0.0)
-        rate_per_s = met or _STEP_DOWN * min((point.rate_per_s for point in points), default=0.0)
-        return self.objective.scaled(configuration, rate_per_s)
+    def _learn_bound(self, configuration: Configuration) -> None:
+        """A challenger that only missed the SLO: its capacity lies below the lowest rate that was tried."""
+        lowest = _STEP_DOWN * min(point.rate_per_s for point in self.arms[configuration].points)
+        self.ranking.learn(configuration, self.objective.scaled(configuration, lowest))
 
     def _learn(self, configuration: Configuration) -> None:
         if (standing := self.standing(configuration)) is not None:
@@ -232,16 +238,12 @@ class Race:
             self.arms[self.leader].outcome = "not better than committed in the last turns"
             self.leader = COMMITTED
 
-    def _confirm(self, configuration: Configuration) -> Generator[Turn, Answer, None]:
-        if self.objective.at_rate_per_s is None:
-            yield from self._search(configuration, self.plan.budget_s - self.spent_s)
-
     # One probe.
 
     def _search(self, configuration: Configuration, budget_s: float) -> Generator[Turn, Answer, None]:
-        """`loadtests.search`, for so many seconds more."""
+        """`loadtests.search`, for so many seconds more, until a rate near the estimate is proven."""
         known = self.arms.setdefault(configuration, Arm(configuration)).points
-        plan = replace(self.plan, budget_s=budget_s + sum(point.took_s for point in known), gap=None)
+        plan = replace(self.plan, budget_s=budget_s + sum(point.took_s for point in known), gap=AUTO_GAP)
         searching = search(plan, tuple(known))
         with contextlib.suppress(StopIteration):
             probe = next(searching)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from loadtests.tuning.space import COMMITTED, DELAY, MAX_BATCH, POLICY, PREFERRED, Configuration, Space
 
-_BATCHER = frozenset((PREFERRED, DELAY, POLICY, MAX_BATCH))
+BATCHER_KNOBS = frozenset((PREFERRED, DELAY, POLICY, MAX_BATCH))
 """Knobs that choose batches and leave their times alone."""
 _ALIKE = 0.015
 """Predictions this close in ln(rate) are equal where the batch times are."""
@@ -41,7 +41,7 @@ class Prediction:
 
 def batch_times_of(configuration: Configuration) -> tuple[tuple[str, str, object], ...]:
     """The changes that decide how long batches take: configurations that share them share the table."""
-    return tuple(change for change in configuration.changes if change[1] not in _BATCHER)
+    return tuple(change for change in configuration.changes if change[1] not in BATCHER_KNOBS)
 
 
 def rank(space: Space, predict: Predict, order: Sequence[str]) -> list[Prediction]:
