@@ -20,7 +20,8 @@ from export.exporter import export_model
 from fathom.console.options import default_config_name
 from fathom.console.output import Steps, out
 from fathom.recipes import requests_of
-from loadtests.capacity import CapacityRequest, find
+from loadtests.capacity import CapacityRequest
+from loadtests.finding import find
 from loadtests.results.result import CapacityResult
 from loadtests.search.estimate import estimate
 from loadtests.slo import Slo

@@ -20,8 +20,9 @@ from fathom.console.options import default_config_name
 from fathom.console.output import Steps
 from fathom.recipes import manifest_of, measure_served, measured_at_export, requests_of
 from loadtests import report
-from loadtests.capacity import CapacityRequest, find
+from loadtests.capacity import CapacityRequest
 from loadtests.errors import LoadTestError
+from loadtests.finding import find
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
 from server import TritonServer

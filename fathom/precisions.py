@@ -22,7 +22,8 @@ from export.recipe.recipe import Recipe
 from fathom.console.options import default_config_name
 from fathom.console.output import Step, Steps
 from fathom.recipes import manifest_of, measure_served, requests_of
-from loadtests.capacity import CapacityRequest, find
+from loadtests.capacity import CapacityRequest
+from loadtests.finding import find
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
 from server import TritonServer

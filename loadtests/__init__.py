@@ -11,8 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loadtests.capacity import CapacityRequest, find
+    from loadtests.capacity import CapacityRequest
     from loadtests.errors import LoadTestError
+    from loadtests.finding import find
     from loadtests.records.point import Point
     from loadtests.report import write as write_report
     from loadtests.results.result import CapacityResult
@@ -26,7 +27,7 @@ _HOMES = {
     "LoadTestError": ("errors", "LoadTestError"),
     "Point": ("records.point", "Point"),
     "Slo": ("slo", "Slo"),
-    "find": ("capacity", "find"),
+    "find": ("finding", "find"),
     "write_report": ("report", "write"),
 }
 

@@ -1,39 +1,29 @@
-"""How many requests a second a served model holds under its SLOs: the search, run against a real server.
-
-result = find(CapacityRequest(server="localhost:8001", model="rain_forecast", slos=(Slo.parse("p99=20ms"),)))
-"""
+"""What a capacity search is asked for, how its run is described, and a load without a search."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from loadtests.errors import BadRequestError, TargetError, TargetLostError
+from loadtests.errors import BadRequestError
 from loadtests.generator.messages import Limits
 from loadtests.generator.pool import GeneratorPool, Generators
 from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.records.point import Point, Probe
-from loadtests.results.folders import home_of, model_folder
-from loadtests.results.lock import writing
-from loadtests.results.result import CUT_OFF, INTERRUPTED, CapacityResult, too_short
-from loadtests.results.resume import earlier_run, resumed, usable_points
-from loadtests.results.store import Run, Store, Stored
+from loadtests.results.store import Run
 from loadtests.search.budget import Plan, Timing
-from loadtests.search.probe import Prober, drained
-from loadtests.search.search import gap_reached, search
-from loadtests.search.unloaded import Unloaded, busy_share, measure_unloaded
-from loadtests.slo import Slo, format_rate, loosest_limit_ms, tightest_limit_ms
+from loadtests.search.probe import Prober
+from loadtests.search.unloaded import Unloaded, busy_share
+from loadtests.slo import Slo, loosest_limit_ms, tightest_limit_ms
 from loadtests.target.access import Access
 from loadtests.target.hardware import describe_hardware
-from loadtests.target.metrics import MetricsMeter, default_url
 from loadtests.workload.shape import Shape
 from loadtests.workload.trace import Trace
 from loadtests.workload.workload import ModelWeight, Workload, scoped
@@ -83,6 +73,10 @@ class CapacityRequest:
     """TLS and headers of the server."""
     real_time: bool = True
     """Whether the generators take real-time priority, where that is allowed."""
+    side: str = ""
+    """What this one is called where two are measured in turns."""
+    turns: str = ""
+    """What both sides of such a measurement have in common."""
     locust_master: str | None = None
     """"[host:]port" where a Locust master listens for that many workers, which then are the generators."""
 
@@ -101,53 +95,7 @@ class CapacityRequest:
                 raise BadRequestError(f"{name} rate {rate_per_s:g}/s must be above zero", field=limit)
 
 
-def find(request: CapacityRequest, on_point: OnPoint | None = None, on_note: OnNote | None = None) -> CapacityResult:
-    """Searches within the budget; `on_point` sees every point as it is measured, `on_note` what to know beforehand.
-
-    Ctrl-C ends the search, and a server that dies ends it too: the result is then marked partial and keeps its points.
-    Raises TargetError (server, model or warm request) and SloUnreachableError before measuring, GeneratorError when
-    our own process fails. What cannot be written while it measures is said in the result (`unsaved`).
-    """
-    slos = scoped(request.slos, [share.model for share in request.shares])
-    if (earlier := _earlier(request, slos)) is not None:  # refuses before anything is made or asked
-        request = replace(request, seed=earlier.run.seed)
-    with contextlib.ExitStack() as stack:
-        traffic = stack.enter_context(
-            Workload(
-                request.server,
-                request.shares,
-                access=request.access,
-                seed=request.seed,
-                frozen_s=request.timing.frozen_s,
-            )
-        )
-        traffic.check()
-        if request.folder is not None:
-            new = model_folder(request.folder, request.model)
-            stack.enter_context(writing(home_of(earlier.folder, request.model) if earlier else new))
-        earlier = _earlier(request, slos)
-        points = usable_points(earlier) if earlier else []
-        unloaded = measure_unloaded(traffic, slos, timeout_s=timeout_s(request), budget_s=request.budget_s)
-        plan = _plan(request, slos, unloaded)
-        run = _describe(request, plan, traffic, unloaded)
-        if earlier:
-            run = resumed(earlier, run)
-        if on_note is not None and not points and (warning := too_short(run.model, run.slos, run.settings)):
-            on_note(warning)
-        reached = plan.gap is not None and gap_reached(points, slos, plan.gap)
-        if reached or next(search(plan, tuple(points)), None) is None:  # an earlier result stays where it is
-            return run.result(points, partial="", folder=earlier.folder if earlier else None)
-        at = earlier.folder if earlier else None
-        store = Store(request.folder, run, points, at=at) if request.folder is not None else None
-        partial = _measure(request, traffic, plan, store, unloaded.latency_ms, points, on_point)
-        result = run.result(points, partial=partial, folder=store.folder if store else None)
-        if store is None:
-            return result
-        store.finish(result)
-        return replace(result, unsaved=store.trouble)
-
-
-def _plan(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded) -> Plan:
+def plan_of(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded) -> Plan:
     return Plan(
         slos=slos,
         start_per_s=request.start_per_s or _START_SHARE * 1e3 / unloaded.latency_ms,
@@ -160,63 +108,6 @@ def _plan(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded) -
         unloaded_took_s=unloaded.took_s,
         timing=request.timing,
     )
-
-
-def _measure(
-    request: CapacityRequest,
-    traffic: Workload,
-    plan: Plan,
-    store: Store | None,
-    unloaded_ms: float,
-    points: list[Point],
-    on_point: OnPoint | None,
-) -> str:
-    """Goes on from `points` and adds to them; returns why the search ended early, or nothing."""
-    searching = search(plan, tuple(points))
-    try:
-        with start_generators(request, traffic.pool) as generators:
-            given = request.metrics_url
-            metrics = MetricsMeter(given or default_url(request.server), required=given is not None)
-            prober = Prober(generators, traffic, plan.slos, store.save_record if store else None, metrics, plan.timing)
-            probe = next(searching)
-            while True:
-                point = prober.at_rate(probe)
-                if point.stopped and point.stopped not in CUT_OFF:
-                    left_s = plan.left_s([*points, point])
-                    point = drained(
-                        point,
-                        traffic,
-                        unloaded_ms,
-                        timeout_s=timeout_s(request),
-                        drain_s=request.timing.drain_s,
-                        left_s=left_s,
-                    )
-                points.append(point)
-                if store is not None:
-                    store.add(point)
-                if on_point is not None:
-                    on_point(point)
-                if point.stopped == "asked":
-                    return INTERRUPTED
-                if point.stopped == "connection lost":
-                    return f"at {format_rate(probe.rate_per_s)} {point.reason}"
-                probe = searching.send(point)
-    except StopIteration:
-        return ""
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except (TargetLostError, TargetError) as error:
-        if not points:
-            raise
-        return str(error)
-
-
-def _earlier(request: CapacityRequest, slos: Sequence[Slo]) -> Stored | None:
-    if not request.resume:
-        return None
-    if request.folder is None:
-        raise BadRequestError("there is no folder to resume from", field="folder")
-    return earlier_run(request.folder, request.model, slos, request.manifest, request.budget_s)
 
 
 def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generators:
@@ -238,7 +129,7 @@ def timeout_s(request: CapacityRequest) -> float:
     return max(request.timeout_s, 4 * loosest_limit_ms(request.slos) / 1e3)
 
 
-def _describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded: Unloaded) -> Run:
+def describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded: Unloaded) -> Run:
     pool = traffic.pool
     settings: dict[str, Any] = {
         "budget_s": plan.budget_s,
@@ -261,6 +152,7 @@ def _describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded:
         if all(share.payloads for share in request.shares)
         else "; ".join(["made from the server's metadata", *traffic.assumed]),
         "mix": {model: float(weight) for model, weight in zip(traffic.models, traffic.weights, strict=True)},
+        **({"side": request.side, "turns": request.turns} if request.side else {}),
         "unloaded_ms": unloaded.latency_ms,
         "least_s": plan.least_s,
         "busy_before_share": busy_share(plan.timing.cpu_sample_s),

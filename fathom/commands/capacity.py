@@ -5,6 +5,7 @@ the highest whose confirmation runs, with fresh seeds, passed at 99 % confidence
 
   fathom capacity image_classifier --slo p99=50ms
   fathom capacity my_model --slo p99=20ms --slo errors=0.1% --server triton.example:8001
+  fathom capacity image_classifier --slo p99=50ms --against new_repository
   fathom capacity image_classifier=0.7 text_embedding=0.3 --slo p99=50ms --slo text_embedding:p50=10ms
 
 Exit status 1 when no rate could be certified, or the server died; 130 when Ctrl-C ended it. What was measured until
@@ -27,13 +28,15 @@ from fathom.console.live_table import live_table
 from fathom.console.output import note, out, print_json
 from fathom.console.servers import connect_with_metrics, same_server
 from fathom.recipes import manifest_of, requests_of
-from loadtests.capacity import CapacityRequest, find
+from loadtests.capacity import CapacityRequest
 from loadtests.errors import ResultsError, SloUnreachableError
+from loadtests.finding import find
 from loadtests.results.result import INTERRUPTED, CapacityResult, summarise
 from loadtests.search.budget import AUTO_BUDGET_S, AUTO_GAP
 from loadtests.slo import Slo
 from loadtests.target import access_options
 from loadtests.target.access import Access
+from loadtests.target.hardware import available_memory
 from loadtests.workload.workload import ModelWeight, name_of
 
 LOOK_TIMEOUT_S = 10.0  # for the metadata alone
@@ -111,6 +114,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="go on with the latest search in this folder, which was interrupted or gets a longer --budget",
     )
+    command.add_argument(
+        "--against",
+        metavar="DIR|CONFIG|HOST:PORT",
+        help="compare with a second server, measured in turns with the first (--budget is for each): another model "
+        "repository, another named configuration of the models, or another server",
+    )
     access_options.add_arguments(command)
     options.add_repository(command)
     options.add_tritonserver(command)
@@ -119,6 +128,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Search, write the report, say what holds."""
+    from fathom import against
     from loadtests import report
 
     slos = tuple(Slo.parse(text) for text in arguments.slo)
@@ -126,6 +136,9 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.resume or arguments.report or Path("results")
     repository = arguments.model_repository
     access = access_options.read_access(arguments)
+    if arguments.against:
+        against.check(arguments, [share.model for share in shares])
+    free = available_memory()
     with connect_with_metrics(arguments.server, repository, access, arguments.tritonserver) as (server, metrics_url):
         request = CapacityRequest(
             server=server,
@@ -147,6 +160,9 @@ def run(arguments: argparse.Namespace) -> int:
             metrics_url=arguments.metrics_url or metrics_url,
             manifest=manifest_of(shares[0].model, repository) if len(shares) == 1 else None,
         )
+        if arguments.against:
+            taken = None if metrics_url is None else (free or 0) - (available_memory() or 0)
+            return against.measure(arguments, request, taken)
         try:
             with live_table(request.budget_s, slos, transient=arguments.json) as show:
                 result = find(request, on_point=show, on_note=note)

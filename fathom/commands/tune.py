@@ -1,7 +1,7 @@
 """Find the configuration that sustains the most requests a second under your SLOs, and write it for Triton.
 
-Batch times are measured in seconds and every configuration is ranked by a simulation of Triton's batcher. Only those that can
-win are measured, on a fresh server each, in turns with the best so far. The winner is written as configs/NAME.pbtxt.
+Batch times are measured in seconds, and a simulation of Triton's batcher ranks every configuration by them. Only those
+that can win are measured, on a fresh server each, in turns with the best so far. The winner goes to configs/NAME.pbtxt.
 
   fathom tune image_classifier --slo p99=50ms
   fathom tune text_embedding --slo p99=50ms --budget 5m --name tuned

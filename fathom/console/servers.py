@@ -69,16 +69,24 @@ def connect_with_metrics(
     if running:
         yield DEFAULT_SERVER, None
         return
-    with err.status(f"no server at {DEFAULT_SERVER}: starting Triton with {repository}"):
-        config_name = default_config_name(repository, tritonserver)
+    config_name = default_config_name(repository, tritonserver)
+    why = f"no server at {DEFAULT_SERVER}: starting Triton with {repository}"
+    with embedded(repository, config_name, tritonserver, why) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def embedded(
+    repository: Path, config_name: str | None, tritonserver: Path | None, why: str
+) -> Iterator[tuple[str, str | None]]:
+    """A Triton of this command's own: its address and that of its metrics."""
+    with err.status(why):
         served_models(repository, config_name, tritonserver)
-        embedded = TritonServer(
-            repository, config_name=config_name, tritonserver=tritonserver, stop_timeout_s=0
-        ).start()
+        server = TritonServer(repository, config_name=config_name, tritonserver=tritonserver, stop_timeout_s=0).start()
     try:
-        yield embedded.grpc_url, embedded.metrics_url
+        yield server.grpc_url, server.metrics_url
     finally:
-        embedded.stop()
+        server.stop()
 
 
 def served_models(repository: Path, config_name: str | None, tritonserver: Path | None) -> list[Served]:

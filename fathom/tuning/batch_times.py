@@ -114,6 +114,12 @@ def variants(space: Space, model: str) -> list[Configuration]:
     return list(found.values())
 
 
+def infer(client: Client, request: Any) -> Any:
+    """One ModelInferRequest to its response. Raises InferenceError."""
+    answer = call(client, "ModelInfer", request.SerializeToString(), _CALL_S)
+    return service_pb2.ModelInferResponse.FromString(answer)
+
+
 class TimingServer:
     """A server that loads one model at a time, in any variant."""
 
@@ -158,8 +164,8 @@ class TimingServer:
             raise TritonServerError(f"the server died: {reason}") from error
 
     def infer(self, request: Any) -> Any:
-        """One ModelInferRequest."""
-        return call(self._client, "ModelInfer", request, _CALL_S)
+        """One ModelInferRequest to its response."""
+        return infer(self._client, request)
 
     def table(self, requests: Sequence[Any], most_rows: int, most_busy: int) -> BatchTimes:
         """Times of batches of the first request's shape; requests carry one row each."""

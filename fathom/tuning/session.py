@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import tempfile
@@ -15,8 +16,17 @@ from typing import Any
 from clients import Client, InferenceError
 from export.config.knobs import with_knobs
 from fathom.console.output import Step, Steps
-from fathom.replica import call
-from fathom.tuning.batch_times import Times, TimingServer, classes_of, measure, timed, trace_all, upstream, variants
+from fathom.tuning.batch_times import (
+    Times,
+    TimingServer,
+    classes_of,
+    infer,
+    measure,
+    timed,
+    trace_all,
+    upstream,
+    variants,
+)
 from fathom.tuning.models import TunedModel
 from fathom.tuning.servers import Servers
 from loadtests.capacity import CapacityRequest
@@ -121,13 +131,10 @@ def _predict(
         Client(lane.server.grpc_url, timeout_s=_CALL_S) as client,
         TimingServer(tuned, scratch, request.tritonserver) as server,
     ):
-
-        def infer(asked: Any) -> Any:
-            return call(client, "ModelInfer", asked, _CALL_S)
-
-        traced = trace_all(tuned, lane.traffic.pool, infer)
+        ask = functools.partial(infer, client)
+        traced = trace_all(tuned, lane.traffic.pool, ask)
         times.shapes[()] = classes_of(traced)
-        _trace_parameters(times, server, lane.traffic.pool, infer, traced)
+        _trace_parameters(times, server, lane.traffic.pool, ask, traced)
         models = [each.model for each in tuned.steps]
         measure(times, server, models, traced, 0.0)  # the committed variants alone
         order = times.bottleneck_first()
@@ -181,7 +188,7 @@ def _predict(
 
 
 def _trace_parameters(
-    times: Times, server: TimingServer, pool: Sequence[bytes], infer: Infer, traced: dict[str, list[Any]]
+    times: Times, server: TimingServer, pool: Sequence[bytes], ask: Infer, traced: dict[str, list[Any]]
 ) -> None:
     """What the steps behind a python step are asked when its parameters change their shapes."""
     for step in times.tuned.steps:
@@ -191,11 +198,11 @@ def _trace_parameters(
                 continue
             message = with_knobs(times.tuned.messages[step.model], configuration.models()[step.model])
 
-            def ask(asked: Any, model: str = step.model) -> Any:
-                return server.infer(asked) if asked.model_name == model else infer(asked)
+            def varied(asked: Any, model: str = step.model) -> Any:
+                return server.infer(asked) if asked.model_name == model else ask(asked)
 
             with contextlib.suppress(InferenceError, TritonServerError), server.loaded(step.model, message):
-                found = trace_all(times.tuned, pool, ask)
+                found = trace_all(times.tuned, pool, varied)
                 times.shapes[parameters] = classes_of(found)
                 for model, requests in found.items():
                     if model != step.model:

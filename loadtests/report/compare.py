@@ -1,12 +1,14 @@
 """Two or more measurements of one model side by side: does the capacity differ, by how much, and by more than chance?
 
 The ratio of two estimates has an interval of its own, made from both intervals (MOVER on the logarithms: Zou and Donner
-2008, which needs no symmetric intervals). The difference is significant when that interval leaves out 1. Where a run
-has no estimate, its certified rate still is a lower bound.
+2008, which needs no symmetric intervals), or from the turns where both were measured in turns (`search.turns`). The
+difference is significant when that interval leaves out 1. Where a run has no estimate, its proven rate still is a lower
+bound. Two runs of the same thing show whether the machine has changed; where it has, nothing is significant.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +17,13 @@ from typing import Any, Literal
 
 from loadtests.errors import ResultsError
 from loadtests.report import page
-from loadtests.report.prose import doubts
+from loadtests.report.prose import busy_machine, doubts
 from loadtests.report.svg import P99, PASS, SLO, STEPS, Picture, make_picture, plain_ticks
 from loadtests.results.differences import differences
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import Stored, read_runs
-from loadtests.slo import describe_slos, format_ms, format_rate
+from loadtests.search.turns import Ratio, capacity_ratio
+from loadtests.slo import as_requested, describe_slos, format_ms, format_rate
 from loadtests.text import visible
 
 Finding = Literal["more", "less", "no difference shown", "unknown"]
@@ -53,16 +56,8 @@ class Comparison:
     results: tuple[CapacityResult, ...]
     changes: tuple[Change, ...]
 
-    @property
-    def advice(self) -> str:
-        """What would separate the model from the machine; empty where no difference has to be explained."""
-        if all(change.finding == "no difference shown" for change in self.changes):
-            return ""
-        before, after = self.names[0], self.names[-1]
-        return (
-            f"the machine may have changed between the runs. Measure both in turns ({before}, {after}, {before}, "
-            f"{after}) with the same options; each search keeps its own folder."
-        )
+    advice: str
+    """What would separate the model from the machine; empty where no difference has to be explained."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -124,12 +119,59 @@ def compare(names: Sequence[str], runs: Sequence[Stored]) -> Comparison:
                 f"{first.run.model} was measured under {_slos(first)} in {names[0]} and {_slos(other)} in {name}; "
                 "capacities under different SLOs cannot be compared: measure again with the same --slo"
             )
-    changes = tuple(_change(names[0], first, name, run) for name, run in zip(names[1:], runs[1:], strict=True))
-    return Comparison(first.run.model, _slos(first), tuple(names), tuple(run.result for run in runs), changes)
+    names = (
+        [run.run.settings.get("side") or name for name, run in zip(names, runs, strict=True)]
+        if _in_turns(*runs)
+        else names
+    )
+    drifted = _drifted(names, runs)
+    changes = tuple(_change(names[0], first, name, run, drifted) for name, run in zip(names[1:], runs[1:], strict=True))
+    open_ = any(change.finding != "no difference shown" for change in changes)
+    advice = "" if _in_turns(*runs) or not open_ else _advice(first)
+    return Comparison(first.run.model, _slos(first), tuple(names), tuple(run.result for run in runs), changes, advice)
 
 
-def ratio_interval(first: CapacityResult, second: CapacityResult) -> tuple[float, float, float] | None:
-    """second / first with its 95 % interval; None where one has no estimate."""
+def _in_turns(first: Stored, *others: Stored) -> bool:
+    """Whether all were measured in turns with one another."""
+    turns = first.run.settings.get("turns")
+    return bool(turns) and all(other.run.settings.get("turns") == turns for other in others)
+
+
+def _advice(stored: Stored) -> str:
+    slos = " ".join(f"--slo {slo}" for slo in as_requested(stored.run.slos))
+    return (
+        "the machine may have changed between the runs, so measure both in turns: "
+        f"fathom capacity {stored.run.model} {slos} --against MODEL_REPOSITORY (or HOST:PORT)"
+    )
+
+
+def _drifted(names: Sequence[str], runs: Sequence[Stored]) -> list[str]:
+    """A sentence for each two runs that measured the same and found another capacity."""
+    notes = []
+    for (one_name, one), (name, run) in itertools.combinations(zip(names, runs, strict=True), 2):
+        found = ratio_interval(one.result, run.result)
+        if found is None or not _same(one, run) or found[1] <= 1 <= found[2]:
+            continue
+        notes.append(
+            f"{one_name} and {name} measured the same, and {name} found {_percent(found[0])}: the machine changed"
+        )
+    return notes
+
+
+def _same(first: Stored, second: Stored) -> bool:
+    """Whether two runs measured the same, as far as a digest of the model's configuration and its manifest tell."""
+    known = first.run.settings.get("model_config_sha256") and second.run.settings.get("model_config_sha256")
+    return bool(known) and first.run.manifest == second.run.manifest and not differences(first.run, second.run)
+
+
+def _ratio(first: Stored, second: Stored) -> Ratio | None:
+    if _in_turns(first, second):
+        return capacity_ratio(first.result.points, second.result.points, first.run.slos)
+    return ratio_interval(first.result, second.result)
+
+
+def ratio_interval(first: CapacityResult, second: CapacityResult) -> Ratio | None:
+    """Of two estimates that know nothing of one another; None where one is missing."""
     if not (first.capacity_estimate_per_s and second.capacity_estimate_per_s):
         return None
     if not (first.capacity_estimate_interval_per_s and second.capacity_estimate_interval_per_s):
@@ -138,7 +180,7 @@ def ratio_interval(first: CapacityResult, second: CapacityResult) -> tuple[float
     below_1, above_1 = _arms(first.capacity_estimate_per_s, first.capacity_estimate_interval_per_s)
     below_2, above_2 = _arms(second.capacity_estimate_per_s, second.capacity_estimate_interval_per_s)
     low, high = guess - math.hypot(below_2, above_1), guess + math.hypot(above_2, below_1)
-    return math.exp(guess), math.exp(low), math.exp(high)
+    return Ratio(math.exp(guess), math.exp(low), math.exp(high))
 
 
 def write(folders: Sequence[Path], path: Path) -> list[Comparison]:
@@ -153,11 +195,18 @@ def write(folders: Sequence[Path], path: Path) -> list[Comparison]:
     return found
 
 
-def _change(first_name: str, first: Stored, name: str, second: Stored) -> Change:
+def _change(first_name: str, first: Stored, name: str, second: Stored, drifted: Sequence[str]) -> Change:
+    """`drifted` says what shows that the machine changed between the runs."""
+    together = _in_turns(first, second)  # what the machine did, it did to both
     differing = _differing(first, second)
-    doubted = [*_doubts(first_name, first.result), *_doubts(name, second.result)]
-    notes = (*doubted, *differing, *_partial(first_name, first.result), *_partial(name, second.result))
-    found = ratio_interval(first.result, second.result)
+    doubted = [*_doubts(first_name, first, together=together), *_doubts(name, second, together=together)]
+    doubted += () if together else drifted
+    busy = _busy(first, second) if together else []
+    notes = (*doubted, *busy, *differing, *_partial(first_name, first.result), *_partial(name, second.result))
+    found = _ratio(first, second)
+    if found is None and together:
+        sentence = f"{name} and {first_name} cannot be told apart: too few turns show where both capacities lie."
+        return Change(name, "unknown", None, None, sentence, notes)
     if found is None:
         finding, sentence = _by_certificates(first_name, first.result, name, second.result)
         if differing and finding != "unknown":
@@ -165,7 +214,7 @@ def _change(first_name: str, first: Stored, name: str, second: Stored) -> Change
         finding = "unknown" if doubted else finding
         return Change(name, finding, None, None, sentence, notes)
     ratio, low, high = found
-    between = f"95 % between {_percent(low)} and {_percent(high)}"
+    between = f"95 % between {_percent(low)} and {_percent(high)}" + (", from turns" if together else "")
     if low > 1 or high < 1:
         finding = "more" if ratio > 1 else "less"
         share = _percent(abs(ratio - 1) + 1, sign=False)
@@ -183,7 +232,7 @@ def _change(first_name: str, first: Stored, name: str, second: Stored) -> Change
 
 
 def _by_certificates(first_name: str, first: CapacityResult, name: str, second: CapacityResult) -> tuple[Finding, str]:
-    """Where an estimate is missing: a certified rate above the other's interval decides."""
+    """Where an estimate is missing: a proven rate above the other's interval decides."""
     for finding, (low_name, low, high_name, high) in {
         "more": (first_name, first, name, second),
         "less": (name, second, first_name, first),
@@ -191,7 +240,7 @@ def _by_certificates(first_name: str, first: CapacityResult, name: str, second: 
         interval = low.capacity_estimate_interval_per_s
         if high.capacity_per_s and interval and high.capacity_per_s > interval[1]:
             return finding, (  # type: ignore[return-value]
-                f"{name} holds {finding} than {first_name}: {high_name} is certified for "
+                f"{name} holds {finding} than {first_name}: {high_name} is proven for "
                 f"{format_rate(high.capacity_per_s)}, above the 95 % interval of {low_name} "
                 f"(up to {format_rate(interval[1])})."
             )
@@ -199,9 +248,17 @@ def _by_certificates(first_name: str, first: CapacityResult, name: str, second: 
     return "unknown", f"{name} and {first_name} cannot be told apart: {missing} ended without an estimate."
 
 
-def _doubts(name: str, result: CapacityResult) -> list[str]:
-    """Why one of the two may not show what its server holds."""
-    return [f"{name}: {doubt.rstrip('.')}" for doubt in doubts(result)]
+def _doubts(name: str, stored: Stored, *, together: bool) -> list[str]:
+    """Why one of the two may not show what its server holds. A busy machine is none where both were measured on it in
+    turns."""
+    shared = busy_machine(stored.run.settings.get("busy_before_share")) if together else []
+    return [f"{name}: {doubt.rstrip('.')}" for doubt in doubts(stored.result) if doubt not in shared]
+
+
+def _busy(*runs: Stored) -> list[str]:
+    """What to know of runs in turns on a machine that did something else, too."""
+    shares = [run.run.settings.get("busy_before_share") or 0.0 for run in runs]
+    return [f"both: {doubt.rstrip('.')}" for doubt in busy_machine(max(shares))]
 
 
 def _partial(name: str, result: CapacityResult) -> list[str]:
@@ -223,7 +280,7 @@ def _priorities(result: CapacityResult) -> str:
 
 
 def _picture(comparison: Comparison, number: int) -> Picture:
-    """p99 over the rate for each run, and below the estimates with their intervals and the certified rates."""
+    """p99 over the rate for each run, and below the estimates with their intervals and the proven rates."""
     palette = (P99, *STEPS[1:])
     rows = len(comparison.names)
 

@@ -50,6 +50,16 @@ def resumed(earlier: Stored, run: Run) -> Run:
     CPU use before either. BadRequestError where it would send other requests than the earlier one.
     """
     then = earlier.run
+    if bool(then.settings.get("side")) != bool(run.settings.get("side")):
+        raise BadRequestError(
+            f"the search in {earlier.folder} was measured "
+            + (
+                "in turns with another: resume both with --against"
+                if then.settings.get("side")
+                else "without --against"
+            ),
+            field="side",
+        )
     changed = differences(then, run)
     if other := next((difference for difference in changed if difference.kind == "requests"), None):
         raise BadRequestError(
@@ -59,7 +69,13 @@ def resumed(earlier: Stored, run: Run) -> Run:
         )
     notes = [*(then.settings.get("resumed") or ()), *(f"{d.what} {d.first}, then {d.second}" for d in changed)]
     busy = [share for each in (then, run) if (share := each.settings.get("busy_before_share")) is not None]
-    settings = {**run.settings, "busy_before_share": max(busy, default=None), **({"resumed": notes} if notes else {})}
+    own = {key: value for key, value in then.settings.items() if key in ("side", "turns")}
+    settings = {
+        **run.settings,
+        **own,
+        "busy_before_share": max(busy, default=None),
+        **({"resumed": notes} if notes else {}),
+    }
     return replace(run, settings=settings, started_at=then.started_at)
 
 

@@ -35,9 +35,9 @@ _FLATTEST = 5.0
 """The least slope to expect, of limits so short that only a few requests arrive within them."""
 _LATE_BEFORE = 0.1
 """Late requests at the expected crossing that the prior adds to those seen: without, estimates are 1 % higher."""
-_DRIFTS = (0.0, 0.02, 0.05, 0.1, 0.2)
+DRIFTS = (0.0, 0.02, 0.05, 0.1, 0.2)
 """Standard deviations in ln(rate) of the machine's own factor from probe to probe, ..."""
-_DRIFT_PRIOR = (0.35, 0.2, 0.2, 0.15, 0.1)
+DRIFT_PRIOR = (0.35, 0.2, 0.2, 0.15, 0.1)
 """... and how likely each is beforehand: with equal ones, slow queues are estimated 1 % higher."""
 _REACH = 0.45
 """Points further than this in ln(rate) from the crossing do not count: the line is only local."""
@@ -95,6 +95,18 @@ def _posterior(observed: Observations, slo: Slo, centre: float) -> tuple[Floats,
     grid = centre + _OFFSETS
     spread = _SLOPE_SPREAD * np.linspace(-2.5, 2.5, 20)
     slopes = _likely_slope(slo, math.exp(centre)) * np.exp(spread)
+    by_point = log_likelihood(observed, slo, centre, grid, slopes)
+    by_drift = np.stack([_drifting(by_point, drift).sum(axis=-1) for drift in DRIFTS])
+    at_centre = _logit(slo.allowed_share) + slopes * (centre - grid[:, None])
+    prior = -0.5 * (spread / _SLOPE_SPREAD) ** 2 - _LATE_BEFORE * np.logaddexp(0, -at_centre)
+    likelihood = by_drift + np.log(DRIFT_PRIOR)[:, None, None] + prior
+    posterior = np.exp(likelihood - likelihood.max()).sum(axis=0)
+    posterior /= posterior.sum()
+    return grid, posterior.sum(axis=1), float(posterior.sum(axis=0) @ slopes)
+
+
+def log_likelihood(observed: Observations, slo: Slo, centre: float, grid: Floats, slopes: Floats) -> Floats:
+    """Of each point, as [crossing of the grid, slope, point]; those far from the `centre` weigh less."""
     distance = np.log(observed.rates_per_s)
     weights = np.clip(1 - np.abs((distance - centre) / _REACH) ** 3, 0.02, None) ** 3
     odds = _logit(slo.allowed_share) + slopes[None, :, None] * (distance[None, None, :] - grid[:, None, None])
@@ -103,14 +115,7 @@ def _posterior(observed: Observations, slo: Slo, centre: float) -> tuple[Floats,
     odds = np.minimum(odds, bound)
     # log(share) and log(1 - share) without overflow
     log_over, log_under = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
-    by_point = weights * (observed.over * log_over + (observed.requests - observed.over) * log_under)
-    by_drift = np.stack([_drifting(by_point, drift).sum(axis=-1) for drift in _DRIFTS])
-    at_centre = _logit(slo.allowed_share) + slopes * (centre - grid[:, None])
-    prior = -0.5 * (spread / _SLOPE_SPREAD) ** 2 - _LATE_BEFORE * np.logaddexp(0, -at_centre)
-    likelihood = by_drift + np.log(_DRIFT_PRIOR)[:, None, None] + prior
-    posterior = np.exp(likelihood - likelihood.max()).sum(axis=0)
-    posterior /= posterior.sum()
-    return grid, posterior.sum(axis=1), float(posterior.sum(axis=0) @ slopes)
+    return np.asarray(weights * (observed.over * log_over + (observed.requests - observed.over) * log_under))
 
 
 def _drifting(by_point: Floats, drift: float) -> Floats:

@@ -40,6 +40,8 @@ class Observations:
     over: Floats
     at_least: NDArray[np.bool_]
     """Where `over` is a lower bound."""
+    numbers: NDArray[np.int_]
+    """Of the points."""
 
     @property
     def shares(self) -> Floats:
@@ -69,9 +71,9 @@ def _observe(points: Sequence[Point], slo: Slo) -> Observations:
             factor = min(max(factor, count.dependence), count.over)
         requests, over = (count.requests, count.over) if cut_short else _without_warm_up(count, _WARM_RUNS * factor)
         effective = requests / factor
-        rows.append((point.rate_per_s, effective, effective * over / requests, cut_short))
-    table = np.asarray(rows, dtype=np.float64).reshape(-1, 4)
-    return Observations(table[:, 0], table[:, 1], table[:, 2], table[:, 3].astype(bool))
+        rows.append((point.rate_per_s, effective, effective * over / requests, cut_short, point.number))
+    table = np.asarray(rows, dtype=np.float64).reshape(-1, 5)
+    return Observations(table[:, 0], table[:, 1], table[:, 2], table[:, 3].astype(bool), table[:, 4].astype(int))
 
 
 def slo_count(point: Point, slo: Slo) -> SloCount | None:

@@ -29,6 +29,12 @@ def describe_hardware() -> dict[str, Any]:
     return found
 
 
+def available_memory() -> int | None:
+    """Bytes that new processes can have without swapping; None where the operating system does not report it."""
+    found = _first(_MEMINFO, "MemAvailable")
+    return int(found.split()[0]) * 1024 if found else None
+
+
 class CpuMeter:
     """The share of this machine's CPU time that was busy since the last reading, all processes together."""
 

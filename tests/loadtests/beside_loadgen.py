@@ -31,7 +31,8 @@ from clients import Client
 from export.command import default_repository
 from fathom.console.options import default_config_name
 from fathom.recipes import requests_of
-from loadtests.capacity import CapacityRequest, find, start_generators
+from loadtests.capacity import CapacityRequest, start_generators
+from loadtests.finding import find
 from loadtests.generator.messages import Limits
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import percentile

@@ -30,7 +30,8 @@ from queueing import (
     sojourn_s,
 )
 
-from loadtests.capacity import CapacityRequest, find
+from loadtests.capacity import CapacityRequest
+from loadtests.finding import find
 from loadtests.generator.messages import Limits
 from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.records.record import Record, percentile

@@ -1,4 +1,4 @@
-"""A race on a recorded table: each probe is answered as a server of the recorded capacity would on a drifting machine."""
+"""A race on a recorded table: probes are answered as a server of the recorded capacity would on a drifting machine."""
 
 from __future__ import annotations
 

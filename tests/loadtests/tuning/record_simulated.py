@@ -1,4 +1,4 @@
-"""Record the grids of four simulated servers: the capacity of each configuration, and the one predicted from noisy times.
+"""Record the grids of four simulated servers: the capacity of each configuration, and the one predicted for it.
 
 python tests/loadtests/tuning/record_simulated.py
 """
@@ -35,7 +35,6 @@ SPACE = """
 instances = [1, 2, 3, 4]
 intra_threads = [1, 2, 4]
 preferred = [0, 2, 4, 8, 16]
-delay_ms = [0, 2]
 rows_per_run = ["off", 1, 4]
 """
 
@@ -91,8 +90,8 @@ def grid(server: str) -> list[tuple[object, float, float]]:
         knobs = configuration.of(found.steps[0])
         key = (knobs["intra_threads"], knobs["rows_per_run"])
         measured = known.setdefault(key, times(server, knobs, rng))
-        true = capacity(pipeline(knobs, times(server, knobs, None)), (SLO,), requests=3000, replications=1, seed=9)
-        guess = capacity(pipeline(knobs, measured), (SLO,), requests=1500, replications=1, tolerance=0.01)
+        true = capacity(pipeline(knobs, times(server, knobs, None)), (SLO,), requests=3000, replications=3, seed=9)
+        guess = capacity(pipeline(knobs, measured), (SLO,), requests=1500, replications=2, tolerance=0.01)
         rows.append([configuration.to_json(), round(true.rate_per_s, 1), round(guess.rate_per_s, 1)])
     return rows
 
