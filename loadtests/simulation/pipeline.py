@@ -30,6 +30,11 @@ class Batcher:
     what changes batching although its effect on single requests is not simulated."""
     equal_shapes: bool = False
     """Only requests of equal shape share a batch: Triton's rule for inputs with a dim of -1 that are not ragged."""
+    overlooks: float = 0.85
+    """Without prefetching: how often the batcher, woken by a batch that ends, looks before the instance counts as free.
+    Two threads of Triton race for that; the defaults of both shares were fitted to measurements on two busy cores."""
+    overtakes: float = 0.5
+    """With prefetching: how often the batcher then adds to the batch that starts next before the instance takes it."""
 
     def __post_init__(self) -> None:
         for name, least in (("instances", 1), ("max_batch", 1), ("max_queue", 0), ("delay_s", 0), ("timeout_s", 0)):

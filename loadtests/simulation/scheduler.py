@@ -8,14 +8,16 @@ may wake it, and when, decides the batches as much as the sizes do:
   while all places are taken. Without prefetching a batch is put together when an instance is free.
 - An arrival wakes the batcher only if there is a place for a batch and, unless shapes must be equal, enough rows wait
   for the next preferred size that the batcher noted.
-- A batch that starts wakes the batcher. An instance that becomes free does not: without prefetching the batcher
-  may sleep until the next arrival or its half-second poll.
+- A batch that starts wakes the batcher, and so does one that ends, but a moment before its instance counts as free.
+  Two threads then race. If the batcher looks first, it overlooks the instance: without prefetching it may sleep until
+  the next arrival or its half-second poll, with prefetching the batch that waits next still grows.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from random import Random
 
 from loadtests.simulation.pipeline import Batcher
 
@@ -54,12 +56,21 @@ class Scheduler:
     """One model's batcher and instances; rows and shapes by number of the request."""
 
     def __init__(
-        self, settings: Batcher, rows: list[int], shapes: list[int], start: Start, alarm: Alarm, refuse: Refuse
+        self,
+        settings: Batcher,
+        rows: list[int],
+        shapes: list[int],
+        start: Start,
+        alarm: Alarm,
+        refuse: Refuse,
+        seed: int,
     ) -> None:
         self.settings = settings
         self.idle = settings.instances
         self._rows, self._shapes = rows, shapes
         self._start, self._set_alarm, self._refuse = start, alarm, refuse
+        self._draw = Random(seed).random
+        self._batcher_first = settings.overtakes if settings.prefetch else settings.overlooks
         self._preferred = frozenset(settings.preferred or (settings.max_batch,))
         self._largest = max(self._preferred)
         self._prefetch = settings.prefetch
@@ -115,9 +126,14 @@ class Scheduler:
         self.wake(now_s)
 
     def finish(self, now_s: float) -> None:
-        """An instance is free again."""
+        """A batch ended, and its instance is free again."""
+        batcher_first = self._draw() < self._batcher_first
+        if batcher_first:
+            self.wake(now_s)
         self.idle += 1
         self._dispatch(now_s)
+        if not batcher_first:
+            self.wake(now_s)
 
     def wake(self, now_s: float) -> None:
         """The batcher looks what there is to do, until it parks."""

@@ -73,7 +73,7 @@ class _Simulation:
         self.refused = self.late = 0
         self.late_s = float("inf")
         self.stations = [
-            _Station(self, step, shapes, np.random.default_rng([seed, number]))
+            _Station(self, step, shapes, seed * len(pipeline.steps) + number)
             for number, step in enumerate(pipeline.steps)
         ]
         for station in self.stations:
@@ -129,16 +129,16 @@ class _Simulation:
 class _Station:
     """A step at work: its scheduler, its batch times and what comes after."""
 
-    def __init__(self, run: _Simulation, step: Step, shapes: list[int], rng: np.random.Generator) -> None:
+    def __init__(self, run: _Simulation, step: Step, shapes: list[int], seed: int) -> None:
         self.run, self.step = run, step
-        self.scheduler = Scheduler(step.batcher, run.rows, shapes, self.start, self.set_alarm, run.refuse)
+        self.scheduler = Scheduler(step.batcher, run.rows, shapes, self.start, self.set_alarm, run.refuse, seed)
         self.followers: list[_Station] = []
         self.batches: Counter[int] = Counter()
         self.since_s: dict[int, float] = {}
         self.wait_s, self.requests = 0.0, 0
         self._missing: dict[int, int] = {}
         self._known_s: dict[tuple[int, int, int], tuple[float, float]] = {}
-        self._rng, self._drawn = rng, list[float]()
+        self._rng, self._drawn = np.random.default_rng(seed), list[float]()
 
     def arrive(self, requests: list[int], now_s: float) -> None:
         wakes = False
