@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from google.protobuf import json_format  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2
 
@@ -20,6 +22,7 @@ from fathom.replica import call
 from fathom.tuning.models import TunedModel
 from loadtests.simulation.capacity import capacity
 from loadtests.simulation.pipeline import Pipeline
+from loadtests.simulation.simulate import simulate
 from loadtests.simulation.times import BatchTimes
 from loadtests.target.steps import by_class, shape_class, stacked, trace
 from loadtests.tuning.objective import Objective
@@ -29,9 +32,15 @@ from server import TritonServer, TritonServerError
 
 _LOAD_S, _CALL_S = 120.0, 30.0
 _SIZES = (1, 2, 4, 8, 16, 32)
-_LEAST_S, _LEAST_BATCHES = 0.15, 4
-"""Of each entry of a table."""
-_MOST_CLASSES = 4
+_ROUNDS, _LEAST_S, _LEAST_BATCHES = 3, 0.05, 3
+"""Each entry of a table is timed in so many rounds, each with so many seconds and batches. The quickest round counts:
+what else runs on the machine only adds to it."""
+_ARRIVALS = 4000
+"""Simulated for a latency at a rate."""
+_HOPELESS = 0.01
+"""Of the rate that keeps all instances busy: what a configuration counts for that no rate is predicted to suit. Times
+measured on a busy machine may be wrong, and the order of such configurations is still the best guess."""
+_MOST_CLASSES = 6
 """Shapes that are timed; rarer ones count as the next larger."""
 _TRACED = 32
 """Requests that are passed through the pipeline."""
@@ -72,10 +81,20 @@ class Times:
         pipeline = self.pipeline(configuration)
         if pipeline is None:
             return float("nan")
+        if objective.at_rate_per_s is not None:
+            return 1 / self._latency_ms(pipeline, configuration, objective.at_rate_per_s)
         found = capacity(
             pipeline, objective.slos, shapes=self.classes(configuration), requests=1500, replications=1, tolerance=0.01
         )
-        return objective.scaled(configuration, found.rate_per_s)
+        rate_per_s = found.rate_per_s or _HOPELESS * found.limit_per_s
+        return objective.scaled(configuration, rate_per_s)
+
+    def _latency_ms(self, pipeline: Pipeline, configuration: Configuration, rate_per_s: float) -> float:
+        """The p99 at a rate, which counts as a minute where more requests are refused."""
+        rng = np.random.default_rng(0)
+        arrivals_s = np.cumsum(rng.exponential(1 / rate_per_s, _ARRIVALS))
+        shapes = rng.choice(self.classes(configuration), _ARRIVALS)
+        return min(1e3 * simulate(pipeline, arrivals_s, shapes=shapes).percentile(0.99), 60e3)
 
     def bottleneck_first(self) -> list[str]:
         """The steps by what they can serve at most as committed, the slowest first."""
@@ -171,8 +190,14 @@ class TimingServer:
         """Times of batches of the first request's shape; requests carry one row each."""
         sizes = [size for size in _SIZES if size <= most_rows] or [1]
         wholes = {size: stacked(list(itertools.islice(itertools.cycle(requests), size))) for size in sizes}
-        levels = sorted({1, most_busy})
-        return BatchTimes({busy: {size: self._seconds(wholes[size], size, busy) for size in sizes} for busy in levels})
+        for whole in wholes.values():
+            self.infer(whole)  # the first batch of a size takes memory, too
+        seconds: dict[int, dict[int, float]] = {busy: {} for busy in sorted({1, most_busy})}
+        for _ in range(_ROUNDS):
+            for busy, row in seconds.items():
+                for size in sizes:
+                    row[size] = min(row.get(size, math.inf), self._seconds(wholes[size], size, busy))
+        return BatchTimes({busy: _rising(row) for busy, row in seconds.items()})
 
     def _seconds(self, request: Any, rows: int, busy: int) -> float:
         """Mean seconds of a batch with so many in flight, by the server's own account."""
@@ -208,6 +233,11 @@ class TimingServer:
             parts = (batch.compute_input, batch.compute_infer, batch.compute_output)
             return sum(part.ns for part in parts), batch.compute_infer.count
         return 0, 0
+
+
+def _rising(row: Mapping[int, float]) -> dict[int, float]:
+    """No batch takes longer than a larger one."""
+    return {size: min(seconds for larger, seconds in row.items() if larger >= size) for size in row}
 
 
 def measure(

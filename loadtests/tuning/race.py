@@ -37,6 +37,8 @@ _ROUNDS = 2
 _STEP_UP, _LEAP, _STEP_DOWN = 1.15, 2.0, 0.8
 """From the rates of the probes to the next one, as long as all met the SLO (towards what is expected, at most a leap)
 or none did."""
+_HOPELESS_ARMS = 4
+"""Configurations that are measured although none meets the SLO."""
 _RECENT = 6
 """Of the leader's points: how many say where it stands now, since machines drift."""
 _QUEUE_LIMITS = 4.0
@@ -143,9 +145,13 @@ class Race:
         self._learn(COMMITTED)
 
     def _heats(self) -> Generator[Turn, Answer, None]:
-        while (leading := self.standing(self.leader)) is not None or self.leader == COMMITTED:
+        while True:
+            leading = self.standing(self.leader)
             contenders = self.ranking.contenders(leading.value if leading else 0.0)
             if not contenders:
+                return
+            if leading is None and len(self.arms) > _HOPELESS_ARMS:
+                self.ended = f"none of the {len(self.arms)} most promising configurations meets the SLO"
                 return
             if self.spent_s > _HEATS_SHARE * self.plan.budget_s:
                 self.ended = f"the budget ended with {len(contenders)} contenders not measured"
@@ -215,6 +221,9 @@ class Race:
 
     def _learn_bound(self, configuration: Configuration) -> None:
         """A challenger that only missed the SLO: its capacity lies below the lowest rate that was tried."""
+        if self.objective.at_rate_per_s is not None:
+            self.ranking.fail(configuration, "no latency could be measured")
+            return
         lowest = _STEP_DOWN * min(point.rate_per_s for point in self.arms[configuration].points)
         self.ranking.learn(configuration, self.objective.scaled(configuration, lowest))
 
