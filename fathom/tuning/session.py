@@ -43,8 +43,8 @@ from loadtests.tuning.result import TuningResult, summarise
 from loadtests.tuning.space import COMMITTED, Configuration, Space
 from server import TritonServerError
 
-_TABLES_SHARE = 0.25
-"""Of the budget: by when the last table of batch times is begun."""
+_TABLES_SHARE, _RANKING_SHARE = 0.2, 0.35
+"""Of the budget: by when the last table of batch times is begun, and by when the last configuration is simulated."""
 _START_SHARE = 0.7
 """Of the predicted capacity: where the committed configuration is probed first."""
 _CALL_S = 30.0
@@ -147,12 +147,16 @@ def _predict(
 
         def predict(configuration: Configuration) -> float:
             nonlocal done
+            if done and time.monotonic() > began_s + _RANKING_SHARE * request.capacity.budget_s:
+                return math.nan
             done += 1
             step.update(f"{done} configurations")
             return times.predict(configuration, request.objective)
 
         predictions = rank(space, predict, order)
-        step.update(f"{len(predictions)} of {len(space)} configurations")
+        step.update(f"{done} of {len(space)} configurations")
+    if (late := len(predictions) - done) > 0:
+        left_out.append((f"{late} configurations", "there was no time to simulate them"))
     failures = [
         (each.configuration.to_json(), reason)
         for each in predictions

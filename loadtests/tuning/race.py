@@ -103,6 +103,8 @@ class Race:
             yield from self._last_turns()
         if self.objective.at_rate_per_s is None:
             for configuration in dict.fromkeys((self.leader, COMMITTED)):
+                if self.standing(configuration) is None:
+                    continue
                 with contextlib.suppress(_FailedError):
                     parts = 2 if configuration != COMMITTED else 1
                     yield from self._search(configuration, self.left_s / parts)

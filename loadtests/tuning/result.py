@@ -130,7 +130,7 @@ def _outcome(race: Race, configuration: Configuration, failures: Mapping[Configu
         return reason
     expected = race.ranking.expected(configuration)
     if not expected > 0:
-        return "not predicted to meet the SLO at any rate" if expected == 0 else "not predicted: no batch times"
+        return "not predicted: there was no time"
     if (like := race.ranking.equals(configuration)) is not None:
         return f"predicted like {like}"
     leading = race.standing(race.leader)

@@ -61,19 +61,20 @@ class Replay:
     failing: dict[Configuration, str] = field(default_factory=dict)
     turns: list[Turn] = field(default_factory=list)
 
-    def race(self, *, budget_s: float = 600.0, seed: int = 0) -> Race:
-        """Run to its end."""
+    def race(self, *, budget_s: float = 600.0, seed: int = 0, confirm: bool = True) -> Race:
+        """Run to its end, or until the winner is to be confirmed."""
         start_per_s = 0.7 * self.table.predictions[0].value
         plan = Plan((self.slo,), start_per_s, seed, budget_s)
         race = Race(Objective((self.slo,)), Ranking(self.table.predictions), plan)
         running = race.run()
         try:
             turn = next(running)
-            while True:
+            while confirm or turn.probe.phase == "refine":
                 self.turns.append(turn)
                 turn = running.send(self.answer(turn))
         except StopIteration:
-            return race
+            pass
+        return race
 
     def answer(self, turn: Turn) -> Answer:
         if reason := self.failing.get(turn.configuration):
