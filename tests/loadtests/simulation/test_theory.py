@@ -55,3 +55,17 @@ def test_batches_of_up_to_eight_follow_the_embedded_markov_chain(load, mean_ms, 
     )
     assert run.latencies_s.mean() * 1e3 == pytest.approx(mean_ms, rel=0.02)
     assert run.percentile(0.99) * 1e3 == pytest.approx(p99_ms, rel=0.04)
+
+
+@pytest.mark.parametrize("load", [0.4, 0.6])
+def test_batches_without_a_bound_stay_just_below_inoues_bound(load):
+    """1 ms a row and 4 ms a batch, the load counted in rows alone."""
+    row_s, fixed_s = 0.001, 0.004
+    rate_per_s = load / row_s
+    low_bound_s = (
+        (row_s + fixed_s) / (2 * (1 - load)) * (1 + 2 * rate_per_s * fixed_s + (1 - rate_per_s * fixed_s) / (1 + load))
+    )
+    high_bound_s = 1.5 * fixed_s / (1 - load) + row_s / 2 * (load + 2) / (1 - load**2)
+    pipeline = one(Batcher(max_batch=10_000), BatchTimes.constant(fixed_s, row_s))
+    run = simulate(pipeline, poisson(rate_per_s, seed=5, count=40_000))
+    assert run.latencies_s.mean() == pytest.approx(min(low_bound_s, high_bound_s), rel=0.03)
