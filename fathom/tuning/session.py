@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from clients import Client, InferenceError
 from export.config.knobs import with_knobs
@@ -37,7 +37,7 @@ from loadtests.slo import format_rate
 from loadtests.target.hardware import describe_hardware
 from loadtests.target.steps import Infer
 from loadtests.tuning.objective import Objective
-from loadtests.tuning.race import Answer, Race
+from loadtests.tuning.race import Answer, Race, Turn
 from loadtests.tuning.ranking import Prediction, Ranking, rank
 from loadtests.tuning.result import TuningResult, summarise
 from loadtests.tuning.space import COMMITTED, Configuration, Space
@@ -63,6 +63,13 @@ class TuneRequest:
     """How to measure: model, SLOs, seed, generators. The server and the payloads are those of each configuration."""
     folder: Path
     tritonserver: Path | None = None
+
+
+class Answering(Protocol):
+    """What answers the turns of a race: `Servers`, or what stands for them."""
+
+    def answer(self, turn: Turn) -> Answer:
+        """Raises KeyboardInterrupt for Ctrl-C."""
 
 
 @dataclass
@@ -99,7 +106,7 @@ def tune(request: TuneRequest, steps: Steps) -> TuningResult:
         )
         race = Race(request.objective, Ranking(kept.predictions), plan)
         with steps.step("race") as step:
-            ended = _drive(race, servers, kept.answers, request.folder / TURNS, step)
+            ended = drive(race, servers, kept.answers, request.folder / TURNS, step)
     failures = {Configuration.from_json(changes): reason for changes, reason in header["failures"]}
     result = summarise(
         race,
@@ -213,8 +220,8 @@ def _trace_parameters(
                         traced[model] = [*traced[model], *requests]
 
 
-def _drive(
-    race: Race, servers: Servers, earlier: Sequence[tuple[Configuration, Answer]], path: Path, step: Step
+def drive(
+    race: Race, servers: Answering, earlier: Sequence[tuple[Configuration, Answer]], path: Path, step: Step
 ) -> str:
     """Runs the race; returns why it ended early. Answers of an earlier part come first, as long as they fit."""
     running = race.run()
@@ -266,15 +273,20 @@ def _read(request: TuneRequest) -> _Kept:
         Prediction(Configuration.from_json(changes), math.nan if value is None else value)
         for changes, value in kept.header["predictions"]
     ]
+    kept.answers = kept_answers(request.folder / TURNS)
+    return kept
+
+
+def kept_answers(path: Path) -> list[tuple[Configuration, Answer]]:
+    """The answers of an earlier part, in their order."""
+    found = []
     with contextlib.suppress(FileNotFoundError):
-        for line in (request.folder / TURNS).read_text().splitlines():
+        for line in path.read_text().splitlines():
             with contextlib.suppress(ValueError):  # the last one may be cut off
                 row = json.loads(line)
                 point = Point.from_json(row["point"]) if row["point"] else None
-                kept.answers.append(
-                    (Configuration.from_json(row["changes"]), Answer(row["took_s"], point, row["failure"]))
-                )
-    return kept
+                found.append((Configuration.from_json(row["changes"]), Answer(row["took_s"], point, row["failure"])))
+    return found
 
 
 def _identity(request: TuneRequest) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def grid(server: str) -> list[tuple[object, float, float]]:
         knobs = configuration.of(found.steps[0])
         key = (knobs["intra_threads"], knobs["rows_per_run"])
         measured = known.setdefault(key, times(server, knobs, rng))
-        true = capacity(pipeline(knobs, times(server, knobs, None)), (SLO,), requests=TRUE_REQUESTS[server], replications=2, seed=9)
+        count = TRUE_REQUESTS[server]
+        true = capacity(pipeline(knobs, times(server, knobs, None)), (SLO,), requests=count, replications=2, seed=9)
         guess = capacity(pipeline(knobs, measured), (SLO,), requests=1500, replications=2, tolerance=0.01)
         rows.append([configuration.to_json(), round(true.rate_per_s, 1), round(guess.rate_per_s, 1)])
     return rows
