@@ -39,6 +39,8 @@ _STEP_UP, _LEAP, _STEP_DOWN = 1.15, 2.0, 0.8
 or none did."""
 _HOPELESS_ARMS = 4
 """Configurations that are measured although none meets the SLO."""
+_UNBOUNDED = 6
+"""Further probes of a challenger that met all rates of its heat."""
 _RECENT = 6
 """Of the leader's points: how many say where it stands now, since machines drift."""
 _QUEUE_LIMITS = 4.0
@@ -180,6 +182,11 @@ class Race:
             if outcome := self._decided(challenger):
                 self.arms[challenger].outcome = outcome
                 break
+        for _ in range(_UNBOUNDED):  # it met all rates so far: how far above the leader is it?
+            if self.standing(challenger) is not None or not self._met_all(challenger):
+                break
+            yield from self._probe(challenger, self._rate_of(challenger))
+            self._learn(challenger)
         own, other = self.standing(challenger), self.standing(leader, recent=_RECENT)
         if own is None:
             self._learn_bound(challenger)
@@ -218,8 +225,13 @@ class Race:
             return leading.low / worth if leading else self.plan.start_per_s
         rates = [point.rate_per_s for point in points]
         if points[-1].meets_slo:
-            return max(_STEP_UP * max(rates), min(expected_per_s, _LEAP * max(rates)))
+            leap = _LEAP if len(points) > 2 * _ROUNDS else 1.0
+            return max(_STEP_UP * max(rates), min(expected_per_s, _LEAP * max(rates)), leap * max(rates))
         return _STEP_DOWN * min(rates)
+
+    def _met_all(self, configuration: Configuration) -> bool:
+        points = self.arms[configuration].points
+        return self.objective.at_rate_per_s is None and all(point.meets_slo for point in points)
 
     def _learn_bound(self, configuration: Configuration) -> None:
         """A challenger that only missed the SLO: its capacity lies below the lowest rate that was tried."""

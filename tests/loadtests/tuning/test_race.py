@@ -18,7 +18,7 @@ from loadtests.tuning.space import COMMITTED
 NAMES = sorted(path.stem for path in TABLES.glob("*.json"))
 SIMULATED = ("batch-friendly", "cache-limited", "constant", "exponential")
 SLO = Slo.parse("p99=50ms")
-BUDGET_S = 150.0
+BUDGET_S = 200.0
 CONFIRMED = "constant"
 OTHERS = 20
 """Runs of the other searches, whose luck differs."""
