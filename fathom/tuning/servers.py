@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from clients import Client
+from clients import Client, InferenceError
 from fathom.recipes import requests_of
 from fathom.tuning.models import TunedModel
 from loadtests.capacity import CapacityRequest, start_generators, timeout_s
@@ -64,7 +64,7 @@ class Servers:
         try:
             lane = self.lane(turn.configuration)
             point = lane.send(turn.probe)
-        except (TritonServerError, TargetError) as error:
+        except (TritonServerError, TargetError, InferenceError) as error:
             reason = self._why_died(turn.configuration) or str(error)
             self._stop(turn.configuration)
             return Answer(time.monotonic() - began_s, None, reason)

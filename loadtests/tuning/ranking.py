@@ -46,12 +46,13 @@ def batch_times_of(configuration: Configuration) -> tuple[tuple[str, str, object
 
 def rank(space: Space, predict: Predict, order: Sequence[str]) -> list[Prediction]:
     """Predictions, best first. The steps are varied in the given order (the bottleneck first), each on the best few
-    configurations of the steps before: what is not the bottleneck can gain little, so the product is not needed."""
+    configurations of the steps before: what is not the bottleneck can gain little, so the product is not needed. Few
+    changes come first, so that a ranking that has to end early has tried every knob."""
     found: dict[Configuration, float] = {COMMITTED: predict(COMMITTED)}
     bases = [COMMITTED]
     for model in order:
         for base in bases:
-            for configuration in space.vary(model, base):
+            for configuration in sorted(space.vary(model, base), key=lambda each: len(each.changes)):
                 if configuration not in found:
                     found[configuration] = predict(configuration)
         bases = _distinct_best(found)
