@@ -129,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = report.write(result, folder)
     interrupted = result.ended == "interrupted"
     written: list[Path] = []
-    if not interrupted and result.changes:
+    if not interrupted and result.gain_shown:
         written = write_winner(tuned, result, arguments.name, path)
     if arguments.json:
         print_json({**result.to_json(), "report": str(path), "written": [str(file) for file in written]})

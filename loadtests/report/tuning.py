@@ -24,6 +24,12 @@ def headline(result: TuningResult) -> str:
         return f"the committed configuration is the best of {len(result.rows):,} under {result.slo}"
     if result.gain is None:
         return f"best is {result.winner}"
+    if not result.gain_shown:
+        low, high = ((value - 1) * 100 for value in result.gain[1:])
+        return (
+            f"no gain is shown: {result.winner} may be better than committed by {low:+.0f} to {high:+.0f} %, which "
+            "chance alone explains; a longer budget on a quiet machine would tell"
+        )
     ratio, low, high = ((value - 1) * 100 for value in result.gain)
     better = "more" if ratio >= 0 else "less"
     return (

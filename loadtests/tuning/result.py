@@ -41,6 +41,8 @@ class TuningResult:
     """Of the winner against the committed configuration; empty where that is the best."""
     gain: tuple[float, float, float] | None
     """The winner's value over the committed one's, and its 95 % interval."""
+    gain_shown: bool
+    """Whether the winner's gain is more than chance: its interval lies above 1, or the committed one meets no SLO."""
     meets_slo: bool
     """Whether any configuration met the SLOs."""
     nearest: str
@@ -75,7 +77,7 @@ def summarise(
     """`failures` are configurations that failed before the race."""
     rows = [_row(race, each.configuration, failures or {}) for each in race.ranking.predictions]
     rows.sort(key=lambda row: (row.probes == 0, -_order(race, row.measured), -(row.predicted or 0.0)))
-    met = any(point.meets_slo for arm in race.arms.values() for point in arm.points)
+    met = any(race.standing(configuration) is not None for configuration in race.arms)
     return TuningResult(
         model=model,
         slo=", ".join(map(str, race.plan.slos)),
@@ -83,7 +85,8 @@ def summarise(
         unit=race.objective.unit,
         winner=str(race.leader),
         changes=race.leader.to_json(),
-        gain=race.gain(),
+        gain=(gain := race.gain()),
+        gain_shown=race.leader != COMMITTED and (gain[1] > 1 if gain else race.standing(COMMITTED) is None),
         meets_slo=met,
         nearest="" if met else _nearest(race),
         rows=tuple(rows),

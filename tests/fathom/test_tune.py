@@ -139,8 +139,8 @@ def test_a_run_goes_on_after_ctrl_c_without_measuring_anything_again(tmp_path):
 
 def result(changes):
     return TuningResult(
-        "double", "p99=50ms", "rate", "requests/s", "double preferred=4", changes, (1.2, 1.1, 1.3), True, "", (), (),
-        "double", 0.1, 0, 60.0, 60.0, "", {"cpu": "a CPU", "cores": 2},
+        "double", "p99=50ms", "rate", "requests/s", "double preferred=4", changes, (1.2, 1.1, 1.3), True, True, "", (),
+        (), "double", 0.1, 0, 60.0, 60.0, "", {"cpu": "a CPU", "cores": 2},
     )  # fmt: skip
 
 

@@ -109,6 +109,14 @@ def test_every_configuration_has_a_row_with_a_reason():
     assert len(result.rows) == len(replay.table.capacity_per_s)
     assert all(row.outcome for row in result.rows)
     assert result.rows[0].measured == max(row.measured or 0.0 for row in result.rows)
+    assert result.gain_shown
+
+
+def test_a_gain_that_chance_explains_is_not_shown():
+    table = Table.read(CONFIRMED)
+    alike = Table(dict.fromkeys(table.capacity_per_s, 300.0), table.predictions)
+    race = Replay(alike, SLO).race(budget_s=40.0, confirm=False)
+    assert not summarise(race, model="model", objective="rate", bottleneck="model").gain_shown
 
 
 def test_the_objectives_are_understood_and_scored():
