@@ -27,7 +27,7 @@ def headline(result: TuningResult) -> str:
     if not result.gain_shown:
         low, high = ((value - 1) * 100 for value in result.gain[1:])
         return (
-            f"no gain is shown: {result.winner} may be better than committed by {low:+.0f} to {high:+.0f} %, which "
+            f"no gain is shown: {result.winner} differs from committed by {low:+.0f} to {high:+.0f} %, which "
             "chance alone explains; a longer budget on a quiet machine would tell"
         )
     ratio, low, high = ((value - 1) * 100 for value in result.gain)

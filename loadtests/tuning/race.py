@@ -34,9 +34,9 @@ _PROBE_SHARE, _LONGEST_S = 0.008, 8.0
 """Of a probe: of the budget, and in seconds."""
 _ROUNDS = 2
 """Of A B B A in a heat, at most."""
-_STEP_UP, _LEAP, _STEP_DOWN = 1.15, 2.0, 0.8
+_STEP_UP, _LEAP, _STEP_DOWN, _FALL = 1.15, 2.0, 0.8, 0.6
 """From the rates of the probes to the next one, as long as all met the SLO (towards what is expected, at most a leap)
-or none did."""
+or none did (further where the probe was stopped early)."""
 _HOPELESS_ARMS = 4
 """Configurations that are measured although none meets the SLO."""
 _UNBOUNDED = 6
@@ -176,6 +176,7 @@ class Race:
             if number % 4 in (0, 3):
                 if self.objective.at_rate_per_s is not None or self.standing(leader):
                     yield from self._probe(leader, self._rate_of(leader))
+                    self._learn(leader)
                 continue
             yield from self._probe(challenger, self._rate_of(challenger))
             self._learn(challenger)
@@ -227,7 +228,7 @@ class Race:
         if points[-1].meets_slo:
             leap = _LEAP if len(points) > 2 * _ROUNDS else 1.0
             return max(_STEP_UP * max(rates), min(expected_per_s, _LEAP * max(rates)), leap * max(rates))
-        return _STEP_DOWN * min(rates)
+        return (_FALL if points[-1].stopped else _STEP_DOWN) * min(rates)
 
     def _met_all(self, configuration: Configuration) -> bool:
         points = self.arms[configuration].points
@@ -266,7 +267,10 @@ class Race:
     def _search(self, configuration: Configuration, budget_s: float) -> Generator[Turn, Answer, None]:
         """`loadtests.search`, for so many seconds more, until a rate near the estimate is proven."""
         known = self.arms.setdefault(configuration, Arm(configuration)).points
-        plan = replace(self.plan, budget_s=budget_s + sum(point.took_s for point in known), gap=AUTO_GAP)
+        start_per_s = self._rate_of(configuration)
+        plan = replace(
+            self.plan, start_per_s=start_per_s, budget_s=budget_s + sum(point.took_s for point in known), gap=AUTO_GAP
+        )
         searching = search(plan, tuple(known))
         with contextlib.suppress(StopIteration):
             probe = next(searching)

@@ -125,12 +125,12 @@ def test_a_run_goes_on_after_ctrl_c_without_measuring_anything_again(tmp_path):
     table = Table.read("constant")
     with Steps() as steps, steps.step("race") as step:
         assert isinstance(step, Step)
-        assert drive(race(table), Interrupted(table, 9), [], tmp_path / TURNS, step) == "interrupted"
+        assert drive(race(table), Interrupted(table, 5), [], tmp_path / TURNS, step) == "interrupted"
         kept = kept_answers(tmp_path / TURNS)
         servers, resumed, whole = Interrupted(table), race(table), race(table)
         assert drive(resumed, servers, kept, tmp_path / TURNS, step) == ""
         assert drive(whole, Interrupted(table), [], tmp_path / "other", step) == ""
-    assert len(kept) == 9
+    assert len(kept) == 5
     asked = {(turn.configuration, turn.probe.seed) for turn in servers.replay.turns}
     assert not asked & {(configuration, answer.point.seed) for configuration, answer in kept}
     assert resumed.leader == whole.leader
