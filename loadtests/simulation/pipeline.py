@@ -30,7 +30,7 @@ class Batcher:
     what changes batching although its effect on single requests is not simulated."""
     equal_shapes: bool = False
     """Only requests of equal shape share a batch: Triton's rule for inputs with a dim of -1 that are not ragged."""
-    overlooks: float = 0.85
+    overlooks: float = 0.8
     """Without prefetching: how often the batcher, woken by a batch that ends, looks before the instance counts as free.
     Two threads of Triton race for that; the defaults of both shares were fitted to measurements on two busy cores."""
     overtakes: float = 0.5

@@ -79,6 +79,7 @@ class Scheduler:
         self._queued_rows = 0
         self._ready: deque[Batch] = deque()
         self._current = Batch()
+        self._made = 0
         self._saturated = False
         self._next_preferred = 0
         self._running = False
@@ -127,12 +128,13 @@ class Scheduler:
 
     def finish(self, now_s: float) -> None:
         """A batch ended, and its instance is free again."""
+        made = self._made
         batcher_first = self._draw() < self._batcher_first
         if batcher_first:
             self.wake(now_s)
         self.idle += 1
         self._dispatch(now_s)
-        if not batcher_first:
+        if not batcher_first or self._made > made:  # a batcher that had work to do looks again after it
             self.wake(now_s)
 
     def wake(self, now_s: float) -> None:
@@ -164,6 +166,7 @@ class Scheduler:
                 self._take(count)
                 if not self._current.waiting:
                     self._current.waiting = True
+                    self._made += 1
                     self._ready.append(self._current)
                     self._dispatch(now_s)
             elif self._queue and not self._saturated:
