@@ -20,7 +20,7 @@ from loadtests.results.result import CUT_OFF
 from loadtests.search.probe import Prober, drained
 from loadtests.search.unloaded import Unloaded, measure_unloaded
 from loadtests.target.metrics import MetricsMeter
-from loadtests.tuning.race import Answer, Turn
+from loadtests.tuning.arm import Answer, Turn
 from loadtests.tuning.space import Configuration
 from loadtests.workload.workload import ModelWeight, Workload
 from server import TritonServer, TritonServerError

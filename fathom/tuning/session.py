@@ -27,17 +27,18 @@ from fathom.tuning.batch_times import (
     upstream,
     variants,
 )
+from fathom.tuning.journal import kept_answers, line
 from fathom.tuning.models import TunedModel
 from fathom.tuning.servers import Servers
 from loadtests.capacity import CapacityRequest
 from loadtests.errors import ResultsError
-from loadtests.records.point import Point
 from loadtests.search.budget import Plan
 from loadtests.slo import format_rate
 from loadtests.target.hardware import describe_hardware
 from loadtests.target.steps import Infer
+from loadtests.tuning.arm import Answer, Turn
 from loadtests.tuning.objective import Objective
-from loadtests.tuning.race import Answer, Race, Turn
+from loadtests.tuning.race import Race
 from loadtests.tuning.ranking import Prediction, Ranking, rank
 from loadtests.tuning.result import TuningResult, summarise
 from loadtests.tuning.space import COMMITTED, Configuration, Space
@@ -239,19 +240,10 @@ def drive(
                     answer = servers.answer(turn)
                 except KeyboardInterrupt:
                     return "interrupted"
-                file.write(json.dumps(_line(turn.configuration, answer)) + "\n")
+                file.write(json.dumps(line(turn.configuration, answer)) + "\n")
                 file.flush()
             turn = running.send(answer)
     return ""
-
-
-def _line(configuration: Configuration, answer: Answer) -> dict[str, Any]:
-    return {
-        "changes": configuration.to_json(),
-        "took_s": answer.took_s,
-        "failure": answer.failure,
-        "point": answer.point.to_json() if answer.point else None,
-    }
 
 
 def _read(request: TuneRequest) -> _Kept:
@@ -275,18 +267,6 @@ def _read(request: TuneRequest) -> _Kept:
     ]
     kept.answers = kept_answers(request.folder / TURNS)
     return kept
-
-
-def kept_answers(path: Path) -> list[tuple[Configuration, Answer]]:
-    """The answers of an earlier part, in their order."""
-    found = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(ValueError):  # the last one may be cut off
-                row = json.loads(line)
-                point = Point.from_json(row["point"]) if row["point"] else None
-                found.append((Configuration.from_json(row["changes"]), Answer(row["took_s"], point, row["failure"])))
-    return found
 
 
 def _identity(request: TuneRequest) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from loadtests.records.point import Phase, Point, Probe
 from loadtests.search.budget import AUTO_GAP, Plan
 from loadtests.search.search import search
 from loadtests.slo import format_rate, loosest_limit_ms
+from loadtests.tuning.arm import Answer, Arm, FailedError, Racing, Turn
 from loadtests.tuning.objective import Objective, Standing
 from loadtests.tuning.ranking import Ranking
 from loadtests.tuning.space import COMMITTED, Configuration
@@ -47,39 +48,6 @@ _QUEUE_LIMITS = 4.0
 """A probe lasts so many times the largest limit at least."""
 
 
-@dataclass(frozen=True)
-class Turn:
-    """What to measure next, on a server with this configuration."""
-
-    configuration: Configuration
-    probe: Probe
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A point, or why there is none: the server did not start, or died."""
-
-    took_s: float
-    """Of the budget, starting a server included."""
-    point: Point | None = None
-    failure: str = ""
-
-
-Racing = Generator[Turn, Answer, None]
-
-
-@dataclass
-class Arm:
-    """One configuration that was measured."""
-
-    configuration: Configuration
-    points: list[Point] = field(default_factory=list)
-    outcome: str = ""
-    """How its race ended, in words."""
-    final: list[Point] = field(default_factory=list)
-    """Of `points`: those of the last turns, which fresh seeds made."""
-
-
 @dataclass
 class Race:
     """The state of a tuning run; its fields are what the report shows."""
@@ -98,7 +66,7 @@ class Race:
 
     def run(self) -> Racing:
         """Yields turns until the winner is confirmed or the budget is spent."""
-        with contextlib.suppress(_FailedError):
+        with contextlib.suppress(FailedError):
             yield from self._first()
         yield from self._heats()
         if self.leader != COMMITTED and self.arms[COMMITTED].points:
@@ -107,7 +75,7 @@ class Race:
             for configuration in dict.fromkeys((self.leader, COMMITTED)):
                 if self.standing(configuration) is None:
                     continue
-                with contextlib.suppress(_FailedError):
+                with contextlib.suppress(FailedError):
                     parts = 2 if configuration != COMMITTED else 1
                     yield from self._search(configuration, self.left_s / parts)
 
@@ -163,7 +131,7 @@ class Race:
             challenger = contenders[0]
             try:
                 yield from self._heat(challenger)
-            except _FailedError as failure:
+            except FailedError as failure:
                 if failure.configuration != challenger:
                     self.ended = f"the leader's server failed: {failure}"
                     return
@@ -251,7 +219,7 @@ class Race:
     def _last_turns(self) -> Generator[Turn, Answer, None]:
         """Winner and committed configuration, A B B A with fresh seeds; what they show decides who wins."""
         pair = (COMMITTED, self.leader)
-        with contextlib.suppress(_FailedError):
+        with contextlib.suppress(FailedError):
             for number in (0, 1, 1, 0) * 2:
                 if self.spent_s > _GAIN_SHARE * self.plan.budget_s and self.arms[pair[number]].final:
                     break
@@ -286,7 +254,7 @@ class Race:
         return (yield from self._ask(configuration, probe))
 
     def _ask(self, configuration: Configuration, probe: Probe) -> Generator[Turn, Answer, Point]:
-        """One turn, with a number and a seed of its own. Raises _FailedError where the configuration does not serve."""
+        """One turn, with a number and a seed of its own. Raises FailedError where the configuration does not serve."""
         number = self._turns
         self._turns += 1
         seeded = Probe(
@@ -298,7 +266,7 @@ class Race:
         if answer.point is None:
             self.ranking.fail(configuration, answer.failure)
             arm.outcome = answer.failure
-            raise _FailedError(configuration, answer.failure)
+            raise FailedError(configuration, answer.failure)
         arm.points.append(answer.point)
         return answer.point
 
@@ -306,14 +274,6 @@ class Race:
     def left_s(self) -> float:
         """Of the budget."""
         return self.plan.budget_s - self.spent_s
-
-
-class _FailedError(Exception):
-    """A configuration does not serve."""
-
-    def __init__(self, configuration: Configuration, reason: str) -> None:
-        super().__init__(reason)
-        self.configuration = configuration
 
 
 def _refused(point: Point) -> bool:

@@ -15,8 +15,9 @@ from export.config.config import load
 from export.config.knobs import knobs_of
 from fathom.cli import main
 from fathom.console.output import Step, Steps
+from fathom.tuning.journal import kept_answers
 from fathom.tuning.models import TunedModel
-from fathom.tuning.session import TURNS, drive, kept_answers
+from fathom.tuning.session import TURNS, drive
 from fathom.tuning.winner import write_winner
 from loadtests.search.budget import Plan
 from loadtests.slo import Slo

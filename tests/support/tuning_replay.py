@@ -15,8 +15,9 @@ from loadtests.records.record import NOT_SENT, UNANSWERED, Outcome, Record
 from loadtests.search.budget import Plan
 from loadtests.search.confirmation import early_stop_threshold
 from loadtests.slo import Slo
+from loadtests.tuning.arm import Answer, Turn
 from loadtests.tuning.objective import Objective
-from loadtests.tuning.race import Answer, Race, Turn
+from loadtests.tuning.race import Race
 from loadtests.tuning.ranking import Prediction, Ranking
 from loadtests.tuning.space import COMMITTED, Configuration
 
