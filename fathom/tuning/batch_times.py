@@ -31,10 +31,11 @@ from loadtests.tuning.space import INSTANCES, Configuration, Space, Value
 from server import TritonServer, TritonServerError
 
 _LOAD_S, _CALL_S = 120.0, 30.0
-_SIZES = (1, 2, 4, 8, 16, 32)
-_ROUNDS, _LEAST_S, _LEAST_BATCHES = 3, 0.05, 3
+_SIZES, _FEW_SIZES, _FEW = (1, 2, 4, 8, 16, 32), (1, 4, 16, 32), 2
+"""Rows of the batches that are timed; fewer where there are more than so many shapes."""
+_ROUNDS, _LEAST_S, _LEAST_BATCHES, _ROUNDS_S = 3, 0.05, 2, 3.0
 """Each entry of a table is timed in so many rounds, each with so many seconds and batches. The quickest round counts:
-what else runs on the machine only adds to it."""
+what else runs on the machine only adds to it. No further round is begun after so many seconds."""
 _ARRIVALS = 4000
 """Simulated for a latency at a rate."""
 _HOPELESS = 0.01
@@ -186,14 +187,16 @@ class TimingServer:
         """One ModelInferRequest to its response."""
         return infer(self._client, request)
 
-    def table(self, requests: Sequence[Any], most_rows: int, most_busy: int) -> BatchTimes:
+    def table(self, requests: Sequence[Any], sizes: Sequence[int], most_busy: int) -> BatchTimes:
         """Times of batches of the first request's shape; requests carry one row each."""
-        sizes = [size for size in _SIZES if size <= most_rows] or [1]
         wholes = {size: stacked(list(itertools.islice(itertools.cycle(requests), size))) for size in sizes}
         for whole in wholes.values():
             self.infer(whole)  # the first batch of a size takes memory, too
         seconds: dict[int, dict[int, float]] = {busy: {} for busy in sorted({1, most_busy})}
-        for _ in range(_ROUNDS):
+        began_s = time.monotonic()
+        for number in range(_ROUNDS):
+            if number and time.monotonic() > began_s + _ROUNDS_S:
+                break
             for busy, row in seconds.items():
                 for size in sizes:
                     row[size] = min(row.get(size, math.inf), self._seconds(wholes[size], size, busy))
@@ -278,7 +281,8 @@ def _table(
     with server.loaded(model, message):
         for some in classes.values():
             server.infer(some[0])
-        return {number: server.table(some, most, busy) for number, some in classes.items()}
+        sizes = [size for size in (_SIZES if len(classes) <= _FEW else _FEW_SIZES) if size <= most] or [1]
+        return {number: server.table(some, sizes, busy) for number, some in classes.items()}
 
 
 def trace_all(tuned: TunedModel, requests: Sequence[bytes], infer: Any) -> dict[str, list[Any]]:

@@ -44,8 +44,8 @@ from loadtests.tuning.result import TuningResult, summarise
 from loadtests.tuning.space import COMMITTED, Configuration, Space
 from server import TritonServerError
 
-_TABLES_SHARE, _RANKING_SHARE = 0.2, 0.35
-"""Of the budget: by when the last table of batch times is begun, and by when the last configuration is simulated."""
+_TABLES_SHARE, _RANKING_SHARE = 0.2, 0.2
+"""Of the budget: by when the last table of batch times is begun, and how long configurations are simulated."""
 _START_SHARE = 0.7
 """Of the predicted capacity: where the committed configuration is probed first."""
 _CALL_S = 30.0
@@ -151,11 +151,11 @@ def _predict(
     alone_s = sum(next(iter(table.values()))(1) for (_, changes), table in times.tables.items() if not changes)
     times.overhead_s = max(lane.unloaded.latency_ms / 1e3 - alone_s, 0.0)
     with steps.step("rank by simulation") as step:
-        done = 0
+        done, ranked_s = 0, time.monotonic() + _RANKING_SHARE * request.capacity.budget_s
 
         def predict(configuration: Configuration) -> float:
             nonlocal done
-            if done and time.monotonic() > began_s + _RANKING_SHARE * request.capacity.budget_s:
+            if done and time.monotonic() > ranked_s:
                 return math.nan
             done += 1
             step.update(f"{done} configurations")

@@ -21,7 +21,13 @@ def headline(result: TuningResult) -> str:
         near = f"; nearest is {result.nearest}" if result.nearest else ""
         return f"no configuration meets {result.slo}{near}"
     if not result.changes:
-        return f"the committed configuration is the best of {len(result.rows):,} under {result.slo}"
+        measured = sum(1 for row in result.rows if row.probes)
+        if measured < 2 and any(not row.predicted for row in result.rows):
+            return "no other configuration could be predicted or measured in the time: allow a longer budget"
+        return (
+            f"the committed configuration is the best under {result.slo}: {len(result.rows):,} were ranked, {measured} "
+            "measured"
+        )
     if result.gain is None:
         return f"best is {result.winner}"
     if not result.gain_shown:

@@ -43,10 +43,20 @@ RESULT = TuningResult(
     [
         (RESULT, ["net instances=2", "25 %", "+10 to +40 %"]),
         (replace(RESULT, gain=(1.05, 0.9, 1.2), gain_shown=False), ["no gain", "-10 to +20 %"]),
-        (replace(RESULT, winner="committed", changes={}, gain=None, gain_shown=False), ["committed", "best of 3"]),
+        (
+            replace(RESULT, winner="committed", changes={}, gain=None, gain_shown=False),
+            ["committed", "best", "2 measured"],
+        ),
+        (replace(RESULT, winner="committed", changes={}, rows=RESULT.rows[1:]), ["longer budget"]),
         (replace(RESULT, meets_slo=False, nearest="net, whose p99 is 80 ms"), ["p99=50ms", "p99 is 80 ms"]),
     ],
-    ids=["a gain", "a gain that chance explains", "the committed one is the best", "nothing meets the SLO"],
+    ids=[
+        "a gain",
+        "a gain that chance explains",
+        "the committed one is the best",
+        "nothing was compared",
+        "nothing meets the SLO",
+    ],
 )
 def test_the_headline_gives_the_answer_with_its_interval(result, words):
     assert [word for word in words if word not in tuning.headline(result)] == []
