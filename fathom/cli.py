@@ -29,6 +29,7 @@ COMMANDS = {
     "serve": "run a real Triton on this machine until Ctrl-C",
     "infer": "ask a served model and get a person's answer",
     "capacity": "find how many requests a second a model holds",
+    "tune": "find the configuration that holds the most, and write it",
     "load": "run one schedule or recorded trace against a model, and judge it",
     "report": "make the HTML report again, or compare measurements",
     "plan": "replicas, queue limits, expected p99 and cost for a rate",

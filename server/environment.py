@@ -95,7 +95,12 @@ def folder(path: str | os.PathLike[str] | None = None) -> Path:
 
 def runs_engines(path: str | os.PathLike[str] | None = None) -> bool:
     """Whether the Triton at `path` has the TensorRT backend."""
-    return (folder(path) / "backends" / "tensorrt").is_dir()
+    return has_backend("tensorrt", path)
+
+
+def has_backend(name: str, path: str | os.PathLike[str] | None = None) -> bool:
+    """Whether the Triton at `path` brings a backend of this name."""
+    return (folder(path) / "backends" / name).is_dir()
 
 
 def _of_the_wheel(program: Path, backends: Path, stubs: Path) -> Installation:

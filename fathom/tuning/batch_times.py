@@ -1,0 +1,300 @@
+"""How long batches take on this machine: one server, to which each variant of a step is loaded, timed and unloaded."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf import json_format  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2
+
+from clients import Client, InferenceError
+from export.config.knobs import with_knobs
+from fathom.replica import call
+from fathom.tuning.models import TunedModel
+from loadtests.simulation.capacity import capacity
+from loadtests.simulation.pipeline import Pipeline
+from loadtests.simulation.simulate import simulate
+from loadtests.simulation.times import BatchTimes
+from loadtests.target.steps import by_class, shape_class, stacked, trace
+from loadtests.tuning.objective import Objective
+from loadtests.tuning.ranking import BATCHER_KNOBS
+from loadtests.tuning.space import INSTANCES, Configuration, Space, Value
+from server import TritonServer, TritonServerError
+
+_LOAD_S, _CALL_S = 120.0, 30.0
+_SIZES, _FEW_SIZES, _FEW = (1, 2, 4, 8, 16, 32), (1, 4, 16, 32), 2
+"""Rows of the batches that are timed; fewer where there are more than so many shapes."""
+_ROUNDS, _LEAST_S, _LEAST_BATCHES, _ROUNDS_S = 3, 0.05, 2, 3.0
+"""Each entry of a table is timed in so many rounds, each with so many seconds and batches. The quickest round counts:
+what else runs on the machine only adds to it. No further round is begun after so many seconds."""
+_ARRIVALS = 4000
+"""Simulated for a latency at a rate."""
+_HOPELESS = 0.01
+"""Of the rate that keeps all instances busy: what a configuration counts for that no rate is predicted to suit. Times
+measured on a busy machine may be wrong, and the order of such configurations is still the best guess."""
+_MOST_CLASSES = 6
+"""Shapes that are timed; rarer ones count as the next larger."""
+_TRACED = 32
+"""Requests that are passed through the pipeline."""
+
+Changes = tuple[tuple[str, Value], ...]
+
+
+@dataclass
+class Times:
+    """The tables, by model and by the knobs that decide how long its batches take; and the shapes of the requests."""
+
+    tuned: TunedModel
+    space: Space
+    overhead_s: float = 0.0
+    tables: dict[tuple[str, Changes], Mapping[int, BatchTimes]] = field(default_factory=dict)
+    shapes: dict[Changes, dict[str, list[int]]] = field(default_factory=dict)
+    """By the parameters of python steps: the class of each traced request at each model."""
+    failures: dict[tuple[str, Changes], str] = field(default_factory=dict)
+
+    def pipeline(self, configuration: Configuration) -> Pipeline | None:
+        """What is simulated; None where a table is missing."""
+        messages = self.tuned.configured(configuration)
+        tables = {}
+        for step in self.tuned.steps:
+            table = self.tables.get((step.model, timed(configuration, step.model)))
+            if table is None:
+                return None
+            tables[step.model] = table
+        return Pipeline.from_configs(self.tuned.model, messages.__getitem__, tables, overhead_s=self.overhead_s)
+
+    def classes(self, configuration: Configuration) -> list[int]:
+        """The class of shape of each traced request, at the step whose shapes differ most."""
+        found = self.shapes.get(upstream(configuration)) or self.shapes[()]
+        return max(found.values(), key=lambda classes: len(set(classes)))
+
+    def predict(self, configuration: Configuration, objective: Objective) -> float:
+        """What the objective calls good, by simulation; NaN where a table is missing."""
+        pipeline = self.pipeline(configuration)
+        if pipeline is None:
+            return float("nan")
+        if objective.at_rate_per_s is not None:
+            return 1 / self._latency_ms(pipeline, configuration, objective.at_rate_per_s)
+        found = capacity(
+            pipeline, objective.slos, shapes=self.classes(configuration), requests=1500, replications=1, tolerance=0.01
+        )
+        rate_per_s = found.rate_per_s or _HOPELESS * found.limit_per_s
+        return objective.scaled(configuration, rate_per_s)
+
+    def _latency_ms(self, pipeline: Pipeline, configuration: Configuration, rate_per_s: float) -> float:
+        """The p99 at a rate, which counts as a minute where more requests are refused."""
+        rng = np.random.default_rng(0)
+        arrivals_s = np.cumsum(rng.exponential(1 / rate_per_s, _ARRIVALS))
+        shapes = rng.choice(self.classes(configuration), _ARRIVALS)
+        return min(1e3 * simulate(pipeline, arrivals_s, shapes=shapes).percentile(0.99), 60e3)
+
+    def bottleneck_first(self) -> list[str]:
+        """The steps by what they can serve at most as committed, the slowest first."""
+
+        def most_per_s(model: str) -> float:
+            table = self.tables.get((model, ()))
+            instances = int(self.space.step(model).committed[INSTANCES])
+            if not table:
+                return float("inf")
+            times = next(iter(table.values()))
+            return max(instances * rows / times(rows, instances) for rows in (1, 4, 8))
+
+        return sorted((step.model for step in self.tuned.steps), key=most_per_s)
+
+
+def timed(configuration: Configuration, model: str) -> Changes:
+    """The changes of a model that decide how long its batches take; how many instances are busy is in the table."""
+    changes = configuration.models().get(model, {})
+    return tuple((knob, value) for knob, value in changes.items() if knob not in BATCHER_KNOBS and knob != INSTANCES)
+
+
+def upstream(configuration: Configuration) -> Changes:
+    """The parameters of python steps, which decide the shapes of what follows."""
+    return tuple(
+        (f"{model}.{knob}", value)
+        for model, knob, value in configuration.changes
+        if knob.startswith("pad_to_multiple_of")
+    )
+
+
+def variants(space: Space, model: str) -> list[Configuration]:
+    """One configuration for each table of a model, those with the fewest changes first."""
+    found: dict[Changes, Configuration] = {}
+    for configuration in sorted(space.vary(model), key=lambda each: len(each.changes)):
+        found.setdefault(timed(configuration, model), configuration)
+    return list(found.values())
+
+
+def infer(client: Client, request: Any) -> Any:
+    """One ModelInferRequest to its response. Raises InferenceError."""
+    answer = call(client, "ModelInfer", request.SerializeToString(), _CALL_S)
+    return service_pb2.ModelInferResponse.FromString(answer)
+
+
+class TimingServer:
+    """A server that loads one model at a time, in any variant."""
+
+    def __init__(self, tuned: TunedModel, folder: Path, tritonserver: Path | None) -> None:
+        tuned.lay_out(tuned.messages, folder)
+        self._tuned = tuned
+        self._folder, self._tritonserver = folder, tritonserver
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> TimingServer:
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _start(self) -> None:
+        extra = ("--model-control-mode=explicit", "--strict-readiness=false")
+        server = TritonServer(self._folder, tritonserver=self._tritonserver, stop_timeout_s=0, extra=extra)
+        self._server = self._stack.enter_context(server)
+        self._client = self._stack.enter_context(
+            Client(server.grpc_url, timeout_s=_CALL_S, headers=server.admin_headers)
+        )
+
+    @contextlib.contextmanager
+    def loaded(self, model: str, message: Any) -> Iterator[None]:
+        """The model with this configuration, for the block. Raises InferenceError, and TritonServerError where the
+        server died of it; the next variant then meets a fresh one."""
+        request = service_pb2.RepositoryModelLoadRequest(model_name=model)
+        request.parameters["config"].string_param = json_format.MessageToJson(message, preserving_proto_field_name=True)
+        try:
+            call(self._client, "RepositoryModelLoad", request, _LOAD_S)
+            yield
+            unload = service_pb2.RepositoryModelUnloadRequest(model_name=model)
+            call(self._client, "RepositoryModelUnload", unload, _LOAD_S)
+        except InferenceError as error:
+            if self._server.is_alive():
+                raise
+            reason = self._server.death_reason()
+            self._stack.close()
+            self._start()
+            raise TritonServerError(f"the server died: {reason}") from error
+
+    def infer(self, request: Any) -> Any:
+        """One ModelInferRequest to its response."""
+        return infer(self._client, request)
+
+    def table(self, requests: Sequence[Any], sizes: Sequence[int], most_busy: int) -> BatchTimes:
+        """Times of batches of the first request's shape; requests carry one row each."""
+        wholes = {size: stacked(list(itertools.islice(itertools.cycle(requests), size))) for size in sizes}
+        for whole in wholes.values():
+            self.infer(whole)  # the first batch of a size takes memory, too
+        seconds: dict[int, dict[int, float]] = {busy: {} for busy in sorted({1, most_busy})}
+        began_s = time.monotonic()
+        for number in range(_ROUNDS):
+            if number and time.monotonic() > began_s + _ROUNDS_S:
+                break
+            for busy, row in seconds.items():
+                for size in sizes:
+                    row[size] = min(row.get(size, math.inf), self._seconds(wholes[size], size, busy))
+        return BatchTimes({busy: _rising(row) for busy, row in seconds.items()})
+
+    def _seconds(self, request: Any, rows: int, busy: int) -> float:
+        """Mean seconds of a batch with so many in flight, by the server's own account."""
+        before = self._computed(request.model_name, rows)
+        end_s = time.monotonic() + _LEAST_S
+        failures: list[InferenceError] = []
+
+        def ask() -> None:
+            done = 0
+            while done < _LEAST_BATCHES or time.monotonic() < end_s:
+                try:
+                    self.infer(request)
+                except InferenceError as error:
+                    failures.append(error)
+                    return
+                done += 1
+
+        threads = [threading.Thread(target=ask, name="fathom-tune", daemon=True) for _ in range(busy)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+        after = self._computed(request.model_name, rows)
+        return max(after[0] - before[0], 1) / 1e9 / max(after[1] - before[1], 1)
+
+    def _computed(self, model: str, rows: int) -> tuple[int, int]:
+        """Nanoseconds of work on batches of so many rows, and how many there were."""
+        request = service_pb2.ModelStatisticsRequest(name=model)
+        found = call(self._client, "ModelStatistics", request, _CALL_S).model_stats
+        for batch in (batch for stats in found for batch in stats.batch_stats if batch.batch_size == rows):
+            parts = (batch.compute_input, batch.compute_infer, batch.compute_output)
+            return sum(part.ns for part in parts), batch.compute_infer.count
+        return 0, 0
+
+
+def _rising(row: Mapping[int, float]) -> dict[int, float]:
+    """No batch takes longer than a larger one."""
+    return {size: min(seconds for larger, seconds in row.items() if larger >= size) for size in row}
+
+
+def measure(
+    times: Times, server: TimingServer, models: Sequence[str], traced: Mapping[str, Sequence[Any]], until_s: float
+) -> list[tuple[str, str]]:
+    """Fill the tables of these models, the committed variant of each first; returns what there was no time for.
+
+    `traced` has each model's requests of one row. A variant that does not load is a failure, not an error.
+    """
+    left_out = []
+    for model in models:
+        for number, configuration in enumerate(variants(times.space, model)):
+            key = (model, timed(configuration, model))
+            if key in times.tables or key in times.failures:
+                continue
+            if number and time.monotonic() > until_s:
+                left_out.append((str(configuration), "there was no time to measure its batches"))
+                continue
+            try:
+                times.tables[key] = _table(times, server, model, configuration, traced[model])
+            except (InferenceError, TritonServerError) as error:
+                times.failures[key] = str(error)
+    return left_out
+
+
+def _table(
+    times: Times, server: TimingServer, model: str, configuration: Configuration, requests: Sequence[Any]
+) -> Mapping[int, BatchTimes]:
+    step = times.space.step(model)
+    values = [int(each.of(step)[INSTANCES]) for each in times.space.vary(model)
+              if timed(each, model) == timed(configuration, model)]  # fmt: skip
+    busy = max(values, default=int(step.committed[INSTANCES]))
+    message = with_knobs(times.tuned.messages[model], {**configuration.models().get(model, {}), INSTANCES: busy})
+    most = min(message.max_batch_size or 1, step.largest_batch or message.max_batch_size or 1)
+    message.ClearField("dynamic_batching")  # each request is a batch of its own
+    del message.model_warmup[:]
+    classes = dict(itertools.islice(by_class(requests).items(), _MOST_CLASSES))
+    with server.loaded(model, message):
+        for some in classes.values():
+            server.infer(some[0])
+        sizes = [size for size in (_SIZES if len(classes) <= _FEW else _FEW_SIZES) if size <= most] or [1]
+        return {number: server.table(some, sizes, busy) for number, some in classes.items()}
+
+
+def trace_all(tuned: TunedModel, requests: Sequence[bytes], infer: Any) -> dict[str, list[Any]]:
+    """The requests of each model when the pipeline gets these."""
+    found: dict[str, list[Any]] = {}
+    for raw in requests[:_TRACED]:
+        request = service_pb2.ModelInferRequest.FromString(raw)
+        for model, own in trace(tuned.model, request, infer, tuned.messages.__getitem__).items():
+            found.setdefault(model, []).append(own)
+    return found
+
+
+def classes_of(traced: Mapping[str, Sequence[Any]]) -> dict[str, list[int]]:
+    """The class of shape of each request at each model."""
+    return {model: [shape_class(request) for request in requests] for model, requests in traced.items()}
