@@ -21,6 +21,7 @@ from xdist.remote import Producer
 from fathom.console.options import default_config_name
 from server import TritonServer, environment
 
+FIRST_WORKER = WORKER in (None, "gw0")
 BUNDLED = Path(__file__).parent / "export" / "models"
 
 
@@ -183,16 +184,19 @@ PREPARED = {"exported_repository": "bundled", "imported_project": "imported"}
 
 @pytest.fixture(scope="session")
 def preparation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preparation]:
-    """What the selected tests need of `prepared`."""
-    running = Preparation(tmp_path_factory.mktemp("prepared"), wanted(request))
+    """What the selected tests need of `prepared`; the first worker begins it, and all look into its folder."""
+    base = tmp_path_factory.getbasetemp()
+    running = Preparation((base.parent if WORKER else base) / "prepared")
+    if FIRST_WORKER:
+        running.begin(wanted(request))
     yield running
     running.end()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def prepared_in_time(request: pytest.FixtureRequest) -> None:
-    """`preparation` is begun before the first test, by the worker that begins with those that need it."""
-    if wanted(request) and WORKER in (None, "gw0"):
+    """`preparation` is begun before the first test."""
+    if wanted(request) and FIRST_WORKER:
         request.getfixturevalue("preparation")
 
 

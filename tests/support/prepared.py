@@ -1,7 +1,7 @@
-"""What takes torch long to export, made by a process of its own beside the tests that do not need it.
+"""What takes torch long to export, made once for all workers, by a process beside the tests that do not need it.
 
 torch and what its exporter leaves behind are then not in the tests' process either, where every later export would
-collect garbage through them. Run as `python prepared.py FOLDER NAME ...`; prints a name when that is made.
+collect garbage through them. Run as `python prepared.py FOLDER NAME ...`; each NAME is there when `NAME.made` is.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from imported_models import F, node, save_encoder, save_vision, write, write_functions
@@ -27,34 +28,33 @@ LIGHT = ("squeezenet",)
 
 
 class Preparation:
-    """The running process; `result` waits for one thing that it makes."""
+    """The running process, as whoever waits for what it makes sees it."""
 
-    def __init__(self, folder: Path, names: list[str]) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._made: set[str] = set()
-        self._errors = folder / "errors.txt"
-        with self._errors.open("w") as errors:
-            self._process = subprocess.Popen(
-                mortal([sys.executable, __file__, str(folder), *names]),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begin(self, names: list[str]) -> None:
+        """Start it; one worker does."""
+        self._folder.mkdir()
+        command = mortal([sys.executable, __file__, str(self._folder), *names])
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        with (self._folder / "errors.txt").open("w") as errors:
+            self._process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stderr=errors)
 
     def result(self, name: str) -> Path:
         """The folder of what has this name."""
-        assert self._process.stdout is not None
-        while name not in self._made:
-            line = self._process.stdout.readline()
-            assert line, f"{name} was not made: {self._errors.read_text()}"
-            self._made.add(line.strip())
-        return self._folder / name
+        while True:
+            ended = (self._folder / "ended").exists() or (self._process and self._process.poll() is not None)
+            if (self._folder / f"{name}.made").exists():
+                return self._folder / name
+            assert not ended, f"{name} was not made: {(self._folder / 'errors.txt').read_text()}"
+            time.sleep(0.05)
 
     def end(self) -> None:
-        """End the process, whatever it is at."""
-        self._process.kill()
-        self._process.communicate()
+        """Wait for it: another worker may want what it makes."""
+        if self._process:
+            self._process.wait()
 
 
 def bundled(folder: Path) -> None:
@@ -94,6 +94,10 @@ def imported(folder: Path) -> None:
 MAKERS = {"bundled": bundled, "imported": imported}
 
 if __name__ == "__main__":
-    for wanted in sys.argv[2:]:
-        MAKERS[wanted](Path(sys.argv[1]) / wanted)
-        print(wanted, flush=True)
+    place = Path(sys.argv[1])
+    try:
+        for wanted in sys.argv[2:]:
+            MAKERS[wanted](place / wanted)
+            (place / f"{wanted}.made").touch()
+    finally:
+        (place / "ended").touch()
