@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtests.errors import BadRequestError
-from loadtests.judge.evidence import ENOUGH_NATS, requests_needed
+from loadtests.judge.evidence import ENOUGH_NATS, gain_for, requests_needed
 from loadtests.records.point import Point
 from loadtests.search.certificate import LEAST_LIMITS
 from loadtests.slo import Slo, loosest_limit_ms
@@ -68,7 +68,7 @@ class Plan:
     @property
     def clean_requests(self) -> int:
         """So many certify a rate if none is over a limit and none depends on another."""
-        return max(math.ceil(requests_needed(0.0, slo.allowed_share, ENOUGH_NATS)) for slo in self.slos)
+        return max(math.ceil(requests_needed(0.0, slo.allowed_share, gain_for(ENOUGH_NATS))) for slo in self.slos)
 
     def left_s(self, points: Sequence[Point]) -> float:
         """Of the budget."""

@@ -13,10 +13,11 @@ last twice as long as the longest of these took to show it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtests.judge.evidence import ENOUGH_NATS, LOST_NATS, nats
+from loadtests.judge.evidence import ENOUGH_NATS, gain, gain_for, nats
 from loadtests.judge.judge import DEFAULT_ERROR_SHARE
 from loadtests.records.point import Point, SloCount
 from loadtests.search.monotonicity import longest_violation_s
@@ -59,8 +60,8 @@ class Run:
     """A confirmation run that the generator did not spoil."""
 
     point: Point
-    nats: tuple[float, ...]
-    """Its evidence, one entry per SLO."""
+    gains: tuple[float, ...]
+    """Of the stake on its rate, one entry per SLO."""
     in_order: bool
     """Nothing but the number of requests stands against it."""
     searched_s: float
@@ -68,21 +69,40 @@ class Run:
 
 
 def confirmation_runs(points: Sequence[Point]) -> list[Run]:
-    """In the order in which they were made, each with its evidence."""
+    """In the order in which they were made, each with its gains."""
     found = []
     for index, point in enumerate(points):
         if point.phase != "confirm" or point.verdict == "invalid":
             continue
         known, in_order = points[: index + 1], point.passes and not point.stopped
-        evidence = tuple(_nats(known, count) if in_order else LOST_NATS for count in point.slos)
-        found.append(Run(point, evidence, in_order, sum(earlier.took_s for earlier in known)))
+        gains = tuple(_gain(known, count) if in_order else -math.inf for count in point.slos)
+        found.append(Run(point, gains, in_order, sum(earlier.took_s for earlier in known)))
     return found
 
 
-def evidence_at(runs: Sequence[Run], rate_per_s: float) -> float:
-    """What all runs at the rate and above give together, in nats, for the SLO that has least."""
-    evidence = [run.nats for run in runs if run.point.rate_per_s >= rate_per_s]
-    return min(map(sum, zip(*evidence, strict=True)), default=0.0)
+def missing_gain(runs: Sequence[Run], rate_per_s: float) -> float:
+    """What the stake on a rate still has to gain for enough evidence, for the SLO that needs most of it."""
+    higher = [run for run in runs if run.point.rate_per_s > rate_per_s]
+    gained = _gained([run for run in runs if run.point.rate_per_s == rate_per_s]).get(rate_per_s)
+    evidence = _evidence(higher) or [0.0] * len(gained or [0.0])
+    return max(
+        gain_for(ENOUGH_NATS - known) - own
+        for known, own in zip(evidence, gained or [0.0] * len(evidence), strict=True)
+    )
+
+
+def _gained(runs: Sequence[Run]) -> dict[float, list[float]]:
+    """By the stake on each rate, one entry per SLO."""
+    rates = dict.fromkeys(run.point.rate_per_s for run in runs)
+    return {
+        rate: [sum(own) for own in zip(*(run.gains for run in runs if run.point.rate_per_s == rate), strict=True)]
+        for rate in rates
+    }
+
+
+def _evidence(runs: Sequence[Run]) -> list[float]:
+    """What they give together, in nats, one entry per SLO; none without a run."""
+    return [sum(map(nats, gains)) for gains in zip(*_gained(runs).values(), strict=True)]
 
 
 def lasted_s(runs: Sequence[Run], rate_per_s: float) -> float:
@@ -115,7 +135,7 @@ def least_s(points: Sequence[Point], searched_s: float) -> float:
 
 def _certificate(points: Sequence[Point], runs: Sequence[Run], rate_per_s: float) -> Certificate | None:
     for count, run in enumerate(runs, start=1):
-        if evidence_at(runs[:count], rate_per_s) < ENOUGH_NATS:
+        if min(_evidence(runs[:count])) < ENOUGH_NATS:
             continue
         together = tuple(run.point for run in runs[:count] if run.in_order)
         if _lasted_s(together) >= least_s(points, run.searched_s) and _errors_within(together):
@@ -123,12 +143,12 @@ def _certificate(points: Sequence[Point], runs: Sequence[Run], rate_per_s: float
     return None
 
 
-def _nats(known: Sequence[Point], count: SloCount) -> float:
+def _gain(known: Sequence[Point], count: SloCount) -> float:
     """Of a run that is the last known point. A short one that was lucky shows few signs that slow requests come in
     runs: it counts as no more independent than all probes around it."""
     slo = Slo.parse(count.slo)
     dependence = max(count.dependence, dependence_near(known, slo, known[-1].rate_per_s) or 1.0)
-    return nats(count.requests / dependence, count.over / dependence, slo.allowed_share)
+    return gain(count.requests / dependence, count.over / dependence, slo.allowed_share)
 
 
 def _errors_within(runs: Sequence[Point]) -> bool:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, median
 
-from loadtests.judge.evidence import ENOUGH_NATS, most_over, requests_needed
+from loadtests.judge.evidence import most_over, requests_needed
 from loadtests.judge.verdict import at_most
 from loadtests.records.point import Point, Probe
 from loadtests.search.budget import PROBE_SHARE, Plan
-from loadtests.search.certificate import certified_per_s, confirmation_runs, evidence_at, lasted_s, least_s
+from loadtests.search.certificate import certified_per_s, confirmation_runs, lasted_s, least_s, missing_gain
 from loadtests.search.estimate import Estimate, estimate
 from loadtests.search.observations import dependence_near
 from loadtests.slo import Slo
@@ -49,23 +49,24 @@ def next_confirmation(points: Sequence[Point], plan: Plan, fallback_per_s: float
     fitted = estimate(points, plan.slos)
     if fitted is None:
         rate_per_s, chance = min(fallback_per_s, plan.max_per_s), 1.0
-        needed_s = plan.clean_requests / rate_per_s
     else:
         rate_per_s, chance = _most_promising(points, fitted, left_s, certified, plan.max_per_s)
-        needed_s = _FIRST_PART * _needed_s(points, fitted, rate_per_s, ENOUGH_NATS - evidence_at(runs, rate_per_s))
-    if chance * (rate_per_s - certified) <= plan.tolerance * certified:
+    if not chance or chance * (rate_per_s - certified) <= plan.tolerance * certified:
         return None
+    needed_s = plan.clean_requests / rate_per_s
+    if fitted is not None:
+        needed_s = _FIRST_PART * _needed_s(points, fitted, rate_per_s, missing_gain(runs, rate_per_s))
     least_left_s = least_s(points, plan.budget_s) - lasted_s(runs, rate_per_s)
     seconds = max(min(needed_s, RUN_SHARE * left_s), least_left_s, PROBE_SHARE * plan.budget_s)
     too_short = left_s - seconds < PROBE_SHARE * plan.budget_s  # for another run
     return Confirmation(rate_per_s, left_s if too_short else seconds)
 
 
-def _needed_s(points: Sequence[Point], fitted: Estimate, rate_per_s: float, nats: float) -> float:
-    """About how long runs at a rate take to give that evidence."""
+def _needed_s(points: Sequence[Point], fitted: Estimate, rate_per_s: float, gain: float) -> float:
+    """About how long runs at a rate take to gain that."""
     dependence = dependence_near(points, fitted.slo, rate_per_s) or 1.0
     share = median(fitted.shares_over(rate_per_s))
-    return dependence * requests_needed(share, fitted.slo.allowed_share, nats) / rate_per_s
+    return dependence * requests_needed(share, fitted.slo.allowed_share, gain) / rate_per_s
 
 
 def most_promising(
@@ -96,7 +97,7 @@ def _most_promising(
         if not max(fitted.rate_per_s / 8, above_per_s) < rate_per_s <= top_per_s:
             continue
         near = dependence_near(points, fitted.slo, rate_per_s) or 1.0
-        missing = ENOUGH_NATS - evidence_at(runs, rate_per_s)
+        missing = missing_gain(runs, rate_per_s)
         shares, allowed, chance = fitted.shares_over(rate_per_s), fitted.slo.allowed_share, 0.0
         for factor in factors:
             independent = rate_per_s * seconds / max(near * factor, 1.0)

@@ -239,10 +239,13 @@ def _confirm(state: _State, low: float) -> Searching:
     plan = state.plan
     while certified_per_s(state.points) < plan.max_per_s:
         confirmation = next_confirmation(state.points, plan, low)
-        if confirmation is not None:
-            yield from _run_probe(state, "confirm", confirmation.rate_per_s, confirmation.seconds)
-        elif not (yield from _refine(state, RUN_SHARE * state.left_s)):
-            return
+        if confirmation is None:
+            if not (yield from _refine(state, RUN_SHARE * state.left_s)):
+                return
+            continue
+        run = yield from _run_probe(state, "confirm", confirmation.rate_per_s, confirmation.seconds)
+        if run.verdict == "invalid":  # perhaps none will be valid here: then the estimate is all there is
+            yield from _refine(state, PROBE_SHARE * plan.budget_s)
 
 
 def _refine(state: _State, seconds: float) -> Generator[Probe, Point, bool]:
