@@ -63,7 +63,8 @@ class Plan:
     def least_s(self) -> float:
         """The shortest budget in which a rate can be expected to be certified: at the first rate, without a miss."""
         clean_s = self.clean_requests / min(self.start_per_s, self.max_per_s)
-        return max(clean_s, LEAST_LIMITS * loosest_limit_ms(self.slos) / 1e3) / (1 - EXPLORE_SHARE)
+        filled_s = LEAST_LIMITS * loosest_limit_ms(self.slos) / 1e3  # also what two short probes take that bracket it
+        return filled_s + max(clean_s, filled_s) / (1 - EXPLORE_SHARE)
 
     @property
     def clean_requests(self) -> int:

@@ -1,4 +1,4 @@
-"""Which rate to try next: double until it fails, bisect, confirm with a fresh seed, step down until confirmed.
+"""Which rate to try next: double until it fails, bisect, then confirm with fresh seeds, rung by rung.
 
 `search(plan)` is a generator in Python's sense: it yields a `Probe`, is sent the `Point` that was measured, and in the
 end returns. It never looks at a clock (points say how long they took) nor at the server, so it can be tested against a

@@ -74,11 +74,11 @@ def test_exponential_service_is_certified_too():
 
 def test_a_short_search_on_a_machine_that_stalls_certifies_more_often_than_not():
     """Short probes there say little about how long the runs of slow requests are: the first certificate must not need
-    them to be right, and seven of these sixteen searches had one when it did."""
+    them to be right."""
     limit, stalls = Slo.parse("p99=100ms"), Stalls(per_s=1.5, mean_s=0.012, of_probes=1.0)
-    found = [certificates(run_search(limit, 0.0066, budget_s=50, seed=seed, stalls=stalls)) for seed in range(16)]
+    found = [certificates(run_search(limit, 0.0066, budget_s=50, seed=seed, stalls=stalls)) for seed in range(8)]
     rates = [certified[0].rate_per_s for certified in found if certified]
-    assert len(rates) >= 10
+    assert len(rates) >= 6
     assert max(rates) <= md1_capacity_per_s(0.0066, 0.1, 0.99)
 
 
