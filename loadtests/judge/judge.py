@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from loadtests.judge.backlog import judge_backlog
 from loadtests.judge.generator_health import LATE_MS, allowed_lag_ms, generator_stats, invalid_reason
 from loadtests.judge.unaffected import unaffected_requests
-from loadtests.judge.verdict import CONFIDENCE, CONFIRMATION_CONFIDENCE, SloJudgement, judge, judge_counts
+from loadtests.judge.verdict import SloJudgement, judge, judge_counts
 from loadtests.records.point import ModelPoint, Point, Probe, ServerLoad, ServerStats, SloCount, Verdict
 from loadtests.records.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Outcome, Record, percentile
 from loadtests.slo import Slo, loosest_limit_ms
@@ -49,9 +49,8 @@ def evaluate(
     shown_ms = _at_least_ms(known, latencies_ms, outcome.wall_s)
     if cut_off:
         latencies_ms = np.where(shown_ms < limit_ms, shown_ms, latencies_ms)
-    confidence = CONFIRMATION_CONFIDENCE if probe.phase == "confirm" else CONFIDENCE
     of_model = known.model[known.attempted]
-    judgements = [judge(slo, latencies_ms[_requests_of(slo, models, of_model)], confidence=confidence) for slo in slos]
+    judgements = [judge(slo, latencies_ms[_requests_of(slo, models, of_model)]) for slo in slos]
     verdict, reason = _verdict(known, outcome, judgements, slos)
     if outcome.stopped == "budget" and verdict == "fail":
         outcome = replace(outcome, stopped="hopeless")  # what is known by then decides

@@ -23,10 +23,6 @@ from loadtests.slo import Slo
 
 CONFIDENCE = 0.99
 """MLPerf LoadGen's: at most one verdict in a hundred is wrong."""
-CONFIRMATION_RUNS = 2
-"""A second run decides most of what a first one leaves undecided."""
-CONFIRMATION_CONFIDENCE = 1 - (1 - CONFIDENCE) / CONFIRMATION_RUNS
-"""Of each run, so that a confirmation is wrong at most once in a hundred."""
 PARTS = 20
 """Of a probe, counted apart: short beside the time that a queue takes to fill."""
 _NEAR_LIMIT = 0.4

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loadtests.judge.verdict import required_requests
+from loadtests.judge.evidence import clean_requests
 from loadtests.records.point import Point, StepPoint, Verdict
 from loadtests.results.result import CapacityResult, lowest_judged
 from loadtests.search.certificate import Certificate
@@ -92,7 +92,7 @@ def about_proof(result: CapacityResult) -> str:
         )
     if result.verdict == "fail":
         return f"No rate is proven: {result.reason}{missed_by(result)}."
-    least = max(required_requests(slo.percentile, 0) for slo in result.slos)
+    least = max(clean_requests(slo.allowed_share) for slo in result.slos)
     return (
         f"No rate is proven: {result.reason}. A proof of {slos} takes at least {least:,} independent "
         "requests without a single one over the limit."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtests.errors import BadRequestError
-from loadtests.judge.verdict import CONFIRMATION_CONFIDENCE, required_requests
+from loadtests.judge.evidence import clean_requests
 from loadtests.records.point import Point
 from loadtests.search.certificate import LEAST_LIMITS
 from loadtests.slo import Slo, loosest_limit_ms
@@ -15,9 +15,9 @@ from loadtests.target.client import FROZEN_S
 
 AUTO_BUDGET_S, AUTO_GAP = 600.0, 0.15
 """The most that a search may take that ends by itself, and the gap at which it does."""
-EXPLORE_SHARE = 0.33
+EXPLORE_SHARE = 0.2
 """Of the budget: what finding the neighbourhood may take. The rest is for certificates."""
-PROBE_SHARE = 0.06
+PROBE_SHARE = 0.08
 """Of the budget: the least that is worth another probe."""
 
 
@@ -63,12 +63,13 @@ class Plan:
     def least_s(self) -> float:
         """The shortest budget in which a rate can be expected to be certified: at the first rate, without a miss."""
         clean_s = self.clean_requests / min(self.start_per_s, self.max_per_s)
-        return max(clean_s, LEAST_LIMITS * loosest_limit_ms(self.slos) / 1e3) / (1 - EXPLORE_SHARE)
+        filled_s = LEAST_LIMITS * loosest_limit_ms(self.slos) / 1e3  # also what two short probes take that bracket it
+        return filled_s + max(clean_s, filled_s) / (1 - EXPLORE_SHARE)
 
     @property
     def clean_requests(self) -> int:
         """So many certify a rate if none is over a limit and none depends on another."""
-        return max(required_requests(slo.percentile, 0, CONFIRMATION_CONFIDENCE) for slo in self.slos)
+        return max(clean_requests(slo.allowed_share) for slo in self.slos)
 
     def left_s(self, points: Sequence[Point]) -> float:
         """Of the budget."""

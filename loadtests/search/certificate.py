@@ -1,9 +1,10 @@
-"""Which rates are certified: the confirmation runs at a rate, judged together.
+"""Which rates are certified: those for which all confirmation runs at them or above give evidence enough together.
 
-A confirmation is one run, or two with different seeds when the first ends undecided. Two runs can err twice, so each is
-judged at 99.5 %: together they certify a rate that is not met at most one time in a hundred.
+Lateness increases with the rate, so a run speaks for every rate up to its own. The evidence for a rate adds up over
+the runs in the order in which they were made, and what is certified once stays so: `judge.evidence` says why a search
+errs at most one time in a hundred, however many rates and runs it tries.
 
-The statistics know nothing of what happens every few seconds: between two freezes of a server a short run is clean,
+Statistics know nothing of what happens every few seconds: between two freezes of a server a short run is clean,
 however many requests it has. So the runs of a certificate last ten seconds together, or an eighth of the search until
 then where that is shorter, and eight times the largest limit: a queue that grows slowly takes its time to pass it. What
 happens more rarely than that they cannot show. Where other probes show that lateness comes and goes with time, they
@@ -12,12 +13,15 @@ last twice as long as the longest of these took to show it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtests.judge.verdict import CONFIRMATION_CONFIDENCE, CONFIRMATION_RUNS, judge_counts, requests_to_pass
+from loadtests.judge.evidence import ENOUGH_NATS, gain, gain_for, nats
+from loadtests.judge.judge import DEFAULT_ERROR_SHARE
 from loadtests.records.point import Point, SloCount
 from loadtests.search.monotonicity import longest_violation_s
+from loadtests.search.observations import dependence_near
 from loadtests.slo import Slo
 
 LEAST_S, LEAST_SHARE = 10.0, 1 / 8
@@ -28,7 +32,7 @@ LEAST_LIMITS = 8.0
 
 @dataclass(frozen=True)
 class Certificate:
-    """A rate that passed, and the probes it rests on."""
+    """A rate that passed, and the runs that speak for it."""
 
     rate_per_s: float
     points: tuple[Point, ...]
@@ -51,46 +55,75 @@ class Certificate:
         return ", ".join(parts)
 
 
+@dataclass(frozen=True)
+class Run:
+    """A confirmation run that the generator did not spoil."""
+
+    point: Point
+    gains: tuple[float, ...]
+    """Of the stake on its rate, one entry per SLO."""
+    in_order: bool
+    """Nothing but the number of requests stands against it."""
+    searched_s: float
+    """How long the search had taken by its end."""
+
+
+def confirmation_runs(points: Sequence[Point]) -> list[Run]:
+    """In the order in which they were made, each with its gains."""
+    found = []
+    for index, point in enumerate(points):
+        if point.phase != "confirm" or point.verdict == "invalid":
+            continue
+        known, in_order = points[: index + 1], point.passes and not point.stopped
+        gains = tuple(_gain(known, count) if in_order else -math.inf for count in point.slos)
+        found.append(Run(point, gains, in_order, sum(earlier.took_s for earlier in known)))
+    return found
+
+
+def missing_gain(runs: Sequence[Run], rate_per_s: float) -> float:
+    """What the stake on a rate still has to gain for enough evidence, for the SLO that needs most of it."""
+    higher = [run for run in runs if run.point.rate_per_s > rate_per_s]
+    gained = _gained([run for run in runs if run.point.rate_per_s == rate_per_s]).get(rate_per_s)
+    evidence = _evidence(higher) or [0.0] * len(gained or [0.0])
+    return max(
+        gain_for(ENOUGH_NATS - known) - own
+        for known, own in zip(evidence, gained or [0.0] * len(evidence), strict=True)
+    )
+
+
+def _gained(runs: Sequence[Run]) -> dict[float, list[float]]:
+    """By the stake on each rate, one entry per SLO."""
+    rates = dict.fromkeys(run.point.rate_per_s for run in runs)
+    return {
+        rate: [sum(own) for own in zip(*(run.gains for run in runs if run.point.rate_per_s == rate), strict=True)]
+        for rate in rates
+    }
+
+
+def _evidence(runs: Sequence[Run]) -> list[float]:
+    """What they give together, in nats, one entry per SLO; none without a run."""
+    return [sum(map(nats, gains)) for gains in zip(*_gained(runs).values(), strict=True)]
+
+
+def lasted_s(runs: Sequence[Run], rate_per_s: float) -> float:
+    """How long the runs at the rate and above that were met lasted together."""
+    return _lasted_s([run.point for run in runs if run.in_order and run.point.rate_per_s >= rate_per_s])
+
+
 def certificates(points: Sequence[Point]) -> list[Certificate]:
-    """Of all rates that are certified, highest first."""
-    rates = {point.rate_per_s for point in points if point.phase == "confirm"}
-    found = (_certificate(points, rate_per_s) for rate_per_s in sorted(rates, reverse=True))
-    return [certificate for certificate in found if certificate is not None]
+    """Of all rates that are certified, highest first. One is only where all lower ones that were tried are as well."""
+    runs, found = confirmation_runs(points), []
+    for rate_per_s in sorted({run.point.rate_per_s for run in runs}):
+        certificate = _certificate(points, [run for run in runs if run.point.rate_per_s >= rate_per_s], rate_per_s)
+        if certificate is None:
+            break
+        found.append(certificate)
+    return found[::-1]
 
 
-def is_certified(points: Sequence[Point], rate_per_s: float) -> bool:
-    return _certificate(points, rate_per_s) is not None
-
-
-def missing_requests(points: Sequence[Point], rate_per_s: float) -> int:
-    """About how many more would certify the rate if the share over the limit stays; 0 when none can or need be."""
-    runs = _confirmation_runs(points, rate_per_s)
-    if not runs or len(runs) >= CONFIRMATION_RUNS or not _in_order(runs) or _passes(runs):
-        return 0
-    missing = 0
-    for slo, counts in _by_slo(runs):
-        requests, over = (sum(values) for values in zip(*((c.requests, c.over) for c in counts), strict=True))
-        factor = requests / sum(count.requests / count.dependence for count in counts)
-        needed = requests_to_pass(requests, over, slo.allowed_share, factor, CONFIRMATION_CONFIDENCE)
-        if needed is None:
-            return 0
-        missing = max(missing, needed - requests)
-    return missing
-
-
-def _certificate(points: Sequence[Point], rate_per_s: float) -> Certificate | None:
-    runs = _confirmation_runs(points, rate_per_s)
-    for count in range(1, len(runs) + 1):
-        together = runs[:count]
-        searched_s = sum(point.took_s for point in points[: points.index(together[-1]) + 1])
-        if _in_order(together) and _passes(together) and _lasted_s(together) >= least_s(points, searched_s):
-            return Certificate(rate_per_s, together)
-    return None
-
-
-def _lasted_s(runs: Sequence[Point]) -> float:
-    """By their schedules."""
-    return sum(point.requests / point.rate_per_s for point in runs)
+def certified_per_s(points: Sequence[Point]) -> float:
+    """The highest certified rate, 0 without one."""
+    return next((found.rate_per_s for found in certificates(points)), 0.0)
 
 
 def least_s(points: Sequence[Point], searched_s: float) -> float:
@@ -100,26 +133,34 @@ def least_s(points: Sequence[Point], searched_s: float) -> float:
     return max(min(LEAST_S, LEAST_SHARE * searched_s), filled_s, 2 * longest_violation_s(points))
 
 
-def _confirmation_runs(points: Sequence[Point], rate_per_s: float) -> tuple[Point, ...]:
-    """The valid confirmation runs at a rate."""
-    at_rate = (point for point in points if point.phase == "confirm" and point.rate_per_s == rate_per_s)
-    return tuple(point for point in at_rate if point.verdict != "invalid")[:CONFIRMATION_RUNS]
+def _certificate(points: Sequence[Point], runs: Sequence[Run], rate_per_s: float) -> Certificate | None:
+    for count, run in enumerate(runs, start=1):
+        if min(_evidence(runs[:count])) < ENOUGH_NATS:
+            continue
+        together = tuple(run.point for run in runs[:count] if run.in_order)
+        if _lasted_s(together) >= least_s(points, run.searched_s) and _errors_within(together):
+            return Certificate(rate_per_s, together)
+    return None
 
 
-def _in_order(runs: Sequence[Point]) -> bool:
-    """Nothing but the number of requests stands against any of them."""
-    return all(point.passes and not point.stopped for point in runs)
+def _gain(known: Sequence[Point], count: SloCount) -> float:
+    """Of a run that is the last known point. A short one that was lucky shows few signs that slow requests come in
+    runs: it counts as no more independent than all probes around it."""
+    slo = Slo.parse(count.slo)
+    dependence = max(count.dependence, dependence_near(known, slo, known[-1].rate_per_s) or 1.0)
+    return gain(count.requests / dependence, count.over / dependence, slo.allowed_share)
 
 
-def _passes(runs: Sequence[Point]) -> bool:
-    if len(runs) == 1:
-        return runs[0].verdict == "pass"
-    for slo, counts in _by_slo(runs):
-        requests = sum(count.requests / count.dependence for count in counts)
-        over = sum(count.over / count.dependence for count in counts)
-        if judge_counts(requests, over, slo.allowed_share, confidence=CONFIRMATION_CONFIDENCE) != "pass":
-            return False
-    return True
+def _errors_within(runs: Sequence[Point]) -> bool:
+    """Their share of failed requests; an SLO for errors has its own evidence."""
+    if any(Slo.parse(count.slo).limit_ms is None for run in runs for count in run.slos):
+        return True
+    return sum(run.errors for run in runs) <= DEFAULT_ERROR_SHARE * sum(run.requests for run in runs)
+
+
+def _lasted_s(runs: Sequence[Point]) -> float:
+    """By their schedules."""
+    return sum(point.requests / point.rate_per_s for point in runs)
 
 
 def _by_slo(runs: Sequence[Point]) -> list[tuple[Slo, list[SloCount]]]:

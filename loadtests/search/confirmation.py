@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean
+from statistics import NormalDist, median
 
-from loadtests.judge.verdict import CONFIRMATION_CONFIDENCE, at_most, most_over
+from loadtests.judge.evidence import most_over, requests_needed
+from loadtests.judge.verdict import at_most
 from loadtests.records.point import Point, Probe
-from loadtests.search.budget import Plan
-from loadtests.search.certificate import certificates, is_certified, least_s, missing_requests
+from loadtests.search.budget import PROBE_SHARE, Plan
+from loadtests.search.certificate import certified_per_s, confirmation_runs, lasted_s, least_s, missing_gain
 from loadtests.search.estimate import Estimate, estimate
 from loadtests.search.observations import dependence_near
 from loadtests.slo import Slo
 
-RUN_SHARE = 0.3
-"""Of the time left: what one run takes, so that a failed one leaves enough for a lower rate."""
+RUN_SHARE = 0.4
+"""Of the time left: the most that one run takes, so that one at too high a rate leaves enough for a lower one."""
+_FIRST_PART = 0.5
+"""Of the time that a rate is expected to need: after so much, what was seen decides whether to go on with it."""
 _CLUSTER = 8
 """A single slow moment may make this many requests late."""
-_DEPENDENCE_SPREAD = 0.7
+_DEPENDENCE_SPREAD = 0.5
 """Standard deviation in ln(dependence) of a confirmation, from what shorter probes around it showed."""
 
 
@@ -37,45 +40,33 @@ class Confirmation:
 
 
 def next_confirmation(points: Sequence[Point], plan: Plan, fallback_per_s: float) -> Confirmation | None:
-    """The next run: a second one where the last ended undecided and time allows, otherwise one at the most promising
-    rate. None where no rate is worth one. `fallback_per_s` is tried where no estimate can be made.
+    """The next run, at the rate that promises most in all the time left. None where no rate is worth one.
+
+    A run speaks for all lower rates as well, so it pays to begin high and to step down when it does not go well.
+    `fallback_per_s` is tried where no estimate can be made.
     """
-    left_s = plan.left_s(points)
-    rates = list(dict.fromkeys(point.rate_per_s for point in points if point.phase == "confirm"))
-    if rates and 0 < (missing := missing_requests(points, rates[-1])) <= left_s * rates[-1]:
-        return Confirmation(rates[-1], max(missing / rates[-1], RUN_SHARE * left_s))
-    certified_per_s = max((certificate.rate_per_s for certificate in certificates(points)), default=0.0)
-    ceiling_per_s = _ceiling_per_s(points, plan, rates)
-    rate_per_s, chance = most_promising(points, plan.slos, left_s, certified_per_s, ceiling_per_s) or (
-        min(fallback_per_s, ceiling_per_s),
-        1.0,
-    )
-    if chance * (rate_per_s - certified_per_s) <= plan.tolerance * certified_per_s:
+    left_s, certified, runs = plan.left_s(points), certified_per_s(points), confirmation_runs(points)
+    fitted = estimate(points, plan.slos)
+    if fitted is None:
+        rate_per_s, chance = min(fallback_per_s, plan.max_per_s), 1.0
+    else:
+        rate_per_s, chance = _most_promising(points, fitted, left_s, certified, plan.max_per_s)
+    if not chance or chance * (rate_per_s - certified) <= plan.tolerance * certified:
         return None
-    shortest_s = max(least_s(points, plan.budget_s), plan.clean_requests / rate_per_s)
-    if rates and shortest_s > left_s:
-        return None
-    return Confirmation(rate_per_s, max(RUN_SHARE * left_s, shortest_s))
+    needed_s = plan.clean_requests / rate_per_s
+    if fitted is not None:
+        needed_s = _FIRST_PART * _needed_s(points, fitted, rate_per_s, missing_gain(runs, rate_per_s))
+    least_left_s = least_s(points, plan.budget_s) - lasted_s(runs, rate_per_s)
+    seconds = max(min(needed_s, RUN_SHARE * left_s), least_left_s, PROBE_SHARE * plan.budget_s)
+    too_short = left_s - seconds < PROBE_SHARE * plan.budget_s  # for another run
+    return Confirmation(rate_per_s, left_s if too_short else seconds)
 
 
-def _ceiling_per_s(points: Sequence[Point], plan: Plan, rates: Sequence[float]) -> float:
-    """No rate above is tried: each further failure in a row shows more clearly that the probes flatter the server."""
-    ceiling_per_s, failures, next_s = plan.max_per_s, 0, RUN_SHARE * plan.left_s(points)
-    for rate_per_s in rates:
-        if is_certified(points, rate_per_s):
-            failures = 0
-        elif any(_refuses(point, next_s) for point in points if point.rate_per_s == rate_per_s):
-            ceiling_per_s = min(ceiling_per_s, rate_per_s / (1 + plan.tolerance * 2**failures))
-            failures += 1
-    return ceiling_per_s
-
-
-def _refuses(point: Point, next_s: float) -> bool:
-    """Whether it is a valid confirmation run, or one that the generator alone does not explain. One that was met and
-    only ended undecided says nothing once there is time for a run of twice its length."""
-    if point.phase != "confirm":
-        return False
-    return not point.passes or (point.verdict != "invalid" and 2 * point.took_s > next_s)
+def _needed_s(points: Sequence[Point], fitted: Estimate, rate_per_s: float, gain: float) -> float:
+    """About how long runs at a rate take to gain that."""
+    dependence = dependence_near(points, fitted.slo, rate_per_s) or 1.0
+    share = median(fitted.shares_over(rate_per_s))
+    return dependence * requests_needed(share, fitted.slo.allowed_share, gain) / rate_per_s
 
 
 def most_promising(
@@ -91,28 +82,28 @@ def most_promising(
     without an estimate.
     """
     fitted = estimate(points, slos)
-    if fitted is None:
-        return None
+    return None if fitted is None else _most_promising(points, fitted, seconds, above_per_s, ceiling_per_s)
+
+
+def _most_promising(
+    points: Sequence[Point], fitted: Estimate, seconds: float, above_per_s: float, ceiling_per_s: float
+) -> tuple[float, float]:
     spread = NormalDist(0.0, _DEPENDENCE_SPREAD)
     factors = [math.exp(spread.inv_cdf(share)) for share in (0.1, 0.3, 0.5, 0.7, 0.9)]
-    best_per_s, best = above_per_s, 0.0
-    rate_per_s = min(fitted.rate_per_s, ceiling_per_s)
-    while rate_per_s > max(fitted.rate_per_s / 8, above_per_s):
+    best_per_s, best, runs = above_per_s, 0.0, confirmation_runs(points)
+    top_per_s = min(fitted.rate_per_s, ceiling_per_s)
+    tried = {point.rate_per_s for point in points if point.phase == "confirm"}
+    for rate_per_s in sorted({top_per_s * 0.98**step for step in range(100)} | tried):
+        if not max(fitted.rate_per_s / 8, above_per_s) < rate_per_s <= top_per_s:
+            continue
         near = dependence_near(points, fitted.slo, rate_per_s) or 1.0
-        chance = fmean(
-            _pass_probability(fitted, rate_per_s, rate_per_s * seconds / max(near * factor, 1.0)) for factor in factors
-        )
+        missing = missing_gain(runs, rate_per_s)
+        shares, allowed, chance = fitted.shares_over(rate_per_s), fitted.slo.allowed_share, 0.0
+        for factor in factors:
+            independent = rate_per_s * seconds / max(near * factor, 1.0)
+            most = most_over(independent, allowed, missing)
+            if most >= 0:
+                chance += sum(at_most(most, independent, share) for share in shares) / len(shares) / len(factors)
         if chance * (rate_per_s - above_per_s) > best * (best_per_s - above_per_s):
             best_per_s, best = rate_per_s, chance
-        rate_per_s *= 0.99
     return best_per_s, best
-
-
-def _pass_probability(fitted: Estimate, rate_per_s: float, independent: float) -> float:
-    """Averaged over where the capacity may really be."""
-    allowed = fitted.slo.allowed_share
-    most = most_over(independent, allowed, CONFIRMATION_CONFIDENCE)
-    if most < 0:
-        return 0.0
-    shares = fitted.shares_over(rate_per_s)
-    return sum(at_most(most, independent, share) for share in shares) / len(shares)

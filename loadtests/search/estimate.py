@@ -96,7 +96,7 @@ def _posterior(observed: Observations, slo: Slo, centre: float) -> tuple[Floats,
     spread = _SLOPE_SPREAD * np.linspace(-2.5, 2.5, 20)
     slopes = _likely_slope(slo, math.exp(centre)) * np.exp(spread)
     by_point = log_likelihood(observed, slo, centre, grid, slopes)
-    by_drift = np.stack([_drifting(by_point, drift).sum(axis=-1) for drift in DRIFTS])
+    by_drift = _drifting(by_point)
     at_centre = _logit(slo.allowed_share) + slopes * (centre - grid[:, None])
     prior = -0.5 * (spread / _SLOPE_SPREAD) ** 2 - _LATE_BEFORE * np.logaddexp(0, -at_centre)
     likelihood = by_drift + np.log(DRIFT_PRIOR)[:, None, None] + prior
@@ -118,13 +118,12 @@ def log_likelihood(observed: Observations, slo: Slo, centre: float, grid: Floats
     return np.asarray(weights * (observed.over * log_over + (observed.requests - observed.over) * log_under))
 
 
-def _drifting(by_point: Floats, drift: float) -> Floats:
-    """Log-likelihoods [crossing, slope, point] where each point's own crossing lies around the common one."""
-    if not drift:
-        return by_point
+def _drifting(by_point: Floats) -> Floats:
+    """Log-likelihoods [drift, crossing, slope] where each point's own crossing lies around the common one."""
     best = by_point.max(axis=0)
-    mixed = _kernel(drift) @ np.exp(by_point - best).reshape(len(_OFFSETS), -1)
-    return np.asarray(np.log(np.maximum(mixed, 1e-300)).reshape(by_point.shape) + best)
+    each = np.exp(by_point - best).reshape(len(_OFFSETS), -1)
+    mixed = [np.log(np.maximum(_kernel(drift) @ each, 1e-300)).reshape(by_point.shape) + best for drift in DRIFTS[1:]]
+    return np.stack([found.sum(axis=-1) for found in (by_point, *mixed)])
 
 
 @functools.cache

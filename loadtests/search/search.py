@@ -1,11 +1,11 @@
-"""Which rate to try next: double until it fails, bisect, confirm with a fresh seed, step down until confirmed.
+"""Which rate to try next: double until it fails, bisect, then confirm with fresh seeds, rung by rung.
 
 `search(plan)` is a generator in Python's sense: it yields a `Probe`, is sent the `Point` that was measured, and in the
 end returns. It never looks at a clock (points say how long they took) nor at the server, so it can be tested against a
 simulated queue and replayed from recorded points.
 
 Time goes where it decides most. Doubling and bisection use short probes and follow the point estimate when those are
-undecided: they only have to find the neighbourhood. More than half of the budget is kept for confirmations, whose rate
+undecided: they only have to find the neighbourhood. Most of the budget is kept for confirmations, whose rate
 and length follow from all points so far (`confirmation.next_confirmation`).
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from loadtests.judge.verdict import CONFIDENCE, judge_counts
 from loadtests.records.point import Phase, Point, Probe
 from loadtests.search.budget import EXPLORE_SHARE, PROBE_SHARE, Plan
-from loadtests.search.certificate import certificates, is_certified
+from loadtests.search.certificate import certified_per_s
 from loadtests.search.confirmation import RUN_SHARE, next_confirmation
 from loadtests.search.estimate import estimate
 from loadtests.slo import Slo, loosest_limit_ms
@@ -99,7 +99,7 @@ def search(plan: Plan, known: Sequence[Point] = ()) -> Searching:
 
 def gap_reached(points: Sequence[Point], slos: Sequence[Slo], gap: float) -> bool:
     """Whether a rate is certified and lies within `gap` of the estimate, or the estimate's interval is so narrow."""
-    proven_per_s = max((found.rate_per_s for found in certificates(points)), default=0.0)
+    proven_per_s = certified_per_s(points)
     if not proven_per_s or (fitted := estimate(points, slos)) is None:
         return False
     width = (fitted.high_per_s - fitted.low_per_s) / fitted.rate_per_s
@@ -237,12 +237,15 @@ def _together(first: Point, second: Point) -> tuple[bool, bool]:
 def _confirm(state: _State, low: float) -> Searching:
     """Confirm as long as a rate is worth it. Where none is, probes at the estimated capacity sharpen the estimate."""
     plan = state.plan
-    while not is_certified(state.points, plan.max_per_s):
+    while certified_per_s(state.points) < plan.max_per_s:
         confirmation = next_confirmation(state.points, plan, low)
-        if confirmation is not None:
-            yield from _run_probe(state, "confirm", confirmation.rate_per_s, confirmation.seconds)
-        elif not (yield from _refine(state, RUN_SHARE * state.left_s)):
-            return
+        if confirmation is None:
+            if not (yield from _refine(state, RUN_SHARE * state.left_s)):
+                return
+            continue
+        run = yield from _run_probe(state, "confirm", confirmation.rate_per_s, confirmation.seconds)
+        if run.verdict == "invalid":  # perhaps none will be valid here: then the estimate is all there is
+            yield from _refine(state, PROBE_SHARE * plan.budget_s)
 
 
 def _refine(state: _State, seconds: float) -> Generator[Probe, Point, bool]:

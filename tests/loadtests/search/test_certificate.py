@@ -1,17 +1,17 @@
-"""A server that freezes: no short run between two freezes certifies a rate, and no rate is made up for it."""
+"""What a certificate rests on, and a server that freezes: no short run between two freezes certifies a rate."""
 
 import dataclasses
 import functools
 
 import numpy as np
 import pytest
-from queueing import freezing_s
+from queueing import freezing_s, md1_capacity_per_s
 from simulated import run_search, simulate
 
-from loadtests.records.point import Probe
+from loadtests.records.point import Point, Probe
 from loadtests.report.prose import explain
 from loadtests.results.result import CapacityResult, summarise
-from loadtests.search.certificate import is_certified
+from loadtests.search.certificate import certificates, certified_per_s
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import Slo
 
@@ -61,10 +61,8 @@ def test_a_certificate_rests_on_an_eighth_of_the_search_or_ten_seconds():
         before = simulate(Probe(0, "double", 300.0, 300, 0), P99, 0.001, None)
         return [dataclasses.replace(before, took_s=before_s), dataclasses.replace(run, took_s=run_s)]
 
-    assert is_certified(points(20.0, 4.0), 200.0)
-    assert not is_certified(points(40.0, 4.0), 200.0)
-    assert not is_certified(points(500.0, 9.0), 200.0)
-    assert is_certified(points(500.0, 10.5), 200.0)
+    for before_s, run_s, certified in ((20.0, 4.0, True), (40.0, 4.0, False), (500.0, 9.0, False), (500.0, 10.5, True)):
+        assert bool(certificates(points(before_s, run_s))) == certified
 
 
 def test_where_probes_contradict_a_capacity_a_certificate_takes_twice_as_long_as_they_took():
@@ -79,5 +77,58 @@ def test_where_probes_contradict_a_capacity_a_certificate_takes_twice_as_long_as
         probe(2, "confirm", 200.0, 9.0, **failed),
     ]
     for seconds, certified in ((11.0, False), (17.0, False), (19.0, True)):
-        assert is_certified([*before, probe(3, "confirm", 160.0, seconds)], 160.0) == certified
-        assert is_certified([*before[:2], probe(3, "confirm", 160.0, seconds)], 160.0)
+        assert bool(certificates([*before, probe(3, "confirm", 160.0, seconds)])) == certified
+        assert certificates([*before[:2], probe(3, "confirm", 160.0, seconds)])
+
+
+def run(rate_per_s: float, requests: int, over: int = 0, *, dependence: float = 1.0, **changes: object) -> Point:
+    """A confirmation run of a minute with the given counts."""
+    point = simulate(Probe(0, "confirm", rate_per_s, requests, 0), P99, 1e-6, None)
+    count = dataclasses.replace(point.slos[0], over=over, dependence=dependence)
+    told = {"verdict": "undecided", "passes": over <= requests / 100, "slos": (count,), "took_s": 60.0}
+    return dataclasses.replace(point, **{**told, **changes})
+
+
+FAILED = run(60.0, 800, 100, verdict="fail")
+CERTIFIED = {
+    "so many clean requests": ([run(50.0, 530)], 50.0),
+    "too few": ([run(50.0, 450)], 0.0),
+    "two runs add up": ([run(50.0, 300)] * 2, 50.0),
+    "and so does a third": ([run(50.0, 200)] * 3, 50.0),
+    "dependent requests count less": ([run(50.0, 400, dependence=2.0)] * 2, 0.0),
+    "a run speaks for lower rates as well": ([run(60.0, 300), run(50.0, 300)], 50.0),
+    "but not for higher ones": ([run(50.0, 300), run(60.0, 300)], 50.0),
+    "what failed above makes it dearer": ([FAILED, run(50.0, 600)], 0.0),
+    "which more requests outweigh": ([FAILED, run(50.0, 900)], 50.0),
+    "what failed later takes nothing away": ([run(50.0, 530), FAILED], 50.0),
+    "below a rate that is not certified none is": ([run(50.0, 600, 100, verdict="fail"), run(60.0, 600)], 0.0),
+    "a spoiled run does not count": ([run(50.0, 600, verdict="invalid"), run(50.0, 300)], 0.0),
+    "nor does another probe": ([run(50.0, 600, phase="refine")], 0.0),
+    "a run that was cut off is none that was met": ([run(50.0, 900, stopped="budget")], 0.0),
+    "failed requests beyond one in a thousand": ([run(50.0, 1500, 2, errors=2)], 0.0),
+}
+
+
+@pytest.mark.parametrize("case", CERTIFIED)
+def test_a_rate_is_certified_by_what_was_seen_at_it_and_above(case):
+    points, rate_per_s = CERTIFIED[case]
+    assert certified_per_s(points) == rate_per_s
+
+
+def test_a_lucky_run_counts_as_no_more_independent_than_its_neighbours():
+    dependent = run(50.0, 2000, 10, dependence=20.0)
+    assert certified_per_s([run(50.0, 600)]) == 50.0
+    assert certified_per_s([dependent, run(50.0, 600)]) == 0.0
+    assert certified_per_s([dataclasses.replace(dependent, phase="refine"), run(50.0, 600)]) == 0.0
+
+
+@pytest.mark.parametrize("seconds", [15.0, 40.0])
+def test_a_search_that_goes_on_and_on_at_exactly_the_capacity_hardly_ever_certifies_it(seconds):
+    """Whatever the number of runs: where each had its own test, every tenth of such searches certified."""
+    slo = Slo.parse("p99=60ms")
+    capacity_per_s = md1_capacity_per_s(0.01, 0.06, 0.99)
+    requests, runs, certified = round(capacity_per_s * seconds), round(150 / seconds), 0
+    for seed in range(60):
+        probes = (Probe(n, "confirm", capacity_per_s, requests, 1000 * seed + n) for n in range(runs))
+        certified += bool(certificates([simulate(probe, slo, 0.01, None) for probe in probes]))
+    assert certified <= 1

@@ -10,7 +10,7 @@ from loadtests.errors import BadRequestError
 from loadtests.records.point import Probe
 from loadtests.results.result import summarise
 from loadtests.search.budget import Plan
-from loadtests.search.certificate import certificates, is_certified, missing_requests
+from loadtests.search.certificate import certificates
 from loadtests.search.estimate import estimate
 from loadtests.search.search import gap_reached, search
 from loadtests.slo import Slo
@@ -74,11 +74,11 @@ def test_exponential_service_is_certified_too():
 
 def test_a_short_search_on_a_machine_that_stalls_certifies_more_often_than_not():
     """Short probes there say little about how long the runs of slow requests are: the first certificate must not need
-    them to be right, and seven of these sixteen searches had one when it did."""
+    them to be right."""
     limit, stalls = Slo.parse("p99=100ms"), Stalls(per_s=1.5, mean_s=0.012, of_probes=1.0)
-    found = [certificates(run_search(limit, 0.0066, budget_s=50, seed=seed, stalls=stalls)) for seed in range(16)]
+    found = [certificates(run_search(limit, 0.0066, budget_s=50, seed=seed, stalls=stalls)) for seed in range(8)]
     rates = [certified[0].rate_per_s for certified in found if certified]
-    assert len(rates) >= 10
+    assert len(rates) >= 6
     assert max(rates) <= md1_capacity_per_s(0.0066, 0.1, 0.99)
 
 
@@ -238,48 +238,6 @@ def test_with_a_gap_it_ends_when_the_proven_rate_is_near_the_estimate_and_the_lo
 def test_refuses_impossible_plans(change):
     with pytest.raises(BadRequestError):
         Plan(**{"slos": (P99,), "start_per_s": 1.0, "seed": 0, **change})
-
-
-def confirmation(rate, requests, over, *, number=0, dependence=1.0):
-    """A point of the confirming phase with the given counts, judged by itself."""
-    point = simulate(Probe(number, "confirm", rate, requests, number), P99, 1e-6, None)
-    verdict = "pass" if over == 0 and requests / dependence >= 528 else "undecided"
-    counts = replace(point.slos[0], over=over, requests=requests, dependence=dependence)
-    return replace(point, verdict=verdict, passes=over <= requests / 100, slos=(counts,), requests=requests)
-
-
-def test_each_run_is_judged_at_a_higher_confidence():
-    at_99 = simulate(Probe(0, "confirm", 100.0, 500, 1), P99, 1e-6, None)
-    assert at_99.verdict == "undecided"
-    assert simulate(Probe(0, "confirm", 100.0, 528, 1), P99, 1e-6, None).verdict == "pass"
-    assert simulate(Probe(0, "bisect", 100.0, 459, 1), P99, 1e-6, None).verdict == "pass"
-
-
-def test_two_runs_at_one_rate_are_judged_together():
-    first, second = confirmation(100.0, 400, 0), confirmation(100.0, 400, 0, number=1)
-    assert 100 <= missing_requests([first], 100.0) <= 160
-    assert not is_certified([first], 100.0)
-    assert is_certified([first, second], 100.0)
-    assert certificates([first, second])[0].requests == 800
-    assert missing_requests([first, second], 100.0) == 0
-
-
-def test_dependent_requests_certify_less():
-    runs = [confirmation(100.0, 400, 0, number=number, dependence=2.0) for number in range(2)]
-    assert not is_certified(runs, 100.0)
-
-
-def test_runs_at_other_rates_and_failed_ones_certify_nothing():
-    assert not is_certified([confirmation(100.0, 400, 0), confirmation(101.0, 400, 0, number=1)], 100.0)
-    failed = replace(confirmation(100.0, 400, 0), passes=False, verdict="fail")
-    assert not is_certified([failed, confirmation(100.0, 600, 0, number=1)], 100.0)
-
-
-def test_an_invalid_run_does_not_count():
-    invalid = replace(confirmation(100.0, 600, 0), verdict="invalid")
-    assert not is_certified([invalid], 100.0)
-    assert is_certified([invalid, confirmation(100.0, 600, 0, number=1)], 100.0)
-    assert missing_requests([invalid, invalid], 100.0) == 0
 
 
 def replace(value, **changes):

@@ -1,0 +1,85 @@
+"""What searches of simulated queues certify, as a share of the capacity.
+
+`python tests/loadtests/certified.py [SEARCHES [QUEUE]]`, by default 100 of each. A search that certifies nothing counts
+as 0; one that certifies more than the capacity is false.
+"""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+from queueing import md1_capacity_per_s, mm1_capacity_per_s
+from simulated import Stalls, run_search
+
+from loadtests.search.certificate import certified_per_s
+from loadtests.search.estimate import estimate
+from loadtests.slo import Slo
+
+
+@dataclass(frozen=True)
+class Queue:
+    """One row of the table."""
+
+    slo: Slo
+    service_s: float
+    budget_s: float
+    exponential: bool = False
+    stalls: Stalls | None = None
+
+    @property
+    def capacity_per_s(self) -> float:
+        formula = mm1_capacity_per_s if self.exponential else md1_capacity_per_s
+        return formula(self.service_s, self.slo.limit_ms / 1e3, self.slo.percentile)
+
+
+QUEUES = {
+    "M/D/1 63/s, p99=60ms, 180 s": Queue(Slo.parse("p99=60ms"), 0.01, 180),
+    "M/M/1 108/s, p99=50ms, 180 s": Queue(Slo.parse("p99=50ms"), 0.005, 180, exponential=True),
+    "M/D/1 77/s, p99=100ms, 50 s": Queue(Slo.parse("p99=100ms"), 0.010035, 50),
+    "M/D/1 886/s, p99=20ms, 180 s": Queue(Slo.parse("p99=20ms"), 0.001, 180),
+    "M/D/1 227/s, p99=100ms, 50 s, stalls": Queue(Slo.parse("p99=100ms"), 0.0040014, 50, stalls=Stalls()),
+}
+
+
+def searched(name: str, seed: int) -> tuple[float, float]:
+    """What one search certifies and estimates, as shares of the capacity."""
+    queue = QUEUES[name]
+    points = run_search(
+        queue.slo,
+        queue.service_s,
+        budget_s=queue.budget_s,
+        seed=seed,
+        exponential=queue.exponential,
+        stalls=queue.stalls,
+    )
+    fitted = estimate(points, [queue.slo])
+    estimated_per_s = fitted.rate_per_s if fitted else np.nan
+    return certified_per_s(points) / queue.capacity_per_s, estimated_per_s / queue.capacity_per_s
+
+
+def main(searches: int = 100, chosen: str = "") -> None:
+    print("| simulated | searches | certified, mean | least of those with one | without one | false | estimated |")
+    print("|---|---|---|---|---|---|---|")
+    with ProcessPoolExecutor() as pool:
+        for name in (name for name in QUEUES if chosen in name):
+            shares = np.array(list(pool.map(searched, repeat(name), range(searches), chunksize=4)))
+            certified, estimated = shares.T
+            some = certified[certified > 0]
+            print(
+                f"| {name} | {searches} | {certified.mean():.2f} | {some.min(initial=1.0):.2f} "
+                f"| {np.mean(certified == 0):.1%} | {np.sum(certified > 1)} "
+                f"| {np.nanmean(estimated):.3f} +- {np.nanstd(estimated):.3f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main(*(int(argument) if argument.isdigit() else argument for argument in sys.argv[1:]))
