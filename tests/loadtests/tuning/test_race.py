@@ -102,6 +102,7 @@ def test_an_slo_that_nothing_meets_ends_soon_and_names_the_nearest():
     result = summarise(race, model="model", objective="rate", bottleneck="model")
     assert not result.meets_slo
     assert result.nearest
+    assert "the best" not in {row.outcome for row in result.rows}
     assert len(race.arms) < 10
 
 
