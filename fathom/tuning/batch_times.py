@@ -262,7 +262,7 @@ def measure(
             try:
                 times.tables[key] = _table(times, server, model, configuration, traced[model])
             except (InferenceError, TritonServerError) as error:
-                times.failures[key] = str(error)
+                times.failures[key] = " ".join(str(error).split())
     return left_out
 
 

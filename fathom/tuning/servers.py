@@ -67,7 +67,7 @@ class Servers:
         except (TritonServerError, TargetError, InferenceError) as error:
             reason = self._why_died(turn.configuration) or str(error)
             self._stop(turn.configuration)
-            return Answer(time.monotonic() - began_s, None, reason)
+            return Answer(time.monotonic() - began_s, None, " ".join(reason.split()))
         if point.stopped == "asked":
             raise KeyboardInterrupt
         if point.stopped == "connection lost":

@@ -73,11 +73,21 @@ class Objective:
         """From all points of a configuration; None as long as they do not show it."""
         if self.at_rate_per_s is not None:
             return _by_latency([point for point in points if point.usable and point.p99_ms])
+        worth = self.scaled(configuration, 1.0)
         fitted = estimate(points, self.slos)
         if fitted is None:
-            return None
-        worth = self.scaled(configuration, 1.0)
+            return _bracketed(points, worth)
         return Standing(fitted.rate_per_s * worth, fitted.low_per_s * worth, fitted.high_per_s * worth)
+
+
+def _bracketed(points: Sequence[Point], worth: float) -> Standing | None:
+    """Between the lowest rate that was not met and the highest met below it. A server that falls behind may have no
+    late request yet, and then no estimate can be fitted."""
+    refused = min((point.rate_per_s for point in points if point.usable and not point.passes), default=math.inf)
+    met = max((point.rate_per_s for point in points if point.meets_slo and point.rate_per_s < refused), default=0.0)
+    if not met or math.isinf(refused):
+        return None
+    return Standing(math.sqrt(met * refused) * worth, met * worth, refused * worth)
 
 
 def _by_latency(points: Sequence[Point]) -> Standing | None:

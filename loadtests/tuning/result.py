@@ -123,9 +123,11 @@ def _row(race: Race, configuration: Configuration, failures: Mapping[Configurati
 
 def _outcome(race: Race, configuration: Configuration, failures: Mapping[Configuration, str]) -> str:
     arm = race.arms.get(configuration)
-    if configuration == race.leader:
+    if configuration == race.leader and race.standing(configuration) is not None:
         return "the best"
     if arm is not None:
+        if race.standing(configuration) is None and not arm.outcome:
+            return "misses the SLO at every rate tried"
         return arm.outcome or ("the start" if configuration == COMMITTED else "its race did not end")
     if configuration in failures:
         return failures[configuration]

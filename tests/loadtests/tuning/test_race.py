@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from tuning_replay import TABLES, Replay, Table, quick_search, random_search
+from tuning_replay import TABLES, Replay, Table, point_at, quick_search, random_search
 
+from loadtests.records.point import Probe
 from loadtests.search.certificate import certificates
 from loadtests.slo import Slo
 from loadtests.tuning.objective import Objective
@@ -86,7 +88,7 @@ def test_a_configuration_that_does_not_load_is_a_row_with_its_reason():
     table = Table.read(CONFIRMED)
     best = max(table.predictions, key=lambda each: each.value).configuration
     replay = Replay(table, SLO, failing={best: "out of memory"})
-    race = replay.race(budget_s=60.0)
+    race = replay.race(budget_s=60.0, confirm=False)
     assert race.leader not in (best, COMMITTED)
     result = summarise(race, model="model", objective="rate", bottleneck="model")
     assert next(row for row in result.rows if row.configuration == str(best)).outcome == "out of memory"
@@ -100,6 +102,7 @@ def test_an_slo_that_nothing_meets_ends_soon_and_names_the_nearest():
     result = summarise(race, model="model", objective="rate", bottleneck="model")
     assert not result.meets_slo
     assert result.nearest
+    assert "the best" not in {row.outcome for row in result.rows}
     assert len(race.arms) < 10
 
 
@@ -126,3 +129,11 @@ def test_the_objectives_are_understood_and_scored():
     assert (rate.scaled(COMMITTED, 100.0), cost.scaled(COMMITTED, 100.0)) == (100.0, 25.0)
     assert latency.at_rate_per_s == 200.0
     assert latency.score(0.02) == pytest.approx(50.0)
+
+
+def test_a_server_that_falls_behind_before_a_request_is_late_lies_between_its_probes():
+    met, behind = (point_at(Probe(n, "refine", rate, 200, n), SLO, 1000.0) for n, rate in enumerate((100.0, 200.0)))
+    assert Objective((SLO,)).standing(COMMITTED, [met]) is None
+    found = Objective((SLO,)).standing(COMMITTED, [met, replace(behind, passes=False)])
+    assert (found.low, found.high) == (100.0, 200.0)
+    assert 100.0 < found.value < 200.0
