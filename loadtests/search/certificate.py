@@ -32,24 +32,27 @@ LEAST_LIMITS = 8.0
 
 @dataclass(frozen=True)
 class Certificate:
-    """A rate that passed, and the runs that speak for it."""
+    """A rate that passed."""
 
     rate_per_s: float
     points: tuple[Point, ...]
+    """The runs at this rate."""
+    runs: tuple[Point, ...]
+    """All that speak for it: at this rate and at higher ones."""
 
     @property
     def requests(self) -> int:
-        return sum(point.requests for point in self.points)
+        return sum(run.requests for run in self.runs)
 
     @property
     def seconds(self) -> float:
         """How long the confirmation ran."""
-        return _lasted_s(self.points)
+        return _lasted_s(self.runs)
 
     def describe(self) -> str:
         """What was seen: how many over each limit."""
         parts = []
-        for slo, counts in _by_slo(self.points):
+        for slo, counts in _by_slo(self.runs):
             over, requests = sum(count.over for count in counts), sum(count.requests for count in counts)
             parts.append(f"{over:,} of {requests:,} {slo.late} ({over / requests * 100:.2f} %)")
         return ", ".join(parts)
@@ -139,7 +142,8 @@ def _certificate(points: Sequence[Point], runs: Sequence[Run], rate_per_s: float
             continue
         together = tuple(run.point for run in runs[:count] if run.in_order)
         if _lasted_s(together) >= least_s(points, run.searched_s) and _errors_within(together):
-            return Certificate(rate_per_s, together)
+            own = tuple(point for point in together if point.rate_per_s == rate_per_s)
+            return Certificate(rate_per_s, own, together)
     return None
 
 

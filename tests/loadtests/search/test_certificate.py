@@ -115,6 +115,13 @@ def test_a_rate_is_certified_by_what_was_seen_at_it_and_above(case):
     assert certified_per_s(points) == rate_per_s
 
 
+def test_a_certificate_names_the_runs_at_its_rate_and_counts_all_that_speak_for_it():
+    higher, own, failed = run(60.0, 300), run(50.0, 300), run(55.0, 800, 100, verdict="fail")
+    (found,) = certificates([higher, own])
+    assert (found.points, found.runs, found.requests) == ((own,), (higher, own), 600)
+    assert certificates([higher, failed, run(50.0, 900)])[0].requests == 1200
+
+
 def test_a_lucky_run_counts_as_no_more_independent_than_its_neighbours():
     dependent = run(50.0, 2000, 10, dependence=20.0)
     assert certified_per_s([run(50.0, 600)]) == 50.0
