@@ -23,6 +23,7 @@ from export.command import fathom, naming, quote
 from fathom.console import options
 from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.output import Steps, note, out, print_json, print_labelled
+from fathom.workload import add_inputs
 from loadtests.results.folders import make_run_folder, model_folder
 from loadtests.slo import Slo, format_s, tightest_limit_ms
 from loadtests.target.hardware import describe_hardware
@@ -70,6 +71,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--dry-run", action="store_true", help="print what would be tried, and for how long")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="base of all seeds (default: %(default)s)")
+    add_inputs(command)
     options.add_generators(command)
     place = command.add_mutually_exclusive_group()
     place.add_argument(
@@ -123,6 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
         ),
         folder,
         tritonserver,
+        arguments.inputs,
     )
     with Steps() as steps:
         result = tune(request, steps)
@@ -191,6 +194,7 @@ def _again(arguments: argparse.Namespace, folder: Path) -> str:
         words += ["--objective", arguments.objective]
     words += ["--budget", f"{arguments.budget:g}s", "--seed", str(arguments.seed), "--name", arguments.name]
     words += ["--space", str(arguments.space)] if arguments.space else []
+    words += [word for entry in arguments.inputs for word in ("--inputs", entry)]
     return fathom(*words, "--resume", str(folder), repository=arguments.model_repository)
 
 

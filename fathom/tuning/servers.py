@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from clients import Client, InferenceError
-from fathom.recipes import requests_of
+from clients import InferenceError
 from fathom.tuning.models import TunedModel
+from fathom.workload import with_requests
 from loadtests.capacity import CapacityRequest, start_generators, timeout_s
 from loadtests.errors import TargetError
 from loadtests.records.point import Point, Probe
 from loadtests.results.result import CUT_OFF
 from loadtests.search.probe import Prober, drained
 from loadtests.search.unloaded import Unloaded, measure_unloaded
+from loadtests.target.access import Access
 from loadtests.target.metrics import MetricsMeter
 from loadtests.tuning.arm import Answer, Turn
 from loadtests.tuning.space import Configuration
@@ -41,10 +42,18 @@ class Lane:
 
 
 class Servers:
-    """The servers of a race; at its end none is left. `request` says how to measure, without server and payloads."""
+    """The servers of a race; at its end none is left. `request` says how to measure, without server and payloads;
+    `inputs` names a file with requests, else they are the recipe's or made from the server's metadata."""
 
-    def __init__(self, tuned: TunedModel, scratch: Path, request: CapacityRequest, tritonserver: Path | None) -> None:
-        self._tuned, self._scratch = tuned, scratch
+    def __init__(
+        self,
+        tuned: TunedModel,
+        scratch: Path,
+        request: CapacityRequest,
+        tritonserver: Path | None,
+        inputs: Sequence[str] = (),
+    ) -> None:
+        self._tuned, self._scratch, self._inputs = tuned, scratch, inputs
         self._request, self._tritonserver = request, tritonserver
         self._lanes: dict[Configuration, Lane] = {}
         self._started = 0
@@ -90,7 +99,7 @@ class Servers:
         with contextlib.ExitStack() as stack:
             server = TritonServer(folder, tritonserver=self._tritonserver, stop_timeout_s=0).start()
             stack.callback(server.stop)
-            self._lanes[configuration] = _open(server, self._tuned, self._request, stack)
+            self._lanes[configuration] = _open(server, self._tuned, self._request, self._inputs, stack)
         return self._lanes[configuration]
 
     def _stop(self, configuration: Configuration) -> None:
@@ -102,11 +111,17 @@ class Servers:
         return "" if lane is None or lane.server.is_alive() else lane.server.death_reason()
 
 
-def _open(server: TritonServer, tuned: TunedModel, request: CapacityRequest, stack: contextlib.ExitStack) -> Lane:
-    request = replace(request, server=server.grpc_url, payloads=payloads(server.grpc_url, tuned))
-    traffic = stack.enter_context(
-        Workload(request.server, [ModelWeight(tuned.model, 1.0, request.payloads)], seed=request.seed)
-    )
+def _open(
+    server: TritonServer,
+    tuned: TunedModel,
+    request: CapacityRequest,
+    inputs: Sequence[str],
+    stack: contextlib.ExitStack,
+) -> Lane:
+    request = replace(request, server=server.grpc_url)
+    alone = [ModelWeight(tuned.model)]
+    shares = with_requests(request.server, alone, tuned.repository, Access(), inputs=inputs, seed=request.seed)
+    traffic = stack.enter_context(Workload(request.server, shares, seed=request.seed))
     traffic.check()
     # Without SLOs: another configuration may meet what this one misses.
     unloaded = measure_unloaded(traffic, (), timeout_s=timeout_s(request), budget_s=request.budget_s)
@@ -122,9 +137,3 @@ def _open(server: TritonServer, tuned: TunedModel, request: CapacityRequest, sta
         return point
 
     return Lane(server, traffic, unloaded, send, stack.pop_all().close)
-
-
-def payloads(url: str, tuned: TunedModel) -> list[bytes] | None:
-    """Requests of the recipe's data; None where they are made from the server's metadata."""
-    with Client(url, timeout_s=10.0) as client:
-        return requests_of(client, tuned.model, tuned.repository)

@@ -64,6 +64,8 @@ class TuneRequest:
     """How to measure: model, SLOs, seed, generators. The server and the payloads are those of each configuration."""
     folder: Path
     tritonserver: Path | None = None
+    inputs: Sequence[str] = ()
+    """As of `--inputs`."""
 
 
 class Answering(Protocol):
@@ -91,7 +93,9 @@ def tune(request: TuneRequest, steps: Steps) -> TuningResult:
     budget_s = request.capacity.budget_s
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fathom-tune-")))
-        servers = stack.enter_context(Servers(request.tuned, scratch / "race", request.capacity, request.tritonserver))
+        servers = stack.enter_context(
+            Servers(request.tuned, scratch / "race", request.capacity, request.tritonserver, request.inputs)
+        )
         if not kept.header:
             kept.predictions, kept.header = _predict(request, servers, scratch / "times", steps)
             _write(request.folder / HEADER, kept.header)
@@ -277,6 +281,7 @@ def _identity(request: TuneRequest) -> dict[str, Any]:
         "objective": request.objective_text,
         "seed": request.capacity.seed,
         "budget_s": request.capacity.budget_s,
+        "inputs": list(request.inputs),
         "space": [[each.name, list(each.values)] for each in request.space.dimensions],
         "committed": {step.model: dict(step.committed) for step in request.space.steps},
     }
