@@ -85,8 +85,9 @@ def about_proof(result: CapacityResult) -> str:
     """What the proven rate means, or why there is none."""
     slos, best = describe_slos(result.slos), result.certificate
     if best is not None:
+        above = " and above" if best.runs != best.points else ""
         return (
-            f"Proven means: {best.requests:,} requests at {format_rate(best.rate_per_s)} over {best.seconds:,.0f} "
+            f"Proven means: {best.requests:,} requests at {format_rate(best.rate_per_s)}{above} over {best.seconds:,.0f} "
             f"s, with a seed of their own, kept {slos} so clearly that a server which does not keep it would look "
             "this good at most one time in a hundred."
         )

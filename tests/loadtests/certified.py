@@ -1,7 +1,8 @@
 """What searches of simulated queues certify, as a share of the capacity.
 
 `python tests/loadtests/certified.py [SEARCHES [QUEUE]]`, by default 100 of each. A search that certifies nothing counts
-as 0; one that certifies more than the capacity is false.
+as 0; one that certifies more than the capacity is false. `certified.py forced [SEARCHES]` tries nothing but exactly the
+capacity, in runs of 6, 15 and 40 s.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from queueing import md1_capacity_per_s, mm1_capacity_per_s
-from simulated import Stalls, run_search
+from simulated import Stalls, run_search, simulate
 
-from loadtests.search.certificate import certified_per_s
+from loadtests.records.point import Probe
+from loadtests.search.certificate import certificates, certified_per_s
 from loadtests.search.estimate import estimate
 from loadtests.slo import Slo
 
@@ -65,6 +67,25 @@ def searched(name: str, seed: int) -> tuple[float, float]:
     return certified_per_s(points) / queue.capacity_per_s, estimated_per_s / queue.capacity_per_s
 
 
+def forced(name: str, seconds: float, seed: int) -> bool:
+    """Whether a search is certified that spends its budget on runs at the capacity, of so many seconds each."""
+    queue = QUEUES[name]
+    rng = np.random.default_rng([seed, 9]) if queue.exponential else None
+    requests, runs = round(queue.capacity_per_s * seconds), round(queue.budget_s / seconds)
+    probes = (Probe(n, "confirm", queue.capacity_per_s, requests, 1000 * seed + n) for n in range(runs))
+    points = [simulate(probe, queue.slo, queue.service_s, rng, stalls=queue.stalls) for probe in probes]
+    return bool(certificates(points))
+
+
+def print_forced(searches: int = 400) -> None:
+    print("| at exactly the capacity | searches | runs of 6 s | 15 s | 40 s |")
+    print("|---|---|---|---|---|")
+    with ProcessPoolExecutor() as pool:
+        for name in QUEUES:
+            found = [sum(pool.map(forced, repeat(name), repeat(s), range(searches), chunksize=20)) for s in (6, 15, 40)]
+            print(f"| {name} | {searches} | {' | '.join(map(str, found))} |", flush=True)
+
+
 def main(searches: int = 100, chosen: str = "") -> None:
     print("| simulated | searches | certified, mean | least of those with one | without one | false | estimated |")
     print("|---|---|---|---|---|---|---|")
@@ -82,4 +103,8 @@ def main(searches: int = 100, chosen: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(argument) if argument.isdigit() else argument for argument in sys.argv[1:]))
+    words = [int(argument) if argument.isdigit() else argument for argument in sys.argv[1:]]
+    if words[:1] == ["forced"]:
+        print_forced(*words[1:])
+    else:
+        main(*words)
