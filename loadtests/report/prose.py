@@ -85,11 +85,11 @@ def about_proof(result: CapacityResult) -> str:
     """What the proven rate means, or why there is none."""
     slos, best = describe_slos(result.slos), result.certificate
     if best is not None:
-        above = " and above" if best.runs != best.points else ""
+        rates = format_rate(best.rate_per_s) + (" and above" if best.runs != best.points else "")
         return (
-            f"Proven means: {best.requests:,} requests at {format_rate(best.rate_per_s)}{above} over {best.seconds:,.0f} "
-            f"s, with a seed of their own, kept {slos} so clearly that a server which does not keep it would look "
-            "this good at most one time in a hundred."
+            f"Proven means: {best.requests:,} requests at {rates} over {best.seconds:,.0f} s, with seeds of their own, "
+            f"kept {slos} so clearly that a server which does not keep it would look this good at most one time in a "
+            "hundred."
         )
     if result.verdict == "fail":
         return f"No rate is proven: {result.reason}{missed_by(result)}."
