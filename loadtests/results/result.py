@@ -155,6 +155,7 @@ def _verdict(
         return "undecided", f"no rate was confirmed: {contradicted}"
     if fitted is None:
         return "undecided", f"no rate was confirmed ({last.reason}){because}"
+    last = next((point for point in reversed(whole) if point.phase == "confirm"), last)
     return (
         "undecided",
         f"no rate was confirmed at 99 % (last tried {format_rate(last.rate_per_s)}: {last.reason}){because}",

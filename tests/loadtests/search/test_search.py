@@ -127,6 +127,17 @@ def test_no_time_for_a_probe_is_no_probe(budget_s, unloaded_took_s):
     assert next(search(Plan((slo,), 0.25, 0, budget_s, unloaded_s=2.0, unloaded_took_s=unloaded_took_s)), None) is None
 
 
+def test_what_is_not_proven_names_the_confirmation_and_no_later_probe():
+    slo = Slo.parse("p99=60ms")
+    tried = (("double", 90.0, 400), ("confirm", 40.0, 300), ("refine", 70.0, 100), ("refine", 60.0, 100))
+    points = [
+        simulate(Probe(n, phase, rate, count, n), slo, 0.01, None) for n, (phase, rate, count) in enumerate(tried)
+    ]
+    result = summarise(points, [slo], model="m", server="s", base_seed=0)
+    assert result.verdict == "undecided"
+    assert "40/s" in result.reason
+
+
 def test_a_probe_that_the_budget_cut_off_counts_only_when_it_failed():
     slo = Slo.parse("p99=6s")
     young, behind = (
