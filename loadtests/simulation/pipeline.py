@@ -148,7 +148,8 @@ class _Builder:
         while waiting:
             ready = next(step for step in waiting if all(tensor in makers for tensor in step.input_map.values()))
             waiting.remove(ready)
-            before = dict.fromkeys(name for tensor in ready.input_map.values() for name in makers[tensor])
+            asked = sorted(ready.input_map.items())  # a map of protobuf has another order in each process
+            before = dict.fromkeys(name for _, tensor in asked for name in makers[tensor])
             done = self.add(ready.model_name, tuple(before))
             makers |= dict.fromkeys(ready.output_map.values(), done)
         return tuple(dict.fromkeys(name for tensor in config.output for name in makers[tensor.name]))

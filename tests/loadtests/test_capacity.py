@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import shutil
 import signal
 import threading
 
 import pytest
 from haste import HASTY
+from interrupting import interrupt
 from queueing import md1_capacity_per_s
 
 from loadtests import CapacityRequest, Slo, find, write_report
@@ -236,12 +236,9 @@ def test_a_model_that_breaks_is_no_model_that_is_slow(start_queue):
 def test_ctrl_c_keeps_what_was_measured(start_queue, tmp_path):
     queue = start_queue("--service-ms", "2")
 
-    def watch(point):
-        if point.number == 0:
-            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-
     asked = CapacityRequest(queue.address, "queue", [P99], budget_s=30, timing=HASTY, folder=tmp_path)
-    result = find(asked, on_point=watch)
+    with interrupt(0.2) as timer:
+        result = find(asked, on_point=lambda point: point.number or timer.start())
     assert result.partial
     assert result.ended_because == INTERRUPTED
     assert len(result.points) >= 1

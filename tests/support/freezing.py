@@ -35,7 +35,7 @@ def frozen(server: TritonServer, *, for_s: float | None = None) -> Iterator[None
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
         if for_s is None:
-            time.sleep(0.1)  # it dies, if it does, when it looks at what was cancelled
+            time.sleep(0.5)  # it dies, if it does, when it looks at what was cancelled
         if not server.is_alive():
             server.stop()
             server.start()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import engine_machine
 import numpy as np
 import pytest
+from interrupting import interrupt
 from scale_model import Scale, write_repository
 
 from export import recipes
@@ -82,11 +81,11 @@ def test_ctrl_c_cancels_a_build(trt: Any, tmp_path: Path) -> None:
     shapes = Shapes((1, 3), (8, 3), (8, 3))
     target = tmp_path / "model.plan"
 
-    def build_until_stopped() -> None:
+    def build_until_stopped(timer: threading.Timer) -> None:
+        timer.start()
         while True:
             engine.build(trt, repository / "scale/1/model.onnx", target, [Profile({"x": shapes})], EngineOptions())
             target.unlink()
 
-    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        build_until_stopped()
+    with interrupt(0.05) as timer, pytest.raises(KeyboardInterrupt):
+        build_until_stopped(timer)

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from interrupting import interrupt
 from queue_process import request
 
 from loadtests import Slo
@@ -95,10 +96,9 @@ def test_a_generator_that_hangs_is_killed_and_named_and_the_other_is_kept(shared
 
 
 def test_ctrl_c_stops_all(fleet):
-    interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     began_s = time.monotonic()
-    with pytest.raises(RunInterrupted) as stopped:
-        fire(fleet, constant(100, duration_s=30), on_ready=interrupt.start)
+    with interrupt(0.2) as timer, pytest.raises(RunInterrupted) as stopped:
+        fire(fleet, constant(100, duration_s=30), on_ready=timer.start)
     assert time.monotonic() - began_s < 10
     assert stopped.value.outcome.stopped == "asked"
     assert stopped.value.record.ok.sum() > 0

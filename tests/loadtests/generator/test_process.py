@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from interrupting import interrupt
 from queue_process import request
 
 from clients import TLS
@@ -80,10 +81,9 @@ def test_what_the_generator_cannot_use_is_its_own_fault(shared_queue, tmp_path):
 
 def test_ctrl_c_stops_the_run(worker):
     schedule = constant(100, duration_s=30)
-    interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     began_s = time.monotonic()
-    with pytest.raises(RunInterrupted) as stopped:
-        worker.run_schedule(schedule, payload_choices(len(schedule), 1, seed=0), ROOMY, on_ready=interrupt.start)
+    with interrupt(0.2) as timer, pytest.raises(RunInterrupted) as stopped:
+        worker.run_schedule(schedule, payload_choices(len(schedule), 1, seed=0), ROOMY, on_ready=timer.start)
     assert time.monotonic() - began_s < 5
     assert stopped.value.outcome.stopped == "asked"
     assert len(stopped.value.record) == len(schedule)
