@@ -42,6 +42,8 @@ class Queue:
         return formula(self.service_s, self.slo.limit_ms / 1e3, self.slo.percentile)
 
 
+SEED = 1000
+"""Of the first search: the rule was chosen by looking at searches with small seeds."""
 QUEUES = {
     "M/D/1 63/s, p99=60ms, 180 s": Queue(Slo.parse("p99=60ms"), 0.01, 180),
     "M/M/1 108/s, p99=50ms, 180 s": Queue(Slo.parse("p99=50ms"), 0.005, 180, exponential=True),
@@ -91,7 +93,7 @@ def main(searches: int = 100, chosen: str = "") -> None:
     print("|---|---|---|---|---|---|---|")
     with ProcessPoolExecutor() as pool:
         for name in (name for name in QUEUES if chosen in name):
-            shares = np.array(list(pool.map(searched, repeat(name), range(searches), chunksize=4)))
+            shares = np.array(list(pool.map(searched, repeat(name), range(SEED, SEED + searches), chunksize=4)))
             certified, estimated = shares.T
             some = certified[certified > 0]
             print(
