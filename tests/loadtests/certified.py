@@ -1,8 +1,8 @@
 """What searches of simulated queues certify, as a share of the capacity.
 
 `python tests/loadtests/certified.py [SEARCHES [QUEUE]]`, by default 100 of each. A search that certifies nothing counts
-as 0; one that certifies more than the capacity is false. `certified.py forced [SEARCHES]` tries nothing but exactly the
-capacity, in runs of 6, 15 and 40 s.
+as 0; one that certifies more than the capacity is false. `certified.py forced [SEARCHES [QUEUE]]` tries nothing but
+exactly the capacity, in runs of 6, 15 and 40 s.
 """
 
 from __future__ import annotations
@@ -79,11 +79,11 @@ def forced(name: str, seconds: float, seed: int) -> bool:
     return bool(certificates(points))
 
 
-def print_forced(searches: int = 400) -> None:
+def print_forced(searches: int = 400, chosen: str = "") -> None:
     print("| at exactly the capacity | searches | runs of 6 s | 15 s | 40 s |")
     print("|---|---|---|---|---|")
     with ProcessPoolExecutor() as pool:
-        for name in QUEUES:
+        for name in (name for name in QUEUES if chosen in name):
             found = [sum(pool.map(forced, repeat(name), repeat(s), range(searches), chunksize=20)) for s in (6, 15, 40)]
             print(f"| {name} | {searches} | {' | '.join(map(str, found))} |", flush=True)
 
