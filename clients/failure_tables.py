@@ -239,6 +239,7 @@ HEADERS = Failure(
     InvalidInputError, "server", "{endpoint} refuses headers of {bytes} bytes ({details}): send fewer or shorter ones"
 )
 RESTRICTED = Failure(ServerError, "server", "{at} wants a key for this: pass headers={{'{header}': KEY}} ({details})")
+_DECOUPLED = Failure(InvalidInputError, "server", "{at} gives any number of answers: ask it with stream() ({details})")
 _CLOSED = Failure(ServerError, "client", "the client was closed before {at} had answered", may_have_run=True)
 FAILED = Failure(ServerError, "server", "{at} failed ({status}): {details}", may_have_run=True)
 STREAM_FAILED = FAILED._replace(message="{at} failed: {details}")
@@ -284,6 +285,7 @@ SAID: dict[grpc.StatusCode, Table] = {
         ("metadata size exceeds", HEADERS),
         ("", FULL),
     ),
+    _CODE.UNIMPLEMENTED: (("decoupled transaction policy", _DECOUPLED),),
     _CODE.UNAUTHENTICATED: (("", _REFUSED),),
     _CODE.PERMISSION_DENIED: (("", _REFUSED),),
     _CODE.CANCELLED: (

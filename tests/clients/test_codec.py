@@ -122,6 +122,13 @@ ACCEPTED = {
 }
 
 
+@pytest.mark.parametrize(("inputs", "optional"), [(["x"], [False]), (["x", "y"], [True, True])])
+def test_without_a_configuration_any_input_but_the_only_one_may_be_optional(inputs, optional):
+    tensors = [{"name": name, "datatype": "FP32", "shape": [1]} for name in inputs]
+    spec = ModelSpec.from_server(service_pb2.ModelMetadataResponse(name="m", inputs=tensors), None, "")
+    assert [tensor.optional for tensor in spec.inputs.values()] == optional
+
+
 @pytest.mark.parametrize("case", ACCEPTED)
 def test_accepted(case):
     spec, inputs, name, shape = ACCEPTED[case]

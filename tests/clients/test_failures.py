@@ -106,6 +106,14 @@ ROWS = [
         NEVER,
         PERHAPS,
     ),
+    (
+        CODE.UNIMPLEMENTED,
+        "ModelInfer RPC doesn't support models with decoupled transaction policy",
+        InvalidInputError,
+        "server",
+        NEVER,
+        NOT,
+    ),
     # connections that broke
     (CODE.UNAVAILABLE, "Socket closed", UnreachableError, "connection", LATER, PERHAPS),
     (CODE.UNAVAILABLE, "Stream removed (Socket closed)", UnreachableError, "connection", LATER, PERHAPS),
