@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from loadtests.errors import BadRequestError
+
+Measure = Literal["", "ttft", "itl", "gap"]
+"""What is limited: the latency of a whole answer, or of a stream the time to its first token, the inter-token latency,
+or the longest time between two tokens."""
 
 _FORM = "the accepted form is p99=50ms (any percentile; us, ms or s) or errors=0.1%"
 _MODEL = r"(?:(?P<model>[^:=\s]+):)?"
