@@ -75,9 +75,9 @@ class GenerationLoad:
     slots_max: float | None
     waiting_max: float | None
     """Requests without a slot."""
-    rows_per_step: float | None
-    """Answers that got a token from the mean step."""
-    parts_per_s: float | None
+    batch_per_step: float | None
+    """Answers that got a token in the mean step."""
+    tokens_per_s: float | None
     cancelled: int | None
     """Answers that nobody waited for any more."""
 
