@@ -47,11 +47,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--top", type=int, default=5, metavar="K", help="labels to ask a classifier for (default: 5)")
 
     where = command.add_argument_group("where and how to ask")
-    where.add_argument(
-        "--server",
-        metavar="HOST:PORT",
-        help=f"gRPC endpoint (default: {options.DEFAULT_SERVER}, or a server started for this question)",
-    )
+    options.add_server(where)
     options.add_repository(where)
     where.add_argument("--timeout", type=float, default=30.0, metavar="S", help="deadline in seconds (default: 30)")
     where.add_argument(
