@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from tritonclient.grpc import service_pb2
 
 from . import codec, options
 from .codec import Outputs
-from .errors import ServerError
+from .errors import InferenceError, ServerError
 from .failures import from_rpc, from_text, unfinished
 from .model import BoundModel
 from .options import Headers
@@ -91,10 +92,12 @@ class _Stream:
         idle_timeout_s: float | None,
         headers: Headers | None,
     ) -> None:
-        client, self._spec = model.client, model.spec
+        client = self._client = model.client
+        self._spec = model.spec
         timeout_s = client.within_s(timeout_s)
         self._idle_timeout_s = None if idle_timeout_s is None else options.seconds(idle_timeout_s, "idle_timeout_s")
-        server, metadata = client.rotation().pick(self._spec.name), client.metadata(headers)
+        self._rotation, metadata = client.rotation(), client.metadata(headers)
+        server = self._rotation.pick(self._spec.name)
         self._sent = client.sent(server, self._spec.name, timeout_s, metadata)
         self._final = not self._spec.decoupled  # until Triton says otherwise: other servers have no such mark
         self._idle = False
@@ -155,6 +158,18 @@ class _Stream:
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
         try:
+            with self._translated():
+                yield
+        except InferenceError as error:
+            self._rotation.record_failure(self._server, error)
+            raise
+        finally:
+            self._close()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Errors of gRPC as this package's, and one for an answer that is not whole."""
+        try:
             yield
             if not self._final:
                 raise unfinished(self._sent)
@@ -165,11 +180,10 @@ class _Stream:
             raise from_rpc(CancelledByClientError() if self._is_cut_off() else error, self._sent) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not self._is_cut_off() or (task is not None and task.cancelling()):
-                raise
-            raise from_rpc(CancelledByClientError(), self._sent) from None
-        finally:
-            self._close()
+            if self._call in self._link.calls or (task is not None and task.cancelling()):
+                raise  # the caller's own cancellation
+            status = grpc.StatusCode.CANCELLED if self._client.is_closed else grpc.StatusCode.UNAVAILABLE
+            raise from_rpc(CancelledByClientError(status), self._sent) from None
 
     def _is_cut_off(self) -> bool:
         """Whether this client has given the server up meanwhile, and closed the channel."""
@@ -177,6 +191,7 @@ class _Stream:
 
     def _read(self, message: bytes) -> Iterator[Outputs]:
         """The part in a message; none where that only marks the end. Raises InferenceError."""
+        self._server.answered_s = time.monotonic()
         try:
             part = service_pb2.ModelStreamInferResponse.FromString(message)
         except DecodeError as error:

@@ -179,6 +179,18 @@ def test_a_server_without_the_mark_is_believed_for_a_model_that_is_not_decoupled
         assert [answer["number"].tolist() for answer in Model(client, plain).stream()] == [[1]]
 
 
+def test_a_server_that_failed_a_stream_is_passed_over():
+    with (
+        ScriptedGateway(lambda s: begun(s, ONE) + CLOSE) as failing,
+        ScriptedGateway(lambda s: begun(s, ONE, LAST) + ended(s)) as other,
+        Client([failing.address, other.address], probe_every_s=1e6) as client,
+    ):
+        with pytest.raises(UnreachableError) as caught:
+            list(Model(client, SPEC).stream())
+        assert caught.value.endpoint == failing.address
+        assert [len(list(Model(client, SPEC).stream())) for _ in range(3)] == [2, 2, 2]
+
+
 @pytest.mark.process
 def test_a_server_that_is_killed_in_the_middle(tmp_path):
     repository = tmp_path / "model_repository"
