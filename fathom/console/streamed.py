@@ -32,18 +32,23 @@ class Streamed:
     def add(self, outputs: Outputs) -> None:
         """Take the next part."""
         at_ms = (time.perf_counter() - self._start_s) * 1e3
-        self._parts.append({"outputs": answers.as_json(outputs), "at_ms": round(at_ms, 3)})
+        part: dict[str, Any] = {"at_ms": round(at_ms, 3)}
+        self._parts.append(part)
         if (reason := outputs.get("finish_reason")) is not None and reason.dtype == object:
             self._reason = b" ".join(reason.ravel()).decode(errors="backslashreplace")
         if (tokens := outputs.get("output_tokens")) is not None and tokens.dtype.kind in "iu":
             self._tokens = int(tokens.sum())
-        text = outputs.get(self._text_output)
+        text, rest = outputs.get(self._text_output), outputs
         if text is not None and text.size <= 1:
-            self._type(self._decoder.decode(b"".join(text.ravel())))
+            part["text"] = self._decoder.decode(b"".join(text.ravel()))
+            self._type(part["text"])
+            rest = {name: array for name, array in outputs.items() if name != self._text_output}
         elif self._live:
             self._end_line()
             for line in answers.sentences(self._model, outputs):
                 out.print(f"{at_ms:8.1f} ms  {line}")
+        if rest:
+            part["outputs"] = answers.as_json(rest)
 
     def finish(self) -> None:
         """End the line that is being typed."""
@@ -58,7 +63,7 @@ class Streamed:
         words = [
             f"{self._count:,} {unit}{'' if self._count == 1 else 's'}",
             f"time to first {unit} {self._parts[0]['at_ms']:.4g} ms",
-            f"{self._per_s:.3g} {unit}s/s" if self._per_s else "",
+            f"{self._per_s:,.{0 if self._per_s >= 100 else 1}f} {unit}s/s" if self._per_s else "",
             f"finish reason {self._reason}" if self._reason else "",
         ]
         return ", ".join(filter(None, words))
