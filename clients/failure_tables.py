@@ -307,13 +307,14 @@ NAMED: dict[str, grpc.StatusCode] = {
     "INTERNAL": _CODE.INTERNAL,
     "UNKNOWN": _CODE.UNKNOWN,
 }
+WHERE = r"(?:\[request id: [^]]*\] |in ensemble '[^']*', )*"  # what Triton itself puts before a text
 TEXTS: tuple[tuple[str, grpc.StatusCode], ...] = (  # a pattern, the first that is found decides
     (r"^Request for unknown model: .* is not found$", _CODE.NOT_FOUND),
     (r"^Request for unknown model: ", _CODE.UNAVAILABLE),
     (r"Exceeds maximum queue size|Request timeout expired", _CODE.UNAVAILABLE),
     (r"stopped accepting new inference requests", _CODE.UNAVAILABLE),
     (
-        r"^(\[request id: .*?\] )?(expected \d+ inputs? but got|unexpected (shape for input|inference (input|output))|"
+        rf"^{WHERE}(expected \d+ inputs? but got|unexpected (shape for input|inference (input|output))|"
         r"inference input '.*' data-type is|inference request batch-size must be|input byte size mismatch|"
         r"unable to find data for input tensor)",
         _CODE.INVALID_ARGUMENT,

@@ -157,8 +157,9 @@ class _Stream:
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
+        metrics = self._client.metrics
         try:
-            with self._translated():
+            with metrics.counting(self._spec.name) if metrics else contextlib.nullcontext(), self._translated():
                 yield
         except InferenceError as error:
             self._rotation.record_failure(self._server, error)
