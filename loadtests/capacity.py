@@ -29,7 +29,10 @@ from loadtests.workload.shape import Shape
 from loadtests.workload.trace import Trace
 from loadtests.workload.workload import ModelWeight, Workload, digest, scoped
 
-_START_SHARE = 0.5
+_START_SHARE, _STREAMS_AT_ONCE = 0.5, 2.0
+"""The first rate, as a multiple of what one request at a time reaches; servers that stream batch answers in flight."""
+_UNKNOWN_ANSWER_S = 15.0
+"""What an answer in parts may take under load, as long as none was measured."""
 
 OnWorkload = Callable[[Mapping[str, Any]], None]
 
@@ -100,13 +103,15 @@ class CapacityRequest:
 def plan_of(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded) -> Plan:
     return Plan(
         slos=slos,
-        start_per_s=request.start_per_s or _START_SHARE * 1e3 / unloaded.latency_ms,
+        start_per_s=request.start_per_s
+        or (_STREAMS_AT_ONCE if unloaded.answer_s else _START_SHARE) * 1e3 / unloaded.latency_ms,
         seed=request.seed,
         budget_s=request.budget_s,
         gap=request.gap,
         tolerance=request.tolerance,
         max_per_s=request.max_per_s or math.inf,
         unloaded_s=unloaded.latency_ms / 1e3,
+        answer_s=unloaded.answer_s,
         unloaded_took_s=unloaded.took_s,
         timing=request.timing,
     )
@@ -150,6 +155,8 @@ def describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded: 
         **traffic.described(),
         **({"side": request.side, "turns": request.turns} if request.side else {}),
         "unloaded_ms": unloaded.latency_ms,
+        **({"unloaded_ttft_ms": unloaded.ttft_ms, "unloaded_itl_ms": unloaded.alone.itl_ms} if plan.answer_s else {}),
+        "filled_s": plan.filled_s,
         "least_s": plan.least_s,
         "busy_before_share": busy_share(plan.timing.cpu_sample_s),
         "server_name": traffic.targets[0].server_name(),
