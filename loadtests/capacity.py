@@ -20,7 +20,7 @@ from loadtests.results.store import Run
 from loadtests.search.budget import Plan, Timing
 from loadtests.search.probe import Prober
 from loadtests.search.unloaded import Unloaded, busy_share
-from loadtests.slo import Slo, loosest_limit_ms, tightest_limit_ms
+from loadtests.slo import Slo, check_limited, loosest_limit_ms
 from loadtests.target.access import Access
 from loadtests.target.batching import batching_of
 from loadtests.target.hardware import describe_hardware
@@ -88,7 +88,7 @@ class CapacityRequest:
         return tuple(self.mix) or (ModelWeight(self.model, 1.0, self.payloads),)
 
     def __post_init__(self) -> None:
-        tightest_limit_ms(self.slos)
+        check_limited(self.slos)
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise BadRequestError(f"timeout {self.timeout_s:g} s must be above zero", field="timeout_s")
         for limit, name in (("start_per_s", "start"), ("max_per_s", "maximum")):

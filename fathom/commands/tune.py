@@ -25,7 +25,7 @@ from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.output import Steps, note, out, print_json, print_labelled
 from fathom.workload import add_inputs
 from loadtests.results.folders import make_run_folder, model_folder
-from loadtests.slo import Slo, format_s, tightest_limit_ms
+from loadtests.slo import Slo, check_limited, format_s
 from loadtests.target.hardware import describe_hardware
 from loadtests.tuning.result import TuningResult
 from loadtests.tuning.space import INSTANCES, INTRA, Configuration, Machine, Space, Step, default_space, read_space
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     from loadtests.tuning.objective import Objective
 
     slos = tuple(Slo.parse(text) for text in arguments.slo)
-    tightest_limit_ms(slos)
+    check_limited(slos)
     machine = _machine()
     repository, tritonserver = arguments.model_repository, arguments.tritonserver
     embedded = not environment.has_backend("onnxruntime", tritonserver)

@@ -18,7 +18,7 @@ from loadtests.slo import Measure
 Floats = NDArray[np.float64]
 
 OK = 0
-DEADLINE_EXCEEDED, UNAVAILABLE = 4, 14
+CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE = 1, 4, 14
 EMPTY_RESPONSE, UNANSWERED, NOT_SENT = 100, 101, 102
 """Statuses of our own beside the gRPC codes 0..16: OK without a body; no answer in time; given up before sending."""
 

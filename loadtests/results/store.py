@@ -28,7 +28,7 @@ from loadtests.results import folders
 from loadtests.results.folders import RUN_FILE
 from loadtests.results.lock import writer
 from loadtests.results.result import CapacityResult, summarise
-from loadtests.slo import Slo, loosest_limit_ms
+from loadtests.slo import Slo, check_limited
 from loadtests.workload.arrivals import POISSON
 from loadtests.workload.sizes import Sizes
 from loadtests.workload.variability import Variability
@@ -109,7 +109,7 @@ class Run:
         """ValueError that says what is wrong with it."""
         run = read(cls, document)
         read(_Numbers, run.settings)
-        loosest_limit_ms(run.slos)
+        check_limited(run.slos)
         return run
 
     def result(self, points: Sequence[Point], *, partial: str, folder: Path | None) -> CapacityResult:
