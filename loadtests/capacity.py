@@ -117,10 +117,16 @@ def plan_of(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded)
     )
 
 
-def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generators:
+def start_generators(request: CapacityRequest, traffic: Workload) -> Generators:
     """What fires, to be entered: processes of this machine, or the workers of a Locust master."""
     target = GeneratorSettings(
-        request.server, pool, timeout_s(request), request.channels, request.access, request.real_time
+        request.server,
+        traffic.pool,
+        timeout_s(request),
+        request.channels,
+        request.access,
+        request.real_time,
+        traffic.streamed,
     )
     if request.locust_master is None:
         return GeneratorPool(target, request.workers)
@@ -207,7 +213,7 @@ def load(request: CapacityRequest, plan: Shape | Trace, on_workload: OnWorkload 
             target.infer(pool[0], timeout_s(request))
         mean_per_s = len(offsets_s) / max(float(offsets_s[-1]), 1e-3)
         probe = Probe(0, "load", mean_per_s, len(offsets_s), request.seed)
-        with start_generators(request, traffic.pool) as generators:
+        with start_generators(request, traffic) as generators:
             prober = Prober(generators, traffic, slos)
             return prober.run_schedule(probe, offsets_s, choices, Limits(prober.max_outstanding(peak(offsets_s))))
 

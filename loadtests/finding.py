@@ -16,11 +16,11 @@ from loadtests.errors import BadRequestError, SloUnreachableError, TargetError, 
 from loadtests.records.point import Point, Probe
 from loadtests.results.folders import home_of, model_folder
 from loadtests.results.lock import writing
-from loadtests.results.result import CUT_OFF, INTERRUPTED, CapacityResult, too_short
+from loadtests.results.result import INTERRUPTED, CapacityResult, too_short
 from loadtests.results.resume import earlier_run, resumed, usable_points
 from loadtests.results.store import Run, Store, Stored
 from loadtests.search.budget import Plan
-from loadtests.search.probe import Prober, drained
+from loadtests.search.probe import Prober
 from loadtests.search.search import Searching, gap_reached, search
 from loadtests.search.turns import Turns, in_turns
 from loadtests.search.unloaded import measure_unloaded
@@ -142,23 +142,15 @@ class Measurement:
     def generators(self) -> Iterator[Callable[[Probe], Point]]:
         """What sends a probe, and adds its point to `points` and to the folder."""
         request, store = self.request, self.store
-        with start_generators(request, self.traffic.pool) as generators:
+        with start_generators(request, self.traffic) as generators:
             given = request.metrics_url
             metrics = MetricsMeter(given or default_url(request.server), required=given is not None)
             save = store.save_record if store else None
             prober = Prober(generators, self.traffic, self.plan.slos, save, metrics, self.plan.timing, request.arrivals)
 
             def send(probe: Probe) -> Point:
-                point = prober.at_rate(probe)
-                if point.stopped and point.stopped not in CUT_OFF:
-                    point = drained(
-                        point,
-                        self.traffic,
-                        self.unloaded_ms,
-                        timeout_s=timeout_s(request),
-                        drain_s=request.timing.drain_s,
-                        left_s=self.plan.left_s([*self.points, point]),
-                    )
+                left_s = self.plan.left_s(self.points)
+                point = prober.send(probe, self.unloaded_ms, timeout_s=timeout_s(request), left_s=left_s)
                 self.points.append(point)
                 if store is not None:
                     store.add(point)

@@ -149,6 +149,19 @@ class Workload:
         """What each request carries; known after `check`."""
         return self._mix
 
+    def streams(self, model: str) -> bool:
+        """Whether the answers of a model come in parts; known after `check`."""
+        return self.targets[self.models.index(model)].streams
+
+    def payloads_of(self, model: str) -> tuple[int, int]:
+        """The places of a model's payloads in `pool`: its first, and the one behind its last."""
+        return self._mix.range_of(self.models.index(model))
+
+    @property
+    def streamed(self) -> list[tuple[int, int]]:
+        """The places in `pool` of the payloads whose answers come in parts."""
+        return [self.payloads_of(model) for model in self.models if self.streams(model)]
+
     @property
     def pool(self) -> list[bytes]:
         """The payloads of all models, one model after the other."""
