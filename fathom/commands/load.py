@@ -47,7 +47,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="pNN=LIMIT",
-        help="what must hold, as in p99=50ms; may be given several times",
+        help="what must hold, as in p99=50ms, for answers in parts also ttft:p99=1s, itl:p99=150ms or gap:p99=500ms; "
+        "may be given several times",
     )
     when = command.add_mutually_exclusive_group()
     when.add_argument(

@@ -41,8 +41,6 @@ class CapacityResult:
     not increase with the rate (`loadtests.search.monotonicity`)."""
     capacity_estimate_interval_per_s: tuple[float, float] | None
     """95 % of the probability."""
-    decided_by: Slo | None
-    """The SLO that gives out first, at the estimated rate."""
     verdict: Verdict
     """Pass: a rate is certified. Fail: even the lowest rate misses the SLO. Undecided: too few requests to certify."""
     reason: str
@@ -57,6 +55,8 @@ class CapacityResult:
     folder: str | None
     unsaved: str = ""
     """What of this could not be written into the folder, and why; empty when everything was."""
+    decided_by: Slo | None = None
+    """The SLO that gives out first, at the estimated rate."""
 
     @property
     def certificate(self) -> Certificate | None:
