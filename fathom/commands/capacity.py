@@ -7,6 +7,7 @@ the highest whose confirmation runs, with fresh seeds, passed at 99 % confidence
   fathom capacity my_model --slo p99=20ms --slo errors=0.1% --server triton.example:8001
   fathom capacity image_classifier --slo p99=50ms --against new_repository
   fathom capacity image_classifier=0.7 text_embedding=0.3 --slo p99=50ms --slo text_embedding:p50=10ms
+  fathom capacity recipe_writer --slo ttft:p90=1s --slo itl:p90=150ms
 
 Exit status 1 when no rate could be proven, or the server died; 130 when Ctrl-C ended it. What was measured until
 then is kept in both cases, and --resume goes on with it. Exit status 2 after a result: it could not be written to disk.

@@ -26,6 +26,7 @@ from loadtests.capacity import CapacityRequest, load
 from loadtests.records.point import Point
 from loadtests.report.prose import busy_machine
 from loadtests.report.requests import describe_requests, describe_sizes
+from loadtests.report.streams import describe_streams
 from loadtests.search.unloaded import busy_share
 from loadtests.slo import Slo
 from loadtests.target import access_options
@@ -126,6 +127,8 @@ def show(point: Point, slos: Sequence[str], settings: Mapping[str, Any], doubts:
     if point.models:
         out.print(models_table(point))
     print_sentence(f"{', '.join(slos)}: {point.verdict}, {point.reason}")
+    if streams := describe_streams(point):
+        print_labelled("tokens", streams)
     print_labelled("requests", describe_requests(settings))
     if by_size := describe_sizes(point):
         print_labelled("by size", by_size)

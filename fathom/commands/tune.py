@@ -92,6 +92,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     slos = tuple(Slo.parse(text) for text in arguments.slo)
     check_limited(slos)
+    if measured := [slo for slo in slos if slo.measure]:
+        raise UsageError(
+            f"tune ranks configurations by simulated whole answers, and {measured[0]} is about their parts; "
+            "compare two configurations with fathom capacity --against"
+        )
     machine = _machine()
     repository, tritonserver = arguments.model_repository, arguments.tritonserver
     embedded = not environment.has_backend("onnxruntime", tritonserver)
