@@ -179,7 +179,8 @@ class _Stream:
             yield
             if self._failure:
                 raise self._failure
-            if self._final is False or (self._final is None and self._spec.decoupled):
+            unmarked = self._final is None and (self._spec.decoupled or not self._sent.parts)
+            if self._final is False or unmarked:
                 raise unfinished(self._sent)
         except grpc.RpcError as error:
             if self._failure:

@@ -102,12 +102,12 @@ ANSWERS = {
 }
 
 
-def ask(frames, **options) -> tuple[list[int], InferenceError | None]:
+def ask(frames, spec=SPEC, **options) -> tuple[list[int], InferenceError | None]:
     """The parts that came, and the error at their end."""
     numbers: list[int] = []
     with ScriptedGateway(frames) as peer, Client(peer.address) as client:
         try:
-            for answer in Model(client, SPEC).stream(timeout_s=20, **options):
+            for answer in Model(client, spec).stream(timeout_s=20, **options):
                 numbers.append(int(answer["number"][0]))
         except InferenceError as error:
             return numbers, error
@@ -203,13 +203,13 @@ def test_a_stream_is_cancelled_unless_its_server_ends_it_at_that_moment(case):
             until(lambda: not link.calls)
 
 
-def test_a_server_without_the_mark_is_believed_for_a_model_that_is_not_decoupled():
-    plain = ModelSpec("m", "", 0, {}, SPEC.outputs)
-    with (
-        ScriptedGateway(lambda s: begun(s, part(1, final=None)) + ended(s)) as peer,
-        Client(peer.address) as client,
-    ):
-        assert [answer["number"].tolist() for answer in Model(client, plain).stream()] == [[1]]
+@pytest.mark.parametrize("parts", [1, 0])
+def test_a_server_without_the_mark_is_believed_for_a_model_that_is_not_decoupled_if_it_answers(parts):
+    numbers, error = ask(
+        lambda s: begun(s, *[part(1, final=None)] * parts) + ended(s),
+        spec=ModelSpec("m", "", 0, {}, SPEC.outputs),
+    )
+    assert (numbers, type(error)) == (([1], type(None)) if parts else ([], ServerError))
 
 
 def test_a_server_that_failed_a_stream_is_passed_over():
