@@ -122,12 +122,12 @@ def _open(
     traffic = stack.enter_context(Workload(request.server, shares, seed=request.seed))
     traffic.check()
     # Without SLOs: another configuration may meet what this one misses.
-    unloaded = measure_unloaded(traffic, (), timeout_s=timeout_s(request), budget_s=request.budget_s)
-    generators = stack.enter_context(start_generators(request, traffic))
+    unloaded = measure_unloaded(traffic, (), timeout_s=timeout_s(request, traffic), budget_s=request.budget_s)
+    generators = stack.enter_context(start_generators(request, traffic, unloaded.answer_s))
     metrics = MetricsMeter(server.metrics_url)
     prober = Prober(generators, traffic, request.slos, None, metrics, request.timing)
 
     def send(probe: Probe) -> Point:
-        return prober.send(probe, unloaded.latency_ms, timeout_s=timeout_s(request), left_s=request.budget_s)
+        return prober.send(probe, unloaded.ttft_ms, timeout_s=timeout_s(request, traffic), left_s=request.budget_s)
 
     return Lane(server, traffic, unloaded, send, stack.pop_all().close)

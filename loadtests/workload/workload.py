@@ -149,9 +149,10 @@ class Workload:
         """What each request carries; known after `check`."""
         return self._mix
 
-    def streams(self, model: str) -> bool:
-        """Whether the answers of a model come in parts; known after `check`."""
-        return self.targets[self.models.index(model)].streams
+    @property
+    def streaming(self) -> dict[str, bool]:
+        """Of each model, whether its answers come in parts; known after `check`."""
+        return {target.model: target.streams for target in self.targets}
 
     def payloads_of(self, model: str) -> tuple[int, int]:
         """The places of a model's payloads in `pool`: its first, and the one behind its last."""
@@ -160,7 +161,7 @@ class Workload:
     @property
     def streamed(self) -> list[tuple[int, int]]:
         """The places in `pool` of the payloads whose answers come in parts."""
-        return [self.payloads_of(model) for model in self.models if self.streams(model)]
+        return [self.payloads_of(model) for model, streams in self.streaming.items() if streams]
 
     @property
     def pool(self) -> list[bytes]:
