@@ -48,19 +48,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="MODEL[=WEIGHT]",
         help="a model or pipeline of the server; several are asked at once, by weight",
     )
-    command.add_argument(
-        "--slo",
-        action="append",
-        required=True,
-        metavar="pNN=LIMIT",
-        help="what must hold, as in p99=50ms or errors=0.1%%, for answers in parts also ttft:p99=1s, itl:p99=150ms or "
-        "gap:p99=500ms; may be given several times",
-    )
-    command.add_argument(
-        "--server",
-        metavar="HOST:PORT",
-        help=f"gRPC endpoint of any KServe-v2 server (default: {options.DEFAULT_SERVER}, or one started for this)",
-    )
+    options.add_slo(command)
+    options.add_server(command)
     command.add_argument(
         "--budget",
         type=_budget_s,
@@ -83,7 +72,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="bisect until what held and what did not are this close (default: %(default)g, that is 3 %%)",
     )
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="base of all seeds (default: %(default)s)")
+    options.add_seed(command)
     command.add_argument(
         "--start",
         type=options.rate,

@@ -42,14 +42,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "models", nargs="+", metavar="MODEL[=WEIGHT]", help="what is asked; several are mixed by weight"
     )
-    command.add_argument(
-        "--slo",
-        action="append",
-        required=True,
-        metavar="pNN=LIMIT",
-        help="what must hold, as in p99=50ms, for answers in parts also ttft:p99=1s, itl:p99=150ms or gap:p99=500ms; "
-        "may be given several times",
-    )
+    options.add_slo(command)
     when = command.add_mutually_exclusive_group()
     when.add_argument(
         "--schedule",
@@ -66,12 +59,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--duration", type=options.duration_s, default=30.0, metavar="TIME", help="of the schedule (default: 30s)"
     )
-    command.add_argument(
-        "--server",
-        metavar="HOST:PORT",
-        help=f"gRPC endpoint (default: {options.DEFAULT_SERVER}, or one started for this)",
-    )
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="of arrivals and inputs (default: 0)")
+    options.add_server(command)
+    options.add_seed(command)
     add_inputs(command)
     add_arrivals(command)
     options.add_generators(command)
