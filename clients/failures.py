@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import grpc
 
 from . import failure_tables as tables
-from . import proxies
+from . import failure_texts, proxies
 from .errors import DeadlineExceededError, InferenceError, ModelNotReadyError, UnreachableError
 from .failure_tables import Failure, Table
 from .options import TLS
@@ -61,6 +61,8 @@ class Sent:
     timeout_s: float | None = None
     tls: TLS | None = None
     header_bytes: int = 0
+    parts: int = 0
+    """How many of a stream's answer have come."""
 
 
 def from_rpc(error: grpc.RpcError, sent: Sent) -> InferenceError:
@@ -77,9 +79,18 @@ def from_rpc(error: grpc.RpcError, sent: Sent) -> InferenceError:
 
 
 def from_text(text: str, sent: Sent) -> InferenceError:
-    """The error for a failure inside a stream, for which Triton sends a text only."""
-    busy = any(words in text for words, row in tables.SAID[grpc.StatusCode.UNAVAILABLE] if row is tables.FULL)
-    return _error(tables.FULL if busy else tables.FAILED, sent, "", text, 0)
+    """The error for a failure inside a stream, for which Triton sends a text only.
+
+    Its `status` is the one that the same failure has outside of streams, "" where the text does not tell.
+    """
+    status, details = failure_texts.split(text)
+    row = tables.STREAM_FAILED if status is None else _find(tables.SAID.get(status, ()), details)
+    return _error(row, sent, "" if status is None else status.name, details, 0)
+
+
+def unfinished(sent: Sent) -> InferenceError:
+    """The error for a stream that the server ended well, but without the model's final response."""
+    return _error(tables.UNFINISHED, sent, "OK", f"parts of it that came: {sent.parts}", 0)
 
 
 def is_down(error: grpc.RpcError) -> bool:
@@ -165,5 +176,5 @@ def _error(row: Failure, sent: Sent, status: str, details: str, http_status: int
         source=row.source,
         http_status=http_status,
         transient=row.transient,
-        may_have_run=row.may_have_run,
+        may_have_run=row.may_have_run or sent.parts > 0,
     )
