@@ -16,6 +16,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 
@@ -45,6 +46,9 @@ class _Taken:
     ended_parts: array[float]
     """Four numbers a streamed answer: its place among those that ended, time of its first part, longest gap, parts."""
     waiting: list[list[float]]
+    """Intended and sent time and model of each request."""
+    begun_s: list[float]
+    """When the first part of each of these came; NaN where none has. Empty without streams."""
     rate_per_s: float
     since_s: float
     at_s: float
@@ -223,6 +227,9 @@ class ContinuousRun:
             ended=self._ended,
             ended_parts=self._ended_parts,
             waiting=list(self._pending.values()),
+            begun_s=[self._parts[index].first_s if index in self._parts else nan for index in self._pending]
+            if self._parts
+            else [],
             rate_per_s=self._rate_per_s,
             since_s=self._since_s + self._unix_s,
             at_s=now_s + self._unix_s,
@@ -244,13 +251,15 @@ class ContinuousRun:
         for place, first_s, gap_s, parts in np.frombuffer(taken.ended_parts).reshape(-1, 4):
             row = int(place)
             record.first_s[row], record.gap_s[row], record.parts[row] = first_s + self._unix_s, gap_s, parts
-        measured = [times for times in taken.waiting if times[0] <= self._measured_until_s]
-        waiting = np.asarray(measured, np.float64).reshape(-1, 3)
-        given = {name: value for name, value in vars(taken).items() if name not in ("ended", "ended_parts", "waiting")}
+        begun_s = taken.begun_s or np.full(len(taken.waiting), nan)
+        waiting = np.column_stack([np.asarray(taken.waiting, np.float64).reshape(-1, 3), begun_s])
+        waiting = waiting[waiting[:, 0] <= self._measured_until_s]
+        used = ("ended", "ended_parts", "waiting", "begun_s")
+        given = {name: value for name, value in vars(taken).items() if name not in used}
         self._on_batch(
             Batch(
                 record=record.where(np.argsort(rows[:, 0], kind="stable")),
-                waiting=unanswered(waiting[:, 0] + self._unix_s, waiting[:, 2]),
+                waiting=unanswered(waiting[:, 0] + self._unix_s, waiting[:, 2], waiting[:, 3] + self._unix_s),
                 **given,
             )
         )

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.judge.sample import requests_of
-from loadtests.records.point import StreamPoint
+from loadtests.records.point import Point, StreamPoint
 from loadtests.records.record import CANCELLED, Record, percentile
-from loadtests.slo import Measure, Slo
+from loadtests.slo import Measure, Slo, about_ms, format_rate
 
 _PERCENTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
 
@@ -45,6 +45,29 @@ def stream_point(
         goodput_per_s=attainment * rate_per_s,
         attainment=attainment,
     )
+
+
+def describe_streams(point: Point) -> str:
+    """`148/s at 1.9/s, 5.2 streams a step; ttft p50 210 ms, p99 0.9 s; ...`; empty where answers come at once."""
+    streaming, generation = point.streaming, point.load.generation if point.load else None
+    if streaming is None:
+        return ""
+    busy = [f"{streaming.parts_per_s:,.0f}/s at {format_rate(point.rate_per_s)}"]
+    if generation and generation.batch_per_step is not None:
+        busy.append(f"{generation.batch_per_step:.1f} streams a step")
+    else:
+        busy.append(f"{streaming.at_once:.1f} streams at once")
+    if generation and generation.waiting_max is not None:
+        busy.append(f"at most {generation.waiting_max:,.0f} waiting")
+    told = [", ".join(busy)]
+    for measure in ("ttft", "itl", "gap"):
+        values_ms = ((name, getattr(streaming, f"{measure}_{name}_ms")) for name in ("p50", "p99"))
+        if values := [f"{name} {about_ms(value_ms)}" for name, value_ms in values_ms if value_ms is not None]:
+            told.append(f"{measure} {', '.join(values)}")
+    told.append(f"{streaming.goodput_per_s:.3g}/s inside all limits ({streaming.attainment * 100:.1f} %)")
+    if streaming.cancelled:
+        told.append(f"{streaming.cancelled:,} cancelled")
+    return "; ".join(told)
 
 
 def within_limits(record: Record, slos: Sequence[Slo], models: Sequence[str]) -> NDArray[np.bool_]:

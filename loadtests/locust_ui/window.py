@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -105,7 +105,8 @@ class Window:
         if not any(len(record) for record, _ in found):
             return None
         record, outcome = merge(found, lost=lost)
-        outcome = Outcome(**{**vars(outcome), "messages": self._messages})
+        now_s = max((source.ours_s(source.at_s) for source in self._sources.values()), default=began_s)
+        outcome = replace(outcome, messages=self._messages, wall_s=now_s - began_s)
         probe = Probe(0, "double", self._rate_per_s(left), len(record), seed)
         return evaluate(probe, record, outcome, slos, models=models)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.errors import LoadTestError, ResultsError
+from loadtests.judge.streams import describe_streams
 from loadtests.records.batching import Batching
 from loadtests.records.documents import read
 from loadtests.records.point import GenerationLoad, Point, StreamPoint
@@ -164,7 +165,7 @@ def _section(stored: Stored, folder: Path) -> Section:
         whole="" in limited or not streamed,
         tails=[(streams.NAMES[measure], f"tail{measure}") for measure in limited if pictures[f"tail{measure}"]],
         generation=any(point.load and point.load.generation for point in points),
-        tokens=streams.describe_streams(edge) if edge else "",
+        tokens=describe_streams(edge) if edge else "",
         settings=[(key.replace("_", " "), page.plain(value)) for key, value in settings.items()],
         repeat=_repeat(stored),
         files=files,
