@@ -180,7 +180,7 @@ class Batch:
             "record": _packed(*columns),
             "parts": _packed(*parts),
             "waiting": _packed(waiting.intended_s, waiting.model),
-            "begun": _packed(waiting.first_s) if waiting.streamed else "",
+            "begun": _packed(waiting.first_s, waiting.parts) if waiting.streamed else "",
         }
 
     @classmethod
@@ -200,8 +200,13 @@ class Batch:
         content = base64.b64decode(fields.pop("waiting"))
         count = len(content) // _WAITING_BYTES
         models = np.frombuffer(content, np.uint8, count, 8 * count)
-        begun_s = np.frombuffer(base64.b64decode(fields.pop("begun")), np.float64)
-        waiting = unanswered(np.frombuffer(content, np.float64, count), models, begun_s)
+        waiting = unanswered(np.frombuffer(content, np.float64, count), models)
+        if content := base64.b64decode(fields.pop("begun")):
+            first_s, parts = (
+                np.frombuffer(content, np.float64, count),
+                np.frombuffer(content, np.uint32, count, 8 * count),
+            )
+            waiting = replace(waiting, first_s=first_s, parts=parts)
         return cls(record=record, waiting=waiting, **fields)
 
 
@@ -209,11 +214,12 @@ def _packed(*columns: NDArray[Any]) -> str:
     return base64.b64encode(b"".join(column.tobytes() for column in columns)).decode()
 
 
-def unanswered(intended_s: Any, model: Any = (), first_s: Any = ()) -> Record:
-    """Requests without a whole answer so far, of these models of a mix; NaN where not even a first part came."""
+def unanswered(intended_s: Any, model: Any = (), first_s: Any = (), parts: Any = ()) -> Record:
+    """Requests without a whole answer so far, of these models of a mix; of streams what came, NaN and 0 for nothing."""
     intended_s = np.asarray(intended_s, np.float64)
     nothing = np.full(len(intended_s), np.nan)
     status = np.full(len(intended_s), UNANSWERED, np.uint8)
-    waiting = Record(intended_s, intended_s, nothing, status, np.asarray(model, np.uint8))
-    begun = np.isfinite(first_s)
-    return replace(waiting, first_s=np.asarray(first_s), parts=begun.astype(np.uint32)) if begun.any() else waiting
+    return Record(
+        intended_s, intended_s, nothing, status, np.asarray(model, np.uint8),
+        first_s=np.asarray(first_s, np.float64), parts=np.asarray(parts, np.uint32),
+    )  # fmt: skip

@@ -63,7 +63,7 @@ def streams(began_s: float, latency_s=0.5, ttft_s=0.1, count=1000, since_s=1000.
         ended, ended, ended + latency_s, np.zeros(len(ended), np.uint8),
         first_s=ended + ttft_s, gap_s=np.full(len(ended), 0.1), parts=np.full(len(ended), 50, np.uint32),
     )  # fmt: skip
-    waiting = unanswered(running, np.zeros(50), running + began_s if begun else ())
+    waiting = unanswered(running, np.zeros(50), *((running + began_s, np.full(50, 3)) if begun else ()))
     return Batch(record, waiting, 10.0, since_s, float(intended_s[-1]), 0.5, 10.0)
 
 
