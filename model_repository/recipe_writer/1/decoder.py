@@ -98,7 +98,7 @@ class Decoder:
 def require_memory(needed, what):
     """Raise MemoryError unless the machine, or its container, has `needed` bytes left."""
     if needed > (left := _available_bytes()):
-        raise MemoryError(f"{what} take {needed / 1e6:,.0f} MB, and {left / 1e6:,.0f} MB are available")
+        raise MemoryError(f"{what} take {needed / 1e6:,.0f} MB, and {left / 1e6:,.0f} MB are available: give fewer")
 
 
 def _available_bytes():

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from decoder import Decoder
 from generation import Generation
 from pieces import Pieces, token_bytes
 from sampling import Sampler
 from scheduler import FullError, Scheduler, StoppedError
-from tokenizers import Tokenizer
 
-NUMBERS = {"slots": 1, "context": 2, "prefill_chunk": 1, "waiting": 0, "threads": 0}
-"""The parameters that are whole numbers, and the least of each."""
+PARAMETERS = {"decoder": "", "slots": 1, "context": 2, "prefill_chunk": 1, "waiting": 1, "threads": 0}
+"""The keys of config.pbtxt, with the least value of those that are whole numbers."""
 METRICS = {
     "slots_in_use": ("generation_slots_in_use", "GAUGE", "Requests that have a slot of the cache"),
     "waiting": ("generation_waiting", "GAUGE", "Requests that wait for a slot"),
@@ -33,21 +31,31 @@ class RefusedError(Exception):
 
 class TritonPythonModel:
     def initialize(self, args):
+        """Load the decoder; where none was exported, every request is refused with the command that makes it."""
+        self._scheduler, self._missing = None, ""
         try:
-            self._load(args)
+            given = _parameters(json.loads(args["model_config"])["parameters"])
+            model = Path(args["model_repository"]).parent / given["decoder"]
+            folder = _newest(model)
+            if folder is None:
+                self._missing = f"'{model.name}' is not exported: run `fathom export {model.name}` and load this again"
+                return
+            self._load(args["model_name"], folder, given)
         except (ValueError, MemoryError) as error:
             raise pb_utils.TritonModelException(str(error)) from error
 
-    def _load(self, args):
-        given, numbers = _parameters(json.loads(args["model_config"])["parameters"])
-        folder = _decoder_folder(Path(args["model_repository"]).parent / given["decoder"])
+    def _load(self, name, folder, given):
+        # Only here: where no decoder was exported, these may not be installed.
+        from decoder import Decoder
+        from tokenizers import Tokenizer
+
         about = json.loads((folder / "generation.json").read_text())
-        if numbers["context"] > about["context"]:
-            raise ValueError(f"context is {numbers['context']}, and '{folder}' reads {about['context']} tokens at most")
+        if given["context"] > about["context"]:
+            raise ValueError(f"context is {given['context']}, and '{folder}' reads {about['context']} tokens at most")
         self._before, self._after = about["before"], about["after"]
-        self._room = numbers["context"] - len(self._before) - len(self._after)
+        self._room = given["context"] - len(self._before) - len(self._after)
         if self._room < 1:
-            raise ValueError(f"context is {numbers['context']}, and the chat template takes all of it: give more")
+            raise ValueError(f"context is {given['context']}, and the chat template takes all of it: give more")
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.encode_special_tokens = True  # nobody ends a turn by writing its marker
         try:
@@ -55,38 +63,41 @@ class TritonPythonModel:
         except ValueError as error:
             raise ValueError(f"'{folder / 'tokenizer.json'}' cannot be used: {error}") from error
         self._longest_token = max(len(text) for text in self._table)
-        sizes = {key: numbers[key] for key in ("slots", "context", "threads")}
+        sizes = {key: given[key] for key in ("slots", "context", "threads")}
         decoder = Decoder(folder / "model.onnx", prefix=self._before, **sizes)
         pb_utils.Logger.log_info(
-            f"'{args['model_name']}' keeps the keys and values of {decoder.slots} generations of {decoder.context} "
-            f"tokens in {decoder.cache_bytes / 1e6:,.0f} MB; {numbers['waiting']} more may wait"
+            f"'{name}' keeps the keys and values of {decoder.slots} generations of {decoder.context} tokens in "
+            f"{decoder.cache_bytes / 1e6:,.0f} MB; {given['waiting']} more may wait"
         )
         self._scheduler = Scheduler(
             decoder,
             eos=about["eos_ids"],
-            waiting=numbers["waiting"],
-            prefill_chunk=numbers["prefill_chunk"],
-            publish=Publisher(args["model_name"]),
+            waiting=given["waiting"],
+            prefill_chunk=given["prefill_chunk"],
+            publish=Publisher(name),
         )
 
     def is_ready(self):
         """Releases of 2026 ask for this when they are asked whether the model is ready; older ones never call it."""
-        return self._scheduler.is_alive()
+        return self._scheduler is not None and self._scheduler.is_alive()
 
     def execute(self, requests):
         for request in requests:
             reply = Reply(request.get_response_sender())
             try:
+                if self._missing:
+                    raise StoppedError(self._missing)
                 self._scheduler.submit(self._read(request, reply))
             except RefusedError as error:
-                reply.fail(str(error), pb_utils.TritonError.INVALID_ARG)
+                reply.fail(f"INVALID_ARG: {error}", pb_utils.TritonError.INVALID_ARG)
             except FullError as error:
-                reply.fail(f"Exceeds maximum queue size: {error}", pb_utils.TritonError.UNAVAILABLE)
+                reply.fail(f"UNAVAILABLE: Exceeds maximum queue size: {error}", pb_utils.TritonError.UNAVAILABLE)
             except StoppedError as error:
-                reply.fail(str(error), pb_utils.TritonError.UNAVAILABLE)
+                reply.fail(f"UNAVAILABLE: {error}", pb_utils.TritonError.UNAVAILABLE)
 
     def finalize(self):
-        self._scheduler.close()
+        if self._scheduler:
+            self._scheduler.close()
 
     def _read(self, request, reply):
         if unknown := sorted(json.loads(request.parameters() or "{}")):
@@ -110,7 +121,7 @@ class TritonPythonModel:
         return Generation(self._prompt(request), max_tokens, sampler, Pieces(self._table, stop), reply)
 
     def _prompt(self, request):
-        raw = _values(request, "prompt")[0]
+        raw = b"".join(_values(request, "prompt"))  # Triton lets a request pass that lacks it
         text = _text("prompt", raw)
         if not text.strip():
             raise RefusedError("prompt is empty: send at least one word")
@@ -179,28 +190,26 @@ class Publisher:
 
 
 def _parameters(configured):
-    """The texts and the whole numbers of config.pbtxt's `parameters`."""
+    """The values of config.pbtxt's `parameters`, by their keys."""
     given = {key: value["string_value"] for key, value in configured.items()}
-    known = {"decoder", *NUMBERS}
-    if unknown := sorted(set(given) - known):
-        raise ValueError(f"unknown parameters key '{unknown[0]}': choose {sorted(known)}")
-    if missing := sorted(known - set(given)):
+    if unknown := sorted(set(given) - set(PARAMETERS)):
+        raise ValueError(f"unknown parameters key '{unknown[0]}': choose {sorted(PARAMETERS)}")
+    if missing := sorted(set(PARAMETERS) - set(given)):
         raise ValueError(f"parameters lack '{missing[0]}'")
-    numbers = {}
-    for key, least in NUMBERS.items():
-        if not given[key].isdecimal() or int(given[key]) < least:
+    for key, least in PARAMETERS.items():
+        if least == "":
+            continue
+        if not (given[key].isascii() and given[key].isdecimal() and int(given[key]) >= least):
             raise ValueError(f"parameter {key} is '{given[key]}': give a whole number from {least} on")
-        numbers[key] = int(given[key])
-    return given, numbers
+        given[key] = int(given[key])
+    return given
 
 
-def _decoder_folder(model):
-    """The newest version folder of the model that holds a decoder."""
+def _newest(model):
+    """The newest version folder that holds a decoder, or None. Raises ValueError where a file beside it is missing."""
     found = [path.parent for path in model.glob("*/model.onnx") if path.parent.name.isdecimal()]
-    if not found:
-        raise ValueError(f"'{model}' holds no model.onnx: run `fathom export {model.name}`")
-    folder = max(found, key=lambda path: int(path.name))
-    for name in ("tokenizer.json", "generation.json"):
+    folder = max(found, key=lambda path: int(path.name), default=None)
+    for name in ("tokenizer.json", "generation.json") if folder else ():
         if not (folder / name).is_file():
             raise ValueError(f"'{folder / name}' is missing: run `fathom export {model.name}`")
     return folder
