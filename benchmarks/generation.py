@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import shutil
 import tempfile
 import time
@@ -18,16 +19,20 @@ import numpy as np
 
 from benchmarks.row import Row, from_repetitions
 from clients import AsyncClient
+from export import recipes
+from export.exporter import export_model
 from server import TritonServer
 
 STREAMS = 8
-PROMPTS = tuple(f"Write a recipe for {dish}." for dish in "bread soup curry cake salad pie stew pasta".split())
+DISHES = ("bread", "soup", "curry", "cake", "salad", "pie", "stew", "pasta")
+PROMPTS = tuple(f"Write a recipe for {dish}." for dish in DISHES)
 LONG_PROMPT = "Shorten this recipe: " + "stir the flour into the warm milk and wait " * 50  # about 500 tokens
-TOKENS = 48
+TOKENS = 32
 
 
 def measure(repository: Path, *, repetitions: int = 5) -> list[Row]:
     """A row per claim."""
+    export_model(recipes.find("smollm2"), repository)
     decoder = _bare_decoder(repository)
     with tempfile.TemporaryDirectory() as folder:
         for name in ("recipe_writer", "smollm2"):
@@ -91,13 +96,13 @@ def _step_s(streams: list[list[float]]) -> float:
 
 async def _stall(model: Any) -> float:
     """p99 gap of running streams from the moment a long prompt is sent until its first token, and before that."""
-    running = asyncio.ensure_future(_together(model, PROMPTS[: STREAMS - 1], 120))
-    await _stream(model, PROMPTS[-1], 50)
+    running = asyncio.ensure_future(_together(model, PROMPTS[: STREAMS - 1], 100))
+    await _stream(model, PROMPTS[-1], 40)
     sent_s = time.perf_counter()
     (first_s,) = await _stream(model, LONG_PROMPT, 1)
     gaps: dict[bool, list[float]] = {True: [], False: []}
     for parts in await running:
-        for earlier, later in zip(parts[1:], parts[2:], strict=False):
+        for earlier, later in itertools.pairwise(parts):
             if later <= sent_s or sent_s <= earlier <= first_s:
                 gaps[earlier >= sent_s].append(later - earlier)
     return float(np.percentile(gaps[True], 99) / np.percentile(gaps[False], 99))
@@ -110,10 +115,11 @@ def _bare_decoder(repository: Path) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.Decoder(repository / "smollm2" / "1" / "model.onnx", slots=STREAMS, context=1024, threads=0, prefix=[])
+    graph = repository / "smollm2" / "1" / "model.onnx"
+    return module.Decoder(graph, slots=STREAMS, context=1024, threads=0, prefix=[])
 
 
-def _bare_step_s(decoder: Any, rows: int, steps: int = TOKENS) -> float:
+def _bare_step_s(decoder: Any, rows: int, steps: int = 16) -> float:
     """Mean time of a step of so many rows, at the lengths that the served ones have."""
     tokens, lengths = [1] * rows, [40] * rows
     start_s = time.perf_counter()
