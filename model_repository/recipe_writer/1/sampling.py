@@ -21,13 +21,16 @@ class Sampler:
         if not self._temperature:
             return best
         with np.errstate(over="ignore", under="ignore"):
-            weights = np.exp((logits.astype(np.float64) - logits[best]) / self._temperature)
-        tokens = np.arange(len(weights))
+            weights = np.exp((logits - logits[best]) / self._temperature)
+        tokens = None
         if self._top_p < 1:
             # Tokens below this probability add up to 1 - top_p at most, so that none of them is needed.
-            tokens = np.flatnonzero(weights >= weights.sum() * (1 - self._top_p) / len(weights))
+            total = weights.sum(dtype=np.float64)
+            tokens = np.flatnonzero(weights >= total * (1 - self._top_p) / len(weights))
             tokens = tokens[np.argsort(-weights[tokens], kind="stable")]
-            sums = np.cumsum(weights[tokens])
-            tokens = tokens[: 1 + np.searchsorted(sums, self._top_p * weights.sum())]
-        sums = np.cumsum(weights[tokens])
-        return int(tokens[np.searchsorted(sums, self._random.random() * sums[-1], side="right")])
+            weights = weights[tokens]
+        sums = np.cumsum(weights, dtype=np.float64)
+        if tokens is not None:
+            sums = sums[: 1 + np.searchsorted(sums, self._top_p * total)]
+        drawn = min(int(np.searchsorted(sums, self._random.random() * sums[-1], side="right")), len(sums) - 1)
+        return drawn if tokens is None else int(tokens[drawn])
