@@ -170,6 +170,16 @@ def test_a_text_is_there_before_its_end_and_stays_after_ctrl_c(server, tmp_path)
     assert err == "fathom infer: stopped\n"
 
 
+def test_ctrl_c_leaves_the_json_of_what_came(ask):
+    asked = ["slow_vllm", "text_input=count", "stream=true", 'sampling_parameters={"max_tokens": 1000}', "--json"]
+    with interrupt(0.7) as timer:
+        timer.start()
+        status, out, _ = ask(*asked)
+    answer = json.loads(out)
+    assert (status, answer["interrupted"]) == (130, True)
+    assert answer["text"].split() == [str(n + 1) for n in range(len(answer["parts"]))]
+
+
 def test_an_error_in_the_middle_of_a_text_is_a_line_of_its_own(ask):
     status, out, err = ask(
         "slow_vllm", "text_input=count", "stream=true", 'sampling_parameters={"max_tokens": 1000}', "--timeout", "0.5"
