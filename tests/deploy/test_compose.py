@@ -227,11 +227,13 @@ def test_only_the_compose_file_names_nvidias_registry() -> None:
 
 
 def test_locked_requirements_cover_what_the_python_models_import() -> None:
-    wanted = {"numpy": "numpy", "PIL": "pillow", "tokenizers": "tokenizers"}
-    imported = set()
-    for model in (ROOT / "model_repository").glob("*/1/model.py"):
-        imported |= set(re.findall(r"^(?:import|from) (\w+)", model.read_text(), re.M))
-    third_party = imported - set(sys.stdlib_module_names) - {"triton_python_backend_utils", "__future__"}
+    wanted = {"numpy": "numpy", "onnxruntime": "onnxruntime", "PIL": "pillow", "tokenizers": "tokenizers"}
+    imported, own = set(), {"triton_python_backend_utils"}
+    for module in (ROOT / "model_repository").glob("*/1/*.py"):
+        own.add(module.stem)
+        lines = re.findall(r"^ *(?:import (\w+)|from (\w+) import )", module.read_text(), re.M)
+        imported |= {name for line in lines for name in line if name}
+    third_party = imported - set(sys.stdlib_module_names) - own
     assert third_party <= wanted.keys()
     lock = (ROOT / "deploy" / "triton" / "requirements.txt").read_text()
     for name in third_party:

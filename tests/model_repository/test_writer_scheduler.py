@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from repository_code import load
 from waiting import until
-from writer_parts import WORDS, KeptReply, ListDecoder, alone, load
+from writer_parts import WORDS, KeptReply, ListDecoder, alone
 
-scheduling, generation, sampling, pieces = load("scheduler", "generation", "sampling", "pieces")
+scheduling, generation, sampling, pieces = load("recipe_writer", "scheduler", "generation", "sampling", "pieces")
 TABLE = [f"<{token}>".encode() for token in range(WORDS)]
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from repository_code import load
 from tiny_decoder import tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models
-from writer_parts import load
 
-pieces, sampling = load("pieces", "sampling")
+pieces, sampling = load("recipe_writer", "pieces", "sampling")
 TOKENIZER = tiny_tokenizer()
 TABLE = pieces.token_bytes(TOKENIZER)
 LOGITS = np.log(np.array([0.1, 0.4, 0.05, 0.3, 0.15], np.float32))

@@ -1,30 +1,14 @@
-"""The modules of `recipe_writer`, a decoder without a network for them, and a reply that keeps its parts."""
+"""Doubles for the modules of `recipe_writer`: a decoder without a network, and a reply that keeps its parts."""
 
 from __future__ import annotations
 
-import importlib
-import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-FOLDER = Path(__file__).parents[2] / "model_repository" / "recipe_writer" / "1"
 WORDS = 97
-
-
-def load(*names: str) -> list[ModuleType]:
-    """The modules by their names, as Triton's stub imports them: from their own folder, which it puts on the path."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return [importlib.import_module(name) for name in names]
-    finally:
-        sys.path.remove(str(FOLDER))
-        for path in FOLDER.glob("*.py"):
-            sys.modules.pop(path.stem, None)
 
 
 def next_token(tokens: Sequence[int]) -> int:
