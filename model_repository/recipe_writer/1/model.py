@@ -38,7 +38,7 @@ class TritonPythonModel:
             model = Path(args["model_repository"]).parent / given["decoder"]
             folder = _newest(model)
             if folder is None:
-                self._missing = f"'{model.name}' is not exported: run `fathom export {model.name}` and load this again"
+                self._missing = f"not ready, since '{model.name}' is not exported: run `fathom export {model.name}`"
                 return
             self._load(args["model_name"], folder, given)
         except (ValueError, MemoryError) as error:
