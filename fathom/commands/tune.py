@@ -26,7 +26,6 @@ from fathom.console.output import Steps, note, out, print_json, print_labelled
 from fathom.workload import add_inputs
 from loadtests.results.folders import make_run_folder, model_folder
 from loadtests.slo import Slo, format_s, tightest_limit_ms
-from loadtests.target.hardware import describe_hardware
 from loadtests.tuning.result import TuningResult
 from loadtests.tuning.space import INSTANCES, INTRA, Configuration, Machine, Space, Step, default_space, read_space
 from server import environment
@@ -89,8 +88,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, write the winner and the report, say what was found."""
-    from fathom.tuning.models import TunedModel
-    from fathom.tuning.session import TuneRequest, tune
+    from fathom.tuning.models import TunedModel, this_machine
+    from fathom.tuning.request import TuneRequest
+    from fathom.tuning.session import tune
     from fathom.tuning.winner import write_winner
     from loadtests.capacity import CapacityRequest
     from loadtests.report import tuning as report
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     slos = tuple(Slo.parse(text) for text in arguments.slo)
     tightest_limit_ms(slos)
-    machine = _machine()
+    machine = this_machine()
     repository, tritonserver = arguments.model_repository, arguments.tritonserver
     embedded = not environment.has_backend("onnxruntime", tritonserver)
     config_name = options.default_config_name(repository, tritonserver)
@@ -153,11 +153,6 @@ def cores(space: Space, configuration: Configuration) -> float:
     return min(busy, float(space.machine.cores))
 
 
-def _machine() -> Machine:
-    found = describe_hardware()
-    return Machine(found["cores"], 1024 * found.get("memory_gib", 8.0), len(found.get("gpus", ())))
-
-
 def _space(path: Path | None, steps: tuple[Step, ...], machine: Machine) -> Space:
     if path is None:
         return default_space(steps, machine)
@@ -199,7 +194,7 @@ def _again(arguments: argparse.Namespace, folder: Path) -> str:
 
 
 def _dry_run(space: Space, arguments: argparse.Namespace) -> int:
-    from fathom.tuning.batch_times import variants
+    from fathom.tuning.times import variants
 
     count = len(space)
     tables = sum(len(variants(space, step.model)) for step in space.steps)
