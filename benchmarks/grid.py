@@ -118,7 +118,7 @@ class Grid:
                         row["passes"].append(self._search(servers, configuration, row, number, seconds))
                         step.update(str(row["passes"][-1]))
                     self.document["date"] = datetime.date.today().isoformat()
-                    self._write()
+                    write_table(self._path, self.document)
 
     def _predict(self, servers: Servers, request: CapacityRequest, scratch: Path, steps: Steps) -> None:
         """A row for each configuration, with the prediction of those that `fathom tune` ranks."""
@@ -132,7 +132,7 @@ class Grid:
             }
             for configuration in self._space.all()
         ]
-        self._write()
+        write_table(self._path, self.document)
 
     def _search(
         self, servers: Servers, configuration: Configuration, row: dict[str, Any], number: int, seconds: float
@@ -154,8 +154,8 @@ class Grid:
         found = Objective((self._slo,)).standing(configuration, points)
         if found is None:
             return {"failure": f"{self._slo} was met at no rate, or at every one"}
-        names = ("rate_per_s", "low_per_s", "high_per_s")
-        return dict(zip(names, (round(each, 1) for each in (found.value, found.low, found.high)), strict=True))
+        figures = {"rate_per_s": found.value, "low_per_s": found.low, "high_per_s": found.high}
+        return {name: round(value, 1) for name, value in figures.items()}
 
     def _start_per_s(self, row: dict[str, Any]) -> float:
         """Below what the prediction says, corrected by the median of what was measured so far."""
@@ -169,14 +169,15 @@ class Grid:
         predicted = row["predicted_per_s"] or rows[0]["predicted_per_s"]
         return _START_SHARE * float(predicted) * (statistics.median(ratios) if ratios else 0.5)
 
-    def _write(self) -> None:
-        """A row a line, replaced at once."""
-        rows = ",\n".join(json.dumps(row) for row in self.document["rows"])
-        head = json.dumps({**self.document, "rows": []}, indent=1).removesuffix("[]\n}")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self._path.with_name(f".{self._path.name}")
-        scratch.write_text(f"{head}[\n{rows}\n]}}\n")
-        scratch.replace(self._path)
+
+def write_table(path: Path, document: dict[str, Any]) -> None:
+    """A row a line; the file is replaced at once."""
+    rows = ",\n".join(json.dumps(row) for row in document["rows"])
+    head = json.dumps({**document, "rows": []}, indent=1).removesuffix("[]\n}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}")
+    scratch.write_text(f"{head}[\n{rows}\n]}}\n")
+    scratch.replace(path)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from server import TritonServerError
 
 _TABLES_SHARE, _RANKING_SHARE = 0.2, 0.2
 """Of the budget: by when the last table of batch times is begun, and how long configurations are simulated."""
-_HANDLING_LOAD, _HANDLING_S = 0.4, 3.0
-"""Of the predicted capacity, and for how long: the probe that shows what requests cost besides their batches."""
+_HANDLING_LOAD, _HANDLING_S = 0.3, 3.0
+"""Of the capacity predicted without it, and for how long: the probe that shows what requests cost besides batches."""
 _CALL_S = 30.0
 
 

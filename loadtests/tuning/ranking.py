@@ -19,7 +19,7 @@ _ALIKE = 0.015
 """Predictions this close in ln(rate) are equal where the batch times are."""
 _ERROR, _WEIGHT = 0.15, 4
 """The model's error in ln(rate) before anything is measured, and as how many measurements that counts."""
-_REACH = 2.0
+_REACH = 3.0
 """So many errors below the best, a configuration may still win."""
 _SHRINK = 1.0
 """As how many measurements the common factor counts beside those of a set of batch times."""

@@ -112,7 +112,7 @@ class Interrupted:
     """Servers of a table, until Ctrl-C after some turns."""
 
     def __init__(self, table, turns=10**6):
-        self.replay, self.left = Replay(table, Slo.parse("p99=50ms")), turns
+        self.replay, self.left = Replay(table), turns
 
     def answer(self, turn):
         self.left -= 1
