@@ -5,6 +5,7 @@ that can win are measured, on a fresh server each, in turns with the best so far
 
   fathom tune image_classifier --slo p99=50ms
   fathom tune text_embedding --slo p99=50ms --budget 5m --name tuned
+  fathom tune image_classifier --slo p99=50ms --name cpu --replace
   fathom tune my_model --slo p99=20ms --space space.toml --dry-run
 
 Exit status 1 when no configuration met the SLOs; 130 when Ctrl-C ended it. What was measured until then is kept, and
@@ -68,6 +69,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the winner goes to configs/NAME.pbtxt of each model (default: %(default)s)",
     )
+    command.add_argument("--replace", action="store_true", help="replace configs/NAME.pbtxt where it exists")
     command.add_argument("--dry-run", action="store_true", help="print what would be tried, and for how long")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="base of all seeds (default: %(default)s)")
     add_inputs(command)
@@ -107,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     objective = Objective.parse(arguments.objective, slos, lambda configuration: cores(space, configuration))
     if arguments.dry_run:
         return _dry_run(space, arguments)
-    _check_place(arguments.name, repository, list(tuned.messages))
+    _check_place(arguments.name, repository, list(tuned.messages), replace=arguments.replace)
     folder = arguments.resume or _new_folder(arguments.report, arguments.model)
     request = TuneRequest(
         tuned,
@@ -163,14 +165,14 @@ def _space(path: Path | None, steps: tuple[Step, ...], machine: Machine) -> Spac
     return read_space(text, steps, machine, str(path))
 
 
-def _check_place(name: str, repository: Path, models: list[str]) -> None:
-    """Before anything is measured: the winner's files can be written, and replace none."""
+def _check_place(name: str, repository: Path, models: list[str], *, replace: bool) -> None:
+    """Before anything is measured: the winner's files can be written, and replace none unasked."""
     if not re.fullmatch(r"[\w.-]+", name):
         raise UsageError(f"--name {name!r} must consist of letters, digits, '-', '_' and '.'")
     for model in models:
         path = repository / model / "configs" / f"{name}.pbtxt"
-        if path.exists():
-            raise UsageError(f"{path} exists already: choose another --name, or remove it")
+        if path.exists() and not replace:
+            raise UsageError(f"{path} exists already: choose another --name, or replace it with --replace")
         folder = path.parent if path.parent.is_dir() else path.parent.parent
         if not os.access(folder, os.W_OK):
             raise UsageError(
@@ -188,6 +190,7 @@ def _again(arguments: argparse.Namespace, folder: Path) -> str:
     if arguments.objective != "rate":
         words += ["--objective", arguments.objective]
     words += ["--budget", f"{arguments.budget:g}s", "--seed", str(arguments.seed), "--name", arguments.name]
+    words += ["--replace"] if arguments.replace else []
     words += ["--space", str(arguments.space)] if arguments.space else []
     words += [word for entry in arguments.inputs for word in ("--inputs", entry)]
     return fathom(*words, "--resume", str(folder), repository=arguments.model_repository)
