@@ -63,10 +63,10 @@ def tune(request: TuneRequest, steps: Steps) -> TuningResult:
             _write(request.folder / HEADER, kept.header)
         header = kept.header
         committed = next(each.value for each in kept.predictions if each.configuration == COMMITTED)
-        start_per_s = _START_SHARE * committed if committed > 0 else header["unloaded_per_s"] / 2
+        worth = request.objective.scaled(COMMITTED, 1.0)
         plan = Plan(
             tuple(request.capacity.slos),
-            start_per_s / request.objective.scaled(COMMITTED, 1.0),
+            _START_SHARE * committed / worth if committed > 0 else header["unloaded_per_s"] / 2,
             request.capacity.seed,
             max(budget_s - header["took_s"], 0.3 * budget_s),
             timing=request.capacity.timing,

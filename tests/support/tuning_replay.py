@@ -92,11 +92,13 @@ class Replay:
     failing: dict[Configuration, str] = field(default_factory=dict)
     turns: list[Turn] = field(default_factory=list)
 
-    def race(self, *, budget_s: float = 600.0, seed: int = 0, confirm: bool = True) -> Race:
+    def race(
+        self, *, budget_s: float = 600.0, seed: int = 0, confirm: bool = True, objective: Objective | None = None
+    ) -> Race:
         """Run to its end, or until the winner is to be confirmed."""
         start_per_s = 0.7 * self.table.predictions[0].value
         plan = Plan((self.table.slo,), start_per_s, seed, budget_s)
-        race = Race(Objective((self.table.slo,)), Ranking(self.table.predictions), plan)
+        race = Race(objective or Objective((self.table.slo,)), Ranking(self.table.predictions), plan)
         running = race.run()
         try:
             turn = next(running)

@@ -177,6 +177,28 @@ def test_the_objectives_are_understood_and_scored():
     assert latency.score(0.02) == pytest.approx(50.0)
 
 
+@pytest.mark.parametrize(("rate_per_s", "met"), [(250.0, True), (5000.0, False)])
+def test_a_latency_counts_only_where_the_slo_is_met_at_that_rate(rate_per_s, met):
+    table = Table.read(CONFIRMED)
+    objective = Objective((SLO,), at_rate_per_s=rate_per_s)
+    by_latency = [replace(each, value=1 / 50) for each in table.predictions]
+    race = Replay(replace(table, predictions=by_latency)).race(budget_s=40.0, objective=objective)
+    result = summarise(race, model="model", objective=f"latency-at={rate_per_s:g}", bottleneck="model")
+    assert result.meets_slo == met
+    assert bool(result.nearest) != met
+    assert not race.ranking.failed  # it serves, however slowly
+
+
+def test_the_cost_of_a_configuration_is_what_it_sustains_on_its_cores():
+    table = Table.read(CONFIRMED)
+    instances = {each: float(each.models().get("model", {}).get("instances", 2)) for each in table.capacity_per_s}
+    worth = [replace(each, value=each.value / instances[each.configuration]) for each in table.predictions]
+    objective = Objective((SLO,), cores=instances.__getitem__)
+    race = Replay(replace(table, predictions=worth)).race(budget_s=120.0, confirm=False, objective=objective)
+    best = max(table.capacity_per_s[each] / cores for each, cores in instances.items())
+    assert table.capacity_per_s[race.leader] / instances[race.leader] >= 0.97 * best
+
+
 def test_a_server_that_falls_behind_before_a_request_is_late_lies_between_its_probes():
     met, behind = (point_at(Probe(n, "refine", rate, 200, n), SLO, 1000.0) for n, rate in enumerate((100.0, 200.0)))
     assert Objective((SLO,)).standing(COMMITTED, [met]) is None
