@@ -57,7 +57,7 @@ GRIDS = {
 }
 """24 configurations each on a machine with two cores, since instances x threads stay within the cores."""
 _PASSES = 2
-_PREDICTION_S = 300.0
+_PREDICTION_S = 600.0
 """The budget of a tuning run whose share for batch times and ranking suffices for such a grid."""
 _START_SHARE = 0.7
 """Of the predicted capacity: where a search begins."""
@@ -71,7 +71,7 @@ def main() -> int:
     command.add_argument("model", choices=GRIDS)
     command.add_argument("--slo", type=Slo.parse, required=True, metavar="pNN=LIMIT")
     command.add_argument("--out", type=Path, required=True, metavar="FILE")
-    command.add_argument("--seconds", type=float, default=14.0, metavar="S", help="of a search (default: %(default)g)")
+    command.add_argument("--seconds", type=float, default=12.0, metavar="S", help="of a search (default: %(default)g)")
     command.add_argument("--first", type=int, metavar="N", help="measure only the first N configurations")
     arguments = command.parse_args()
     repository, machine = default_repository(), this_machine()
@@ -146,16 +146,16 @@ class Grid:
                 while True:
                     answer = servers.answer(Turn(configuration, probe))
                     if answer.point is None:
-                        return {"failure": answer.failure}
+                        return {"failure": answer.failure, "probes": len(points)}
                     points.append(answer.point)
                     probe = searching.send(answer.point)
         finally:
             servers.stop(configuration)
         found = Objective((self._slo,)).standing(configuration, points)
         if found is None:
-            return {"failure": f"{self._slo} was met at no rate, or at every one"}
+            return {"failure": f"{self._slo} was met at no rate, or at every one", "probes": len(points)}
         figures = {"rate_per_s": found.value, "low_per_s": found.low, "high_per_s": found.high}
-        return {name: round(value, 1) for name, value in figures.items()}
+        return {"probes": len(points), **{name: round(value, 1) for name, value in figures.items()}}
 
     def _start_per_s(self, row: dict[str, Any]) -> float:
         """Below what the prediction says, corrected by the median of what was measured so far."""

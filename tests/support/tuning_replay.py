@@ -24,7 +24,7 @@ from loadtests.tuning.space import Configuration, Value
 
 TABLES = Path(__file__).parents[1] / "loadtests" / "tables"
 PROBES_A_CAPACITY = 8
-"""What one capacity takes when every configuration is measured: a bracket and a bisection to 3 %."""
+"""What one capacity takes where no table says it: a bracket and a bisection to 3 %."""
 DRIFT = 0.03
 PASSES = 2
 """Of a measured grid."""
@@ -42,6 +42,8 @@ class Table:
     slo: Slo
     committed: dict[str, dict[str, Value]]
     """The value of each knob of each model."""
+    grid_probes: int
+    """Of the whole grid, all passes together."""
 
     @classmethod
     def read(cls, name: str, of_pass: int = 0) -> Table:
@@ -53,7 +55,8 @@ class Table:
             capacity_per_s[configuration] = max(row["passes"][of_pass].get("rate_per_s", 0.0), NONE_PER_S)
             if row["predicted_per_s"] is not None:
                 predictions.append(Prediction(configuration, row["predicted_per_s"]))
-        return cls(capacity_per_s, predictions, Slo.parse(document["slo"]), document["committed"])
+        probes = sum(one.get("probes", PROBES_A_CAPACITY) for row in document["rows"] for one in row["passes"])
+        return cls(capacity_per_s, predictions, Slo.parse(document["slo"]), document["committed"], probes)
 
     def mispredicted(self, seed: int) -> Table:
         """The same with predictions that are wrong: all by a factor, each set of batch times by one of its own, whose
@@ -77,11 +80,6 @@ class Table:
     @property
     def best_per_s(self) -> float:
         return self.capacity_per_s[self.best]
-
-    @property
-    def grid_probes(self) -> int:
-        """Of one pass."""
-        return PROBES_A_CAPACITY * len(self.capacity_per_s)
 
 
 @dataclass
