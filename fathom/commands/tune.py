@@ -25,6 +25,7 @@ from fathom.console import options
 from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.output import Steps, note, out, print_json, print_labelled
 from fathom.workload import add_inputs
+from loadtests.report.page import number
 from loadtests.results.folders import make_run_folder, model_folder
 from loadtests.slo import Slo, check_limited, format_s
 from loadtests.tuning.result import TuningResult
@@ -237,13 +238,13 @@ def _print(result: TuningResult, path: Path, written: list[Path], arguments: arg
         "configuration", f"predicted\n{result.unit}", "measured", "95 % interval", "proven/s", "outcome", box=None
     )
     for row in shown:
-        interval = f"{row.low:.4g} to {row.high:.4g}" if row.low and row.high else "-"
+        interval = f"{number(row.low)} to {number(row.high)}" if row.low and row.high else "-"
         table.add_row(
             row.configuration,
-            _figure(row.predicted),
-            _figure(row.measured),
+            number(row.predicted),
+            number(row.measured),
             interval,
-            _figure(row.proven_per_s),
+            number(row.proven_per_s),
             row.outcome,
         )
     out.print(table)
@@ -260,7 +261,3 @@ def _print(result: TuningResult, path: Path, written: list[Path], arguments: arg
         command = " ".join(["fathom serve --config-name", quote(arguments.name), *map(quote, given)])
         print_labelled("serve", command)
     print_labelled("report", str(path))
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

@@ -40,7 +40,7 @@ def headline(result: CapacityResult) -> str:
         return f"{result.model}: about {rate} requests/s under {slos} ({interval}{decides}); {proof}"
     if result.capacity_per_s is None:
         return f"no rate is proven for {result.model} under {slos}"
-    return f"{result.model}: at least {result.capacity_per_s:,.3g} requests/s under {slos}, proven at 99 %"
+    return f"{result.model}: at least {about(result.capacity_per_s)} requests/s under {slos}, proven at 99 %"
 
 
 def in_short(result: CapacityResult) -> str:
