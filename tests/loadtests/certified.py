@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class Queue:
     exponential: bool = False
     stalls: Stalls | None = None
 
-    @property
+    @cached_property
     def capacity_per_s(self) -> float:
         formula = mm1_capacity_per_s if self.exponential else md1_capacity_per_s
         return formula(self.service_s, self.slo.limit_ms / 1e3, self.slo.percentile)
