@@ -1,16 +1,34 @@
-"""What is promised: a latency percentile with its limit, or a bound on the share of failed requests."""
+"""What is promised: a percentile with its limit, or a bound on the share of failed requests.
+
+The limit is on the latency of the whole answer or, of an answer that comes in parts, on one of three measures: the time
+to first token, the inter-token latency, or the longest gap between two parts.
+"""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from loadtests.errors import BadRequestError
 
-_FORM = "the accepted form is p99=50ms (any percentile; us, ms or s) or errors=0.1%"
+Measure = Literal["", "ttft", "itl", "gap"]
+"""What is limited: the latency of a whole answer, or of a stream the time to its first token, the inter-token latency,
+or the longest time between two tokens."""
+
+_WORDS: dict[str, Measure] = {"ttft": "ttft", "itl": "itl", "gap": "gap", "latency": ""}
+"""What people write before the percentile. `latency` is only needed behind a model with one of these names."""
+_FORM = (
+    "the accepted forms are p99=50ms (any percentile; us, ms or s), errors=0.1% and, for answers in parts, "
+    "ttft:p99=1s, itl:p99=150ms or gap:p99=500ms; MODEL: in front of them names one model of a mix"
+)
 _MODEL = r"(?:(?P<model>[^:=\s]+):)?"
-_LATENCY = re.compile(_MODEL + r"p(?P<percent>\d{1,2}(?:\.\d+)?)\s*=\s*(?P<limit>\d+(?:\.\d+)?)\s*(?P<unit>us|ms|s)")
+_LATENCY = re.compile(
+    _MODEL + rf"(?:(?P<measure>{'|'.join(_WORDS)}):)?"
+    r"p(?P<percent>\d{1,2}(?:\.\d+)?)\s*=\s*(?P<limit>\d+(?:\.\d+)?)\s*(?P<unit>us|ms|s)"
+)
 _ERRORS = re.compile(_MODEL + r"errors\s*=\s*(?P<percent>\d+(?:\.\d+)?)\s*%")
 _MS_PER_UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
@@ -19,19 +37,22 @@ _MS_PER_UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 class Slo:
     """At most `allowed_share` of the requests may be slower than `limit_ms`; without a limit, may fail.
 
-    A failed or unanswered request also counts as slower than any limit.
+    A failed or unanswered request also counts as slower than any limit. One request is one sample, also where its
+    answer comes in many parts: these depend on one another.
     """
 
     allowed_share: float
     limit_ms: float | None
     model: str = ""
     """The model of a mix whose requests are meant; empty for all."""
+    measure: Measure = ""
 
     @classmethod
     def parse(cls, text: str) -> Slo:
-        """`p99=50ms`, `p99.9=800us`, `p50=1.5s` or `errors=0.1%`, for one model of a mix `name:p99=50ms`.
+        """`p99=50ms`, `p99.9=800us`, `p50=1.5s`, `ttft:p99=1s` or `errors=0.1%`; `name:p99=50ms` for one of a mix.
 
-        Raises BadRequestError quoting anything else.
+        `ttft:p99=1s` is about the time to first token. The whole answer of a model that is called `ttft` is
+        `ttft:latency:p99=1s`. Raises BadRequestError quoting anything else.
         """
         if latency := _LATENCY.fullmatch(text.strip()):
             percent = float(latency["percent"])
@@ -42,7 +63,10 @@ class Slo:
                     f"SLO {text!r} must have a percentile between 0 and 100 and a limit above zero; {_FORM}",
                     field="slos",
                 )
-            return cls(allowed_share, limit_ms, latency["model"] or "")
+            model, word = latency["model"] or "", latency["measure"]
+            if word is None and model in _WORDS:
+                model, word = "", model
+            return cls(allowed_share, limit_ms, model, _WORDS[word or "latency"])
         if errors := _ERRORS.fullmatch(text.strip()):
             share = float(errors["percent"]) / 100
             if not 0 < share < 1:
@@ -59,14 +83,24 @@ class Slo:
 
     @property
     def metric(self) -> str:
-        """`p99`, `p99.9` or `errors`, for one model of a mix with its name."""
-        metric = "errors" if self.limit_ms is None else f"p{self.percentile * 100:.10g}"
-        return f"{self.model} {metric}".strip()
+        """`p99`, `p99.9`, `ttft p99` or `errors`, for one model of a mix with its name."""
+        if self.limit_ms is None:
+            return f"{self.model} errors".strip()
+        measure = self.measure or ("latency" if self.model in _WORDS else "")
+        return " ".join(filter(None, (self.model, measure, f"p{self.percentile * 100:.10g}")))
 
     @property
     def late(self) -> str:
-        """What a request did that breaks it: `over 50ms` or `failed`."""
-        return "failed" if self.limit_ms is None else f"over {format_ms(self.limit_ms)}"
+        """What a request did that breaks it: `over 50ms`, `with ttft over 1s` or `failed`."""
+        if self.limit_ms is None:
+            return "failed"
+        return f"{f'with {self.measure} ' if self.measure else ''}over {format_ms(self.limit_ms)}"
+
+    @property
+    def request_limit_ms(self) -> float:
+        """The limit, where it is on a time that begins with the request: it is then known whether a request is late.
+        0 for the times between the parts of an answer, and without a limit."""
+        return self.limit_ms or 0.0 if self.measure in ("", "ttft") else 0.0
 
     def __str__(self) -> str:
         bound = f"{self.allowed_share * 100:.10g}%" if self.limit_ms is None else format_ms(self.limit_ms)
@@ -112,15 +146,31 @@ def format_rate(rate_per_s: float) -> str:
     return f"{rate_per_s:,.0f}/s" if whole else f"{rate_per_s:.4g}/s"
 
 
-def tightest_limit_ms(slos: Sequence[Slo]) -> float:
-    """The smallest latency limit; BadRequestError when no SLO limits the latency."""
-    limits = [slo.limit_ms for slo in slos if slo.limit_ms is not None]
-    if not limits:
+def check_limited(slos: Sequence[Slo]) -> None:
+    """BadRequestError when no SLO limits a time: then no rate would be too high."""
+    if all(slo.limit_ms is None for slo in slos):
         raise BadRequestError(f"{', '.join(map(str, slos))} limits no latency; add such an SLO: {_FORM}", field="slos")
-    return min(limits)
+
+
+def check_streams(slos: Sequence[Slo], streams: Mapping[str, bool]) -> None:
+    """BadRequestError when an SLO is about the parts of answers that come whole. `streams` has each model's name."""
+    for slo in slos:
+        whole = [model for model, streamed in streams.items() if slo.model in ("", model) and not streamed]
+        if slo.measure and whole:
+            instead = f"p{slo.percentile * 100:.10g}=1s"
+            named = f", or name the model that streams, as in MODEL:{slo}" if len(streams) > 1 and not slo.model else ""
+            raise BadRequestError(
+                f"{slo} is about answers that come in parts, and {whole[0]} is no decoupled model: it answers at once; "
+                f"limit the whole latency, as in {instead}{named}",
+                field="slos",
+            )
+
+
+def tightest_limit_ms(slos: Sequence[Slo]) -> float:
+    """The smallest limit on a time that begins with a request; infinite without one."""
+    return min((slo.request_limit_ms for slo in slos if slo.request_limit_ms), default=math.inf)
 
 
 def loosest_limit_ms(slos: Sequence[Slo]) -> float:
-    """The largest latency limit; BadRequestError when no SLO limits the latency."""
-    tightest_limit_ms(slos)
-    return max(slo.limit_ms for slo in slos if slo.limit_ms is not None)
+    """The largest limit on a time that begins with a request; 0 without one."""
+    return max((slo.request_limit_ms for slo in slos), default=0.0)

@@ -1,4 +1,8 @@
-"""Whether a probe was in balance: a server that falls behind answers late only later, so a short probe may miss it."""
+"""Whether a probe was in balance: a server that falls behind answers late only later, so a short probe may miss it.
+
+A streamed answer counts as answered with its first part. How many streams run at once grows in every probe, from none
+to as many as begin while one lasts; only those that wait to begin show that the server falls behind.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.judge.verdict import CONFIDENCE, PARTS
-from loadtests.records.record import Record
+from loadtests.records.record import Floats, Record
 
 _LEAST_GROWTH = 3.0
 """Requests: a stable queue that begins empty grows by less on its way to its usual length."""
@@ -28,11 +32,16 @@ class Backlog:
         return f"the backlog grew from {self.first_half:.1f} to {self.second_half:.1f} requests"
 
 
+def answered_s(record: Record) -> Floats:
+    """When each request was answered, a streamed one when its first part came; NaN where it was not."""
+    return np.asarray(np.fmin(record.first_s, record.done_s))
+
+
 def backlog_at_arrivals(record: Record) -> NDArray[np.int64]:
     """For each attempted request, how many earlier ones were unanswered at its intended time."""
     attempted = record.attempted
     intended_s = record.intended_s[attempted]
-    done_s = np.sort(np.nan_to_num(record.done_s[attempted], nan=np.inf))
+    done_s = np.sort(np.nan_to_num(answered_s(record)[attempted], nan=np.inf))
     return np.maximum(np.arange(len(intended_s)) - np.searchsorted(done_s, intended_s, side="right"), 0)
 
 

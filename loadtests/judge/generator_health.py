@@ -8,10 +8,13 @@ import numpy as np
 
 from loadtests.records.point import GeneratorStats
 from loadtests.records.record import Outcome, Record, percentile
-from loadtests.slo import Slo, format_ms, tightest_limit_ms
+from loadtests.slo import Slo, format_ms
 
 LAG_SHARE_OF_LIMIT = 0.1
 """A request sent later than this part of the tightest limit is no measure of the server."""
+_INTERVALS = 10
+"""A pause of the generator is in one of the times between the tokens of an answer. Their mean, the inter-token latency,
+grows by it divided by their number, which is at least so many."""
 LATE_MS = 1.0
 """Sent later than that is reported as late: a multiple of what a free core takes to send."""
 _FEWEST_LATE = 4
@@ -20,8 +23,9 @@ REMEDY = "use more workers (--workers), give each a core of its own or another m
 
 
 def allowed_lag_ms(slos: Sequence[Slo]) -> float:
-    """How late a request may be sent: a tenth of the tightest limit."""
-    return LAG_SHARE_OF_LIMIT * tightest_limit_ms(slos)
+    """How late a request may be sent: a tenth of the tightest limit, by what a late send adds to each measure."""
+    limits_ms = (slo.limit_ms * (_INTERVALS if slo.measure == "itl" else 1) for slo in slos if slo.limit_ms is not None)
+    return LAG_SHARE_OF_LIMIT * min(limits_ms)
 
 
 def generator_stats(record: Record, outcome: Outcome) -> tuple[GeneratorStats, ...]:
@@ -59,6 +63,6 @@ def invalid_reason(record: Record, outcome: Outcome, slos: Sequence[Slo]) -> str
         if stats.send_lag_p99_ms > allowed_ms and int((lags_ms > allowed_ms).sum()) >= _FEWEST_LATE:
             return (
                 f"{who} sent late (p99 {stats.send_lag_p99_ms:.2f} ms, more than {LAG_SHARE_OF_LIMIT:.0%} of the "
-                f"{format_ms(tightest_limit_ms(slos))} limit); {REMEDY}"
+                f"{format_ms(allowed_ms / LAG_SHARE_OF_LIMIT)} limit); {REMEDY}"
             )
     return ""

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from loadtests.judge.backlog import judge_backlog
 from loadtests.judge.generator_health import LATE_MS, allowed_lag_ms, generator_stats, invalid_reason
+from loadtests.judge.sample import Sample, at_least_ms
+from loadtests.judge.streams import stream_point
 from loadtests.judge.unaffected import unaffected_requests
-from loadtests.judge.verdict import SloJudgement, judge, judge_counts
+from loadtests.judge.verdict import SloJudgement, judge_counts
 from loadtests.records.point import ModelPoint, Point, Probe, ServerLoad, ServerStats, SloCount, Verdict
 from loadtests.records.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Outcome, Record, percentile
 from loadtests.slo import Slo, loosest_limit_ms
@@ -43,14 +45,12 @@ def evaluate(
         known = record.known_at(outcome.wall_s, limit_ms / 1e3)
         if count_errors(record, outcome) != count_errors(known, outcome):
             known = record.known_at(outcome.wall_s, 0.0)  # younger ones were refused: at least these are late
-    latencies_ms = known.latencies_ms()
     lags_ms = record.send_lags_ms()
     errors = count_errors(known, outcome)
-    shown_ms = _at_least_ms(known, latencies_ms, outcome.wall_s)
-    if cut_off:
-        latencies_ms = np.where(shown_ms < limit_ms, shown_ms, latencies_ms)
+    shown_ms = at_least_ms(known, "", outcome.wall_s)
     of_model = known.model[known.attempted]
-    judgements = [judge(slo, latencies_ms[_requests_of(slo, models, of_model)]) for slo in slos]
+    samples = [Sample.of(slo, known, slos, models, outcome.wall_s if cut_off else None) for slo in slos]
+    judgements = [sample.judged() for sample in samples]
     verdict, reason = _verdict(known, outcome, judgements, slos)
     if outcome.stopped == "budget" and verdict == "fail":
         outcome = replace(outcome, stopped="hopeless")  # what is known by then decides
@@ -59,14 +59,14 @@ def evaluate(
     counts = tuple(map(_count, judgements))
     unaffected: tuple[SloCount, ...] = ()
     if whole and not (errors or outcome.lost or any(stats.saturated for stats in generators)):
-        unaffected = _unaffected_counts(known, latencies_ms, slos, models)
+        unaffected = _unaffected_counts(samples, slos)
     if unaffected and verdict != "pass":
         passes = all(count.within for count in unaffected) and not judge_backlog(record).growing
     if why := invalid_reason(record, outcome, slos):
         verdict, reason = "invalid", why
         passes = passes or bool(outcome.lost)  # a generator that died says nothing against the rate
     finite = shown_ms[np.isfinite(shown_ms)]
-    attempted = len(latencies_ms)
+    attempted = len(shown_ms)
     return Point(
         number=probe.number,
         phase=probe.phase,
@@ -105,6 +105,7 @@ def evaluate(
         mean_batch=server.mean_batch if server else None,
         steps=server.steps if server else (),
         load=load,
+        streaming=stream_point(known, slos, models, rate_per_s=probe.rate_per_s, wall_s=outcome.wall_s),
         raw=raw,
         workers=generators,
         generator_priority=outcome.priority,
@@ -197,25 +198,17 @@ def _point_estimate_passes(record: Record, judgements: Sequence[SloJudgement], v
     return within and not judge_backlog(record).growing
 
 
-def _unaffected_counts(
-    known: Record, latencies_ms: Floats, slos: Sequence[Slo], models: Sequence[str]
-) -> tuple[SloCount, ...]:
+def _unaffected_counts(samples: Sequence[Sample], slos: Sequence[Slo]) -> tuple[SloCount, ...]:
     """The counts of the requests that no late send affected; none where these are all, or less than half."""
-    kept = unaffected_requests(known, allowed_lag_ms(slos))
-    if kept.all() or kept.mean() < 0.5:
+    allowed_ms = allowed_lag_ms(slos)
+    kept = [unaffected_requests(sample.known, allowed_ms, sample.slo.measure) for sample in samples]
+    if all(each.all() for each in kept) or any(2 * each.sum() < len(each) for each in kept):
         return ()
-    of_model = known.model[known.attempted]
-    judgements = [judge(slo, latencies_ms[_requests_of(slo, models, of_model) & kept]) for slo in slos]
-    return tuple(map(_count, judgements))
+    return tuple(_count(sample.judged(each)) for sample, each in zip(samples, kept, strict=True))
 
 
 def _count(found: SloJudgement) -> SloCount:
     return SloCount(str(found.slo), found.verdict, found.over, found.requests, found.dependence, found.over_by_part)
-
-
-def _requests_of(slo: Slo, models: Sequence[str], of_model: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The requests an SLO is for."""
-    return of_model == models.index(slo.model) if slo.model else np.ones(len(of_model), np.bool_)
 
 
 def _model_point(model: str, shown_ms: Floats, known: Record, judgements: Sequence[SloJudgement]) -> ModelPoint:
@@ -229,12 +222,6 @@ def _model_point(model: str, shown_ms: Floats, known: Record, judgements: Sequen
         p99_ms=_finite(percentile(shown_ms, 0.99)),
         verdict=next((verdict for verdict in strictest if verdict in verdicts), "undecided"),
     )
-
-
-def _at_least_ms(record: Record, latencies_ms: Floats, wall_s: float) -> Floats:
-    """Latencies to show: a request still unanswered at an early stop has waited at least until then."""
-    waited_ms = (wall_s - record.intended_s[record.attempted]) * 1e3
-    return np.where(record.status[record.attempted] == UNANSWERED, waited_ms, latencies_ms)
 
 
 def _finite(value: float) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from loadtests.errors import BadRequestError
 from loadtests.generator.process import GeneratorSettings
-from loadtests.slo import Slo, loosest_limit_ms
+from loadtests.slo import Slo, check_limited, loosest_limit_ms
 from loadtests.target import access_options
 from loadtests.target.access import Access
 from loadtests.workload.arrivals import POISSON
@@ -107,7 +107,7 @@ class Wanted:
         shares = tuple(ModelWeight.parse(text) for text in _several(options.model))
         models = [share.model for share in shares]
         slos = scoped([Slo.parse(text) for text in _several(options.slo)], models)
-        loosest_limit_ms(slos)
+        check_limited(slos)
         server = with_scheme(environment.host).removeprefix(SCHEME)
         entries = [options.inputs] if len(models) == 1 and options.inputs else _several(options.inputs)
         return cls(server, shares, slos, files_of(entries, models), options.arrivals, int(options.seed))
@@ -125,7 +125,12 @@ class Wanted:
             for target, pool in workload.first_payloads:
                 target.infer(pool[0], self.timeout_s)
             settings = GeneratorSettings(
-                self.server, workload.pool, self.timeout_s, access=reach.access, real_time=reach.real_time
+                self.server,
+                workload.pool,
+                self.timeout_s,
+                access=reach.access,
+                real_time=reach.real_time,
+                streamed=workload.streamed,
             )
             return settings, workload.mix
 

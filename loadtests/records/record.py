@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,16 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.errors import ResultsError
+from loadtests.slo import Measure
 
 Floats = NDArray[np.float64]
 
 OK = 0
-DEADLINE_EXCEEDED, UNAVAILABLE = 4, 14
+CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE = 1, 4, 14
 EMPTY_RESPONSE, UNANSWERED, NOT_SENT = 100, 101, 102
 """Statuses of our own beside the gRPC codes 0..16: OK without a body; no answer in time; given up before sending."""
 
 _MOST_BYTES = 4 << 30
-_COLUMNS = ("intended_s", "sent_s", "done_s", "status", "model", "worker")
+_ONE_ANSWER = ("intended_s", "sent_s", "done_s", "status", "model", "worker")
+_STREAMED = ("first_s", "gap_s", "parts")
+_COLUMNS = (*_ONE_ANSWER, *_STREAMED)
+MOST_TIMELINES = 24
+"""Streams of a probe whose parts are kept one by one."""
 
 LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS = 1, 3_600_000_000, 3
 
@@ -51,7 +56,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Record:
-    """One row per scheduled request; times in seconds from the start of the schedule, NaN where nothing happened."""
+    """One row per scheduled request; times in seconds from the start of the schedule, NaN where nothing happened.
+
+    The last three columns are about answers that came in parts (streams). They are NaN and 0 where no answer did.
+    """
 
     intended_s: Floats
     sent_s: Floats
@@ -61,11 +69,20 @@ class Record:
     """Which model of a mix each request asked; all 0 where there is only one."""
     worker: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     """Which generator sent each request; all 0 where there is only one."""
+    first_s: Floats = field(default_factory=lambda: np.zeros(0))
+    """When the first part of each answer was complete."""
+    gap_s: Floats = field(default_factory=lambda: np.zeros(0))
+    """The longest time between two parts of each answer; NaN where fewer than two came."""
+    parts: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    """Parts of each answer; a model that generates text sends one for each token."""
+    timelines: Mapping[int, Floats] = field(default_factory=dict)
+    """Of at most MOST_TIMELINES rows, when each part came."""
 
     def __post_init__(self) -> None:
-        for name in ("model", "worker"):
-            if len(getattr(self, name)) != len(self.intended_s):
-                object.__setattr__(self, name, np.zeros(len(self.intended_s), np.uint8))
+        rows = len(self.intended_s)
+        for name, nothing in _NOTHING.items():
+            if len(getattr(self, name)) != rows:
+                object.__setattr__(self, name, np.full(rows, nothing))
 
     def __len__(self) -> int:
         return len(self.intended_s)
@@ -79,10 +96,38 @@ class Record:
     def ok(self) -> NDArray[np.bool_]:
         return np.equal(self.status, OK)
 
+    @property
+    def streamed(self) -> bool:
+        """Whether any answer came in parts."""
+        return bool(self.parts.any())
+
+    # One entry per attempted request, infinite where there was no good answer.
+
     def latencies_ms(self) -> Floats:
-        """Done minus *intended* time of each attempted request; infinite where there was no good answer."""
+        """Done minus *intended* time."""
         latency_ms = (self.done_s - self.intended_s) * 1e3
         return np.where(self.ok, latency_ms, np.inf)[self.attempted]
+
+    def ttft_ms(self) -> Floats:
+        """Time to first token: the first part minus the *intended* time.
+
+        A stream that was still running when the probe was stopped counts, for its first part is known.
+        """
+        known = (self.ok | np.equal(self.status, UNANSWERED)) & (self.parts > 0)
+        return np.where(known, (self.first_s - self.intended_s) * 1e3, np.inf)[self.attempted]
+
+    def itl_ms(self) -> Floats:
+        """Inter-token latency: (latency - ttft) / (parts - 1); 0 for an answer of one part."""
+        each_ms = (self.done_s - self.first_s) * 1e3 / np.maximum(self.parts.astype(np.int64) - 1, 1)
+        return np.where(self.ok, np.where(self.parts > 1, each_ms, 0.0), np.inf)[self.attempted]
+
+    def gaps_ms(self) -> Floats:
+        """The longest time between two parts; 0 for an answer of one part."""
+        return np.where(self.ok, np.nan_to_num(self.gap_s * 1e3), np.inf)[self.attempted]
+
+    def measured_ms(self, measure: Measure) -> Floats:
+        """What an SLO with this measure is about."""
+        return {"": self.latencies_ms, "ttft": self.ttft_ms, "itl": self.itl_ms, "gap": self.gaps_ms}[measure]()
 
     def send_lags_ms(self) -> Floats:
         """How much later than intended each request left the generator."""
@@ -96,21 +141,40 @@ class Record:
         span_s = float(np.max(self.done_s[self.ok]) - self.intended_s[0])
         return (answered - 1) / span_s if span_s > 0 else 0.0
 
-    def known_at(self, stop_s: float, limit_s: float) -> Record:
+    def known_at(self, stop_s: float, limit_s: float, measure: Measure = "") -> Record:
         """Only the requests scheduled at least `limit_s` before a stop: of those it is known whether they were late.
 
-        The younger ones are left out altogether, for among them only the quick ones have been answered.
+        The younger ones are left out altogether, for among them only the quick ones have been answered. How evenly the
+        parts of an answer came (`itl`, `gap`) is known when it has ended. The quick ones end first, so the share over
+        a limit is no smaller among all of them.
         """
+        if measure in ("itl", "gap"):
+            return self.where((self.intended_s <= max(stop_s, 0.0)) & np.not_equal(self.status, UNANSWERED))
         return self.where(self.intended_s <= max(stop_s - limit_s, 0.0))
 
     def where(self, chosen: NDArray[Any]) -> Record:
         """Only the requests of a mask, or all in the order of an index."""
-        return Record(*(getattr(self, name)[chosen] for name in _COLUMNS))
+        rows = np.arange(len(self))[chosen].tolist() if self.timelines else ()
+        kept = {new: self.timelines[old] for new, old in enumerate(rows) if old in self.timelines}
+        return Record(**{name: getattr(self, name)[chosen] for name in _COLUMNS}, timelines=kept)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """As they are stored, by name; those of streams only where there are any."""
+        columns = {name: getattr(self, name) for name in (_COLUMNS if self.streamed else _ONE_ANSWER)}
+        if self.timelines:
+            columns["timeline_row"] = np.repeat(list(self.timelines), list(map(len, self.timelines.values())))
+            columns["timeline_s"] = np.concatenate(list(self.timelines.values()))
+        return columns
+
+    @classmethod
+    def of_columns(cls, columns: Mapping[str, NDArray[Any]]) -> Record:
+        """The inverse of `columns`; others are passed over. Raises KeyError, ValueError."""
+        return cls(**{name: columns[name] for name in _COLUMNS if name in columns}, timelines=_timelines(columns))
 
     def save(self, path: Path) -> None:
         """One compressed file; microsecond columns are exact to 0.1 us up to hours."""
         written = io.BytesIO()  # where a disk is full, numpy would leave an archive that complains at its end
-        np.savez_compressed(written, **{name: getattr(self, name) for name in _COLUMNS})
+        np.savez_compressed(written, **self.columns())
         try:
             path.write_bytes(written.getbuffer())
         except OSError:
@@ -126,10 +190,12 @@ class Record:
                 if (size := sum(part.file_size for part in archive.infolist())) > _MOST_BYTES:
                     raise ValueError(f"its columns have {size:,} bytes together, more than {_MOST_BYTES:,}")
             with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:
-                record = cls(**{name: columns[name] for name in _COLUMNS if name in columns})
+                record = cls.of_columns(columns)
             shapes = {getattr(record, name).shape for name in _COLUMNS}
             if shapes != {(len(record),)}:
                 raise ValueError(f"its columns have the shapes {', '.join(map(str, sorted(shapes)))}")
+            if unknown := [row for row in record.timelines if not 0 <= row < len(record)]:
+                raise ValueError(f"it has a time line of request {unknown[0]}, of {len(record):,}")
             return record
         except Exception as error:  # zipfile, zlib, lzma and numpy raise some fifteen kinds between them
             raise ResultsError(f"cannot read the raw results {path}: {error}", path) from error
@@ -139,8 +205,35 @@ class Record:
         """The probes of several generators that started together, ordered by intended time."""
         if len(records) == 1:
             return records[0]
-        together = cls(*(np.concatenate([getattr(record, name) for record in records]) for name in _COLUMNS))
+        starts = np.cumsum([0, *map(len, records)]).tolist()
+        timelines = {
+            start + row: times
+            for start, record in zip(starts, records, strict=False)
+            for row, times in list(record.timelines.items())[: MOST_TIMELINES // len(records)]
+        }
+        columns = {name: np.concatenate([getattr(record, name) for record in records]) for name in _COLUMNS}
+        together = cls(**columns, timelines=timelines)
         return together.where(np.argsort(together.intended_s, kind="stable"))
+
+
+_NOTHING: dict[str, Any] = {
+    "model": np.uint8(0),
+    "worker": np.uint8(0),
+    "first_s": np.nan,
+    "gap_s": np.nan,
+    "parts": np.uint32(0),
+}
+"""What a column holds that was not given."""
+
+
+def _timelines(columns: Mapping[str, NDArray[Any]]) -> dict[int, Floats]:
+    """Of a stored record. ValueError: not a time for each row."""
+    if "timeline_row" not in columns:
+        return {}
+    rows, times = columns["timeline_row"], columns["timeline_s"]
+    if rows.shape != times.shape:
+        raise ValueError(f"its time lines have the shapes {rows.shape} and {times.shape}")
+    return {int(row): times[rows == row] for row in dict.fromkeys(rows.tolist())}
 
 
 def percentile(values: Floats, share: float) -> float:

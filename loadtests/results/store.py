@@ -28,7 +28,7 @@ from loadtests.results import folders
 from loadtests.results.folders import RUN_FILE
 from loadtests.results.lock import writer
 from loadtests.results.result import CapacityResult, summarise
-from loadtests.slo import Slo, loosest_limit_ms
+from loadtests.slo import Slo, check_limited
 from loadtests.workload.arrivals import POISSON
 from loadtests.workload.sizes import Sizes
 from loadtests.workload.variability import Variability
@@ -45,6 +45,8 @@ class _Numbers:
 
     budget_s: float = 0.0
     least_s: float | None = None
+    filled_s: float | None = None
+    start_per_s: float | None = None
     max_per_s: float | None = None
     unloaded_ms: float | None = None
     busy_before_share: float | None = None
@@ -109,7 +111,7 @@ class Run:
         """ValueError that says what is wrong with it."""
         run = read(cls, document)
         read(_Numbers, run.settings)
-        loosest_limit_ms(run.slos)
+        check_limited(run.slos)
         return run
 
     def result(self, points: Sequence[Point], *, partial: str, folder: Path | None) -> CapacityResult:

@@ -11,7 +11,7 @@ import numpy as np
 from loadtests.errors import BadRequestError
 from loadtests.simulation.pipeline import Pipeline, Step
 from loadtests.simulation.simulate import Run, simulate
-from loadtests.slo import Slo, loosest_limit_ms
+from loadtests.slo import Slo, check_limited, loosest_limit_ms
 
 _LIMITS_A_RUN = 10
 """A run lasts so many times the largest limit at least: in less, a queue that grows for ever may keep the SLO."""
@@ -48,6 +48,7 @@ def capacity(
     entry for all). A replication has the same draws at all rates and for all pipelines (common random numbers), so that
     equal configurations differ by less than their errors. Raises BadRequestError if no SLO limits a latency.
     """
+    check_limited(slos)
     if len(sizes) != len(shapes) and 1 not in (len(sizes), len(shapes)):
         raise BadRequestError(
             f"{len(sizes)} sizes and {len(shapes)} shapes do not belong together; give one shape for each size",

@@ -1,9 +1,19 @@
+import contextlib
+import math
 from dataclasses import replace
 
 import pytest
 
 from loadtests.errors import BadRequestError
-from loadtests.slo import Slo, as_requested, describe_slos, loosest_limit_ms, tightest_limit_ms
+from loadtests.slo import (
+    Slo,
+    as_requested,
+    check_limited,
+    check_streams,
+    describe_slos,
+    loosest_limit_ms,
+    tightest_limit_ms,
+)
 
 
 @pytest.mark.parametrize(
@@ -14,6 +24,9 @@ from loadtests.slo import Slo, as_requested, describe_slos, loosest_limit_ms, ti
         ("p50=1.5s", 0.5, 1500.0, "p50=1.5s"),
         (" p90 = 2.5 ms ", 0.1, 2.5, "p90=2.5ms"),
         ("errors=0.1%", 0.001, None, "errors=0.1%"),
+        ("ttft:p99=1s", 0.01, 1000.0, "ttft:p99=1s"),
+        ("writer:itl:p50 = 20 ms", 0.5, 20.0, "writer:itl:p50=20ms"),
+        ("latency:p99=3s", 0.01, 3000.0, "p99=3s"),
     ],
 )
 def test_parses_what_people_write_and_writes_it_back(text, share, limit_ms, shown):
@@ -26,7 +39,9 @@ def test_parses_what_people_write_and_writes_it_back(text, share, limit_ms, show
 
 @pytest.mark.parametrize(
     "text", ["", "p99", "p99=50", "p99=50 minutes", "99=50ms", "p100=5ms", "p0=5ms", "p99=0ms", "p99=-5ms",
-             "p99.9999999999999=5ms", "errors=1", "errors=0%", "errors=100%", "p99<50ms"]
+             "p99.9999999999999=5ms",
+             "TTFT p99=1s", "ttft=1s", "a:b:p99=1s", "itl:itl:itl:p99=1s", "errors=1",
+             "errors=0%", "errors=100%", "p99<50ms"]
 )  # fmt: skip
 def test_quotes_what_it_does_not_understand_and_shows_the_form(text):
     with pytest.raises(BadRequestError) as error:
@@ -36,12 +51,48 @@ def test_quotes_what_it_does_not_understand_and_shows_the_form(text):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "model", "measure"),
+    [
+        ("gap:p99=500ms", "", "gap"),
+        ("gap:gap:p99=500ms", "gap", "gap"),
+        ("gap:latency:p99=500ms", "gap", ""),
+        ("latency:latency:p99=500ms", "latency", ""),
+        ("gap:errors=1%", "gap", ""),
+    ],
+)
+def test_a_model_that_is_called_like_a_measure_can_be_named(text, model, measure):
+    slo = Slo.parse(text)
+    assert (slo.model, slo.measure) == (model, measure)
+    assert str(slo) == text
+
+
 def test_limits_of_several():
-    slos = [Slo.parse(text) for text in ("p99=50ms", "p50=10ms", "errors=0.1%")]
+    """The times between tokens are no times of a request."""
+    slos = [Slo.parse(text) for text in ("p99=50ms", "ttft:p50=10ms", "errors=0.1%", "itl:p99=5ms", "gap:p99=1s")]
     assert (tightest_limit_ms(slos), loosest_limit_ms(slos)) == (10.0, 50.0)
+    assert (tightest_limit_ms(slos[2:]), loosest_limit_ms(slos[2:])) == (math.inf, 0.0)
+    check_limited(slos[2:])
     with pytest.raises(BadRequestError) as refused:
-        tightest_limit_ms(slos[2:])
+        check_limited(slos[2:3])
     assert refused.value.field == "slos"
+
+
+@pytest.mark.parametrize(
+    ("slo", "streams", "accepted"),
+    [
+        ("ttft:p99=1s", {"writer": True}, True),
+        ("p99=1s", {"writer": True, "echo": False}, True),
+        ("ttft:p99=1s", {"echo": False}, False),
+        ("ttft:p99=1s", {"writer": True, "echo": False}, False),
+        ("writer:ttft:p99=1s", {"writer": True, "echo": False}, True),
+        ("echo:ttft:p99=1s", {"writer": True, "echo": False}, False),
+    ],
+)
+def test_an_slo_about_tokens_is_for_models_that_stream(slo, streams, accepted):
+    with contextlib.nullcontext() if accepted else pytest.raises(BadRequestError) as refused:
+        check_streams([Slo.parse(slo)], streams)
+    assert accepted or ("echo" in str(refused.value) and refused.value.field == "slos")
 
 
 def test_an_slo_of_a_mix_is_said_once():

@@ -3,7 +3,7 @@ import pytest
 
 from loadtests.errors import ResultsError
 from loadtests.judge.backlog import backlog_at_arrivals, judge_backlog
-from loadtests.records.record import NOT_SENT, UNANSWERED, Record, histogram, percentile
+from loadtests.records.record import MOST_TIMELINES, NOT_SENT, UNANSWERED, Record, histogram, percentile
 
 
 def record(latency_s, *, gap_s=0.01, status=None):
@@ -67,6 +67,81 @@ def test_saved_and_loaded(tmp_path):
 def test_known_at_a_stop_leaves_out_what_could_still_be_late():
     probe = record(np.full(100, 0.02))
     assert len(probe.known_at(0.5, 0.1)) == 41
+
+
+def streams() -> Record:
+    """Scheduled each second: ten parts, one part, failed after two, running after two, failed without one, not sent."""
+    intended_s = np.arange(6.0)
+    return Record(
+        intended_s,
+        intended_s,
+        intended_s + np.array([1.0, 0.3, 0.5, np.nan, 0.1, np.nan]),
+        np.array([0, 0, 13, UNANSWERED, 14, NOT_SENT], np.uint8),
+        first_s=intended_s + np.array([0.1, 0.25, 0.2, 0.3, np.nan, np.nan]),
+        gap_s=np.array([0.4, np.nan, 0.1, 0.2, np.nan, np.nan]),
+        parts=np.array([10, 1, 2, 2, 0, 0], np.uint32),
+        timelines={0: np.linspace(0.1, 1.0, 10), 3: np.array([3.3, 3.5])},
+    )
+
+
+def test_the_measures_of_streams():
+    found = {measure: streams().measured_ms(measure) for measure in ("", "ttft", "itl", "gap")}
+    assert {measure: values.tolist() for measure, values in found.items()} == {
+        "": pytest.approx([1000, 300, np.inf, np.inf, np.inf]),
+        "ttft": pytest.approx([100, 250, np.inf, 300, np.inf]),
+        "itl": pytest.approx([100, 0, np.inf, np.inf, np.inf]),
+        "gap": pytest.approx([400, 0, np.inf, np.inf, np.inf]),
+    }
+    assert not record(np.full(3, 0.02)).streamed
+
+
+@pytest.mark.parametrize(
+    ("measure", "rows"),
+    [("", [0, 1, 2]), ("ttft", [0, 1, 2]), ("itl", [0, 1, 2, 4]), ("gap", [0, 1, 2, 4])],
+)
+def test_what_is_known_of_streams_at_a_stop(measure, rows):
+    """What was scheduled two seconds before, where that is the limit; of how the parts came, what has ended."""
+    assert streams().known_at(4.0, 2.0, measure).intended_s.tolist() == rows
+
+
+def test_streams_saved_and_loaded(tmp_path):
+    before = streams()
+    before.save(tmp_path / "probe.npz")
+    back = Record.load(tmp_path / "probe.npz")
+    for name in ("first_s", "gap_s", "parts"):
+        assert np.array_equal(getattr(back, name), getattr(before, name), equal_nan=True)
+    assert {row: times.tolist() for row, times in back.timelines.items()} == {
+        row: times.tolist() for row, times in before.timelines.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "timelines",
+    [{"timeline_row": [0, 9], "timeline_s": [0.1, 0.2]}, {"timeline_row": [0], "timeline_s": [0.1, 0.2]}],
+    ids=["a request that there is not", "a time too many"],
+)
+def test_time_lines_of_nothing_are_refused(tmp_path, timelines):
+    columns = dict.fromkeys(("intended_s", "sent_s", "done_s"), np.zeros(2))
+    np.savez(tmp_path / "probe.npz", **columns, status=np.zeros(2, np.uint8), **timelines)
+    with pytest.raises(ResultsError):
+        Record.load(tmp_path / "probe.npz")
+
+
+def test_a_record_of_before_streams_still_loads(tmp_path):
+    record(np.full(3, 0.02)).save(tmp_path / "probe.npz")
+    assert set(np.load(tmp_path / "probe.npz")) == {"intended_s", "sent_s", "done_s", "status", "model", "worker"}
+    back = Record.load(tmp_path / "probe.npz")
+    assert np.isnan(back.first_s).all()
+    assert back.parts.tolist() == [0, 0, 0]
+
+
+def test_time_lines_follow_their_requests():
+    merged = Record.merge([streams(), streams()])
+    assert {row: times[0] for row, times in merged.timelines.items()} == pytest.approx({0: 0.1, 1: 0.1, 6: 3.3, 7: 3.3})
+    assert merged.parts[[0, 1, 6, 7]].tolist() == [10, 10, 2, 2]
+    failed = merged.where(~merged.ok)
+    assert {row: times[0] for row, times in failed.timelines.items()} == {2: 3.3, 3: 3.3}
+    assert len(Record.merge([streams()] * 20).timelines) <= MOST_TIMELINES
 
 
 def test_backlog_counts_the_unanswered_at_each_arrival():
