@@ -10,6 +10,7 @@ from loadtests.errors import BadRequestError
 from loadtests.judge.evidence import clean_requests
 from loadtests.records.point import Point
 from loadtests.search.certificate import LEAST_LIMITS
+from loadtests.search.observations import filling_s
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.target.client import FROZEN_S
 
@@ -30,7 +31,7 @@ def most_clean_requests(slos: Sequence[Slo]) -> int:
 
 def least_budget_s(slos: Sequence[Slo], rate_per_s: float, filled_s: float) -> float:
     """The shortest budget in which that rate can be expected to be certified. `filled_s` is `Plan.filled_s`."""
-    clean_s = most_clean_requests(slos) / rate_per_s
+    clean_s = most_clean_requests(slos) / rate_per_s + max(filling_s(slo, rate_per_s) for slo in slos)
     return filled_s + max(clean_s, filled_s) / (1 - EXPLORE_SHARE)
 
 

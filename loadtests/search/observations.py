@@ -100,6 +100,19 @@ def dependence_near(points: Sequence[Point], slo: Slo, rate_per_s: float) -> flo
     return math.exp(expected / total) if total else None
 
 
+def filling_s(slo: Slo, rate_per_s: float) -> float:
+    """How much late time a run lacks because it begins with an empty server, if the rate is the capacity.
+
+    Reflected Brownian motion from 0 spends limit / a seconds less above the limit, for each second of it in balance,
+    where a queue drains by `a` seconds of work a second: 1 - its load (Harrison, "Brownian Motion and Stochastic Flow
+    Systems", 1985). That is exact for long queues; one of a few requests lacks up to half as much again. The load
+    follows from the hypothesis: 1 / a = 1 + slope / ln(1 / q), where q is the allowed share and the log-odds of being
+    late grow with ln(rate) by `slope`: in M/D/1 queues twice the arrivals within the limit, in M/M/1 queues half of it.
+    """
+    limit_s = slo.request_limit_ms / 1e3
+    return limit_s * (1 + 2 * rate_per_s * limit_s / -math.log(slo.allowed_share))
+
+
 def _without_warm_up(count: SloCount, warm_requests: float) -> tuple[float, float]:
     """Requests and late ones without the first `warm_requests`, but never without more than half of a probe."""
     if not count.over_by_part:
