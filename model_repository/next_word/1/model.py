@@ -1,0 +1,105 @@
+"""A phone keyboard: the text so far in, the five likeliest next words out, best first, each with its probability.
+
+The language model is that of `smollm2`: this model opens its files. `text.py` says what a text asks for, `search.py`
+how probable a word is. Where fewer than five words are found, the rest are empty and have probability 0.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from decoder import Decoder
+from pieces import Pieces
+from text import read, search
+from tokenizers import Tokenizer
+
+PARAMETERS = {"decoder", "context_tokens", "threads"}
+WORDS = 5
+STEPS = 3
+FILES = ("model.onnx", "tokenizer.json")
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        model = json.loads(args["model_config"])
+        given = {key: value["string_value"] for key, value in model["parameters"].items()}
+        if unknown := sorted(set(given) - PARAMETERS):
+            raise pb_utils.TritonModelException(f"unknown parameters key '{unknown[0]}': choose {sorted(PARAMETERS)}")
+        folder = Path(args["model_repository"]) / given["decoder"]
+        if missing := [name for name in FILES if not (folder / name).is_file()]:
+            raise pb_utils.TritonModelException(
+                f"'{given['decoder']}/{missing[0]}' is missing: run `fathom export smollm2`"
+            )
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.encode_special_tokens = True  # a marker that somebody writes stays text
+        self._pieces = Pieces.of(self._tokenizer)
+        self._decoder = Decoder(folder / "model.onnx", threads=int(given["threads"]))
+        self._limit = int(given["context_tokens"])
+        self._next_words([read("ready", self._encode, limit=self._limit)])
+
+    def is_ready(self):
+        """Releases of 2026 ask for this when they are asked whether the model is ready; older ones never call it."""
+        return bool(self._encode("ready"))
+
+    def execute(self, requests):
+        asked = []
+        for request in requests:
+            try:
+                asked.append(self._readings(request))
+            except ValueError as error:
+                asked.append(pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
+        found = iter(self._next_words([reading for each in asked if isinstance(each, list) for reading in each]))
+        return [
+            _response([next(found) for _ in each])
+            if isinstance(each, list)
+            else pb_utils.InferenceResponse(error=each)
+            for each in asked
+        ]
+
+    def _encode(self, text):
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _readings(self, request):
+        raw = pb_utils.get_input_tensor_by_name(request, "text").as_numpy().ravel()
+        readings = []
+        for index, item in enumerate(raw):
+            try:
+                readings.append(read(item.decode(), self._encode, limit=self._limit))
+            except UnicodeDecodeError as error:
+                raise ValueError(f"text {index} is not UTF-8: {error}") from error
+            except ValueError as error:
+                raise ValueError(f"text {index} {error}") from error
+        return readings
+
+    def _next_words(self, readings):
+        """The words for each reading, in one run for all texts and one for each step of all searches."""
+        if not readings:
+            return []
+        cache, following = self._decoder.read(
+            [reading.ids for reading in readings], [reading.positions for reading in readings], room=STEPS
+        )
+        searches = [
+            search(reading, self._pieces, row, probabilities, words=WORDS, steps=STEPS)
+            for row, (reading, probabilities) in enumerate(zip(readings, following, strict=True))
+        ]
+        while taken := [(node, each) for each in searches for node in each.take()]:
+            taken.sort(key=lambda pair: pair[0].row)
+            nodes = [node for node, _ in taken]
+            rows, following = self._decoder.extend(
+                cache, [node.row for node in nodes], [node.length for node in nodes], [node.piece for node in nodes]
+            )
+            for (node, each), row, probabilities in zip(taken, rows, following, strict=True):
+                each.give(node, row, probabilities)
+        return [each.best() for each in searches]
+
+
+def _response(found):
+    words = np.full((len(found), WORDS), b"", object)
+    probabilities = np.zeros((len(found), WORDS), np.float32)
+    for row, ranked in enumerate(found):
+        for place, (word, probability) in enumerate(ranked):
+            words[row, place], probabilities[row, place] = word.encode(), probability
+    return pb_utils.InferenceResponse(
+        [pb_utils.Tensor("words", words), pb_utils.Tensor("probabilities", probabilities)]
+    )
