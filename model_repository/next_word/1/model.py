@@ -26,23 +26,34 @@ class TritonPythonModel:
         given = {key: value["string_value"] for key, value in model["parameters"].items()}
         if unknown := sorted(set(given) - PARAMETERS):
             raise pb_utils.TritonModelException(f"unknown parameters key '{unknown[0]}': choose {sorted(PARAMETERS)}")
-        folder = Path(args["model_repository"]) / given["decoder"]
-        if missing := [name for name in FILES if not (folder / name).is_file()]:
-            raise pb_utils.TritonModelException(
-                f"'{given['decoder']}/{missing[0]}' is missing: run `fathom export smollm2`"
-            )
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._folder = Path(args["model_repository"]) / given["decoder"]
+        self._threads, self._limit = int(given["threads"]), int(given["context_tokens"])
+        self._decoder = None
+        if self._exported():
+            self._open()
+
+    def _exported(self):
+        return all((self._folder / name).is_file() for name in FILES)
+
+    def _open(self):
+        """Open the language model and run it once, so that the first request is as quick as the others."""
+        self._tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
         self._tokenizer.encode_special_tokens = True  # a marker that somebody writes stays text
         self._pieces = Pieces.of(self._tokenizer)
-        self._decoder = Decoder(folder / "model.onnx", threads=int(given["threads"]))
-        self._limit = int(given["context_tokens"])
+        self._decoder = Decoder(self._folder / "model.onnx", threads=self._threads)
         self._next_words([read("ready", self._encode, limit=self._limit)])
 
     def is_ready(self):
         """Releases of 2026 ask for this when they are asked whether the model is ready; older ones never call it."""
-        return bool(self._encode("ready"))
+        return self._exported() and bool(self._encode("ready"))
 
     def execute(self, requests):
+        if self._decoder is None:
+            if not self._exported():
+                words = "smollm2 was not exported: run `fathom export smollm2`"
+                error = pb_utils.TritonError(words, pb_utils.TritonError.UNAVAILABLE)
+                return [pb_utils.InferenceResponse(error=error) for _ in requests]
+            self._open()
         asked = []
         for request in requests:
             try:
@@ -51,9 +62,7 @@ class TritonPythonModel:
                 asked.append(pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
         found = iter(self._next_words([reading for each in asked if isinstance(each, list) for reading in each]))
         return [
-            _response([next(found) for _ in each])
-            if isinstance(each, list)
-            else pb_utils.InferenceResponse(error=each)
+            _response([next(found) for _ in each]) if isinstance(each, list) else pb_utils.InferenceResponse(error=each)
             for each in asked
         ]
 
