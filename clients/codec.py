@@ -184,6 +184,23 @@ def _parse(spec: ModelSpec, answer: bytes, placed: Placement | None) -> Outputs:
         message = service_pb2.ModelInferResponse.FromString(answer)
     except DecodeError as error:
         raise ServerError(f"the answer of '{spec.name}' is no message: {error}", model=spec.name) from None
+    outputs = read(spec, message, placed)
+    raws = message.raw_output_contents
+    numbers = placed is None and all(array.dtype.kind != "O" for array in outputs.values())
+    if numbers and raws and len(raws) == len(outputs) and not any(t.HasField("contents") for t in message.outputs):
+        tail = b"".join(part for raw in raws for part in (_prefix(_RAW_OUTPUT, len(raw)), raw))
+        if answer.endswith(tail):
+            layout, begin, end = [], 0, len(answer) - len(tail)
+            for (name, array), raw in zip(outputs.items(), raws, strict=True):
+                start = end + len(_prefix(_RAW_OUTPUT, len(raw)))
+                layout.append((begin, answer[begin:start], start, name, array.dtype, array.shape))
+                begin = end = start + len(raw)
+            _keep(spec.layouts, len(answer), layout)
+    return outputs
+
+
+def read(spec: ModelSpec, message: service_pb2.ModelInferResponse, placed: Placement | None = None) -> Outputs:
+    """What `decode` does, for an answer that protobuf has parsed."""
     outputs: Outputs = {}
     raws = list(message.raw_output_contents)
     # Triton adds one for every output; a server that answers in typed contents too adds them for the others alone.
@@ -210,15 +227,6 @@ def _parse(spec: ModelSpec, answer: bytes, placed: Placement | None) -> Outputs:
             hint = "" if typed or raw else ": the server's python backend may run with numpy 2"
             announced = f"output '{name}' of '{spec.name}' is announced as {datatype} {list(shape)}"
             raise ServerError(f"{announced} but carries {size} ({error}){hint}", model=spec.name) from error
-    tail = b"".join(part for raw in raws for part in (_prefix(_RAW_OUTPUT, len(raw)), raw))
-    numbers = placed is None and all(array.dtype.kind != "O" for array in outputs.values())
-    if numbers and raws and len(raws) == len(outputs) == len(bare) and answer.endswith(tail):
-        layout, begin, end = [], 0, len(answer) - len(tail)
-        for (name, array), raw in zip(outputs.items(), raws, strict=True):
-            start = end + len(_prefix(_RAW_OUTPUT, len(raw)))
-            layout.append((begin, answer[begin:start], start, name, array.dtype, array.shape))
-            begin = end = start + len(raw)
-        _keep(spec.layouts, len(answer), layout)
     return outputs
 
 
@@ -296,7 +304,9 @@ def _fit(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
         raise _misfit(spec, tensor, str(error)) from None
     except Exception as error:  # whatever the object's own conversion raises
         raise _misfit(spec, tensor, f"is no array ({error})") from error
-    if spec.batched and tensor.dims == (1,) and array.ndim == 1:
+    if tensor.dims in ((1,), (-1,)) and (array.ndim == 0 or isinstance(value, str | bytes | bytearray)):
+        array = array.reshape((1, 1) if spec.batched else (1,))  # one text or number by itself
+    elif spec.batched and tensor.dims == (1,) and array.ndim == 1:
         array = array.reshape(-1, 1)  # a list of N texts or numbers is a batch of N
     dims = (-1, *tensor.dims) if spec.batched else tensor.dims
     if array.ndim != len(dims) or any(want not in (-1, have) for want, have in zip(dims, array.shape, strict=True)):

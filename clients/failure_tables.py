@@ -137,10 +137,19 @@ _CUT = Failure(
     transient=True,
     may_have_run=True,
 )
+_BROKEN = Failure(
+    UnreachableError,
+    "connection",
+    "cannot reach {endpoint}: the connection broke before the answer was complete ({details})",
+    transient=True,
+    may_have_run=True,
+)
 # gRPC's words where a connection broke under a request. A GOAWAY of error code 0 is a connection's usual end, of which
-# gRPC tells the requests that were not looked at. RST_STREAM 7 (REFUSED_STREAM) should mean the same, but HAProxy sends
-# it for a server that died with the request.
+# gRPC tells the requests that were not looked at; of the others, where it closes before their end. RST_STREAM 7
+# (REFUSED_STREAM) should mean that a request was not looked at, but HAProxy sends it for a server that died with it.
 BROKEN: Table = (
+    ("Socket closed (GOAWAY", _BROKEN),
+    (") (GOAWAY", _BROKEN),
     ("http1.x", Failure(UnreachableError, "gateway", _NOT_GRPC, may_have_run=True)),
     (
         "metadata size exceeds",
@@ -157,16 +166,7 @@ BROKEN: Table = (
     ("error code 13", _HTTP1),
     ("END_STREAM", _CUT),
     ("No status received", _CUT),
-    (
-        "",
-        Failure(
-            UnreachableError,
-            "connection",
-            "cannot reach {endpoint}: the connection broke before the answer was complete ({details})",
-            transient=True,
-            may_have_run=True,
-        ),
-    ),
+    ("", _BROKEN),
 )
 
 FULL = Failure(
@@ -192,6 +192,19 @@ _UNANSWERED = Failure(
     DeadlineExceededError,
     "client",
     "no answer from {at} within {within} s: raise timeout_s, send less at a time, or see whether it hangs",
+    may_have_run=True,
+)
+_IDLE = Failure(
+    DeadlineExceededError,
+    "client",
+    "{at} has sent nothing for {within} s: raise idle_timeout_s, or see whether it hangs",
+    may_have_run=True,
+)
+UNFINISHED = Failure(
+    ServerError,
+    "server",
+    "the answer of {at} is not whole: it ended without the model's final response ({details}): see the log there",
+    transient=True,
     may_have_run=True,
 )
 _NO_SERVER = Failure(
@@ -226,8 +239,10 @@ HEADERS = Failure(
     InvalidInputError, "server", "{endpoint} refuses headers of {bytes} bytes ({details}): send fewer or shorter ones"
 )
 RESTRICTED = Failure(ServerError, "server", "{at} wants a key for this: pass headers={{'{header}': KEY}} ({details})")
+_DECOUPLED = Failure(InvalidInputError, "server", "{at} gives any number of answers: ask it with stream() ({details})")
 _CLOSED = Failure(ServerError, "client", "the client was closed before {at} had answered", may_have_run=True)
 FAILED = Failure(ServerError, "server", "{at} failed ({status}): {details}", may_have_run=True)
+STREAM_FAILED = FAILED._replace(message="{at} failed: {details}")
 
 # What comes with a gRPC status: from Triton, or from a gateway that speaks gRPC (Envoy's words).
 _CODE = grpc.StatusCode
@@ -261,7 +276,7 @@ SAID: dict[grpc.StatusCode, Table] = {
         ("", Failure(ModelNotFoundError, "server", "{endpoint} has no model '{model}': {details}")),
     ),
     _CODE.INVALID_ARGUMENT: (("", Failure(InvalidInputError, "server", "{at} refused the request: {details}")),),
-    _CODE.DEADLINE_EXCEEDED: (("deadline exceeded", _UNANSWERED), ("", _TIMED_OUT)),
+    _CODE.DEADLINE_EXCEEDED: (("deadline exceeded", _UNANSWERED), ("idle_timeout_s", _IDLE), ("", _TIMED_OUT)),
     _CODE.RESOURCE_EXHAUSTED: (
         (
             "larger than max",
@@ -270,6 +285,7 @@ SAID: dict[grpc.StatusCode, Table] = {
         ("metadata size exceeds", HEADERS),
         ("", FULL),
     ),
+    _CODE.UNIMPLEMENTED: (("decoupled transaction policy", _DECOUPLED),),
     _CODE.UNAUTHENTICATED: (("", _REFUSED),),
     _CODE.PERMISSION_DENIED: (("", _REFUSED),),
     _CODE.CANCELLED: (
@@ -278,6 +294,32 @@ SAID: dict[grpc.StatusCode, Table] = {
         ("", Failure(ServerError, "server", "{at} cancelled the request ({details})", may_have_run=True)),
     ),
 }
+
+# Inside a stream Triton tells a failure as a text without its status. A model can begin the text with the name that
+# pb_utils.TritonError has for the status, and a colon; texts of Triton's own are known by their words.
+NAMED: dict[str, grpc.StatusCode] = {
+    "INVALID_ARG": _CODE.INVALID_ARGUMENT,
+    "NOT_FOUND": _CODE.NOT_FOUND,
+    "UNAVAILABLE": _CODE.UNAVAILABLE,
+    "UNSUPPORTED": _CODE.UNIMPLEMENTED,
+    "ALREADY_EXISTS": _CODE.ALREADY_EXISTS,
+    "CANCELLED": _CODE.CANCELLED,
+    "INTERNAL": _CODE.INTERNAL,
+    "UNKNOWN": _CODE.UNKNOWN,
+}
+WHERE = r"(?:\[request id: [^]]*\] |in ensemble '[^']*', )*"  # what Triton itself puts before a text
+TEXTS: tuple[tuple[str, grpc.StatusCode], ...] = (  # a pattern, the first that is found decides
+    (r"^Request for unknown model: .* is not found$", _CODE.NOT_FOUND),
+    (r"^Request for unknown model: ", _CODE.UNAVAILABLE),
+    (r"Exceeds maximum queue size|Request timeout expired", _CODE.UNAVAILABLE),
+    (r"stopped accepting new inference requests", _CODE.UNAVAILABLE),
+    (
+        rf"^{WHERE}(expected \d+ inputs? but got|unexpected (shape for input|inference (input|output))|"
+        r"inference input '.*' data-type is|inference request batch-size must be|input byte size mismatch|"
+        r"unable to find data for input tensor)",
+        _CODE.INVALID_ARGUMENT,
+    ),
+)
 
 _REDIRECTED = Failure(
     UnreachableError,

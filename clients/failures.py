@@ -38,6 +38,7 @@ _BROKEN_UNAVAILABLE = (  # of older versions, and of this package
     "ping timeout",
     "the server answers nothing",
 )
+_STATUS = re.compile(rf"(?:{tables.WHERE})({'|'.join(tables.NAMED)}): ")
 _SILENCE = ("before receiving SETTINGS frame", "Handshake read failed (Endpoint closing)")  # the latter with TLS
 # No gRPC server sends these with an answer.
 _PAGE_HEADERS = {
@@ -61,6 +62,8 @@ class Sent:
     timeout_s: float | None = None
     tls: TLS | None = None
     header_bytes: int = 0
+    parts: int = 0
+    """How many of a stream's answer have come."""
 
 
 def from_rpc(error: grpc.RpcError, sent: Sent) -> InferenceError:
@@ -77,9 +80,20 @@ def from_rpc(error: grpc.RpcError, sent: Sent) -> InferenceError:
 
 
 def from_text(text: str, sent: Sent) -> InferenceError:
-    """The error for a failure inside a stream, for which Triton sends a text only."""
-    busy = any(words in text for words, row in tables.SAID[grpc.StatusCode.UNAVAILABLE] if row is tables.FULL)
-    return _error(tables.FULL if busy else tables.FAILED, sent, "", text, 0)
+    """The error for a failure inside a stream, for which Triton sends a text only.
+
+    Its `status` is the one that the same failure has outside of streams, "" where the text does not tell.
+    """
+    named = _STATUS.match(text)
+    details = text[: named.start(1)] + text[named.end() :] if named else text
+    status = tables.NAMED[named[1]] if named else next((s for words, s in tables.TEXTS if re.search(words, text)), None)
+    row = tables.STREAM_FAILED if status is None else _find(tables.SAID.get(status, ()), details)
+    return _error(row, sent, "" if status is None else status.name, details, 0)
+
+
+def unfinished(sent: Sent) -> InferenceError:
+    """The error for a stream that the server ended well, but without the model's final response."""
+    return _error(tables.UNFINISHED, sent, "OK", f"parts of it that came: {sent.parts}", 0)
 
 
 def is_down(error: grpc.RpcError) -> bool:
@@ -165,5 +179,5 @@ def _error(row: Failure, sent: Sent, status: str, details: str, http_status: int
         source=row.source,
         http_status=http_status,
         transient=row.transient,
-        may_have_run=row.may_have_run,
+        may_have_run=row.may_have_run or sent.parts > 0,
     )

@@ -5,8 +5,9 @@ Triton's own metrics have no latency distribution, and none could see the networ
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
 from .errors import InferenceError
@@ -47,10 +48,16 @@ class Metrics:
 
     async def counted(self, model: str, request: Coroutine[Any, Any, T]) -> T:
         """Make a request, and count it by its time and the error it ends with."""
+        with self.counting(model):
+            return await request
+
+    @contextlib.contextmanager
+    def counting(self, model: str) -> Iterator[None]:
+        """Count what happens in the block as one request."""
         start = time.perf_counter()
         status = "OK"
         try:
-            return await request
+            yield
         except BaseException as error:
             status = error.label if isinstance(error, InferenceError) else "Cancelled"
             raise

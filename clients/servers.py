@@ -152,7 +152,8 @@ class Rotation:
 
 
 class CancelledByClientError(grpc.RpcError):  # type: ignore[misc]
-    """A call that this client gave up: its server answers nothing at all, or (CANCELLED) the client was closed."""
+    """A call that this client gave up: its server answers nothing at all, or (CANCELLED) the client was closed, or
+    (DEADLINE_EXCEEDED) a stream has stood still for too long."""
 
     def __init__(self, status: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
         self.status = status
@@ -163,4 +164,6 @@ class CancelledByClientError(grpc.RpcError):  # type: ignore[misc]
     def details(self) -> str:
         if self.status is grpc.StatusCode.CANCELLED:
             return "Channel closed!"
+        if self.status is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return "no part of the answer within idle_timeout_s"
         return "the server answers nothing, not even health checks"

@@ -72,6 +72,8 @@ class ModelSpec:
                 raise ServerError(f"{what}: a newer client may know it", model=metadata.name)
         settings = (service_pb2.ModelConfigResponse() if config is None else config).config
         optional = {t.name for t in settings.input if t.optional}
+        if config is None and len(metadata.inputs) > 1:  # any but one may be: the server refuses what is missing
+            optional = {t.name for t in metadata.inputs}
         labelled = {t.name for t in settings.output if t.label_filename}
         axes = 1 if settings.max_batch_size > 0 else 0
 

@@ -6,9 +6,7 @@ from loadtests.sizing import DeploymentPlan
 
 _PATCH = """\
 # {replicas} replicas of {model} hold {rate:g}/s under {slo}, each for {certified:.6g}/s ({basis}; fathom plan).
-# deploy/kubernetes/overlays/planned lists a file plan.yaml beside it as its patch. The queue's limits are Triton's:
-# in config.pbtxt of {model} set max_queue_size {queue} and default_timeout_microseconds {timeout}
-# of default_queue_policy; the annotations record what was planned.
+# deploy/kubernetes/overlays/planned lists a file plan.yaml beside it as its patch.{queue_note}
 apiVersion: keda.sh/v1alpha1
 kind: ScaledObject
 metadata:
@@ -35,9 +33,7 @@ kind: Deployment
 metadata:
   name: triton
   annotations:
-    fathom/planned-for: "{model} {rate:g}/s {slo}"
-    fathom/max-queue-size: "{queue}"
-    fathom/queue-timeout-microseconds: "{timeout}"
+    fathom/planned-for: "{model} {rate:g}/s {slo}"{queue_annotations}
 spec:
   template:
     spec:
@@ -51,10 +47,19 @@ spec:
             failureThreshold: 3
 """
 
+_QUEUE_NOTE = """ The queue's limits are Triton's:
+# in config.pbtxt of {model} set max_queue_size {queue} and default_timeout_microseconds {timeout}
+# of default_queue_policy; the annotations record what was planned."""
+_QUEUE_ANNOTATIONS = """
+    fathom/max-queue-size: "{queue}"
+    fathom/queue-timeout-microseconds: "{timeout}\""""
+
 
 def patch(plan: DeploymentPlan) -> str:
     """The text of the patch. At the planned rate it asks for exactly the planned replicas."""
     threshold = plan.replica_per_s * (1 - plan.headroom)
+    queue = {"model": plan.model, "queue": plan.max_queue_size, "timeout": plan.queue_timeout_us}
+    limited = plan.max_queue_size is not None
     return _PATCH.format(
         model=plan.model,
         slo=plan.slo,
@@ -67,6 +72,6 @@ def patch(plan: DeploymentPlan) -> str:
         fewest=min(plan.spare + 1, plan.replicas),
         threshold=threshold,
         kept=plan.spare * threshold,
-        queue=plan.max_queue_size,
-        timeout=plan.queue_timeout_us,
+        queue_note=_QUEUE_NOTE.format(**queue) if limited else "",
+        queue_annotations=_QUEUE_ANNOTATIONS.format(**queue) if limited else "",
     )

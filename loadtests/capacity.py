@@ -20,7 +20,7 @@ from loadtests.results.store import Run
 from loadtests.search.budget import Plan, Timing
 from loadtests.search.probe import Prober
 from loadtests.search.unloaded import Unloaded, busy_share
-from loadtests.slo import Slo, check_limited, loosest_limit_ms
+from loadtests.slo import Slo, check_limited, check_streams, loosest_limit_ms
 from loadtests.target.access import Access
 from loadtests.target.batching import batching_of
 from loadtests.target.hardware import describe_hardware
@@ -29,7 +29,10 @@ from loadtests.workload.shape import Shape
 from loadtests.workload.trace import Trace
 from loadtests.workload.workload import ModelWeight, Workload, digest, scoped
 
-_START_SHARE = 0.5
+_START_SHARE, _STREAMS_AT_ONCE = 0.5, 2.0
+"""The first rate, as a multiple of what one request at a time reaches; servers that stream batch answers in flight."""
+UNKNOWN_ANSWER_S = 15.0
+"""What an answer in parts may take under load, unless it was measured to take longer."""
 
 OnWorkload = Callable[[Mapping[str, Any]], None]
 
@@ -100,22 +103,31 @@ class CapacityRequest:
 def plan_of(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded) -> Plan:
     return Plan(
         slos=slos,
-        start_per_s=request.start_per_s or _START_SHARE * 1e3 / unloaded.latency_ms,
+        start_per_s=request.start_per_s
+        or (_STREAMS_AT_ONCE if unloaded.answer_s else _START_SHARE) * 1e3 / unloaded.latency_ms,
         seed=request.seed,
         budget_s=request.budget_s,
         gap=request.gap,
         tolerance=request.tolerance,
         max_per_s=request.max_per_s or math.inf,
         unloaded_s=unloaded.latency_ms / 1e3,
+        answer_s=unloaded.answer_s,
         unloaded_took_s=unloaded.took_s,
         timing=request.timing,
     )
 
 
-def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generators:
-    """What fires, to be entered: processes of this machine, or the workers of a Locust master."""
+def start_generators(request: CapacityRequest, traffic: Workload, answer_s: float) -> Generators:
+    """What fires, to be entered: processes of this machine, or the workers of a Locust master. `answer_s` is about what
+    an answer in parts takes under load."""
     target = GeneratorSettings(
-        request.server, pool, timeout_s(request), request.channels, request.access, request.real_time
+        request.server,
+        traffic.pool,
+        timeout_s(request, traffic, answer_s),
+        request.channels,
+        request.access,
+        request.real_time,
+        traffic.streamed,
     )
     if request.locust_master is None:
         return GeneratorPool(target, request.workers)
@@ -126,9 +138,10 @@ def start_generators(request: CapacityRequest, pool: Sequence[bytes]) -> Generat
     return GeneratorProcess(target, module="loadtests.locust_ui.master", options=options)
 
 
-def timeout_s(request: CapacityRequest) -> float:
-    """The deadline of each request."""
-    return max(request.timeout_s, 4 * loosest_limit_ms(request.slos) / 1e3)
+def timeout_s(request: CapacityRequest, traffic: Workload, answer_s: float = 0.0) -> float:
+    """The deadline of each request, of its whole answer also where that comes in parts."""
+    longest_s = max(answer_s, UNKNOWN_ANSWER_S) if traffic.streamed else 0.0
+    return max(request.timeout_s, 4 * loosest_limit_ms(request.slos) / 1e3, 4 * longest_s)
 
 
 def describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded: Unloaded) -> Run:
@@ -140,7 +153,7 @@ def describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded: 
         "seed": plan.seed,
         "start_per_s": plan.start_per_s,
         "max_per_s": request.max_per_s,
-        "timeout_s": timeout_s(request),
+        "timeout_s": timeout_s(request, traffic, plan.answer_s),
         "channels": request.channels,
         "workers": request.workers,
         "real_time": request.real_time,
@@ -150,6 +163,8 @@ def describe(request: CapacityRequest, plan: Plan, traffic: Workload, unloaded: 
         **traffic.described(),
         **({"side": request.side, "turns": request.turns} if request.side else {}),
         "unloaded_ms": unloaded.latency_ms,
+        **({"unloaded_ttft_ms": unloaded.ttft_ms, "unloaded_itl_ms": unloaded.alone.itl_ms} if plan.answer_s else {}),
+        "filled_s": plan.filled_s,
         "least_s": plan.least_s,
         "busy_before_share": busy_share(plan.timing.cpu_sample_s),
         "server_name": traffic.targets[0].server_name(),
@@ -189,6 +204,7 @@ def load(request: CapacityRequest, plan: Shape | Trace, on_workload: OnWorkload 
     ) as traffic:
         slos: tuple[Slo, ...] = scoped(request.slos, traffic.models)
         traffic.check()
+        check_streams(slos, traffic.streaming)
         if isinstance(plan, Trace):
             arrivals, offsets_s = Arrivals.recorded(plan), plan.offsets_s
             choices = traffic.choices_of(plan, seed=request.seed)
@@ -197,11 +213,12 @@ def load(request: CapacityRequest, plan: Shape | Trace, on_workload: OnWorkload 
             choices = traffic.choices(len(offsets_s), seed=request.seed)
         on_workload({**arrivals.described(), **traffic.described()})
         for target, pool in traffic.first_payloads:
-            target.infer(pool[0], timeout_s(request))
+            target.infer(pool[0], timeout_s(request, traffic))
         mean_per_s = len(offsets_s) / max(float(offsets_s[-1]), 1e-3)
         probe = Probe(0, "load", mean_per_s, len(offsets_s), request.seed)
-        with start_generators(request, traffic.pool) as generators:
-            prober = Prober(generators, traffic, slos)
+        answer_s = UNKNOWN_ANSWER_S if traffic.streamed else 0.0
+        with start_generators(request, traffic, answer_s) as generators:
+            prober = Prober(generators, traffic, slos, answer_s=answer_s)
             return prober.run_schedule(probe, offsets_s, choices, Limits(prober.max_outstanding(peak(offsets_s))))
 
 

@@ -16,15 +16,15 @@ from loadtests.errors import BadRequestError, SloUnreachableError, TargetError, 
 from loadtests.records.point import Point, Probe
 from loadtests.results.folders import home_of, model_folder
 from loadtests.results.lock import writing
-from loadtests.results.result import CUT_OFF, INTERRUPTED, CapacityResult, too_short
+from loadtests.results.result import INTERRUPTED, CapacityResult, too_short
 from loadtests.results.resume import earlier_run, resumed, usable_points
 from loadtests.results.store import Run, Store, Stored
 from loadtests.search.budget import Plan
-from loadtests.search.probe import Prober, drained
+from loadtests.search.probe import Prober
 from loadtests.search.search import Searching, gap_reached, search
 from loadtests.search.turns import Turns, in_turns
 from loadtests.search.unloaded import measure_unloaded
-from loadtests.slo import Slo, format_rate
+from loadtests.slo import Slo, check_streams, format_rate
 from loadtests.target.metrics import MetricsMeter, default_url
 from loadtests.workload.workload import Workload, scoped
 
@@ -103,19 +103,20 @@ def measuring(request: CapacityRequest, on_note: OnNote | None = None) -> Iterat
             )
         )
         traffic.check()
+        check_streams(slos, traffic.streaming)
         if request.folder is not None:
             new = model_folder(request.folder, request.model)
             stack.enter_context(writing(home_of(earlier.folder, request.model) if earlier else new))
         earlier = _earlier(request, slos)
         points = usable_points(earlier) if earlier else []
-        unloaded = measure_unloaded(traffic, slos, timeout_s=timeout_s(request), budget_s=request.budget_s)
+        unloaded = measure_unloaded(traffic, slos, timeout_s=timeout_s(request, traffic), budget_s=request.budget_s)
         plan = plan_of(request, slos, unloaded)
         run = describe(request, plan, traffic, unloaded)
         if earlier:
             run = resumed(earlier, run)
         if on_note is not None and not points and (warning := too_short(run.model, run.slos, run.settings)):
             on_note(warning)
-        yield Measurement(request, traffic, plan, run, points, unloaded.latency_ms, earlier.folder if earlier else None)
+        yield Measurement(request, traffic, plan, run, points, unloaded.ttft_ms, earlier.folder if earlier else None)
 
 
 @dataclass
@@ -129,6 +130,7 @@ class Measurement:
     points: list[Point]
     """Those of an earlier search first."""
     unloaded_ms: float
+    """To the first part of an answer."""
     at: Path | None
     """The folder of an earlier search to go on with."""
     store: Store | None = None
@@ -141,24 +143,19 @@ class Measurement:
     @contextlib.contextmanager
     def generators(self) -> Iterator[Callable[[Probe], Point]]:
         """What sends a probe, and adds its point to `points` and to the folder."""
-        request, store = self.request, self.store
-        with start_generators(request, self.traffic.pool) as generators:
+        request, store, plan = self.request, self.store, self.plan
+        deadline_s = timeout_s(request, self.traffic, plan.answer_s)
+        with start_generators(request, self.traffic, plan.answer_s) as generators:
             given = request.metrics_url
             metrics = MetricsMeter(given or default_url(request.server), required=given is not None)
             save = store.save_record if store else None
-            prober = Prober(generators, self.traffic, self.plan.slos, save, metrics, self.plan.timing, request.arrivals)
+            prober = Prober(
+                generators, self.traffic, plan.slos, save, metrics, plan.timing, request.arrivals, plan.answer_s
+            )
 
             def send(probe: Probe) -> Point:
-                point = prober.at_rate(probe)
-                if point.stopped and point.stopped not in CUT_OFF:
-                    point = drained(
-                        point,
-                        self.traffic,
-                        self.unloaded_ms,
-                        timeout_s=timeout_s(request),
-                        drain_s=request.timing.drain_s,
-                        left_s=self.plan.left_s([*self.points, point]),
-                    )
+                left_s = plan.left_s(self.points)
+                point = prober.send(probe, self.unloaded_ms, timeout_s=deadline_s, left_s=left_s)
                 self.points.append(point)
                 if store is not None:
                     store.add(point)

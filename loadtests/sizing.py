@@ -58,12 +58,15 @@ class DeploymentPlan:
     expected_p99_ms: float | None
     """At `load_per_s`, from the measured points; None when none was measured whole."""
     expected_p99_without_spare_ms: float | None
+    p99_of: Literal["latency", "ttft"]
+    """What the expected p99s are of: whole answers or, of answers in parts, the time to first token."""
     p99_is_upper_bound: bool
     """The load lies below every measured rate."""
-    max_queue_size: int
-    """Requests that may wait at one replica (`dynamic_batching.default_queue_policy.max_queue_size`)."""
-    queue_timeout_us: int
-    """`default_queue_policy.default_timeout_microseconds`: who waited longer misses the SLO anyway."""
+    max_queue_size: int | None
+    """Requests that may wait at one replica (`dynamic_batching.default_queue_policy.max_queue_size`). None for answers
+    in parts: those share a server instead of waiting for one another, and it has a queue of its own."""
+    queue_timeout_us: int | None
+    """`default_queue_policy.default_timeout_microseconds`: who waited longer misses the SLO anyway; None as above."""
     cost_per_hour: float | None
     cost_per_million: float | None
     """Of all replicas, spare ones included, per million requests at `rate_per_s`."""
@@ -99,7 +102,8 @@ def make_plan(
         )
     replicas = needed + spare
     load_per_s, without_spare_per_s = rate_per_s / replicas, rate_per_s / needed
-    queue_size, timeout_us = queue_policy(result, replica_per_s)
+    streams = any(point.streaming for point in result.points)
+    queue_size, timeout_us = (None, None) if streams else queue_policy(result, replica_per_s)
     curve = latency_curve(result.points)
     return DeploymentPlan(
         model=result.model,
@@ -115,6 +119,7 @@ def make_plan(
         load_without_spare_per_s=without_spare_per_s,
         expected_p99_ms=expected_p99_ms(curve, load_per_s),
         expected_p99_without_spare_ms=expected_p99_ms(curve, without_spare_per_s),
+        p99_of="ttft" if streams else "latency",
         p99_is_upper_bound=bool(curve) and load_per_s < curve[0][0],
         max_queue_size=queue_size,
         queue_timeout_us=timeout_us,
@@ -156,11 +161,14 @@ def queue_policy(result: CapacityResult, replica_per_s: float) -> tuple[int, int
 
 
 def latency_curve(points: Sequence[Point]) -> list[tuple[float, float]]:
-    """(rate, p99 ms) of the probes that ran to their end, the p99 never falling with the rate; highest of each rate."""
+    """(rate, p99 ms) of the probes that ran to their end, the p99 never falling with the rate; highest of each rate.
+    It is that of the latency or, of answers in parts, of the time to first token."""
     whole = sorted(
-        (point.rate_per_s, point.p99_ms)
+        (point.rate_per_s, p99_ms)
         for point in points
-        if point.p99_ms is not None and not point.stopped and point.verdict != "invalid"
+        if (p99_ms := point.streaming.ttft_p99_ms if point.streaming else point.p99_ms) is not None
+        and not point.stopped
+        and point.verdict != "invalid"
     )
     highest: dict[float, float] = {}
     worst = 0.0
@@ -220,6 +228,11 @@ def _assumptions(
         fewer = math.ceil(rate_per_s / (result.capacity_estimate_per_s * (1 - headroom)) - 1e-9) + spare
         notes.append(
             f"If the estimate of {format_rate(result.capacity_estimate_per_s)} is right, {fewer:,} replicas would do."
+        )
+    if any(point.streaming for point in result.points):
+        notes.append(
+            "All this rests on the measured rates alone. No queue limit is computed: answers in parts share a server "
+            "instead of waiting for one another, so none follows from the capacity."
         )
     if result.partial:
         notes.append(f"The measurement was partial ({result.ended_because}).")

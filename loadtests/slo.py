@@ -21,8 +21,8 @@ or the longest time between two tokens."""
 _WORDS: dict[str, Measure] = {"ttft": "ttft", "itl": "itl", "gap": "gap", "latency": ""}
 """What people write before the percentile. `latency` is only needed behind a model with one of these names."""
 _FORM = (
-    "the accepted forms are p99=50ms (any percentile; us, ms or s), errors=0.1%, and for a model that streams its "
-    "answers ttft:p99=1s, itl:p99=150ms and gap:p99=500ms; MODEL: before it names one model of a mix"
+    "the accepted forms are p99=50ms (any percentile; us, ms or s), errors=0.1% and, for answers in parts, "
+    "ttft:p99=1s, itl:p99=150ms or gap:p99=500ms; MODEL: in front of them names one model of a mix"
 )
 _MODEL = r"(?:(?P<model>[^:=\s]+):)?"
 _LATENCY = re.compile(

@@ -7,6 +7,7 @@ the highest whose confirmation runs, with fresh seeds, passed at 99 % confidence
   fathom capacity my_model --slo p99=20ms --slo errors=0.1% --server triton.example:8001
   fathom capacity image_classifier --slo p99=50ms --against new_repository
   fathom capacity image_classifier=0.7 text_embedding=0.3 --slo p99=50ms --slo text_embedding:p50=10ms
+  fathom capacity recipe_writer --slo ttft:p90=1s --slo itl:p90=150ms
 
 Exit status 1 when no rate could be proven, or the server died; 130 when Ctrl-C ended it. What was measured until
 then is kept in both cases, and --resume goes on with it. Exit status 2 after a result: it could not be written to disk.
@@ -47,18 +48,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="MODEL[=WEIGHT]",
         help="a model or pipeline of the server; several are asked at once, by weight",
     )
-    command.add_argument(
-        "--slo",
-        action="append",
-        required=True,
-        metavar="pNN=LIMIT",
-        help="what must hold, as in p99=50ms or errors=0.1%%; may be given several times",
-    )
-    command.add_argument(
-        "--server",
-        metavar="HOST:PORT",
-        help=f"gRPC endpoint of any KServe-v2 server (default: {options.DEFAULT_SERVER}, or one started for this)",
-    )
+    options.add_slo(command)
+    options.add_server(command)
     command.add_argument(
         "--budget",
         type=_budget_s,
@@ -81,7 +72,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="bisect until what held and what did not are this close (default: %(default)g, that is 3 %%)",
     )
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="base of all seeds (default: %(default)s)")
+    options.add_seed(command)
     command.add_argument(
         "--start",
         type=options.rate,

@@ -5,9 +5,13 @@
   fathom infer rain_forecast temperature_c=12 humidity_pct=96 pressure_hpa=998 wind_speed_m_s=9 cloud_cover_pct=100
   fathom infer mobilenet_v2 pixels=@digit.png --output probabilities.npy
   fathom infer rain_forecast ... --repeat 1000 --concurrency 8
+  fathom infer recipe_writer prompt="a recipe for pancakes" max_tokens=200
 
 An input given several times makes a batch. A value is text, a number or a JSON list; name=@file reads a .npy, .json,
 image or text file, and name=@- standard input. Write @@ for a text that begins with @.
+
+A model that answers in parts (decoupled) types its text as it comes, on standard output; a line of figures follows on
+standard error. Ctrl-C cancels the request.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from fathom.console import answers, inputs, options
 from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.output import err, out, print_json
 from fathom.console.servers import connect, same_server
+from fathom.console.streamed import Streamed
 from fathom.recipes import example
 from loadtests.target import access_options
 from server import admin
@@ -40,16 +45,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--example", action="store_true", help="ask the first example request that the model was exported with"
     )
     command.add_argument("--top", type=int, default=5, metavar="K", help="labels to ask a classifier for (default: 5)")
-    command.add_argument(
-        "--stream", action="store_true", help="print each part of the answer as it comes (for decoupled models)"
-    )
 
     where = command.add_argument_group("where and how to ask")
-    where.add_argument(
-        "--server",
-        metavar="HOST:PORT",
-        help=f"gRPC endpoint (default: {options.DEFAULT_SERVER}, or a server started for this question)",
-    )
+    options.add_server(where)
     options.add_repository(where)
     where.add_argument("--timeout", type=float, default=30.0, metavar="S", help="deadline in seconds (default: 30)")
     where.add_argument(
@@ -109,12 +107,15 @@ def _run(arguments: argparse.Namespace) -> int:
                 if arguments.example
                 else inputs.parse(model.spec, arguments.inputs)
             )
-            if arguments.stream:
-                return _stream(arguments, model, arrays)
             if model.spec.decoupled:
-                raise UsageError(f"'{arguments.model}' answers in parts (decoupled): add --stream")
+                return _stream(arguments, model, arrays)
             start = time.perf_counter()
-            lines, result = _infer(arguments, client, model, arrays)
+            try:
+                lines, result = _infer(arguments, client, model, arrays)
+            except InvalidInputError as error:
+                if "decoupled" not in error.details:
+                    raise
+                return _stream(arguments, model, arrays)  # of a server that does not show its configurations
             result["latency_ms"] = round((time.perf_counter() - start) * 1e3, 3)
         if not arguments.json:
             _print(lines)
@@ -159,21 +160,24 @@ def _infer(
 
 
 def _stream(arguments: argparse.Namespace, model: Model, arrays: Mapping[str, Any]) -> int:
-    start = time.perf_counter()
-    parts: list[dict[str, Any]] = []
-    count = 0
-    for outputs in model.stream(arrays, timeout_s=arguments.timeout):
-        at_ms = (time.perf_counter() - start) * 1e3
-        count += 1
-        if arguments.json:
-            parts.append({"outputs": answers.as_json(outputs), "at_ms": round(at_ms, 3)})
-        else:
-            _print([f"{at_ms:8.1f} ms  {line}" for line in answers.sentences(arguments.model, outputs)])
+    if arguments.repeat or arguments.output:
+        what = f"'{arguments.model}' answers in parts (decoupled): leave --repeat and --output out"
+        raise UsageError(f"{what}; `> FILE` keeps the text, and `fathom load` measures")
+    answer, interrupted = Streamed(model.spec, live=not arguments.json), False
+    try:
+        for outputs in model.stream(arrays):
+            answer.add(outputs)
+    except KeyboardInterrupt:
+        if not arguments.json:
+            raise
+        interrupted = True
+    finally:
+        answer.finish()
     if arguments.json:
-        print_json({"model": arguments.model, "parts": parts})
-    elif not count:
-        err.print(f"'{arguments.model}' ended its stream without an answer", markup=False)
-    return 0
+        print_json({"model": arguments.model, **answer.as_json(), "interrupted": interrupted})
+    else:
+        err.print(answer.summary(), soft_wrap=True)
+    return STOPPED if interrupted else 0
 
 
 def _print(lines: list[str]) -> None:
@@ -199,7 +203,5 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--timeout {arguments.timeout:g} makes no sense: give the seconds to wait")
     if arguments.concurrency is not None and arguments.repeat is None:
         raise UsageError("--concurrency is for --repeat N: say how many requests")
-    if arguments.stream and (arguments.repeat or arguments.output):
-        raise UsageError("--stream prints what comes: leave --repeat and --output out")
     if arguments.output is not None and arguments.output.suffix not in (".npy", ".npz"):
         raise UsageError(f"--output '{arguments.output}': name a .npy file, or .npz for several tensors")

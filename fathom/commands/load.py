@@ -26,6 +26,7 @@ from loadtests.capacity import CapacityRequest, load
 from loadtests.records.point import Point
 from loadtests.report.prose import busy_machine
 from loadtests.report.requests import describe_requests, describe_sizes
+from loadtests.report.streams import describe_streams
 from loadtests.search.unloaded import busy_share
 from loadtests.slo import Slo
 from loadtests.target import access_options
@@ -41,13 +42,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "models", nargs="+", metavar="MODEL[=WEIGHT]", help="what is asked; several are mixed by weight"
     )
-    command.add_argument(
-        "--slo",
-        action="append",
-        required=True,
-        metavar="pNN=LIMIT",
-        help="what must hold, as in p99=50ms; may be given several times",
-    )
+    options.add_slo(command)
     when = command.add_mutually_exclusive_group()
     when.add_argument(
         "--schedule",
@@ -64,12 +59,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--duration", type=options.duration_s, default=30.0, metavar="TIME", help="of the schedule (default: 30s)"
     )
-    command.add_argument(
-        "--server",
-        metavar="HOST:PORT",
-        help=f"gRPC endpoint (default: {options.DEFAULT_SERVER}, or one started for this)",
-    )
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="of arrivals and inputs (default: 0)")
+    options.add_server(command)
+    options.add_seed(command)
     add_inputs(command)
     add_arrivals(command)
     options.add_generators(command)
@@ -136,6 +127,8 @@ def show(point: Point, slos: Sequence[str], settings: Mapping[str, Any], doubts:
     if point.models:
         out.print(models_table(point))
     print_sentence(f"{', '.join(slos)}: {point.verdict}, {point.reason}")
+    if streams := describe_streams(point):
+        print_labelled("tokens", streams)
     print_labelled("requests", describe_requests(settings))
     if by_size := describe_sizes(point):
         print_labelled("by size", by_size)

@@ -104,9 +104,12 @@ def describe(plan: DeploymentPlan) -> list[str]:
         f"load per replica   {format_rate(plan.load_per_s)} with all of them{_p99(plan, plan.expected_p99_ms)}",
         f"                   {format_rate(plan.load_without_spare_per_s)} without the spare"
         + _p99(plan, plan.expected_p99_without_spare_ms),
-        f"queue limit        max_queue_size {plan.max_queue_size}, default_timeout_microseconds "
-        f"{plan.queue_timeout_us} (default_queue_policy of each replica)",
     ]
+    if plan.max_queue_size is not None:
+        lines.append(
+            f"queue limit        max_queue_size {plan.max_queue_size}, default_timeout_microseconds "
+            f"{plan.queue_timeout_us} (default_queue_policy of each replica)"
+        )
     if plan.cost_per_million is not None:
         lines.append(f"cost               {plan.cost_per_million:,.4g} per million requests")
     lines += [f"mind: {doubt}" for doubt in plan.doubts]
@@ -116,4 +119,5 @@ def describe(plan: DeploymentPlan) -> list[str]:
 def _p99(plan: DeploymentPlan, p99_ms: float | None) -> str:
     if p99_ms is None:
         return ", beyond what was measured"
-    return f", expected p99 {'at most ' if plan.p99_is_upper_bound else ''}{format_ms(float(f'{p99_ms:.3g}'))}"
+    name = "p99" if plan.p99_of == "latency" else f"{plan.p99_of} p99"
+    return f", expected {name} {'at most ' if plan.p99_is_upper_bound else ''}{format_ms(float(f'{p99_ms:.3g}'))}"

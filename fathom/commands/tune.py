@@ -39,13 +39,7 @@ _TABLE_S, _SHOWN = 6.0, 8
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom tune`."""
     command.add_argument("model", metavar="MODEL", help="a model or pipeline of the model repository")
-    command.add_argument(
-        "--slo",
-        action="append",
-        required=True,
-        metavar="pNN=LIMIT",
-        help="what must hold, as in p99=50ms or errors=0.1%%; may be given several times",
-    )
+    options.add_slo(command)
     command.add_argument(
         "--objective",
         default="rate",
@@ -70,7 +64,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="the winner goes to configs/NAME.pbtxt of each model (default: %(default)s)",
     )
     command.add_argument("--dry-run", action="store_true", help="print what would be tried, and for how long")
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="base of all seeds (default: %(default)s)")
+    options.add_seed(command)
     add_inputs(command)
     options.add_generators(command)
     place = command.add_mutually_exclusive_group()
@@ -98,6 +92,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     slos = tuple(Slo.parse(text) for text in arguments.slo)
     check_limited(slos)
+    if measured := [slo for slo in slos if slo.measure]:
+        raise UsageError(
+            f"tune ranks configurations by simulated whole answers, and {measured[0]} is about their parts; "
+            "compare two configurations with fathom capacity --against"
+        )
     machine = _machine()
     repository, tritonserver = arguments.model_repository, arguments.tritonserver
     embedded = not environment.has_backend("onnxruntime", tritonserver)

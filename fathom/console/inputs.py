@@ -97,7 +97,7 @@ def _from_file(spec: ModelSpec, tensor: TensorSpec, name: str) -> Any:
 
 def _from_json(tensor: TensorSpec, text: str, where: str) -> Any:
     try:
-        value = json.loads(text)
+        value = json.loads(text.lower() if tensor.datatype == "BOOL" else text)
         if tensor.datatype != "BYTES":
             return np.asarray(value)
         if all(isinstance(item, str) for item in np.array(value, object).flat):
@@ -132,7 +132,7 @@ def _batch_of_texts(spec: ModelSpec, tensor: TensorSpec, values: list[Any]) -> A
     texts = [text for value in values for text in (value.ravel() if isinstance(value, np.ndarray) else [value])]
     array = np.empty(len(texts), dtype=object)
     array[:] = texts
-    return array.reshape(-1, *tensor.dims[1:]) if tensor.dims == (1,) else array
+    return array.reshape(-1, 1) if spec.batched and tensor.dims in ((1,), (-1,)) else array
 
 
 def _row(tensor: TensorSpec, value: Array) -> Array:

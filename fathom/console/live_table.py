@@ -32,7 +32,17 @@ _COLUMNS = {
     "lag\np99 ms": ("send_lag_p99_ms", 2),
 }
 """Head: key of the point's JSON and digits behind the point."""
-_NARROW = ("rate/s", "p99\nms")
+_STREAMED = {
+    "rate/s": ("rate_per_s", 2),
+    "requests": ("requests", 0),
+    "ttft\np99 ms": ("streaming.ttft_p99_ms", 0),
+    "itl\np99 ms": ("streaming.itl_p99_ms", 1),
+    "tokens\n/s": ("streaming.parts_per_s", 0),
+    "streams\nat once": ("streaming.at_once", 1),
+    "lag\np99 ms": ("send_lag_p99_ms", 2),
+}
+"""The same where a model streams its answers."""
+_NARROW = ("rate/s", "p99\nms", "ttft\np99 ms")
 
 
 class LiveTable:
@@ -101,27 +111,39 @@ def progress(points: Sequence[Point], slos: Sequence[Slo]) -> str:
 
 def line(point: Point, verdict: str) -> str:
     """A point for a log."""
-    values = ", ".join(f"{name} {_cell(value, 2)} ms" for name, value in (("p50", point.p50_ms), ("p99", point.p99_ms)))
+    shown = {"p50": point.p50_ms, "p99": point.p99_ms}
+    if point.streaming:
+        shown = {"ttft p99": point.streaming.ttft_p99_ms, "itl p99": point.streaming.itl_p99_ms}
+    values = ", ".join(f"{name} {_cell(value, 2)} ms" for name, value in shown.items())
+    if point.streaming:
+        values += f", {point.streaming.parts_per_s:,.0f} tokens/s"
     return f"{point.phase:<8}{format_rate(point.rate_per_s):>10}  {point.requests:>8,} requests, {values}: {verdict}"
 
 
 def points_table(points: Sequence[Point], *, width: int) -> Table:
     """One row per point; on a terminal of less than 74 columns only what decides."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    heads = tuple(_COLUMNS) if width >= _NEEDED_WIDTH else _NARROW
+    columns = _STREAMED if any(point.streaming for point in points) else _COLUMNS
+    heads = [head for head in columns if width >= _NEEDED_WIDTH or head in _NARROW]
     table.add_column("phase", no_wrap=True, min_width=7)
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True, vertical="bottom")
     table.add_column("verdict", no_wrap=True)
     confirmed = certificates(points)
     for point in points:
-        values = (_cell(getattr(point, _COLUMNS[head][0]), _COLUMNS[head][1]) for head in heads)
+        values = (_cell(_value(point, columns[head][0]), columns[head][1]) for head in heads)
         table.add_row(point.phase, *values, coloured(shown_verdict(point, confirmed)))
     return table
 
 
 def coloured(verdict: str) -> Text:
     return Text(verdict, COLOURS.get(verdict, "yellow"))
+
+
+def _value(point: Point, key: str) -> float | None:
+    """None also where no answer of the point came in parts."""
+    holder, _, name = key.rpartition(".")
+    return getattr(getattr(point, holder) if holder else point, name, None)
 
 
 def _cell(value: float | None, digits: int) -> str:

@@ -27,6 +27,38 @@ def add_repository(command: argparse._ActionsContainer) -> None:
     )
 
 
+def add_server(command: argparse._ActionsContainer) -> None:
+    """`--server`."""
+    command.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        help=f"gRPC endpoint of any KServe-v2 server (default: {DEFAULT_SERVER}, or one started for this)",
+    )
+
+
+def add_slo(command: argparse._ActionsContainer) -> None:
+    """`--slo`, once or several times."""
+    command.add_argument(
+        "--slo",
+        action="append",
+        required=True,
+        metavar="pNN=LIMIT",
+        help="what must hold, as in p99=50ms or errors=0.1%%, and of streamed answers ttft:p99=1s, itl:p99=150ms or "
+        "gap:p99=500ms; may be given several times",
+    )
+
+
+def add_seed(command: argparse._ActionsContainer) -> None:
+    """`--seed`."""
+    command.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of arrivals and inputs: the same seed sends the same requests at the same times (default: %(default)s)",
+    )
+
+
 def add_generators(command: argparse._ActionsContainer) -> None:
     """`--workers` and `--no-real-time`."""
     command.add_argument(

@@ -9,6 +9,7 @@ from pathlib import Path
 from fathom.console.output import out, print_labelled
 from loadtests.report import prose
 from loadtests.report.requests import describe_requests, describe_sizes
+from loadtests.report.streams import describe_streams
 from loadtests.results.folders import home_of
 from loadtests.results.result import CapacityResult
 from loadtests.search.monotonicity import monotonicity_violation
@@ -35,6 +36,9 @@ def sentences(result: CapacityResult) -> list[tuple[str, str]]:
         shown.append(("proven", f"{result.capacity_per_s:,.1f}/s: {result.certificate.describe()}; {sure}"))
     else:
         shown.append(("proven", f"none: {result.finding}{prose.missed_by(result)}"))
+    near = prose.edge_point(result)
+    if near and (streams := describe_streams(near)):
+        shown.append(("tokens", streams))
     if result.settings.get("payload_sizes"):
         shown.append(("requests", describe_requests(result.settings)))
     if (point := prose.sized_point(result)) and (by_size := describe_sizes(point)):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from clients import InferenceError
 from fathom.tuning.models import TunedModel
@@ -16,8 +15,7 @@ from fathom.workload import with_requests
 from loadtests.capacity import CapacityRequest, start_generators, timeout_s
 from loadtests.errors import TargetError
 from loadtests.records.point import Point, Probe
-from loadtests.results.result import CUT_OFF
-from loadtests.search.probe import Prober, drained
+from loadtests.search.probe import Prober
 from loadtests.search.unloaded import Unloaded, measure_unloaded
 from loadtests.target.access import Access
 from loadtests.target.metrics import MetricsMeter
@@ -124,16 +122,12 @@ def _open(
     traffic = stack.enter_context(Workload(request.server, shares, seed=request.seed))
     traffic.check()
     # Without SLOs: another configuration may meet what this one misses.
-    unloaded = measure_unloaded(traffic, (), timeout_s=timeout_s(request), budget_s=request.budget_s)
-    generators = stack.enter_context(start_generators(request, traffic.pool))
+    unloaded = measure_unloaded(traffic, (), timeout_s=timeout_s(request, traffic), budget_s=request.budget_s)
+    generators = stack.enter_context(start_generators(request, traffic, unloaded.answer_s))
     metrics = MetricsMeter(server.metrics_url)
     prober = Prober(generators, traffic, request.slos, None, metrics, request.timing)
 
     def send(probe: Probe) -> Point:
-        point = prober.at_rate(probe)
-        if point.stopped and point.stopped not in CUT_OFF:
-            limits: dict[str, Any] = {"timeout_s": timeout_s(request), "drain_s": request.timing.drain_s}
-            point = drained(point, traffic, unloaded.latency_ms, left_s=request.budget_s, **limits)
-        return point
+        return prober.send(probe, unloaded.ttft_ms, timeout_s=timeout_s(request, traffic), left_s=request.budget_s)
 
     return Lane(server, traffic, unloaded, send, stack.pop_all().close)

@@ -28,9 +28,9 @@ from loadtests.errors import LoadTestError
 from loadtests.generator.clock import take_priority
 from loadtests.generator.continuous import ContinuousRun
 from loadtests.generator.http2 import Http2Transport
-from loadtests.generator.messages import NORMAL_PRIORITY, Job, read_payloads, read_schedule, write_record
+from loadtests.generator.messages import NORMAL_PRIORITY, Job, read_payloads, read_schedule, within, write_record
 from loadtests.generator.open_loop import OpenLoopRun
-from loadtests.generator.transport import OnDone, Transport
+from loadtests.generator.transport import OnDone, OnFirst, Transport
 from loadtests.target.access import Access
 from loadtests.text import guard_output
 from loadtests.workload.arrivals import parse_arrivals
@@ -66,10 +66,16 @@ class Generator:
             self._payload_path = job.payloads
         intended_s, choices = read_schedule(folder)
 
-        def make_transport(on_done: OnDone) -> Http2Transport:
-            channels = max(job.channels, self._connections)
+        def make_transport(on_done: OnDone, on_first: OnFirst) -> Http2Transport:
             return Http2Transport(
-                job.server, self._payloads, on_done, channels=channels, timeout_s=job.timeout_s, access=job.access
+                job.server,
+                self._payloads,
+                on_done,
+                on_first,
+                channels=max(job.channels, self._connections),
+                timeout_s=job.timeout_s,
+                access=job.access,
+                streamed=within(job.streamed),
             )
 
         run = OpenLoopRun(intended_s, choices, job.limits, timeout_s=job.timeout_s, make_transport=make_transport)
@@ -92,9 +98,16 @@ class Generator:
         payloads = read_payloads(Path(wanted["payloads"]))
         timeout_s, access = wanted["timeout_s"], Access.from_json(wanted["access"])
 
-        def make_transport(on_done: OnDone) -> Http2Transport:
+        def make_transport(on_done: OnDone, on_first: OnFirst) -> Http2Transport:
             return Http2Transport(
-                wanted["server"], payloads, on_done, channels=wanted["channels"], timeout_s=timeout_s, access=access
+                wanted["server"],
+                payloads,
+                on_done,
+                on_first,
+                channels=wanted["channels"],
+                timeout_s=timeout_s,
+                access=access,
+                streamed=within(wanted["streamed"]),
             )
 
         run = ContinuousRun(

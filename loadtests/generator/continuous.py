@@ -22,7 +22,8 @@ import numpy as np
 from loadtests.errors import GeneratorError
 from loadtests.generator.clock import Alarm
 from loadtests.generator.messages import DRAIN_S, Batch, unanswered
-from loadtests.generator.transport import OnDone, Transport
+from loadtests.generator.parts import Parts
+from loadtests.generator.transport import OnDone, OnFirst, Transport
 from loadtests.records.record import DEADLINE_EXCEEDED, OK, UNANSWERED, Record
 from loadtests.workload.arrivals import POISSON, Arrivals
 from loadtests.workload.mix import ModelMix
@@ -41,6 +42,8 @@ class _Taken:
 
     ended: array[float]
     """Five numbers a request: intended, sent and done time, status, model."""
+    ended_parts: array[float]
+    """Four numbers a streamed answer: its place among those that ended, time of its first part, longest gap, parts."""
     waiting: list[list[float]]
     rate_per_s: float
     since_s: float
@@ -57,7 +60,7 @@ class ContinuousRun:
     def __init__(
         self,
         mix: ModelMix,
-        make_transport: Callable[[OnDone], Transport],
+        make_transport: Callable[[OnDone, OnFirst], Transport],
         on_batch: Callable[[Batch], None],
         *,
         seed: int,
@@ -66,7 +69,7 @@ class ContinuousRun:
         max_outstanding: int = 20_000,
         drain_s: float = DRAIN_S,
     ) -> None:
-        self.transport = make_transport(self._on_done)
+        self.transport = make_transport(self._on_done, self._on_first)
         self._on_batch = on_batch
         self._gaps = arrivals.gaps(seed=seed)
         self._left = next(self._gaps)
@@ -84,6 +87,8 @@ class ContinuousRun:
         self._pending: dict[int, list[float]] = {}  # index -> intended time, sent time, model; oldest first
         self._count = 0
         self._ended = array("d")
+        self._parts: dict[int, Parts] = {}  # of the streamed answers that are pending
+        self._ended_parts = array("d")
         self._messages: dict[str, str] = {}
         self._measured_until_s = self._drained_s = _NEVER
         self._finished = asyncio.Event()
@@ -158,11 +163,17 @@ class ContinuousRun:
     def _on_done(self, index: int, when_s: float, status: int, message: str) -> None:
         times = self._pending.pop(index, None)
         if times is not None:
-            self._end(times, when_s, status, message)
+            self._end(times, when_s, status, message, self._parts.pop(index, None) if self._parts else None)
 
-    def _end(self, times: list[float], done_s: float, status: int, message: str) -> None:
+    def _on_first(self, index: int, parts: Parts) -> None:
+        if index in self._pending:
+            self._parts[index] = parts
+
+    def _end(self, times: list[float], done_s: float, status: int, message: str, parts: Parts | None = None) -> None:
         intended_s, sent_s, model = times
         if intended_s <= self._measured_until_s:
+            if parts is not None:
+                self._ended_parts.extend((len(self._ended) // 5, parts.first_s, parts.gap_s, parts.count))
             self._ended.extend((intended_s, sent_s, done_s, status, model))
             if status != OK:
                 self._messages.setdefault(str(status), message[:500])
@@ -210,6 +221,7 @@ class ContinuousRun:
         now_s, cpu_s = time.monotonic(), _cpu_s()
         taken = _Taken(
             ended=self._ended,
+            ended_parts=self._ended_parts,
             waiting=list(self._pending.values()),
             rate_per_s=self._rate_per_s,
             since_s=self._since_s + self._unix_s,
@@ -219,22 +231,25 @@ class ContinuousRun:
             messages=dict(self._messages),
             final=final,
         )
-        self._ended = array("d")
+        self._ended, self._ended_parts = array("d"), array("d")
         self._handed_s, self._handed_cpu_s = now_s, cpu_s
         making = asyncio.get_running_loop().run_in_executor(self._batches, self._make_batch, taken)
         making.add_done_callback(lambda made: made.result())  # an error must not pass unseen
 
     def _make_batch(self, taken: _Taken) -> None:
         rows = np.frombuffer(taken.ended).reshape(-1, 5)
-        rows = rows[np.argsort(rows[:, 0], kind="stable")]
         times = rows[:, :3].T + self._unix_s
         status, model = rows[:, 3:].T.astype(np.uint8)
+        record = Record(times[0], times[1], times[2], status, model)
+        for place, first_s, gap_s, parts in np.frombuffer(taken.ended_parts).reshape(-1, 4):
+            row = int(place)
+            record.first_s[row], record.gap_s[row], record.parts[row] = first_s + self._unix_s, gap_s, parts
         measured = [times for times in taken.waiting if times[0] <= self._measured_until_s]
         waiting = np.asarray(measured, np.float64).reshape(-1, 3)
-        given = {name: value for name, value in vars(taken).items() if name not in ("ended", "waiting")}
+        given = {name: value for name, value in vars(taken).items() if name not in ("ended", "ended_parts", "waiting")}
         self._on_batch(
             Batch(
-                record=Record(times[0], times[1], times[2], status, model),
+                record=record.where(np.argsort(rows[:, 0], kind="stable")),
                 waiting=unanswered(waiting[:, 0] + self._unix_s, waiting[:, 2]),
                 **given,
             )

@@ -62,6 +62,7 @@ class LiveRun:
             "payloads": str(payloads),
             "timeout_s": self._target.timeout_s,
             "channels": self._target.channels,
+            "streamed": self._target.streamed,
             "access": self._target.access.to_json(),
             "seed": self._seed,
             "arrivals": self._arrivals.text,

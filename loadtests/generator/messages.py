@@ -7,19 +7,25 @@ minute at a few thousand requests per second is a million numbers.
 from __future__ import annotations
 
 import base64
+import itertools
 import math
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.errors import GeneratorError
 from loadtests.records.record import UNANSWERED, Record
+from loadtests.slo import Measure
 from loadtests.target.access import Access
+
+Ranges = Sequence[tuple[int, int]]
+"""Parts of the pool of payloads: the first place of each, and the one behind its last."""
 
 _LENGTH = struct.Struct("<I")
 # Triton 2.51 can crash when many requests are cancelled (docs/server.md), and what still waits there would slow the
@@ -30,13 +36,28 @@ NORMAL_PRIORITY = "--normal-priority"
 
 
 @dataclass(frozen=True)
+class EarlyStop:
+    """So many requests over a limit, and its SLO is out of reach."""
+
+    limit_ms: float
+    count: int
+    measure: Measure = ""
+    payloads: tuple[int, int] | None = None
+    """The requests that are meant: those whose payload lies in this part of the pool; all by default."""
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> EarlyStop:
+        payloads = document["payloads"]
+        return cls(**{**document, "payloads": payloads and (payloads[0], payloads[1])})
+
+
+@dataclass(frozen=True)
 class Limits:
     """When a run ends before its schedule does."""
 
     max_outstanding: int
     """More unanswered requests than this mean that the rate does not hold."""
-    early_stop: tuple[tuple[float, int], ...] = ()
-    """Pairs (latency limit in ms, count): so many requests over the limit, and the SLO is out of reach."""
+    early_stop: tuple[EarlyStop, ...] = ()
     cooldown: int = 0
     """So many requests at the end of the schedule only keep the load up until all others are answered. They are not
     recorded: a server whose arrivals stop treats its last requests unlike all before (Triton's batcher may leave them
@@ -46,7 +67,7 @@ class Limits:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Limits:
-        early_stop = tuple((float(limit_ms), int(count)) for limit_ms, count in document["early_stop"])
+        early_stop = tuple(map(EarlyStop.from_json, document["early_stop"]))
         return cls(document["max_outstanding"], early_stop, document["cooldown"], document["until_s"])
 
 
@@ -63,6 +84,8 @@ class Job:
     seed: int = 0
     """Who splits the schedule among several generators does it by this."""
     access: Access = field(default_factory=Access)
+    streamed: Ranges = ()
+    """Payloads whose answers come in parts."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "access": self.access.to_json()}
@@ -71,6 +94,11 @@ class Job:
     def from_json(cls, document: dict[str, Any]) -> Job:
         limits, access = Limits.from_json(document["limits"]), Access.from_json(document["access"])
         return cls(**{**document, "limits": limits, "access": access})
+
+
+def within(ranges: Ranges) -> Iterator[int]:
+    """The numbers of the payloads."""
+    return itertools.chain.from_iterable(itertools.starmap(range, ranges))
 
 
 def write_payloads(path: Path, payloads: Sequence[bytes]) -> None:
@@ -102,21 +130,15 @@ def read_schedule(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.int32]]
 
 
 def write_record(folder: Path, record: Record) -> None:
-    np.save(folder / "sent.npy", record.sent_s)
-    np.save(folder / "done.npy", record.done_s)
-    np.save(folder / "status.npy", record.status)
-    np.save(folder / "worker.npy", record.worker)
+    np.savez(folder / "record.npz", **record.columns())
 
 
 def read_record(folder: Path) -> Record:
     """What was measured: the schedule without its cooldown."""
     try:
-        intended_s = np.load(folder / "schedule.npy")
-        sent_s, done_s, status, worker = (
-            np.load(folder / f"{name}.npy") for name in ("sent", "done", "status", "worker")
-        )
-        return Record(intended_s[: len(sent_s)], sent_s, done_s, status, worker=worker)
-    except (OSError, ValueError) as error:
+        with np.load(folder / "record.npz") as columns:
+            return Record.of_columns(columns)
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise GeneratorError(f"the generator left no readable results in {folder}: {error}") from error
 
 
@@ -151,11 +173,13 @@ class Batch:
         fields = {name: getattr(self, name) for name in ("rate_per_s", "since_s", "at_s", "cpu_s", "wall_s", "final")}
         record, waiting = self.record, self.waiting
         columns = (record.intended_s, record.sent_s, record.done_s, record.status, record.model)
+        parts = (record.first_s, record.gap_s, record.parts) if record.streamed else ()
         return {
             **fields,
             "messages": dict(self.messages),
-            "record": base64.b64encode(b"".join(column.tobytes() for column in columns)).decode(),
-            "waiting": base64.b64encode(waiting.intended_s.tobytes() + waiting.model.tobytes()).decode(),
+            "record": _packed(*columns),
+            "parts": _packed(*parts),
+            "waiting": _packed(waiting.intended_s, waiting.model),
         }
 
     @classmethod
@@ -168,10 +192,18 @@ class Batch:
         times = np.frombuffer(content, np.float64, 3 * rows).reshape(3, rows)
         status, model = np.frombuffer(content, np.uint8, 2 * rows, 24 * rows).reshape(2, rows)
         record = Record(times[0], times[1], times[2], status, model)
+        if content := base64.b64decode(fields.pop("parts")):
+            first_s, gap_s = np.frombuffer(content, np.float64, 2 * rows).reshape(2, rows)
+            parts = np.frombuffer(content, np.uint32, rows, 16 * rows)
+            record = replace(record, first_s=first_s, gap_s=gap_s, parts=parts)
         content = base64.b64decode(fields.pop("waiting"))
         count = len(content) // _WAITING_BYTES
         models = np.frombuffer(content, np.uint8, count, 8 * count)
         return cls(record=record, waiting=unanswered(np.frombuffer(content, np.float64, count), models), **fields)
+
+
+def _packed(*columns: NDArray[Any]) -> str:
+    return base64.b64encode(b"".join(column.tobytes() for column in columns)).decode()
 
 
 def unanswered(intended_s: Any, model: Any = ()) -> Record:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from loadtests.generator.clock import Alarm
 from loadtests.generator.messages import DRAIN_S, Limits
-from loadtests.generator.transport import OnDone, Transport
+from loadtests.generator.parts import Parts, Timelines
+from loadtests.generator.transport import OnDone, OnFirst, Transport
 from loadtests.records.record import (
     DEADLINE_EXCEEDED,
     EMPTY_RESPONSE,
@@ -26,6 +27,7 @@ from loadtests.records.record import (
     Record,
     StopReason,
 )
+from loadtests.slo import Measure
 
 _HEAD_START_S = 0.02
 _SWEEP_S = 0.05
@@ -44,7 +46,7 @@ class OpenLoopRun:
         limits: Limits,
         *,
         timeout_s: float,
-        make_transport: Callable[[OnDone], Transport],
+        make_transport: Callable[[OnDone, OnFirst], Transport],
     ) -> None:
         self._offsets: list[float] = intended_s.tolist()
         self._choices: list[int] = choices.tolist()
@@ -57,7 +59,9 @@ class OpenLoopRun:
         self._done = [float("nan")] * len(self._offsets)
         self._status = [_PENDING] * len(self._offsets)
         self._messages: dict[str, str] = {}
-        self._early_stop = [(limit_ms / 1e3, count) for limit_ms, count in limits.early_stop]
+        self._parts: dict[int, Parts] = {}  # of streamed answers
+        self._timelines = Timelines()
+        self._early_stop = [(stop.measure, stop.limit_ms / 1e3) for stop in limits.early_stop]
         self._over = [0] * len(self._early_stop)
         self._next = 0
         self._oldest = 0
@@ -66,7 +70,7 @@ class OpenLoopRun:
         self._stopped: StopReason = ""
         self._given_up: set[int] = set()
         self._drained = asyncio.Event()
-        self.transport = make_transport(self._on_done)
+        self.transport = make_transport(self._on_done, self._on_first)
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, start_s: float | None = None) -> tuple[Record, Outcome]:
@@ -87,6 +91,7 @@ class OpenLoopRun:
             alarm.set(self._offsets[0] if self._offsets else 0)
             await self._finished
             wall_s, cpu_s = time.monotonic() - self._start_s, _cpu_s() - cpu_before_s
+            record = self._record()  # before streams that are given up go on
             await self._drain()
         finally:
             gc.enable()
@@ -94,7 +99,7 @@ class OpenLoopRun:
             alarm.close()
             await self.transport.close()
         broken = self.transport.broken
-        return self._record(), Outcome(wall_s, cpu_s, self._stopped, started_unix_s, self._messages, lost=broken)
+        return record, Outcome(wall_s, cpu_s, self._stopped, started_unix_s, self._messages, lost=broken)
 
     def stop(self, reason: StopReason) -> None:
         """Ends the run now; what is unanswered counts as such, whatever becomes of it."""
@@ -102,7 +107,7 @@ class OpenLoopRun:
             self._stopped = reason
         self._give_up(self._oldest)
 
-    # Hot path: two functions, called once per wake-up and once per answer.
+    # Hot path: called once per wake-up, once per answer, and once per streamed answer that begins.
 
     def _wake(self) -> None:
         if self._finished.done():
@@ -140,14 +145,42 @@ class OpenLoopRun:
         self._measured_answered += 1
         if status != OK:
             self._messages.setdefault(str(status), message[:500])
-        for number, (limit_s, count) in enumerate(self._early_stop):
-            if status != OK or when_s - self._offsets[index] > limit_s:
-                self._over[number] += 1
-                if self._over[number] >= count and not self._stopped:
-                    self._stopped = "hopeless"
-                    asyncio.get_running_loop().call_soon(self.stop, "hopeless")
+        for number, (measure, limit_s) in enumerate(self._early_stop):
+            if measure:
+                is_over = self._is_over(index, measure, limit_s, when_s, status)
+            else:
+                is_over = status != OK or when_s - self._offsets[index] > limit_s
+            if is_over:
+                self._count_over(number, index)
         if self._measured_answered == self._measured:
             self._give_up(max(self._oldest, self._measured))
+
+    def _on_first(self, index: int, parts: Parts) -> None:
+        if self._status[index] != _PENDING or index >= self._measured:
+            return
+        self._parts[index] = parts
+        self._timelines.follow(index, parts)
+        for number, (measure, limit_s) in enumerate(self._early_stop):
+            if measure == "ttft" and parts.first_s - self._offsets[index] > limit_s:
+                self._count_over(number, index)
+
+    def _is_over(self, index: int, measure: Measure, limit_s: float, when_s: float, status: int) -> bool:
+        """Whether a streamed answer that ends is over a limit, and was not counted when it began."""
+        parts = self._parts.get(index)
+        if status != OK:
+            return measure != "ttft" or parts is None or parts.first_s - self._offsets[index] <= limit_s
+        if parts is None or measure == "ttft":
+            return False
+        return (parts.itl_s(when_s) if measure == "itl" else parts.gap_s) > limit_s
+
+    def _count_over(self, number: int, index: int) -> None:
+        stop = self._limits.early_stop[number]
+        if stop.payloads is not None and not stop.payloads[0] <= self._choices[index] < stop.payloads[1]:
+            return
+        self._over[number] += 1
+        if self._over[number] >= stop.count and not self._stopped:
+            self._stopped = "hopeless"
+            asyncio.get_running_loop().call_soon(self.stop, "hopeless")
 
     def _give_up(self, first: int) -> None:
         """Need no answer from `first` on: what is left only kept the load up, or comes too late."""
@@ -193,12 +226,18 @@ class OpenLoopRun:
         answered = (status == OK) | (status <= 16) | (status == EMPTY_RESPONSE)
         done_s = np.where(answered, np.asarray(self._done) - self._start_s, np.nan)
         measured = slice(self._measured)
-        return Record(
+        record = Record(
             self._intended_s[measured],
             (np.asarray(self._sent) - self._start_s)[measured],
             done_s[measured],
             status.astype(np.uint8)[measured],
+            timelines={index: np.asarray(at) - self._start_s for index, at in self._timelines.times().items()},
         )
+        for index, parts in self._parts.items():
+            record.first_s[index] = parts.first_s - self._start_s
+            record.gap_s[index] = parts.gap_s
+            record.parts[index] = parts.count
+        return record
 
 
 def _cpu_s() -> float:

@@ -193,7 +193,7 @@ def split(
         own = np.flatnonzero(owners == worker)
         share = Limits(
             max_outstanding=math.ceil(limits.max_outstanding / workers),
-            early_stop=tuple((limit_ms, _share_of(count, workers)) for limit_ms, count in limits.early_stop),
+            early_stop=tuple(replace(stop, count=_share_of(stop.count, workers)) for stop in limits.early_stop),
             cooldown=int((own >= measured).sum()),
             until_s=limits.until_s,
         )

@@ -27,6 +27,7 @@ from loadtests.generator.messages import (
     NORMAL_PRIORITY,
     Job,
     Limits,
+    Ranges,
     read_record,
     write_payloads,
     write_schedule,
@@ -46,6 +47,8 @@ class GeneratorSettings:
     access: Access = field(default_factory=Access)
     real_time: bool = True
     """Whether the generator takes real-time priority, where that is allowed."""
+    streamed: Ranges = ()
+    """Payloads whose answers come in parts."""
     patience_s: float = 30.0
     """A generator that is so late with a report hangs, and is killed."""
 
@@ -146,6 +149,7 @@ class GeneratorProcess:
             self._target.channels,
             seed,
             self._target.access,
+            self._target.streamed,
         )
         self._send(**job.to_json())
         self._allow(self._target.timeout_s)

@@ -1,7 +1,8 @@
 """How requests reach the server: what the generator asks of a transport. The one there is: `http2`.
 
 A transport sends already encoded `ModelInferRequest` bytes and reports, per request, when the answer was complete and
-with which status. It never decodes an answer; an OK answer without a body is reported as `EMPTY_RESPONSE`.
+with which status. It never decodes an answer; an OK answer without a body is reported as `EMPTY_RESPONSE`. A request
+whose answer is streamed has a stream of its own, whose parts are counted as they come.
 """
 
 from __future__ import annotations
@@ -9,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from loadtests.generator.parts import Parts
+
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
+STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 ConnectionT = TypeVar("ConnectionT", contravariant=True)
 OnDone = Callable[[int, float, int, str], None]
 """Called with the request's index, the `time.monotonic()` of its answer, its status and the server's message."""
+OnFirst = Callable[[int, Parts], None]
+"""Called with the index of a streamed request when the first part has come; later ones are added to these."""
 
 
 class Transport(Protocol):
@@ -50,6 +56,9 @@ class Owner(Protocol[ConnectionT]):
 
     def on_done(self, index: int, when_s: float, status: int, message: str) -> None:
         """A request was answered, or failed for good."""
+
+    def on_first(self, index: int, parts: Parts) -> None:
+        """The first part of a streamed answer has come."""
 
     def on_unseen(self, index: int, payload: int, why: str) -> None:
         """The server said that it never looked at a request."""

@@ -105,7 +105,7 @@ def evaluate(
         mean_batch=server.mean_batch if server else None,
         steps=server.steps if server else (),
         load=load,
-        streaming=stream_point(known, slos, models, outcome.wall_s),
+        streaming=stream_point(known, slos, models, rate_per_s=probe.rate_per_s, wall_s=outcome.wall_s),
         raw=raw,
         workers=generators,
         generator_priority=outcome.priority,

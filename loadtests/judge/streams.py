@@ -17,7 +17,9 @@ from loadtests.slo import Measure, Slo
 _PERCENTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
 
 
-def stream_point(record: Record, slos: Sequence[Slo], models: Sequence[str], wall_s: float) -> StreamPoint | None:
+def stream_point(
+    record: Record, slos: Sequence[Slo], models: Sequence[str], *, rate_per_s: float, wall_s: float
+) -> StreamPoint | None:
     """Of the requests that are known of a probe that ended at `wall_s`; None where no answer came in parts."""
     if not record.streamed:
         return None
@@ -40,7 +42,7 @@ def stream_point(record: Record, slos: Sequence[Slo], models: Sequence[str], wal
         parts_per_s=float(streams.parts @ share) / sent_s,
         at_once=float(running_s.sum()) / sent_s,
         cancelled=int(np.equal(record.status, CANCELLED).sum()),
-        goodput_per_s=attainment * len(record) / sent_s,
+        goodput_per_s=attainment * rate_per_s,
         attainment=attainment,
     )
 

@@ -107,12 +107,18 @@ class Jobs:
         self._runner.send_message(kind, {"job": job["job"], **fields})
 
 
+_COLUMNS = {"sent_s": np.float64, "done_s": np.float64, "status": np.uint8}
+_STREAMED = {"first_s": np.float64, "gap_s": np.float64, "parts": np.uint32}
+
+
 def pack(record: Record) -> dict[str, bytes]:
     """What was not known beforehand."""
-    return {name: getattr(record, name).tobytes() for name in ("sent_s", "done_s", "status")}
+    names = (*_COLUMNS, *_STREAMED) if record.streamed else _COLUMNS
+    return {name: getattr(record, name).tobytes() for name in names}
 
 
 def unpack(answer: dict[str, Any], intended_s: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Record, Outcome]:
     """The record of a part whose measured requests were intended at these times."""
-    sent_s, done_s = (np.frombuffer(answer[name], np.float64) for name in ("sent_s", "done_s"))
-    return Record(intended_s, sent_s, done_s, np.frombuffer(answer["status"], np.uint8)), Outcome(**answer["outcome"])
+    kinds = {name: kind for name, kind in {**_COLUMNS, **_STREAMED}.items() if name in answer}
+    columns = {name: np.frombuffer(answer[name], kind) for name, kind in kinds.items()}
+    return Record.of_columns({"intended_s": intended_s, **columns}), Outcome(**answer["outcome"])

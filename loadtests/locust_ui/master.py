@@ -116,7 +116,7 @@ class LocustMaster:
         if name not in self._has_payloads:
             self._send(words.PAYLOADS, name, payloads=read_payloads(Path(job.payloads)))
             self._has_payloads.add(name)
-        target = {key: getattr(job, key) for key in ("server", "timeout_s", "channels")}
+        target = {key: getattr(job, key) for key in ("server", "timeout_s", "channels", "streamed")}
         self._send(
             words.JOB,
             name,

@@ -125,7 +125,12 @@ class Wanted:
             for target, pool in workload.first_payloads:
                 target.infer(pool[0], self.timeout_s)
             settings = GeneratorSettings(
-                self.server, workload.pool, self.timeout_s, access=reach.access, real_time=reach.real_time
+                self.server,
+                workload.pool,
+                self.timeout_s,
+                access=reach.access,
+                real_time=reach.real_time,
+                streamed=workload.streamed,
             )
             return settings, workload.mix
 

@@ -206,9 +206,9 @@ class StreamPoint:
     cancelled: int
     """Streams that ended as cancelled."""
     goodput_per_s: float
-    """Requests per second that were inside the limits of all SLOs."""
+    """Requests per second that were inside the limits of all SLOs: their share, of the rate that was asked for."""
     attainment: float
-    """Their share of the requests."""
+    """That share."""
 
 
 @dataclass(frozen=True)

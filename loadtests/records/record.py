@@ -158,14 +158,23 @@ class Record:
         kept = {new: self.timelines[old] for new, old in enumerate(rows) if old in self.timelines}
         return Record(**{name: getattr(self, name)[chosen] for name in _COLUMNS}, timelines=kept)
 
-    def save(self, path: Path) -> None:
-        """One compressed file; microsecond columns are exact to 0.1 us up to hours."""
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """As they are stored, by name; those of streams only where there are any."""
         columns = {name: getattr(self, name) for name in (_COLUMNS if self.streamed else _ONE_ANSWER)}
         if self.timelines:
             columns["timeline_row"] = np.repeat(list(self.timelines), list(map(len, self.timelines.values())))
             columns["timeline_s"] = np.concatenate(list(self.timelines.values()))
+        return columns
+
+    @classmethod
+    def of_columns(cls, columns: Mapping[str, NDArray[Any]]) -> Record:
+        """The inverse of `columns`; others are passed over. Raises KeyError, ValueError."""
+        return cls(**{name: columns[name] for name in _COLUMNS if name in columns}, timelines=_timelines(columns))
+
+    def save(self, path: Path) -> None:
+        """One compressed file; microsecond columns are exact to 0.1 us up to hours."""
         written = io.BytesIO()  # where a disk is full, numpy would leave an archive that complains at its end
-        np.savez_compressed(written, **columns)
+        np.savez_compressed(written, **self.columns())
         try:
             path.write_bytes(written.getbuffer())
         except OSError:
@@ -181,9 +190,7 @@ class Record:
                 if (size := sum(part.file_size for part in archive.infolist())) > _MOST_BYTES:
                     raise ValueError(f"its columns have {size:,} bytes together, more than {_MOST_BYTES:,}")
             with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:
-                record = cls(
-                    **{name: columns[name] for name in _COLUMNS if name in columns}, timelines=_timelines(columns)
-                )
+                record = cls.of_columns(columns)
             shapes = {getattr(record, name).shape for name in _COLUMNS}
             if shapes != {(len(record),)}:
                 raise ValueError(f"its columns have the shapes {', '.join(map(str, sorted(shapes)))}")

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loadtests.judge.evidence import clean_requests
 from loadtests.records.point import Point, StepPoint, Verdict
 from loadtests.results.result import CapacityResult, lowest_judged
+from loadtests.search.budget import most_clean_requests
 from loadtests.search.certificate import Certificate
 from loadtests.search.confirmation import most_promising
 from loadtests.search.monotonicity import monotonicity_violation
@@ -35,7 +35,9 @@ def headline(result: CapacityResult) -> str:
         return f"{result.model} misses {slos} at every rate that was tried"
     if estimate := capacity(result):
         rate, interval = estimate
-        return f"{result.model}: about {rate} requests/s under {slos} ({interval}); proven at 99 %: {proven(result)}"
+        decides = f"; {result.decided_by} decides" if len(result.slos) > 1 else ""
+        proof = f"proven at 99 %: {proven(result)}"
+        return f"{result.model}: about {rate} requests/s under {slos} ({interval}{decides}); {proof}"
     if result.capacity_per_s is None:
         return f"no rate is proven for {result.model} under {slos}"
     return f"{result.model}: at least {result.capacity_per_s:,.3g} requests/s under {slos}, proven at 99 %"
@@ -93,7 +95,7 @@ def about_proof(result: CapacityResult) -> str:
         )
     if result.verdict == "fail":
         return f"No rate is proven: {result.reason}{missed_by(result)}."
-    least = max(clean_requests(slo.allowed_share) for slo in result.slos)
+    least = most_clean_requests(result.slos)
     return (
         f"No rate is proven: {result.reason}. A proof of {slos} takes at least {least:,} independent "
         "requests without a single one over the limit."
@@ -105,12 +107,11 @@ def missed_by(result: CapacityResult) -> str:
     if result.verdict != "fail":
         return ""
     point = lowest_judged(result.points)
-    seen_ms = {0.5: point.p50_ms, 0.9: point.p90_ms, 0.99: point.p99_ms, 0.999: point.p999_ms}
     return "".join(
         f"; its {slo.metric} was {about_ms(value_ms)}, {about_ms(value_ms - slo.limit_ms)} too long"
         for slo in as_requested(result.slos)
-        if slo.limit_ms is not None and not slo.model
-        if (value_ms := seen_ms.get(slo.percentile)) is not None and value_ms > slo.limit_ms
+        if slo.limit_ms is not None
+        if (value_ms := point.seen_ms(slo)) is not None and value_ms > slo.limit_ms
     )
 
 

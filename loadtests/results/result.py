@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loadtests.judge.evidence import clean_requests
 from loadtests.records.point import Point, Verdict
+from loadtests.search.budget import least_budget_s
 from loadtests.search.certificate import Certificate, certificates
 from loadtests.search.estimate import Estimate, estimate
 from loadtests.search.monotonicity import monotonicity_violation
@@ -21,6 +23,8 @@ CUT_OFF = ("asked", "connection lost", "budget")
 
 _FEWEST_POINTS = 4
 """Fewer put the edge where chance does."""
+_EASIER = 0.9
+"""The percentile that is named where a higher one takes too many requests."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class CapacityResult:
     folder: str | None
     unsaved: str = ""
     """What of this could not be written into the folder, and why; empty when everything was."""
+    decided_by: Slo | None = None
+    """The SLO that gives out first, at the estimated rate."""
 
     @property
     def certificate(self) -> Certificate | None:
@@ -80,6 +86,7 @@ class CapacityResult:
             "capacity_estimate_interval_per_s": (
                 list(self.capacity_estimate_interval_per_s) if self.capacity_estimate_interval_per_s else None
             ),
+            "decided_by": str(self.decided_by) if self.decided_by else None,
             "verdict": self.verdict,
             "reason": self.reason,
             "slo": ", ".join(str(slo) for slo in self.slos),
@@ -113,7 +120,9 @@ def summarise(
     """The result that these points support. `partial` says why the search ended early, empty when it did not."""
     confirmed = next(iter(certificates(points)), None)
     fitted = None if monotonicity_violation(points) or len(points) < _FEWEST_POINTS else estimate(points, slos)
-    advice = "" if partial else too_short(model, slos, settings or {}) or "a longer budget would prove a rate"
+    reached_per_s = fitted.rate_per_s if fitted else max((p.rate_per_s for p in points if p.meets_slo), default=None)
+    short = too_short(model, slos, settings or {}, reached_per_s)
+    advice = "" if partial else short or "a longer budget would prove a rate"
     verdict, reason = _verdict(points, confirmed, fitted, advice)
     return CapacityResult(
         model=model,
@@ -122,6 +131,7 @@ def summarise(
         capacity_per_s=confirmed.rate_per_s if confirmed else None,
         capacity_estimate_per_s=fitted.rate_per_s if fitted else None,
         capacity_estimate_interval_per_s=(fitted.low_per_s, fitted.high_per_s) if fitted else None,
+        decided_by=fitted.slo if fitted else None,
         verdict=verdict,
         reason=f"{partial}; {reason}" if partial else reason,
         partial=bool(partial),
@@ -162,15 +172,26 @@ def _verdict(
     )
 
 
-def too_short(model: str, slos: Sequence[Slo], settings: Mapping[str, Any]) -> str:
-    """What a search needs at least to certify a rate, where its budget is less; empty where it is not, or unknown."""
-    budget_s, least_s, unloaded_ms = (settings.get(key) or 0.0 for key in ("budget_s", "least_s", "unloaded_ms"))
+def too_short(model: str, slos: Sequence[Slo], settings: Mapping[str, Any], reached_per_s: float | None = None) -> str:
+    """What a search needs at least to certify a rate, where its budget is less; empty where it is not, or unknown.
+    Without a rate that was reached it is that of the first probe."""
+    budget_s, least_s, unloaded_ms, filled_s, rate_per_s = (
+        settings.get(key) or 0.0 for key in ("budget_s", "least_s", "unloaded_ms", "filled_s", "start_per_s")
+    )
+    if reached_per_s and filled_s:
+        rate_per_s, least_s = reached_per_s, least_budget_s(slos, reached_per_s, filled_s)
     if budget_s >= least_s:
         return ""
-    return (
-        f"{model} takes {about_ms(unloaded_ms)} a request, so proving a rate under {describe_slos(slos)} takes "
+    proving = f"proving {format_rate(rate_per_s)}" if rate_per_s else "proving a rate"
+    text = (
+        f"{model} takes {about_ms(unloaded_ms)} a request, so {proving} under {describe_slos(slos)} takes "
         f"about {format_s(least_s)} at least, better twice that; --budget {format_s(budget_s)} is too short"
     )
+    strictest = min((slo for slo in slos if slo.limit_ms is not None), key=lambda slo: slo.allowed_share)
+    if filled_s and strictest.percentile > _EASIER:
+        each, easier = clean_requests(strictest.allowed_share), clean_requests(1 - _EASIER)
+        text += f" (a p{strictest.percentile * 100:.10g} takes {each:,} requests without a late one, a p90 {easier:,})"
+    return text
 
 
 def lowest_judged(points: Sequence[Point]) -> Point:

@@ -45,6 +45,8 @@ class _Numbers:
 
     budget_s: float = 0.0
     least_s: float | None = None
+    filled_s: float | None = None
+    start_per_s: float | None = None
     max_per_s: float | None = None
     unloaded_ms: float | None = None
     busy_before_share: float | None = None

@@ -19,6 +19,19 @@ EXPLORE_SHARE = 0.2
 """Of the budget: what finding the neighbourhood may take. The rest is for certificates."""
 PROBE_SHARE = 0.08
 """Of the budget: the least that is worth another probe."""
+_QUEUE_LIMITS = 4.0
+"""A probe lasts so many times the largest limit: in less, a queue that grows has not grown beyond the limit."""
+
+
+def most_clean_requests(slos: Sequence[Slo]) -> int:
+    """So many certify a rate, for the strictest of the SLOs, if none is over a limit and none depends on another."""
+    return max(clean_requests(slo.allowed_share) for slo in slos)
+
+
+def least_budget_s(slos: Sequence[Slo], rate_per_s: float, filled_s: float) -> float:
+    """The shortest budget in which that rate can be expected to be certified. `filled_s` is `Plan.filled_s`."""
+    clean_s = most_clean_requests(slos) / rate_per_s
+    return filled_s + max(clean_s, filled_s) / (1 - EXPLORE_SHARE)
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,8 @@ class Plan:
     max_per_s: float = math.inf
     unloaded_s: float = 0.0
     """What a request takes alone: so much the last probe may run over."""
+    answer_s: float = 0.0
+    """What an answer in parts takes under load; 0 where each comes at once."""
     gap: float | None = None
     """End as soon as the proven rate lies within this share of the estimate, or the interval is this narrow; without,
     spend the budget."""
@@ -60,16 +75,20 @@ class Plan:
     timing: Timing = Timing()
 
     @property
-    def least_s(self) -> float:
-        """The shortest budget in which a rate can be expected to be certified: at the first rate, without a miss."""
-        clean_s = self.clean_requests / min(self.start_per_s, self.max_per_s)
-        filled_s = LEAST_LIMITS * loosest_limit_ms(self.slos) / 1e3  # also what two short probes take that bracket it
-        return filled_s + max(clean_s, filled_s) / (1 - EXPLORE_SHARE)
+    def short_s(self) -> float:
+        """How long a probe lasts at least: a backlog shows, and as many streams run at once as ever will."""
+        queue_s = _QUEUE_LIMITS * loosest_limit_ms(self.slos) / 1e3
+        return max(self.timing.shortest_probe_s, queue_s, self.answer_s)
 
     @property
-    def clean_requests(self) -> int:
-        """So many certify a rate if none is over a limit and none depends on another."""
-        return max(clean_requests(slo.allowed_share) for slo in self.slos)
+    def filled_s(self) -> float:
+        """How long the runs of a certificate last at least; so long take two short probes that bracket it as well."""
+        return LEAST_LIMITS * max(loosest_limit_ms(self.slos) / 1e3, self.unloaded_s if self.answer_s else 0.0)
+
+    @property
+    def least_s(self) -> float:
+        """The shortest budget in which a rate can be expected to be certified: at the first rate, without a miss."""
+        return least_budget_s(self.slos, min(self.start_per_s, self.max_per_s), self.filled_s)
 
     def left_s(self, points: Sequence[Point]) -> float:
         """Of the budget."""

@@ -27,7 +27,8 @@ from loadtests.slo import Slo
 LEAST_S, LEAST_SHARE = 10.0, 1 / 8
 """The runs of a certificate last so long, or that share of the search: freezes come every few seconds."""
 LEAST_LIMITS = 8.0
-"""And so many times the largest limit: a queue that grows slowly takes its time to pass it."""
+"""And so many times the largest limit: a queue that grows slowly takes its time to pass it. Or of answers in parts so
+many times an answer: their number takes so long to become what it will be."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,9 @@ def certified_per_s(points: Sequence[Point]) -> float:
 
 def least_s(points: Sequence[Point], searched_s: float) -> float:
     """How long the runs of a certificate have to last in a search that has taken `searched_s` until then."""
-    limits_ms = (Slo.parse(count.slo).limit_ms or 0.0 for point in points for count in point.slos)
-    filled_s = LEAST_LIMITS * max(limits_ms, default=0.0) / 1e3
+    limits_ms = (Slo.parse(count.slo).request_limit_ms for point in points for count in point.slos)
+    answers_ms = (point.p50_ms for point in points if point.streaming and point.p50_ms and not point.stopped)
+    filled_s = LEAST_LIMITS * max(*limits_ms, min(answers_ms, default=0.0), 0.0) / 1e3
     return max(min(LEAST_S, LEAST_SHARE * searched_s), filled_s, 2 * longest_violation_s(points))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.errors import TargetBusyError, TargetError, TargetLostError
-from loadtests.generator.messages import Limits
+from loadtests.generator.messages import EarlyStop, Limits
 from loadtests.generator.pool import Generators
 from loadtests.generator.process import RunInterrupted
 from loadtests.judge.judge import evaluate
@@ -20,7 +20,7 @@ from loadtests.records.point import Point, Probe
 from loadtests.records.record import UNAVAILABLE, Record
 from loadtests.search.budget import Timing
 from loadtests.search.confirmation import early_stop_threshold
-from loadtests.slo import Slo, loosest_limit_ms
+from loadtests.slo import Slo, as_requested, loosest_limit_ms
 from loadtests.target.hardware import CpuMeter
 from loadtests.target.metrics import MetricsMeter
 from loadtests.target.statistics import difference
@@ -34,6 +34,8 @@ _FEWEST_OUTSTANDING = 64
 """A server of many instances may have so many in flight at any rate."""
 _MOST_OUTSTANDING_BYTES = 512 << 20
 """Of the generator's memory, for requests without an answer."""
+_BACKED_UP = ("backlog", "hopeless")
+"""How a probe was stopped after which the server may still be at work."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,37 @@ class Prober:
     metrics: MetricsMeter = field(default_factory=lambda: MetricsMeter(None))
     timing: Timing = field(default_factory=Timing)
     arrivals: Arrivals = POISSON
+    answer_s: float = 0.0
+    """About what an answer in parts takes under load; 0 where each comes at once."""
+
+    def send(self, probe: Probe, unloaded_ms: float, *, timeout_s: float, left_s: float) -> Point:
+        """A probe of a search with `left_s` of its budget; where it was stopped, waits until the server is idle."""
+        point = self.at_rate(probe)
+        if point.stopped in _BACKED_UP:
+            left_s -= point.took_s
+            return _drained(
+                point, self.traffic, unloaded_ms, timeout_s=timeout_s, drain_s=self.timing.drain_s, left_s=left_s
+            )
+        return point
 
     def at_rate(self, probe: Probe) -> Point:
         """Arrivals at the probe's rate, kept up until its last measured request is answered."""
-        hopeless = dict.fromkeys(
-            (slo.limit_ms, early_stop_threshold(probe, slo)) for slo in self.slos if slo.limit_ms is not None
-        )
-        limit_s = loosest_limit_ms(self.slos) / 1e3
+        hopeless = [self._early_stop(probe, slo) for slo in as_requested(self.slos) if slo.limit_ms is not None]
+        limit_s = max(loosest_limit_ms(self.slos) / 1e3, self.answer_s)
         cooldown = math.ceil(probe.rate_per_s * (self.timing.cooldown_s + limit_s))
         intended_s = self.arrivals.at_rate(probe.rate_per_s, seed=probe.seed, count=probe.requests + cooldown)
         count = early_enough(intended_s[: probe.requests], probe.until_s, limit_s) + cooldown
         limits = Limits(self.max_outstanding(probe.rate_per_s), tuple(hopeless), cooldown, probe.until_s)
         return self.run_schedule(probe, intended_s[:count], self.traffic.choices(count, seed=probe.seed), limits)
+
+    def _early_stop(self, probe: Probe, slo: Slo) -> EarlyStop:
+        assert slo.limit_ms is not None
+        payloads = None
+        if slo.model:
+            weight = self.traffic.weights[self.traffic.models.index(slo.model)]
+            probe = replace(probe, requests=math.ceil(probe.requests * weight))
+            payloads = self.traffic.payloads_of(slo.model)
+        return EarlyStop(slo.limit_ms, early_stop_threshold(probe, slo), slo.measure, payloads)
 
     def run_schedule(
         self, probe: Probe, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits
@@ -106,7 +127,9 @@ class Prober:
             raw=raw,
             models=self.traffic.models,
         )
-        if outcome.stopped == "hopeless":  # of the first requests it is known whether they were late
+        if (
+            outcome.stopped == "hopeless" and not record.streamed
+        ):  # of the first requests it is known whether they were late
             record = record.known_at(outcome.wall_s, loosest_limit_ms(self.slos) / 1e3)
         elif outcome.stopped:
             return point
@@ -114,7 +137,7 @@ class Prober:
 
     def max_outstanding(self, rate_per_s: float) -> int:
         """Enough room for a stall of a second and a half beyond what the SLO tolerates, within the memory there is."""
-        span_s = _BACKLOG_S + 4 * loosest_limit_ms(self.slos) / 1e3
+        span_s = _BACKLOG_S + max(4 * loosest_limit_ms(self.slos) / 1e3, 2 * self.answer_s)
         outstanding = max(_FEWEST_OUTSTANDING, math.ceil(rate_per_s * span_s))
         largest = max(map(len, self.traffic.pool))
         by_memory = max(_FEWEST_OUTSTANDING, _MOST_OUTSTANDING_BYTES // max(largest, 1))
@@ -124,7 +147,7 @@ class Prober:
 # Drain: after a probe that stopped early, wait until the server is idle, so that the next probe meets no backlog.
 
 
-def drained(
+def _drained(
     point: Point, traffic: Workload, unloaded_ms: float, *, timeout_s: float, drain_s: float, left_s: float
 ) -> Point:
     """The point, with the time that this took, at most the `left_s` of the budget.
@@ -148,13 +171,14 @@ def _wait_until_idle(traffic: Workload, unloaded_ms: float, timeout_s: float, pa
     """TargetLostError: it did not give one good answer to the end of our patience."""
     began_s = time.monotonic()
     trouble: TargetLostError | None = None
+    turn = 0
     while (waited_s := time.monotonic() - began_s) < patience_s:
         if waited_s >= left_s:
             return  # there is no next probe
         try:
             each_s = min(timeout_s, left_s - waited_s)
-            asked = [target.infer(pool[0], each_s) for target, pool in traffic.first_payloads]
-            trouble = None
+            asked = [target.first_part(pool[turn % len(pool)], each_s) for target, pool in traffic.first_payloads]
+            trouble, turn = None, turn + 1  # some requests take longer than others without any load
             if float(traffic.weights @ asked) < 2 * unloaded_ms + 2:
                 return
         except TargetLostError as error:

@@ -22,7 +22,7 @@ from loadtests.search.budget import EXPLORE_SHARE, PROBE_SHARE, Plan
 from loadtests.search.certificate import certified_per_s
 from loadtests.search.confirmation import RUN_SHARE, next_confirmation
 from loadtests.search.estimate import estimate
-from loadtests.slo import Slo, loosest_limit_ms
+from loadtests.slo import Slo
 from loadtests.workload.schedule import probe_seed
 
 _FIRST_BUDGET_S = 60.0
@@ -31,8 +31,6 @@ _LONGER = 3
 """Where a short probe decides nothing, one so many times as long follows."""
 _LEAST_REQUESTS = 8
 """Of a probe: fewer show nothing of a percentile."""
-_QUEUE_LIMITS = 4.0
-"""A probe lasts so many times the largest limit: in less, a queue that grows has not grown beyond the limit."""
 
 
 Searching = Generator[Probe, Point, None]
@@ -54,11 +52,6 @@ class _State:
         """What is left before the time of the confirmations begins."""
         return self.left_s - (1 - EXPLORE_SHARE) * self.plan.budget_s
 
-    @property
-    def short_s(self) -> float:
-        """Long enough for a backlog to show."""
-        return max(self.plan.timing.shortest_probe_s, _QUEUE_LIMITS * loosest_limit_ms(self.plan.slos) / 1e3)
-
     def probe(self, phase: Phase, rate_per_s: float, seconds: float) -> Probe:
         number, plan = len(self.points), self.plan
         requests = max(round(rate_per_s * seconds), _LEAST_REQUESTS)
@@ -67,7 +60,7 @@ class _State:
 
     def has_time(self, rate_per_s: float) -> bool:
         """Whether there is time for a probe at this rate."""
-        return self.left_s > max(PROBE_SHARE * self.plan.budget_s, self.short_s, _LEAST_REQUESTS / rate_per_s)
+        return self.left_s > max(PROBE_SHARE * self.plan.budget_s, self.plan.short_s, _LEAST_REQUESTS / rate_per_s)
 
 
 class _BudgetSpentError(Exception):
@@ -161,7 +154,7 @@ def _double(state: _State, met: float | None = None) -> Generator[Probe, Point, 
 
     A rate at which only the generator had trouble is tried once more when a lower one was met: the trouble may be over.
     """
-    plan, seconds = state.plan, state.short_s
+    plan, seconds = state.plan, state.plan.short_s
     low, high, generator_only, retried = met, None, False, False
     rate_per_s = min(2 * met if met else plan.start_per_s, plan.max_per_s)
     while True:
@@ -189,7 +182,7 @@ def _repeat_lower(state: _State, low: float, high: float) -> Generator[Probe, Po
     while not any(point.rate_per_s == low and point.verdict == "pass" for point in state.points):
         if state.explore_left_s <= 0:
             break
-        if (yield from _run_probe(state, "double", low, _LONGER * state.short_s)).meets_slo:
+        if (yield from _run_probe(state, "double", low, _LONGER * state.plan.short_s)).meets_slo:
             break
         below = [point.rate_per_s for point in state.points if point.rate_per_s < low and point.meets_slo]
         low, high = max(below, default=low / 2), low
@@ -207,7 +200,7 @@ def _bisect(state: _State, low: float, high: float) -> Generator[Probe, Point, f
         if state.explore_left_s <= 0:
             break
         steps = math.ceil(math.log2(math.log(high / low) / math.log1p(plan.tolerance)))
-        seconds = max(state.explore_left_s / max(steps, 2) / 2, state.short_s)
+        seconds = max(state.explore_left_s / max(steps, 2) / 2, state.plan.short_s)
         rate_per_s = math.sqrt(low * high)
         point = yield from _run_probe(state, "bisect", rate_per_s, seconds)
         met, decided = point.meets_slo, _decided(point)

@@ -24,7 +24,7 @@ from loadtests.search.budget import PROBE_SHARE, Plan
 from loadtests.search.estimate import DRIFT_PRIOR, DRIFTS, Estimate, estimate, log_likelihood
 from loadtests.search.observations import observe
 from loadtests.search.search import Searching, search
-from loadtests.slo import Slo, loosest_limit_ms
+from loadtests.slo import Slo
 from loadtests.workload.schedule import probe_seed
 
 Floats = NDArray[np.float64]
@@ -76,9 +76,8 @@ def in_turns(plans: tuple[Plan, Plan], points: tuple[list[Point], list[Point]]) 
 def _side(plan: Plan, points: list[Point], ended: Collection[int]) -> Searching:
     """A search, and then probes at the capacity for as long as no side has `ended`."""
     yield from search(replace(plan, budget_s=_SEARCH_SHARE * plan.budget_s), tuple(points))
-    shortest_s = max(plan.timing.shortest_probe_s, 4 * loosest_limit_ms(plan.slos) / 1e3)
-    least_s = max(PROBE_SHARE * plan.budget_s, shortest_s)
-    seconds = max(sum(point.took_s for point in points) / _PROBES, shortest_s)
+    least_s = max(PROBE_SHARE * plan.budget_s, plan.short_s)
+    seconds = max(sum(point.took_s for point in points) / _PROBES, plan.short_s)
     while not ended and plan.left_s(points) > least_s and (fitted := estimate(points, plan.slos)):
         rate_per_s = min(fitted.rate_per_s, plan.max_per_s)
         number = len(points)

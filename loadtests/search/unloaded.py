@@ -7,41 +7,79 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from loadtests.errors import SloUnreachableError
 from loadtests.search.budget import PROBE_SHARE
 from loadtests.slo import Slo, about_ms, format_ms
-from loadtests.target.client import Target
+from loadtests.target.client import StreamTimes, Target
 from loadtests.target.hardware import CpuMeter
 from loadtests.workload.workload import Workload
 
 _REQUESTS = 20
 """To each model, one at a time; the first half warms it up. A slow one gets as many as PROBE_SHARE allows, but two."""
+_UNDER_LOAD = 3.0
+"""Times as long as alone an answer in parts takes beside others, in servers that batch them."""
+_TAKES = {
+    "": "takes {}",
+    "ttft": "takes {} to its first token",
+    "itl": "takes {} from token to token",
+    "gap": "stops for {} between two tokens",
+}
+
+
+class Alone(NamedTuple):
+    """The median of each measure of requests that were sent one at a time."""
+
+    latency_ms: float
+    ttft_ms: float
+    """To the first part; the latency of a model that answers at once."""
+    itl_ms: float
+    """From part to part; 0 for a model that answers at once."""
+    gap_ms: float
+
+    @classmethod
+    def of(cls, answers: Sequence[StreamTimes]) -> Alone:
+        each = ((answer.latency_ms, answer.ttft_ms, answer.itl_ms, answer.gap_ms) for answer in answers)
+        return cls(*map(statistics.median, zip(*each, strict=True)))
 
 
 @dataclass(frozen=True)
 class Unloaded:
     """What one request at a time takes."""
 
-    latency_ms: float
-    """The median of each model, averaged over the mix."""
+    alone: Alone
+    """Averaged over the mix."""
     took_s: float
     """Of the budget."""
+    answer_s: float = 0.0
+    """About what an answer in parts takes under load; 0 where none comes in parts."""
+
+    @property
+    def latency_ms(self) -> float:
+        return self.alone.latency_ms
+
+    @property
+    def ttft_ms(self) -> float:
+        return self.alone.ttft_ms
 
 
 def measure_unloaded(traffic: Workload, slos: Sequence[Slo], *, timeout_s: float, budget_s: float) -> Unloaded:
     """Asks each model one request at a time. Raises SloUnreachableError when one already misses an SLO like that."""
     began_s = time.monotonic()
     allowed_s = PROBE_SHARE * budget_s / len(traffic.models)
-    medians_ms = []
+    medians, answers_s = [], [0.0]
     for target, pool in traffic.first_payloads:
-        latencies_ms = _ask(target, pool, timeout_s, allowed_s, budget_s)
-        warm_ms = latencies_ms[len(latencies_ms) // 2 :]
-        medians_ms.append(statistics.median(warm_ms))
-        if len(latencies_ms) > 1:  # the first alone may have waited for the model to warm up
+        answers = _ask(target, pool, timeout_s, allowed_s, budget_s)
+        warm = answers[len(answers) // 2 :]
+        medians.append(Alone.of(warm))
+        if target.streams:
+            answers_s.append(_UNDER_LOAD * statistics.mean(answer.latency_ms for answer in answers) / 1e3)
+        if len(answers) > 1:  # the first alone may have waited for the model to warm up
             own = target.model if len(traffic.models) > 1 else ""
-            _check(target.model, [slo for slo in slos if slo.model == own], medians_ms[-1], len(warm_ms))
-    return Unloaded(float(traffic.weights @ medians_ms), time.monotonic() - began_s)
+            _check(target.model, [slo for slo in slos if slo.model == own], medians[-1], len(warm))
+    together = Alone(*map(float, traffic.weights @ medians))
+    return Unloaded(together, time.monotonic() - began_s, max(answers_s))
 
 
 def busy_share(sample_s: float) -> float | None:
@@ -51,23 +89,26 @@ def busy_share(sample_s: float) -> float | None:
     return meter.read()
 
 
-def _ask(target: Target, pool: Sequence[bytes], timeout_s: float, allowed_s: float, budget_s: float) -> list[float]:
+def _ask(
+    target: Target, pool: Sequence[bytes], timeout_s: float, allowed_s: float, budget_s: float
+) -> list[StreamTimes]:
     began_s = time.monotonic()
-    latencies_ms: list[float] = []
-    while len(latencies_ms) < _REQUESTS:
-        if latencies_ms and time.monotonic() - began_s > (allowed_s if len(latencies_ms) > 1 else budget_s):
+    answers: list[StreamTimes] = []
+    while len(answers) < _REQUESTS:
+        if answers and time.monotonic() - began_s > (allowed_s if len(answers) > 1 else budget_s):
             break
-        latencies_ms.append(target.infer(pool[len(latencies_ms) % len(pool)], timeout_s))
-    return latencies_ms
+        answers.append(target.stream(pool[len(answers) % len(pool)], timeout_s))
+    return answers
 
 
-def _check(model: str, slos: Sequence[Slo], median_ms: float, requests: int) -> None:
+def _check(model: str, slos: Sequence[Slo], alone: Alone, requests: int) -> None:
     for slo in slos:
+        median_ms = getattr(alone, f"{slo.measure or 'latency'}_ms")
         # The median is at most any higher percentile, so this is never a false alarm.
         if slo.limit_ms is not None and slo.percentile >= 0.5 and median_ms > slo.limit_ms:
             raise SloUnreachableError(
-                f"{model} takes {about_ms(median_ms)} without any load (median of {requests} requests, one at a time): "
-                f"{slo} is missed by {about_ms(median_ms - slo.limit_ms)} at every rate; "
+                f"{model} {_TAKES[slo.measure].format(about_ms(median_ms))} without any load (median of {requests} "
+                f"requests, one at a time): {slo} is missed by {about_ms(median_ms - slo.limit_ms)} at every rate; "
                 f"allow more than {format_ms(math.ceil(median_ms))} or make the model faster",
                 slo=str(slo),
                 unloaded_ms=median_ms,

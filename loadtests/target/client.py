@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import itertools
 import logging
 import re
 import time
+from collections.abc import Generator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from clients import addresses
-from clients.failures import Sent, from_rpc
+from clients import OverloadedError, addresses
+from clients.failures import Sent, from_rpc, from_text
 from clients.options import open_channel
 from loadtests.errors import BadRequestError, TargetBusyError, TargetError, TargetLostError
 from loadtests.target.access import Access
@@ -22,6 +26,23 @@ _ASK_S = 30.0
 _GRPC_WAY = re.compile(r"^failed to connect to all addresses; last error: \w+: (ipv[46]:\S+: )?")
 FROZEN_S = 10.0
 """Statistics are counters: a server that cannot give them in this time serves nobody."""
+
+
+@dataclass(frozen=True)
+class StreamTimes:
+    """Of one answer that came in parts; a model that is not decoupled answers in one."""
+
+    latency_ms: float
+    ttft_ms: float
+    """Time to the first part."""
+    gap_ms: float
+    """The longest time between two parts; 0 where there is one."""
+    parts: int
+
+    @property
+    def itl_ms(self) -> float:
+        """The mean time between two parts; 0 where there is one."""
+        return (self.latency_ms - self.ttft_ms) / (self.parts - 1) if self.parts > 1 else 0.0
 
 
 class Target:
@@ -46,6 +67,8 @@ class Target:
         self._pb: Any = service_pb2
         self._channel = open_channel(grpc, access.tls, credentials, server, balance=False)
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self.streams = False
+        """Whether its answers come in parts, as those of decoupled models do; known after `check`."""
         self.steps: list[str] = []
         """The models that do the work, in order; known after `statistics`, where the server tells."""
         self._has_statistics = True
@@ -79,6 +102,8 @@ class Target:
             ) from None
         if not model_ready:
             raise TargetError(self._why_not_ready(ready), server=self.server, model=self.model)
+        config = self.config()
+        self.streams = config is not None and config.model_transaction_policy.decoupled
 
     def _why_not_ready(self, server_ready: bool) -> str:
         try:
@@ -108,30 +133,62 @@ class Target:
             return None
 
     def infer(self, payload: bytes, timeout_s: float) -> float:
-        """The latency in ms of one request.
+        """The latency in ms of one request, until its answer is whole.
 
         TargetLostError when there is no answer in time, TargetError with the server's reason when it refuses;
         TargetBusyError when it may take the same request in a moment.
         """
-        request = self._pb.ModelInferRequest.FromString(payload)
+        return self.stream(payload, timeout_s).latency_ms
+
+    def first_part(self, payload: bytes, timeout_s: float) -> float:
+        """The time in ms to the first part of one answer, whose rest is cancelled. Raises what `infer` raises."""
+        return self._ask_model(payload, timeout_s, most_parts=1).ttft_ms
+
+    def stream(self, payload: bytes, timeout_s: float) -> StreamTimes:
+        """One request, and when the parts of its answer came. Raises what `infer` raises."""
+        return self._ask_model(payload, timeout_s)
+
+    def _ask_model(self, payload: bytes, timeout_s: float, most_parts: int | None = None) -> StreamTimes:
         begin_s = time.monotonic()
         try:
-            self._call("ModelInfer", request, timeout_s)
+            with contextlib.closing(self._parts(payload, timeout_s)) as parts:
+                came_s = list(itertools.islice(parts, most_parts))
         except self._grpc.RpcError as error:
             if error.code() == self._grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise TargetLostError(
-                    f"{self.model} at {self.server} gave no answer within {timeout_s:g} s",
+                    f"{self.model} at {self.server} gave no {'whole ' if self.streams else ''}answer within "
+                    f"{timeout_s:g} s",
                     server=self.server,
                     model=self.model,
                 ) from None
             busy = error.code() in (self._grpc.StatusCode.UNAVAILABLE, self._grpc.StatusCode.RESOURCE_EXHAUSTED)
-            kind = TargetBusyError if busy else TargetError
-            raise kind(
-                f"{self.model} refuses even a request sent alone: {_reason(error)}",
-                server=self.server,
-                model=self.model,
-            ) from None
-        return (time.monotonic() - begin_s) * 1e3
+            raise self._refused(_reason(error), busy) from None
+        latency_s = time.monotonic() - begin_s
+        if not came_s:
+            raise self._refused("its answer has no part", busy=False)
+        gap_s = max((later_s - part_s for part_s, later_s in itertools.pairwise(came_s)), default=0.0)
+        return StreamTimes(latency_s * 1e3, (came_s[0] - begin_s) * 1e3, gap_s * 1e3, len(came_s))
+
+    def _parts(self, payload: bytes, timeout_s: float) -> Generator[float, None, None]:
+        """When each part of an answer came; closing it cancels the rest."""
+        request = self._pb.ModelInferRequest.FromString(payload)
+        if not self.streams:
+            self._call("ModelInfer", request, timeout_s)
+            yield time.monotonic()
+            return
+        call = self._call("ModelStreamInfer", iter([request]), timeout_s)
+        try:
+            for message in call:
+                if words := message.error_message:
+                    raise self._refused(words, isinstance(from_text(words, Sent()), OverloadedError))
+                if message.infer_response.outputs:
+                    yield time.monotonic()
+        finally:
+            call.cancel()
+
+    def _refused(self, why: str, busy: bool) -> TargetError:
+        kind = TargetBusyError if busy else TargetError
+        return kind(f"{self.model} refuses even a request sent alone: {why}", server=self.server, model=self.model)
 
     def reachable(self) -> bool:
         """Whether anything answers there, ready or not."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from loadtests.records.point import Phase, Point, Probe
 from loadtests.search.budget import AUTO_GAP, Plan
 from loadtests.search.search import search
-from loadtests.slo import format_rate, loosest_limit_ms
+from loadtests.slo import format_rate
 from loadtests.tuning.arm import Answer, Arm, FailedError, Racing, Turn
 from loadtests.tuning.objective import Objective, Standing
 from loadtests.tuning.ranking import Ranking
@@ -44,8 +44,6 @@ _UNBOUNDED = 6
 """Further probes of a challenger that met all rates of its heat."""
 _RECENT = 6
 """Of the leader's points: how many say where it stands now, since machines drift."""
-_QUEUE_LIMITS = 4.0
-"""A probe lasts so many times the largest limit at least."""
 
 
 @dataclass
@@ -247,7 +245,7 @@ class Race:
                 probe = searching.send(point)
 
     def _probe(self, configuration: Configuration, rate_per_s: float) -> Generator[Turn, Answer, Point]:
-        shortest_s = max(self.plan.timing.shortest_probe_s, _QUEUE_LIMITS * loosest_limit_ms(self.plan.slos) / 1e3)
+        shortest_s = self.plan.short_s
         seconds = max(shortest_s, min(_PROBE_SHARE * self.plan.budget_s, _LONGEST_S))
         phase: Phase = "refine"
         probe = Probe(0, phase, rate_per_s, max(round(rate_per_s * seconds), 8), 0, max(self.left_s, shortest_s))

@@ -61,6 +61,11 @@ class ModelMix:
         """The models that these choices ask."""
         return (np.searchsorted(self._firsts(), choices, side="right") - 1).astype(np.uint8)
 
+    def range_of(self, model: int) -> tuple[int, int]:
+        """The places of a model's payloads in the pool: its first, and the one behind its last."""
+        first = self._firsts()[model]
+        return first, first + self.sizes[model]
+
     def _firsts(self) -> Sequence[int]:
         """Where each model's payloads begin in the pool."""
         return [sum(self.sizes[:model]) for model in range(len(self.sizes))]

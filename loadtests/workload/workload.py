@@ -150,6 +150,20 @@ class Workload:
         return self._mix
 
     @property
+    def streaming(self) -> dict[str, bool]:
+        """Of each model, whether its answers come in parts; known after `check`."""
+        return {target.model: target.streams for target in self.targets}
+
+    def payloads_of(self, model: str) -> tuple[int, int]:
+        """The places of a model's payloads in `pool`: its first, and the one behind its last."""
+        return self._mix.range_of(self.models.index(model))
+
+    @property
+    def streamed(self) -> list[tuple[int, int]]:
+        """The places in `pool` of the payloads whose answers come in parts."""
+        return [self.payloads_of(model) for model, streams in self.streaming.items() if streams]
+
+    @property
     def pool(self) -> list[bytes]:
         """The payloads of all models, one model after the other."""
         return [payload for pool in self._pools for payload in pool]

@@ -128,6 +128,30 @@ def test_closing_a_client_ends_its_calls(python_server):
     assert ends == [("CANCELLED", "client")]
 
 
+def test_closing_a_client_ends_its_streams(python_server):
+    with Client(python_server.grpc_url) as client:
+        parts = client.model("counter").stream(count=90, pause_s=0.1)
+        next(parts)
+    with pytest.raises(ServerError) as caught:
+        list(parts)
+    assert (caught.value.status, caught.value.source) == ("CANCELLED", "client")
+
+
+def test_closing_an_asyncio_client_ends_its_streams(python_server):
+    async def drain(parts):
+        return [part async for part in parts]
+
+    async def close():
+        async with AsyncClient(python_server.grpc_url) as client:
+            drained = asyncio.create_task(drain((await client.model("counter")).stream(count=90, pause_s=0.1)))
+            await asyncio.sleep(0.1)
+        with pytest.raises(ServerError) as caught:
+            await drained
+        assert (caught.value.status, caught.value.source) == ("CANCELLED", "client")
+
+    asyncio.run(close())
+
+
 def test_closing_an_asyncio_client_ends_its_calls(python_server):
     async def close():
         async with AsyncClient(python_server.grpc_url) as client:

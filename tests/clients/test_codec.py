@@ -20,6 +20,15 @@ IMAGE = spec_of(TensorSpec("pixels", "UINT8", (4, 4, 3)), outputs=(TensorSpec("p
 TEXT = spec_of(TensorSpec("text", "BYTES", (1,)))
 TOKENS = spec_of(TensorSpec("ids", "INT64", (-1,)), TensorSpec("mask", "INT64", (-1,)))
 READING = spec_of(TensorSpec("temperature_c", "FP32", (1,)))
+PROMPT = spec_of(
+    TensorSpec("prompt", "BYTES", (1,)),
+    TensorSpec("max_tokens", "INT32", (1,), optional=True),
+    TensorSpec("temperature", "FP32", (1,), optional=True),
+    TensorSpec("stream", "BOOL", (1,), optional=True),
+    TensorSpec("stop", "BYTES", (-1,), optional=True),
+    max_batch_size=0,
+)
+BATCHED_PROMPT = spec_of(*PROMPT.inputs.values())
 
 PIXELS = "UINT8 [batch, 4, 4, 3]"
 REFUSED = {
@@ -55,6 +64,21 @@ REFUSED = {
         ["FP64"],
     ),
     "inputs that differ in batch size": (TOKENS, {"ids": [[1], [2]], "mask": [[1]]}, "", "", ["'ids' 2", "'mask' 1"]),
+    "a fraction for a whole number": (PROMPT, {"prompt": "a", "max_tokens": 1.5}, "max_tokens", "INT32 [1]", ["FP64"]),
+    "one number where two are wanted": (
+        spec_of(TensorSpec("x", "FP32", (2,)), max_batch_size=0),
+        {"x": 1.0},
+        "x",
+        "FP32 [2]",
+        ["[]"],
+    ),
+    "several texts without their batch axis": (
+        BATCHED_PROMPT,
+        {"prompt": "a", "stop": ["b", "c"]},
+        "stop",
+        "BYTES [batch, any]",
+        ["[2]"],
+    ),
     "a ragged list": (TOKENS, {"ids": [[1], [2, 3]], "mask": [[1], [1]]}, "ids", "INT64 [batch, any]", []),
     "a number too large for the type": (IMAGE, {"pixels": [[[[256] * 3] * 4] * 4]}, "pixels", PIXELS, []),
     "a negative number for an unsigned type": (IMAGE, {"pixels": [[[[-1] * 3] * 4] * 4]}, "pixels", PIXELS, []),
@@ -74,6 +98,16 @@ def test_refused_before_sending(case):
 ACCEPTED = {
     "a list of texts is a batch": (TEXT, {"text": ["a", "bc"]}, "text", [2, 1]),
     "one text is a batch of one": (TEXT, {"text": "a"}, "text", [1, 1]),
+    "one text is one value": (PROMPT, {"prompt": "a"}, "prompt", [1]),
+    "one text in bytes": (PROMPT, {"prompt": b"a"}, "prompt", [1]),
+    "one number is one value": (PROMPT, {"prompt": "a", "max_tokens": 5}, "max_tokens", [1]),
+    "one number of numpy": (PROMPT, {"prompt": "a", "temperature": np.float32(0.5)}, "temperature", [1]),
+    "one whole number for FP32": (PROMPT, {"prompt": "a", "temperature": 0}, "temperature", [1]),
+    "one flag": (PROMPT, {"prompt": "a", "stream": True}, "stream", [1]),
+    "one text of any number": (PROMPT, {"prompt": "a", "stop": "b"}, "stop", [1]),
+    "several texts of any number": (PROMPT, {"prompt": "a", "stop": ["b", "c"]}, "stop", [2]),
+    "one number is a batch of one": (BATCHED_PROMPT, {"prompt": "a", "max_tokens": 5}, "max_tokens", [1, 1]),
+    "one text of any number is a batch of one": (BATCHED_PROMPT, {"prompt": "a", "stop": "b"}, "stop", [1, 1]),
     "bytes as they are": (TEXT, {"text": [b"\x00\xff\x00"]}, "text", [1, 1]),
     "numpy strings": (TEXT, {"text": np.array(["a", "b"])}, "text", [2, 1]),
     "a list of numbers is a batch of FP32": (READING, {"temperature_c": [1, 2.5]}, "temperature_c", [2, 1]),
@@ -88,13 +122,20 @@ ACCEPTED = {
 }
 
 
+@pytest.mark.parametrize(("inputs", "optional"), [(["x"], [False]), (["x", "y"], [True, True])])
+def test_without_a_configuration_any_input_but_the_only_one_may_be_optional(inputs, optional):
+    tensors = [{"name": name, "datatype": "FP32", "shape": [1]} for name in inputs]
+    spec = ModelSpec.from_server(service_pb2.ModelMetadataResponse(name="m", inputs=tensors), None, "")
+    assert [tensor.optional for tensor in spec.inputs.values()] == optional
+
+
 @pytest.mark.parametrize("case", ACCEPTED)
 def test_accepted(case):
     spec, inputs, name, shape = ACCEPTED[case]
     request = service_pb2.ModelInferRequest.FromString(codec.encode(spec, inputs))
     assert request.model_name == "m"
     assert [list(t.shape) for t in request.inputs if t.name == name] == [shape]
-    assert len(request.raw_input_contents) == len(spec.inputs)
+    assert len(request.raw_input_contents) == len(inputs)
 
 
 @given(

@@ -13,7 +13,7 @@ from clients.errors import (
     ServerError,
     UnreachableError,
 )
-from clients.failures import Sent, from_rpc, from_text, is_down
+from clients.failures import Sent, from_rpc, is_down
 
 CODE = grpc.StatusCode
 REFUSED = "failed to connect to all addresses; last error: UNKNOWN: ipv4:1.2.3.4:1: "
@@ -106,12 +106,36 @@ ROWS = [
         NEVER,
         PERHAPS,
     ),
+    (
+        CODE.UNIMPLEMENTED,
+        "ModelInfer RPC doesn't support models with decoupled transaction policy",
+        InvalidInputError,
+        "server",
+        NEVER,
+        NOT,
+    ),
     # connections that broke
     (CODE.UNAVAILABLE, "Socket closed", UnreachableError, "connection", LATER, PERHAPS),
     (CODE.UNAVAILABLE, "Stream removed (Socket closed)", UnreachableError, "connection", LATER, PERHAPS),
     (CODE.UNAVAILABLE, "keepalive watchdog timeout", UnreachableError, "connection", LATER, PERHAPS),
     (CODE.UNAVAILABLE, "GOAWAY received; Error code: 0; Debug Text:", UnreachableError, "connection", LATER, NOT),
     (CODE.UNAVAILABLE, "GOAWAY received; Error code: 2; Debug Text:", UnreachableError, "connection", LATER, PERHAPS),
+    (
+        CODE.UNAVAILABLE,
+        "Stream removed (Socket closed (GOAWAY received; Error code: 0; Debug Text: ))",
+        UnreachableError,
+        "connection",
+        LATER,
+        PERHAPS,
+    ),
+    (
+        CODE.UNAVAILABLE,
+        "Stream removed (recvmsg:Connection reset by peer (104) (GOAWAY received; Error code: 0; Debug Text: ))",
+        UnreachableError,
+        "connection",
+        LATER,
+        PERHAPS,
+    ),
     (CODE.UNAVAILABLE, RESET.format(7), UnreachableError, "connection", LATER, PERHAPS),
     (CODE.INTERNAL, RESET.format(2), UnreachableError, "connection", LATER, PERHAPS),
     (CODE.CANCELLED, RESET.format(8), UnreachableError, "connection", LATER, PERHAPS),
@@ -195,11 +219,6 @@ def test_a_connection_closed_at_once_names_what_this_client_did_not_give():
         error = from_rpc(closed, Sent(endpoint="h:1", tls=tls))
         assert remedy in str(error)
         assert error.source == ("tls" if tls else "connection")
-
-
-def test_a_failure_inside_a_stream_has_words_alone():
-    assert type(from_text("Exceeds maximum queue size", SENT)) is OverloadedError
-    assert type(from_text("the model raised", SENT)) is ServerError
 
 
 def test_health_checks_take_a_server_out_that_cannot_answer_and_leave_one_in_that_will_not():

@@ -43,13 +43,16 @@ def test_every_request_is_counted_once_with_how_it_ended(small_server: TritonSer
         for _ in range(3):
             assert double(x=[[1.0, 2.0]])["y"].tolist() == [[2.0, 4.0]]
         double.one(x=[1.0, 2.0])
+        assert len(list(double.stream(x=[[1.0, 2.0]]))) == 1
+        next(iter(double.stream(x=[[1.0, 2.0]])))  # and leave it
         with pytest.raises(InvalidInputError):
             double(x=[[1.0]])
         with pytest.raises(DeadlineExceededError):
             slow(seconds=[[0.5]], timeout_s=0.05)
         slow(seconds=[[0.12]])
     assert counts(registry) == {
-        ("double", "OK"): 4,
+        ("double", "OK"): 5,
+        ("double", "Cancelled"): 1,
         ("double", "InvalidInput"): 1,
         ("slow", "DeadlineExceeded"): 1,
         ("slow", "OK"): 1,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import math
+import signal
 
 import pytest
 
@@ -32,12 +33,70 @@ def test_parts_come_as_soon_as_they_are_there(client):
         break
 
 
-def test_leaving_the_loop_cancels_the_rest(client):
+def leave_by_break(parts):
+    for _ in parts:
+        break
+
+
+def leave_by_error(parts):
+    with contextlib.suppress(ZeroDivisionError):
+        for part in parts:
+            1 / part["number"].item()
+
+
+def leave_by_ctrl_c(parts):
+    def interrupted(number, frame):
+        raise KeyboardInterrupt
+
+    usual = signal.signal(signal.SIGALRM, interrupted)  # what Python does at SIGINT, without a stray one for pytest
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            list(parts)
+    finally:
+        signal.signal(signal.SIGALRM, usual)
+
+
+LEAVING = {
+    "break": leave_by_break,
+    "an error in the loop": leave_by_error,
+    "Ctrl-C": leave_by_ctrl_c,
+    "nobody takes a part": lambda parts: None,
+    "the generator is dropped": next,
+    "close": lambda parts: parts.close(),
+}
+
+
+@pytest.mark.parametrize("how", LEAVING)
+def test_leaving_a_stream_cancels_the_rest(client, how):
+    """The model's only instance is free again long before 9 s have passed."""
     counter = client.model("counter")
-    parts = counter.stream(count=[90], pause_s=[0.1])
-    assert numbers(itertools.islice(parts, 2)) == [0, 1]
-    parts.close()
-    assert numbers(counter.stream(count=[1], pause_s=[0.0], timeout_s=5)) == [0]  # the only instance is free again
+    LEAVING[how](counter.stream(count=[90], pause_s=[0.1]))
+    assert not client.rotation().lone.link.calls
+    assert numbers(counter.stream(count=[1], pause_s=[0.0], timeout_s=5)) == [0]
+
+
+@pytest.mark.parametrize("how", ["break", "an error in the loop", "cancellation", "nobody takes a part"])
+def test_leaving_a_stream_cancels_the_rest_with_asyncio(python_server, how):
+    async def leave(counter):
+        if how == "nobody takes a part":
+            counter.stream(count=[90], pause_s=[0.1])
+            return
+        async for part in counter.stream(count=[90], pause_s=[0.1]):
+            if how == "break":
+                break
+            if how == "an error in the loop":
+                1 / part["number"].item()
+
+    async def ask():
+        async with AsyncClient(python_server.grpc_url) as client:
+            counter = await client.model("counter")
+            with contextlib.suppress(ZeroDivisionError, TimeoutError):
+                await asyncio.wait_for(leave(counter), 0.3)
+            calls = len(client.rotation().lone.link.calls)
+            return calls, [part["number"].item() async for part in counter.stream(count=1, pause_s=0, timeout_s=5)]
+
+    assert asyncio.run(ask()) == (0, [0])
 
 
 def test_a_failure_within_a_stream_comes_after_the_parts_before_it(client, python_server):

@@ -4,6 +4,8 @@ import contextlib
 import io
 import json
 import re
+import signal
+import subprocess
 import sys
 import threading
 
@@ -12,6 +14,7 @@ import pytest
 from certificates import issue_all, mutual_flags
 from complete_server import complete_server
 from freezing import frozen
+from generation_models import write_vllm
 from identity_models import write_identity
 from interrupting import interrupt
 from PIL import Image
@@ -24,13 +27,16 @@ from fathom.console.answers import ranked_as_json
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """`echo` (texts and numbers), `picture` (UINT8 pixels), `large` (300 kB) and `counter` (decoupled); mutual TLS."""
+    """`echo` (texts and numbers), `picture` (UINT8 pixels), `large` (300 kB), and what streams: `counter`, `vllm` and
+    `slow_vllm`; mutual TLS."""
     folder = tmp_path_factory.mktemp("infer")
     repository = folder / "model_repository"
     write_identity(repository / "echo", {"text": ("BYTES", [1]), "n": ("FP32", [1])}, max_batch_size=8, optional=True)
     write_identity(repository / "picture", {"pixels": ("UINT8", [4, 6, 3])}, max_batch_size=2)
     write_identity(repository / "large", {"x": ("FP32", [-1])})
     write_counter(repository)
+    write_vllm(repository)
+    write_vllm(repository, "slow_vllm", pause_s=0.05)
     issue_all(folder)
     with complete_server(repository, extra=mutual_flags(folder)) as server:
         server.ca, server.caller = folder / "authority.pem", folder / "caller"
@@ -117,12 +123,47 @@ def test_pictures_become_pixels_of_the_models_size(ask, tmp_path):
 
 
 def test_parts_of_a_stream_are_shown_as_they_come(ask):
-    status, out, err = ask("counter", "count=[3]", "pause_s=[0.01]", "--stream")
-    assert (status, err) == (0, "")
+    status, out, err = ask("counter", "count=[3]", "pause_s=[0.01]")
+    assert status == 0
     assert [line.split("  ")[-1] for line in out.splitlines()] == [f"number: int32 [1] = {n}" for n in range(3)]
-    parts = json.loads(ask("counter", "count=[2]", "pause_s=[0.05]", "--stream", "--json")[1])["parts"]
+    assert err.startswith("3 parts, ")
+    parts = json.loads(ask("counter", "count=[2]", "pause_s=[0.05]", "--json")[1])["parts"]
     assert [part["outputs"]["number"]["data"] for part in parts] == [[0], [1]]
     assert parts[1]["at_ms"] - parts[0]["at_ms"] > 25
+
+
+def test_a_text_in_parts_is_typed(ask):
+    asked = ["vllm", "text_input=count", "stream=True", 'sampling_parameters={"max_tokens": 4}']
+    status, out, err = ask(*asked, "return_finish_reason=true")
+    assert (status, out) == (0, "1 2 3 4\n")
+    assert re.fullmatch(r"4 parts, time to first part .* ms, .* parts/s, finish reason length\n", err)
+    answer = json.loads(ask(*asked, "--json")[1])
+    assert (answer["text"], answer["interrupted"]) == ("1 2 3 4", False)
+    assert [part["text"] for part in answer["parts"]] == ["1", " 2", " 3", " 4"]
+
+
+def test_a_text_is_there_before_its_end_and_stays_after_ctrl_c(server, tmp_path):
+    """Through a pipe: the first piece is read while the others are waited for."""
+    files = ["--tls-ca", server.ca, "--tls-cert", f"{server.caller}.pem", "--tls-key", f"{server.caller}.key"]
+    asked = ["slow_vllm", "text_input=count", "stream=true", 'sampling_parameters={"max_tokens": 1000}']
+    command = [sys.executable, "-m", "fathom.cli", "infer", *asked, "--server", server.grpc_url, *map(str, files)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        first = process.stdout.read(3)
+        process.send_signal(signal.SIGINT)
+        rest, err = process.communicate(timeout=20)
+    assert (process.returncode, first) == (130, "1 2")
+    assert (first + rest).split() == [str(n + 1) for n in range(len((first + rest).split()))]
+    assert rest.endswith("\n")
+    assert err == "fathom infer: stopped\n"
+
+
+def test_an_error_in_the_middle_of_a_text_is_a_line_of_its_own(ask):
+    status, out, err = ask(
+        "slow_vllm", "text_input=count", "stream=true", 'sampling_parameters={"max_tokens": 1000}', "--timeout", "0.5"
+    )
+    assert (status, out[:3], out[-1]) == (2, "1 2", "\n")
+    assert err.startswith("fathom infer: ")
+    assert err.count("\n") == 1
 
 
 def test_a_quick_look_at_latency_that_claims_no_capacity(ask):
@@ -163,7 +204,6 @@ def test_shared_memory_gives_the_same_answer(ask, tmp_path):
 
 
 MISTAKES = {
-    "a decoupled model without --stream": (["counter", "count=[1]", "pause_s=[0]"], ["'counter'", "--stream"]),
     "a picture where only the author knows how": (["large", "x=@p.png"], ["FP32 [-1]", "p.png", ".npy"]),
     "a picture that is none": (["picture", "pixels=@n.png"], ["'n.png'"]),
     "texts that are none": (["echo", "text=@n.json"], ["'text'", "n.json"]),
@@ -179,7 +219,12 @@ MISTAKES = {
     "a header without a value": (["echo", "n=1", "--header", "token"], ["'token'", "NAME=VALUE"]),
     "no requests": (["echo", "n=1", "--repeat", "0"], ["--repeat 0"]),
     "concurrency of nothing": (["echo", "n=1", "--concurrency", "3"], ["--repeat N"]),
-    "a stream of latencies": (["counter", "--stream", "--repeat", "3"], ["--stream", "--repeat"]),
+    "latencies of a stream": (["counter", "count=1", "pause_s=0", "--repeat", "3"], ["'counter'", "--repeat"]),
+    "a stream to a file": (["counter", "count=1", "pause_s=0", "--output", "y.npy"], ["'counter'", "--output"]),
+    "an error of the model before any text": (
+        ["vllm", "text_input=count", "stream=true", 'sampling_parameters={"max_tokens": 0}'],
+        ["'vllm'", "max_tokens"],
+    ),
     "an answer beyond the bound": (["large", f"x={[0] * 1000}", "--max-answer-bytes", "3000"], ["--max-answer-bytes"]),
     "a bound that gRPC has not": (["large", "x=[0]", "--max-answer-bytes", "3000000000"], ["--max-answer-bytes 3"]),
     "no time": (["echo", "n=1", "--timeout", "0"], ["--timeout 0"]),

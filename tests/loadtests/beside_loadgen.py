@@ -88,7 +88,7 @@ def fire_ours(server: Server, rate_per_s: float, arrivals_s: np.ndarray, seed: i
     wanted = CapacityRequest(server.address, server.model, [server.slo], payloads=server.pool)
     with Workload(server.address, wanted.shares) as traffic:
         traffic.check()
-        with start_generators(wanted, traffic.pool) as generators:
+        with start_generators(wanted, traffic) as generators:
             prober = Prober(generators, traffic, [server.slo])
             probe = Probe(0, "load", rate_per_s, len(arrivals_s), seed)
             limits = Limits(len(due_s), cooldown=cooldown)

@@ -43,8 +43,8 @@ def test_inputs_made_from_metadata_are_accepted(small_server):
 
 
 async def fire(transport, server, payloads):
-    def make_transport(on_done):
-        return transport(server, payloads, on_done, channels=2, timeout_s=10)
+    def make_transport(*reports):
+        return transport(server, payloads, *reports, channels=2, timeout_s=10)
 
     schedule, choices = poisson(100, seed=2, count=200), payload_choices(200, len(payloads), seed=2)
     firing = OpenLoopRun(schedule, choices, Limits(1000), timeout_s=10, make_transport=make_transport)

@@ -33,6 +33,7 @@ PLAN = DeploymentPlan(
     expected_p99_ms=25.0,
     expected_p99_without_spare_ms=26.0,
     p99_is_upper_bound=False,
+    p99_of="latency",
     max_queue_size=32,
     queue_timeout_us=40_000,
     cost_per_hour=None,

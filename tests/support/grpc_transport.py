@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
-from loadtests.generator.transport import METHOD, OnDone
+from tritonclient.grpc import service_pb2
+
+from loadtests.generator.http2.stream import GRPC_INTERNAL
+from loadtests.generator.parts import Parts
+from loadtests.generator.transport import METHOD, STREAM_METHOD, OnDone, OnFirst
 from loadtests.records.record import EMPTY_RESPONSE, OK, UNAVAILABLE
 from loadtests.target.access import Access
 
@@ -20,11 +24,15 @@ class GrpcTransport:
         server: str,
         payloads: Sequence[bytes],
         on_done: OnDone,
+        on_first: OnFirst = lambda index, parts: None,
         *,
         channels: int,
         timeout_s: float,
         access: Access | None = None,
+        streamed: Iterable[int] = (),
     ) -> None:
+        self._on_first = on_first
+        self._streamed = frozenset(streamed)
         self._access = access or Access()
         self._server = server
         self._payloads = payloads
@@ -53,27 +61,44 @@ class GrpcTransport:
                 else grpc.aio.insecure_channel(self._server, options=options)
             )
             self._channels.append(channel)
-            self._calls.append(channel.unary_unary(METHOD))
+            self._calls.append((channel.unary_unary(METHOD), channel.unary_stream(STREAM_METHOD)))
             try:
                 await asyncio.wait_for(channel.channel_ready(), self._timeout_s)
             except TimeoutError:
                 raise OSError(f"no connection within {self._timeout_s:g} s") from None
 
     def send(self, index: int, payload: int) -> None:
-        call = self._calls[index % self.connections](
+        is_streamed = payload in self._streamed
+        call = self._calls[index % self.connections][is_streamed](
             self._payloads[payload], timeout=self._timeout_s, metadata=self._access.metadata()
         )
-        self._tasks[index] = asyncio.ensure_future(self._answer(index, call))
+        answering = self._answer_in_parts(index, call) if is_streamed else self._answer(call)
+        self._tasks[index] = asyncio.ensure_future(self._report(index, call, answering))
 
     def flush(self) -> None:
         pass
 
-    async def _answer(self, index: int, call: Any) -> None:
+    async def _answer(self, call: Any) -> tuple[int, str]:
+        return (OK, "") if await call else (EMPTY_RESPONSE, "the answer has no body")
+
+    async def _answer_in_parts(self, index: int, call: Any) -> tuple[int, str]:
+        parts, failure = Parts(), ""
+        async for content in call:
+            message = service_pb2.ModelStreamInferResponse.FromString(content)
+            failure = failure or message.error_message
+            if message.infer_response.outputs and not failure:
+                parts.add(time.monotonic())
+                if parts.count == 1:
+                    self._on_first(index, parts)
+        if failure:
+            return GRPC_INTERNAL, failure
+        return (OK, "") if parts.count else (EMPTY_RESPONSE, "the answer has no part")
+
+    async def _report(self, index: int, call: Any, answering: Coroutine[Any, Any, tuple[int, str]]) -> None:
         import grpc
 
         try:
-            body = await call
-            status, message = (OK, "") if body else (EMPTY_RESPONSE, "the answer has no body")
+            status, message = await answering
         except grpc.aio.AioRpcError as error:
             status, message = error.code().value[0], error.details() or ""
             self.lost = status == UNAVAILABLE and "failed to connect" in message

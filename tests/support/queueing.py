@@ -70,6 +70,26 @@ def mm1_capacity_per_s(service_s: float, limit_s: float, share: float) -> float:
     return 1 / service_s + math.log(1 - share) / limit_s
 
 
+def mmc_waits_longer(wait_s: float, rate_per_s: float, service_s: float, servers: int) -> float:
+    """M/M/c: P[waiting time > t], by Erlang's C formula (1917)."""
+    load = rate_per_s * service_s
+    blocked = 1.0  # Erlang B, by its recursion
+    for count in range(1, servers + 1):
+        blocked = load * blocked / (count + load * blocked)
+    all_busy = blocked / (1 - load / servers * (1 - blocked))
+    return all_busy * math.exp(-(servers / service_s - rate_per_s) * wait_s)
+
+
+def mmc_capacity_per_s(service_s: float, servers: int, wait_s: float, share: float) -> float:
+    """The arrival rate at which `share` of the requests wait at most so long."""
+    low, high = 0.0, servers / service_s
+    for _ in range(40):
+        middle = (low + high) / 2
+        within = mmc_waits_longer(wait_s, middle, service_s, servers) <= 1 - share
+        low, high = (middle, high) if within else (low, middle)
+    return low
+
+
 def md1_wait_at_most(wait_s: float, rate_per_s: float, service_s: float) -> float:
     """M/D/1: P[waiting time <= t] (Erlang 1909). The terms of the alternating sum cancel: hence the 200 digits."""
     with localcontext(prec=200):

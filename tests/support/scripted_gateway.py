@@ -14,6 +14,7 @@ from loadtests.generator.http2 import frames as h2
 
 READY = b"\x00\x00\x00\x00\x02\x08\x01"  # ServerReadyResponse(ready=True) as one gRPC message
 Script = Callable[[int], bytes | None]  # from the stream's number to what is sent; None closes the connection
+CLOSE = b"close"  # at the end of what is sent: close the connection after it
 
 
 def headers(stream: int, *pairs: tuple[str, str], end: bool = False) -> bytes:
@@ -70,7 +71,7 @@ class ScriptedGateway:
                     connection.sendall(h2.frame(h2.PING, h2.ACK, 0, body))
                 elif kind == h2.HEADERS:
                     path = dict(decoder.decode(body))[":path"]
-                    if not path.endswith("/ModelInfer"):
+                    if not path.endswith(("/ModelInfer", "/ModelStreamInfer")):
                         first = headers(stream, (":status", "200"), ("content-type", "application/grpc"))
                         last = headers(stream, ("grpc-status", "0"), end=True)
                         connection.sendall(first + data(stream, READY) + last)
@@ -79,4 +80,6 @@ class ScriptedGateway:
                     answer = self._script(stream)
                     if answer is None:
                         return
-                    connection.sendall(answer)
+                    connection.sendall(answer.removesuffix(CLOSE))
+                    if answer.endswith(CLOSE):
+                        return

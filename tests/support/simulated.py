@@ -91,12 +91,17 @@ def run_search(
 ) -> list[Point]:
     """All points of one search, started at half of what one request at a time reaches."""
     rng = np.random.default_rng([seed, 9]) if exponential else None
-    searching = search(Plan((slo,), 0.5 / service_s, seed, budget_s, unloaded_s=service_s))
-    points: list[Point] = []
+    plan = Plan((slo,), 0.5 / service_s, seed, budget_s, unloaded_s=service_s)
+    return drive(plan, lambda probe: simulate(probe, slo, service_s, rng, server, stalls, arrivals))
+
+
+def drive(plan: Plan, measure: Callable[[Probe], Point]) -> list[Point]:
+    """All points of one search whose probes are measured so."""
+    searching, points = search(plan), list[Point]()
     try:
         probe = next(searching)
         while True:
-            points.append(simulate(probe, slo, service_s, rng, server, stalls, arrivals))
+            points.append(measure(probe))
             probe = searching.send(points[-1])
     except StopIteration:
         return points

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import cast
 
 from loadtests.generator.endpoint import reason
@@ -35,7 +35,7 @@ from loadtests.generator.http2.frames import (
     ProtocolError,
     frame,
 )
-from loadtests.generator.http2.requests import LAST_STREAM, Http2Requests
+from loadtests.generator.http2.requests import LAST_STREAM, Http2Requests, head
 from loadtests.generator.http2.stream import GRPC_INTERNAL, NOTHING, PREFIX, PREFIX_BYTES
 from loadtests.generator.http2.uploads import DEFAULT_WINDOW
 from loadtests.generator.transport import Owner
@@ -50,12 +50,18 @@ _GRPC_CANCELLED, _GRPC_UNKNOWN = 1, 2
 
 
 class Http2Connection(Http2Requests):
-    """Sends the numbered `bodies` as requests with these headers, and reports their answers to its owner."""
+    """Sends the numbered `bodies` as requests with these headers, and reports their answers to its owner; those of
+    `streamed` are answered in parts."""
 
     def __init__(
-        self, owner: Owner[Http2Connection], slot: int, headers: h2.RequestHeaders, bodies: Sequence[bytes]
+        self,
+        owner: Owner[Http2Connection],
+        slot: int,
+        headers: h2.RequestHeaders,
+        bodies: Sequence[bytes],
+        streamed: Container[int],
     ) -> None:
-        super().__init__(bodies)
+        super().__init__(bodies, streamed, owner.on_first)
         self._owner = owner
         self.slot = slot
         """Its place among the owner's connections, which the one that replaces it takes."""
@@ -128,13 +134,13 @@ class Http2Connection(Http2Requests):
                 self._consumed += length
                 stream = streams.get(number)
                 if stream is None or flags & PADDED or not stream.has_headers or length <= PREFIX_BYTES:
-                    self._data(number, flags, data[start:position])
+                    self._data(number, flags, data[start:position], now_s)
                 elif stream.size == NOTHING and prefix(data, start) == (0, length - PREFIX_BYTES):
                     stream.size = length - PREFIX_BYTES
                 elif length <= stream.left:
                     stream.left -= length
                 else:
-                    self._data(number, flags, data[start:position])
+                    self._data(number, flags, data[start:position], now_s)
                 if flags & END_STREAM:
                     self._finish(number, now_s, GRPC_INTERNAL, "the answer ended without a status")
             elif kind == HEADERS and flags & END_HEADERS and not flags & (PADDED | PRIORITY):
@@ -170,15 +176,16 @@ class Http2Connection(Http2Requests):
             raise ProtocolError(f"stream {number} was never opened")
         self._count_fruitless()
 
-    def _data(self, number: int, flags: int, body: bytes) -> None:
+    def _data(self, number: int, flags: int, body: bytes, now_s: float) -> None:
         body = h2.unpadded(flags & PADDED, body)
         stream = self._streams.get(number)
         if stream is None:
             self._stray(number)
             return
-        if not body or stream.failure:
+        if stream.receive(body, now_s):
+            self._fruitless = 0
+        else:
             self._count_fruitless()
-        stream.receive(body)
 
     def _headers(self, number: int, flags: int, block: bytes, now_s: float) -> None:
         status, message, http = self._response_headers.read(block)
@@ -248,10 +255,10 @@ class Http2Connection(Http2Requests):
             self._most_streams = values.get(h2.MAX_CONCURRENT_STREAMS, self._most_streams)
         self._write(frame(h2.SETTINGS, h2.ACK, 0))
         table_bytes = values.get(h2.HEADER_TABLE_SIZE, h2.TABLE_BYTES)
-        is_first, self._due = not self._later_block, 0
+        is_first, self._due = not self._later_heads, 0
         if is_first or table_bytes < h2.TABLE_BYTES:  # its table is emptied, so that later blocks refer to nothing
-            first, self._later_block = self._request_headers.blocks(table_bytes)
-            self._set_block(first)
+            blocks = self._request_headers.blocks(table_bytes)
+            self._heads, self._later_heads = (tuple(map(head, each)) for each in zip(*blocks, strict=True))
         if not self._ready.done():
             self._ready.set_result(None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import unquote
 
 DATA, HEADERS, PRIORITY_FRAME, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -88,21 +89,19 @@ def unpadded(flags: int, body: bytes) -> bytes:
 
 
 class RequestHeaders:
-    """The header list that every request of a connection has; `metadata` are the caller's own."""
+    """The header list that every request of a connection has, but for the method; `metadata` are the caller's own."""
 
     def __init__(
         self,
         authority: str,
-        method: str,
+        methods: Sequence[str],
         timeout_s: float,
         *,
         scheme: str = "http",
         metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
-        self._headers = [
-            (":method", "POST"),
-            (":scheme", scheme),
-            (":path", method),
+        before = [(":method", "POST"), (":scheme", scheme)]
+        after = [
             (":authority", authority),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
@@ -110,22 +109,29 @@ class RequestHeaders:
             ("grpc-timeout", f"{max(int(timeout_s * 1e3), 1)}m"),
             *metadata,
         ]
+        # With several methods the server's table is to be the same whichever comes first: no path is put into it.
+        self._lists = [[*before, (":path", method, len(methods) > 1), *after] for method in methods]
 
-    def blocks(self, table_bytes: int) -> tuple[bytes, bytes]:
-        """The block of a connection's first request, and that of all later ones, which refer to the first's entries.
+    def blocks(self, table_bytes: int) -> list[tuple[bytes, bytes]]:
+        """For each method, the block of a connection's first request, and that of all later ones, which refer to the
+        first's entries.
 
         Too small a table at the server, or too large a header, would evict what later blocks refer to: then every
         block spells it all out.
         """
-        from hpack import Encoder
+        return [_blocks(headers, table_bytes) for headers in self._lists]
 
-        for table in (TABLE_BYTES, 0):
-            encoder = Encoder()
-            encoder.header_table_size = table
-            first, second, third = (encoder.encode(self._headers) for _ in range(3))
-            if table <= table_bytes and second == third:
-                break
-        return first, second
+
+def _blocks(headers: Sequence[tuple[Any, ...]], table_bytes: int) -> tuple[bytes, bytes]:
+    from hpack import Encoder
+
+    for table in (TABLE_BYTES, 0):
+        encoder = Encoder()
+        encoder.header_table_size = table
+        first, second, third = (encoder.encode(headers) for _ in range(3))
+        if table <= table_bytes and second == third:
+            break
+    return first, second
 
 
 class ResponseHeaders:

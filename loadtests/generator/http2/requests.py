@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from loadtests.generator.http2 import frames as h2
 from loadtests.generator.http2.frames import END_HEADERS, HEADERS, frame
 from loadtests.generator.http2.stream import Stream
+from loadtests.generator.http2.streamed import StreamedAnswer
 from loadtests.generator.http2.uploads import Uploads
+from loadtests.generator.transport import OnFirst
 
 LAST_STREAM = (1 << 31) - 1
 _JOIN_BELOW = 1 << 17
+Head = tuple[bytes, bytes]
+"""The HEADERS frame of a request, before and after the number of its stream."""
+Heads = tuple[Head, ...]
+"""Of a request with one answer, and of one that is answered in parts."""
 
 
 class Http2Requests(asyncio.Protocol):
-    """Sends the numbered `bodies`, which are whole gRPC messages. What comes back is for the subclass."""
+    """Sends the numbered `bodies`, which are whole gRPC messages; those of `streamed` are answered in parts. What comes
+    back is for the subclass."""
 
-    def __init__(self, bodies: Sequence[bytes]) -> None:
+    def __init__(self, bodies: Sequence[bytes], streamed: Container[int], on_first: OnFirst) -> None:
         self._bodies = bodies
+        self._streamed = streamed
+        self._on_first = on_first
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes | memoryview] = []
         self._out_bytes = 0
@@ -29,8 +38,8 @@ class Http2Requests(asyncio.Protocol):
         self._stream_of: dict[int, int] = {}
         self._uploads = Uploads(self._write)
         self._fruitless = 0  # frames of the server since the last answer that brought none nearer
-        self._header_start = b""
-        self._block = self._later_block = b""
+        self._heads: Heads = ()
+        self._later_heads: Heads = ()
 
     @property
     def has_open(self) -> bool:
@@ -47,7 +56,12 @@ class Http2Requests(asyncio.Protocol):
             return False
         stream = self._next_stream
         self._next_stream = stream + 2
-        self._streams[stream] = Stream(index, payload)
+        if payload in self._streamed:
+            self._streams[stream] = StreamedAnswer(index, payload, self._on_first)
+            header_start, block = self._heads[1]
+        else:
+            self._streams[stream] = Stream(index, payload)
+            header_start, block = self._heads[0]
         self._stream_of[index] = stream
         number = stream.to_bytes(4, "big")
         body = self._bodies[payload]
@@ -55,17 +69,14 @@ class Http2Requests(asyncio.Protocol):
         uploads = self._uploads
         if size <= uploads.window and size <= uploads.at_once and not uploads.waiting:
             uploads.window -= size
-            request = b"".join(
-                (self._header_start, number, self._block, size.to_bytes(3, "big"), b"\0\1", number, body)
-            )
+            request = b"".join((header_start, number, block, size.to_bytes(3, "big"), b"\0\1", number, body))
             self._out.append(request)
             self._out_bytes += len(request)
         else:
-            self._write(self._header_start + number + self._block)
+            self._write(header_start + number + block)
             uploads.add(stream, body)
             uploads.send()
-        if self._block is not self._later_block:
-            self._set_block(self._later_block)
+        self._heads = self._later_heads
         if self._next_stream > LAST_STREAM:
             self._stop_sending("all of its streams are used")
         return True
@@ -115,6 +126,7 @@ class Http2Requests(asyncio.Protocol):
         self._uploads.send()
         self.flush()
 
-    def _set_block(self, block: bytes) -> None:
-        self._block = block
-        self._header_start = (len(block) << 8 | HEADERS).to_bytes(4, "big") + bytes([END_HEADERS])
+
+def head(block: bytes) -> Head:
+    """Of a HEADERS frame with this block."""
+    return (len(block) << 8 | HEADERS).to_bytes(4, "big") + bytes([END_HEADERS]), block

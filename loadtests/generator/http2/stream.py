@@ -29,8 +29,9 @@ class Stream:
         self.index = index
         self.payload = payload
 
-    def receive(self, body: bytes) -> None:
-        """Counts bytes of the answer, however they are cut."""
+    def receive(self, body: bytes, now_s: float) -> bool:
+        """Counts bytes of the answer, however they are cut; returns whether they bring its end nearer."""
+        useful = bool(body) and self.failure is None
         if not self.has_headers:
             self._fail("the answer began without headers")
         if self.size < 0:
@@ -38,7 +39,7 @@ class Stream:
             self._prefix += body[:missing]
             if len(self._prefix) < PREFIX_BYTES:
                 self.size = IN_PREFIX if self._prefix else NOTHING
-                return
+                return useful
             compressed, self.size = PREFIX.unpack(self._prefix)
             if compressed:
                 self._fail(f"the answer has the flag {compressed}, though the request allows no compression")
@@ -47,6 +48,7 @@ class Stream:
         if len(body) > self.left:
             self._fail(f"the answer is longer than the {self.size} bytes that it announced")
         self.left = max(self.left - len(body), 0)
+        return useful
 
     def _fail(self, why: str) -> None:
         self.failure = self.failure or (GRPC_INTERNAL, why)

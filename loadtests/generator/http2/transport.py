@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from loadtests.errors import GeneratorError
 from loadtests.generator.endpoint import Endpoint
 from loadtests.generator.http2 import frames as h2
 from loadtests.generator.http2.connection import Http2Connection
-from loadtests.generator.transport import METHOD, OnDone
+from loadtests.generator.parts import Parts
+from loadtests.generator.transport import METHOD, STREAM_METHOD, OnDone, OnFirst
 from loadtests.records.record import UNAVAILABLE
 from loadtests.target.access import Access
 
@@ -27,30 +28,41 @@ _CLOSE_S = 1.0
 _PLAIN = Access()
 
 
+def _no_parts(index: int, parts: Parts) -> None:
+    """Where no answer is streamed."""
+
+
 class Http2Transport:
-    """Implements `transport.Transport` and `transport.Owner`; raises what `Endpoint` raises."""
+    """Implements `transport.Transport` and `transport.Owner`; raises what `Endpoint` raises.
+
+    The answers to the payloads with the numbers `streamed` come in parts.
+    """
 
     def __init__(
         self,
         server: str,
         payloads: Sequence[bytes],
         on_done: OnDone,
+        on_first: OnFirst = _no_parts,
         *,
         channels: int,
         timeout_s: float,
         access: Access = _PLAIN,
+        streamed: Iterable[int] = (),
         most_connections: int = MOST_CONNECTIONS,
     ) -> None:
         self._endpoint = Endpoint(server, access)
+        self._streamed = frozenset(streamed)
         self._headers = h2.RequestHeaders(
             self._endpoint.authority,
-            METHOD,
+            (METHOD, STREAM_METHOD) if self._streamed else (METHOD,),
             timeout_s,
             scheme="https" if access.tls else "http",
             metadata=access.metadata(),
         )
         self._bodies = [b"\0" + struct.pack(">I", len(payload)) + payload for payload in payloads]
         self.on_done = on_done
+        self.on_first = on_first
         self._timeout_s = timeout_s
         self._channels = channels
         self._most_connections = most_connections
@@ -196,7 +208,7 @@ class Http2Transport:
 
     async def _connect(self, slot: int) -> None:
         def make() -> Http2Connection:
-            return Http2Connection(self, slot, self._headers, self._bodies)
+            return Http2Connection(self, slot, self._headers, self._bodies, self._streamed)
 
         connection = await self._endpoint.connect(make, slot, self._timeout_s)
         try:

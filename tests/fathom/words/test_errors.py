@@ -163,7 +163,9 @@ ERRORS: dict[type[Exception], Callable[[Path], object]] = {
     loadtests.errors.TargetError: refused("INVALID_ARGUMENT", "input x has no rows"),
     loadtests.errors.TargetBusyError: refused("UNAVAILABLE", "Exceeds maximum queue size"),
     loadtests.errors.TargetLostError: refused("DEADLINE_EXCEEDED", "Deadline Exceeded"),
-    loadtests.errors.SloUnreachableError: lambda folder: unloaded._check("mine", [Slo.parse("p99=20ms")], 42.0, 15),
+    loadtests.errors.SloUnreachableError: lambda folder: unloaded._check(
+        "mine", [Slo.parse("p99=20ms")], unloaded.Alone(42.0, 42.0, 0.0, 0.0), 15
+    ),
     loadtests.errors.GeneratorError: read_record,
     loadtests.errors.ResultsError: lambda folder: read_runs(folder / "nowhere"),
     UsageError: cli_command("report"),

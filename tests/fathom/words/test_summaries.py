@@ -15,15 +15,26 @@ from syrupy.assertion import SnapshotAssertion
 from clients import Classification
 from fathom import cli
 from fathom.commands import infer, load, plan
-from fathom.console import answers, summary
-from fathom.console.live_table import progress
+from fathom.console import answers, live_table, summary
 from fathom.latencies import Latencies
+from loadtests.errors import BadRequestError, SloUnreachableError
 from loadtests.records.batching import Batching
-from loadtests.records.point import GeneratorStats, ModelPoint, Point, SizePoint, SloCount, StepPoint
+from loadtests.records.point import (
+    GenerationLoad,
+    GeneratorStats,
+    ModelPoint,
+    Point,
+    ServerLoad,
+    SizePoint,
+    SloCount,
+    StepPoint,
+    StreamPoint,
+)
 from loadtests.report import batching, prose
-from loadtests.results.result import INTERRUPTED, CapacityResult
+from loadtests.results.result import INTERRUPTED, CapacityResult, too_short
+from loadtests.search import unloaded
 from loadtests.sizing import make_plan
-from loadtests.slo import Slo
+from loadtests.slo import Slo, check_streams
 from loadtests.workload.sizes import Sizes
 from loadtests.workload.variability import Variability
 
@@ -115,6 +126,24 @@ PROVEN = CapacityResult(
     points=POINTS,
     folder="results/queue",
 )
+STREAMS = StreamPoint(
+    210.0, 480.0, 890.0, 45.0, 60.0, 120.0, 60.0, 90.0, 310.0, 480.0, 29_000, 148.0, 6.1, 3, 1.8, 0.97
+)
+GENERATION = GenerationLoad(6.2, 8.0, 2.0, 5.2, 150.0, 3)
+STREAMED = replace(
+    PROVEN,
+    slos=(TTFT := Slo.parse("ttft:p99=1s"), ITL := Slo.parse("itl:p99=150ms")),
+    decided_by=ITL,
+    points=tuple(
+        replace(
+            each,
+            streaming=STREAMS,
+            load=ServerLoad(0.9, 800.0, None, None, None, 0, GENERATION if each.number else None),
+            slos=tuple(replace(each.slos[0], slo=str(slo)) for slo in (TTFT, ITL)),
+        )
+        for each in POINTS
+    ),
+)
 BATCHING = (
     Batching("onnxruntime", 8, "dynamic", instances=2, on_gpu=False),
     Batching(
@@ -188,7 +217,7 @@ def test_report(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
     for result in RESULTS.values():
         print(prose.explain(result))
         print(prose.in_short(result))
-    print(progress(POINTS, [SLO]))
+    print(live_table.progress(POINTS, [SLO]))
     assert shown() == snapshot
 
 
@@ -204,6 +233,28 @@ def test_load(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
 def test_plan(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
     for line in plan.describe(make_plan(PROVEN, 20_000, cost_per_hour=4.0)):
         print(line)
+    assert shown() == snapshot
+
+
+def test_answers_in_parts(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
+    """Each command's own words for them."""
+    summary.show(STREAMED, options=" --server host:8001")
+    missed = replace(STREAMED, **NOTHING, verdict="fail", slos=(replace(TTFT, limit_ms=100.0), ITL), reason="too slow")
+    summary.show(replace(missed, points=STREAMED.points[2:3]))
+    for first in STREAMED.points[:2]:
+        print(live_table.line(first, "pass"))
+        load.show(first, ["ttft:p99=1s"], SENT)
+    print(*plan.describe(make_plan(STREAMED, 2000)), sep="\n")
+    short = {"budget_s": 60.0, "unloaded_ms": 2000.0, "filled_s": 16.0, "least_s": 700.0, "start_per_s": 1.0}
+    print(too_short("recipe_writer", (TTFT, ITL), short))
+    print(too_short("recipe_writer", (Slo.parse("ttft:p90=1s"),), short, 0.5))
+    with pytest.raises(BadRequestError) as refused:
+        check_streams((TTFT,), {"recipe_writer": True, "echo": False})
+    print(refused.value)
+    for slo in ("ttft:p99=1s", "itl:p99=1s", "gap:p99=1s"):
+        with pytest.raises(SloUnreachableError) as unreachable:
+            unloaded._check("recipe_writer", [Slo.parse(slo)], unloaded.Alone(9000.0, 2500.0, 1100.0, 1300.0), 5)
+        print(unreachable.value)
     assert shown() == snapshot
 
 

@@ -214,8 +214,8 @@ def test_cancelled_requests_are_not_reported(echo_server):
 def test_later_header_blocks_mean_the_same_as_the_first(table_bytes, token_bytes):
     from hpack import Decoder
 
-    headers = h2.RequestHeaders("host:1", METHOD, 2.5, metadata=[("token", "t" * token_bytes)])
-    first, later = headers.blocks(table_bytes)
+    headers = h2.RequestHeaders("host:1", [METHOD], 2.5, metadata=[("token", "t" * token_bytes)])
+    ((first, later),) = headers.blocks(table_bytes)
     decoder = Decoder()
     decoder.max_allowed_table_size = table_bytes
     decoder.max_header_list_size = 1 << 16

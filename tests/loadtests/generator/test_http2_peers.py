@@ -14,7 +14,7 @@ from hpack import Decoder
 from loadtests import Slo
 from loadtests.generator.http2 import Http2Transport
 from loadtests.generator.http2 import frames as h2
-from loadtests.generator.messages import Limits
+from loadtests.generator.messages import EarlyStop, Limits
 from loadtests.generator.open_loop import OpenLoopRun
 from loadtests.judge.judge import evaluate
 from loadtests.records.point import Probe
@@ -383,8 +383,8 @@ def test_deadlines_fire_whatever_arrives(pause_s):
             await asyncio.sleep(pause_s)
 
     async def run(address):
-        def make_transport(on_done):
-            return Http2Transport(address, [b"x"], on_done, channels=1, timeout_s=0.2)
+        def make_transport(*reports):
+            return Http2Transport(address, [b"x"], *reports, channels=1, timeout_s=0.2)
 
         run = OpenLoopRun(
             constant(100, count=5),
@@ -468,10 +468,10 @@ def test_a_run_that_broke_http2_itself_is_invalid_and_no_failure_of_the_server()
         writer.close()
 
     async def run(address):
-        def make_transport(on_done):
-            return Http2Transport(address, [b"x"], on_done, channels=1, timeout_s=3)
+        def make_transport(*reports):
+            return Http2Transport(address, [b"x"], *reports, channels=1, timeout_s=3)
 
-        limits = Limits(max_outstanding=1000, early_stop=((1000.0, 1),))
+        limits = Limits(max_outstanding=1000, early_stop=(EarlyStop(1000.0, 1),))
         run = OpenLoopRun(schedule, payload_choices(50, 1, seed=0), limits, timeout_s=3, make_transport=make_transport)
         await run.transport.open()
         return await run.run()

@@ -70,8 +70,8 @@ def test_the_end_of_a_stream_beside_a_frozen_server_waits_for_what_was_measured(
     """And not as long again for what only kept the load up meanwhile."""
     queue, batches = start_queue("--service-ms", "2"), []
 
-    def connect(on_done):
-        return Http2Transport(queue.address, [request()], on_done, channels=1, timeout_s=1.5)
+    def connect(*reports):
+        return Http2Transport(queue.address, [request()], *reports, channels=1, timeout_s=1.5)
 
     async def freeze_and_finish():
         firing = ContinuousRun(ModelMix((1,), (1.0,)), connect, batches.append, seed=0, timeout_s=1.5, drain_s=0.1)
@@ -96,8 +96,8 @@ def test_batches_are_made_beside_the_event_loop(shared_queue):
     """Requests are due meanwhile."""
     address, made = shared_queue("--service-ms", "1").address, []
 
-    def connect(on_done):
-        return Http2Transport(address, [request()], on_done, channels=1, timeout_s=5)
+    def connect(*reports):
+        return Http2Transport(address, [request()], *reports, channels=1, timeout_s=5)
 
     async def run():
         continuous = ContinuousRun(

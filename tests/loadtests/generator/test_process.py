@@ -17,7 +17,7 @@ from queue_process import request
 
 from clients import TLS
 from loadtests.errors import GeneratorError, TargetLostError
-from loadtests.generator.messages import Limits, read_payloads, write_payloads
+from loadtests.generator.messages import EarlyStop, Limits, read_payloads, write_payloads
 from loadtests.generator.process import GeneratorProcess, GeneratorSettings, RunInterrupted
 from loadtests.records.record import DEADLINE_EXCEEDED, NOT_SENT, UNANSWERED, UNAVAILABLE, percentile
 from loadtests.target.access import Access
@@ -131,7 +131,7 @@ def test_stops_when_the_backlog_shows_that_the_rate_does_not_hold(start_queue):
 
 
 def test_stops_when_the_slo_is_out_of_reach(start_queue):
-    limits = Limits(max_outstanding=10_000, early_stop=((10.0, 7),))
+    limits = Limits(max_outstanding=10_000, early_stop=(EarlyStop(10.0, 7),))
     record, outcome = fire(start_queue("--service-ms", "20").address, constant(100, duration_s=20), limits)
     assert outcome.stopped == "hopeless"
     assert record.ok.sum() == pytest.approx(7, abs=1)

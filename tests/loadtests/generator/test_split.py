@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from loadtests.errors import BadRequestError
-from loadtests.generator.messages import Limits
+from loadtests.generator.messages import EarlyStop, Limits
 from loadtests.generator.pool import merge, split
 from loadtests.records.record import Outcome, Record, histogram, percentile
 from loadtests.workload.schedule import payload_choices, poisson
 
 SCHEDULE = poisson(1000, seed=1, count=8000)
 CHOICES = payload_choices(8000, 7, seed=1)
-LIMITS = Limits(max_outstanding=400, early_stop=((50.0, 100),), cooldown=500, until_s=30.0)
+LIMITS = Limits(max_outstanding=400, early_stop=(EarlyStop(50.0, 100),), cooldown=500, until_s=30.0)
 
 
 def test_the_parts_are_the_schedule():
@@ -40,7 +40,7 @@ def test_limits_are_shared_with_room_for_scatter():
     part = split(SCHEDULE, CHOICES, LIMITS, 4, seed=3)[0]
     assert part.limits.until_s == 30.0
     assert part.limits.max_outstanding == 100
-    assert part.limits.early_stop == ((50.0, 35),)
+    assert part.limits.early_stop == (EarlyStop(50.0, 35),)
 
 
 def test_one_worker_gets_everything():

@@ -11,6 +11,7 @@ import pytest
 from freezing import frozen
 
 from loadtests.errors import TargetError
+from loadtests.records.point import GenerationLoad
 from loadtests.target.client import Target
 from loadtests.target.metrics import MetricsMeter, default_url, parse, summarise
 
@@ -37,7 +38,7 @@ nv_cpu_memory_used_bytes 2097152
 
 
 def test_means_highest_and_differences():
-    load = summarise([parse(BEFORE), parse(AFTER)])
+    load = summarise([parse(BEFORE), parse(AFTER)], 2.0)
     assert load is not None
     assert load.gpu_share == pytest.approx(0.7)  # during the probe, over both GPUs
     assert load.gpu_memory_mib == 3.0
@@ -45,11 +46,38 @@ def test_means_highest_and_differences():
     assert load.memory_mib == 4.0
     assert load.rejected == 12
     assert load.gpu_power_w is None
+    assert load.generation is None
+
+
+def generating(slots: int, waiting: int, steps: int, rows: int, tokens: int, cancelled: int) -> str:
+    """The metrics of a text generator, as Triton's python backend publishes a model's own."""
+    gauges = {"slots_in_use": slots, "waiting": waiting}
+    counters = {"steps_total": steps, "step_rows_total": rows, "tokens_total": tokens, "cancelled_total": cancelled}
+    return "".join(
+        f'# TYPE fathom_generation_{name} {kind}\nfathom_generation_{name}{{model="m"}} {value}\n'
+        for kind, values in (("gauge", gauges), ("counter", counters))
+        for name, value in values.items()
+    )
+
+
+def test_what_a_text_generator_says_of_itself():
+    readings = [generating(0, 0, 10, 20, 30, 1), generating(4, 9, 40, 140, 150, 1), generating(2, 0, 50, 180, 190, 3)]
+    load = summarise([*map(parse, readings)], 4.0)
+    assert load is not None
+    assert load.generation == GenerationLoad(
+        slots_mean=3.0, slots_max=4.0, waiting_max=9.0, batch_per_step=4.0, tokens_per_s=40.0, cancelled=2
+    )
+
+
+def test_a_text_generator_that_did_nothing():
+    load = summarise([parse(generating(0, 0, 0, 0, 0, 0))], 0.0)
+    assert load is not None
+    assert load.generation == GenerationLoad(0.0, 0.0, 0.0, batch_per_step=None, tokens_per_s=None, cancelled=0)
 
 
 def test_nothing_measured_nothing_said():
-    assert summarise([]) is None
-    load = summarise([parse("up 1\n")])
+    assert summarise([], 1.0) is None
+    load = summarise([parse("up 1\n")], 1.0)
     assert load is not None
     assert (load.cpu_share, load.rejected) == (None, None)
 
@@ -112,7 +140,7 @@ def test_an_endpoint_without_end_is_given_up(drips):
 def test_numbers_that_are_none_are_left_out():
     numbers = ("NaN", "+Inf", "-Inf", "1e308")
     read = [parse("".join(f'nv_gpu_power_usage{{gpu_uuid="{n}"}} {n}\n' for n in (*numbers, "7"))) for _ in "ab"]
-    load = summarise(read)
+    load = summarise(read, 1.0)
     assert load is not None
     assert load.gpu_power_w == 7
 
