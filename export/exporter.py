@@ -122,6 +122,7 @@ def _build(
     texts = {config.path.relative_to(published.folder).as_posix(): config.text for config in fitted.rewritten}
     labels = {name: "\n".join(source.labels[name]) + "\n" for name in source.labels.keys() & published.label_files}
     files |= _write(room, {name: text.encode() for name, text in {**texts, **labels}.items()})
+    files |= _write(room, source.files)
     files[REFERENCE] = room / REFERENCE
     reference.write(files[REFERENCE])
     assets = {name: _write(room / "assets" / name, contents) for name, contents in source.assets.items()}

@@ -13,9 +13,13 @@ _CLASSES = {
     "minilm": ("export.models.minilm", "MiniLM"),
     "mobilenet_v2": ("export.models.mobilenet_v2", "MobileNetV2"),
     "rain_forecast": ("export.models.rain_forecast", "RainForecast"),
+    "smollm2": ("export.models.smollm2", "SmolLM2"),
 }
-NAMES = tuple(_CLASSES)
+NAMES = ("minilm", "mobilenet_v2", "rain_forecast")
 """The bundled ones."""
+
+EXTRA = ("smollm2",)
+"""Those whose weights come with an extra, fathom-serving[llm]: exported where they are named, and only there."""
 
 
 def find(name: str, model_repository: Path | None = None) -> Recipe:
@@ -37,7 +41,7 @@ def find(name: str, model_repository: Path | None = None) -> Recipe:
         found = added.find(model_repository / name)
         if found is not None:
             return found
-    all_names = NAMES if model_repository is None else names(model_repository)
+    all_names = (*NAMES, *EXTRA) if model_repository is None else (*names(model_repository), *EXTRA)
     raise RecipeError(
         f"there is no recipe '{name}': the known ones are {', '.join(all_names)}", found=name, expected=all_names
     )
@@ -71,4 +75,4 @@ def allow_sources(chosen: Iterable[Recipe]) -> None:
 def reserved() -> tuple[str, ...]:
     """Names that an added model cannot have: those of the bundled models, their pipelines and companions."""
     pipelines = [recipe.pipeline for recipe in map(find, NAMES) if recipe.pipeline is not None]
-    return (*NAMES, *(name for each in pipelines for name in (each.name, *each.companions)))
+    return (*NAMES, *EXTRA, *(name for each in pipelines for name in (each.name, *each.companions)))

@@ -30,7 +30,7 @@ def fit(found: Sequence[Config], signature: Signature, *, rewriting: bool) -> Fi
     rewritten: list[Config] = []
     notes: list[str] = []
     for config in found:
-        if rewriting:
+        if rewriting and config.message.backend != "python":
             text, lines = rewrite.rewrite_dims(config, signature)
             if lines:
                 config = replace(config, text=text, message=configs.parse(text))

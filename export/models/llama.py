@@ -23,6 +23,7 @@ import numpy as np
 
 from export.errors import RecipeError
 from export.graph import onnx_file, onnx_stream
+from export.graph.signature import TensorSpec
 from export.recipe.recipe import Array
 
 WEIGHTS = "weights.data"
@@ -119,6 +120,18 @@ def write(shape: Shape, weight: Callable[[str], Array], path: Path) -> None:
         model = graph.model()
     onnx_file.finish(model, room, path)
     shutil.rmtree(room)
+
+
+def whole_text(inputs: Sequence[TensorSpec], input_ids: Array, logits_at: Array) -> dict[str, Array]:
+    """What a decoder of these inputs takes to read one text, INT64 [T], from its beginning: caches without a token."""
+    sizes = {spec.name: (1, *(max(size, 0) for size in spec.dims[1:])) for spec in inputs if len(spec.dims) == 4}
+    return {
+        "input_ids": input_ids[None],
+        "seqlens_k": np.array([len(input_ids) - 1], np.int32),
+        "total_sequence_length": np.array([len(input_ids)], np.int32),
+        "logits_at": logits_at,
+        **{name: np.zeros(size, np.float32) for name, size in sizes.items()},
+    }
 
 
 class _Graph:

@@ -21,6 +21,7 @@ from export.precision.float16 import HalfPrecision
 from export.precision.int8 import Quantization
 from export.precision.precision import CPU, FP16, FP32, Target
 from export.precision.sensitivity import Cost, costs
+from export.precision.weights_only import WeightsOnly
 from export.recipe.gate import gate
 from export.recipe.limits import Limits, Reduced
 from export.recipe.measure import Measurement, Reference, evaluate, parity
@@ -161,7 +162,7 @@ class Conversion:
         self.room = room
         self.on_progress = on_progress
         self.at_source = Measurement(recipe.score(reference.outputs, reference.evaluation, reference.outputs))
-        self.full = self._judge(full, "onnx")
+        self.full = self._judge(full, "measure onnx")
 
     def check(self, judged: Judged) -> None:
         """Raise AccuracyError if a graph costs more than its precision may, naming the operators that cost most."""
@@ -170,9 +171,11 @@ class Conversion:
     def reduced(self, precision: str, allowed: Reduced, excluded: Sequence[str] = (), runtime: str = CPU) -> Judged:
         """The graph at a precision below FP32, judged but not yet held to its gate; INT8 as `runtime` takes it."""
         path, rows = self.room / f"{precision}.onnx", self.reference.evaluation
-        made: HalfPrecision | Quantization
+        made: HalfPrecision | Quantization | WeightsOnly
         with self._converting(precision):
-            if precision == FP16:
+            if allowed.weights_only:
+                made = WeightsOnly(self.full.path, allowed, excluded, self.room)
+            elif precision == FP16:
                 made = HalfPrecision(self.full.path, allowed, excluded)
             else:
                 rows = self._calibration_rows()
@@ -181,13 +184,14 @@ class Conversion:
             self.on_progress(step, 0, 1)
             made.write(path)
             self.on_progress(step, 1, 1)
-            judged = self._judge(path, f"onnx at {precision}")
+            judged = self._judge(path, f"measure onnx at {precision}")
 
         def worst() -> list[Cost]:
             return costs(self.full.path, rows, made.candidates, made.write, self.room, self.on_progress)
 
+        found = None if isinstance(made, WeightsOnly) else worst  # of hundreds of products, minutes for no remedy
         distance = asdict(parity(judged.outputs, self.full.outputs))
-        return replace(judged, limits=allowed, reduction={**made.record(), "parity_to_fp32": distance}, costs=worst)
+        return replace(judged, limits=allowed, reduction={**made.record(), "parity_to_fp32": distance}, costs=found)
 
     def _calibration_rows(self) -> Evaluation:
         if self.calibration is None:
@@ -214,9 +218,10 @@ class Conversion:
                 found=precision,
             ) from error
 
-    def _judge(self, path: Path, station: str) -> Judged:
+    def _judge(self, path: Path, step: str) -> Judged:
         session, evaluation = onnx_file.session(path), self.reference.evaluation
-        outputs = answers(session, evaluation, on_progress=self.on_progress, step=f"measure {station}")
+        station = self.recipe.judged_graph(session, path)
+        outputs = answers(station, evaluation, on_progress=self.on_progress, step=step)
         return Judged(path, evaluate(self.recipe, outputs, self.reference), outputs)
 
 

@@ -51,8 +51,9 @@ class Reduced(Limits):
 
     `keep_float` are nodes that stay in FP32, by name; those that a graph of other weights does not have are passed
     over. `keep_float_symmetric` takes its place in INT8 for TensorRT, where activations have no zero point and so lose
-    more.
+    more. `weights_only` reduces the weights of products and leaves every activation in FP32, without calibration.
     """
 
     keep_float: tuple[str, ...] = ()
     keep_float_symmetric: tuple[str, ...] | None = None
+    weights_only: bool = False

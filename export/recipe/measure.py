@@ -150,7 +150,9 @@ def measure(
         if recipe.pipeline is None:
             raise RecipeError(f"recipe '{recipe.name}' has no pipeline", field="pipeline")
         evaluation = Evaluation(recipe.pipeline.requests(), evaluation.truth)
-    outputs = answers(predict, evaluation, batch=batch, on_progress=on_progress, step=f"measure {station}")
+    outputs = answers(
+        recipe.judged(predict), evaluation, batch=batch, on_progress=on_progress, step=f"measure {station}"
+    )
     return evaluate(recipe, outputs, reference)
 
 

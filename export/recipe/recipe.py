@@ -124,6 +124,7 @@ class Source:
     `assets` are the files of companion models in the repository, as {model: {path in its folder: content}}.
     `calibration` gives the rows that INT8 finds its ranges on, of a bundled model none that is in `evaluation`.
     `module` is the torch module that `predict` runs, where there is one: its parameters are the inputs, by name.
+    `files` are further ones of the model itself, by path in its folder.
     """
 
     predict: Predict
@@ -133,6 +134,7 @@ class Source:
     assets: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     calibration: Callable[[], Evaluation] | None = None
     module: Any = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     def released(self) -> Source:
         """The same without the trained model, so that its memory is for what comes next."""
@@ -206,11 +208,19 @@ class Recipe(ABC):
         """The ensemble in front of the model, if it has one."""
         return None
 
+    def judged(self, predict: Predict) -> Predict:
+        """The station with what is kept of its answers: all, unless they are too large to keep for every row."""
+        return predict
+
+    def judged_graph(self, predict: Predict, graph: Path) -> Predict:
+        """A session of the ONNX file as such a station, also where the graph takes more than a request has."""
+        return self.judged(predict)
+
     def accuracy(self, predict: Predict, evaluation: Evaluation | None = None, *, batch: int = 8) -> dict[str, float]:
         """The figures of any station: `recipe.accuracy(client.model(recipe.name))`, `batch` rows at a time."""
 
         evaluation = evaluation or self.evaluation()
-        return self.score(answers(predict, evaluation, batch=batch), evaluation)
+        return self.score(answers(self.judged(predict), evaluation, batch=batch), evaluation)
 
     def example(self, batch: int = 1) -> dict[str, Array]:
         """`batch` rows of real input, named as the model names them: the evaluation's, repeated if they run out."""

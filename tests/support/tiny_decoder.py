@@ -34,7 +34,7 @@ SHAPE = llama.Shape(
 
 def write_folder(folder: Path, *, shape: llama.Shape = SHAPE, seed: int = 0) -> Generation:
     """Write `model.onnx`, `tokenizer.json` and `generation.json` into the folder, which is made."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     weights = random_weights(shape, seed)
     llama.write(shape, weights.__getitem__, folder / "model.onnx")
     tokenizer = tiny_tokenizer()
