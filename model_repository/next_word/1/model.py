@@ -9,15 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from decoder import Decoder
-from pieces import Pieces
-from text import read, search
-from tokenizers import Tokenizer
+from next_words import FILES, WORDS, NextWords
 
 PARAMETERS = {"decoder", "context_tokens", "threads"}
-WORDS = 5
-STEPS = 3
-FILES = ("model.onnx", "tokenizer.json")
 
 
 class TritonPythonModel:
@@ -28,7 +22,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(f"unknown parameters key '{unknown[0]}': choose {sorted(PARAMETERS)}")
         self._folder = Path(args["model_repository"]) / given["decoder"]
         self._threads, self._limit = int(given["threads"]), int(given["context_tokens"])
-        self._decoder = None
+        self._model = None
         if self._exported():
             self._open()
 
@@ -37,18 +31,15 @@ class TritonPythonModel:
 
     def _open(self):
         """Open the language model and run it once, so that the first request is as quick as the others."""
-        self._tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
-        self._tokenizer.encode_special_tokens = True  # a marker that somebody writes stays text
-        self._pieces = Pieces.of(self._tokenizer)
-        self._decoder = Decoder(self._folder / "model.onnx", threads=self._threads)
-        self._next_words([read("ready", self._encode, limit=self._limit)])
+        self._model = NextWords(self._folder, limit=self._limit, threads=self._threads)
+        self._model.find([self._model.read("ready")])
 
     def is_ready(self):
         """Releases of 2026 ask for this when they are asked whether the model is ready; older ones never call it."""
-        return self._exported() and bool(self._encode("ready"))
+        return self._exported() and (self._model is None or bool(self._model.encode("ready")))
 
     def execute(self, requests):
-        if self._decoder is None:
+        if self._model is None:
             if not self._exported():
                 words = "smollm2 was not exported: run `fathom export smollm2`"
                 error = pb_utils.TritonError(words, pb_utils.TritonError.UNAVAILABLE)
@@ -60,47 +51,24 @@ class TritonPythonModel:
                 asked.append(self._readings(request))
             except ValueError as error:
                 asked.append(pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
-        found = iter(self._next_words([reading for each in asked if isinstance(each, list) for reading in each]))
+        readings = [reading for each in asked if isinstance(each, list) for reading in each]
+        found = iter(self._model.find(readings))
         return [
             _response([next(found) for _ in each]) if isinstance(each, list) else pb_utils.InferenceResponse(error=each)
             for each in asked
         ]
-
-    def _encode(self, text):
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def _readings(self, request):
         raw = pb_utils.get_input_tensor_by_name(request, "text").as_numpy().ravel()
         readings = []
         for index, item in enumerate(raw):
             try:
-                readings.append(read(item.decode(), self._encode, limit=self._limit))
+                readings.append(self._model.read(item.decode()))
             except UnicodeDecodeError as error:
                 raise ValueError(f"text {index} is not UTF-8: {error}") from error
             except ValueError as error:
                 raise ValueError(f"text {index} {error}") from error
         return readings
-
-    def _next_words(self, readings):
-        """The words for each reading, in one run for all texts and one for each step of all searches."""
-        if not readings:
-            return []
-        cache, following = self._decoder.read(
-            [reading.ids for reading in readings], [reading.positions for reading in readings], room=STEPS
-        )
-        searches = [
-            search(reading, self._pieces, row, probabilities, words=WORDS, steps=STEPS)
-            for row, (reading, probabilities) in enumerate(zip(readings, following, strict=True))
-        ]
-        while taken := [(node, each) for each in searches for node in each.take()]:
-            taken.sort(key=lambda pair: pair[0].row)
-            nodes = [node for node, _ in taken]
-            rows, following = self._decoder.extend(
-                cache, [node.row for node in nodes], [node.length for node in nodes], [node.piece for node in nodes]
-            )
-            for (node, each), row, probabilities in zip(taken, rows, following, strict=True):
-                each.give(node, row, probabilities)
-        return [each.best() for each in searches]
 
 
 def _response(found):
