@@ -295,32 +295,6 @@ SAID: dict[grpc.StatusCode, Table] = {
     ),
 }
 
-# Inside a stream Triton tells a failure as a text without its status. A model can begin the text with the name that
-# pb_utils.TritonError has for the status, and a colon; texts of Triton's own are known by their words.
-NAMED: dict[str, grpc.StatusCode] = {
-    "INVALID_ARG": _CODE.INVALID_ARGUMENT,
-    "NOT_FOUND": _CODE.NOT_FOUND,
-    "UNAVAILABLE": _CODE.UNAVAILABLE,
-    "UNSUPPORTED": _CODE.UNIMPLEMENTED,
-    "ALREADY_EXISTS": _CODE.ALREADY_EXISTS,
-    "CANCELLED": _CODE.CANCELLED,
-    "INTERNAL": _CODE.INTERNAL,
-    "UNKNOWN": _CODE.UNKNOWN,
-}
-WHERE = r"(?:\[request id: [^]]*\] |in ensemble '[^']*', )*"  # what Triton itself puts before a text
-TEXTS: tuple[tuple[str, grpc.StatusCode], ...] = (  # a pattern, the first that is found decides
-    (r"^Request for unknown model: .* is not found$", _CODE.NOT_FOUND),
-    (r"^Request for unknown model: ", _CODE.UNAVAILABLE),
-    (r"Exceeds maximum queue size|Request timeout expired", _CODE.UNAVAILABLE),
-    (r"stopped accepting new inference requests", _CODE.UNAVAILABLE),
-    (
-        rf"^{WHERE}(expected \d+ inputs? but got|unexpected (shape for input|inference (input|output))|"
-        r"inference input '.*' data-type is|inference request batch-size must be|input byte size mismatch|"
-        r"unable to find data for input tensor)",
-        _CODE.INVALID_ARGUMENT,
-    ),
-)
-
 _REDIRECTED = Failure(
     UnreachableError,
     "gateway",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import grpc
 
 from . import failure_tables as tables
-from . import proxies
+from . import failure_texts, proxies
 from .errors import DeadlineExceededError, InferenceError, ModelNotReadyError, UnreachableError
 from .failure_tables import Failure, Table
 from .options import TLS
@@ -38,7 +38,6 @@ _BROKEN_UNAVAILABLE = (  # of older versions, and of this package
     "ping timeout",
     "the server answers nothing",
 )
-_STATUS = re.compile(rf"(?:{tables.WHERE})({'|'.join(tables.NAMED)}): ")
 _SILENCE = ("before receiving SETTINGS frame", "Handshake read failed (Endpoint closing)")  # the latter with TLS
 # No gRPC server sends these with an answer.
 _PAGE_HEADERS = {
@@ -84,9 +83,7 @@ def from_text(text: str, sent: Sent) -> InferenceError:
 
     Its `status` is the one that the same failure has outside of streams, "" where the text does not tell.
     """
-    named = _STATUS.match(text)
-    details = text[: named.start(1)] + text[named.end() :] if named else text
-    status = tables.NAMED[named[1]] if named else next((s for words, s in tables.TEXTS if re.search(words, text)), None)
+    status, details = failure_texts.split(text)
     row = tables.STREAM_FAILED if status is None else _find(tables.SAID.get(status, ()), details)
     return _error(row, sent, "" if status is None else status.name, details, 0)
 

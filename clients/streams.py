@@ -30,6 +30,7 @@ from .options import Headers
 from .servers import CancelledByClientError
 
 Parts = TypeVar("Parts")
+_ENDS_WITHIN_S = 1.0  # a stream, after the failure that its server tells
 _FINAL, _ASK_FOR_IT = "triton_final_response", {"triton_enable_empty_final_response": True}
 
 
@@ -99,7 +100,8 @@ class _Stream:
         self._rotation, metadata = client.rotation(), client.metadata(headers)
         server = self._rotation.pick(self._spec.name)
         self._sent = client.sent(server, self._spec.name, timeout_s, metadata)
-        self._final = not self._spec.decoupled  # until Triton says otherwise: other servers have no such mark
+        self._final: bool | None = None  # what the last message says; servers other than Triton have no such mark
+        self._failure: InferenceError | None = None  # that the server has told
         self._idle = False
         # Not with the header triton_grpc_error, though it would give failures a status: Triton 2.51 dies of the first.
         self._server, self._link = server, server.link
@@ -152,6 +154,9 @@ class _Stream:
         self._call.cancel()
 
     def _close(self) -> None:
+        if self._final:  # it ends by itself: Triton 2.51 may keep a request for ever that is cancelled at its end
+            self._call.add_done_callback(self._link.calls.discard)
+            return
         self._link.calls.discard(self._call)
         self._call.cancel()
 
@@ -172,9 +177,14 @@ class _Stream:
         """Errors of gRPC as this package's, and one for an answer that is not whole."""
         try:
             yield
-            if not self._final:
+            if self._failure:
+                raise self._failure
+            unmarked = self._final is None and (self._spec.decoupled or not self._sent.parts)
+            if self._final is False or unmarked:
                 raise unfinished(self._sent)
         except grpc.RpcError as error:
+            if self._failure:
+                raise self._failure from None
             if self._idle:
                 idle = CancelledByClientError(grpc.StatusCode.DEADLINE_EXCEEDED)
                 raise from_rpc(idle, replace(self._sent, timeout_s=self._idle_timeout_s)) from None
@@ -198,8 +208,13 @@ class _Stream:
         except DecodeError as error:
             what = f"a part of the answer of '{self._spec.name}' is no message: {error}"
             raise ServerError(what, model=self._spec.name, endpoint=self._sent.endpoint, may_have_run=True) from None
+        if self._failure:
+            return
         if part.error_message:
-            raise from_text(part.error_message, self._sent)
+            # Read on to the end, for the same reason as in `_close`.
+            self._failure = from_text(part.error_message, self._sent)
+            self._idle_timeout_s = min(self._idle_timeout_s or _ENDS_WITHIN_S, _ENDS_WITHIN_S)
+            return
         answer = part.infer_response
         if _FINAL in answer.parameters:
             self._final = answer.parameters[_FINAL].bool_param

@@ -43,7 +43,7 @@ class Streamed:
             part["text"] = self._decoder.decode(b"".join(text.ravel()))
             self._type(part["text"])
             rest = {name: array for name, array in outputs.items() if name != self._text_output}
-        elif self._live:
+        elif self._live and (text is not None or not self._text_output):
             self._end_line()
             for line in answers.sentences(self._model, outputs):
                 out.print(f"{at_ms:8.1f} ms  {line}")

@@ -25,7 +25,7 @@ CONFIDENCE = 0.99
 """MLPerf LoadGen's: at most one verdict in a hundred is wrong."""
 PARTS = 20
 """Of a probe, counted apart: short beside the time that a queue takes to fill."""
-_NEAR_LIMIT = 0.4
+NEAR_LIMIT = 0.4
 """Of the limit: below it, slow requests are no sign of how late ones cluster (see `dependence`)."""
 _DOUBT = 4.0
 """How far lucky samples underrate their dependence: with less, simulated queues at their limit pass too often."""
@@ -114,14 +114,20 @@ def judge_counts(
     return "undecided"
 
 
-def judge(slo: Slo, latencies_ms: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> SloJudgement:
-    """One SLO against the latencies of a probe in the order of their schedule, infinite for a failed request."""
+def judge(
+    slo: Slo, latencies_ms: NDArray[np.float64], *, confidence: float = CONFIDENCE, least_dependence: float = 1.0
+) -> SloJudgement:
+    """One SLO against the latencies of a probe in the order of their schedule, infinite for a failed request.
+
+    The latencies may be another measure of each request. `least_dependence` is what is known of it beforehand.
+    """
     requests = len(latencies_ms)
     limit_ms = math.inf if slo.limit_ms is None else slo.limit_ms
     # An answer exactly at the limit is in time; a failure (infinite) is over every limit.
     late = (latencies_ms > limit_ms) | np.isinf(latencies_ms)
     over = int(late.sum())
     factor = _inefficiency(late) if slo.limit_ms is None else dependence(latencies_ms, slo, late)
+    factor = max(factor, least_dependence)
     verdict = judge_counts(requests, over, slo.allowed_share, dependence=factor, confidence=confidence)
     needed = None
     if verdict == "undecided" and (not requests or over / requests < slo.allowed_share):
@@ -150,7 +156,7 @@ def dependence(latencies_ms: NDArray[np.float64], slo: Slo, late: NDArray[np.boo
     for multiple in (2, 5):
         level = ordered[min(int(count * (1 - min(multiple * slo.allowed_share, 0.5))), count - 1)]
         if slo.limit_ms is not None:
-            level = max(level, _NEAR_LIMIT * slo.limit_ms)
+            level = max(level, NEAR_LIMIT * slo.limit_ms)
         found = max(found, _inefficiency(latencies_ms > level if np.isfinite(level) else np.isinf(latencies_ms)))
     return found if found == 1.0 else found * (1 + _DOUBT * math.sqrt(found / count))
 

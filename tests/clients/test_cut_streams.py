@@ -13,6 +13,7 @@ from complete_server import complete_server
 from python_models import write_counter
 from scripted_gateway import CLOSE, ScriptedGateway, data, goaway, headers, reset
 from tritonclient.grpc import service_pb2
+from waiting import until
 
 from clients import (
     AsyncClient,
@@ -101,12 +102,12 @@ ANSWERS = {
 }
 
 
-def ask(frames, **options) -> tuple[list[int], InferenceError | None]:
+def ask(frames, spec=SPEC, **options) -> tuple[list[int], InferenceError | None]:
     """The parts that came, and the error at their end."""
     numbers: list[int] = []
     with ScriptedGateway(frames) as peer, Client(peer.address) as client:
         try:
-            for answer in Model(client, SPEC).stream(timeout_s=20, **options):
+            for answer in Model(client, spec).stream(timeout_s=20, **options):
                 numbers.append(int(answer["number"][0]))
         except InferenceError as error:
             return numbers, error
@@ -133,7 +134,7 @@ def ask_async(frames, **options) -> tuple[list[int], InferenceError | None]:
 @pytest.mark.parametrize("case", ANSWERS)
 def test_the_end_of_a_stream(case, how):
     frames, end = ANSWERS[case]
-    numbers, error = how(frames, idle_timeout_s=0.5)
+    numbers, error = how(frames, idle_timeout_s=0.3 if case.startswith("silence") else 20)
     if end == WHOLE:
         assert (numbers, error) == ([1, 2], None)
     else:
@@ -171,13 +172,44 @@ def test_a_failure_that_the_server_tells_as_text_keeps_its_class(text, parts):
     assert error.may_have_run or not parts
 
 
-def test_a_server_without_the_mark_is_believed_for_a_model_that_is_not_decoupled():
-    plain = ModelSpec("m", "", 0, {}, SPEC.outputs)
-    with (
-        ScriptedGateway(lambda s: begun(s, part(1, final=None)) + ended(s)) as peer,
-        Client(peer.address) as client,
-    ):
-        assert [answer["number"].tolist() for answer in Model(client, plain).stream()] == [[1]]
+FAILED = part(error="it failed")
+LEFT = {
+    # what the server sends before anybody leaves: (frames, cancelled)
+    "a part": (lambda s: begun(s, ONE), True),
+    "the last part, and no end yet": (lambda s: begun(s, part(1, final=True)), False),
+    "the last part": (lambda s: begun(s, part(1, final=True)) + ended(s), False),
+    "a failure": (lambda s: begun(s, ONE, FAILED) + ended(s), False),
+    "a failure, after which the stream ends late": (lambda s: begun(s, ONE, FAILED), True),
+}
+
+
+@pytest.mark.parametrize("case", LEFT)
+def test_a_stream_is_cancelled_unless_its_server_ends_it_at_that_moment(case):
+    """Triton 2.51 may keep a request for ever that is cancelled at its end."""
+    frames, cancelled = LEFT[case]
+    with ScriptedGateway(frames) as peer, Client(peer.address) as client:
+        parts, link = Model(client, SPEC).stream(timeout_s=20), client.rotation().lone.link
+        next(parts)
+        if "failure" in case:
+            with pytest.raises(ServerError) as caught:
+                next(parts)
+            assert caught.value.details == "it failed"
+        del parts
+        client.is_ready()  # another request, which comes after a cancellation
+        if cancelled:
+            until(lambda: peer.resets)
+        assert peer.resets == cancelled
+        if case != "the last part, and no end yet":
+            until(lambda: not link.calls)
+
+
+@pytest.mark.parametrize("parts", [1, 0])
+def test_a_server_without_the_mark_is_believed_for_a_model_that_is_not_decoupled_if_it_answers(parts):
+    numbers, error = ask(
+        lambda s: begun(s, *[part(1, final=None)] * parts) + ended(s),
+        spec=ModelSpec("m", "", 0, {}, SPEC.outputs),
+    )
+    assert (numbers, type(error)) == (([1], type(None)) if parts else ([], ServerError))
 
 
 def test_a_server_that_failed_a_stream_is_passed_over():

@@ -4,17 +4,19 @@ import contextlib
 import io
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from certificates import issue_all, mutual_flags
 from complete_server import complete_server
 from freezing import frozen
-from generation_models import write_vllm
+from generation_models import write_tensorrt_llm, write_vllm
 from identity_models import write_identity
 from interrupting import interrupt
 from PIL import Image
@@ -24,18 +26,21 @@ from clients import Classification
 from fathom import cli
 from fathom.console.answers import ranked_as_json
 
+PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """`echo` (texts and numbers), `picture` (UINT8 pixels), `large` (300 kB), and what streams: `counter`, `vllm` and
-    `slow_vllm`; mutual TLS."""
+    """`echo` (texts and numbers), `picture` (UINT8 pixels), `large` (300 kB), and what streams: `counter`,
+    `vllm_model`, `slow_vllm` and `tensorrt_llm_bls`; mutual TLS."""
     folder = tmp_path_factory.mktemp("infer")
     repository = folder / "model_repository"
     write_identity(repository / "echo", {"text": ("BYTES", [1]), "n": ("FP32", [1])}, max_batch_size=8, optional=True)
     write_identity(repository / "picture", {"pixels": ("UINT8", [4, 6, 3])}, max_batch_size=2)
     write_identity(repository / "large", {"x": ("FP32", [-1])})
     write_counter(repository)
-    write_vllm(repository)
+    write_vllm(repository, "vllm_model")
+    write_tensorrt_llm(repository, "tensorrt_llm_bls")
     write_vllm(repository, "slow_vllm", pause_s=0.05)
     issue_all(folder)
     with complete_server(repository, extra=mutual_flags(folder)) as server:
@@ -133,13 +138,21 @@ def test_parts_of_a_stream_are_shown_as_they_come(ask):
 
 
 def test_a_text_in_parts_is_typed(ask):
-    asked = ["vllm", "text_input=count", "stream=True", 'sampling_parameters={"max_tokens": 4}']
+    asked = ["vllm_model", "text_input=count", "stream=True", 'sampling_parameters={"max_tokens": 4}']
     status, out, err = ask(*asked, "return_finish_reason=true")
     assert (status, out) == (0, "1 2 3 4\n")
     assert re.fullmatch(r"4 parts, time to first part .* ms, .* parts/s, finish reason length\n", err)
     answer = json.loads(ask(*asked, "--json")[1])
     assert (answer["text"], answer["interrupted"]) == ("1 2 3 4", False)
     assert [part["text"] for part in answer["parts"]] == ["1", " 2", " 3", " 4"]
+
+
+@pytest.mark.parametrize(
+    "command", re.findall(r"^fathom infer (vllm_model .*|tensorrt_llm_bls .*)$", PAGE, re.MULTILINE)
+)
+def test_what_the_page_shows_of_language_models(ask, command):
+    status, out, _ = ask(*shlex.split(command))
+    assert (status, out) == (0, " ".join(str(n + 1) for n in range(200)) + "\n")
 
 
 def test_a_text_is_there_before_its_end_and_stays_after_ctrl_c(server, tmp_path):
@@ -155,6 +168,16 @@ def test_a_text_is_there_before_its_end_and_stays_after_ctrl_c(server, tmp_path)
     assert (first + rest).split() == [str(n + 1) for n in range(len((first + rest).split()))]
     assert rest.endswith("\n")
     assert err == "fathom infer: stopped\n"
+
+
+def test_ctrl_c_leaves_the_json_of_what_came(ask):
+    asked = ["slow_vllm", "text_input=count", "stream=true", 'sampling_parameters={"max_tokens": 1000}', "--json"]
+    with interrupt(0.7) as timer:
+        timer.start()
+        status, out, _ = ask(*asked)
+    answer = json.loads(out)
+    assert (status, answer["interrupted"]) == (130, True)
+    assert answer["text"].split() == [str(n + 1) for n in range(len(answer["parts"]))]
 
 
 def test_an_error_in_the_middle_of_a_text_is_a_line_of_its_own(ask):
@@ -222,8 +245,8 @@ MISTAKES = {
     "latencies of a stream": (["counter", "count=1", "pause_s=0", "--repeat", "3"], ["'counter'", "--repeat"]),
     "a stream to a file": (["counter", "count=1", "pause_s=0", "--output", "y.npy"], ["'counter'", "--output"]),
     "an error of the model before any text": (
-        ["vllm", "text_input=count", "stream=true", 'sampling_parameters={"max_tokens": 0}'],
-        ["'vllm'", "max_tokens"],
+        ["vllm_model", "text_input=count", "stream=true", 'sampling_parameters={"max_tokens": 0}'],
+        ["'vllm_model'", "max_tokens"],
     ),
     "an answer beyond the bound": (["large", f"x={[0] * 1000}", "--max-answer-bytes", "3000"], ["--max-answer-bytes"]),
     "a bound that gRPC has not": (["large", "x=[0]", "--max-answer-bytes", "3000000000"], ["--max-answer-bytes 3"]),

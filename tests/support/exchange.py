@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from loadtests.generator.http2 import Http2Transport
 from loadtests.generator.http2 import frames as h2
+from loadtests.generator.parts import Parts
 
 Result = TypeVar("Result")
 Answers = dict[int, tuple[int, str]]
@@ -16,6 +17,18 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 STATUS_OK = b"\x88" + b"\x00\x0bgrpc-status\x010"  # :status 200, and a literal without indexing
 HEADERS_OK = b"\x88" + b"\x00\x0ccontent-type\x10application/grpc"
 ANSWER = b"\0\0\0\0\5hello"
+
+
+def message(content: bytes, flag: int = 0) -> bytes:
+    """With gRPC's prefix."""
+    return bytes([flag]) + len(content).to_bytes(4, "big") + content
+
+
+PART = message(b"\x12\x09\x0a\x01m*\x04\x0a\x02no")
+"""A ModelStreamInferResponse with a model's name and an output."""
+WITHOUT_OUTPUTS = message(b"\x12\x03\x0a\x01m")
+OVERLOADED = message(b"\x0a\x1bExceeds maximum queue size!\x12\x00")
+"""An error."""
 
 
 async def exchange(
@@ -28,10 +41,13 @@ async def exchange(
     timeout_s: float = 5.0,
     wait_s: float = 10.0,
     transports: list[Any] | None = None,
+    parts: dict[int, Parts] | None = None,
     **options: Any,
 ) -> Answers:
-    """Sends the numbered payloads and returns {index: (status, message)}; `transports` receives what sent them."""
+    """Sends the numbered payloads and returns {index: (status, message)}; `transports` receives what sent them, and
+    `parts` those of each streamed answer."""
     answers: Answers = {}
+    begun = {} if parts is None else parts
     done = asyncio.Event()
 
     def on_done(index: int, when_s: float, status: int, message: str) -> None:
@@ -40,7 +56,7 @@ async def exchange(
         if len(answers) == len(sends):
             done.set()
 
-    transport = kind(address, payloads, on_done, channels=channels, timeout_s=timeout_s, **options)
+    transport = kind(address, payloads, on_done, begun.__setitem__, channels=channels, timeout_s=timeout_s, **options)
     if transports is not None:
         transports.append(transport)
     await transport.open()

@@ -7,10 +7,8 @@ import time
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
-from tritonclient.grpc import service_pb2
-
-from loadtests.generator.http2.stream import GRPC_INTERNAL
 from loadtests.generator.parts import Parts
+from loadtests.generator.stream_message import error_of, has_outputs, status_of
 from loadtests.generator.transport import METHOD, STREAM_METHOD, OnDone, OnFirst
 from loadtests.records.record import EMPTY_RESPONSE, OK, UNAVAILABLE
 from loadtests.target.access import Access
@@ -82,16 +80,15 @@ class GrpcTransport:
         return (OK, "") if await call else (EMPTY_RESPONSE, "the answer has no body")
 
     async def _answer_in_parts(self, index: int, call: Any) -> tuple[int, str]:
-        parts, failure = Parts(), ""
-        async for content in call:
-            message = service_pb2.ModelStreamInferResponse.FromString(content)
-            failure = failure or message.error_message
-            if message.infer_response.outputs and not failure:
+        parts, failure = Parts(), None
+        async for message in call:
+            failure = error_of(message) if failure is None else failure
+            if failure is None and has_outputs(message):
                 parts.add(time.monotonic())
                 if parts.count == 1:
                     self._on_first(index, parts)
-        if failure:
-            return GRPC_INTERNAL, failure
+        if failure is not None:
+            return status_of(failure), failure
         return (OK, "") if parts.count else (EMPTY_RESPONSE, "the answer has no part")
 
     async def _report(self, index: int, call: Any, answering: Coroutine[Any, Any, tuple[int, str]]) -> None:

@@ -39,6 +39,63 @@ class TritonPythonModel:
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 """
 
+TELLER_CONFIG = """
+backend: "python"
+max_batch_size: 0
+input [ { name: "pauses_s" data_type: TYPE_FP32 dims: [ -1 ] } ]
+output [ { name: "number" data_type: TYPE_INT32 dims: [ 1 ] } ]
+model_transaction_policy { decoupled: true }
+"""
+
+TELLER = """
+import threading
+import time
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.families = [
+            pb_utils.MetricFamily(
+                name=f"fathom_generation_{name}", description=name, kind=getattr(pb_utils.MetricFamily, kind)
+            )
+            for name, kind in (("slots_in_use", "GAUGE"), ("tokens_total", "COUNTER"), ("cancelled_total", "COUNTER"))
+        ]
+        self.slots, self.tokens, self.cancelled = (family.Metric(labels={}) for family in self.families)
+        self.lock = threading.Lock()
+        self.threads = []
+
+    def execute(self, requests):
+        for request in requests:
+            pauses_s = pb_utils.get_input_tensor_by_name(request, "pauses_s").as_numpy().tolist()
+            self.threads.append(threading.Thread(target=self.tell, args=(request.get_response_sender(), pauses_s)))
+            self.threads[-1].start()
+
+    def tell(self, sender, pauses_s):
+        self.count(self.slots, 1)
+        for number, pause_s in enumerate(pauses_s):
+            time.sleep(abs(pause_s))
+            if sender.is_cancelled():
+                self.count(self.cancelled, 1)
+                break
+            if pause_s < 0:
+                sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError("Exceeds maximum queue size")))
+                break
+            sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("number", np.array([number], np.int32))]))
+            self.count(self.tokens, 1)
+        self.count(self.slots, -1)
+        sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def count(self, metric, change):
+        with self.lock:  # Triton 2.51 dies of metrics that change in several threads at once
+            metric.increment(change)
+
+    def finalize(self):
+        for thread in self.threads:
+            thread.join()
+"""
+
 TOTAL_CONFIG = """
 backend: "python"
 max_batch_size: 4
@@ -125,6 +182,11 @@ def write_python(folder: Path, config: str, model: str) -> Path:
 def write_counter(repository: Path) -> None:
     """`counter`, decoupled: answers `count` (INT32 [1]) numbers, `pause_s` apart; below 0 an error comes last."""
     write_python(repository / "counter", COUNTER_CONFIG, COUNTER)
+
+
+def write_teller(repository: Path) -> None:
+    """`teller`, decoupled, many at a time: a number after each of `pauses_s` (FP32 [n]); below 0 it is overloaded."""
+    write_python(repository / "teller", TELLER_CONFIG, TELLER)
 
 
 def write_total(repository: Path) -> None:

@@ -38,10 +38,10 @@ def goaway(last: int, code: int = 0) -> bytes:
 
 
 class ScriptedGateway:
-    """`with ScriptedGateway(script) as gateway: gateway.address, gateway.inferences`."""
+    """`with ScriptedGateway(script) as gateway: gateway.address, gateway.inferences, gateway.resets`."""
 
     def __init__(self, script: Script) -> None:
-        self._script, self.inferences = script, 0
+        self._script, self.inferences, self.resets = script, 0, 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
 
@@ -69,6 +69,8 @@ class ScriptedGateway:
                     connection.sendall(h2.frame(h2.SETTINGS, h2.ACK, 0))
                 elif kind == h2.PING and not flags & h2.ACK:
                     connection.sendall(h2.frame(h2.PING, h2.ACK, 0, body))
+                elif kind == h2.RST_STREAM:
+                    self.resets += 1
                 elif kind == h2.HEADERS:
                     path = dict(decoder.decode(body))[":path"]
                     if not path.endswith(("/ModelInfer", "/ModelStreamInfer")):

@@ -58,6 +58,15 @@ def test_tokens_are_those_that_the_model_counts_and_else_parts():
     assert answer.summary().endswith(" stop")
 
 
+def test_a_part_without_the_text_types_nothing(capsys):
+    answer = Streamed(SPEC, live=True)
+    answer.add(part(b"typed"))
+    answer.add({"finish_reason": np.array([b"stop"], object)})
+    answer.finish()
+    assert capsys.readouterr().out == "typed\n"
+    assert answer.as_json()["parts"][1]["outputs"]["finish_reason"]["data"] == ["stop"]
+
+
 def test_several_texts_in_one_part_are_lines(capsys):
     answer = Streamed(SPEC, live=True)
     answer.add(part(b"typed"))

@@ -1,5 +1,5 @@
 """Generated frames of a server against the HTTP/2 transport, with grpc.aio as the oracle: both call the same requests
-answered.
+answered, in as many parts where they are streamed.
 
 `FATHOM_FUZZ_SEED` chooses other frames; hypothesis prints the smallest script that fails.
 """
@@ -12,17 +12,19 @@ import os
 from collections.abc import Sequence
 
 import pytest
-from exchange import ANSWER, HEADERS_OK, Answers, exchange
+from exchange import ANSWER, HEADERS_OK, OVERLOADED, PART, WITHOUT_OUTPUTS, Answers, exchange
 from grpc_transport import GrpcTransport
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from loadtests.generator.http2 import Http2Transport
 from loadtests.generator.http2 import frames as h2
+from loadtests.generator.parts import Parts
 from loadtests.records.record import DEADLINE_EXCEEDED, OK
 
 SEED = int(os.environ.get("FATHOM_FUZZ_SEED", "1"))
-REQUESTS = 3
+PAYLOADS = (0, 1, 1)
+"""Of the requests of a script; the answer to 1 is streamed."""
 STREAMS = (1, 3, 5)
 
 _BREACH = "the server broke HTTP/2: "
@@ -81,6 +83,14 @@ bodies = st.one_of(
             b"\0" + number(0),
             b"\0" + number(1 << 31) + b"x",
             b"",
+            PART,
+            PART + WITHOUT_OUTPUTS,
+            PART * 3,
+            PART * 2 + PART[:-1],
+            PART + OVERLOADED,
+            OVERLOADED + PART,
+            WITHOUT_OUTPUTS,
+            PART + b"\0" + number(20_000) + bytes(20_000),
         )
     ),
     st.binary(max_size=20),
@@ -159,7 +169,7 @@ scripts = st.lists(
 ).map(lambda parts: [frame for part in parts for frame in part])
 
 
-async def played(kind: type, frames: Sequence[bytes]) -> Answers:
+async def played(kind: type, frames: Sequence[bytes]) -> tuple[Answers, dict[int, Parts]]:
     """What becomes of requests to a server that takes one connection, sends these frames at once, and ends."""
 
     async def follow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -168,7 +178,7 @@ async def played(kind: type, frames: Sequence[bytes]) -> Answers:
             await reader.readexactly(len(h2.PREFACE))
             writer.write(h2.settings_frame({}))
             ended = 0
-            while ended < REQUESTS:
+            while ended < len(PAYLOADS):
                 word, flags, _ = h2.FRAME.unpack(await reader.readexactly(9))
                 await reader.readexactly(word >> 8)
                 ended += word & 0xFF == h2.DATA and flags & h2.END_STREAM
@@ -180,7 +190,9 @@ async def played(kind: type, frames: Sequence[bytes]) -> Answers:
 
     server = await asyncio.start_server(follow, "127.0.0.1", 0)
     address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    return await exchange(kind, address, [b"x"], [0] * REQUESTS, timeout_s=5)
+    parts: dict[int, Parts] = {}
+    answers = await exchange(kind, address, [b"x", b"x"], PAYLOADS, timeout_s=5, streamed=[1], parts=parts)
+    return answers, parts
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +210,8 @@ def compare(loop: asyncio.Runner, number: int, examples: int) -> tuple[int, int]
     @given(scripts)
     def play(frames: list[bytes]) -> None:
         nonlocal played_frames, answered
-        ours, theirs = loop.run(played(Http2Transport, frames)), loop.run(played(GrpcTransport, frames))
+        ours, our_parts = loop.run(played(Http2Transport, frames))
+        theirs, their_parts = loop.run(played(GrpcTransport, frames))
         played_frames += len(frames)
         for request, (status, message) in ours.items():
             answered += status == OK
@@ -206,6 +219,8 @@ def compare(loop: asyncio.Runner, number: int, examples: int) -> tuple[int, int]
                 continue  # grpc.aio hung, or this machine was busy: it says nothing of the frames
             excused = status != OK and message.startswith(STRICTER)
             assert (status == OK) == (theirs[request][0] == OK) or excused, (frames, ours, theirs)
+            if status == theirs[request][0] == OK and PAYLOADS[request]:
+                assert our_parts[request].count == their_parts[request].count, frames
 
     play()
     return played_frames, answered

@@ -7,12 +7,13 @@ import pytest
 
 from loadtests.judge.backlog import judge_backlog
 from loadtests.judge.judge import evaluate
+from loadtests.judge.sample import streams_dependence
 from loadtests.judge.unaffected import unaffected_requests
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import NOT_SENT, UNANSWERED, Outcome, Record
 from loadtests.slo import Slo
 
-COUNT, EVERY_S = 600, 0.5
+COUNT, EVERY_S = 1200, 0.5
 
 
 def record(late=(), change=None, **values) -> Record:
@@ -33,7 +34,7 @@ def record(late=(), change=None, **values) -> Record:
     )  # fmt: skip
 
 
-def judged(made: Record, *slos: str, stopped="", wall_s=310.0, models=()) -> Point:
+def judged(made: Record, *slos: str, stopped="", wall_s=700.0, models=()) -> Point:
     probe = Probe(0, "bisect", 1 / EVERY_S, COUNT, 1)
     return evaluate(probe, made, Outcome(wall_s, 1.0, stopped, 0.0), [Slo.parse(slo) for slo in slos], models=models)
 
@@ -50,14 +51,14 @@ def judged(made: Record, *slos: str, stopped="", wall_s=310.0, models=()) -> Poi
     ids=["all in time", "late first tokens", "slow tokens", "long gaps", "long answers"],
 )
 def test_each_slo_is_judged_on_its_own_measure(change, verdicts):
-    point = judged(record(range(0, COUNT, 20), change), "ttft:p99=1s", "itl:p99=150ms", "gap:p99=500ms", "p99=5s")
+    point = judged(record(range(0, COUNT, 4), change), "ttft:p90=1s", "itl:p90=150ms", "gap:p90=500ms", "p90=5s")
     assert [count.verdict for count in point.slos] == verdicts
     assert point.verdict == ("fail" if "fail" in verdicts else "pass")
 
 
 def test_a_failed_request_is_over_every_limit_and_one_request_is_one_sample():
     made = record()
-    made.status[::50] = 14
+    made.status[::100] = 14
     point = judged(made, "ttft:p99=1s", "itl:p99=150ms", "gap:p99=500ms")
     assert [(count.over, count.requests) for count in point.slos] == [(12, COUNT)] * 3
     assert point.streaming is not None
@@ -129,3 +130,12 @@ def test_a_late_send_affects_the_gaps_of_streams_that_run_and_not_their_first_to
     affected = {measure: int((~unaffected_requests(made, 100.0, measure)).sum()) for measure in ("ttft", "itl", "gap")}
     assert affected["ttft"] == affected["itl"] == 1
     assert affected["gap"] == 21
+
+
+def test_requests_whose_answers_come_at_once_are_not_independent():
+    """Two answers at once: four requests count as one, but where tokens come far quicker than the limit."""
+    point = judged(record(), "ttft:p99=1s", "itl:p99=30ms", "itl:p99=150ms")
+    assert [count.dependence for count in point.slos] == pytest.approx([4.0, 4.0, 1.0], rel=0.02)
+    short = record().where(slice(0, 40))  # it fills for a quarter of its time
+    assert streams_dependence(short) == pytest.approx(4 / 3 * streams_dependence(record()), rel=0.05)
+    assert streams_dependence(dataclasses.replace(record(), parts=np.zeros(COUNT, np.uint32))) == 1.0

@@ -40,12 +40,12 @@ def test_the_time_to_first_token_is_estimated_and_certified():
         found.append((certified_per_s(points) / capacity, fitted.rate_per_s / capacity))
     certified, estimated = np.transpose(found)
     assert certified.max() <= 1.0
-    assert np.median(certified) > 0.6
+    assert np.median(certified) > 0.3
     assert np.mean(estimated) == pytest.approx(1.0, abs=0.15)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("slo", "budget_s", "least"), [(P90, 600, 0.65), (P99, 600, 0.15), (P99, 3600, 0.6)])
+@pytest.mark.parametrize(("slo", "budget_s", "least"), [(P90, 600, 0.4), (P99, 3600, 0.3)])
 def test_over_many_searches(slo, budget_s, least):
     capacity = erlang_per_s(slo)
     searches = [search_streams(SERVER, [slo], budget_s=budget_s, seed=1000 + seed) for seed in range(SEARCHES)]
@@ -68,7 +68,8 @@ def test_the_slo_that_gives_out_first_decides():
     points = search_streams(server, slos, budget_s=600, seed=3)
     result = summarise(points, slos, model="m", server="s", base_seed=3)
     assert result.decided_by == slos[1]
-    assert result.capacity_estimate_per_s == pytest.approx(capacity, rel=0.2)
+    low_per_s, high_per_s = result.capacity_estimate_interval_per_s
+    assert low_per_s <= capacity <= high_per_s
     assert (result.capacity_per_s or 0.0) <= capacity
     assert result.to_json()["decided_by"] == "itl:p90=50ms"
 
@@ -83,6 +84,30 @@ def test_probes_are_as_long_as_answers_whatever_the_limit_between_tokens_is():
         assert shortest_s > 0.9 * plan.short_s
         whole = [point for point in points if not point.stopped]
         assert least_s(whole, 600) >= 8 * min(point.p50_ms for point in whole) / 1e3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [20, 50, 150])
+@pytest.mark.parametrize(
+    ("server", "slo", "rate_per_s"),
+    [
+        (SERVER, P90, erlang_per_s(P90)),
+        (SERVER, P99, erlang_per_s(P99)),
+        (BatchedInFlight(slots=16, alone_s=0.025, each_s=0.005), Slo.parse("itl:p90=60ms"), 1.105),
+    ],
+    ids=["ttft p90", "ttft p99", "itl p90"],
+)
+def test_runs_at_exactly_the_capacity_certify_nothing(server, slo, rate_per_s, seconds):
+    """Runs that begin with an empty server, one after the other for ten minutes."""
+    false = 0
+    for seed in range(SEARCHES):
+        probes = (
+            Probe(number, "confirm", rate_per_s, round(rate_per_s * seconds), 1000 * seed + number)
+            for number in range(600 // seconds)
+        )
+        false += certified_per_s([measure(server, probe, [slo], 3 * server.answer_s) for probe in probes]) > 0
+    print(f"{slo} at {rate_per_s:.3f}/s in runs of {seconds} s: {false} of {SEARCHES} certified")
+    assert false <= max(0.01 * SEARCHES, 1)
 
 
 @pytest.mark.parametrize(
