@@ -61,7 +61,7 @@ def _print(name: str, places: Sequence[tuple[str, str]], suggested: Sequence[Seq
 
 def _next_word(folder: Path, context: int, threads: int) -> Any:
     """The model's own code, without a server."""
-    sys.path.insert(0, str(default_repository() / "next_word" / "1"))
+    sys.path.insert(0, str(default_repository() / "next_word_search" / "1"))
     return importlib.import_module("next_words").NextWords(folder, limit=context, threads=threads)
 
 

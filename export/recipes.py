@@ -87,5 +87,6 @@ def allow_sources(chosen: Iterable[Recipe]) -> None:
 
 def reserved() -> tuple[str, ...]:
     """Names that an added model cannot have: those of the bundled models, their pipelines and companions."""
+    borrowers = [name for each in map(borrower, _BORROWERS) if each is not None for name in (each.name, *each.steps)]
     pipelines = [recipe.pipeline for recipe in map(find, NAMES) if recipe.pipeline is not None]
-    return (*NAMES, *EXTRA, *_BORROWERS, *(name for each in pipelines for name in (each.name, *each.companions)))
+    return (*NAMES, *EXTRA, *borrowers, *(name for each in pipelines for name in (each.name, *each.companions)))

@@ -55,4 +55,4 @@ def interpret(outputs: Arrays) -> list[str]:
     ]
 
 
-BORROWER = Borrower("next_word", "smollm2", requests, interpret)
+BORROWER = Borrower("next_word", "smollm2", ("next_word_text", "next_word_search"), requests, interpret)

@@ -161,14 +161,15 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Borrower:
-    """A python model that opens the files of a recipe's model and answers in its own way.
+    """A model that opens the files of a recipe's model and answers in its own way.
 
-    `requests()` gives named arrays whose row i is one request as a person would send it; `interpret` gives a sentence
+    `steps` are the models that it is made of. `requests()` gives named arrays whose row i is one request as a person would send it; `interpret` gives a sentence
     for each row of the model's outputs.
     """
 
     name: str
     of: str
+    steps: tuple[str, ...]
     requests: Callable[[], Arrays]
     interpret: Callable[[Arrays], list[str]]
 

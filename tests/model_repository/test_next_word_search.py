@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import repository_code
 
-pieces_module, search_module = repository_code.load("next_word", "pieces", "search")
+pieces_module, search_module = repository_code.load("next_word_search", "pieces", "search")
 
 
 def root(begins: bytes) -> Any:

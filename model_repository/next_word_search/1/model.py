@@ -1,4 +1,4 @@
-"""A phone keyboard: the text so far in, the five likeliest next words out, best first, each with its probability.
+"""Checked text in, the five likeliest next words out, best first, each with its probability: the work of `next_word`.
 
 The language model is that of `smollm2`: this model opens its files. `text.py` says what a text asks for, `search.py`
 how probable a word is. Where fewer than five words are found, the rest are empty and have probability 0.
@@ -40,35 +40,12 @@ class TritonPythonModel:
 
     def execute(self, requests):
         if self._model is None:
-            if not self._exported():
-                words = "smollm2 was not exported: run `fathom export smollm2`"
-                error = pb_utils.TritonError(words, pb_utils.TritonError.UNAVAILABLE)
-                return [pb_utils.InferenceResponse(error=error) for _ in requests]
             self._open()
-        asked = []
-        for request in requests:
-            try:
-                asked.append(self._readings(request))
-            except ValueError as error:
-                asked.append(pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
-        readings = [reading for each in asked if isinstance(each, list) for reading in each]
-        found = iter(self._model.find(readings))
-        return [
-            _response([next(found) for _ in each]) if isinstance(each, list) else pb_utils.InferenceResponse(error=each)
-            for each in asked
-        ]
-
-    def _readings(self, request):
-        raw = pb_utils.get_input_tensor_by_name(request, "text").as_numpy().ravel()
-        readings = []
-        for index, item in enumerate(raw):
-            try:
-                readings.append(self._model.read(item.decode()))
-            except UnicodeDecodeError as error:
-                raise ValueError(f"text {index} is not UTF-8: {error}") from error
-            except ValueError as error:
-                raise ValueError(f"text {index} {error}") from error
-        return readings
+        texts = [pb_utils.get_input_tensor_by_name(request, "text").as_numpy().ravel() for request in requests]
+        found = iter(
+            self._model.find([self._model.read(text.decode(errors="replace")) for each in texts for text in each])
+        )
+        return [_response([next(found) for _ in each]) for each in texts]
 
 
 def _response(found):

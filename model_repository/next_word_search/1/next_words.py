@@ -27,7 +27,7 @@ class NextWords:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def read(self, text):
-        """What the text asks for. Raises ValueError for a text without anything but spaces."""
+        """What the text asks for."""
         return read(text, self.encode, limit=self._limit)
 
     def find(self, readings):

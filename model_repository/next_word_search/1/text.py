@@ -15,7 +15,6 @@ UNFINISHED = 0.05
 """A word at the end of a text counts as unfinished where the share of it among the words that begin so is less."""
 
 _NO_SPACE_BEHIND = re.compile("(?:^|[\\n(\\[{“‘/-])\\Z")
-_CHARACTERS_A_TOKEN = 16
 _MOST_PIECES = 16
 
 
@@ -43,13 +42,7 @@ class Reading:
 
 
 def read(text, encode, *, limit):
-    """The last `limit` tokens of a text behind a line break; `encode` gives the ids of a string.
-
-    Raises ValueError for a text without anything but spaces.
-    """
-    if not text.strip():
-        raise ValueError("is empty: send at least one word")
-    text = text[-_CHARACTERS_A_TOKEN * limit :]
+    """The last `limit` tokens of a text behind a line break; `encode` gives the ids of a string."""
     whole = text.rstrip(" \t")
     begin = last_word(whole) if whole == text else len(whole)
     front, typed = whole[:begin], whole[begin:]
