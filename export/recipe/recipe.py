@@ -163,8 +163,8 @@ class Pipeline:
 class Borrower:
     """A model that opens the files of a recipe's model and answers in its own way.
 
-    `steps` are the models that it is made of. `requests()` gives named arrays whose row i is one request as a person would send it; `interpret` gives a sentence
-    for each row of the model's outputs.
+    `steps` are the models that it is made of. `requests()` gives named arrays whose row i is one request as a person
+    would send it; `interpret` gives a sentence for each row of the model's outputs.
     """
 
     name: str
