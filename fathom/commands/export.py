@@ -31,7 +31,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="MODEL",
-        help=f"{', '.join(recipes.NAMES)}, or one that `fathom add` imported (default: all)",
+        help=f"{', '.join(recipes.NAMES)}, or one that `fathom add` imported (default: all); "
+        f"{', '.join(recipes.EXTRA)}, whose weights are an extra, is exported only by name",
     )
     command.add_argument(
         "--weights",

@@ -125,9 +125,10 @@ def _open(
     unloaded = measure_unloaded(traffic, (), timeout_s=timeout_s(request, traffic), budget_s=request.budget_s)
     generators = stack.enter_context(start_generators(request, traffic, unloaded.answer_s))
     metrics = MetricsMeter(server.metrics_url)
-    prober = Prober(generators, traffic, request.slos, None, metrics, request.timing)
+    prober = Prober(generators, traffic, request.slos, None, metrics, request.timing, answer_s=unloaded.answer_s)
 
     def send(probe: Probe) -> Point:
-        return prober.send(probe, unloaded.ttft_ms, timeout_s=timeout_s(request, traffic), left_s=request.budget_s)
+        deadline_s = timeout_s(request, traffic, unloaded.answer_s)
+        return prober.send(probe, unloaded.ttft_ms, timeout_s=deadline_s, left_s=request.budget_s)
 
     return Lane(server, traffic, unloaded, send, stack.pop_all().close)

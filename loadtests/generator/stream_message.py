@@ -48,8 +48,9 @@ def has_outputs(message: bytes) -> bool:
     """Whether it is a part of an answer. The beginning of a long message is enough."""
     if not message or message[0] != _INFER_RESPONSE:
         return bool(message)
-    _, position = _length(message, 1)
-    end = len(message) - 1
+    length, position = _length(message, 1)
+    whole = position + length
+    end = min(whole, len(message)) - 1
     while position < end:
         field = message[position]
         if field in _OUTPUTS or field & _TYPE != _WITH_LENGTH:
@@ -58,7 +59,7 @@ def has_outputs(message: bytes) -> bool:
         if length & _MORE:
             length, position = _length(message, position - 1)
         position += length
-    return position != end + 1
+    return position != whole
 
 
 def _length(message: bytes, position: int) -> tuple[int, int]:

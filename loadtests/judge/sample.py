@@ -18,6 +18,8 @@ from loadtests.judge.verdict import NEAR_LIMIT, SloJudgement, judge
 from loadtests.records.record import UNANSWERED, Floats, Record
 from loadtests.slo import Measure, Slo
 
+SHARED = 2.0
+"""So many times the answers that come at once count as one independent request (see `streams_dependence`)."""
 _FILLING = 5.0
 """Answers' times until a server that batches them in flight runs as many as it will."""
 _LEAST_KNOWN = 0.1
@@ -78,7 +80,7 @@ def streams_dependence(record: Record) -> float:
         return 1.0
     at_once = float((came.done_s - came.first_s).mean()) * requests / span_s
     known = requests - _FILLING * at_once
-    return max(2 * at_once, 1.0) * requests / max(known, _LEAST_KNOWN * requests)
+    return max(SHARED * at_once, 1.0) * requests / max(known, _LEAST_KNOWN * requests)
 
 
 def requests_of(slo: Slo, models: Sequence[str], record: Record) -> NDArray[np.bool_]:

@@ -93,9 +93,7 @@ class Window:
                 ended = ended.known_at(source.at_s, loosest_limit_ms(slos) / 1e3)
             known = Record.merge([ended, overdue])
             zero_s = source.since_s - (source.ours_s(source.since_s) - began_s)
-            relative = Record(
-                known.intended_s - zero_s, known.sent_s - zero_s, known.done_s - zero_s, known.status, known.model
-            )
+            relative = known.since(zero_s)
             relative = relative.where(np.argsort(relative.intended_s, kind="stable"))
             cpu_s, wall_s = (sum(values) for values in zip(*source.cpu, strict=True))
             found.append((relative, Outcome(wall_s, cpu_s, "", source.since_s)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import ZipFile
@@ -157,6 +157,11 @@ class Record:
         rows = np.arange(len(self))[chosen].tolist() if self.timelines else ()
         kept = {new: self.timelines[old] for new, old in enumerate(rows) if old in self.timelines}
         return Record(**{name: getattr(self, name)[chosen] for name in _COLUMNS}, timelines=kept)
+
+    def since(self, zero_s: float) -> Record:
+        """The same with all times counted from another start."""
+        moved = {name: getattr(self, name) - zero_s for name in ("intended_s", "sent_s", "done_s", "first_s")}
+        return replace(self, **moved, timelines={row: times - zero_s for row, times in self.timelines.items()})
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """As they are stored, by name; those of streams only where there are any."""

@@ -179,7 +179,8 @@ def too_short(model: str, slos: Sequence[Slo], settings: Mapping[str, Any], reac
         settings.get(key) or 0.0 for key in ("budget_s", "least_s", "unloaded_ms", "filled_s", "start_per_s")
     )
     if reached_per_s and filled_s:
-        rate_per_s, least_s = reached_per_s, least_budget_s(slos, reached_per_s, filled_s)
+        streamed_s = unloaded_ms / 1e3 if "unloaded_ttft_ms" in settings else 0.0
+        rate_per_s, least_s = reached_per_s, least_budget_s(slos, reached_per_s, filled_s, streamed_s)
     if budget_s >= least_s:
         return ""
     proving = f"proving {format_rate(rate_per_s)}" if rate_per_s else "proving a rate"
@@ -190,7 +191,7 @@ def too_short(model: str, slos: Sequence[Slo], settings: Mapping[str, Any], reac
     strictest = min((slo for slo in slos if slo.limit_ms is not None), key=lambda slo: slo.allowed_share)
     if filled_s and strictest.percentile > _EASIER:
         each, easier = clean_requests(strictest.allowed_share), clean_requests(1 - _EASIER)
-        text += f" (a p{strictest.percentile * 100:.10g} takes {each:,} requests without a late one, a p90 {easier:,})"
+        text += f" (a p{strictest.percentile * 100:.10g} takes {each:,} independent requests in time, a p90 {easier:,})"
     return text
 
 

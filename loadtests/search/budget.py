@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from loadtests.errors import BadRequestError
 from loadtests.judge.evidence import clean_requests
+from loadtests.judge.sample import SHARED
 from loadtests.records.point import Point
 from loadtests.search.certificate import LEAST_LIMITS
 from loadtests.slo import Slo, loosest_limit_ms
@@ -24,14 +25,18 @@ _QUEUE_LIMITS = 4.0
 
 
 def most_clean_requests(slos: Sequence[Slo]) -> int:
-    """So many certify a rate, for the strictest of the SLOs, if none is over a limit and none depends on another."""
+    """So many certify a rate, for the strictest of the SLOs, if none is over a limit and all are independent."""
     return max(clean_requests(slo.allowed_share) for slo in slos)
 
 
-def least_budget_s(slos: Sequence[Slo], rate_per_s: float, filled_s: float) -> float:
+def clean_s(slos: Sequence[Slo], rate_per_s: float, streamed_s: float) -> float:
+    """How long those take at a rate; `streamed_s` is what an answer in parts takes, 0 where each comes at once."""
+    return most_clean_requests(slos) * max(1 / rate_per_s, SHARED * streamed_s)
+
+
+def least_budget_s(slos: Sequence[Slo], rate_per_s: float, filled_s: float, streamed_s: float) -> float:
     """The shortest budget in which that rate can be expected to be certified. `filled_s` is `Plan.filled_s`."""
-    clean_s = most_clean_requests(slos) / rate_per_s
-    return filled_s + max(clean_s, filled_s) / (1 - EXPLORE_SHARE)
+    return filled_s + max(clean_s(slos, rate_per_s, streamed_s), filled_s) / (1 - EXPLORE_SHARE)
 
 
 @dataclass(frozen=True)
@@ -83,12 +88,17 @@ class Plan:
     @property
     def filled_s(self) -> float:
         """How long the runs of a certificate last at least; so long take two short probes that bracket it as well."""
-        return LEAST_LIMITS * max(loosest_limit_ms(self.slos) / 1e3, self.unloaded_s if self.answer_s else 0.0)
+        return LEAST_LIMITS * max(loosest_limit_ms(self.slos) / 1e3, self.streamed_s)
+
+    @property
+    def streamed_s(self) -> float:
+        """What an answer in parts takes alone; 0 where each comes at once."""
+        return self.unloaded_s if self.answer_s else 0.0
 
     @property
     def least_s(self) -> float:
         """The shortest budget in which a rate can be expected to be certified: at the first rate, without a miss."""
-        return least_budget_s(self.slos, min(self.start_per_s, self.max_per_s), self.filled_s)
+        return least_budget_s(self.slos, min(self.start_per_s, self.max_per_s), self.filled_s, self.streamed_s)
 
     def left_s(self, points: Sequence[Point]) -> float:
         """Of the budget."""

@@ -10,7 +10,7 @@ from statistics import NormalDist, median
 from loadtests.judge.evidence import most_over, requests_needed
 from loadtests.judge.verdict import at_most
 from loadtests.records.point import Point, Probe
-from loadtests.search.budget import PROBE_SHARE, Plan, most_clean_requests
+from loadtests.search.budget import PROBE_SHARE, Plan, clean_s
 from loadtests.search.certificate import certified_per_s, confirmation_runs, lasted_s, least_s, missing_gain
 from loadtests.search.estimate import Estimate, estimate
 from loadtests.search.observations import dependence_near
@@ -53,7 +53,7 @@ def next_confirmation(points: Sequence[Point], plan: Plan, fallback_per_s: float
         rate_per_s, chance = _most_promising(points, fitted, left_s, certified, plan.max_per_s)
     if not chance or chance * (rate_per_s - certified) <= plan.tolerance * certified:
         return None
-    needed_s = most_clean_requests(plan.slos) / rate_per_s
+    needed_s = clean_s(plan.slos, rate_per_s, plan.streamed_s)
     if fitted is not None:
         needed_s = _FIRST_PART * _needed_s(points, fitted, rate_per_s, missing_gain(runs, rate_per_s))
     least_left_s = least_s(points, plan.budget_s) - lasted_s(runs, rate_per_s)

@@ -82,7 +82,8 @@ def _fit(points: Sequence[Point], slo: Slo) -> Estimate | None:
     rates = observed.rates_per_s
     centre = math.log(math.sqrt(float(rates[~above].max()) * float(rates[above].min())))
     for _ in range(3):
-        grid, posterior, slope = _posterior(observed, slo, centre)
+        expected = _likely_slope(slo, math.exp(centre), streamed=any(point.streaming for point in points))
+        grid, posterior, slope = _posterior(observed, slo, centre, expected)
         cumulative = np.cumsum(posterior)
         low, median, high = np.interp([0.025, 0.5, 0.975], cumulative, grid)
         centre = float(median)
@@ -90,11 +91,11 @@ def _fit(points: Sequence[Point], slo: Slo) -> Estimate | None:
     return Estimate(math.exp(median), math.exp(low), math.exp(high), slope, slo, crossings)
 
 
-def _posterior(observed: Observations, slo: Slo, centre: float) -> tuple[Floats, Floats, float]:
-    """Crossings (ln rate), the probability of each, and the mean slope."""
+def _posterior(observed: Observations, slo: Slo, centre: float, expected: float) -> tuple[Floats, Floats, float]:
+    """Crossings (ln rate), the probability of each, and the mean slope, where one is `expected`."""
     grid = centre + _OFFSETS
     spread = _SLOPE_SPREAD * np.linspace(-2.5, 2.5, 20)
-    slopes = _likely_slope(slo, math.exp(centre)) * np.exp(spread)
+    slopes = expected * np.exp(spread)
     by_point = log_likelihood(observed, slo, centre, grid, slopes)
     by_drift = _drifting(by_point)
     at_centre = _logit(slo.allowed_share) + slopes * (centre - grid[:, None])
@@ -133,13 +134,15 @@ def _kernel(drift: float) -> Floats:
     return np.asarray(kernel / kernel.sum(axis=1, keepdims=True))
 
 
-def _likely_slope(slo: Slo, rate_per_s: float) -> float:
+def _likely_slope(slo: Slo, rate_per_s: float, *, streamed: bool) -> float:
     """What to expect of d log-odds / d ln(rate) before looking.
 
     An M/M/1 queue is late with the probability exp(-(service rate - rate) * limit), whose slope is rate * limit: the
-    requests that arrive within the limit. An M/D/1 queue is twice as steep.
+    requests that arrive within the limit. An M/D/1 queue is twice as steep. Of answers in parts only the first token
+    waits in a queue; how long the whole takes is mostly a matter of its length.
     """
-    arrivals = rate_per_s * (slo.limit_ms or 0.0) / 1e3
+    waits = slo.measure == "ttft" or not (streamed or slo.measure)
+    arrivals = rate_per_s * (slo.limit_ms or 0.0) / 1e3 if waits else 0.0
     return max(1.4 * arrivals, _FLATTEST)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from clients import codec
 from clients.datatypes import NUMPY_TYPE
 from loadtests.errors import BadRequestError
+from loadtests.workload import generation
 
 POOL_SIZE = 32
 _FREE_DIMENSION = 16
@@ -39,11 +40,14 @@ def from_metadata(
     for floats; text is a few English words, or a PNG file where the input's name says that it is a picture. A dimension
     that is free is 16, the batch dimension 1. Without a ModelConfig the first dimension counts as the batch where it is
     free in every input. The shapes are a server's word: fewer are made where so many
-    would take more than `most_bytes`, and BadRequestError is raised where one does.
+    would take more than `most_bytes`, and BadRequestError is raised where one does. A model that generates text gets
+    prompts, and asks for answers, of different lengths (see `generation`).
     """
     from tritonclient.grpc import service_pb2
 
     rng = np.random.default_rng([seed, 2])
+    if generates := generation.generates(config):
+        metadata = generation.without_options(metadata, config)
     shapes = _shapes(metadata, config)
     size = sum(_about_bytes(tensor, shape) for tensor, shape in zip(metadata.inputs, shapes, strict=True))
     if size > most_bytes or any(len(shape) > _MOST_AXES for shape in shapes):
@@ -55,9 +59,13 @@ def from_metadata(
     payloads = []
     for _ in range(min(count, most_bytes // max(size, 1))):
         request: Any = service_pb2.ModelInferRequest(model_name=metadata.name)
+        drawn = generation.drawn(rng) if generates else {}
         for tensor, shape in zip(metadata.inputs, shapes, strict=True):
+            value = drawn.get(tensor.name, drawn.get("prompt") if tensor.datatype == "BYTES" else None)
             request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
-            request.raw_input_contents.append(_content(tensor, shape, rng))
+            request.raw_input_contents.append(
+                _content(tensor, shape, rng) if value is None else _filled(tensor, shape, value)
+            )
         payloads.append(request.SerializeToString())
     return payloads
 
@@ -65,6 +73,8 @@ def from_metadata(
 def assumptions(metadata: Any, config: Any | None) -> str:
     """What made-up requests assume about the model, for a person; empty where the server tells all of their shapes."""
     batched = config is not None and config.max_batch_size > 0
+    if generation.generates(config):
+        metadata = generation.without_options(metadata, config)
     if not any(size < 0 for tensor in metadata.inputs for size in tensor.shape[1 if batched else 0 :]):
         return ""
     shapes = zip(metadata.inputs, _shapes(metadata, config), strict=True)
@@ -113,6 +123,13 @@ def _content(tensor: Any, shape: list[int], rng: np.random.Generator) -> bytes:
         return rng.random(shape, np.float64 if dtype.itemsize == 8 else np.float32).astype(dtype).tobytes()
     highest = {"UINT8": 256, "INT8": 128}.get(tensor.datatype, 2)
     return rng.integers(0, highest, shape, dtype.type).tobytes()
+
+
+def _filled(tensor: Any, shape: list[int], value: Any) -> bytes:
+    """With one value throughout."""
+    if tensor.datatype == "BYTES":
+        return codec.pack_bytes(np.full(shape, str(value).encode(), object))
+    return np.full(shape, value, NUMPY_TYPE[tensor.datatype]).tobytes()
 
 
 def _words(rng: np.random.Generator) -> bytes:

@@ -15,7 +15,7 @@ from haste import HASTY
 
 from loadtests import CapacityRequest, Slo, find
 from loadtests.capacity import load
-from loadtests.errors import TargetError
+from loadtests.errors import TargetBusyError, TargetError, TargetLostError
 from loadtests.generator.http2 import Http2Transport
 from loadtests.generator.messages import Limits
 from loadtests.generator.open_loop import OpenLoopRun
@@ -23,9 +23,10 @@ from loadtests.generator.pool import GeneratorPool
 from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.records.batching import Batching
 from loadtests.records.documents import read
-from loadtests.records.record import percentile
+from loadtests.records.record import DEADLINE_EXCEEDED, UNAVAILABLE, percentile
 from loadtests.search.budget import Timing
 from loadtests.target.client import Target
+from loadtests.target.metrics import MetricsMeter
 from loadtests.target.statistics import difference
 from loadtests.workload.payloads import from_metadata
 from loadtests.workload.schedule import payload_choices, poisson
@@ -142,6 +143,63 @@ def test_a_full_queue_is_a_failure_with_its_reason(small_server):
         record, outcome = worker.run_schedule(schedule, payload_choices(60, 1, seed=4), Limits(1000))
     assert (record.status == 14).sum() > 20
     assert "Exceeds maximum queue size" in outcome.messages["14"]
+
+
+def told(*pauses_s: float) -> bytes:
+    """A request to `teller`, which answers with a part after each pause; below 0 it says that it is overloaded."""
+    from tritonclient.grpc import service_pb2 as pb
+
+    tensor = pb.ModelInferRequest.InferInputTensor(name="pauses_s", datatype="FP32", shape=[len(pauses_s)])
+    content = np.array(pauses_s, np.float32).tobytes()
+    return pb.ModelInferRequest(model_name="teller", inputs=[tensor], raw_input_contents=[content]).SerializeToString()
+
+
+def test_streams_beside_ordinary_requests_take_what_they_take(small_server):
+    """Three of five requests are streamed, one of them for longer than its deadline, and one fails in the middle."""
+    double = made_payloads(small_server, "double")[0]
+    payloads = [told(0.1, 0.02, 0.2, 0.02), told(0.05, -0.05), told(*[0.25] * 40), told(0.02), double]
+    settings = GeneratorSettings(small_server.grpc_url, payloads, timeout_s=1.5, streamed=[(0, 4)])
+    meter = MetricsMeter(small_server.metrics_url)
+    choices = payload_choices(50, 5, seed=3)
+    with GeneratorProcess(settings) as worker:
+        meter.start()
+        record, outcome = worker.run_schedule(poisson(50, seed=3, count=50), choices, Limits(1000))
+        load = meter.stop()
+    parts, failing, endless, short, ordinary = (record.where(choices == number) for number in range(5))
+    assert parts.ok.all()
+    assert set(parts.parts.tolist()) == {4}
+    assert np.all((parts.ttft_ms() >= 100) & (parts.gaps_ms() >= 195) & (parts.itl_ms() >= 80))
+    assert np.median(parts.ttft_ms()) < 200
+    assert np.median(parts.gaps_ms()) < 300
+    assert set(failing.status.tolist()) == {UNAVAILABLE}
+    assert set(failing.parts.tolist()) == {1}
+    assert "Exceeds maximum queue size" in outcome.messages[str(UNAVAILABLE)]
+    assert set(endless.status.tolist()) == {DEADLINE_EXCEEDED}
+    assert endless.parts.min() >= 2
+    assert short.ok.all()
+    assert set(short.parts.tolist()) == {1}
+    assert ordinary.ok.all()
+    assert not ordinary.streamed
+    assert load is not None
+    assert load.generation is not None
+    assert load.generation.slots_max is not None
+    assert load.generation.slots_max > 1
+    assert load.generation.cancelled
+
+
+def test_one_request_of_a_model_that_streams(small_server):
+    with Target(small_server.grpc_url, "teller") as target:
+        target.check()
+        assert target.streams
+        times = target.stream(told(0.05, 0.01, 0.1), 5)
+        assert times.parts == 3
+        assert times.ttft_ms >= 50
+        assert times.gap_ms >= 95
+        assert times.itl_ms == pytest.approx((times.latency_ms - times.ttft_ms) / 2)
+        assert target.first_part(told(0.01, 9.0), 5) < 5000
+        for pauses_s, kind in (((0.01, -0.01), TargetBusyError), ((), TargetError), ((9.0,), TargetLostError)):
+            with pytest.raises(kind):
+                target.infer(told(*pauses_s), 0.5)
 
 
 def made_payloads(server, model: str) -> list[bytes]:

@@ -20,6 +20,7 @@ from benchmarks.added import light_models
 from export import recipes
 from export.add.add import AddOptions, add
 from export.exporter import export_model
+from export.models.smollm2 import SmolLM2
 
 ROOT = Path(__file__).parents[2]
 ARTEFACTS = ("*.onnx", "*.json", "*.npz", "__pycache__")
@@ -91,7 +92,14 @@ def imported(folder: Path) -> None:
         add(name, options, made)
 
 
-MAKERS = {"bundled": bundled, "imported": imported}
+def language(folder: Path) -> None:
+    """The committed model repository with the language model's real weights in 8 bits, judged on a few texts."""
+    repository = folder / "model_repository"
+    shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns(*ARTEFACTS))
+    export_model(SmolLM2(prompts=2, text_rows=1), repository, precision="int8")
+
+
+MAKERS = {"bundled": bundled, "imported": imported, "language": language}
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])

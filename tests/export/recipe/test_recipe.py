@@ -63,7 +63,7 @@ def test_a_recipe_is_found_by_its_name_and_its_pipelines() -> None:
 def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
     with pytest.raises(RecipeError) as caught:
         recipes.find("resnet")
-    assert (caught.value.found, caught.value.expected) == ("resnet", recipes.NAMES)
+    assert (caught.value.found, caught.value.expected) == ("resnet", (*recipes.NAMES, *recipes.EXTRA))
     assert all(name in str(caught.value) for name in ("resnet", "minilm", "mobilenet_v2", "rain_forecast"))
 
 

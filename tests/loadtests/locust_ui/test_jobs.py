@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from dataclasses import asdict
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from clients import TLS
 from loadtests.errors import BadRequestError
 from loadtests.locust_ui import jobs
 from loadtests.locust_ui.options import Reach, add_arguments, take_reach
+from loadtests.records.record import Outcome, Record
 from loadtests.target.access import Access
 
 
@@ -49,3 +52,16 @@ def test_a_worker_that_would_get_in_another_way_refuses():
     ((kind, data),) = sent
     assert (kind, data["job"], data["ours"]) == (jobs.REFUSED, 3, True)
     assert "secret" not in data["message"]
+
+
+@pytest.mark.parametrize("parts", [[0, 0, 0], [3, 0, 1]], ids=["ordinary answers", "streams"])
+def test_a_record_survives_the_way_to_the_master(parts):
+    times = np.array([0.1, 0.2, 0.3])
+    sent = Record(times, times, times + 1, np.array([0, 14, 0], np.uint8), parts=np.array(parts, np.uint32))
+    if any(parts):
+        sent.first_s[:], sent.gap_s[:] = times + 0.5, 0.25
+    outcome = Outcome(1.0, 0.5, "", 1000.0)
+    record, came = jobs.unpack({**jobs.pack(sent), "outcome": asdict(outcome)}, times)
+    assert came == outcome
+    for name, column in sent.columns().items():
+        assert np.array_equal(getattr(record, name), column), name

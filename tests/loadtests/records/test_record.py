@@ -144,6 +144,14 @@ def test_time_lines_follow_their_requests():
     assert len(Record.merge([streams()] * 20).timelines) <= MOST_TIMELINES
 
 
+def test_times_from_another_start():
+    moved = streams().since(-100.0)
+    assert moved.first_s[0] == pytest.approx(100.1)
+    assert moved.timelines[3].tolist() == pytest.approx([103.3, 103.5])
+    for measure in ("", "ttft", "itl", "gap"):
+        assert moved.measured_ms(measure) == pytest.approx(streams().measured_ms(measure))
+
+
 def test_backlog_counts_the_unanswered_at_each_arrival():
     assert backlog_at_arrivals(record(np.full(5, 0.025))).tolist() == [0, 1, 2, 2, 2]
 

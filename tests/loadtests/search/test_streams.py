@@ -45,7 +45,7 @@ def test_the_time_to_first_token_is_estimated_and_certified():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("slo", "budget_s", "least"), [(P90, 600, 0.4), (P99, 3600, 0.3)])
+@pytest.mark.parametrize(("slo", "budget_s", "least"), [(P90, 600, 0.3), (P99, 3600, 0.3)])
 def test_over_many_searches(slo, budget_s, least):
     capacity = erlang_per_s(slo)
     searches = [search_streams(SERVER, [slo], budget_s=budget_s, seed=1000 + seed) for seed in range(SEARCHES)]
@@ -112,8 +112,8 @@ def test_runs_at_exactly_the_capacity_certify_nothing(server, slo, rate_per_s, s
 
 @pytest.mark.parametrize(
     ("slo", "budget_s", "short"),
-    [("ttft:p99=1s", 200, True), ("ttft:p90=1s", 200, False), ("ttft:p99=1s", 1200, False)],
-    ids=["520 requests at 2/s", "50 of them", "time enough"],
+    [("ttft:p99=1s", 600, True), ("ttft:p90=1s", 600, False), ("ttft:p99=1s", 3600, False)],
+    ids=["520 times two answers", "50 of them", "time enough"],
 )
 def test_a_budget_is_too_short_by_the_rates_that_were_found(slo, budget_s, short):
     slos = [Slo.parse(slo)]
@@ -124,6 +124,7 @@ def test_a_budget_is_too_short_by_the_rates_that_were_found(slo, budget_s, short
     plan = plan_of(SERVER, slos, budget_s=budget_s)
     settings = {
         "budget_s": budget_s, "filled_s": plan.filled_s, "least_s": plan.least_s, "start_per_s": plan.start_per_s,
+        "unloaded_ms": 2000.0, "unloaded_ttft_ms": 25.0,
     }  # fmt: skip
     result = summarise(points, slos, model="m", server="s", base_seed=0, settings=settings)
     assert result.verdict == "undecided"

@@ -1,12 +1,14 @@
 import io
+import json
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from PIL import Image
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from loadtests.errors import BadRequestError
-from loadtests.workload.payloads import from_metadata
+from loadtests.workload.payloads import assumptions, from_metadata
 
 
 def metadata(*tensors):
@@ -109,3 +111,55 @@ def test_unknown_types_are_named():
         made(("x", "COMPLEX64", [4]))
     assert refused.value.field == "payloads"
     assert "COMPLEX64" in str(refused.value)
+
+
+GENERATORS: dict[str, tuple[str, set[str]]] = {
+    "recipe_writer": (
+        """input { name: "prompt" data_type: TYPE_STRING dims: 1 }
+        input { name: "max_tokens" data_type: TYPE_INT32 dims: 1 optional: true }
+        input { name: "stop" data_type: TYPE_STRING dims: -1 optional: true }""",
+        {"prompt", "max_tokens"},
+    ),
+    "vLLM": (
+        """input { name: "text_input" data_type: TYPE_STRING dims: 1 }
+        input { name: "image" data_type: TYPE_STRING dims: -1 optional: true }
+        input { name: "stream" data_type: TYPE_BOOL dims: 1 optional: true }
+        input { name: "sampling_parameters" data_type: TYPE_STRING dims: 1 optional: true }""",
+        {"text_input", "stream", "sampling_parameters"},
+    ),
+    "TensorRT-LLM": (
+        """max_batch_size: 4 input { name: "text_input" data_type: TYPE_STRING dims: 1 }
+        input { name: "max_tokens" data_type: TYPE_INT32 dims: 1 }
+        input { name: "temperature" data_type: TYPE_FP32 dims: 1 optional: true }
+        input { name: "stream" data_type: TYPE_BOOL dims: 1 optional: true }""",
+        {"text_input", "max_tokens", "stream"},
+    ),
+}
+"""Decoupled models that generate text, and the inputs that a request for them has."""
+DATATYPES = {model_config_pb2.TYPE_STRING: "BYTES", model_config_pb2.TYPE_INT32: "INT32"}
+DATATYPES |= {model_config_pb2.TYPE_BOOL: "BOOL", model_config_pb2.TYPE_FP32: "FP32"}
+
+
+@pytest.mark.parametrize("case", GENERATORS)
+def test_a_model_that_generates_text_gets_a_mix_of_lengths(case):
+    written, asked = GENERATORS[case]
+    decoupled = "model_transaction_policy { decoupled: true }"
+    config = text_format.Parse(f"{written} {decoupled}", model_config_pb2.ModelConfig())
+    batch = [-1] if config.max_batch_size else []
+    inputs = metadata(*((one.name, DATATYPES[one.data_type], [*batch, *one.dims]) for one in config.input))
+    payloads = from_metadata(inputs, config, seed=1)
+    assert payloads == from_metadata(inputs, config, seed=1)
+    assert payloads != from_metadata(inputs, config, seed=2)
+    assert assumptions(inputs, config) == ""
+    prompts, answers = [], []
+    for request in map(service_pb2.ModelInferRequest.FromString, payloads):
+        given = {one.name: raw for one, raw in zip(request.inputs, request.raw_input_contents, strict=True)}
+        assert set(given) == asked
+        assert given.get("stream", b"\1") == b"\1"
+        prompts.append(len(given.get("prompt") or given["text_input"]))
+        if "max_tokens" in given:
+            answers.append(int.from_bytes(given["max_tokens"], "little"))
+        else:
+            answers.append(json.loads(given["sampling_parameters"][4:])["max_tokens"])
+    for lengths in (prompts, answers):
+        assert max(lengths) > 3 * min(lengths) > 0
