@@ -82,6 +82,8 @@ def test_tritons_command_is_the_one_that_the_server_package_makes(service: str) 
 def test_the_real_tritonserver_accepts_every_flag_but_those_it_is_too_old_for(tmp_path: Path) -> None:
     models = tmp_path / "models"
     write_double(models / "plain")
+    with (models / "plain" / "config.pbtxt").open("a") as config:
+        config.write("response_cache { enable: true }")
     tuned = write_double(models / "tuned") / "configs"
     tuned.mkdir()
     (tuned / "gpu.pbtxt").write_text('backend: "onnxruntime"\n')

@@ -8,7 +8,7 @@ import pytest
 from simulated import simulate
 
 from loadtests.records.point import ModelPoint, Probe, StepPoint
-from loadtests.report.prose import about, busy_machine, describe_bottleneck, find_bottleneck
+from loadtests.report.prose import about, busy_machine, describe_bottleneck, find_bottleneck, from_cache
 from loadtests.slo import Slo
 
 PRE, MODEL = "image_preprocess", "mobilenet_v2"
@@ -55,6 +55,12 @@ def test_names_what_takes_longest(measured, kind, model, part_ms):
 def test_a_busy_generator_comes_first():
     found = find_bottleneck(point(step("rain", 0.1, 18.0), generator=0.8))
     assert (found.kind, found.share) == ("generator", 0.8)
+
+
+@pytest.mark.parametrize(("cached", "doubted"), [(0, False), (1, False), (20, True)])
+def test_requests_that_the_response_cache_answered_are_a_doubt(cached, doubted):
+    steps = [replace(step("next_word", 0.1, 90.0), requests=100, cached=count) for count in (0, cached)]
+    assert bool(from_cache([point(each) for each in steps])) == doubted
 
 
 def test_a_mix_is_weighed_by_what_is_asked():
