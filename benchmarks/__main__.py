@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import bulk, client, generator, idle, rates, served, shared_memory
+from benchmarks import bulk, client, generation, generator, idle, rates, served, shared_memory
 from benchmarks.row import Row
 from export import recipes
 from export.command import default_repository
@@ -26,6 +26,7 @@ BENCHMARKS = {
     "bulk": bulk.measure,
     "shared_memory": shared_memory.measure,
     "idle": idle.measure,
+    "generation": generation.measure,
 }
 
 

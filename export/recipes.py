@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from export.errors import RecipeError
-from export.recipe.recipe import Recipe
+from export.recipe.recipe import Borrower, Recipe
 
 _CLASSES = {
     "minilm": ("export.models.minilm", "MiniLM"),
@@ -21,12 +21,25 @@ NAMES = ("minilm", "mobilenet_v2", "rain_forecast")
 EXTRA = ("smollm2",)
 """Those whose weights come with an extra, fathom-serving[llm]: exported where they are named, and only there."""
 
+_BORROWERS = {"next_word": "export.models.next_word"}
+
+
+def borrower(name: str) -> Borrower | None:
+    """The bundled model of that name that opens another's files; None for any other model."""
+    if name not in _BORROWERS:
+        return None
+    found: Borrower = import_module(_BORROWERS[name]).BORROWER
+    return found
+
 
 def find(name: str, model_repository: Path | None = None) -> Recipe:
-    """The recipe of that name, which may also be the name of its pipeline, or that of a model added to the repository.
+    """The recipe of that name, which may also be the name of its pipeline, of a model that borrows its files, or that
+    of a model added to the repository.
 
     Raises RecipeError naming the known ones.
     """
+    if (borrows := borrower(name)) is not None:
+        name = borrows.of
     if name in _CLASSES:
         module, cls = _CLASSES[name]
         recipe: Recipe = getattr(import_module(module), cls)()
@@ -74,5 +87,6 @@ def allow_sources(chosen: Iterable[Recipe]) -> None:
 
 def reserved() -> tuple[str, ...]:
     """Names that an added model cannot have: those of the bundled models, their pipelines and companions."""
+    borrowers = [name for each in map(borrower, _BORROWERS) if each is not None for name in (each.name, *each.steps)]
     pipelines = [recipe.pipeline for recipe in map(find, NAMES) if recipe.pipeline is not None]
-    return (*NAMES, *EXTRA, *(name for each in pipelines for name in (each.name, *each.companions)))
+    return (*NAMES, *EXTRA, *borrowers, *(name for each in pipelines for name in (each.name, *each.companions)))

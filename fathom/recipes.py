@@ -34,11 +34,7 @@ def requests_of(client: Client, model: str, repository: Path, *, seed: int = 0) 
     Where all have more than POOL_BYTES, as many as have not are drawn from the whole set by the seed.
     """
     try:
-        recipe = recipes.find(model, repository)
-        if recipe.pipeline is not None and model == recipe.pipeline.name:
-            evaluation = Evaluation(recipe.pipeline.requests())
-        else:
-            evaluation = reference(model, repository).evaluation
+        evaluation = _evaluation(model, repository)
         spec = client.model(model).spec
         return draw([codec.encode(spec, row) for row in evaluation.batches(1)], POOL_BYTES, seed=seed)
     except (RecipeError, InvalidInputError):
@@ -57,11 +53,18 @@ def example(model: str, repository: Path) -> dict[str, Array]:
 
     Raises RecipeError where it has none, or was not exported here.
     """
+    return next(_evaluation(model, repository).batches(1))
+
+
+def _evaluation(model: str, repository: Path) -> Evaluation:
+    """The requests that a model's recipe has for it; raises RecipeError."""
+    borrower = recipes.borrower(model)
+    if borrower is not None:
+        return Evaluation(borrower.requests())
     recipe = recipes.find(model, repository)
     if recipe.pipeline is not None and model == recipe.pipeline.name:
-        return next(Evaluation(recipe.pipeline.requests()).batches(1))
-    evaluation = reference(model, repository).evaluation
-    return next(evaluation.batches(1))
+        return Evaluation(recipe.pipeline.requests())
+    return reference(model, repository).evaluation
 
 
 def reference(model: str, repository: Path) -> Reference:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from server import response_cache
+
 # Groups of the gRPC and HTTP protocol that change the server or reach into its memory; inference needs none of them.
 ADMIN_PROTOCOLS = ("shared-memory", "model-repository", "trace", "logging")
 # gRPC clients send it as the metadata `triton-grpc-protocol-admin-token`, HTTP clients as the header `admin-token`.
@@ -20,7 +22,8 @@ class TritonOptions:
 
     An address and three ports say where it listens. `config_name` selects `configs/<name>.pbtxt` in every model folder
     that has one. `exit_timeout_s` bounds the wait for requests in flight when the server is asked to stop. With an
-    `admin_token`, the `admin_protocols` are refused to callers that do not send it.
+    `admin_token`, the `admin_protocols` are refused to callers that do not send it. `cache_bytes` is the size of the
+    response cache of all models, whose library lies in the `cache_directory`; 0 for none.
     """
 
     model_repository: str
@@ -32,6 +35,8 @@ class TritonOptions:
     exit_timeout_s: int = 30
     backend_directory: str | None = None
     shm_prefix: str | None = None
+    cache_bytes: int = 0
+    cache_directory: str | None = None
     admin_token: str | None = field(default=None, repr=False)
     admin_protocols: tuple[str, ...] = ADMIN_PROTOCOLS
     extra: tuple[str, ...] = ()
@@ -56,6 +61,10 @@ def triton_command(options: TritonOptions, *, binary: str = "tritonserver") -> l
         command.append(f"--backend-directory={options.backend_directory}")
     if options.shm_prefix:
         command.append(f"--backend-config=python,shm-region-prefix-name={options.shm_prefix}")
+    if options.cache_bytes:
+        command.append(f"--cache-config=local,size={options.cache_bytes}")
+        if options.cache_directory:
+            command.append(f"--cache-directory={options.cache_directory}")
     if options.admin_token:
         restriction = f"{','.join(options.admin_protocols)}:{ADMIN_HEADER}={options.admin_token}"
         command += [f"--grpc-restricted-protocol={restriction}", f"--http-restricted-api={restriction}"]
@@ -75,7 +84,8 @@ def container_options(
 
     It listens on every address of its own network namespace. Traces of every `trace_rate`-th request go to `trace_url`
     (OTLP over HTTP) when `trace_level` is TIMESTAMPS. Shared memory of clients stays refused and a request over HTTP
-    bounded, whatever a later release has as its default.
+    bounded, whatever a later release has as its default. The response cache is there for the bundled models that
+    enable it.
     """
     return TritonOptions(
         model_repository="/models",
@@ -83,6 +93,7 @@ def container_options(
         config_name=config_name,
         exit_timeout_s=exit_timeout_s,
         admin_token=admin_token,
+        cache_bytes=response_cache.BYTES,
         extra=(
             "--log-format=ISO8601",
             "--metrics-config=histogram_latencies=true",

@@ -38,6 +38,11 @@ class Installation:
     own_python: bool
     library_dirs: tuple[Path, ...]
 
+    @property
+    def caches(self) -> Path:
+        """The folder of its response caches."""
+        return self.tritonserver.parents[1] / "caches"
+
     def has(self, backend: str) -> bool:
         """Whether it brings a backend of this name."""
         return (self.backends / backend).is_dir()

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from server import environment, leftovers, log, supervisor
+from server import environment, leftovers, log, response_cache, supervisor
 from server.command import ADMIN_PROTOCOLS, GRPC_ADMIN_HEADER, TritonOptions, triton_command
 from server.errors import ServerDiedError, ServerStartError, TritonServerError
 from server.ports import free_ports, why_not_free
@@ -207,7 +207,14 @@ class TritonServer:
         free = iter(free_ports(self._options.address, len(PORT_NAMES)))
         ports: dict[str, Any] = {name: port or next(free) for name, port in self._ports.items()}
         shm_prefix = leftovers.new_shm_prefix()
-        self._options = replace(self._options, backend_directory=str(backends), shm_prefix=shm_prefix, **ports)
+        self._options = replace(
+            self._options,
+            backend_directory=str(backends),
+            shm_prefix=shm_prefix,
+            cache_bytes=self._cache_bytes(installation),
+            cache_directory=str(installation.caches),
+            **ports,
+        )
         state = {
             "grpc_port": self._options.grpc_port,
             "admin_token": self._options.admin_token,
@@ -225,6 +232,13 @@ class TritonServer:
                 env=installation.environment(),
                 start_new_session=True,
             )
+
+    def _cache_bytes(self, installation: environment.Installation) -> int:
+        """None where the caller configures the cache, or the installation brings none."""
+        given = any(option.startswith("--cache-config") for option in self._options.extra)
+        if given or not (installation.caches / "local").is_dir():
+            return 0
+        return response_cache.size(self.model_repository, self._options.config_name)
 
     def _await_ready(self) -> None:
         process = self._require_process()

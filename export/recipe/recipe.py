@@ -159,6 +159,21 @@ class Pipeline:
     requests: Callable[[], Arrays]
 
 
+@dataclass(frozen=True)
+class Borrower:
+    """A model that opens the files of a recipe's model and answers in its own way.
+
+    `steps` are the models that it is made of. `requests()` gives named arrays whose row i is one request as a person
+    would send it; `interpret` gives a sentence for each row of the model's outputs.
+    """
+
+    name: str
+    of: str
+    steps: tuple[str, ...]
+    requests: Callable[[], Arrays]
+    interpret: Callable[[Arrays], list[str]]
+
+
 class Recipe(ABC):
     """One model, from where it comes from to how it is judged. Importing a recipe loads no heavy library."""
 

@@ -5,6 +5,7 @@ that can win are measured, on a fresh server each, in turns with the best so far
 
   fathom tune image_classifier --slo p99=50ms
   fathom tune text_embedding --slo p99=50ms --budget 5m --name tuned
+  fathom tune image_classifier --slo p99=50ms --name cpu --replace
   fathom tune my_model --slo p99=20ms --space space.toml --dry-run
 
 Exit status 1 when no configuration met the SLOs; 130 when Ctrl-C ended it. What was measured until then is kept, and
@@ -24,9 +25,9 @@ from fathom.console import options
 from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.output import Steps, note, out, print_json, print_labelled
 from fathom.workload import add_inputs
+from loadtests.report.page import number
 from loadtests.results.folders import make_run_folder, model_folder
 from loadtests.slo import Slo, check_limited, format_s
-from loadtests.target.hardware import describe_hardware
 from loadtests.tuning.result import TuningResult
 from loadtests.tuning.space import INSTANCES, INTRA, Configuration, Machine, Space, Step, default_space, read_space
 from server import environment
@@ -63,6 +64,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the winner goes to configs/NAME.pbtxt of each model (default: %(default)s)",
     )
+    command.add_argument("--replace", action="store_true", help="replace configs/NAME.pbtxt where it exists")
     command.add_argument("--dry-run", action="store_true", help="print what would be tried, and for how long")
     options.add_seed(command)
     add_inputs(command)
@@ -83,8 +85,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, write the winner and the report, say what was found."""
-    from fathom.tuning.models import TunedModel
-    from fathom.tuning.session import TuneRequest, tune
+    from fathom.tuning.models import TunedModel, this_machine
+    from fathom.tuning.request import TuneRequest
+    from fathom.tuning.session import tune
     from fathom.tuning.winner import write_winner
     from loadtests.capacity import CapacityRequest
     from loadtests.report import tuning as report
@@ -97,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"tune ranks configurations by simulated whole answers, and {measured[0]} is about their parts; "
             "compare two configurations with fathom capacity --against"
         )
-    machine = _machine()
+    machine = this_machine()
     repository, tritonserver = arguments.model_repository, arguments.tritonserver
     embedded = not environment.has_backend("onnxruntime", tritonserver)
     config_name = options.default_config_name(repository, tritonserver)
@@ -106,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     objective = Objective.parse(arguments.objective, slos, lambda configuration: cores(space, configuration))
     if arguments.dry_run:
         return _dry_run(space, arguments)
-    _check_place(arguments.name, repository, list(tuned.messages))
+    _check_place(arguments.name, repository, list(tuned.messages), replace=arguments.replace)
     folder = arguments.resume or _new_folder(arguments.report, arguments.model)
     request = TuneRequest(
         tuned,
@@ -152,11 +155,6 @@ def cores(space: Space, configuration: Configuration) -> float:
     return min(busy, float(space.machine.cores))
 
 
-def _machine() -> Machine:
-    found = describe_hardware()
-    return Machine(found["cores"], 1024 * found.get("memory_gib", 8.0), len(found.get("gpus", ())))
-
-
 def _space(path: Path | None, steps: tuple[Step, ...], machine: Machine) -> Space:
     if path is None:
         return default_space(steps, machine)
@@ -167,14 +165,14 @@ def _space(path: Path | None, steps: tuple[Step, ...], machine: Machine) -> Spac
     return read_space(text, steps, machine, str(path))
 
 
-def _check_place(name: str, repository: Path, models: list[str]) -> None:
-    """Before anything is measured: the winner's files can be written, and replace none."""
+def _check_place(name: str, repository: Path, models: list[str], *, replace: bool) -> None:
+    """Before anything is measured: the winner's files can be written, and replace none unasked."""
     if not re.fullmatch(r"[\w.-]+", name):
         raise UsageError(f"--name {name!r} must consist of letters, digits, '-', '_' and '.'")
     for model in models:
         path = repository / model / "configs" / f"{name}.pbtxt"
-        if path.exists():
-            raise UsageError(f"{path} exists already: choose another --name, or remove it")
+        if path.exists() and not replace:
+            raise UsageError(f"{path} exists already: choose another --name, or replace it with --replace")
         folder = path.parent if path.parent.is_dir() else path.parent.parent
         if not os.access(folder, os.W_OK):
             raise UsageError(
@@ -192,13 +190,14 @@ def _again(arguments: argparse.Namespace, folder: Path) -> str:
     if arguments.objective != "rate":
         words += ["--objective", arguments.objective]
     words += ["--budget", f"{arguments.budget:g}s", "--seed", str(arguments.seed), "--name", arguments.name]
+    words += ["--replace"] if arguments.replace else []
     words += ["--space", str(arguments.space)] if arguments.space else []
     words += [word for entry in arguments.inputs for word in ("--inputs", entry)]
     return fathom(*words, "--resume", str(folder), repository=arguments.model_repository)
 
 
 def _dry_run(space: Space, arguments: argparse.Namespace) -> int:
-    from fathom.tuning.batch_times import variants
+    from fathom.tuning.times import variants
 
     count = len(space)
     tables = sum(len(variants(space, step.model)) for step in space.steps)
@@ -239,13 +238,13 @@ def _print(result: TuningResult, path: Path, written: list[Path], arguments: arg
         "configuration", f"predicted\n{result.unit}", "measured", "95 % interval", "proven/s", "outcome", box=None
     )
     for row in shown:
-        interval = f"{row.low:.4g} to {row.high:.4g}" if row.low and row.high else "-"
+        interval = f"{number(row.low)} to {number(row.high)}" if row.low and row.high else "-"
         table.add_row(
             row.configuration,
-            _figure(row.predicted),
-            _figure(row.measured),
+            number(row.predicted),
+            number(row.measured),
             interval,
-            _figure(row.proven_per_s),
+            number(row.proven_per_s),
             row.outcome,
         )
     out.print(table)
@@ -262,7 +261,3 @@ def _print(result: TuningResult, path: Path, written: list[Path], arguments: arg
         command = " ".join(["fathom serve --config-name", quote(arguments.name), *map(quote, given)])
         print_labelled("serve", command)
     print_labelled("report", str(path))
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

@@ -51,7 +51,7 @@ def ranked_as_json(labels: list[Classification]) -> list[dict[str, Any]]:
 def sentences(model: str, outputs: Outputs) -> list[str]:
     """One sentence per batch entry: the recipe's, where the model has one, else the tensors in short."""
     try:
-        return recipes.find(model).interpret(outputs)
+        return (recipes.borrower(model) or recipes.find(model)).interpret(outputs)
     except RecipeError:
         return [in_short(name, array) for name, array in outputs.items()]
 

@@ -8,11 +8,9 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from google.protobuf import json_format  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2
 
@@ -20,14 +18,10 @@ from clients import Client, InferenceError
 from export.config.knobs import with_knobs
 from fathom.replica import call
 from fathom.tuning.models import TunedModel
-from loadtests.simulation.capacity import capacity
-from loadtests.simulation.pipeline import Pipeline
-from loadtests.simulation.simulate import simulate
+from fathom.tuning.times import Times, timed, variants
 from loadtests.simulation.times import BatchTimes
 from loadtests.target.steps import by_class, shape_class, stacked, trace
-from loadtests.tuning.objective import Objective
-from loadtests.tuning.ranking import BATCHER_KNOBS
-from loadtests.tuning.space import INSTANCES, Configuration, Space, Value
+from loadtests.tuning.space import INSTANCES, Configuration
 from server import TritonServer, TritonServerError
 
 _LOAD_S, _CALL_S = 120.0, 30.0
@@ -36,102 +30,10 @@ _SIZES, _FEW_SIZES, _FEW = (1, 2, 4, 8, 16, 32), (1, 4, 16, 32), 2
 _ROUNDS, _LEAST_S, _LEAST_BATCHES, _ROUNDS_S = 3, 0.05, 2, 3.0
 """Each entry of a table is timed in so many rounds, each with so many seconds and batches. The quickest round counts:
 what else runs on the machine only adds to it. No further round is begun after so many seconds."""
-_ARRIVALS = 4000
-"""Simulated for a latency at a rate."""
-_HOPELESS = 0.01
-"""Of the rate that keeps all instances busy: what a configuration counts for that no rate is predicted to suit. Times
-measured on a busy machine may be wrong, and the order of such configurations is still the best guess."""
 _MOST_CLASSES = 6
 """Shapes that are timed; rarer ones count as the next larger."""
 _TRACED = 32
 """Requests that are passed through the pipeline."""
-
-Changes = tuple[tuple[str, Value], ...]
-
-
-@dataclass
-class Times:
-    """The tables, by model and by the knobs that decide how long its batches take; and the shapes of the requests."""
-
-    tuned: TunedModel
-    space: Space
-    overhead_s: float = 0.0
-    tables: dict[tuple[str, Changes], Mapping[int, BatchTimes]] = field(default_factory=dict)
-    shapes: dict[Changes, dict[str, list[int]]] = field(default_factory=dict)
-    """By the parameters of python steps: the class of each traced request at each model."""
-    failures: dict[tuple[str, Changes], str] = field(default_factory=dict)
-
-    def pipeline(self, configuration: Configuration) -> Pipeline | None:
-        """What is simulated; None where a table is missing."""
-        messages = self.tuned.configured(configuration)
-        tables = {}
-        for step in self.tuned.steps:
-            table = self.tables.get((step.model, timed(configuration, step.model)))
-            if table is None:
-                return None
-            tables[step.model] = table
-        return Pipeline.from_configs(self.tuned.model, messages.__getitem__, tables, overhead_s=self.overhead_s)
-
-    def classes(self, configuration: Configuration) -> list[int]:
-        """The class of shape of each traced request, at the step whose shapes differ most."""
-        found = self.shapes.get(upstream(configuration)) or self.shapes[()]
-        return max(found.values(), key=lambda classes: len(set(classes)))
-
-    def predict(self, configuration: Configuration, objective: Objective) -> float:
-        """What the objective calls good, by simulation; NaN where a table is missing."""
-        pipeline = self.pipeline(configuration)
-        if pipeline is None:
-            return float("nan")
-        if objective.at_rate_per_s is not None:
-            return 1 / self._latency_ms(pipeline, configuration, objective.at_rate_per_s)
-        found = capacity(
-            pipeline, objective.slos, shapes=self.classes(configuration), requests=1500, replications=1, tolerance=0.01
-        )
-        rate_per_s = found.rate_per_s or _HOPELESS * found.limit_per_s
-        return objective.scaled(configuration, rate_per_s)
-
-    def _latency_ms(self, pipeline: Pipeline, configuration: Configuration, rate_per_s: float) -> float:
-        """The p99 at a rate, which counts as a minute where more requests are refused."""
-        rng = np.random.default_rng(0)
-        arrivals_s = np.cumsum(rng.exponential(1 / rate_per_s, _ARRIVALS))
-        shapes = rng.choice(self.classes(configuration), _ARRIVALS)
-        return min(1e3 * simulate(pipeline, arrivals_s, shapes=shapes).percentile(0.99), 60e3)
-
-    def bottleneck_first(self) -> list[str]:
-        """The steps by what they can serve at most as committed, the slowest first."""
-
-        def most_per_s(model: str) -> float:
-            table = self.tables.get((model, ()))
-            instances = int(self.space.step(model).committed[INSTANCES])
-            if not table:
-                return float("inf")
-            times = next(iter(table.values()))
-            return max(instances * rows / times(rows, instances) for rows in (1, 4, 8))
-
-        return sorted((step.model for step in self.tuned.steps), key=most_per_s)
-
-
-def timed(configuration: Configuration, model: str) -> Changes:
-    """The changes of a model that decide how long its batches take; how many instances are busy is in the table."""
-    changes = configuration.models().get(model, {})
-    return tuple((knob, value) for knob, value in changes.items() if knob not in BATCHER_KNOBS and knob != INSTANCES)
-
-
-def upstream(configuration: Configuration) -> Changes:
-    """The parameters of python steps, which decide the shapes of what follows."""
-    return tuple(
-        (f"{model}.{knob}", value)
-        for model, knob, value in configuration.changes
-        if knob.startswith("pad_to_multiple_of")
-    )
-
-
-def variants(space: Space, model: str) -> list[Configuration]:
-    """One configuration for each table of a model, those with the fewest changes first."""
-    found: dict[Changes, Configuration] = {}
-    for configuration in sorted(space.vary(model), key=lambda each: len(each.changes)):
-        found.setdefault(timed(configuration, model), configuration)
-    return list(found.values())
 
 
 def infer(client: Client, request: Any) -> Any:

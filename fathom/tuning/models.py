@@ -14,10 +14,17 @@ from export.config.knobs import knobs_of, on_gpu, with_knobs, written
 from export.errors import ExportError, did_you_mean
 from export.repository.manifest import Manifest
 from fathom.console.arguments import UsageError
+from loadtests.target.hardware import describe_hardware
 from loadtests.target.statistics import composing_models
 from loadtests.tuning.space import Configuration, Machine, Step
 
 _MIB = 1 << 20
+
+
+def this_machine() -> Machine:
+    """Where this process runs."""
+    found = describe_hardware()
+    return Machine(found["cores"], 1024 * found.get("memory_gib", 8.0), len(found.get("gpus", ())))
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Servers:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for configuration in list(self._lanes):
-            self._stop(configuration)
+            self.stop(configuration)
 
     def answer(self, turn: Turn) -> Answer:
         """The point of a turn, or why this configuration does not serve. Raises KeyboardInterrupt for Ctrl-C."""
@@ -73,13 +73,13 @@ class Servers:
             point = lane.send(turn.probe)
         except (TritonServerError, TargetError, InferenceError) as error:
             reason = self._why_died(turn.configuration) or str(error)
-            self._stop(turn.configuration)
+            self.stop(turn.configuration)
             return Answer(time.monotonic() - began_s, None, " ".join(reason.split()))
         if point.stopped == "asked":
             raise KeyboardInterrupt
         if point.stopped == "connection lost":
             reason = self._why_died(turn.configuration) or point.reason
-            self._stop(turn.configuration)
+            self.stop(turn.configuration)
             return Answer(time.monotonic() - began_s, None, f"at {point.rate_per_s:.0f}/s the server died: {reason}")
         return Answer(time.monotonic() - began_s, point)
 
@@ -90,7 +90,7 @@ class Servers:
             self._lanes[configuration] = self._lanes.pop(configuration)  # the latest last
             return self._lanes[configuration]
         while len(self._lanes) >= _ALIVE:
-            self._stop(next(iter(self._lanes)))
+            self.stop(next(iter(self._lanes)))
         self._started += 1
         folder = self._scratch / str(self._started)
         self._tuned.lay_out(self._tuned.configured(configuration), folder)
@@ -100,7 +100,8 @@ class Servers:
             self._lanes[configuration] = _open(server, self._tuned, self._request, self._inputs, stack)
         return self._lanes[configuration]
 
-    def _stop(self, configuration: Configuration) -> None:
+    def stop(self, configuration: Configuration) -> None:
+        """The server of a configuration, if it runs."""
         if lane := self._lanes.pop(configuration, None):
             lane.close()
 

@@ -19,20 +19,21 @@ _GIVES_UP = {
 
 
 def write_winner(tuned: TunedModel, result: TuningResult, name: str, report: Path) -> list[Path]:
-    """Writes all files or none. Raises ConfigError where `fathom check` finds an error in one."""
+    """Writes all files or none, over those of that name. Raises ConfigError where `fathom check` finds an error."""
     configuration = Configuration.from_json(result.changes)
     changed = configuration.models()
     files: dict[Path, str] = {}
     for model, message in tuned.configured(configuration).items():
         folder = tuned.repository / model
         named = tuned.config_name is not None and (folder / "configs" / f"{tuned.config_name}.pbtxt").is_file()
-        if model not in changed and not named and message == tuned.messages[model]:
-            continue  # config.pbtxt says the same
+        if model not in changed and (not named or tuned.config_name == name) and message == tuned.messages[model]:
+            continue  # the file that is there says the same
         comments = {knob: _reason(tuned, model, knob, value) for knob, value in changed.get(model, {}).items()}
         files[folder / "configs" / f"{name}.pbtxt"] = written(
             message, _header(tuned, result, model, name, report), comments
         )
     made = [path.parent for path in files if not path.parent.exists()]
+    before = {path: path.read_text() for path in files if path.exists()}
     for path, text in files.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
@@ -43,7 +44,10 @@ def write_winner(tuned: TunedModel, result: TuningResult, name: str, report: Pat
     ]
     if wrong:
         for path in files:
-            path.unlink()
+            if path in before:
+                path.write_text(before[path])
+            else:
+                path.unlink()
         for folder in made:
             folder.rmdir()
         raise ConfigError(f"the winner is not written, since fathom check refuses it: {wrong[0]}")
@@ -54,7 +58,7 @@ def _header(tuned: TunedModel, result: TuningResult, model: str, name: str, repo
     base = f"configs/{tuned.config_name}.pbtxt" if tuned.config_name else "config.pbtxt"
     lines = [
         f"{model} as `fathom tune {tuned.model}` found it, served with --model-config-name={name}. "
-        f"It began with {base}.",
+        f"It began with {'an earlier ' if tuned.config_name == name else ''}{base}.",
         f"Objective: {result.objective} under {result.slo}, on {result.settings.get('cpu', 'this machine')}, "
         f"{result.settings.get('cores', '?')} cores.",
     ]

@@ -27,6 +27,8 @@ PARTS = 20
 """Of a probe, counted apart: short beside the time that a queue takes to fill."""
 NEAR_LIMIT = 0.4
 """Of the limit: below it, slow requests are no sign of how late ones cluster (see `dependence`)."""
+_FEWEST_SLOW = 25
+"""Requests: how late ones cluster cannot be learned from fewer."""
 _DOUBT = 4.0
 """How far lucky samples underrate their dependence: with less, simulated queues at their limit pass too often."""
 _NOISE = 2.5
@@ -140,7 +142,8 @@ def dependence(latencies_ms: NDArray[np.float64], slo: Slo, late: NDArray[np.boo
     """How many requests carry the information of one: 1 + 2 * sum of the autocorrelation of being among the slowest.
 
     The slowest are the requests over the limit and, because those may be too few to learn from when the SLO is kept,
-    the slowest 2 and 5 x `allowed_share` (2 % and 5 % for a p99); the largest of the three figures counts. The sum ends
+    the slowest 2 and 5 x `allowed_share` (2 % and 5 % for a p99) and at least 25; the largest of the three figures
+    counts. The sum ends
     where the autocorrelation does; when neighbours are already within the noise of independent ones (2.5 / sqrt(n)),
     the answer is 1. A sample of few independent requests knows its own dependence badly, and the lucky ones that seem
     to pass underrate it: hence the last factor, found by simulation.
@@ -154,7 +157,8 @@ def dependence(latencies_ms: NDArray[np.float64], slo: Slo, late: NDArray[np.boo
     ordered = np.sort(latencies_ms)
     found = _inefficiency(late)
     for multiple in (2, 5):
-        level = ordered[min(int(count * (1 - min(multiple * slo.allowed_share, 0.5))), count - 1)]
+        slowest = min(max(multiple * slo.allowed_share, _FEWEST_SLOW / count), 0.5)
+        level = ordered[min(int(count * (1 - slowest)), count - 1)]
         if slo.limit_ms is not None:
             level = max(level, NEAR_LIMIT * slo.limit_ms)
         found = max(found, _inefficiency(latencies_ms > level if np.isfinite(level) else np.isinf(latencies_ms)))

@@ -154,6 +154,8 @@ class StepPoint:
     """Mean of an execution, whatever its batch: an instance works on nothing else meanwhile."""
     share: float = 1.0
     """Of the requests of a mix, how many come here; the times are those of a request that does."""
+    cached: int = 0
+    """Requests that the response cache answered: among `requests`, in none of the means but the queue's."""
 
 
 @dataclass(frozen=True)

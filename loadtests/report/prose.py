@@ -23,6 +23,7 @@ _MINUTES = (1, 2, 5, 10, 30)
 _WORTH = 1.02
 """How much higher than the proven rate another must be to be spoken of."""
 _LIKELY = 0.5
+_CACHED_SHARE = 0.01
 _INVALID_SHARE = 0.3
 _NEAR = 0.25
 """Of a capacity, as a logarithm: a longer probe there tells more than a nearer one."""
@@ -40,7 +41,7 @@ def headline(result: CapacityResult) -> str:
         return f"{result.model}: about {rate} requests/s under {slos} ({interval}{decides}); {proof}"
     if result.capacity_per_s is None:
         return f"no rate is proven for {result.model} under {slos}"
-    return f"{result.model}: at least {result.capacity_per_s:,.3g} requests/s under {slos}, proven at 99 %"
+    return f"{result.model}: at least {about(result.capacity_per_s)} requests/s under {slos}, proven at 99 %"
 
 
 def in_short(result: CapacityResult) -> str:
@@ -177,9 +178,22 @@ def doubts(result: CapacityResult) -> list[str]:
             + " The estimate rests on the requests that were sent in time."
             * some_unaffected
         )
+    reasons += from_cache(result.points)
     if resumed := result.settings.get("resumed"):
         reasons.append(f"The search was resumed where something else was measured ({', '.join(resumed)}).")
     return reasons
+
+
+def from_cache(points: Sequence[Point]) -> list[str]:
+    """The doubt about requests that Triton's response cache answered; empty where these were hardly any."""
+    steps = [step for point in points for step in point.steps]
+    cached, requests = sum(step.cached for step in steps), sum(step.requests for step in steps)
+    if cached <= _CACHED_SHARE * requests:
+        return []
+    return [
+        f"Triton's response cache answered {cached:,} of {requests:,} requests, because their inputs came again: the "
+        "capacity is for traffic that repeats itself as much. Give more different inputs, or serve without the cache."
+    ]
 
 
 def busy_machine(share: float | None) -> list[str]:

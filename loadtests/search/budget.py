@@ -11,6 +11,7 @@ from loadtests.judge.evidence import clean_requests
 from loadtests.judge.sample import SHARED
 from loadtests.records.point import Point
 from loadtests.search.certificate import LEAST_LIMITS
+from loadtests.search.observations import filling_s
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.target.client import FROZEN_S
 
@@ -36,7 +37,8 @@ def clean_s(slos: Sequence[Slo], rate_per_s: float, streamed_s: float) -> float:
 
 def least_budget_s(slos: Sequence[Slo], rate_per_s: float, filled_s: float, streamed_s: float) -> float:
     """The shortest budget in which that rate can be expected to be certified. `filled_s` is `Plan.filled_s`."""
-    return filled_s + max(clean_s(slos, rate_per_s, streamed_s), filled_s) / (1 - EXPLORE_SHARE)
+    needed_s = clean_s(slos, rate_per_s, streamed_s) + max(filling_s(slo, rate_per_s) for slo in slos)
+    return filled_s + max(needed_s, filled_s) / (1 - EXPLORE_SHARE)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from loadtests.judge.evidence import ENOUGH_NATS, gain, gain_for, nats
 from loadtests.judge.judge import DEFAULT_ERROR_SHARE
 from loadtests.records.point import Point, SloCount
 from loadtests.search.monotonicity import longest_violation_s
-from loadtests.search.observations import dependence_near
+from loadtests.search.observations import dependence_near, filling_s
 from loadtests.slo import Slo
 
 LEAST_S, LEAST_SHARE = 10.0, 1 / 8
@@ -153,8 +153,10 @@ def _gain(known: Sequence[Point], count: SloCount) -> float:
     """Of a run that is the last known point. A short one that was lucky shows few signs that slow requests come in
     runs: it counts as no more independent than all probes around it."""
     slo = Slo.parse(count.slo)
-    dependence = max(count.dependence, dependence_near(known, slo, known[-1].rate_per_s) or 1.0)
-    return gain(count.requests / dependence, count.over / dependence, slo.allowed_share)
+    rate_per_s = known[-1].rate_per_s
+    dependence = max(count.dependence, dependence_near(known, slo, rate_per_s) or 1.0)
+    requests = max(count.requests - rate_per_s * filling_s(slo, rate_per_s), count.over)
+    return gain(requests / dependence, count.over / dependence, slo.allowed_share)
 
 
 def _errors_within(runs: Sequence[Point]) -> bool:

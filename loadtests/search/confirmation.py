@@ -13,7 +13,7 @@ from loadtests.records.point import Point, Probe
 from loadtests.search.budget import PROBE_SHARE, Plan, clean_s
 from loadtests.search.certificate import certified_per_s, confirmation_runs, lasted_s, least_s, missing_gain
 from loadtests.search.estimate import Estimate, estimate
-from loadtests.search.observations import dependence_near
+from loadtests.search.observations import dependence_near, filling_s
 from loadtests.slo import Slo
 
 RUN_SHARE = 0.4
@@ -56,6 +56,7 @@ def next_confirmation(points: Sequence[Point], plan: Plan, fallback_per_s: float
     needed_s = clean_s(plan.slos, rate_per_s, plan.streamed_s)
     if fitted is not None:
         needed_s = _FIRST_PART * _needed_s(points, fitted, rate_per_s, missing_gain(runs, rate_per_s))
+        needed_s += filling_s(fitted.slo, rate_per_s)
     least_left_s = least_s(points, plan.budget_s) - lasted_s(runs, rate_per_s)
     seconds = max(min(needed_s, RUN_SHARE * left_s), least_left_s, PROBE_SHARE * plan.budget_s)
     too_short = left_s - seconds < PROBE_SHARE * plan.budget_s  # for another run
@@ -97,10 +98,10 @@ def _most_promising(
         if not max(fitted.rate_per_s / 8, above_per_s) < rate_per_s <= top_per_s:
             continue
         near = dependence_near(points, fitted.slo, rate_per_s) or 1.0
-        missing = missing_gain(runs, rate_per_s)
+        missing, full_s = missing_gain(runs, rate_per_s), max(seconds - filling_s(fitted.slo, rate_per_s), 0.0)
         shares, allowed, chance = fitted.shares_over(rate_per_s), fitted.slo.allowed_share, 0.0
         for factor in factors:
-            independent = rate_per_s * seconds / max(near * factor, 1.0)
+            independent = rate_per_s * full_s / max(near * factor, 1.0)
             most = most_over(independent, allowed, missing)
             if most >= 0:
                 chance += sum(at_most(most, independent, share) for share in shares) / len(shares) / len(factors)

@@ -127,9 +127,8 @@ class Prober:
             raw=raw,
             models=self.traffic.models,
         )
-        if (
-            outcome.stopped == "hopeless" and not record.streamed
-        ):  # of the first requests it is known whether they were late
+        if outcome.stopped == "hopeless" and not record.streamed:
+            # Of the first requests it is known whether they were late.
             record = record.known_at(outcome.wall_s, loosest_limit_ms(self.slos) / 1e3)
         elif outcome.stopped:
             return point

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadtests.errors import BadRequestError
-from loadtests.simulation.times import BatchTimes
+from loadtests.simulation.times import BatchTimes, of_shape
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,7 @@ class Step:
     """The steps whose outputs it takes; empty: it starts with the request."""
 
     def times_of(self, shape: int) -> BatchTimes:
-        """Of the next larger class where this one was not measured, else of the largest."""
-        if isinstance(self.times, BatchTimes):
-            return self.times
-        return self.times[min((known for known in self.times if known >= shape), default=max(self.times))]
+        return self.times if isinstance(self.times, BatchTimes) else of_shape(self.times, shape)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class BatchTimes:
         """`seconds + per_row_s * rows`, however many instances are busy."""
         return cls({1: {1: seconds + per_row_s, 2: seconds + 2 * per_row_s}}, variation)
 
-    def __call__(self, rows: int, busy: int = 1) -> float:
+    def __call__(self, rows: float, busy: int = 1) -> float:
         """Mean seconds of a batch of so many rows."""
         measured = sorted(self.seconds)
         at = bisect_right(measured, busy)
@@ -53,6 +53,21 @@ class BatchTimes:
         low, high = measured[at - 1], measured[at]
         share = (busy - low) / (high - low)
         return (1 - share) * _along(self.seconds[low], rows) + share * _along(self.seconds[high], rows)
+
+    def beside(self, work_s: float, *, instances: int, threads: int, cores: int) -> BatchTimes:
+        """The same where each row brings `work_s` CPU seconds of other work, such as handling its request.
+
+        A batch keeps `threads` cores busy. As long as cores are idle, they do the other work meanwhile. Otherwise
+        batches take as long as the cores need for both.
+        """
+
+        def stretched_s(busy: int, rows: int) -> float:
+            seconds = self(rows, busy)
+            return max(seconds, (min(busy * threads, cores) * seconds + busy * rows * work_s) / cores)
+
+        sizes = {rows for row in self.seconds.values() for rows in row}
+        table = {busy: {rows: stretched_s(busy, rows) for rows in sizes} for busy in range(1, instances + 1)}
+        return BatchTimes(table, self.variation)
 
     def to_json(self) -> dict[str, Any]:
         table = {str(busy): {str(rows): s for rows, s in row.items()} for busy, row in self.seconds.items()}
@@ -64,7 +79,12 @@ class BatchTimes:
         return cls(table, document.get("variation", 0.0))
 
 
-def _along(row: Mapping[int, float], rows: int) -> float:
+def of_shape(tables: Mapping[int, BatchTimes], shape: int) -> BatchTimes:
+    """Those of the next larger class of shape where this one was not measured, else of the largest."""
+    return tables[min((known for known in tables if known >= shape), default=max(tables))]
+
+
+def _along(row: Mapping[int, float], rows: float) -> float:
     """On the straight lines through the measured sizes."""
     sizes = sorted(row)
     if rows <= sizes[0] or len(sizes) == 1:

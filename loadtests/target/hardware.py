@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -48,6 +49,21 @@ class CpuMeter:
             return None
         busy, total = self._last[0] - last[0], self._last[1] - last[1]
         return busy / total if total > 0 else None
+
+
+def process_cpu_s(root: int) -> float:
+    """CPU seconds so far of a process and of those below it that still run; 0 where the system does not report them."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            fields = path.read_text().rpartition(")")[2].split()
+            pid = int(path.parent.name)
+            parents[pid], ticks[pid] = int(fields[1]), int(fields[11]) + int(fields[12])
+    tree = {root}
+    while below := {pid for pid, parent in parents.items() if parent in tree} - tree:
+        tree |= below
+    return sum(ticks.get(pid, 0) for pid in tree) / os.sysconf("SC_CLK_TCK")
 
 
 def _cpu_ticks() -> tuple[int, int] | None:

@@ -88,6 +88,7 @@ def _step(then: Any, now: Any, share: float) -> StepPoint | None:
         executions=executions,
         requests=requests,
         failed=failed,
+        cached=now.inference_stats.cache_hit.count - then.inference_stats.cache_hit.count,
         share=share,
         execution_ms=worked_ns / _NS_PER_MS / executions if executions and worked_ns else None,
         batch_sizes={size: count for size, count in batches.items() if count},

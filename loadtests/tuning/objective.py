@@ -91,8 +91,9 @@ def _bracketed(points: Sequence[Point], worth: float) -> Standing | None:
 
 
 def _by_latency(points: Sequence[Point]) -> Standing | None:
-    """1 / p99 in ms: two probes at least, whose spread and the usual drift make the interval."""
-    if len(points) < 2:
+    """1 / p99 in ms: two probes at least, whose spread and the usual drift make the interval. None where the SLOs are
+    missed in most of them."""
+    if len(points) < 2 or 2 * sum(point.meets_slo for point in points) < len(points):
         return None
     logs = [math.log(point.p99_ms) for point in points if point.p99_ms]
     error = 2 * math.sqrt((statistics.variance(logs) + _DRIFT**2) / len(logs))

@@ -166,13 +166,16 @@ class Race:
     def _decided(self, challenger: Configuration) -> str:
         """Why no further probe is needed; empty where one is."""
         leading, own = self.standing(self.leader, recent=_RECENT), self.standing(challenger)
+        points = self.arms[challenger].points
+        if self.objective.at_rate_per_s is not None and own is None and len(points) > 1:
+            return f"misses the SLO at {format_rate(self.objective.at_rate_per_s)}"
         if leading is None:
             return "the first that meets the SLO" if own is not None else ""
         if own is not None:
             if own.high < leading.low:
-                return "its interval lies below the leader's"
-            return "its interval lies above the leader's" if own.low > leading.high else ""
-        lowest = min((point.rate_per_s for point in self.arms[challenger].points if _refused(point)), default=math.inf)
+                return "its whole interval is worse than the leader's"
+            return "its whole interval is better than the leader's" if own.low > leading.high else ""
+        lowest = min((point.rate_per_s for point in points if _refused(point)), default=math.inf)
         if self.objective.at_rate_per_s is None and self.objective.scaled(challenger, lowest) <= leading.low:
             return f"misses the SLO at {format_rate(lowest)}, where the leader meets it"
         return ""
@@ -201,11 +204,17 @@ class Race:
         return self.objective.at_rate_per_s is None and all(point.meets_slo for point in points)
 
     def _learn_bound(self, configuration: Configuration) -> None:
-        """A challenger that only missed the SLO: its capacity lies below the lowest rate that was tried."""
+        """A challenger that only missed the SLO: its capacity lies below the lowest rate that was tried, its latency at
+        the rate of the objective is the longest that was seen."""
+        points = self.arms[configuration].points
         if self.objective.at_rate_per_s is not None:
-            self.ranking.fail(configuration, "no latency could be measured")
+            longest_ms = max((point.p99_ms for point in points if point.p99_ms), default=None)
+            if longest_ms is None:
+                self.ranking.fail(configuration, "no latency could be measured")
+            else:
+                self.ranking.learn(configuration, 1 / longest_ms)
             return
-        lowest = _STEP_DOWN * min(point.rate_per_s for point in self.arms[configuration].points)
+        lowest = _STEP_DOWN * min(point.rate_per_s for point in points)
         self.ranking.learn(configuration, self.objective.scaled(configuration, lowest))
 
     def _learn(self, configuration: Configuration) -> None:

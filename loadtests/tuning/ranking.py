@@ -19,7 +19,7 @@ _ALIKE = 0.015
 """Predictions this close in ln(rate) are equal where the batch times are."""
 _ERROR, _WEIGHT = 0.15, 4
 """The model's error in ln(rate) before anything is measured, and as how many measurements that counts."""
-_REACH = 2.0
+_REACH = 3.0
 """So many errors below the best, a configuration may still win."""
 _SHRINK = 1.0
 """As how many measurements the common factor counts beside those of a set of batch times."""
@@ -130,16 +130,16 @@ class Ranking:
         return math.sqrt((_WEIGHT * _ERROR**2 + squares) / (_WEIGHT + len(residuals) - 1))
 
     def contenders(self, leader: float) -> list[Configuration]:
-        """What may still beat the `leader`'s value, best first: one of each group whose members are predicted equal."""
+        """What may still beat the `leader`'s value, best first: one of each group whose members are predicted equal,
+        and after these the others of groups of which one was measured, since predictions err."""
         least = leader * math.exp(-_REACH * self.error)
-        found = []
+        found: dict[Configuration, bool] = {}
         for members in self._groups:
-            if any(each.configuration in self.measured for each in members):
-                continue
-            open_ = [each.configuration for each in members if not self.why_not(each.configuration)]
+            names = [each.configuration for each in members]
+            open_ = [each for each in names if each not in self.measured and not self.why_not(each)]
             if open_ and self.expected(open_[0]) >= least:
-                found.append(open_[0])
-        return sorted(found, key=lambda each: (-self.expected(each), len(each.changes), str(each)))
+                found[open_[0]] = any(each in self.measured for each in names)
+        return sorted(found, key=lambda each: (found[each], -self.expected(each), len(each.changes), str(each)))
 
     def why_not(self, configuration: Configuration) -> str:
         """Why it needs no measurement, where an earlier failure tells: it has every change that may be to blame."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loadtests.search.certificate import certificates
+from loadtests.slo import about_ms, format_rate
 from loadtests.tuning.race import Race
 from loadtests.tuning.space import COMMITTED, Configuration
 
@@ -158,7 +159,7 @@ def _nearest(race: Race) -> str:
     if not seen:
         return ""
     p99_ms, rate_per_s, configuration = min(seen, key=lambda each: each[0])
-    return f"{configuration}, whose p99 is {p99_ms:.3g} ms at {rate_per_s:.3g}/s"
+    return f"{configuration}, whose p99 is {about_ms(p99_ms)} at {format_rate(rate_per_s)}"
 
 
 def _order(race: Race, measured: float | None) -> float:

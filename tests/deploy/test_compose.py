@@ -82,6 +82,8 @@ def test_tritons_command_is_the_one_that_the_server_package_makes(service: str) 
 def test_the_real_tritonserver_accepts_every_flag_but_those_it_is_too_old_for(tmp_path: Path) -> None:
     models = tmp_path / "models"
     write_double(models / "plain")
+    with (models / "plain" / "config.pbtxt").open("a") as config:
+        config.write("response_cache { enable: true }")
     tuned = write_double(models / "tuned") / "configs"
     tuned.mkdir()
     (tuned / "gpu.pbtxt").write_text('backend: "onnxruntime"\n')
@@ -227,11 +229,13 @@ def test_only_the_compose_file_names_nvidias_registry() -> None:
 
 
 def test_locked_requirements_cover_what_the_python_models_import() -> None:
-    wanted = {"numpy": "numpy", "PIL": "pillow", "tokenizers": "tokenizers"}
-    imported = set()
-    for model in (ROOT / "model_repository").glob("*/1/model.py"):
-        imported |= set(re.findall(r"^(?:import|from) (\w+)", model.read_text(), re.M))
-    third_party = imported - set(sys.stdlib_module_names) - {"triton_python_backend_utils", "__future__"}
+    wanted = {"numpy": "numpy", "onnxruntime": "onnxruntime", "PIL": "pillow", "tokenizers": "tokenizers"}
+    imported, own = set(), {"triton_python_backend_utils"}
+    for module in (ROOT / "model_repository").glob("*/1/*.py"):
+        own.add(module.stem)
+        lines = re.findall(r"^ *(?:import (\w+)|from (\w+) import )", module.read_text(), re.M)
+        imported |= {name for line in lines for name in line if name}
+    third_party = imported - set(sys.stdlib_module_names) - own
     assert third_party <= wanted.keys()
     lock = (ROOT / "deploy" / "triton" / "requirements.txt").read_text()
     for name in third_party:

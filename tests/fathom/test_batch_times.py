@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from small_models import write_double
+from tuning_replay import point_at
 
-from fathom.tuning.batch_times import Times, timed, variants
 from fathom.tuning.models import TunedModel
+from fathom.tuning.times import Times, timed, variants
+from loadtests.records.point import Probe, StepPoint
 from loadtests.simulation.times import BatchTimes
 from loadtests.slo import Slo
 from loadtests.tuning.objective import Objective
@@ -71,3 +74,31 @@ def test_what_has_no_table_is_not_predicted(times):
 def test_an_slo_that_is_out_of_reach_still_gives_an_order(times):
     hopeless = Objective((Slo.parse("p99=1ms"),))
     assert 0 < times.predict(COMMITTED, hopeless) < times.predict(changed(intra_threads=2), hopeless)
+
+
+def probed(times, *, server_cpu_s):
+    """Times that learnt from a probe of 100 requests, in batches of 2, for 1 ms each in the generator."""
+    step = StepPoint("double", 0, 0, 5.0, 0, 5.0, 2.0, 50, 100, 0, {"2": 50})
+    point = point_at(Probe(0, "refine", 100.0, 100, 0), SLO, 1000.0)
+    times.learn_handling(replace(point, steps=(step,), cpu_per_request_us=1000.0), server_cpu_s)
+    return times
+
+
+def test_what_requests_cost_besides_their_batches_is_the_rest_of_the_cpu_time(times):
+    # A batch of 2 takes 10 ms on one core: 5 ms of the 9 + 1 ms of each request.
+    assert probed(times, server_cpu_s=0.9).handling_s == pytest.approx(0.005)
+
+
+def test_handling_requests_lowers_a_prediction_only_where_no_core_is_idle_meanwhile(times):
+    rate, configurations = Objective((SLO,)), (COMMITTED, changed(instances=2))
+    one, two = (times.predict(each, rate) for each in configurations)
+    probed(times, server_cpu_s=0.6)
+    one_now, two_now = (times.predict(each, rate) for each in configurations)
+    assert one_now == pytest.approx(one)
+    assert two_now < 0.8 * two
+
+
+def test_a_probe_without_an_answer_changes_no_prediction(times):
+    before = times.predict(COMMITTED, Objective((SLO,)))
+    times.learn_handling(point_at(Probe(0, "refine", 100.0, 100, 0), SLO, 1000.0), 5.0)
+    assert times.predict(COMMITTED, Objective((SLO,))) == before

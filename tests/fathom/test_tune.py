@@ -13,6 +13,7 @@ from tuning_replay import Replay, Table
 
 from export.config.config import load
 from export.config.knobs import knobs_of
+from export.errors import ConfigError
 from fathom.cli import main
 from fathom.console.output import Step, Steps
 from fathom.tuning.journal import kept_answers
@@ -112,7 +113,7 @@ class Interrupted:
     """Servers of a table, until Ctrl-C after some turns."""
 
     def __init__(self, table, turns=10**6):
-        self.replay, self.left = Replay(table, Slo.parse("p99=50ms")), turns
+        self.replay, self.left = Replay(table), turns
 
     def answer(self, turn):
         self.left -= 1
@@ -166,6 +167,30 @@ def test_the_winner_keeps_what_the_committed_named_configuration_says(repository
     tuned = TunedModel.read("double", repository, "cpu", MACHINE, embedded=True)
     (path,) = write_winner(tuned, result({"double": {"preferred": 4}}), "tuned", Path("report.html"))
     assert knobs_of(load(path).message)["instances"] == 2
+
+
+def test_the_winner_may_replace_the_configuration_that_it_began_with(repository, tmp_path):
+    named = repository / "double" / "configs" / "cpu.pbtxt"
+    named.parent.mkdir()
+    shutil.copy(repository / "double" / "config.pbtxt", named)
+    tuned = TunedModel.read("double", repository, "cpu", MACHINE, embedded=True)
+    assert write_winner(tuned, result({"double": {"preferred": 4}}), "cpu", Path("report.html")) == [named]
+    assert knobs_of(load(named).message)["preferred"] == 4
+    assert "+20 %" in named.read_text()
+    assert tune(repository, "--name", "cpu", "--dry-run") == 0  # which writes nothing
+    assert tune(repository, "--name", "cpu") == 2
+
+
+def test_a_winner_that_the_check_refuses_leaves_the_configuration_as_it_was(repository):
+    named = repository / "double" / "configs" / "cpu.pbtxt"
+    named.parent.mkdir()
+    shutil.copy(repository / "double" / "config.pbtxt", named)
+    before = named.read_text()
+    tuned = TunedModel.read("double", repository, "cpu", MACHINE, embedded=True)
+    tuned.messages["double"].input[0].dims[:] = [3]  # not the graph's
+    with pytest.raises(ConfigError):
+        write_winner(tuned, result({"double": {"preferred": 4}}), "cpu", Path("report.html"))
+    assert named.read_text() == before
 
 
 MOODY = """

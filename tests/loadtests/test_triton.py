@@ -17,17 +17,19 @@ from loadtests import CapacityRequest, Slo, find
 from loadtests.capacity import load
 from loadtests.errors import TargetBusyError, TargetError, TargetLostError
 from loadtests.generator.http2 import Http2Transport
-from loadtests.generator.messages import Limits
+from loadtests.generator.live import LiveRun
+from loadtests.generator.messages import Batch, Limits
 from loadtests.generator.open_loop import OpenLoopRun
 from loadtests.generator.pool import GeneratorPool
 from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.records.batching import Batching
 from loadtests.records.documents import read
-from loadtests.records.record import DEADLINE_EXCEEDED, UNAVAILABLE, percentile
+from loadtests.records.record import DEADLINE_EXCEEDED, UNAVAILABLE, Record, percentile
 from loadtests.search.budget import Timing
 from loadtests.target.client import Target
 from loadtests.target.metrics import MetricsMeter
 from loadtests.target.statistics import difference
+from loadtests.workload.arrivals import CONSTANT
 from loadtests.workload.payloads import from_metadata
 from loadtests.workload.schedule import payload_choices, poisson
 from loadtests.workload.shape import parse_shape
@@ -185,6 +187,24 @@ def test_streams_beside_ordinary_requests_take_what_they_take(small_server):
     assert load.generation.slots_max is not None
     assert load.generation.slots_max > 1
     assert load.generation.cancelled
+
+
+def test_a_run_without_an_end_hands_over_parts(small_server):
+    settings = GeneratorSettings(small_server.grpc_url, [told(0.05, 0.1)], streamed=[(0, 1)])
+    batches: list[Batch] = []
+    live = LiveRun(settings, batches.append, arrivals=CONSTANT)
+    live.start()
+    live.set_rate(40)
+    until_s = time.monotonic() + 10
+    while sum(len(batch.record) for batch in batches) < 10 and time.monotonic() < until_s:
+        time.sleep(0.05)
+    live.finish()
+    record = Record.merge([batch.record for batch in batches])
+    assert record.ok.all()
+    assert len(record) >= 10
+    assert set(record.parts.tolist()) == {2}
+    assert record.ttft_ms().min() >= 50
+    assert record.gaps_ms().min() >= 95
 
 
 def test_one_request_of_a_model_that_streams(small_server):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,18 @@ from loadtests.slo import Slo
 from loadtests.tuning.arm import Answer, Turn
 from loadtests.tuning.objective import Objective
 from loadtests.tuning.race import Race
-from loadtests.tuning.ranking import Prediction, Ranking
-from loadtests.tuning.space import COMMITTED, Configuration
+from loadtests.tuning.ranking import Prediction, Ranking, batch_times_of
+from loadtests.tuning.space import Configuration, Value
 
-TABLES = Path(__file__).parents[1] / "loadtests" / "tuning" / "tables"
+TABLES = Path(__file__).parents[1] / "loadtests" / "tables"
 PROBES_A_CAPACITY = 8
-"""What one capacity takes when every configuration is measured: a bracket and a bisection to 3 %."""
+"""What one capacity takes where no table says it: a bracket and a bisection to 3 %."""
 DRIFT = 0.03
+PASSES = 2
+"""Of a measured grid."""
 START_S, OVERHEAD_S = 5.0, 0.3
+NONE_PER_S = 1.0
+"""What a configuration sustains for which no rate was found."""
 
 
 @dataclass(frozen=True)
@@ -34,23 +39,47 @@ class Table:
 
     capacity_per_s: dict[Configuration, float]
     predictions: list[Prediction]
+    slo: Slo
+    committed: dict[str, dict[str, Value]]
+    """The value of each knob of each model."""
+    grid_probes: int
+    """Of the whole grid, all passes together."""
 
     @classmethod
-    def read(cls, name: str) -> Table:
-        rows = json.loads((TABLES / f"{name}.json").read_text())
-        named = [(Configuration.from_json(changes), capacity, predicted) for changes, capacity, predicted in rows]
-        return cls(
-            {configuration: capacity for configuration, capacity, _ in named},
-            [Prediction(configuration, predicted) for configuration, _, predicted in named],
-        )
+    def read(cls, name: str, of_pass: int = 0) -> Table:
+        """As `python -m benchmarks.grid` writes it, with the capacities of one pass."""
+        document = json.loads((TABLES / f"{name}.json").read_text())
+        capacity_per_s, predictions = {}, []
+        for row in document["rows"]:
+            configuration = Configuration.from_json(row["changes"])
+            capacity_per_s[configuration] = max(row["passes"][of_pass].get("rate_per_s", 0.0), NONE_PER_S)
+            if row["predicted_per_s"] is not None:
+                predictions.append(Prediction(configuration, row["predicted_per_s"]))
+        probes = sum(one.get("probes", PROBES_A_CAPACITY) for row in document["rows"] for one in row["passes"])
+        return cls(capacity_per_s, predictions, Slo.parse(document["slo"]), document["committed"], probes)
+
+    def mispredicted(self, seed: int) -> Table:
+        """The same with predictions that are wrong: all by a factor, each set of batch times by one of its own, whose
+        spread is 10 to 20 %, and each configuration by half of that."""
+        rng = np.random.default_rng(seed)
+        common, error = rng.uniform(-0.3, 0.3), rng.uniform(0.1, 0.2)
+        of_times: dict[object, float] = defaultdict(lambda: rng.normal(0, error))
+        wrong = [
+            Prediction(
+                each.configuration,
+                each.value * math.exp(common + of_times[batch_times_of(each.configuration)] + rng.normal(0, error / 2)),
+            )
+            for each in self.predictions
+        ]
+        return replace(self, predictions=wrong)
+
+    @property
+    def best(self) -> Configuration:
+        return max(self.capacity_per_s, key=self.capacity_per_s.__getitem__)
 
     @property
     def best_per_s(self) -> float:
-        return max(self.capacity_per_s.values())
-
-    @property
-    def grid_probes(self) -> int:
-        return PROBES_A_CAPACITY * len(self.capacity_per_s)
+        return self.capacity_per_s[self.best]
 
 
 @dataclass
@@ -58,15 +87,16 @@ class Replay:
     """Answers the turns of a race from a table."""
 
     table: Table
-    slo: Slo
     failing: dict[Configuration, str] = field(default_factory=dict)
     turns: list[Turn] = field(default_factory=list)
 
-    def race(self, *, budget_s: float = 600.0, seed: int = 0, confirm: bool = True) -> Race:
+    def race(
+        self, *, budget_s: float = 600.0, seed: int = 0, confirm: bool = True, objective: Objective | None = None
+    ) -> Race:
         """Run to its end, or until the winner is to be confirmed."""
         start_per_s = 0.7 * self.table.predictions[0].value
-        plan = Plan((self.slo,), start_per_s, seed, budget_s)
-        race = Race(Objective((self.slo,)), Ranking(self.table.predictions), plan)
+        plan = Plan((self.table.slo,), start_per_s, seed, budget_s)
+        race = Race(objective or Objective((self.table.slo,)), Ranking(self.table.predictions), plan)
         running = race.run()
         try:
             turn = next(running)
@@ -81,7 +111,7 @@ class Replay:
         if reason := self.failing.get(turn.configuration):
             return Answer(START_S, None, reason)
         begun = any(earlier.configuration == turn.configuration for earlier in self.turns[:-1])
-        point = point_at(turn.probe, self.slo, self.table.capacity_per_s[turn.configuration])
+        point = point_at(turn.probe, self.table.slo, self.table.capacity_per_s[turn.configuration])
         return Answer(point.took_s + (0.0 if begun else START_S), point)
 
 
@@ -104,54 +134,3 @@ def point_at(probe: Probe, slo: Slo, capacity_per_s: float) -> Point:
         done_s = np.where(status == 0, done_s, np.nan)
     record = Record(intended_s, intended_s, done_s, status)
     return evaluate(probe, record, Outcome(wall_s, 0.0, stopped, 0.0), [slo], took_s=wall_s + OVERHEAD_S)
-
-
-def random_search(table: Table, probes: int, rng: np.random.Generator) -> float:
-    """The best capacity among as many random configurations as these probes can measure, drift included."""
-    names = list(table.capacity_per_s)
-    chosen = [names[at] for at in rng.permutation(len(names))[: max(probes // PROBES_A_CAPACITY, 1)]]
-    return table.capacity_per_s[max(chosen, key=lambda each: _seen(table, each, rng))]
-
-
-def quick_search(table: Table, probes: int, rng: np.random.Generator) -> float:
-    """Model Analyzer's quick search on the table: a hill climb over the batch size (powers of two) and the instances,
-    from the smallest; the neighbours within one step are measured, the best becomes the new home, until home stays. All
-    other knobs keep their committed values, since that search does not vary them.
-    """
-    axes: dict[tuple[str, str], list[object]] = {}
-    for model, knob in sorted({(m, k) for each in table.capacity_per_s for m, k, _ in each.changes}):
-        if knob in ("instances", "preferred"):
-            seen = {value for each in table.capacity_per_s for m, k, value in each.changes if (m, k) == (model, knob)}
-            axes[model, knob] = [*sorted(seen, key=float), None]  # None: as committed
-    known: dict[tuple[int, ...], float] = {}
-
-    def measured(at: tuple[int, ...]) -> float:
-        if at not in known:
-            if (len(known) + 1) * PROBES_A_CAPACITY > probes and known:
-                return -math.inf
-            known[at] = _seen(table, named(at), rng)
-        return known[at]
-
-    def named(at: tuple[int, ...]) -> Configuration:
-        values = {key: axes[key][index] for key, index in zip(axes, at, strict=True)}
-        changes = tuple((*key, value) for key, value in values.items() if value is not None)
-        found = Configuration(tuple(sorted(changes, key=lambda change: change[:2])))
-        return found if found in table.capacity_per_s else COMMITTED
-
-    home = (0,) * len(axes)
-    measured(home)
-    while True:
-        steps = [
-            tuple(index + (step if axis == moved else 0) for axis, index in enumerate(home))
-            for moved in range(len(home))
-            for step in (-1, 1)
-        ]
-        inside = [at for at in steps if all(0 <= i < len(values) for i, values in zip(at, axes.values(), strict=True))]
-        best = max([home, *inside], key=measured)
-        if best == home:
-            return table.capacity_per_s[named(home)]
-        home = best
-
-
-def _seen(table: Table, configuration: Configuration, rng: np.random.Generator) -> float:
-    return table.capacity_per_s[configuration] * math.exp(rng.normal(0, DRIFT))

@@ -26,6 +26,9 @@ def check(subject: Subject) -> Findings:
 
 @rule
 def _no_queue(subject: Subject) -> Findings:
+    """A decoupled model can take each request at once, and have a queue of its own."""
+    if subject.message.model_transaction_policy.decoupled:
+        return
     yield subject.warning(
         "",
         "there is no dynamic_batching, so the queue has no bound and no timeout",

@@ -8,7 +8,7 @@ import pytest
 from simulated import simulate
 
 from loadtests.records.point import ModelPoint, Probe, StepPoint
-from loadtests.report.prose import busy_machine, describe_bottleneck, find_bottleneck
+from loadtests.report.prose import about, busy_machine, describe_bottleneck, find_bottleneck, from_cache
 from loadtests.slo import Slo
 
 PRE, MODEL = "image_preprocess", "mobilenet_v2"
@@ -57,6 +57,12 @@ def test_a_busy_generator_comes_first():
     assert (found.kind, found.share) == ("generator", 0.8)
 
 
+@pytest.mark.parametrize(("cached", "doubted"), [(0, False), (1, False), (20, True)])
+def test_requests_that_the_response_cache_answered_are_a_doubt(cached, doubted):
+    steps = [replace(step("next_word", 0.1, 90.0), requests=100, cached=count) for count in (0, cached)]
+    assert bool(from_cache([point(each) for each in steps])) == doubted
+
+
 def test_a_mix_is_weighed_by_what_is_asked():
     """`rare` takes four times as long as `common`, but one request in twenty goes there."""
     steps = (replace(step("common", 0.1, 4.0), share=0.95), replace(step("rare", 0.1, 16.0), share=0.05))
@@ -75,3 +81,8 @@ def test_only_a_machine_that_was_busy_is_in_doubt():
     assert busy_machine(None) == busy_machine(0.05) == []
     (doubt,) = busy_machine(0.6)
     assert "60 %" in doubt
+
+
+@pytest.mark.parametrize(("rate_per_s", "words"), [(0.4567, "0.457"), (12.34, "12.3"), (3053.0, "3,053")])
+def test_a_rate_is_no_power_of_ten(rate_per_s, words):
+    assert about(rate_per_s) == words

@@ -19,7 +19,7 @@ from simulated import run_search, simulate
 
 from loadtests.records.point import Probe
 from loadtests.search.estimate import estimate
-from loadtests.search.observations import dependence_near, observe
+from loadtests.search.observations import dependence_near, filling_s, observe
 from loadtests.slo import Slo
 
 P99 = Slo.parse("p99=20ms")
@@ -173,3 +173,17 @@ def test_few_independent_requests_do_not_let_the_estimate_run_away():
     assert found is not None
     assert 4134 < found.low_per_s < 5847 < found.high_per_s < 9500
     assert found.rate_per_s == pytest.approx(5847, rel=0.1)
+
+
+@pytest.mark.parametrize(("limit", "service_s"), [("p99=60ms", 0.01), ("p99=20ms", 0.001), ("p99=100ms", 0.004)])
+def test_the_time_that_a_queue_takes_to_fill_follows_from_capacity_and_limit(limit, service_s):
+    slo = Slo.parse(limit)
+    capacity_per_s = md1_capacity_per_s(service_s, slo.limit_ms / 1e3, slo.percentile)
+    drains = 1 - capacity_per_s * service_s
+    assert filling_s(slo, capacity_per_s) == pytest.approx(slo.limit_ms / 1e3 / drains, rel=0.03)
+    assert filling_s(Slo.parse("errors=1%"), capacity_per_s) == 0.0
+
+
+def test_a_fast_queue_counts_as_filled_once_it_is_late_just_above_the_capacity():
+    """Exactly at the capacity it would take a minute and a half."""
+    assert filling_s(Slo.parse("p99=100ms"), 20_000.0) == pytest.approx(0.1 / 0.03)

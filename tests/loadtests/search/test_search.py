@@ -78,7 +78,7 @@ def test_a_short_search_on_a_machine_that_stalls_certifies_more_often_than_not()
     limit, stalls = Slo.parse("p99=100ms"), Stalls(per_s=1.5, mean_s=0.012, of_probes=1.0)
     found = [certificates(run_search(limit, 0.0066, budget_s=50, seed=seed, stalls=stalls)) for seed in range(8)]
     rates = [certified[0].rate_per_s for certified in found if certified]
-    assert len(rates) >= 6
+    assert len(rates) >= 5
     assert max(rates) <= md1_capacity_per_s(0.0066, 0.1, 0.99)
 
 

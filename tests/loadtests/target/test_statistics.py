@@ -36,6 +36,16 @@ def test_difference_of_two_snapshots_is_what_the_window_saw():
     assert dict(step.batch_sizes) == {"1": 50, "4": 50}
 
 
+def test_answers_of_the_response_cache_are_counted():
+    """Triton counts them as successful requests that were never executed."""
+    before = statistics(requests=100, queue_ms=1, infer_ms=1, executions=100)
+    after = statistics(requests=400, queue_ms=1, infer_ms=1, executions=200, inferences=200)
+    before.inference_stats.cache_hit.count, after.inference_stats.cache_hit.count = 50, 250
+    stats = difference([before], [after])
+    assert stats is not None
+    assert (stats.steps[0].requests, stats.steps[0].cached, stats.steps[0].mean_batch) == (300, 200, 1.0)
+
+
 def test_a_pipeline_adds_up_and_the_slowest_step_gives_the_batch():
     empty = [statistics(name, requests=1, queue_ms=0, infer_ms=0, executions=1) for name in ("pre", "model")]
     after = [

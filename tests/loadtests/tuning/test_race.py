@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tuning_replay import TABLES, Replay, Table, point_at, quick_search, random_search
+from other_searches import quick_search, random_search
+from tuning_replay import PASSES, TABLES, Replay, Table, point_at
 
 from loadtests.records.point import Probe
 from loadtests.search.certificate import certificates
@@ -17,52 +18,97 @@ from loadtests.tuning.objective import Objective
 from loadtests.tuning.result import summarise
 from loadtests.tuning.space import COMMITTED
 
-NAMES = sorted(path.stem for path in TABLES.glob("*.json"))
 SIMULATED = ("batch-friendly", "cache-limited", "constant", "exponential")
+PIPELINES = sorted({path.stem for path in TABLES.glob("*.json")} - set(SIMULATED))
 SLO = Slo.parse("p99=50ms")
-BUDGET_S = 200.0
 CONFIRMED = "constant"
-OTHERS = 20
+BUDGET_S, PIPELINE_BUDGET_S = 600.0, 150.0
+MANY = 50
+"""Races on each simulated server that the slow test runs."""
+OTHERS = 200
 """Runs of the other searches, whose luck differs."""
+SEARCHES = pytest.mark.parametrize("search", [random_search, quick_search], ids=lambda search: search.__name__)
 
 
 @functools.cache
-def replayed(name):
-    """A race on a table, and its turns."""
-    replay = Replay(Table.read(name), SLO)
-    return replay, replay.race(budget_s=BUDGET_S, confirm=name == CONFIRMED)
+def simulated(name, seed=0):
+    """A race on a simulated server with wrong predictions, until its winner is to be confirmed."""
+    replay = Replay(Table.read(name).mispredicted(seed))
+    return replay, replay.race(budget_s=BUDGET_S, seed=seed, confirm=False)
 
 
-def found_share(name):
-    replay, race = replayed(name)
+@functools.cache
+def pipeline(name, of_pass, seed=0):
+    """A race on one pass of a recorded grid."""
+    replay = Replay(Table.read(name, of_pass))
+    return replay, replay.race(budget_s=PIPELINE_BUDGET_S, seed=seed, confirm=False)
+
+
+def found_share(replay, race):
     return replay.table.capacity_per_s[race.leader] / replay.table.best_per_s
 
 
-def test_the_four_simulated_servers_are_recorded():
-    assert set(SIMULATED) <= set(NAMES)
+def share_by_others(search, table, probes):
+    return statistics.fmean(search(table, probes, np.random.default_rng(seed)) for seed in range(OTHERS)) / (
+        table.best_per_s
+    )
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_at_least_97_percent_of_the_best_in_at_most_15_percent_of_the_probes(name):
-    replay, _ = replayed(name)
-    assert found_share(name) >= 0.97
+@pytest.mark.parametrize("name", SIMULATED)
+def test_the_best_of_a_simulated_server_is_found_although_the_predictions_are_wrong(name):
+    replay, race = simulated(name)
+    assert found_share(replay, race) >= 0.97
     assert len(replay.turns) <= 0.15 * replay.table.grid_probes
 
 
-@pytest.mark.parametrize("search", [random_search, quick_search], ids=["random", "Model Analyzer's quick search"])
-def test_other_searches_find_less_with_the_same_probes(search):
-    ours = statistics.fmean(found_share(name) for name in NAMES)
-    theirs = []
-    for name in NAMES:
-        replay, _ = replayed(name)
-        for seed in range(OTHERS):
-            found = search(replay.table, len(replay.turns), np.random.default_rng(seed))
-            theirs.append(found / replay.table.best_per_s)
-    assert ours > statistics.fmean(theirs) + 0.02
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIMULATED)
+def test_over_many_seeds_the_mean_is_at_least_97_percent_in_at_most_15_percent_of_the_probes(name):
+    races = [simulated(name, seed) for seed in range(MANY)]
+    assert statistics.fmean(found_share(*each) for each in races) >= 0.97
+    assert max(len(replay.turns) / replay.table.grid_probes for replay, _ in races) <= 0.15
+
+
+@SEARCHES
+@pytest.mark.parametrize("name", SIMULATED)
+def test_other_searches_find_less_on_a_simulated_server_with_the_same_probes(name, search):
+    replay, race = simulated(name)
+    assert found_share(replay, race) > share_by_others(search, replay.table, len(replay.turns))
+
+
+# A measured grid has errors of its own: its best value is one that luck helped. So the race runs on one pass, and the
+# other pass judges what it found, and also what the whole grid would choose.
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_on_a_measured_grid_the_race_does_as_well_as_the_grid_with_15_percent_of_its_probes(name):
+    shares = []
+    for of_pass in range(PASSES):
+        replay, race = pipeline(name, of_pass)
+        judge = Table.read(name, 1 - of_pass).capacity_per_s
+        shares.append(judge[race.leader] / judge[replay.table.best])
+        assert len(replay.turns) <= 0.15 * replay.table.grid_probes
+    assert statistics.fmean(shares) >= 0.97
+
+
+@SEARCHES
+@pytest.mark.parametrize("name", PIPELINES)
+def test_other_searches_find_less_on_a_measured_grid_with_the_same_probes(name, search):
+    races = [pipeline(name, of_pass) for of_pass in range(PASSES)]
+    ours = statistics.fmean(found_share(*each) for each in races)
+    theirs = statistics.fmean(share_by_others(search, replay.table, len(replay.turns)) for replay, _ in races)
+    assert ours > theirs
+
+
+@functools.cache
+def confirmed():
+    """A whole race, to the last confirmation."""
+    replay = Replay(Table.read(CONFIRMED))
+    return replay, replay.race(budget_s=200.0)
 
 
 def test_the_gain_has_an_interval_that_holds_the_true_one():
-    replay, race = replayed(CONFIRMED)
+    replay, race = confirmed()
     ratio, low, high = race.gain()
     true = replay.table.capacity_per_s[race.leader] / replay.table.capacity_per_s[COMMITTED]
     assert low < ratio < high
@@ -70,14 +116,14 @@ def test_the_gain_has_an_interval_that_holds_the_true_one():
 
 
 def test_winner_and_committed_configuration_are_confirmed_with_seeds_of_their_own():
-    replay, race = replayed(CONFIRMED)
+    replay, race = confirmed()
     assert all(certificates(race.arms[each].points) for each in (race.leader, COMMITTED))
     seeds = [turn.probe.seed for turn in replay.turns]
     assert len(set(seeds)) == len(seeds)
 
 
 def test_leader_and_challenger_take_turns():
-    replay, race = replayed(CONFIRMED)
+    replay, race = confirmed()
     challenger = next(each for each in race.arms if each != COMMITTED)
     first = next(n for n, turn in enumerate(replay.turns) if turn.configuration == challenger)
     pattern = [turn.configuration == challenger for turn in replay.turns[first - 1 : first + 3]]
@@ -87,7 +133,7 @@ def test_leader_and_challenger_take_turns():
 def test_a_configuration_that_does_not_load_is_a_row_with_its_reason():
     table = Table.read(CONFIRMED)
     best = max(table.predictions, key=lambda each: each.value).configuration
-    replay = Replay(table, SLO, failing={best: "out of memory"})
+    replay = Replay(table, failing={best: "out of memory"})
     race = replay.race(budget_s=60.0, confirm=False)
     assert race.leader not in (best, COMMITTED)
     result = summarise(race, model="model", objective="rate", bottleneck="model")
@@ -97,8 +143,8 @@ def test_a_configuration_that_does_not_load_is_a_row_with_its_reason():
 
 def test_an_slo_that_nothing_meets_ends_soon_and_names_the_nearest():
     table = Table.read(CONFIRMED)
-    none = Table(dict.fromkeys(table.capacity_per_s, 0.5), table.predictions)
-    race = Replay(none, SLO).race(budget_s=60.0)
+    none = replace(table, capacity_per_s=dict.fromkeys(table.capacity_per_s, 0.5))
+    race = Replay(none).race(budget_s=60.0)
     result = summarise(race, model="model", objective="rate", bottleneck="model")
     assert not result.meets_slo
     assert result.nearest
@@ -107,7 +153,7 @@ def test_an_slo_that_nothing_meets_ends_soon_and_names_the_nearest():
 
 
 def test_every_configuration_has_a_row_with_a_reason():
-    replay, race = replayed(CONFIRMED)
+    replay, race = confirmed()
     result = summarise(race, model="model", objective="rate", bottleneck="model")
     assert len(result.rows) == len(replay.table.capacity_per_s)
     assert all(row.outcome for row in result.rows)
@@ -117,8 +163,8 @@ def test_every_configuration_has_a_row_with_a_reason():
 
 def test_a_gain_that_chance_explains_is_not_shown():
     table = Table.read(CONFIRMED)
-    alike = Table(dict.fromkeys(table.capacity_per_s, 300.0), table.predictions)
-    race = Replay(alike, SLO).race(budget_s=40.0, confirm=False)
+    alike = replace(table, capacity_per_s=dict.fromkeys(table.capacity_per_s, 300.0))
+    race = Replay(alike).race(budget_s=40.0, confirm=False)
     assert not summarise(race, model="model", objective="rate", bottleneck="model").gain_shown
 
 
@@ -129,6 +175,28 @@ def test_the_objectives_are_understood_and_scored():
     assert (rate.scaled(COMMITTED, 100.0), cost.scaled(COMMITTED, 100.0)) == (100.0, 25.0)
     assert latency.at_rate_per_s == 200.0
     assert latency.score(0.02) == pytest.approx(50.0)
+
+
+@pytest.mark.parametrize(("rate_per_s", "met"), [(250.0, True), (5000.0, False)])
+def test_a_latency_counts_only_where_the_slo_is_met_at_that_rate(rate_per_s, met):
+    table = Table.read(CONFIRMED)
+    objective = Objective((SLO,), at_rate_per_s=rate_per_s)
+    by_latency = [replace(each, value=1 / 50) for each in table.predictions]
+    race = Replay(replace(table, predictions=by_latency)).race(budget_s=40.0, objective=objective)
+    result = summarise(race, model="model", objective=f"latency-at={rate_per_s:g}", bottleneck="model")
+    assert result.meets_slo == met
+    assert bool(result.nearest) != met
+    assert not race.ranking.failed  # it serves, however slowly
+
+
+def test_the_cost_of_a_configuration_is_what_it_sustains_on_its_cores():
+    table = Table.read(CONFIRMED)
+    instances = {each: float(each.models().get("model", {}).get("instances", 2)) for each in table.capacity_per_s}
+    worth = [replace(each, value=each.value / instances[each.configuration]) for each in table.predictions]
+    objective = Objective((SLO,), cores=instances.__getitem__)
+    race = Replay(replace(table, predictions=worth)).race(budget_s=120.0, confirm=False, objective=objective)
+    best = max(table.capacity_per_s[each] / cores for each, cores in instances.items())
+    assert table.capacity_per_s[race.leader] / instances[race.leader] >= 0.97 * best
 
 
 def test_a_server_that_falls_behind_before_a_request_is_late_lies_between_its_probes():

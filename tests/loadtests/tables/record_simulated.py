@@ -1,16 +1,16 @@
 """Record the grids of four simulated servers: the capacity of each configuration, and the one predicted for it.
 
-python tests/loadtests/tuning/record_simulated.py
+PYTHONPATH=. python tests/loadtests/tables/record_simulated.py
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.grid import write_table
 from loadtests.simulation.capacity import capacity
 from loadtests.simulation.pipeline import Batcher, Pipeline
 from loadtests.simulation.pipeline import Step as SimulatedStep
@@ -18,7 +18,6 @@ from loadtests.simulation.times import BatchTimes
 from loadtests.slo import Slo
 from loadtests.tuning.space import Machine, Space, Step, read_space
 
-TABLES = Path(__file__).with_name("tables")
 SLO = Slo.parse("p99=50ms")
 SIZES = (1, 2, 4, 8, 16, 32)
 NOISE = 0.03
@@ -83,10 +82,10 @@ def pipeline(knobs: dict[str, int | str], table: BatchTimes) -> Pipeline:
     ), 0.001)  # fmt: skip
 
 
-def grid(server: str) -> list[tuple[object, float, float]]:
+def rows(server: str) -> list[dict[str, object]]:
     rng = np.random.default_rng(5)
     known: dict[tuple[object, object], BatchTimes] = {}
-    rows = []
+    made: list[dict[str, object]] = []
     found = space()
     for configuration in found.all():
         knobs = configuration.of(found.steps[0])
@@ -95,16 +94,15 @@ def grid(server: str) -> list[tuple[object, float, float]]:
         count = TRUE_REQUESTS[server]
         true = capacity(pipeline(knobs, times(server, knobs, None)), (SLO,), requests=count, replications=2, seed=9)
         guess = capacity(pipeline(knobs, measured), (SLO,), requests=1500, replications=2, tolerance=0.01)
-        rows.append([configuration.to_json(), round(true.rate_per_s, 1), round(guess.rate_per_s, 1)])
-    return rows
+        made.append({
+            "changes": configuration.to_json(),
+            "predicted_per_s": round(guess.rate_per_s, 1),
+            "passes": [{"rate_per_s": round(true.rate_per_s, 1)}],
+        })  # fmt: skip
+    return made
 
 
 if __name__ == "__main__":
-    TABLES.mkdir(exist_ok=True)
     for server in sys.argv[1:] or VARIATION:
-        rows = grid(server)
-        (TABLES / f"{server}.json").write_text(
-            "[\n" + ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows) + "\n]\n"
-        )
-        best = max(rows, key=lambda row: row[1])
-        print(server, len(rows), best, rows[0], flush=True)
+        head = {"model": "model", "slo": str(SLO), "committed": {"model": COMMITTED}}
+        write_table(Path(__file__).with_name(f"{server}.json"), {**head, "rows": rows(server)})
