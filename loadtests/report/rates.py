@@ -119,8 +119,8 @@ def tokens_against_rate(result: CapacityResult) -> Picture | None:
             _draw_line(lower, [(rate, value) for rate, value in values if value is not None], colour)
         _mark_rates(upper, result, points, top=True, bottom=True)
         _mark_rates(lower, result, points, top=False, bottom=False)
-        for axes in (upper, lower):
-            axes.set_ylim(bottom=0)
+        upper.set_ylim(0, 1.2 * upper.get_ylim()[1])  # room for words above the line
+        lower.set_ylim(bottom=0)
         label(upper, "", "tokens/s")
         label(lower, _X, "answers at once")
 
