@@ -21,7 +21,7 @@ NAMES = ("minilm", "mobilenet_v2", "rain_forecast")
 EXTRA = ("smollm2",)
 """Those whose weights come with an extra, fathom-serving[llm]: exported where they are named, and only there."""
 
-_BORROWERS = {"next_word": "export.models.next_word"}
+_BORROWERS = {"next_word": "export.models.next_word", "recipe_writer": "export.models.recipe_writer"}
 
 
 def borrower(name: str) -> Borrower | None:

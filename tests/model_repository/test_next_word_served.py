@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
         shutil.copytree(ROOT / "model_repository" / name, repository / name)
     shutil.copytree(ROOT / "model_repository" / "next_word_text", repository / "alone")
     config = repository / "alone" / "config.pbtxt"
-    config.write_text(config.read_text().replace('"next_word_text"', '"alone"').replace("../smollm2/1", "../none/1"))
+    config.write_text(config.read_text().replace('"next_word_text"', '"alone"').replace("smollm2", "none"))
     tiny_decoder.write_folder(repository / "smollm2" / "1")
     explicit = ("--model-control-mode=explicit", *(f"--load-model={name}" for name in ("next_word", "alone")))
     with complete_server(repository, extra=explicit) as running:

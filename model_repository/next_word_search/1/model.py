@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from next_words import FILES, WORDS, NextWords
+from next_words import WORDS, NextWords, newest
 
 PARAMETERS = {"decoder", "context_tokens", "threads"}
 
@@ -20,23 +20,20 @@ class TritonPythonModel:
         given = {key: value["string_value"] for key, value in model["parameters"].items()}
         if unknown := sorted(set(given) - PARAMETERS):
             raise pb_utils.TritonModelException(f"unknown parameters key '{unknown[0]}': choose {sorted(PARAMETERS)}")
-        self._folder = Path(args["model_repository"]) / given["decoder"]
+        self._decoder = Path(args["model_repository"]).parent / given["decoder"]
         self._threads, self._limit = int(given["threads"]), int(given["context_tokens"])
         self._model = None
-        if self._exported():
+        if newest(self._decoder) is not None:
             self._open()
-
-    def _exported(self):
-        return all((self._folder / name).is_file() for name in FILES)
 
     def _open(self):
         """Open the language model and run it once, so that the first request is as quick as the others."""
-        self._model = NextWords(self._folder, limit=self._limit, threads=self._threads)
+        self._model = NextWords(newest(self._decoder), limit=self._limit, threads=self._threads)
         self._model.find([self._model.read("ready")])
 
     def is_ready(self):
         """Releases of 2026 ask for this when they are asked whether the model is ready; older ones never call it."""
-        return self._exported() and (self._model is None or bool(self._model.encode("ready")))
+        return bool(newest(self._decoder)) and (self._model is None or bool(self._model.encode("ready")))
 
     def execute(self, requests):
         if self._model is None:

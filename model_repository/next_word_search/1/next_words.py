@@ -12,6 +12,14 @@ WORDS = 5
 STEPS = 3
 
 
+def newest(model):
+    """The newest version folder of a model that holds the files, or None."""
+    found = [
+        path for path in model.glob("*") if path.name.isdecimal() and all((path / name).is_file() for name in FILES)
+    ]
+    return max(found, key=lambda path: int(path.name), default=None)
+
+
 class NextWords:
     """Reads the files in `folder`; `limit` is how many tokens at the end of a text count, `threads` compute one run."""
 

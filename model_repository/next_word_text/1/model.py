@@ -19,7 +19,7 @@ class TritonPythonModel:
         given = {key: value["string_value"] for key, value in model["parameters"].items()}
         if unknown := sorted(set(given) - PARAMETERS):
             raise pb_utils.TritonModelException(f"unknown parameters key '{unknown[0]}': choose {sorted(PARAMETERS)}")
-        self._folder = Path(args["model_repository"]) / given["decoder"]
+        self._decoder = Path(args["model_repository"]).parent / given["decoder"]
         self._most = int(given["characters"])
 
     def is_ready(self):
@@ -30,7 +30,7 @@ class TritonPythonModel:
         return [self._answer(request) for request in requests]
 
     def _exported(self):
-        return all((self._folder / name).is_file() for name in FILES)
+        return any(all((path / name).is_file() for name in FILES) for path in self._decoder.glob("[0-9]*"))
 
     def _answer(self, request):
         raw = pb_utils.get_input_tensor_by_name(request, "text").as_numpy()

@@ -139,7 +139,8 @@ STREAMED = replace(
             each,
             streaming=STREAMS,
             load=ServerLoad(0.9, 800.0, None, None, None, 0, GENERATION if each.number else None),
-            slos=tuple(replace(each.slos[0], slo=str(slo)) for slo in (TTFT, ITL)),
+            requests=50_000,
+            slos=tuple(replace(each.slos[0], slo=str(slo), requests=50_000) for slo in (TTFT, ITL)),
         )
         for each in POINTS
     ),
