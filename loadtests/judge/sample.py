@@ -44,7 +44,7 @@ class Sample:
         """`stopped_s` is when a probe was cut off. A request that was unanswered then and not late yet, by the largest
         limit on this measure, counts as in time. Where the measure is about parts, it is left out."""
         if stopped_s is not None and slo.measure in ("itl", "gap"):
-            known = known.known_at(stopped_s, 0.0, slo.measure)
+            known = known.ended_at(stopped_s)
         values_ms = known.measured_ms(slo.measure)
         if stopped_s is not None:
             limits_ms = (other.limit_ms for other in slos if other.measure == slo.measure and other.limit_ms)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.judge.sample import requests_of
+from loadtests.judge.sample import at_least_ms, requests_of
 from loadtests.records.point import StreamPoint
-from loadtests.records.record import CANCELLED, Record, percentile
-from loadtests.slo import Measure, Slo
+from loadtests.records.record import CANCELLED, UNANSWERED, Record, percentile
+from loadtests.slo import Slo
 
 _PERCENTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
 
@@ -23,9 +22,14 @@ def stream_point(
     """Of the requests that are known of a probe that ended at `wall_s`; None where no answer came in parts."""
     if not record.streamed:
         return None
-    streams = record.where(np.greater(record.parts, 0))
-    ended = streams.known_at(wall_s, 0.0, "itl")
-    values_ms = {"ttft": streams.ttft_ms(), "itl": ended.itl_ms(), "gap": ended.gaps_ms()}
+    begun = np.greater(record.parts, 0)
+    of_streaming_models, streams = record.where(np.isin(record.model, record.model[begun])), record.where(begun)
+    ended = streams.ended_at(wall_s)
+    values_ms = {
+        "ttft": at_least_ms(of_streaming_models, "ttft", wall_s),
+        "itl": ended.itl_ms(),
+        "gap": ended.gaps_ms(),
+    }
     figures = {
         f"{measure}_{name}": _finite(percentile(values, share))
         for measure, values in values_ms.items()
@@ -33,7 +37,7 @@ def stream_point(
     }
     sent_s = max(min(float(record.intended_s[-1]), wall_s), 1e-3)
     running_s, share = _meanwhile(streams, sent_s, wall_s)
-    kept = within_limits(record.known_at(wall_s, 0.0, "itl"), slos, models)
+    kept = _within_limits(record, slos, models, wall_s)
     attainment = float(kept.mean()) if len(kept) else 0.0
     return StreamPoint(
         **figures,
@@ -47,15 +51,16 @@ def stream_point(
     )
 
 
-def within_limits(record: Record, slos: Sequence[Slo], models: Sequence[str]) -> NDArray[np.bool_]:
-    """Which of the attempted requests kept every limit that is for them; a failed one kept none."""
-    kept = record.ok[record.attempted]
-    values_ms = {measure: record.measured_ms(measure) for measure in get_args(Measure)}
+def _within_limits(record: Record, slos: Sequence[Slo], models: Sequence[str], wall_s: float) -> NDArray[np.bool_]:
+    """Which of the requests that had ended by `wall_s`, or were late by then, kept every limit that is for them; a
+    failed one kept none."""
+    ended = np.not_equal(record.status[record.attempted], UNANSWERED)
+    late = np.zeros(len(ended), np.bool_)
     for slo in slos:
         if slo.limit_ms is not None:
-            late = values_ms[slo.measure] > slo.limit_ms
-            kept &= ~(late & requests_of(slo, models, record))
-    return kept
+            over = at_least_ms(record, slo.measure, wall_s) > slo.limit_ms
+            late |= over & requests_of(slo, models, record) & (ended | bool(slo.request_limit_ms))
+    return (record.ok[record.attempted] & ~late)[ended | late]
 
 
 def _meanwhile(streams: Record, sent_s: float, wall_s: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -141,16 +141,19 @@ class Record:
         span_s = float(np.max(self.done_s[self.ok]) - self.intended_s[0])
         return (answered - 1) / span_s if span_s > 0 else 0.0
 
-    def known_at(self, stop_s: float, limit_s: float, measure: Measure = "") -> Record:
+    def known_at(self, stop_s: float, limit_s: float) -> Record:
         """Only the requests scheduled at least `limit_s` before a stop: of those it is known whether they were late.
 
-        The younger ones are left out altogether, for among them only the quick ones have been answered. How evenly the
-        parts of an answer came (`itl`, `gap`) is known when it has ended. The quick ones end first, so the share over
-        a limit is no smaller among all of them.
+        The younger ones are left out altogether, for among them only the quick ones have been answered.
         """
-        if measure in ("itl", "gap"):
-            return self.where((self.intended_s <= max(stop_s, 0.0)) & np.not_equal(self.status, UNANSWERED))
         return self.where(self.intended_s <= max(stop_s - limit_s, 0.0))
+
+    def ended_at(self, stop_s: float) -> Record:
+        """Only the requests whose answers had ended by a stop: of those it is known how evenly the parts came.
+
+        The quick ones end first, so the share over a limit between parts is no smaller among all of them.
+        """
+        return self.where((self.intended_s <= max(stop_s, 0.0)) & np.not_equal(self.status, UNANSWERED))
 
     def where(self, chosen: NDArray[Any]) -> Record:
         """Only the requests of a mask, or all in the order of an index."""
