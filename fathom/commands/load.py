@@ -23,10 +23,10 @@ from fathom.console.output import err, out, print_json, print_labelled, print_se
 from fathom.console.servers import connect
 from fathom.workload import add_arrivals, add_inputs, chosen_arrivals, describe_trace, with_requests
 from loadtests.capacity import CapacityRequest, load
+from loadtests.judge.streams import describe_streams
 from loadtests.records.point import Point
 from loadtests.report.prose import busy_machine
 from loadtests.report.requests import describe_requests, describe_sizes
-from loadtests.report.streams import describe_streams
 from loadtests.search.unloaded import busy_share
 from loadtests.slo import Slo
 from loadtests.target import access_options

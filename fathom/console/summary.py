@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 
 from fathom.console.output import out, print_labelled
+from loadtests.judge.streams import describe_streams
 from loadtests.report import prose
 from loadtests.report.requests import describe_requests, describe_sizes
-from loadtests.report.streams import describe_streams
 from loadtests.results.folders import home_of
 from loadtests.results.result import CapacityResult
 from loadtests.search.monotonicity import monotonicity_violation

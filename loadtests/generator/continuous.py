@@ -16,6 +16,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 
@@ -45,6 +46,9 @@ class _Taken:
     ended_parts: array[float]
     """Four numbers a streamed answer: its place among those that ended, time of its first part, longest gap, parts."""
     waiting: list[list[float]]
+    """Intended and sent time and model of each request."""
+    begun: list[tuple[float, int]]
+    """When the first part of each of these came, NaN where none has, and how many came; empty without streams."""
     rate_per_s: float
     since_s: float
     at_s: float
@@ -203,6 +207,10 @@ class ContinuousRun:
                     self._pending.clear()
                     self._finished.set()
 
+    def _begun(self) -> list[tuple[float, int]]:
+        found = (self._parts.get(index) for index in self._pending)
+        return [(parts.first_s, parts.count) if parts else (nan, 0) for parts in found]
+
     def _gap_s(self) -> float:
         return next(self._gaps) / self._rate_per_s
 
@@ -223,6 +231,7 @@ class ContinuousRun:
             ended=self._ended,
             ended_parts=self._ended_parts,
             waiting=list(self._pending.values()),
+            begun=self._begun() if self._parts else [],
             rate_per_s=self._rate_per_s,
             since_s=self._since_s + self._unix_s,
             at_s=now_s + self._unix_s,
@@ -244,13 +253,17 @@ class ContinuousRun:
         for place, first_s, gap_s, parts in np.frombuffer(taken.ended_parts).reshape(-1, 4):
             row = int(place)
             record.first_s[row], record.gap_s[row], record.parts[row] = first_s + self._unix_s, gap_s, parts
-        measured = [times for times in taken.waiting if times[0] <= self._measured_until_s]
-        waiting = np.asarray(measured, np.float64).reshape(-1, 3)
-        given = {name: value for name, value in vars(taken).items() if name not in ("ended", "ended_parts", "waiting")}
+        begun = taken.begun or [(nan, 0)] * len(taken.waiting)
+        waiting = np.column_stack([np.reshape(taken.waiting, (-1, 3)), np.reshape(begun, (-1, 2))])
+        waiting = waiting[waiting[:, 0] <= self._measured_until_s]
+        used = ("ended", "ended_parts", "waiting", "begun")
+        given = {name: value for name, value in vars(taken).items() if name not in used}
         self._on_batch(
             Batch(
                 record=record.where(np.argsort(rows[:, 0], kind="stable")),
-                waiting=unanswered(waiting[:, 0] + self._unix_s, waiting[:, 2]),
+                waiting=unanswered(
+                    waiting[:, 0] + self._unix_s, waiting[:, 2], waiting[:, 3] + self._unix_s, waiting[:, 4]
+                ),
                 **given,
             )
         )

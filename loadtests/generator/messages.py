@@ -180,6 +180,7 @@ class Batch:
             "record": _packed(*columns),
             "parts": _packed(*parts),
             "waiting": _packed(waiting.intended_s, waiting.model),
+            "begun": _packed(waiting.first_s, waiting.parts) if waiting.streamed else "",
         }
 
     @classmethod
@@ -199,16 +200,26 @@ class Batch:
         content = base64.b64decode(fields.pop("waiting"))
         count = len(content) // _WAITING_BYTES
         models = np.frombuffer(content, np.uint8, count, 8 * count)
-        return cls(record=record, waiting=unanswered(np.frombuffer(content, np.float64, count), models), **fields)
+        waiting = unanswered(np.frombuffer(content, np.float64, count), models)
+        if content := base64.b64decode(fields.pop("begun")):
+            first_s, parts = (
+                np.frombuffer(content, np.float64, count),
+                np.frombuffer(content, np.uint32, count, 8 * count),
+            )
+            waiting = replace(waiting, first_s=first_s, parts=parts)
+        return cls(record=record, waiting=waiting, **fields)
 
 
 def _packed(*columns: NDArray[Any]) -> str:
     return base64.b64encode(b"".join(column.tobytes() for column in columns)).decode()
 
 
-def unanswered(intended_s: Any, model: Any = ()) -> Record:
-    """Requests without an answer so far, of these models of a mix."""
+def unanswered(intended_s: Any, model: Any = (), first_s: Any = (), parts: Any = ()) -> Record:
+    """Requests without a whole answer so far, of these models of a mix; of streams what came, NaN and 0 for nothing."""
     intended_s = np.asarray(intended_s, np.float64)
     nothing = np.full(len(intended_s), np.nan)
     status = np.full(len(intended_s), UNANSWERED, np.uint8)
-    return Record(intended_s, intended_s, nothing, status, np.asarray(model, np.uint8))
+    return Record(
+        intended_s, intended_s, nothing, status, np.asarray(model, np.uint8),
+        first_s=np.asarray(first_s, np.float64), parts=np.asarray(parts, np.uint32),
+    )  # fmt: skip

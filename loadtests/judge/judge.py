@@ -49,7 +49,8 @@ def evaluate(
     errors = count_errors(known, outcome)
     shown_ms = at_least_ms(known, "", outcome.wall_s)
     of_model = known.model[known.attempted]
-    samples = [Sample.of(slo, known, slos, models, outcome.wall_s if cut_off else None) for slo in slos]
+    known_until_s = outcome.wall_s if cut_off or known.streamed else None  # streams that run are no late ones
+    samples = [Sample.of(slo, known, slos, models, known_until_s) for slo in slos]
     judgements = [sample.judged() for sample in samples]
     verdict, reason = _verdict(known, outcome, judgements, slos)
     if outcome.stopped == "budget" and verdict == "fail":
@@ -170,7 +171,8 @@ def _verdict(
     if outcome.stopped == "budget":
         return "undecided", f"the budget ended when {len(record):,} requests were known"
     if not any(slo.limit_ms is None for slo in slos):
-        bound = _error_bound(int((~record.ok).sum()), len(record))
+        running = np.equal(record.status, UNANSWERED) & np.greater(record.parts, 0)
+        bound = _error_bound(int((~record.ok & ~running).sum()), len(record))
         if bound is not None:
             return bound
     undecided = next((found for found in judgements if found.verdict == "undecided"), None)

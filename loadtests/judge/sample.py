@@ -63,7 +63,9 @@ class Sample:
             slowest_ms = np.quantile(values_ms, 1 - min(5 * self.slo.allowed_share, 0.5), method="lower")
             if slowest_ms < NEAR_LIMIT * self.slo.limit_ms:
                 return 1.0
-        return streams_dependence(self.known)
+        if not self.slo.model:
+            return streams_dependence(self.known)
+        return streams_dependence(self.known.where(np.flatnonzero(self.known.attempted)[self.own]))
 
 
 def streams_dependence(record: Record) -> float:
@@ -72,15 +74,18 @@ def streams_dependence(record: Record) -> float:
     They share the server with all whose answers come in at the same time. How many these are is correlated over the
     time of an answer (exponentially, in the M/M/inf queue), so that twice their number count as one. And a probe begins
     with an empty server: until it has as many as it will have, nothing is late, and the requests of that time say
-    nothing. In simulated servers of 8 and 16 slots the true figures are 8 to 27, and 3 to 7 answers.
+    nothing. In simulated servers of 8 and 16 slots the true figures are 8 to 27, and 3 to 7 answers. Requests of a mix
+    to models that answer at once stay independent.
     """
-    came = record.where(record.ok & np.greater(record.parts, 0))
-    requests, span_s = len(record), float(record.intended_s[-1]) if len(record) else 0.0
+    streams = record.of_streaming_models()
+    came = streams.where(streams.ok & np.greater(streams.parts, 0))
+    requests, span_s = len(streams), float(record.intended_s[-1]) if len(record) else 0.0
     if not len(came) or span_s <= 0:
         return 1.0
     at_once = float((came.done_s - came.first_s).mean()) * requests / span_s
     known = requests - _FILLING * at_once
-    return max(SHARED * at_once, 1.0) * requests / max(known, _LEAST_KNOWN * requests)
+    independent = max(known, _LEAST_KNOWN * requests) / max(SHARED * at_once, 1.0) + len(record) - requests
+    return len(record) / independent
 
 
 def requests_of(slo: Slo, models: Sequence[str], record: Record) -> NDArray[np.bool_]:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.judge.sample import at_least_ms, requests_of
-from loadtests.records.point import StreamPoint
+from loadtests.records.point import Point, StreamPoint
 from loadtests.records.record import CANCELLED, UNANSWERED, Record, percentile
-from loadtests.slo import Slo
+from loadtests.slo import Slo, about_ms, format_rate
 
 _PERCENTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
 
@@ -22,14 +22,10 @@ def stream_point(
     """Of the requests that are known of a probe that ended at `wall_s`; None where no answer came in parts."""
     if not record.streamed:
         return None
-    begun = np.greater(record.parts, 0)
-    of_streaming_models, streams = record.where(np.isin(record.model, record.model[begun])), record.where(begun)
+    streams = record.where(np.greater(record.parts, 0))
     ended = streams.ended_at(wall_s)
-    values_ms = {
-        "ttft": at_least_ms(of_streaming_models, "ttft", wall_s),
-        "itl": ended.itl_ms(),
-        "gap": ended.gaps_ms(),
-    }
+    ttft_ms = at_least_ms(record.of_streaming_models(), "ttft", wall_s)
+    values_ms = {"ttft": ttft_ms, "itl": ended.itl_ms(), "gap": ended.gaps_ms()}
     figures = {
         f"{measure}_{name}": _finite(percentile(values, share))
         for measure, values in values_ms.items()
@@ -49,6 +45,29 @@ def stream_point(
         goodput_per_s=attainment * rate_per_s,
         attainment=attainment,
     )
+
+
+def describe_streams(point: Point) -> str:
+    """`148/s at 1.9/s, 5.2 streams a step; ttft p50 210 ms, p99 0.9 s; ...`; empty where answers come at once."""
+    streaming, generation = point.streaming, point.load.generation if point.load else None
+    if streaming is None:
+        return ""
+    busy = [f"{streaming.parts_per_s:,.0f}/s at {format_rate(point.rate_per_s)}"]
+    if generation and generation.batch_per_step is not None:
+        busy.append(f"{generation.batch_per_step:.1f} streams a step")
+    else:
+        busy.append(f"{streaming.at_once:.1f} streams at once")
+    if generation and generation.waiting_max is not None:
+        busy.append(f"at most {generation.waiting_max:,.0f} waiting")
+    told = [", ".join(busy)]
+    for measure in ("ttft", "itl", "gap"):
+        values_ms = ((name, getattr(streaming, f"{measure}_{name}_ms")) for name in ("p50", "p99"))
+        if values := [f"{name} {about_ms(value_ms)}" for name, value_ms in values_ms if value_ms is not None]:
+            told.append(f"{measure} {', '.join(values)}")
+    told.append(f"{streaming.goodput_per_s:.3g}/s inside all limits ({streaming.attainment * 100:.1f} %)")
+    if streaming.cancelled:
+        told.append(f"{streaming.cancelled:,} cancelled")
+    return "; ".join(told)
 
 
 def _within_limits(record: Record, slos: Sequence[Slo], models: Sequence[str], wall_s: float) -> NDArray[np.bool_]:

@@ -55,6 +55,7 @@ class Front:
         self.problem = ""
         self.window, self.rates = Window(), Rates()
         self._live: LiveRun | None = None
+        self._streaming = frozenset[str]()
         self._unreported: list[dict[str, Any]] = []
         self._drained: set[str] = set()
         self._took_part: set[str] = set()
@@ -131,7 +132,7 @@ class Front:
         try:
             self.wanted = Wanted.of(self.environment)
             if not self._is_master:
-                target, mix = self.wanted.target(self._reach)
+                target, mix, self._streaming = self.wanted.target(self._reach)
                 self._live = LiveRun(
                     target,
                     self._take,
@@ -187,7 +188,7 @@ class Front:
 
     def _take(self, batch: Batch) -> None:
         assert self.wanted is not None
-        stats.feed_mix(self.environment.stats, self.wanted.models, batch.record, batch.messages)
+        stats.feed_mix(self.environment.stats, self.wanted.models, batch.record, batch.messages, self._streaming)
         if self._is_worker:
             self._unreported.append(batch.pack())
         else:

@@ -14,6 +14,7 @@ import locust.stats
 from grpc.experimental import gevent as grpc_gevent
 
 from loadtests.errors import BadRequestError
+from loadtests.judge.streams import describe_streams
 from loadtests.locust_ui import guard, stats
 from loadtests.locust_ui import options as locust_options
 from loadtests.locust_ui.front import Front
@@ -116,6 +117,7 @@ def summary(point: Point | None, slos: tuple[Slo, ...], lost: Sequence[str] = ()
         f"{point.requests} requests at {format_rate(point.rate_per_s)} (answered "
         f"{format_rate(point.achieved_per_s)}): {latencies}",
         *each,
+        *([f"tokens: {streams}"] if (streams := describe_streams(point)) else []),
         f"{len(point.workers)} generator(s), worst send lag p99 {worst.send_lag_p99_ms:.3f} ms",
         f"{describe_slos(slos)}: {point.verdict}, {point.reason}",
     ]

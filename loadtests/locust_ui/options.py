@@ -9,7 +9,7 @@ from typing import Any
 
 from loadtests.errors import BadRequestError
 from loadtests.generator.process import GeneratorSettings
-from loadtests.slo import Slo, check_limited, loosest_limit_ms
+from loadtests.slo import Slo, check_limited, check_streams, loosest_limit_ms
 from loadtests.target import access_options
 from loadtests.target.access import Access
 from loadtests.workload.arrivals import POISSON
@@ -18,7 +18,7 @@ from loadtests.workload.mix import ModelMix
 from loadtests.workload.workload import ModelWeight, Workload, scoped
 
 DEFAULT_SLO = "p99=50ms"
-_FEWEST_TIMEOUT_S = 10.0
+_FEWEST_TIMEOUT_S, _STREAMS_TIMEOUT_S = 10.0, 60.0
 SCHEME = "grpc://"
 _OWN = "--tls-client"
 """Locust's own --tls-cert and --tls-key are those of its page."""
@@ -34,7 +34,9 @@ def add_arguments(parser: Any) -> None:
         env_var="MODEL",
     )
     group.add_argument(
-        "--slo", default=DEFAULT_SLO, help="What must hold, as in p99=50ms; several with commas between them"
+        "--slo",
+        default=DEFAULT_SLO,
+        help="What must hold, as in p99=50ms, or ttft:p99=1s of answers in parts; several with commas between them",
     )
     group.add_argument(
         "--inputs",
@@ -114,14 +116,17 @@ class Wanted:
 
     @property
     def timeout_s(self) -> float:
-        """Deadline of each request."""
-        return max(_FEWEST_TIMEOUT_S, 4 * loosest_limit_ms(self.slos) / 1e3)
+        """Deadline of each request, for an answer in parts that of all of it."""
+        fewest_s = _STREAMS_TIMEOUT_S if any(slo.measure for slo in self.slos) else _FEWEST_TIMEOUT_S
+        return max(fewest_s, 4 * loosest_limit_ms(self.slos) / 1e3)
 
-    def target(self, reach: Reach) -> tuple[GeneratorSettings, ModelMix]:
-        """Asks each model once; TargetError with the server's reason where it will not do."""
+    def target(self, reach: Reach) -> tuple[GeneratorSettings, ModelMix, frozenset[str]]:
+        """Asks each model once; TargetError with the server's reason where it will not do, BadRequestError for an SLO
+        that does not fit. The names are those of the models that answer in parts."""
         shares = with_inputs(self.shares, self.inputs, self.server, reach.access)
         with Workload(self.server, shares, access=reach.access, seed=self.seed) as workload:
             workload.check()
+            check_streams(self.slos, workload.streaming)
             for target, pool in workload.first_payloads:
                 target.infer(pool[0], self.timeout_s)
             settings = GeneratorSettings(
@@ -132,7 +137,7 @@ class Wanted:
                 real_time=reach.real_time,
                 streamed=workload.streamed,
             )
-            return settings, workload.mix
+            return settings, workload.mix, frozenset(name for name, streams in workload.streaming.items() if streams)
 
 
 def _several(text: str) -> list[str]:

@@ -52,6 +52,26 @@
     return `${model}: about ${ends[0]} requests/s under ${slos} (95 %: ${ends[1]} to ${ends[2]}, by ${capacity.rates} rates)`;
   }
 
+  function latencies(point) {
+    return [["p50", "p50_ms"], ["p90", "p90_ms"], ["p99", "p99_ms"], ["p99.9", "p999_ms"], ["max", "max_ms"]].map(([name, key]) =>
+      figure(name, number(point[key], 3), "ms"));
+  }
+
+  // Of answers that come in parts (tokens).
+  function streams({ streaming, p50_ms, p99_ms }) {
+    const times = [["ttft p50", "ttft_p50_ms"], ["ttft p99", "ttft_p99_ms"], ["itl p50", "itl_p50_ms"], ["itl p99", "itl_p99_ms"],
+      ["gap p99", "gap_p99_ms"]];
+    return [
+      figure("p50", number(p50_ms, 1), "ms"),
+      figure("p99", number(p99_ms, 1), "ms"),
+      figure("tokens", number(streaming.parts_per_s, 0), "/s"),
+      ...times.map(([name, key]) => figure(name, number(streaming[key], 1), "ms")),
+      figure("streams at once", number(streaming.at_once)),
+      figure("inside all limits", number(100 * streaming.attainment), "%"),
+      figure("cancelled", number(streaming.cancelled, 0)),
+    ];
+  }
+
   function figures(point) {
     const list = document.createElement("dl");
     const worst = (name) => Math.max(...point.workers.map((share) => share[name]));
@@ -60,8 +80,7 @@
       figure("answered", number(point.achieved_per_s), "/s"),
       figure("requests at this rate", number(point.requests, 0)),
       figure("failed", number(point.errors, 0)),
-      ...[["p50", "p50_ms"], ["p90", "p90_ms"], ["p99", "p99_ms"], ["p99.9", "p999_ms"], ["max", "max_ms"]].map(([name, key]) =>
-        figure(name, number(point[key], 3), "ms")),
+      ...(point.streaming ? streams(point) : latencies(point)),
       ...point.models.flatMap((model) => [["p50", "p50_ms"], ["p99", "p99_ms"]].map(([name, key]) =>
         figure(`${model.model} ${name}`, number(model[key], 3), "ms"))),
       ...point.slos.map((slo) => figure(slo.slo, `${number(slo.over, 0)} of ${number(slo.requests, 0)} over`, slo.verdict)),

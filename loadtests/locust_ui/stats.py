@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import locust.stats
@@ -19,7 +19,8 @@ import numpy as np
 from loadtests.judge.judge import describe_status
 from loadtests.records.record import HIGHEST_US, LOWEST_US, OK, Floats, Record
 
-METHOD = "infer"
+METHOD, STREAM = "infer", "stream"
+"""Types of the rows."""
 _EXACT_BITS = 11  # HDR's three significant digits: 2048 values per power of two
 _DECIMALS = 3
 
@@ -55,37 +56,61 @@ def percentile(response_times: Mapping[float, int], requests: int, share: float)
     return 0
 
 
-def feed_mix(stats: Any, models: Sequence[str], record: Record, messages: Mapping[str, str]) -> None:
-    """`feed` for each model of a mix: each has a row of its own."""
+def feed_mix(
+    stats: Any, models: Sequence[str], record: Record, messages: Mapping[str, str], streaming: Container[str] = ()
+) -> None:
+    """`feed` for each model of a mix: each has a row of its own. `streaming` are those that answer in parts."""
     for number, model in enumerate(models):
-        feed(stats, model, record.where(record.model == number), messages)
+        feed(stats, model, record.where(record.model == number), messages, streams=model in streaming)
 
 
-def feed(stats: Any, model: str, record: Record, messages: Mapping[str, str]) -> None:
-    """Adds requests to a `locust.stats.RequestStats`, one call for thousands of them. Times are unix seconds."""
+def feed(stats: Any, model: str, record: Record, messages: Mapping[str, str], *, streams: bool = False) -> None:
+    """Adds requests to a `locust.stats.RequestStats`, one call for thousands of them. Times are unix seconds.
+
+    The row of a model that streams has the type `stream`. Two more rows, `ttft` and `itl`, have the other times of the
+    same answers; they are not in the sum of all rows.
+    """
     if not len(record):
         return
-    entry = locust.stats.StatsEntry(stats, model, METHOD)
+    method = STREAM if streams else METHOD
     answered = np.isfinite(record.done_s)
     latencies_ms = (record.done_s - record.intended_s)[answered] * 1e3
-    ended_s = np.where(answered, record.done_s, record.intended_s).astype(np.int64)
     failed = ~record.ok
+    entry = _entry(stats, model, method, np.where(answered, record.done_s, record.intended_s), latencies_ms)
     entry.num_requests = len(record)
     entry.num_none_requests = int((~answered).sum())
     entry.num_failures = int(failed.sum())
-    entry.start_time = min(stats.total.start_time, time.time())
+    entry.num_fail_per_sec = Counter(
+        np.where(answered, record.done_s, record.intended_s)[failed].astype(np.int64).tolist()
+    )
     entry.last_request_timestamp = float(record.done_s[answered].max()) if answered.any() else time.time()
-    entry.num_reqs_per_sec = Counter(ended_s.tolist())
-    entry.num_fail_per_sec = Counter(ended_s[failed].tolist())
-    if len(latencies_ms):
-        entry.total_response_time = float(latencies_ms.sum())
-        entry.min_response_time = round(float(latencies_ms.min()), _DECIMALS)
-        entry.max_response_time = round(float(latencies_ms.max()), _DECIMALS)
-        entry.response_times = Counter(hdr_ms(latencies_ms).tolist())
-    stats.entries[(model, METHOD)].extend(entry)
+    stats.entries[(model, method)].extend(entry)
     stats.total.extend(entry)
+    if streams:
+        begun, ended = record.where(record.parts > 0), record.where(record.ok & (record.parts > 1))
+        for kind, shown, at_s, values_ms in (
+            ("ttft", begun, begun.first_s, (begun.first_s - begun.intended_s) * 1e3),
+            ("itl", ended, ended.done_s, ended.itl_ms()),
+        ):
+            if len(shown):
+                stats.entries[(model, kind)].extend(_entry(stats, model, kind, at_s, values_ms))
     for status, count in Counter(record.status[record.status != OK].tolist()).items():
-        _count_error(stats, model, describe_status(status, messages), count)
+        _count_error(stats, model, method, describe_status(status, messages), count)
+
+
+def _entry(stats: Any, model: str, method: str, at_s: Floats, values_ms: Floats) -> Any:
+    """A row of requests that ended at these times."""
+    entry = locust.stats.StatsEntry(stats, model, method)
+    entry.num_requests = len(at_s)
+    entry.start_time = min(stats.total.start_time, time.time())
+    entry.last_request_timestamp = float(at_s.max())
+    entry.num_reqs_per_sec = Counter(at_s.astype(np.int64).tolist())
+    if len(values_ms):
+        entry.total_response_time = float(values_ms.sum())
+        entry.min_response_time = round(float(values_ms.min()), _DECIMALS)
+        entry.max_response_time = round(float(values_ms.max()), _DECIMALS)
+        entry.response_times = Counter(hdr_ms(values_ms).tolist())
+    return entry
 
 
 def _row(entry: Any, current: bool = True) -> str:
@@ -112,8 +137,8 @@ def _head(entry: Any, more: int = 0) -> str:
     return f"{entry.method or '':<{locust.stats.STATS_TYPE_WIDTH}} {entry.name:<{width}}"
 
 
-def _count_error(stats: Any, model: str, error: str, count: int) -> None:
-    key = locust.stats.StatsError.create_key(METHOD, model, error)
-    known = stats.errors.setdefault(key, locust.stats.StatsError(METHOD, model, error))
+def _count_error(stats: Any, model: str, method: str, error: str, count: int) -> None:
+    key = locust.stats.StatsError.create_key(method, model, error)
+    known = stats.errors.setdefault(key, locust.stats.StatsError(method, model, error))
     known.occurred()
     known.occurrences += count - 1

@@ -84,7 +84,7 @@ class Window:
         lost, requests went with it whose fate nobody knows: those it reported still count, but the verdict is invalid.
         """
         left = left or {}
-        found, until_s = [], 0.0
+        found = []
         began_s = min((source.ours_s(source.since_s) for source in self._sources.values()), default=0.0)
         for name, source in self._sources.items():
             ended = Record.merge(source.records) if source.records else unanswered([])
@@ -93,7 +93,6 @@ class Window:
                 ended = ended.known_at(source.at_s, loosest_limit_ms(slos) / 1e3)
             known = Record.merge([ended, overdue])
             zero_s = source.since_s - (source.ours_s(source.since_s) - began_s)
-            until_s = max(until_s, source.at_s - zero_s)
             relative = known.since(zero_s)
             relative = relative.where(np.argsort(relative.intended_s, kind="stable"))
             cpu_s, wall_s = (sum(values) for values in zip(*source.cpu, strict=True))
@@ -106,7 +105,8 @@ class Window:
         if not any(len(record) for record, _ in found):
             return None
         record, outcome = merge(found, lost=lost)
-        outcome = replace(outcome, wall_s=until_s, messages=self._messages)
+        now_s = max((source.ours_s(source.at_s) for source in self._sources.values()), default=began_s)
+        outcome = replace(outcome, messages=self._messages, wall_s=now_s - began_s)
         probe = Probe(0, "double", self._rate_per_s(left), len(record), seed)
         return evaluate(probe, record, outcome, slos, models=models)
 

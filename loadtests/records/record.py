@@ -101,6 +101,10 @@ class Record:
         """Whether any answer came in parts."""
         return bool(self.parts.any())
 
+    def of_streaming_models(self) -> Record:
+        """Only the requests to models of which any answer came in parts."""
+        return self.where(np.isin(self.model, self.model[self.parts > 0]))
+
     # One entry per attempted request, infinite where there was no good answer.
 
     def latencies_ms(self) -> Floats:

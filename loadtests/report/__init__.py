@@ -6,17 +6,18 @@ import csv
 import io
 import os
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from loadtests.errors import LoadTestError, ResultsError
+from loadtests.judge.streams import describe_streams
 from loadtests.records.batching import Batching
 from loadtests.records.documents import read
-from loadtests.records.point import Point
+from loadtests.records.point import GenerationLoad, Point, StreamPoint
 from loadtests.records.record import Record
-from loadtests.report import page, plots
+from loadtests.report import page, plots, rates, streams
 from loadtests.report.batching import StepBatching, describe_preprocessing, find_preprocessing, step_batching
 from loadtests.report.prose import (
     capacity,
@@ -32,6 +33,8 @@ from loadtests.report.prose import (
     warn,
 )
 from loadtests.report.requests import describe_requests, describe_sizes
+from loadtests.report.svg import Picture
+from loadtests.report.timelines import draw_timelines
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import RAW, Stored, read_runs, replace
 from loadtests.search.certificate import Certificate, certificates
@@ -44,6 +47,8 @@ _COLUMNS = (
     "p999_ms", "max_ms", "mean_ms", "queue_ms", "compute_ms", "mean_batch", "send_lag_p50_ms", "send_lag_p99_ms",
     "send_lag_max_ms", "cpu_per_request_us", "generator_cpu_share", "host_cpu_share", "duration_s", "seed", "reason",
 )  # fmt: skip
+_STREAM_COLUMNS = tuple(field.name for field in fields(StreamPoint))
+_GENERATION_COLUMNS = tuple(field.name for field in fields(GenerationLoad))
 
 
 @dataclass(frozen=True)
@@ -64,16 +69,27 @@ class Section:
     bottleneck: str
     requests: str
     by_size: str
+    decided: Point | None
+    """The probe that is shown request by request."""
     sized: Point | None
     """Whose latencies are shown by size."""
     edge: Point | None
     """The probe that shows what limits the server."""
     batching: list[StepBatching]
     preprocessing: str
-    pictures: dict[str, plots.Picture]
+    pictures: dict[str, Picture]
     step_models: list[str]
     mixed: bool
     """Several models were asked at once."""
+    streamed: bool
+    """Answers came in parts."""
+    whole: bool
+    """Whether the latency of whole answers is of interest."""
+    tails: list[tuple[str, str]]
+    """A measure as readers know it, and the name of the picture with its distribution."""
+    tokens: str
+    generation: bool
+    """The server gives figures of its slots."""
     settings: list[tuple[str, str]]
     repeat: str
     files: dict[str, bytes]
@@ -103,17 +119,21 @@ def write(folder: Path) -> Path:
 
 
 def _section(stored: Stored, folder: Path) -> Section:
-    result = stored.result
+    result = streams.without_empty_times(stored.result)
+    streamed = streams.streamed(result)
     records = _records(stored, result)
+    limited = streams.limited_measures(result)
     pictures = {
-        "rate": plots.latency_against_rate(result),
+        "rate": rates.latency_against_rate(result),
+        "tokens": rates.tokens_against_rate(result),
         "server": plots.server_breakdown(result),
-        "tail": plots.distribution(result, records),
+        **{f"tail{measure}": plots.distribution(result, records, measure) for measure in limited},
     }
     decided, sized = deciding_point(result), sized_point(result)
     shown = next(((point, record) for point, record in records if point is decided), None)
     if shown is not None:
         pictures["time"] = plots.time_series(result, *shown)
+        pictures["timelines"] = draw_timelines(result, *shown)
     points = sorted(result.points, key=lambda point: point.rate_per_s)
     settings = {**result.settings, "mix": " ".join(_mix(result.settings))}
     known = {model: read(Batching, each) for model, each in (settings.pop("batching", None) or {}).items()}
@@ -133,6 +153,7 @@ def _section(stored: Stored, folder: Path) -> Section:
         bottleneck=describe_bottleneck(edge) if edge else "",
         requests=describe_requests(result.settings),
         by_size=describe_sizes(sized) if sized else "",
+        decided=decided,
         sized=sized,
         edge=edge,
         batching=step_batching(edge, known) if edge else [],
@@ -140,6 +161,11 @@ def _section(stored: Stored, folder: Path) -> Section:
         pictures={name: picture for name, picture in pictures.items() if picture is not None},
         step_models=plots.step_models(result),
         mixed=any(point.models for point in points),
+        streamed=streamed,
+        whole="" in limited or not streamed,
+        tails=[(streams.NAMES[measure], f"tail{measure}") for measure in limited if pictures[f"tail{measure}"]],
+        generation=any(point.load and point.load.generation for point in points),
+        tokens=describe_streams(edge) if edge else "",
         settings=[(key.replace("_", " "), page.plain(value)) for key, value in settings.items()],
         repeat=_repeat(stored),
         files=files,
@@ -194,7 +220,7 @@ def _mix(settings: Mapping[str, Any]) -> list[str]:
     return [f"{model}={weight:.4g}" for model, weight in mix.items()] if len(mix) > 1 else []
 
 
-def _files(points: list[Point], picture: plots.Picture | None) -> dict[str, bytes]:
+def _files(points: list[Point], picture: Picture | None) -> dict[str, bytes]:
     """What lies beside the raw data and can be saved from the page."""
     files = {"points.csv": _csv(points).encode()}
     if picture is not None:
@@ -204,8 +230,13 @@ def _files(points: list[Point], picture: plots.Picture | None) -> dict[str, byte
 
 
 def _csv(points: list[Point]) -> str:
+    """A row a point; of streams with more columns, which ordinary models do not have."""
+    shown: list[tuple[str, Callable[[Point], Any], tuple[str, ...]]] = [("", lambda point: point, _COLUMNS)]
+    if any(point.streaming for point in points):
+        shown.append(("", lambda point: point.streaming, _STREAM_COLUMNS))
+        shown.append(("server_", lambda point: point.load and point.load.generation, _GENERATION_COLUMNS))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows([getattr(point, column) for column in _COLUMNS] for point in points)
+    writer.writerow(prefix + name for prefix, _, names in shown for name in names)
+    writer.writerows([getattr(of(point), name, None) for _, of, names in shown for name in names] for point in points)
     return text.getvalue()

@@ -9,15 +9,20 @@ from typing import Any
 from loadtests.errors import ResultsError
 from loadtests.report import page
 from loadtests.report.compare import Comparison, compare_folders
+from loadtests.report.streams import NAMES, limited_measures, value_ms
 from loadtests.report.svg import P99, PASS, SLO, STEPS, Picture, make_picture, plain_ticks
-from loadtests.slo import format_ms
+from loadtests.slo import Measure, format_ms
 from loadtests.text import visible
 
 
 def write(folders: Sequence[Path], path: Path) -> list[Comparison]:
     """The comparison as a page at `path`."""
     found = compare_folders(folders)
-    shown = [(comparison, _picture(comparison, number)) for number, comparison in enumerate(found)]
+    measures = [limited_measures(comparison.results[0])[0] for comparison in found]
+    shown = [
+        (comparison, _picture(comparison, number, measure), NAMES[measure])
+        for number, (comparison, measure) in enumerate(zip(found, measures, strict=True))
+    ]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page.render("compare.html", shown=shown), encoding="utf-8")
@@ -26,7 +31,7 @@ def write(folders: Sequence[Path], path: Path) -> list[Comparison]:
     return found
 
 
-def _picture(comparison: Comparison, number: int) -> Picture:
+def _picture(comparison: Comparison, number: int, measure: Measure) -> Picture:
     """p99 over the rate for each run, and below the estimates with their intervals and the proven rates."""
     palette = (P99, *STEPS[1:])
     rows = len(comparison.names)
@@ -38,7 +43,8 @@ def _picture(comparison: Comparison, number: int) -> Picture:
         for row, (name, result) in enumerate(zip(comparison.names, comparison.results, strict=True)):
             colour = palette[row % len(palette)]
             longest = sorted(result.points, key=lambda point: point.requests)
-            points = sorted({p.rate_per_s: p.p99_ms for p in longest if p.p99_ms and not p.stopped}.items())
+            known = ((p.rate_per_s, value_ms(p, measure)) for p in longest if not p.stopped)
+            points = sorted({rate_per_s: value for rate_per_s, value in known if value}.items())
             if points:
                 upper.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, linewidth=1.6)
                 top = max(top, points[-1][0])
@@ -52,7 +58,7 @@ def _picture(comparison: Comparison, number: int) -> Picture:
                 visible(name), (0, row), (6, 8), textcoords="offset points", color=colour, fontsize=9, va="center"
             )
         for slo in comparison.results[0].slos:
-            if slo.limit_ms is not None:
+            if slo.limit_ms is not None and slo.measure == measure:
                 upper.axhline(slo.limit_ms, color=SLO, linewidth=1.2, dashes=(5, 3))
                 upper.annotate(
                     f"{slo.metric} limit {format_ms(slo.limit_ms)}", (0, slo.limit_ms), (6, 4),
@@ -62,7 +68,7 @@ def _picture(comparison: Comparison, number: int) -> Picture:
         lower.set_yticks([])
         lower.set_xlim(0, top * 1.06 or 1)
         plain_ticks(upper.yaxis)
-        upper.set_ylabel("p99, ms", labelpad=9)
+        upper.set_ylabel(f"{f'{NAMES[measure]} ' if measure else ''}p99, ms", labelpad=9)
         lower.set_xlabel("requests/s", labelpad=6)
 
     return make_picture(

@@ -20,14 +20,15 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-ur
 
 def render(template: str, **values: Any) -> str:
     """A template of this folder with the shared style and number formats."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_visible)
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_visible
+    )
     environment.filters.update(
         number=number, text=plain, seconds=seconds, share=share, percent=percent, batches=batches, prose=prose
     )
-    made = environment.from_string((_HERE / template).read_text(encoding="utf-8"))
-    return made.render(policy=_POLICY, style=_style(), **values)
+    return environment.get_template(template).render(policy=_POLICY, style=_style(), **values)
 
 
 def colours() -> dict[str, str]:

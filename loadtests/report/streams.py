@@ -1,29 +1,58 @@
-"""What a probe showed of answers that come in parts, in a sentence."""
+"""What a report shows of answers that come in parts: which measures, and which of the server's figures."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import get_args
+
 from loadtests.records.point import Point
-from loadtests.slo import about_ms, format_rate
+from loadtests.results.result import CapacityResult
+from loadtests.slo import Measure
+
+NAMES: dict[Measure, str] = {"": "latency", "ttft": "TTFT", "itl": "ITL", "gap": "longest gap"}
+"""What readers see; the first two run from the intended send."""
+_COVERED = 0.5
+"""Of the mean latency: Triton's own times are those of whole answers where they make up so much of it."""
 
 
-def describe_streams(point: Point) -> str:
-    """`148/s at 1.9/s, 5.2 streams a step; ttft p50 210 ms, p99 0.9 s; ...`; empty where answers come at once."""
-    streaming, generation = point.streaming, point.load.generation if point.load else None
-    if streaming is None:
-        return ""
-    busy = [f"{streaming.parts_per_s:,.0f}/s at {format_rate(point.rate_per_s)}"]
-    if generation and generation.batch_per_step is not None:
-        busy.append(f"{generation.batch_per_step:.1f} streams a step")
-    else:
-        busy.append(f"{streaming.at_once:.1f} streams at once")
-    if generation and generation.waiting_max is not None:
-        busy.append(f"at most {generation.waiting_max:,.0f} waiting")
-    told = [", ".join(busy)]
-    for measure in ("ttft", "itl", "gap"):
-        values_ms = ((name, getattr(streaming, f"{measure}_{name}_ms")) for name in ("p50", "p99"))
-        if values := [f"{name} {about_ms(value_ms)}" for name, value_ms in values_ms if value_ms is not None]:
-            told.append(f"{measure} {', '.join(values)}")
-    told.append(f"{streaming.goodput_per_s:.3g}/s inside all limits ({streaming.attainment * 100:.1f} %)")
-    if streaming.cancelled:
-        told.append(f"{streaming.cancelled:,} cancelled")
-    return "; ".join(told)
+def streamed(result: CapacityResult) -> bool:
+    """Whether any answer came in parts."""
+    return any(point.streaming for point in result.points)
+
+
+def measures(result: CapacityResult) -> list[Measure]:
+    """Those that pictures show: the ones with a limit, and of streams TTFT and ITL in any case."""
+    limited = {slo.measure for slo in result.slos if slo.limit_ms is not None}
+    return [each for each in get_args(Measure) if each in limited or (each in ("ttft", "itl") and streamed(result))]
+
+
+def limited_measures(result: CapacityResult) -> list[Measure]:
+    """Those with a limit, the one that decides the capacity first."""
+    limited = [slo.measure for slo in result.slos if slo.limit_ms is not None]
+    decides = result.decided_by
+    return list(dict.fromkeys([*([decides.measure] if decides and decides.limit_ms is not None else []), *limited]))
+
+
+def value_ms(point: Point, measure: Measure, percentile: str = "p99") -> float | None:
+    """A percentile of the whole latency or of a measure of streams; None where nothing was there to measure."""
+    holder = point.streaming if measure else point
+    value: float | None = getattr(holder, f"{measure}_{percentile}_ms".removeprefix("_"), None)
+    return value
+
+
+def without_empty_times(result: CapacityResult) -> CapacityResult:
+    """The result without queue, compute and batch of probes where Triton's statistics say nothing about the answers.
+
+    A model that answers from threads of its own returns from `execute` at once, and Triton's times end there.
+    """
+    return replace(result, points=tuple(point if _covered(point) else _untimed(point) for point in result.points))
+
+
+def _covered(point: Point) -> bool:
+    if point.streaming is None or point.mean_ms is None:
+        return point.streaming is None
+    return (point.queue_ms or 0.0) + (point.compute_ms or 0.0) >= _COVERED * point.mean_ms
+
+
+def _untimed(point: Point) -> Point:
+    return replace(point, queue_ms=None, compute_ms=None, mean_batch=None, steps=())

@@ -145,11 +145,13 @@ def dots(axes: Any, x: Sequence[float] | Floats, y: Sequence[float] | Floats, co
     axes.plot(*pairs, color=colour, linewidth=size, alpha=0.55, solid_capstyle="round")
 
 
-def plain_ticks(axis: Any) -> None:
-    """1, 10, 100 instead of powers; 2 and 5 as well where there is room."""
+def plain_ticks(axis: Any, most_decades: float = np.inf) -> None:
+    """1, 10, 100 instead of powers; 2 and 5 as well where no more than so many decades are shown."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=20))
+    low, high = axis.get_view_interval()
+    subs = (1.0, 2.0, 5.0) if np.log10(high / low) <= most_decades else (1.0,)
+    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=20))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
     axis.set_tick_params(which="minor", length=0)

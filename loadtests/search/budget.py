@@ -10,8 +10,7 @@ from loadtests.errors import BadRequestError
 from loadtests.judge.evidence import clean_requests
 from loadtests.judge.sample import SHARED
 from loadtests.records.point import Point
-from loadtests.search.certificate import LEAST_LIMITS
-from loadtests.search.observations import filling_s
+from loadtests.search.observations import LEAST_LIMITS, filling_s
 from loadtests.slo import Slo, loosest_limit_ms
 from loadtests.target.client import FROZEN_S
 

@@ -21,14 +21,11 @@ from loadtests.judge.evidence import ENOUGH_NATS, gain, gain_for, nats
 from loadtests.judge.judge import DEFAULT_ERROR_SHARE
 from loadtests.records.point import Point, SloCount
 from loadtests.search.monotonicity import longest_violation_s
-from loadtests.search.observations import dependence_near, filling_s
+from loadtests.search.observations import LEAST_LIMITS, dependence_near, filling_s
 from loadtests.slo import Slo
 
 LEAST_S, LEAST_SHARE = 10.0, 1 / 8
 """The runs of a certificate last so long, or that share of the search: freezes come every few seconds."""
-LEAST_LIMITS = 8.0
-"""And so many times the largest limit: a queue that grows slowly takes its time to pass it. Or of answers in parts so
-many times an answer: their number takes so long to become what it will be."""
 
 
 @dataclass(frozen=True)

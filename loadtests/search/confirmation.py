@@ -56,7 +56,7 @@ def next_confirmation(points: Sequence[Point], plan: Plan, fallback_per_s: float
     needed_s = clean_s(plan.slos, rate_per_s, plan.streamed_s)
     if fitted is not None:
         needed_s = _FIRST_PART * _needed_s(points, fitted, rate_per_s, missing_gain(runs, rate_per_s))
-        needed_s += filling_s(fitted.slo, rate_per_s)
+    needed_s += max(filling_s(slo, rate_per_s) for slo in plan.slos)
     least_left_s = least_s(points, plan.budget_s) - lasted_s(runs, rate_per_s)
     seconds = max(min(needed_s, RUN_SHARE * left_s), least_left_s, PROBE_SHARE * plan.budget_s)
     too_short = left_s - seconds < PROBE_SHARE * plan.budget_s  # for another run

@@ -28,8 +28,9 @@ _NEAR, _GROWTH = 0.2, 3.0
 """How near in ln(rate) a probe must be to show another's dependence well; how that grows with rate in queues."""
 _WARM_RUNS = 8
 """A queue near its limit is full after about so many times the requests that carry the information of one."""
-LEAST_EXCESS = 0.03
-"""Of the capacity: a rate that is above it by less does no harm when it is certified; searches bisect to as much."""
+LEAST_LIMITS = 8.0
+"""The runs of a certificate last so many times the largest limit: a queue that grows slowly takes its time to pass it.
+Or of answers in parts so many times an answer: their number takes so long to become what it will be."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,11 @@ def filling_s(slo: Slo, rate_per_s: float) -> float:
     Systems", 1985). That is exact for long queues; one of a few requests lacks up to half as much again. The load
     follows from the hypothesis: 1 / a = 1 + slope / ln(1 / q), where q is the allowed share and the log-odds of being
     late grow with ln(rate) by `slope`: in M/D/1 queues twice the arrivals within the limit, in M/M/1 queues half of it.
-    Of a fast server `a` may be a thousandth, and half a minute of each run would count for nothing. So no more is left
-    out than a queue takes that grows at LEAST_EXCESS above the capacity: what is certified falsely is wrong by less.
+    Of a fast server `a` may be a thousandth, and half a minute of each run would count for nothing. So LEAST_LIMITS
+    times the limit are left out at most: by then a queue is late that is offered an eighth more than it holds.
     """
     limit_s = slo.request_limit_ms / 1e3
-    return min(limit_s * (1 + 2 * rate_per_s * limit_s / -math.log(slo.allowed_share)), limit_s / LEAST_EXCESS)
+    return min(limit_s * (1 + 2 * rate_per_s * limit_s / -math.log(slo.allowed_share)), LEAST_LIMITS * limit_s)
 
 
 def _without_warm_up(count: SloCount, warm_requests: float) -> tuple[float, float]:

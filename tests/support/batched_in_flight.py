@@ -6,20 +6,22 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from simulated import OVERHEAD_S, drive
 
 from loadtests.judge.judge import evaluate
 from loadtests.records.point import Point, Probe
-from loadtests.records.record import NOT_SENT, UNANSWERED, Outcome, Record
+from loadtests.records.record import MOST_TIMELINES, NOT_SENT, UNANSWERED, Outcome, Record
 from loadtests.search.budget import Plan
 from loadtests.search.confirmation import early_stop_threshold
 from loadtests.slo import Slo
 from loadtests.workload.schedule import early_enough, poisson
 
 Floats = np.ndarray
+When = Callable[[int, Floats], Floats]
+Save = Callable[[int, Record], str]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,15 @@ class BatchedInFlight:
 
     def serve(self, arrivals_s: Floats, seed: int) -> tuple[Floats, Floats, Floats, Floats]:
         """When the first token and the whole of each answer came, its longest step in s, and its tokens."""
+        first_s, done_s, gap_s, tokens, _ = self._run(arrivals_s, seed)
+        return first_s, done_s, gap_s, tokens
+
+    def timelines(self, arrivals_s: Floats, seed: int, rows: int) -> dict[int, Floats]:
+        """When each token of the first answers came."""
+        *_, tokens, when = self._run(arrivals_s, seed)
+        return {row: when(row, np.arange(tokens[row]) + 1) for row in range(min(rows, len(arrivals_s)))}
+
+    def _run(self, arrivals_s: Floats, seed: int) -> tuple[Floats, Floats, Floats, Floats, When]:
         lengths = np.random.default_rng([seed, 5]).exponential(self.tokens, len(arrivals_s))
         begun, ended = np.empty(len(arrivals_s)), np.empty(len(arrivals_s))
         waiting: deque[int] = deque()
@@ -75,10 +86,16 @@ class BatchedInFlight:
         done_s = np.maximum(np.interp(ended, clock, times), first_s)
         spans = np.searchsorted(clock, [begun, ended]).T.tolist()
         gap_s = np.array([max(lasts[first : last + 1]) for first, last in spans])
-        return first_s, done_s, gap_s, np.maximum(np.ceil(lengths), 1)
+
+        def when(row: int, token: Floats) -> Floats:
+            return np.interp(np.minimum(begun[row] + token, ended[row]), clock, times)
+
+        return first_s, done_s, gap_s, np.maximum(np.ceil(lengths), 1), when
 
 
-def measure(server: BatchedInFlight, probe: Probe, slos: Sequence[Slo], answer_s: float) -> Point:
+def measure(
+    server: BatchedInFlight, probe: Probe, slos: Sequence[Slo], answer_s: float, save: Save | None = None
+) -> Point:
     """A probe with a cooldown and an early stop, as the generator has them."""
     cooldown = math.ceil(probe.rate_per_s * answer_s)
     intended_s = poisson(probe.rate_per_s, seed=probe.seed, count=probe.requests + cooldown)
@@ -101,7 +118,11 @@ def measure(server: BatchedInFlight, probe: Probe, slos: Sequence[Slo], answer_s
     made.done_s[status != 0] = np.nan
     made.first_s[first_s > wall_s] = np.nan
     made.parts[np.isnan(made.first_s)] = 0
-    return evaluate(probe, made, Outcome(wall_s, 0.0, stopped, 0.0), slos, took_s=wall_s + OVERHEAD_S)
+    raw = ""
+    if save:
+        lines = server.timelines(intended_s, probe.seed, MOST_TIMELINES)
+        raw = save(probe.number, replace(made, timelines={row: at[at <= wall_s] for row, at in lines.items()}))
+    return evaluate(probe, made, Outcome(wall_s, 0.0, stopped, 0.0), slos, took_s=wall_s + OVERHEAD_S, raw=raw)
 
 
 def plan_of(server: BatchedInFlight, slos: Sequence[Slo], *, budget_s: float, seed: int = 0) -> Plan:
@@ -110,10 +131,12 @@ def plan_of(server: BatchedInFlight, slos: Sequence[Slo], *, budget_s: float, se
     return Plan(tuple(slos), 2 / unloaded_s, seed, budget_s, unloaded_s=unloaded_s, answer_s=3 * unloaded_s)
 
 
-def search_streams(server: BatchedInFlight, slos: Sequence[Slo], *, budget_s: float, seed: int) -> list[Point]:
-    """All points of one search."""
+def search_streams(
+    server: BatchedInFlight, slos: Sequence[Slo], *, budget_s: float, seed: int, save: Save | None = None
+) -> list[Point]:
+    """All points of one search; `save` keeps each probe's record and returns the name of its file."""
     plan = plan_of(server, slos, budget_s=budget_s, seed=seed)
-    return drive(plan, lambda probe: measure(server, probe, slos, plan.answer_s))
+    return drive(plan, lambda probe: measure(server, probe, slos, plan.answer_s, save))
 
 
 def capacity_per_s(server: BatchedInFlight, slo: Slo, *, requests: int = 60_000) -> float:

@@ -104,7 +104,7 @@ def main() -> dict[str, str]:
             found["a sequence of the parent"] = in_fork(lambda: ask(x=[1]))
             ask(x=[1], end=True)
         soon = "a client, after a call of another thread that ends soon"
-        found[soon] = beside_a_call(client, 0.15, lambda: works(client))
+        found[soon] = beside_a_call(client, 0.08, lambda: works(client))
         found["a client, in a call of another thread"] = beside_a_call(client, 0.6, lambda: works(client))
         found["a new client, in a call of another thread"] = beside_a_call(client, 0.6, new)
         assert maps(client)

@@ -55,6 +55,53 @@ def until(condition, seconds=10.0):
         time.sleep(0.02)
 
 
+def streams(began_s: float, latency_s=0.5, ttft_s=0.1, count=1000, since_s=1000.0, begun=True) -> Batch:
+    """Ten streams a second until now, of which the last 50 still run and began with these first tokens."""
+    intended_s = since_s + np.arange(count) / 10
+    ended, running = np.split(intended_s, [count - 50])
+    record = Record(
+        ended, ended, ended + latency_s, np.zeros(len(ended), np.uint8),
+        first_s=ended + ttft_s, gap_s=np.full(len(ended), 0.1), parts=np.full(len(ended), 50, np.uint32),
+    )  # fmt: skip
+    waiting = unanswered(running, np.zeros(50), *((running + began_s, np.full(50, 3)) if begun else ()))
+    return Batch(record, waiting, 10.0, since_s, float(intended_s[-1]), 0.5, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("made", "slo", "passes", "over"),
+    [
+        (streams(0.1), "ttft:p90=1s", True, 0),
+        (streams(1.5), "ttft:p99=1s", False, 40),
+        (streams(0.1, begun=False), "ttft:p99=1s", False, 40),
+        (streams(0.1), "itl:p90=1s", True, 0),
+        (streams(0.1), "itl:p90=5ms", False, 950),
+    ],
+    ids=[
+        "streams that run began in time",
+        "streams that run began late",
+        "what waits for its first token is late",
+        "how evenly a stream comes is not known while it runs",
+        "slow tokens",
+    ],
+)
+def test_streams_that_run_are_no_failures(made, slo, passes, over):
+    window = Window()
+    window.add(Batch.unpack(made.pack()))
+    point = window.point([Slo.parse(slo)])
+    assert point is not None
+    assert (point.verdict == "pass", point.slos[0].over, point.errors) == (passes, over, 0)
+
+
+def test_tokens_are_counted_over_the_whole_window():
+    """Batches of the generator's last minute say nothing about how long the window is."""
+    window = Window()
+    window.add(streams(0.1))
+    point = window.point([Slo.parse("ttft:p90=1s")])
+    assert point is not None
+    assert point.streaming is not None
+    assert point.streaming.parts_per_s == pytest.approx(10 * 50, rel=0.1)
+
+
 def test_a_batch_survives_the_wire():
     sent = batch(waiting=[1009.5], statuses=14)
     came = Batch.unpack(sent.pack())

@@ -141,6 +141,17 @@ def test_a_late_send_affects_the_gaps_of_streams_that_run_and_not_their_first_to
     assert affected["gap"] == 21
 
 
+def test_requests_of_a_mix_to_models_that_answer_at_once_are_independent():
+    """Every other request goes there; of the streams four would count as one, and half as many run at once."""
+    made = record()
+    whole = np.arange(COUNT) % 2 == 1
+    made.parts[whole] = 0
+    mixed = dataclasses.replace(made, model=whole.astype(np.uint8))
+    slos = ("streams:ttft:p99=1s", "whole:p99=2s", "p99=2s")
+    point = judged(mixed, *slos, models=("streams", "whole"))
+    assert [count.dependence for count in point.slos] == pytest.approx([2.0, 1.0, 4 / 3], rel=0.02)
+
+
 def test_requests_whose_answers_come_at_once_are_not_independent():
     """Two answers at once: four requests count as one, but where tokens come far quicker than the limit."""
     point = judged(record(), "ttft:p99=1s", "itl:p99=30ms", "itl:p99=150ms")

@@ -58,9 +58,11 @@ def start_locust(tmp_path: Path) -> Iterator[StartLocust]:
 def test_headless_asks_a_mix_and_ends_with_the_verdict(small_server, start_locust, tmp_path):
     figures = tmp_path / "figures"
     options = ("--headless", "-u", "200", "-t", "30s", "--only-summary", "--json-file", str(figures))
-    process = start_locust(
-        *options, "--host", small_server.grpc_url, "--model", "double=3, echo", "--slo", "p50=200ms, echo:p50=100ms"
-    )
+    told = tmp_path / "told.jsonl"
+    told.write_text('{"pauses_s": [0.01, 0.02, 0.02]}\n')
+    slos = "p50=200ms, echo:p50=100ms, teller:ttft:p50=150ms"
+    asked = ("--model", "double=3, echo, teller=2", "--inputs", f"teller={told}", "--slo", slos)
+    process = start_locust(*options, "--host", small_server.grpc_url, *asked)
     process.wait_for("All users spawned")
     time.sleep(1)
     (generator,) = children(process.process.pid)
@@ -70,12 +72,15 @@ def test_headless_asks_a_mix_and_ends_with_the_verdict(small_server, start_locus
     process.process.terminate()
     code, said = process.wait()
     assert "Traceback" not in said
-    assert re.search(r"^p50=200ms together and for each model, echo:p50=100ms: pass, ", said, re.MULTILINE), said
+    every = r"^p50=200ms together and for each model, echo:p50=100ms, teller:ttft:p50=150ms: pass, "
+    assert re.search(every, said, re.MULTILINE), said
     assert code == 0
     assert re.search(r"^\d+ requests at 200/s \(answered [\d.]+/s\): p50 \d+\.\d{3} ms", said, re.MULTILINE), said
     assert re.search(r"^echo: \d+ requests, 0 failed, p50 \d+\.\d{3} ms", said, re.MULTILINE), said
-    rows = {entry["name"]: entry["num_requests"] for entry in json.loads(figures.with_suffix(".json").read_text())}
-    assert rows["double"] == pytest.approx(3 * rows["echo"], rel=0.4)
+    entries = json.loads(figures.with_suffix(".json").read_text())
+    rows = {(entry["name"], entry["method"]): entry["num_requests"] for entry in entries}
+    assert rows["double", "infer"] == pytest.approx(3 * rows["echo", "infer"], rel=0.4)
+    assert rows["teller", "stream"] == rows["teller", "ttft"] == rows["teller", "itl"] > 0
 
 
 @pytest.mark.slow

@@ -93,6 +93,24 @@ def test_the_terminal_shows_more_than_whole_milliseconds():
     assert len(row) == len(heading)
 
 
+def test_streams_have_rows_for_their_first_token_and_the_time_between_tokens():
+    """Three answers, of which the second failed after its first part and the third before it."""
+    due_s, came_s = BEGAN_S + np.arange(3.0), np.array([0.1, 0.4, np.nan])
+    streams = Record(
+        due_s, due_s, due_s + np.array([2.1, 1.5, 0.2]), np.array([0, 14, 14], np.uint8),
+        first_s=due_s + came_s, gap_s=np.array([0.5, np.nan, np.nan]), parts=np.array([5, 1, 0], np.uint32),
+    )  # fmt: skip
+    stats = locust.stats.RequestStats()
+    locust_stats.feed_mix(stats, ["writer"], streams, {"14": "full"}, {"writer"})
+    rows = {method: entry for (_, method), entry in stats.entries.items()}
+    counted = {method: (entry.num_requests, entry.num_failures) for method, entry in rows.items()}
+    assert counted == {"stream": (3, 2), "ttft": (2, 0), "itl": (1, 0)}
+    assert (stats.total.num_requests, stats.total.num_failures) == (3, 2)
+    assert rows["ttft"].max_response_time == pytest.approx(400, rel=1e-3)
+    assert rows["itl"].max_response_time == pytest.approx(500, rel=1e-3)
+    assert {error.method for error in stats.errors.values()} == {"stream"}
+
+
 def test_failures_are_counted_with_their_reason():
     stats = locust.stats.RequestStats()
     locust_stats.feed(stats, "queue", record(LATENCIES_MS[:30], statuses=14), {"14": "Exceeds maximum queue size"})

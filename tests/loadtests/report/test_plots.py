@@ -8,7 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from loadtests.report.plots import label_line
+from loadtests.report.labels import label_line
 
 LIMIT = 100.0
 

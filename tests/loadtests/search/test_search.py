@@ -209,6 +209,13 @@ def test_never_exceeds_the_maximum_and_confirms_there():
     assert certificates(points)[0].rate_per_s == 700
 
 
+@pytest.mark.parametrize(("slo", "budget_s"), [("p90=500ms", 20), ("p99=1s", 60)])
+def test_a_generous_limit_takes_no_longer_to_confirm_than_its_runs_must_last(slo, budget_s):
+    """The time that a queue would take to fill counts for nothing in each run, so no run is planned without it."""
+    points = drive(Plan((Slo.parse(slo),), 400.0, 0, budget_s=budget_s, max_per_s=400), lambda rate: True)
+    assert certificates(points)[0].rate_per_s == 400
+
+
 def test_an_invalid_probe_is_repeated_once_with_a_fresh_seed():
     plan = Plan((P99,), 100.0, 0, budget_s=60)
     searching = search(plan)
