@@ -18,6 +18,7 @@ from fathom.tuning.request import TuneRequest
 from fathom.tuning.servers import Servers
 from fathom.tuning.times import Times, timed, upstream, variants
 from loadtests.records.point import Probe
+from loadtests.records.record import finite
 from loadtests.target.hardware import describe_hardware, process_cpu_s
 from loadtests.target.steps import Infer
 from loadtests.tuning.arm import Turn
@@ -93,7 +94,7 @@ def predict(
         "bottleneck": order[0],
         "left_out": [*space.left_out, *left_out],
         "failures": failures,
-        "predictions": [[each.configuration.to_json(), _finite(each.value)] for each in predictions],
+        "predictions": [[each.configuration.to_json(), finite(each.value)] for each in predictions],
         "tables": {
             f"{model} {dict(changes) or ''}".strip(): {number: table.to_json() for number, table in found.items()}
             for (model, changes), found in times.tables.items()
@@ -145,7 +146,3 @@ def _trace_parameters(
                 for model, requests in found.items():
                     if model != step.model:
                         traced[model] = [*traced[model], *requests]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from loadtests.judge.sample import at_least_ms, requests_of
 from loadtests.records.point import Point, StreamPoint
-from loadtests.records.record import CANCELLED, UNANSWERED, Record, percentile
+from loadtests.records.record import CANCELLED, UNANSWERED, Record, finite, percentile
 from loadtests.slo import Slo, about_ms, format_rate
 
 _PERCENTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
@@ -27,7 +26,7 @@ def stream_point(
     ttft_ms = at_least_ms(record.of_streaming_models(), "ttft", wall_s)
     values_ms = {"ttft": ttft_ms, "itl": ended.itl_ms(), "gap": ended.gaps_ms()}
     figures = {
-        f"{measure}_{name}": _finite(percentile(values, share))
+        f"{measure}_{name}": finite(percentile(values, share))
         for measure, values in values_ms.items()
         for name, share in _PERCENTILES.items()
     }
@@ -37,7 +36,7 @@ def stream_point(
     attainment = float(kept.mean()) if len(kept) else 0.0
     return StreamPoint(
         **figures,
-        gap_max_ms=_finite(float(values_ms["gap"].max())) if len(ended) else None,
+        gap_max_ms=finite(float(values_ms["gap"].max())) if len(ended) else None,
         parts=int(streams.parts.sum()),
         parts_per_s=float(streams.parts @ share) / sent_s,
         at_once=float(running_s.sum()) / sent_s,
@@ -88,7 +87,3 @@ def _meanwhile(streams: Record, sent_s: float, wall_s: float) -> tuple[NDArray[n
     took_s = np.maximum(ends_s - streams.first_s, 1e-9)
     running_s = np.clip(np.minimum(ends_s, sent_s) - streams.first_s, 0.0, None)
     return running_s, running_s / took_s
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

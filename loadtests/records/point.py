@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from loadtests.records.documents import read, stored_name
-from loadtests.slo import Slo
+from loadtests.slo import Measure, Slo
 
 Phase = Literal["double", "bisect", "confirm", "refine", "load"]
 
@@ -294,9 +294,13 @@ class Point:
 
     def seen_ms(self, slo: Slo) -> float | None:
         """The percentile that an SLO limits, for all requests of the probe; None where it was not kept."""
-        holder = self.streaming if slo.measure else self
-        name = f"{slo.measure}_p{slo.percentile * 100:g}_ms".removeprefix("_").replace("99.9", "999")
-        return None if slo.model else getattr(holder, name, None)
+        name = f"p{slo.percentile * 100:g}".replace(".", "")
+        return None if slo.model else self.percentile_ms(slo.measure, name)
+
+    def percentile_ms(self, measure: Measure, name: str = "p99") -> float | None:
+        """Of the whole latency, or of a measure of streams; None where nothing was there to measure."""
+        holder = self.streaming if measure else self
+        return getattr(holder, f"{measure}_{name}_ms".removeprefix("_"), None)
 
     def to_json(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -246,6 +247,11 @@ def _timelines(columns: Mapping[str, NDArray[Any]]) -> dict[int, Floats]:
     if rows.shape != times.shape:
         raise ValueError(f"its time lines have the shapes {rows.shape} and {times.shape}")
     return {int(row): times[rows == row] for row in dict.fromkeys(rows.tolist())}
+
+
+def finite(value: float) -> float | None:
+    """As a JSON file can hold it."""
+    return value if math.isfinite(value) else None
 
 
 def percentile(values: Floats, share: float) -> float:
