@@ -135,3 +135,11 @@ def test_the_distribution_is_that_of_the_measure(result):
     curve, *limits = drawn(picture).axes[0].lines
     assert sorted(set(curve.get_xdata())) == pytest.approx([450.0, 2500 / 3])
     assert not limits  # no SLO is about it
+
+
+def test_answers_of_one_part_are_quicker_than_all_that_the_distribution_shows(result):
+    one_part = replace(record(), status=np.zeros(2, np.uint8), parts=np.array([1, 4], np.uint32))
+    picture = distribution(result, [(result.points[0], one_part)], "itl")
+    assert picture is not None
+    (curve,) = drawn(picture).axes[0].lines
+    assert curve.get_ydata().max() == 0.5
