@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.judge.sample import at_least_ms, requests_of
-from loadtests.records.point import Point, StreamPoint
+from loadtests.records.point import Point
 from loadtests.records.record import CANCELLED, UNANSWERED, Record, finite, percentile
+from loadtests.records.streaming import StreamPoint
 from loadtests.slo import Slo, about_ms, format_rate
 
 _PERCENTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}

@@ -10,8 +10,9 @@ from batched_in_flight import BatchedInFlight, search_streams
 from matplotlib.figure import Figure
 
 from loadtests import report
-from loadtests.records.point import GenerationLoad, Point, ServerLoad, StepPoint
+from loadtests.records.point import Point, ServerLoad, StepPoint
 from loadtests.records.record import CANCELLED, Record
+from loadtests.records.streaming import GenerationLoad
 from loadtests.report import comparison_page
 from loadtests.report.plots import distribution
 from loadtests.report.streams import limited_measures, measures, without_empty_times
