@@ -65,7 +65,7 @@ def predict(
     with steps.step("rank by simulation") as step:
         done, ranked_s = 0, time.monotonic() + _RANKING_SHARE * request.capacity.budget_s
 
-        def predict(configuration: Configuration) -> float:
+        def simulated(configuration: Configuration) -> float:
             nonlocal done
             if done and time.monotonic() > ranked_s:
                 return math.nan
@@ -73,7 +73,7 @@ def predict(
             step.update(f"{done} configurations")
             return times.predict(configuration, request.objective)
 
-        predictions = rank(space, predict, order)
+        predictions = rank(space, simulated, order)
         step.update(f"{done} of {len(space)} configurations")
     if (late := len(predictions) - done) > 0:
         left_out.append((f"{late} configurations", "there was no time to simulate them"))

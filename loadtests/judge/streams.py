@@ -59,15 +59,15 @@ def describe_streams(point: Point) -> str:
         busy.append(f"{streaming.at_once:.1f} streams at once")
     if generation and generation.waiting_max is not None:
         busy.append(f"at most {generation.waiting_max:,.0f} waiting")
-    told = [", ".join(busy)]
+    phrases = [", ".join(busy)]
     for measure in ("ttft", "itl", "gap"):
         values_ms = ((name, getattr(streaming, f"{measure}_{name}_ms")) for name in ("p50", "p99"))
         if values := [f"{name} {about_ms(value_ms)}" for name, value_ms in values_ms if value_ms is not None]:
-            told.append(f"{measure} {', '.join(values)}")
-    told.append(f"{streaming.goodput_per_s:.3g}/s inside all limits ({streaming.attainment * 100:.1f} %)")
+            phrases.append(f"{measure} {', '.join(values)}")
+    phrases.append(f"{streaming.goodput_per_s:.3g}/s inside all limits ({streaming.attainment * 100:.1f} %)")
     if streaming.cancelled:
-        told.append(f"{streaming.cancelled:,} cancelled")
-    return "; ".join(told)
+        phrases.append(f"{streaming.cancelled:,} cancelled")
+    return "; ".join(phrases)
 
 
 def _within_limits(record: Record, slos: Sequence[Slo], models: Sequence[str], wall_s: float) -> NDArray[np.bool_]:
