@@ -70,7 +70,7 @@ async def _text(model: Any, prompt: str, leave: int) -> bytes:
 async def _slots_in_use(server: TritonServer) -> int:
     """Once the figures are published, a tenth of a second after the last part."""
     await asyncio.sleep(0.5)
-    with urllib.request.urlopen(f"http://{server.metrics_url.removeprefix('http://')}") as page:
+    with urllib.request.urlopen(server.metrics_url) as page:
         lines = page.read().decode().splitlines()
     return int(next(line.split()[-1] for line in lines if line.startswith("fathom_generation_slots_in_use{")))
 

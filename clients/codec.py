@@ -304,7 +304,8 @@ def _fit(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
         raise _misfit(spec, tensor, str(error)) from None
     except Exception as error:  # whatever the object's own conversion raises
         raise _misfit(spec, tensor, f"is no array ({error})") from error
-    if tensor.dims in ((1,), (-1,)) and (array.ndim == 0 or isinstance(value, str | bytes | bytearray)):
+    text = tensor.datatype == "BYTES" and isinstance(value, str | bytes | bytearray)
+    if tensor.dims in ((1,), (-1,)) and (array.ndim == 0 or text):
         array = array.reshape((1, 1) if spec.batched else (1,))  # one text or number by itself
     elif spec.batched and tensor.dims == (1,) and array.ndim == 1:
         array = array.reshape(-1, 1)  # a list of N texts or numbers is a batch of N

@@ -58,7 +58,7 @@ class Judged:
     costs: Callable[[], list[Cost]] | None = None
 
     def remedy(self) -> str | None:
-        """What to do where the graph fails its gate; None for FP32."""
+        """What to do where the graph fails its gate; None where nothing was reduced, or its weights alone."""
         worst = self.costs()[:WORST] if self.costs is not None else []
         if not worst:
             return None
@@ -186,12 +186,16 @@ class Conversion:
             self.on_progress(step, 1, 1)
             judged = self._judge(path, f"measure onnx at {precision}")
 
-        def worst() -> list[Cost]:
-            return costs(self.full.path, rows, made.candidates, made.write, self.room, self.on_progress)
-
-        found = None if isinstance(made, WeightsOnly) else worst  # of hundreds of products, minutes for no remedy
         distance = asdict(parity(judged.outputs, self.full.outputs))
-        return replace(judged, limits=allowed, reduction={**made.record(), "parity_to_fp32": distance}, costs=found)
+        judged = replace(judged, limits=allowed, reduction={**made.record(), "parity_to_fp32": distance})
+        if isinstance(made, WeightsOnly):
+            return judged  # the costs of hundreds of products would take minutes, for no remedy
+        by_node = made
+
+        def worst() -> list[Cost]:
+            return costs(self.full.path, rows, by_node.candidates, by_node.write, self.room, self.on_progress)
+
+        return replace(judged, costs=worst)
 
     def _calibration_rows(self) -> Evaluation:
         if self.calibration is None:

@@ -58,8 +58,8 @@ class WeightsOnly:
                 found="int8",
             )
 
-    def write(self, target: Path, only: str | None = None) -> None:
-        """Write the graph with the weights of its chosen products reduced; with `only`, that one alone."""
+    def write(self, target: Path) -> None:
+        """Write the graph with the weights of its candidates reduced."""
         import onnx
 
         model = onnx.ModelProto()
@@ -68,7 +68,7 @@ class WeightsOnly:
         made: dict[str, list[str]] = {}
         with (self._room / "reduced.data").open("wb") as file:
             for node in graph.node:
-                if node.name in self.candidates and only in (None, node.name):
+                if node.name in self.candidates:
                     name, by_columns = node.input[1], node.op_type == "MatMul"
                     if name not in made:
                         tensors = self._reduced(name, by_columns, file)

@@ -18,6 +18,7 @@ from fathom.tuning.request import TuneRequest
 from fathom.tuning.servers import Servers
 from fathom.tuning.times import Times, timed, upstream, variants
 from loadtests.records.point import Probe
+from loadtests.records.record import finite
 from loadtests.target.hardware import describe_hardware, process_cpu_s
 from loadtests.target.steps import Infer
 from loadtests.tuning.arm import Turn
@@ -64,7 +65,7 @@ def predict(
     with steps.step("rank by simulation") as step:
         done, ranked_s = 0, time.monotonic() + _RANKING_SHARE * request.capacity.budget_s
 
-        def predict(configuration: Configuration) -> float:
+        def simulated(configuration: Configuration) -> float:
             nonlocal done
             if done and time.monotonic() > ranked_s:
                 return math.nan
@@ -72,7 +73,7 @@ def predict(
             step.update(f"{done} configurations")
             return times.predict(configuration, request.objective)
 
-        predictions = rank(space, predict, order)
+        predictions = rank(space, simulated, order)
         step.update(f"{done} of {len(space)} configurations")
     if (late := len(predictions) - done) > 0:
         left_out.append((f"{late} configurations", "there was no time to simulate them"))
@@ -93,7 +94,7 @@ def predict(
         "bottleneck": order[0],
         "left_out": [*space.left_out, *left_out],
         "failures": failures,
-        "predictions": [[each.configuration.to_json(), _finite(each.value)] for each in predictions],
+        "predictions": [[each.configuration.to_json(), finite(each.value)] for each in predictions],
         "tables": {
             f"{model} {dict(changes) or ''}".strip(): {number: table.to_json() for number, table in found.items()}
             for (model, changes), found in times.tables.items()
@@ -145,7 +146,3 @@ def _trace_parameters(
                 for model, requests in found.items():
                     if model != step.model:
                         traced[model] = [*traced[model], *requests]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -38,7 +38,7 @@ class Times:
     tuned: TunedModel
     space: Space
     overhead_s: float = 0.0
-    tables: dict[tuple[str, Changes], Mapping[int, BatchTimes]] = field(default_factory=dict)
+    tables: dict[tuple[str, Changes], Tables] = field(default_factory=dict)
     shapes: dict[Changes, dict[str, list[int]]] = field(default_factory=dict)
     """By the parameters of python steps: the class of each traced request at each model."""
     failures: dict[tuple[str, Changes], str] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from loadtests.records.point import GeneratorStats
 from loadtests.records.record import Outcome, Record, percentile
 from loadtests.slo import Slo, format_ms
 
-LAG_SHARE_OF_LIMIT = 0.1
+_LAG_SHARE = 0.1
 """A request sent later than this part of the tightest limit is no measure of the server."""
 _INTERVALS = 10
 """A pause of the generator is in one of the times between the tokens of an answer. Their mean, the inter-token latency,
@@ -25,7 +25,7 @@ REMEDY = "use more workers (--workers), give each a core of its own or another m
 def allowed_lag_ms(slos: Sequence[Slo]) -> float:
     """How late a request may be sent: a tenth of the tightest limit, by what a late send adds to each measure."""
     limits_ms = (slo.limit_ms * (_INTERVALS if slo.measure == "itl" else 1) for slo in slos if slo.limit_ms is not None)
-    return LAG_SHARE_OF_LIMIT * min(limits_ms)
+    return _LAG_SHARE * min(limits_ms)
 
 
 def generator_stats(record: Record, outcome: Outcome) -> tuple[GeneratorStats, ...]:
@@ -62,7 +62,7 @@ def invalid_reason(record: Record, outcome: Outcome, slos: Sequence[Slo]) -> str
         lags_ms = record.where(record.worker == number).send_lags_ms()
         if stats.send_lag_p99_ms > allowed_ms and int((lags_ms > allowed_ms).sum()) >= _FEWEST_LATE:
             return (
-                f"{who} sent late (p99 {stats.send_lag_p99_ms:.2f} ms, more than {LAG_SHARE_OF_LIMIT:.0%} of the "
-                f"{format_ms(allowed_ms / LAG_SHARE_OF_LIMIT)} limit); {REMEDY}"
+                f"{who} sent late (p99 {stats.send_lag_p99_ms:.2f} ms, where the SLOs allow "
+                f"{format_ms(allowed_ms)}); {REMEDY}"
             )
     return ""

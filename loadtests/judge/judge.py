@@ -17,7 +17,17 @@ from loadtests.judge.streams import stream_point
 from loadtests.judge.unaffected import unaffected_requests
 from loadtests.judge.verdict import SloJudgement, judge_counts
 from loadtests.records.point import ModelPoint, Point, Probe, ServerLoad, ServerStats, SloCount, Verdict
-from loadtests.records.record import EMPTY_RESPONSE, NOT_SENT, OK, UNANSWERED, Floats, Outcome, Record, percentile
+from loadtests.records.record import (
+    EMPTY_RESPONSE,
+    NOT_SENT,
+    OK,
+    UNANSWERED,
+    Floats,
+    Outcome,
+    Record,
+    finite,
+    percentile,
+)
 from loadtests.slo import Slo, loosest_limit_ms
 
 DEFAULT_ERROR_SHARE = 0.001
@@ -66,7 +76,7 @@ def evaluate(
     if why := invalid_reason(record, outcome, slos):
         verdict, reason = "invalid", why
         passes = passes or bool(outcome.lost)  # a generator that died says nothing against the rate
-    finite = shown_ms[np.isfinite(shown_ms)]
+    known_ms = shown_ms[np.isfinite(shown_ms)]
     attempted = len(shown_ms)
     return Point(
         number=probe.number,
@@ -81,12 +91,12 @@ def evaluate(
         scheduled=len(record),
         errors=sum(errors.values()),
         error_messages=errors,
-        p50_ms=_finite(percentile(shown_ms, 0.5)),
-        p90_ms=_finite(percentile(shown_ms, 0.9)),
-        p99_ms=_finite(percentile(shown_ms, 0.99)),
-        p999_ms=_finite(percentile(shown_ms, 0.999)),
-        max_ms=_finite(float(shown_ms.max())) if attempted else None,
-        mean_ms=float(finite.mean()) if len(finite) else None,
+        p50_ms=finite(percentile(shown_ms, 0.5)),
+        p90_ms=finite(percentile(shown_ms, 0.9)),
+        p99_ms=finite(percentile(shown_ms, 0.99)),
+        p999_ms=finite(percentile(shown_ms, 0.999)),
+        max_ms=finite(float(shown_ms.max())) if attempted else None,
+        mean_ms=float(known_ms.mean()) if len(known_ms) else None,
         slos=counts,
         unaffected=unaffected,
         seed=probe.seed,
@@ -220,14 +230,10 @@ def _model_point(model: str, shown_ms: Floats, known: Record, judgements: Sequen
         model=model,
         requests=len(shown_ms),
         errors=int(_failed(known).sum()),
-        p50_ms=_finite(percentile(shown_ms, 0.5)),
-        p99_ms=_finite(percentile(shown_ms, 0.99)),
+        p50_ms=finite(percentile(shown_ms, 0.5)),
+        p99_ms=finite(percentile(shown_ms, 0.99)),
         verdict=next((verdict for verdict in strictest if verdict in verdicts), "undecided"),
     )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _zero_if_empty(value: float) -> float:

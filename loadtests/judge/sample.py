@@ -44,7 +44,7 @@ class Sample:
         """`stopped_s` is when a probe was cut off. A request that was unanswered then and not late yet, by the largest
         limit on this measure, counts as in time. Where the measure is about parts, it is left out."""
         if stopped_s is not None and slo.measure in ("itl", "gap"):
-            known = known.known_at(stopped_s, 0.0, slo.measure)
+            known = known.ended_at(stopped_s)
         values_ms = known.measured_ms(slo.measure)
         if stopped_s is not None:
             limits_ms = (other.limit_ms for other in slos if other.measure == slo.measure and other.limit_ms)
@@ -77,7 +77,7 @@ def streams_dependence(record: Record) -> float:
     nothing. In simulated servers of 8 and 16 slots the true figures are 8 to 27, and 3 to 7 answers. Requests of a mix
     to models that answer at once stay independent.
     """
-    streams = record.where(np.isin(record.model, np.unique(record.model[np.greater(record.parts, 0)])))
+    streams = record.of_streaming_models()
     came = streams.where(streams.ok & np.greater(streams.parts, 0))
     requests, span_s = len(streams), float(record.intended_s[-1]) if len(record) else 0.0
     if not len(came) or span_s <= 0:

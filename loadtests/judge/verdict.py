@@ -141,12 +141,11 @@ def judge(
 def dependence(latencies_ms: NDArray[np.float64], slo: Slo, late: NDArray[np.bool_]) -> float:
     """How many requests carry the information of one: 1 + 2 * sum of the autocorrelation of being among the slowest.
 
-    The slowest are the requests over the limit and, because those may be too few to learn from when the SLO is kept,
-    the slowest 2 and 5 x `allowed_share` (2 % and 5 % for a p99) and at least 25; the largest of the three figures
-    counts. The sum ends
-    where the autocorrelation does; when neighbours are already within the noise of independent ones (2.5 / sqrt(n)),
-    the answer is 1. A sample of few independent requests knows its own dependence badly, and the lucky ones that seem
-    to pass underrate it: hence the last factor, found by simulation.
+    The slowest are the requests over the limit. Where the SLO is kept, those may be too few to learn from, so the
+    slowest 2 and 5 x `allowed_share` (2 % and 5 % for a p99), and at least 25, are tried as well. The largest of the
+    three figures counts. The sum ends where the autocorrelation does. When neighbours are already within the noise of
+    independent ones (2.5 / sqrt(n)), the answer is 1. A sample of few independent requests knows its own dependence
+    badly, and the lucky ones that seem to pass underrate it: hence the last factor, found by simulation.
 
     It is 1, too, for those of the slowest that stay below 40 % of the limit: a server that is at its limit with 1 % of
     its requests has far more than 1 % above that, so what happens further down is no sign of how late ones cluster.

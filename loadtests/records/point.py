@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from loadtests.records.documents import read, stored_name
-from loadtests.slo import Slo
+from loadtests.records.streaming import GenerationLoad, StreamPoint
+from loadtests.slo import Measure, Slo
 
 Phase = Literal["double", "bisect", "confirm", "refine", "load"]
 
@@ -64,22 +65,6 @@ class ServerLoad:
     """Requests that a full queue or its timeout refused, all models together."""
     generation: GenerationLoad | None = None
     """Of a server that generates text in slots and says so."""
-
-
-@dataclass(frozen=True)
-class GenerationLoad:
-    """A server that generates text, by its own account of the probe; None where it does not say."""
-
-    slots_mean: float | None
-    """Answers that were generated at once."""
-    slots_max: float | None
-    waiting_max: float | None
-    """Requests without a slot."""
-    batch_per_step: float | None
-    """Answers that got a token in the mean step."""
-    tokens_per_s: float | None
-    cancelled: int | None
-    """Answers that nobody waited for any more."""
 
 
 @dataclass(frozen=True)
@@ -183,37 +168,6 @@ class SizePoint:
 
 
 @dataclass(frozen=True)
-class StreamPoint:
-    """What a probe showed of answers that come in parts (tokens); None where nothing was there to measure.
-
-    The percentiles are over requests, one value each: the time to first token (TTFT) from the *intended* time of the
-    request, the inter-token latency (ITL), (latency - TTFT) / (parts - 1), and the longest gap between two parts.
-    """
-
-    ttft_p50_ms: float | None
-    ttft_p90_ms: float | None
-    ttft_p99_ms: float | None
-    itl_p50_ms: float | None
-    itl_p90_ms: float | None
-    itl_p99_ms: float | None
-    gap_p50_ms: float | None
-    gap_p90_ms: float | None
-    gap_p99_ms: float | None
-    gap_max_ms: float | None
-    parts: int
-    parts_per_s: float
-    """Parts that came per second while requests were sent."""
-    at_once: float
-    """Answers that came in at the same time, on average meanwhile."""
-    cancelled: int
-    """Streams that ended as cancelled."""
-    goodput_per_s: float
-    """Requests per second that were inside the limits of all SLOs: their share, of the rate that was asked for."""
-    attainment: float
-    """That share."""
-
-
-@dataclass(frozen=True)
 class Point:
     """A row of the result. Latencies run from the intended send time; None means that nothing was there to measure."""
 
@@ -294,9 +248,13 @@ class Point:
 
     def seen_ms(self, slo: Slo) -> float | None:
         """The percentile that an SLO limits, for all requests of the probe; None where it was not kept."""
-        holder = self.streaming if slo.measure else self
-        name = f"{slo.measure}_p{slo.percentile * 100:g}_ms".removeprefix("_").replace("99.9", "999")
-        return None if slo.model else getattr(holder, name, None)
+        name = f"p{slo.percentile * 100:g}".replace(".", "")
+        return None if slo.model else self.percentile_ms(slo.measure, name)
+
+    def percentile_ms(self, measure: Measure, name: str = "p99") -> float | None:
+        """Of the whole latency, or of a measure of streams; None where nothing was there to measure."""
+        holder = self.streaming if measure else self
+        return getattr(holder, f"{measure}_{name}_ms".removeprefix("_"), None)
 
     def to_json(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -101,6 +102,10 @@ class Record:
         """Whether any answer came in parts."""
         return bool(self.parts.any())
 
+    def of_streaming_models(self) -> Record:
+        """Only the requests to models of which any answer came in parts."""
+        return self.where(np.isin(self.model, self.model[self.parts > 0]))
+
     # One entry per attempted request, infinite where there was no good answer.
 
     def latencies_ms(self) -> Floats:
@@ -141,16 +146,19 @@ class Record:
         span_s = float(np.max(self.done_s[self.ok]) - self.intended_s[0])
         return (answered - 1) / span_s if span_s > 0 else 0.0
 
-    def known_at(self, stop_s: float, limit_s: float, measure: Measure = "") -> Record:
+    def known_at(self, stop_s: float, limit_s: float) -> Record:
         """Only the requests scheduled at least `limit_s` before a stop: of those it is known whether they were late.
 
-        The younger ones are left out altogether, for among them only the quick ones have been answered. How evenly the
-        parts of an answer came (`itl`, `gap`) is known when it has ended. The quick ones end first, so the share over
-        a limit is no smaller among all of them.
+        The younger ones are left out altogether, for among them only the quick ones have been answered.
         """
-        if measure in ("itl", "gap"):
-            return self.where((self.intended_s <= max(stop_s, 0.0)) & np.not_equal(self.status, UNANSWERED))
         return self.where(self.intended_s <= max(stop_s - limit_s, 0.0))
+
+    def ended_at(self, stop_s: float) -> Record:
+        """Only the requests whose answers had ended by a stop: of those it is known how evenly the parts came.
+
+        The quick ones end first, so the share over a limit between parts is no smaller among all of them.
+        """
+        return self.where((self.intended_s <= max(stop_s, 0.0)) & np.not_equal(self.status, UNANSWERED))
 
     def where(self, chosen: NDArray[Any]) -> Record:
         """Only the requests of a mask, or all in the order of an index."""
@@ -239,6 +247,11 @@ def _timelines(columns: Mapping[str, NDArray[Any]]) -> dict[int, Floats]:
     if rows.shape != times.shape:
         raise ValueError(f"its time lines have the shapes {rows.shape} and {times.shape}")
     return {int(row): times[rows == row] for row in dict.fromkeys(rows.tolist())}
+
+
+def finite(value: float) -> float | None:
+    """As a JSON file can hold it."""
+    return value if math.isfinite(value) else None
 
 
 def percentile(values: Floats, share: float) -> float:

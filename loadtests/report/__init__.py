@@ -15,8 +15,9 @@ from loadtests.errors import LoadTestError, ResultsError
 from loadtests.judge.streams import describe_streams
 from loadtests.records.batching import Batching
 from loadtests.records.documents import read
-from loadtests.records.point import GenerationLoad, Point, StreamPoint
+from loadtests.records.point import Point
 from loadtests.records.record import Record
+from loadtests.records.streaming import GenerationLoad, StreamPoint
 from loadtests.report import page, plots, rates, streams
 from loadtests.report.batching import StepBatching, describe_preprocessing, find_preprocessing, step_batching
 from loadtests.report.prose import (

@@ -9,7 +9,7 @@ from typing import Any
 from loadtests.errors import ResultsError
 from loadtests.report import page
 from loadtests.report.compare import Comparison, compare_folders
-from loadtests.report.streams import NAMES, limited_measures, value_ms
+from loadtests.report.streams import NAMES, limited_measures
 from loadtests.report.svg import P99, PASS, SLO, STEPS, Picture, make_picture, plain_ticks
 from loadtests.slo import Measure, format_ms
 from loadtests.text import visible
@@ -43,7 +43,7 @@ def _picture(comparison: Comparison, number: int, measure: Measure) -> Picture:
         for row, (name, result) in enumerate(zip(comparison.names, comparison.results, strict=True)):
             colour = palette[row % len(palette)]
             longest = sorted(result.points, key=lambda point: point.requests)
-            known = ((p.rate_per_s, value_ms(p, measure)) for p in longest if not p.stopped)
+            known = ((p.rate_per_s, p.percentile_ms(measure)) for p in longest if not p.stopped)
             points = sorted({rate_per_s: value for rate_per_s, value in known if value}.items())
             if points:
                 upper.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, linewidth=1.6)

@@ -87,10 +87,11 @@ def distribution(
         axes.set_yscale("log")
         for number, ((point, record), dashes) in enumerate(zip(chosen, _DASHES, strict=False)):
             latencies_ms = np.sort(record.measured_ms(measure))
-            latencies_ms = latencies_ms[np.isfinite(latencies_ms) & (latencies_ms > 0)]
-            if not len(latencies_ms):
+            shown = np.isfinite(latencies_ms) & (latencies_ms > 0)  # answers of one part have no time between two
+            if not shown.any():
                 continue
-            share = 1 - np.arange(len(latencies_ms)) / len(record)
+            share = (1 - np.arange(len(latencies_ms)) / len(record))[shown]
+            latencies_ms = latencies_ms[shown]
             thin = np.unique(np.geomspace(1, len(share), 200).astype(int))
             keep = np.unique(np.concatenate([len(share) - thin, thin - 1]))
             axes.step(

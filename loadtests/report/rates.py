@@ -8,7 +8,7 @@ from typing import Any
 from loadtests.records.point import Point
 from loadtests.report.labels import label, label_line
 from loadtests.report.prose import capacity, proven, shown_verdict
-from loadtests.report.streams import NAMES, measures, value_ms
+from loadtests.report.streams import NAMES, measures
 from loadtests.report.svg import (
     BAND,
     FAIL,
@@ -62,7 +62,7 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
             marks = [
                 (point.rate_per_s, ms)
                 for point in points
-                for ms in (value_ms(point, measure, "p50"), value_ms(point, measure))
+                for ms in (point.percentile_ms(measure, "p50"), point.percentile_ms(measure))
                 if ms is not None
             ]
             for metric, limit_ms in limits:
@@ -77,7 +77,9 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
 
 
 def _measured(result: CapacityResult, measure: Measure) -> list[Point]:
-    return sorted((point for point in result.points if value_ms(point, measure)), key=lambda point: point.rate_per_s)
+    return sorted(
+        (point for point in result.points if point.percentile_ms(measure)), key=lambda point: point.rate_per_s
+    )
 
 
 def _draw_curves(axes: Any, result: CapacityResult, points: Sequence[Point], measure: Measure) -> None:
@@ -86,15 +88,15 @@ def _draw_curves(axes: Any, result: CapacityResult, points: Sequence[Point], mea
     # What a stopped probe reached is no percentile; of several at one rate the longest knows best.
     whole = list({p.rate_per_s: p for p in sorted(points, key=by_length) if not p.stopped}.values())
     for name, colour in (("p50", P50), ("p99", P99)):
-        values = [value_ms(point, measure, name) for point in whole]
+        values = [point.percentile_ms(measure, name) for point in whole]
         axes.plot([p.rate_per_s for p in whole], values, color=colour, linewidth=1.5, zorder=2)
-    rates, medians = [p.rate_per_s for p in points], [value_ms(p, measure, "p50") for p in points]
+    rates, medians = [p.rate_per_s for p in points], [p.percentile_ms(measure, "p50") for p in points]
     axes.plot(rates, medians, "o", color=P50, markersize=3.5, zorder=3, linestyle="none")
     for point in points:
         colour, marker = _VERDICTS[shown_verdict(point, confirmed)]
         size = 10 if point.phase == "confirm" else 7
         axes.plot(
-            point.rate_per_s, value_ms(point, measure), marker, color=colour, markersize=size, zorder=5,
+            point.rate_per_s, point.percentile_ms(measure), marker, color=colour, markersize=size, zorder=5,
             markeredgecolor=PAPER, markeredgewidth=1.2,
         )  # fmt: skip
 

@@ -33,13 +33,6 @@ def limited_measures(result: CapacityResult) -> list[Measure]:
     return list(dict.fromkeys([*([decides.measure] if decides and decides.limit_ms is not None else []), *limited]))
 
 
-def value_ms(point: Point, measure: Measure, percentile: str = "p99") -> float | None:
-    """A percentile of the whole latency or of a measure of streams; None where nothing was there to measure."""
-    holder = point.streaming if measure else point
-    value: float | None = getattr(holder, f"{measure}_{percentile}_ms".removeprefix("_"), None)
-    return value
-
-
 def without_empty_times(result: CapacityResult) -> CapacityResult:
     """The result without queue, compute and batch of probes where Triton's statistics say nothing about the answers.
 

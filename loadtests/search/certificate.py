@@ -149,10 +149,10 @@ def _certificate(points: Sequence[Point], runs: Sequence[Run], rate_per_s: float
 def _gain(known: Sequence[Point], count: SloCount) -> float:
     """Of a run that is the last known point. A short one that was lucky shows few signs that slow requests come in
     runs: it counts as no more independent than all probes around it."""
-    slo = Slo.parse(count.slo)
-    rate_per_s = known[-1].rate_per_s
-    dependence = max(count.dependence, dependence_near(known, slo, rate_per_s) or 1.0)
-    requests = max(count.requests - rate_per_s * filling_s(slo, rate_per_s), count.over)
+    slo, run = Slo.parse(count.slo), known[-1]
+    dependence = max(count.dependence, dependence_near(known, slo, run.rate_per_s) or 1.0)
+    filling = run.rate_per_s * filling_s(slo, run.rate_per_s) / max(run.requests, 1)  # the share of the run
+    requests = max(count.requests * (1 - filling), count.over)
     return gain(requests / dependence, count.over / dependence, slo.allowed_share)
 
 

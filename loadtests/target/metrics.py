@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from clients.background import in_thread
 from loadtests.errors import TargetError
-from loadtests.records.point import GenerationLoad, ServerLoad
+from loadtests.records.point import ServerLoad
+from loadtests.records.streaming import GenerationLoad
 
 _EVERY_S = 0.5
 _MIB = 1 << 20

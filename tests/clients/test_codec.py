@@ -108,6 +108,12 @@ ACCEPTED = {
     "several texts of any number": (PROMPT, {"prompt": "a", "stop": ["b", "c"]}, "stop", [2]),
     "one number is a batch of one": (BATCHED_PROMPT, {"prompt": "a", "max_tokens": 5}, "max_tokens", [1, 1]),
     "one text of any number is a batch of one": (BATCHED_PROMPT, {"prompt": "a", "stop": "b"}, "stop", [1, 1]),
+    "bytes as numbers": (
+        spec_of(TensorSpec("x", "UINT8", (-1,)), max_batch_size=0),
+        {"x": bytearray(b"abc")},
+        "x",
+        [3],
+    ),
     "bytes as they are": (TEXT, {"text": [b"\x00\xff\x00"]}, "text", [1, 1]),
     "numpy strings": (TEXT, {"text": np.array(["a", "b"])}, "text", [2, 1]),
     "a list of numbers is a batch of FP32": (READING, {"temperature_c": [1, 2.5]}, "temperature_c", [2, 1]),

@@ -97,16 +97,18 @@ class Decoder:
 
 def require_memory(needed, what):
     """Raise MemoryError unless the machine, or its container, has `needed` bytes left."""
-    if needed > (left := _available_bytes()):
+    if needed > (left := available_bytes()):
         raise MemoryError(f"{what} take {needed / 1e6:,.0f} MB, and {left / 1e6:,.0f} MB are available: give fewer")
 
 
-def _available_bytes():
+def available_bytes(group=Path("/sys/fs/cgroup")):
+    """Of the machine, or of the container whose control group this is, whichever has less."""
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     left = [int(lines["MemAvailable"].split()[0]) * 1024]
-    group = Path("/sys/fs/cgroup")
     if (limit := group / "memory.max").is_file() and (text := limit.read_text().strip()) != "max":
-        left.append(int(text) - int((group / "memory.current").read_text()))
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cached = int(counts["inactive_file"])  # of files that were read, such as the weights: it is given back
+        left.append(int(text) - int((group / "memory.current").read_text()) + cached)
     return min(left)
 
 

@@ -325,5 +325,17 @@ def test_generators_with_other_clocks_are_put_side_by_side():
         assert window.point([P99]).offered_per_s == pytest.approx(offered_per_s, rel=0.02)
 
 
+def test_a_window_lasts_longer_than_the_time_whose_cpu_is_known():
+    """Ten seconds of three parts a request, and the CPU of the last quarter of a second."""
+    made = batch()
+    parts = {"first_s": made.record.intended_s + 0.001, "parts": np.full(900, 3, np.uint32)}
+    window = Window()
+    window.add(replace(made, record=replace(made.record, **parts), cpu_s=0.1, wall_s=0.25))
+    point = window.point([P99])
+    assert point.duration_s == 10.0
+    assert point.streaming.parts_per_s == pytest.approx(300, rel=0.01)
+    assert point.workers[0].cpu_share == pytest.approx(0.4)
+
+
 def test_nothing_is_known_at_first():
     assert Window().point([P99]) is None

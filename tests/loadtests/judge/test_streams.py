@@ -114,6 +114,15 @@ def test_a_stream_that_runs_at_the_stop_is_in_time_by_its_first_token_and_unknow
     assert (late.verdict, late.slos[0].over, late.slos[0].requests) == ("fail", 180, 180)
 
 
+def test_streams_that_never_began_are_in_the_figures_of_a_probe_that_was_stopped():
+    """From the hundredth on, nobody gets a first token."""
+    made = cut_off(100.05, record(range(100, COUNT), {"ttft_s": 600.0}))
+    streaming = judged(made, "ttft:p99=1s", "itl:p99=250ms", stopped="hopeless", wall_s=100.05).streaming
+    assert streaming is not None
+    assert (streaming.ttft_p50_ms, streaming.ttft_p99_ms) == pytest.approx((100, 49_550))
+    assert streaming.attainment == pytest.approx(100 / 199)
+
+
 def test_streams_that_run_are_no_backlog_and_those_that_wait_to_begin_are():
     """With answers of 100 s their number grows through the whole probe, and nobody waits."""
     assert not judge_backlog(record(itl_s=2.0)).growing

@@ -95,13 +95,10 @@ def test_the_measures_of_streams():
     assert not record(np.full(3, 0.02)).streamed
 
 
-@pytest.mark.parametrize(
-    ("measure", "rows"),
-    [("", [0, 1, 2]), ("ttft", [0, 1, 2]), ("itl", [0, 1, 2, 4]), ("gap", [0, 1, 2, 4])],
-)
-def test_what_is_known_of_streams_at_a_stop(measure, rows):
+def test_what_is_known_of_streams_at_a_stop():
     """What was scheduled two seconds before, where that is the limit; of how the parts came, what has ended."""
-    assert streams().known_at(4.0, 2.0, measure).intended_s.tolist() == rows
+    assert streams().known_at(4.0, 2.0).intended_s.tolist() == [0, 1, 2]
+    assert streams().ended_at(4.0).intended_s.tolist() == [0, 1, 2, 4]
 
 
 def test_streams_saved_and_loaded(tmp_path):

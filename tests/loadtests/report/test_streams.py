@@ -10,8 +10,9 @@ from batched_in_flight import BatchedInFlight, search_streams
 from matplotlib.figure import Figure
 
 from loadtests import report
-from loadtests.records.point import GenerationLoad, Point, ServerLoad, StepPoint
+from loadtests.records.point import Point, ServerLoad, StepPoint
 from loadtests.records.record import CANCELLED, Record
+from loadtests.records.streaming import GenerationLoad
 from loadtests.report import comparison_page
 from loadtests.report.plots import distribution
 from loadtests.report.streams import limited_measures, measures, without_empty_times
@@ -135,3 +136,11 @@ def test_the_distribution_is_that_of_the_measure(result):
     curve, *limits = drawn(picture).axes[0].lines
     assert sorted(set(curve.get_xdata())) == pytest.approx([450.0, 2500 / 3])
     assert not limits  # no SLO is about it
+
+
+def test_answers_of_one_part_are_quicker_than_all_that_the_distribution_shows(result):
+    one_part = replace(record(), status=np.zeros(2, np.uint8), parts=np.array([1, 4], np.uint32))
+    picture = distribution(result, [(result.points[0], one_part)], "itl")
+    assert picture is not None
+    (curve,) = drawn(picture).axes[0].lines
+    assert curve.get_ydata().max() == 0.5

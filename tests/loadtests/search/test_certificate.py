@@ -89,6 +89,12 @@ def run(rate_per_s: float, requests: int, over: int = 0, *, dependence: float = 
     return dataclasses.replace(point, **{**told, **changes})
 
 
+def of_a_mix(point: Point, rare: int) -> Point:
+    """With an SLO of its own for a model that has so many of the requests."""
+    (count,) = point.slos
+    return dataclasses.replace(point, slos=(count, dataclasses.replace(count, slo="rare:p99=50ms", requests=rare)))
+
+
 FAILED = run(60.0, 800, 100, verdict="fail")
 CERTIFIED = {
     "so many clean requests": ([run(50.0, 530)], 50.0),
@@ -105,6 +111,8 @@ CERTIFIED = {
     "a spoiled run does not count": ([run(50.0, 600, verdict="invalid"), run(50.0, 300)], 0.0),
     "nor does another probe": ([run(50.0, 600, phase="refine")], 0.0),
     "a run that was cut off is none that was met": ([run(50.0, 900, stopped="budget")], 0.0),
+    "of a mix, the rare model has enough too": ([of_a_mix(run(1000.0, 20_000), 600)], 1000.0),
+    "or has not": ([of_a_mix(run(1000.0, 20_000), 500)], 0.0),
     "failed requests beyond one in a thousand": ([run(50.0, 1500, 2, errors=2)], 0.0),
 }
 

@@ -11,7 +11,7 @@ import pytest
 from freezing import frozen
 
 from loadtests.errors import TargetError
-from loadtests.records.point import GenerationLoad
+from loadtests.records.streaming import GenerationLoad
 from loadtests.target.client import Target
 from loadtests.target.metrics import MetricsMeter, default_url, parse, summarise
 
