@@ -13,7 +13,7 @@ from loadtests.report.requests import describe_requests, describe_sizes
 from loadtests.results.folders import home_of
 from loadtests.results.result import CapacityResult
 from loadtests.search.monotonicity import monotonicity_violation
-from loadtests.slo import as_requested
+from loadtests.slo import as_requested, format_rate
 
 
 def show(result: CapacityResult, *, options: str = "") -> None:
@@ -33,7 +33,7 @@ def sentences(result: CapacityResult) -> list[tuple[str, str]]:
         shown.append(("capacity", f"not estimated: {why}"))
     if result.capacity_per_s is not None and result.certificate is not None:
         sure = "a server that misses the SLO would look this good at most one time in a hundred"
-        shown.append(("proven", f"{result.capacity_per_s:,.1f}/s: {result.certificate.describe()}; {sure}"))
+        shown.append(("proven", f"{format_rate(result.capacity_per_s)}: {result.certificate.describe()}; {sure}"))
     else:
         shown.append(("proven", f"none: {result.finding}{prose.missed_by(result)}"))
     near = prose.edge_point(result)

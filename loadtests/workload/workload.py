@@ -212,14 +212,16 @@ class Workload:
         return {model: Sizes.of(sizes) for model, sizes in zip(self.models, self._sizes, strict=True)}
 
     def latencies_by_size(self, record: Record, choices: NDArray[np.int32]) -> tuple[SizePoint, ...]:
-        """Of a record in which each request carried the payload that `choices` numbers."""
+        """Of a record in which each request carried the payload that `choices` numbers; nothing of a model that streams,
+        whose answers take as long as they are."""
         chosen = choices[: len(record)][record.attempted]
         owners, sizes = self._mix.owners_of(chosen), np.concatenate(self._sizes)[chosen]
         latencies_ms = record.latencies_ms()
         found: tuple[SizePoint, ...] = ()
         for number, (model, pool) in enumerate(self.sizes.items()):
             own = owners == number
-            found += by_size(model, latencies_ms[own], sizes[own], pool)
+            if not record.parts[record.attempted][own].any():
+                found += by_size(model, latencies_ms[own], sizes[own], pool)
         return found
 
     def described(self) -> dict[str, Any]:
