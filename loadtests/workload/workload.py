@@ -212,7 +212,7 @@ class Workload:
         return {model: Sizes.of(sizes) for model, sizes in zip(self.models, self._sizes, strict=True)}
 
     def latencies_by_size(self, record: Record, choices: NDArray[np.int32]) -> tuple[SizePoint, ...]:
-        """Of a record in which each request carried the payload that `choices` numbers; nothing of a model that streams,
+        """Of a record in which each request carried the payload that `choices` numbers; of models that stream nothing,
         whose answers take as long as they are."""
         chosen = choices[: len(record)][record.attempted]
         owners, sizes = self._mix.owners_of(chosen), np.concatenate(self._sizes)[chosen]
