@@ -191,7 +191,7 @@ _TIMED_OUT = Failure(
 _UNANSWERED = Failure(
     DeadlineExceededError,
     "client",
-    "no answer from {at} within {within} s: raise timeout_s, send less at a time, or see whether it hangs",
+    "no {answer} from {at} within {within} s: raise timeout_s, send less at a time, or see whether it hangs",
     may_have_run=True,
 )
 _IDLE = Failure(
