@@ -188,7 +188,7 @@ class Target:
 
     def _refused(self, why: str, busy: bool) -> TargetError:
         kind = TargetBusyError if busy else TargetError
-        return kind(f"{self.model} refuses even a request sent alone: {why}", server=self.server, model=self.model)
+        return kind(f"a request sent alone to {self.model} failed: {why}", server=self.server, model=self.model)
 
     def reachable(self) -> bool:
         """Whether anything answers there, ready or not."""
