@@ -132,8 +132,8 @@ UNREAD: Table = (
 _CUT = Failure(
     UnreachableError,
     "gateway",
-    "the answer of {at} ended without a gRPC status ({details}): its server died meanwhile, or a gateway drops gRPC's "
-    "trailers (nginx: grpc_pass, HAProxy: proto h2)",
+    "the answer of {at} ended without a gRPC status ({details}): its server died meanwhile, a gateway's time-out "
+    "passed, or one drops gRPC's trailers (nginx: grpc_pass, HAProxy: proto h2)",
     transient=True,
     may_have_run=True,
 )
