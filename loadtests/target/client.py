@@ -162,7 +162,8 @@ class Target:
                     model=self.model,
                 ) from None
             busy = error.code() in (self._grpc.StatusCode.UNAVAILABLE, self._grpc.StatusCode.RESOURCE_EXHAUSTED)
-            raise self._failed(str(from_rpc(error, Sent(self.model, self.server, timeout_s, self._tls))), busy) from None
+            found = from_rpc(error, Sent(self.model, self.server, timeout_s, self._tls))
+            raise self._failed(str(found), busy) from None
         latency_s = time.monotonic() - begin_s
         if not came_s:
             raise self._failed(f"the answer of {self.model} has no part", busy=False)
