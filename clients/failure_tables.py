@@ -132,8 +132,8 @@ UNREAD: Table = (
 _CUT = Failure(
     UnreachableError,
     "gateway",
-    "the answer of {at} ended without a gRPC status ({details}): its server died meanwhile, or a gateway drops gRPC's "
-    "trailers (nginx: grpc_pass, HAProxy: proto h2)",
+    "the answer of {at} ended without a gRPC status ({details}): its server died meanwhile, a gateway's time-out "
+    "passed, or one drops gRPC's trailers (nginx: grpc_pass, HAProxy: proto h2)",
     transient=True,
     may_have_run=True,
 )
@@ -191,7 +191,7 @@ _TIMED_OUT = Failure(
 _UNANSWERED = Failure(
     DeadlineExceededError,
     "client",
-    "no answer from {at} within {within} s: raise timeout_s, send less at a time, or see whether it hangs",
+    "no {answer} from {at} within {within} s: raise timeout_s, send less at a time, or see whether it hangs",
     may_have_run=True,
 )
 _IDLE = Failure(

@@ -154,6 +154,7 @@ def _error(row: Failure, sent: Sent, status: str, details: str, http_status: int
         at=f"'{sent.model}' at {sent.endpoint}" if sent.model else sent.endpoint,
         endpoint=sent.endpoint,
         model=sent.model,
+        answer="whole answer" if sent.parts else "answer",
         host=host,
         name=f"server_name '{tls.server_name}'" if tls.server_name else f"'{host}'",
         ca=f"ca='{tls.ca}'" if tls.ca else "one of gRPC's built-in authorities",

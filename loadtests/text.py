@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -40,7 +42,11 @@ class _Visible:
 
 
 def guard_output(*streams: str) -> None:
-    """From now on nothing that this process writes as text to the named streams (both) controls a terminal."""
+    """From now on nothing that this process writes as text to the named streams (both) controls a terminal.
+
+    A stream that the caller has closed (`>&-`) takes text, too.
+    """
     for name in streams or ("stdout", "stderr"):
-        if not isinstance(stream := getattr(sys, name), _Visible):
+        stream = getattr(sys, name) or Path(os.devnull).open("w")  # noqa: SIM115
+        if not isinstance(stream, _Visible):
             setattr(sys, name, cast(TextIO, _Visible(stream)))

@@ -75,6 +75,7 @@ def _length(message: bytes, position: int) -> tuple[int, int]:
 
 
 @functools.lru_cache(1000)
-def status_of(words: str) -> int:
-    """The gRPC status that an error in a stream stands for."""
-    return _STATUS.get(type(from_text(words, Sent())), _GRPC_INTERNAL)
+def failure_of(words: str) -> tuple[int, str]:
+    """The gRPC status that an error in a stream stands for, and the words without its name."""
+    found = from_text(words, Sent())
+    return _STATUS.get(type(found), _GRPC_INTERNAL), found.details

@@ -63,6 +63,8 @@ def evaluate(
     samples = [Sample.of(slo, known, slos, models, known_until_s) for slo in slos]
     judgements = [sample.judged() for sample in samples]
     verdict, reason = _verdict(known, outcome, judgements, slos)
+    if verdict != "pass" and outcome.stopped not in ("asked", "connection lost"):
+        reason += "".join(f"; {message}" for message in _server_messages(outcome)[:1])
     if outcome.stopped == "budget" and verdict == "fail":
         outcome = replace(outcome, stopped="hopeless")  # what is known by then decides
     passes = _point_estimate_passes(record, judgements, verdict) and not outcome.stopped
@@ -177,7 +179,7 @@ def _verdict(
     failed = next((found for found in judgements if found.verdict == "fail"), None)
     if failed is not None or outcome.stopped == "hopeless":
         worst = failed or max(judgements, key=lambda found: found.excess)
-        return "fail", worst.describe() + "".join(f"; {message}" for message in _server_messages(outcome)[:1])
+        return "fail", worst.describe()
     if outcome.stopped == "budget":
         return "undecided", f"the budget ended when {len(record):,} requests were known"
     if not any(slo.limit_ms is None for slo in slos):

@@ -60,8 +60,9 @@ class SloJudgement:
         text += f"{self.slo.allowed_share * 100:.10g} %)"
         if self.verdict == "undecided" and self.dependence > 1:
             independent = self.requests / self.dependence
-            text += f"; slow ones come in runs, so this tells as much as {independent:,.0f} independent "
-            text += "request" if round(independent) == 1 else "requests"
+            as_much = "less than one" if independent < 1 else f"{independent:,.0f}"
+            text += f"; they depend on one another, so this tells as much as {as_much} independent request"
+            text += "" if independent < 1.5 else "s"
         if self.verdict == "undecided" and self.requests_to_decide:
             text += f"; about {self.requests_to_decide:,} requests would decide"
         return text

@@ -25,6 +25,7 @@ _WORTH = 1.02
 _LIKELY = 0.5
 _CACHED_SHARE = 0.01
 _INVALID_SHARE = 0.3
+_BUSY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
 _NEAR = 0.25
 """Of a capacity, as a logarithm: a longer probe there tells more than a nearer one."""
 
@@ -178,7 +179,7 @@ def doubts(result: CapacityResult) -> list[str]:
             + " The estimate rests on the requests that were sent in time."
             * some_unaffected
         )
-    reasons += from_cache(result.points)
+    reasons += from_cache(result.points) + from_failures(result.points)
     if resumed := result.settings.get("resumed"):
         reasons.append(f"The search was resumed where something else was measured ({', '.join(resumed)}).")
     return reasons
@@ -194,6 +195,17 @@ def from_cache(points: Sequence[Point]) -> list[str]:
         f"Triton's response cache answered {cached:,} of {requests:,} requests, because their inputs came again: the "
         "capacity is for traffic that repeats itself as much. Give more different inputs, or serve without the cache."
     ]
+
+
+def from_failures(points: Sequence[Point]) -> list[str]:
+    """The doubt about the first probe in which requests failed otherwise than those of a busy server do."""
+    return [
+        f"At {format_rate(point.rate_per_s)} {count:,} of {point.requests:,} requests failed: "
+        f"{message.removesuffix('.')}."
+        for point in points
+        for message, count in point.error_messages.items()
+        if not message.startswith(_BUSY)
+    ][:1]
 
 
 def busy_machine(share: float | None) -> list[str]:

@@ -162,10 +162,11 @@ class Target:
                     model=self.model,
                 ) from None
             busy = error.code() in (self._grpc.StatusCode.UNAVAILABLE, self._grpc.StatusCode.RESOURCE_EXHAUSTED)
-            raise self._refused(_reason(error), busy) from None
+            found = from_rpc(error, Sent(self.model, self.server, timeout_s, self._tls))
+            raise self._failed(str(found), busy) from None
         latency_s = time.monotonic() - begin_s
         if not came_s:
-            raise self._refused("its answer has no part", busy=False)
+            raise self._failed(f"the answer of {self.model} has no part", busy=False)
         gap_s = max((later_s - part_s for part_s, later_s in itertools.pairwise(came_s)), default=0.0)
         return StreamTimes(latency_s * 1e3, (came_s[0] - begin_s) * 1e3, gap_s * 1e3, len(came_s))
 
@@ -180,15 +181,17 @@ class Target:
         try:
             for message in call:
                 if words := message.error_message:
-                    raise self._refused(words, isinstance(from_text(words, Sent()), OverloadedError))
+                    found = from_text(words, Sent(self.model, self.server))
+                    raise self._failed(str(found), isinstance(found, OverloadedError))
                 if message.infer_response.outputs:
                     yield time.monotonic()
         finally:
             call.cancel()
 
-    def _refused(self, why: str, busy: bool) -> TargetError:
+    def _failed(self, why: str, busy: bool) -> TargetError:
         kind = TargetBusyError if busy else TargetError
-        return kind(f"{self.model} refuses even a request sent alone: {why}", server=self.server, model=self.model)
+        first_line = why.partition("\n")[0]  # a python model's traceback follows
+        return kind(f"a request sent alone failed: {first_line}", server=self.server, model=self.model)
 
     def reachable(self) -> bool:
         """Whether anything answers there, ready or not."""

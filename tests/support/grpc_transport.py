@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 from loadtests.generator.parts import Parts
-from loadtests.generator.stream_message import error_of, has_outputs, status_of
+from loadtests.generator.stream_message import error_of, failure_of, has_outputs
 from loadtests.generator.transport import METHOD, STREAM_METHOD, OnDone, OnFirst
 from loadtests.records.record import EMPTY_RESPONSE, OK, UNAVAILABLE
 from loadtests.target.access import Access
@@ -88,7 +88,7 @@ class GrpcTransport:
                 if parts.count == 1:
                     self._on_first(index, parts)
         if failure is not None:
-            return status_of(failure), failure
+            return failure_of(failure)
         return (OK, "") if parts.count else (EMPTY_RESPONSE, "the answer has no part")
 
     async def _report(self, index: int, call: Any, answering: Coroutine[Any, Any, tuple[int, str]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loadtests.generator.http2.stream import GRPC_INTERNAL, PREFIX, PREFIX_BYTES, Stream
 from loadtests.generator.parts import Parts
-from loadtests.generator.stream_message import error_of, has_outputs, status_of
+from loadtests.generator.stream_message import error_of, failure_of, has_outputs
 from loadtests.generator.transport import OnFirst
 from loadtests.records.record import EMPTY_RESPONSE, OK
 
@@ -54,7 +54,7 @@ class StreamedAnswer(Stream):
 
     def _read(self, message: bytes, now_s: float) -> None:
         if (words := error_of(message)) is not None:
-            self.failure = self.failure or (status_of(words), words)
+            self.failure = self.failure or failure_of(words)
         elif has_outputs(message) and self.failure is None:
             self._parts.add(now_s)
             if self._parts.count == 1:

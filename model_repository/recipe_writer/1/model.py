@@ -182,10 +182,7 @@ class Publisher:
             value = getattr(figures, field)
             if value == self._published[field]:
                 continue  # each call goes to the server and back
-            if METRICS[field][1] == "GAUGE":
-                metric.set(value)
-            else:
-                metric.increment(value - self._published[field])
+            metric.increment(value - self._published[field])  # of gauges, too: other instances add theirs
             self._published[field] = value
 
 

@@ -55,7 +55,7 @@ class Scheduler:
         with self._wake:
             if self._ended:
                 raise StoppedError(self._ended)
-            if len(self._waiting) >= self._limit:
+            if len(self._open()) >= self._decoder.slots + self._limit:  # some of those that wait may have free slots
                 raise FullError(f"{self._decoder.slots} generations run and {self._limit} wait")
             self._waiting.append(generation)
             self._wake.notify()

@@ -83,6 +83,17 @@ def test_a_terminal_has_the_colours_of_our_own() -> None:
     assert "\\x1b[31mx" in written.getvalue()
 
 
+def test_a_stream_that_the_caller_has_closed_takes_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python leaves it after `fathom infer ... >&-`."""
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    guard_output()
+    for stream in (sys.stdout, sys.stderr):
+        print("about", file=stream)
+        assert not stream.isatty()
+        stream.close()
+
+
 def test_a_progress_bar_of_another_library_may_begin_its_line_again(capsys: pytest.CaptureFixture[str]) -> None:
     guard_output()
     sys.stderr.write("\r 50%\x1b[A")

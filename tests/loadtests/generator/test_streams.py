@@ -34,7 +34,7 @@ from loadtests.generator.http2 import frames as h2
 from loadtests.generator.messages import Batch, EarlyStop, Limits
 from loadtests.generator.open_loop import OpenLoopRun
 from loadtests.generator.parts import Parts, Timelines
-from loadtests.generator.stream_message import error_of, has_outputs, status_of
+from loadtests.generator.stream_message import error_of, failure_of, has_outputs
 from loadtests.generator.transport import METHOD, STREAM_METHOD
 from loadtests.records.record import (
     DEADLINE_EXCEEDED,
@@ -48,7 +48,7 @@ from loadtests.records.record import (
 from loadtests.workload.mix import ModelMix
 from loadtests.workload.schedule import constant, payload_choices
 
-INTERNAL = 13
+INVALID_ARGUMENT, INTERNAL = 3, 13
 TRAILERS = h2.END_HEADERS | h2.END_STREAM
 LONG = message(b"\x12\xa4\x9c\x01*\xa0\x9c\x01" + bytes(20_000))
 """A part whose output alone is longer than a frame may be."""
@@ -187,14 +187,18 @@ def test_streams_and_ordinary_requests_share_a_connection(sends):
 
 
 @pytest.mark.parametrize(
-    ("words", "status"),
-    [("Exceeds maximum queue size", UNAVAILABLE), ("the count ran out", INTERNAL)],
+    ("words", "failure"),
+    [
+        ("Exceeds maximum queue size", (UNAVAILABLE, "Exceeds maximum queue size")),
+        ("the count ran out", (INTERNAL, "the count ran out")),
+        ("INVALID_ARG: the count is 0", (INVALID_ARGUMENT, "the count is 0")),
+    ],
 )
-def test_an_error_has_the_status_of_its_words(words, status):
+def test_an_error_has_the_status_of_its_words(words, failure):
     told = service_pb2.ModelStreamInferResponse(error_message=words)
     told.infer_response.id = "1"
     assert error_of(told.SerializeToString()) == words
-    assert status_of(words) == status
+    assert failure_of(words) == failure
 
 
 names = st.sampled_from(["", "m", "triton_final_response", "n" * 130, "\xe9" * 70])

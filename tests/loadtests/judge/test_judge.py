@@ -33,6 +33,25 @@ def test_failed_and_unanswered_requests_have_one_bound(slo, status, bad, verdict
 
 
 @pytest.mark.parametrize(
+    ("slos", "stopped", "verdict", "why"),
+    [
+        ("p50=50ms", "", "fail", "too many failed, though the SLO says nothing of them"),
+        ("p99=50ms", "", "fail", "failed ones are late"),
+        ("p80=50ms", "budget", "undecided", "the budget ended first"),
+        ("p50=50ms errors=10%", "", "undecided", "about as many failed as may"),
+    ],
+)
+def test_the_reason_has_the_servers_own_words(slos, stopped, verdict, why):
+    intended_s = np.arange(200) * 0.01
+    statuses = np.where(np.arange(200) % 10 == 0, 13, 0).astype(np.uint8)
+    record = Record(intended_s, intended_s, intended_s + 0.001, statuses)
+    outcome = Outcome(2.0, 0.1, stopped, 0.0, {"13": "Stub process is not healthy"})
+    point = evaluate(Probe(0, "double", 100.0, 200, 1), record, outcome, [Slo.parse(slo) for slo in slos.split()])
+    assert point.verdict == verdict, why
+    assert "INTERNAL: Stub process is not healthy" in point.reason
+
+
+@pytest.mark.parametrize(
     ("accepted", "requests", "why"),
     [
         (0, 20, "all that were sent were refused"),

@@ -8,7 +8,7 @@ import pytest
 from simulated import simulate
 
 from loadtests.records.point import ModelPoint, Probe, StepPoint
-from loadtests.report.prose import about, busy_machine, describe_bottleneck, find_bottleneck, from_cache
+from loadtests.report.prose import about, busy_machine, describe_bottleneck, find_bottleneck, from_cache, from_failures
 from loadtests.slo import Slo
 
 PRE, MODEL = "image_preprocess", "mobilenet_v2"
@@ -61,6 +61,21 @@ def test_a_busy_generator_comes_first():
 def test_requests_that_the_response_cache_answered_are_a_doubt(cached, doubted):
     steps = [replace(step("next_word", 0.1, 90.0), requests=100, cached=count) for count in (0, cached)]
     assert bool(from_cache([point(each) for each in steps])) == doubted
+
+
+@pytest.mark.parametrize(
+    ("failed", "doubted"),
+    [
+        ({}, ""),
+        ({"UNAVAILABLE: Exceeds maximum queue size": 9, "DEADLINE_EXCEEDED: no answer within 10 s": 2}, ""),
+        ({"UNAVAILABLE: full": 9, "INTERNAL: Stub process 'm_0_0' is not healthy.": 4}, "is not healthy"),
+    ],
+    ids=["none", "as a busy server's do", "a process that was killed"],
+)
+def test_failures_that_are_not_those_of_a_busy_server_are_a_doubt(failed, doubted):
+    found = from_failures([point(), replace(point(), error_messages=failed), replace(point(), error_messages=failed)])
+    assert len(found) == bool(doubted)
+    assert doubted in "".join(found)
 
 
 def test_a_mix_is_weighed_by_what_is_asked():

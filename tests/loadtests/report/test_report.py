@@ -83,6 +83,12 @@ def test_the_page_saves_its_figures(tmp_path: Path) -> None:
         assert f'download="queue-{name}" href="data:' in page
 
 
+def test_a_search_that_ended_before_its_first_probe_has_a_page(tmp_path: Path) -> None:
+    store = Store(tmp_path, Run("queue", "simulated:1", (P99,), 0, {}, None, {}, "2026-11-22T00:00"))
+    store.finish(summarise((), (P99,), model="queue", server="simulated:1", base_seed=0, partial="interrupted"))
+    assert "interrupted" in report.write(tmp_path).read_text()
+
+
 def test_a_line_ends_neither_within_an_option_nor_before_a_per_cent_sign() -> None:
     found = prose("95 % prove <this> (--resume with a longer --dry-run) -- 5 - 3 \x1b")
     assert str(found) == (
