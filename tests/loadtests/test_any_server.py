@@ -48,7 +48,7 @@ def test_the_first_request_fits_what_is_known(case, caplog):
     like, shapes, assumed = SERVERS[case]
     with PlainServer(**like) as server, caplog.at_level(logging.WARNING, "fathom"):
         options = SimpleNamespace(model=server.model, slo="p90=1s", inputs="", arrivals="poisson", seed=0)
-        target, _ = Wanted.of(SimpleNamespace(host=server.address, parsed_options=options)).target(Reach())
+        target, *_ = Wanted.of(SimpleNamespace(host=server.address, parsed_options=options)).target(Reach())
     assert len(target.payloads) > 1
     assert dict(server.shapes) == {shapes: 1}
     assert [server.model in record.getMessage() for record in caplog.records] == [True] * assumed
