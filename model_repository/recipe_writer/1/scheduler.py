@@ -114,9 +114,6 @@ class Scheduler:
 
     def _drop_cancelled(self):
         """Of those that wait only some a turn, one after the other: each question goes to the server and back."""
-        for slot in reversed(range(len(self._rows))):
-            if self._is_cancelled(self._rows[slot]):
-                self._free(slot)
         if self._joining and self._is_cancelled(self._joining):
             self._joining = None
         with self._wake:
@@ -166,7 +163,10 @@ class Scheduler:
             return
         self._figures.steps += 1
         self._figures.step_rows += len(tokens)
-        ended = [slot for slot, row in enumerate(self._rows) if self._advance(row, logits[slot])]
+        # Just before its part is sent: Triton 2.51 may die of one for a stream that was cancelled meanwhile.
+        ended = [
+            slot for slot, row in enumerate(self._rows) if self._is_cancelled(row) or self._advance(row, logits[slot])
+        ]
         for slot in reversed(ended):
             self._free(slot)
 
