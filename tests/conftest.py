@@ -19,6 +19,7 @@ from small_models import rows_together, write_double, write_onnx
 from turns import WORKER, ByFolder, order, turn
 from xdist.remote import Producer
 
+from export import recipes
 from export.models import smollm2
 from fathom.console.options import default_config_name
 from server import TritonServer, environment
@@ -229,7 +230,12 @@ def exported_repository(preparation: Preparation) -> Path:
 @pytest.fixture(scope="session")
 def imported_project(preparation: Preparation) -> Path:
     """A folder with somebody's own models, added to the `model_repository` in it."""
-    return preparation.result("imported")
+    project = preparation.result("imported")
+    repository = project / "model_repository"
+    recipes.allow_sources(
+        recipes.find(name, repository) for name in recipes.names(repository)
+    )  # another worker made it
+    return project
 
 
 @pytest.fixture(scope="session")
