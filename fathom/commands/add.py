@@ -6,7 +6,7 @@
   fathom add my_model --sklearn package.module:function    returns (estimator, example)
 
 The model appears in the repository only after ONNX Runtime and Triton have answered like the source. A failure or
-Ctrl-C leaves nothing behind. docs/adding-your-model.md says more.
+Ctrl-C leaves nothing behind. docs/guides/add-a-model.md says more.
 """
 
 from __future__ import annotations
