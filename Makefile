@@ -22,7 +22,7 @@ bench: .venv/development  ## the ratios of docs/benchmarks.md, into results/benc
 	.venv/bin/python -m benchmarks
 
 docs: .venv/docs  ## the documentation as a site with search, into results/site
-	.venv/bin/python docs/commands.py && .venv/bin/mkdocs build --quiet
+	.venv/bin/python docs/commands.py && NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 
 gpu-proof: .venv/serving  ## accuracy, served against bare, instances x batch on a GPU (docs/guides/gpu-host.md); without one a dry run
 	.venv/bin/python -m benchmarks.gpu
