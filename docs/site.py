@@ -10,5 +10,9 @@ from latex2mathml.converter import convert
 def on_config(config: Any) -> None:
     """Called by MkDocs. Fences named `math` are equations in LaTeX."""
     config["mdx_configs"].setdefault("pymdownx.superfences", {})["custom_fences"] = [
-        {"name": "math", "class": "math", "format": lambda source, *_, **__: convert(source, display="block")}
+        {
+            "name": "math",
+            "class": "math",
+            "format": lambda source, *_, **__: f"<p>{convert(source, display='block')}</p>",
+        }
     ]

@@ -1,11 +1,16 @@
-"""The tutorial's text classifier, with a small model of random weights: text in, label out."""
+"""The tutorial's tokenizer and ensemble, in front of a small network: text in, label out."""
 
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from complete_server import complete_server
+from onnx import TensorProto, numpy_helper
+from onnx.helper import make_node
+from small_models import write_onnx
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from clients import Client, InvalidInputError
 from fathom import cli
@@ -14,7 +19,17 @@ pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "tutorials" / "text-classifier.md").read_text()
-WORDS = ("[PAD]", "[UNK]", "what", "a", "wonderful", "dreadful", "film")
+SCORES = {"[PAD]": (9, 9), "[UNK]": (0, 0), "what": (0, 0), "a": (0, 0), "wonderful": (-1, 2), "dreadful": (3, -1)}
+CONFIG = """
+backend: "onnxruntime"
+max_batch_size: 8
+input [ { name: "input_ids" data_type: TYPE_INT64 dims: [ -1 ] },
+        { name: "attention_mask" data_type: TYPE_INT64 dims: [ -1 ] } ]
+output [ { name: "logits" data_type: TYPE_FP32 dims: [ 2 ] label_filename: "labels.txt" } ]
+dynamic_batching {}
+instance_group [ { count: 1 kind: KIND_CPU } ]
+parameters { key: "intra_op_thread_count" value { string_value: "1" } }
+"""
 
 
 def shown(name):
@@ -22,47 +37,46 @@ def shown(name):
     return re.search(rf"<!-- {name}: [^\n]* -->\n```\w+\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[1]
 
 
-def save_classifier(folder):
-    """What the hub's folder has: a configuration, weights and a tokenizer."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import DistilBertConfig, DistilBertForSequenceClassification, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
-    small = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 512}
-    labels = {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}, "label2id": {"NEGATIVE": 0, "POSITIVE": 1}}
-    model = DistilBertForSequenceClassification(DistilBertConfig(vocab_size=len(WORDS), **small, **labels))
-    model.save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    inputs = ["input_ids", "attention_mask"]
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_input_names=inputs
-    ).save_pretrained(folder)
-    return model.eval()
+def write_classifier(folder):
+    """As `fathom add sst2 --hf` leaves it: token ids and a mask in, the sums of the tokens' scores out."""
+    ids = TensorProto.INT64, ["rows", "tokens"]
+    scores = numpy_helper.from_array(np.array(list(SCORES.values()), dtype=np.float32), "scores")
+    axes = numpy_helper.from_array(np.array([2]), "last")
+    nodes = [
+        make_node("Gather", ["scores", "input_ids"], ["of_tokens"]),
+        make_node("Cast", ["attention_mask"], ["kept"], to=TensorProto.FLOAT),
+        make_node("Unsqueeze", ["kept", "last"], ["wide"]),
+        make_node("Mul", ["of_tokens", "wide"], ["masked"]),
+        make_node("ReduceSum", ["masked", "tokens"], ["logits"], keepdims=0),
+    ]
+    inputs = [("input_ids", *ids), ("attention_mask", *ids)]
+    constants = [scores, axes, numpy_helper.from_array(np.array([1]), "tokens")]
+    write_onnx(folder / "1" / "model.onnx", nodes, inputs, [("logits", TensorProto.FLOAT, ["rows", 2])], constants)
+    (folder / "config.pbtxt").write_text(CONFIG)
+    (folder / "labels.txt").write_text("NEGATIVE\nPOSITIVE\n")
 
 
 def test_text_goes_in_and_a_label_comes_out(tmp_path, monkeypatch, capsys):
-    import torch
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FATHOM_MODEL_REPOSITORY", raising=False)
-    model = save_classifier(tmp_path / "sst2")
-    shutil.copytree(ROOT / "model_repository" / "text_tokenizer", "model_repository/text_tokenizer")
-    assert cli.main(["add", "sst2", "--hf", "sst2", "--no-serve"]) == 0
+    repository = Path("model_repository")
+    write_classifier(repository / "sst2")
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(SCORES)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    Path("sst2").mkdir()
+    tokenizer.save("sst2/tokenizer.json")
+    shutil.copytree(ROOT / "model_repository" / "text_tokenizer", repository / "text_tokenizer")
     exec(compile(shown("tokenizer"), "text-classifier.md", "exec"), {})
-    shutil.rmtree("model_repository/text_tokenizer")
-    Path("model_repository/sentiment/1").mkdir(parents=True)
-    Path("model_repository/sentiment/config.pbtxt").write_text(shown("ensemble"))
-    capsys.readouterr()
+    shutil.rmtree(repository / "text_tokenizer")
+    (repository / "sentiment" / "1").mkdir(parents=True)
+    (repository / "sentiment" / "config.pbtxt").write_text(shown("ensemble"))
     assert cli.main(["check", "sentiment", "sst2", "sst2_tokenizer"]) == 0, capsys.readouterr().out
-    ids = torch.tensor([[2, 3, 4, 6]])
-    with torch.no_grad():
-        logits = model(ids).logits[0]
-    with complete_server(Path("model_repository")) as server, Client(server.grpc_url) as client:
+    with complete_server(repository) as server, Client(server.grpc_url) as client:
         sentiment = client.model("sentiment")
-        ((best, other),) = sentiment.classify(text=["what a wonderful film"])
-        assert best.label == model.config.id2label[int(logits.argmax())]
-        assert [best.value, other.value] == pytest.approx(sorted(logits.tolist(), reverse=True), abs=1e-4)
+        rows = sentiment.classify(text=["what a wonderful film", "dreadful"])
+        assert [[(label.label, label.value) for label in row] for row in rows] == [
+            [("POSITIVE", 2), ("NEGATIVE", -1)],
+            [("NEGATIVE", 3), ("POSITIVE", -1)],
+        ]
         with pytest.raises(InvalidInputError):
             sentiment(text=[""])
