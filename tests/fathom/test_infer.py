@@ -240,7 +240,6 @@ MISTAKES = {
     "a folder that is not there": (["echo", "n=1", "--output", "no/y.npy"], ["'no/y.npy'"]),
     "an unknown file type": (["echo", "n=1", "--output", "y.txt"], [".npy", ".npz"]),
     "a header without a value": (["echo", "n=1", "--header", "token"], ["'token'", "NAME=VALUE"]),
-    "no requests": (["echo", "n=1", "--repeat", "0"], ["--repeat 0"]),
     "concurrency of nothing": (["echo", "n=1", "--concurrency", "3"], ["--repeat N"]),
     "latencies of a stream": (["counter", "count=1", "pause_s=0", "--repeat", "3"], ["'counter'", "--repeat"]),
     "a stream to a file": (["counter", "count=1", "pause_s=0", "--output", "y.npy"], ["'counter'", "--output"]),
@@ -250,7 +249,6 @@ MISTAKES = {
     ),
     "an answer beyond the bound": (["large", f"x={[0] * 1000}", "--max-answer-bytes", "3000"], ["--max-answer-bytes"]),
     "a bound that gRPC has not": (["large", "x=[0]", "--max-answer-bytes", "3000000000"], ["--max-answer-bytes 3"]),
-    "no time": (["echo", "n=1", "--timeout", "0"], ["--timeout 0"]),
 }
 
 
