@@ -121,7 +121,7 @@ def test_pictures_become_pixels_of_the_models_size(ask, tmp_path):
     (tmp_path / "large.png").write_bytes(picture(60, 40))
     status, out, err = ask("picture", "pixels=@right.png", "pixels=@large.png", "--json")
     assert status == 0
-    assert err == "large.png is scaled from 60x40 to 6x4\n"
+    assert err == "large.png was scaled from 60x40 to 6x4\n"
     answer = json.loads(out)["outputs"]["pixels_out"]
     assert answer["shape"] == [2, 4, 6, 3]
     assert answer["data"][:3] == answer["data"][-3:] == [10, 20, 30]
