@@ -1,4 +1,4 @@
-"""What a load consists of, for every command that sends one: whose requests, and how they arrive."""
+"""The options of a load, shared by the commands that send one: its requests and their arrivals."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def add_inputs(command: argparse._ActionsContainer) -> None:
         action="append",
         default=[],
         metavar="[MODEL=]FILE",
-        help="requests to send: a JSON Lines file, one object of inputs per line; of several models once for each "
-        "(default: the evaluation data of the model's recipe, else inputs made from the metadata)",
+        help="JSON Lines file of requests, one object of inputs per line; for several models repeat it as MODEL=FILE "
+        "(default: the evaluation data of the model's recipe, else inputs made up from the server's metadata)",
     )
 
 
@@ -37,8 +37,8 @@ def add_arrivals(command: argparse._ActionsContainer) -> None:
     command.add_argument(
         "--arrivals",
         metavar="LAW",
-        help="how requests arrive: poisson (independent users, the default), constant (a metronome), gamma:cv=2 "
-        "(bursts; cv is the standard deviation of the gaps over their mean) or trace.csv (recorded arrivals)",
+        help="how requests arrive: poisson (independent users), constant (evenly spaced), gamma:cv=2 (bursts; cv is "
+        "the standard deviation of the gaps divided by their mean) or a CSV file of arrivals (default: poisson)",
     )
 
 

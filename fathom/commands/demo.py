@@ -1,4 +1,4 @@
-"""Export, serve, ask, measure and report: the main job end to end, on this machine."""
+"""Export, serve, query and measure the bundled models on this machine, and write a report."""
 
 from __future__ import annotations
 
@@ -27,36 +27,37 @@ BUDGET_S, BUDGET_OF_ALL_S = 50.0, 20.0
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom demo`."""
     options.add_repository(command)
+    options.add_report(command, "results/demo", "the runs and the report are written here")
     command.add_argument(
-        "--results", type=Path, default=Path("results/demo"), metavar="DIR", help="default: %(default)s"
-    )
-    command.add_argument(
-        "--slo", default="p99=100ms", metavar="pNN=LIMIT", help="what the capacities must hold (default: %(default)s)"
+        "--slo",
+        default="p99=100ms",
+        metavar="pNN=LIMIT",
+        help="service level objective of the measured capacities (default: %(default)s)",
     )
     command.add_argument(
         "--precision",
         choices=(*PRECISIONS, ALL),
         default=FP32,
-        help="of the exported models; `all` serves and measures one after the other and closes with one table "
-        "(default: %(default)s)",
+        help="precision of the exported models; `all` serves and measures each, and ends with one table (default: "
+        "%(default)s)",
     )
     command.add_argument(
         "--budget",
         type=options.duration_s,
         metavar="TIME",
-        help=f"of each capacity search, as in 90s or 3m (default: {BUDGET_S:g}s; {BUDGET_OF_ALL_S:g}s with "
+        help=f"time for each capacity search, as in 90s or 3m (default: {BUDGET_S:g}s; {BUDGET_OF_ALL_S:g}s with "
         "--precision all)",
     )
     options.add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo and close with what it measured."""
+    """Run the demo and print what it measured."""
     slo = Slo.parse(arguments.slo)
     if arguments.precision == ALL:
         return _run_all(arguments, slo)
     budget_s = arguments.budget or BUDGET_S
-    done = demo.run(arguments.model_repository, arguments.results, slo, budget_s, arguments.precision)
+    done = demo.run(arguments.model_repository, arguments.report, slo, budget_s, arguments.precision)
     if arguments.json:
         print_json(done.to_json())
     else:
@@ -72,7 +73,7 @@ def _run_all(arguments: argparse.Namespace, slo: Slo) -> int:
     began = time.monotonic()
     budget_s = arguments.budget or BUDGET_OF_ALL_S
     with Steps() as steps:
-        rows, interrupted = precisions.run(arguments.model_repository, arguments.results, slo, budget_s, steps)
+        rows, interrupted = precisions.run(arguments.model_repository, arguments.report, slo, budget_s, steps)
     seconds = time.monotonic() - began
     if arguments.json:
         print_json({"precisions": [row.to_json() for row in rows], "slo": str(slo), "seconds": round(seconds, 1)})

@@ -35,7 +35,7 @@ def look_often() -> None:
 
 
 class Jobs:
-    """Of one Locust worker. Its generator process lives from the first job until the worker quits."""
+    """The jobs of one Locust worker. Its generator process lives from the first job until the worker quits."""
 
     def __init__(self, environment: Any, reach: Reach) -> None:
         self._reach = reach
@@ -112,7 +112,7 @@ _STREAMED = {"first_s": np.float64, "gap_s": np.float64, "parts": np.uint32}
 
 
 def pack(record: Record) -> dict[str, bytes]:
-    """What was not known beforehand."""
+    """The parts of a record that were not known beforehand."""
     names = (*_COLUMNS, *_STREAMED) if record.streamed else _COLUMNS
     return {name: getattr(record, name).tobytes() for name in names}
 

@@ -102,7 +102,7 @@ def _draw_curves(axes: Any, result: CapacityResult, points: Sequence[Point], mea
 
 
 def tokens_against_rate(result: CapacityResult) -> Picture | None:
-    """Of streams: the tokens per second, and below how many answers came at once, by generator and by server."""
+    """Tokens per second of streams, and below how many ran at once, seen by generator and server."""
     points = sorted((point for point in result.points if point.streaming), key=lambda point: point.rate_per_s)
     if not points:
         return None

@@ -1,4 +1,4 @@
-"""The picture of some streams of a probe: when each part of an answer came."""
+"""The picture of some streams of a probe: the arrival time of each part."""
 
 from __future__ import annotations
 

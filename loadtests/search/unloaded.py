@@ -1,4 +1,4 @@
-"""A server without load: what one request at a time takes, and how busy this machine is."""
+"""A server without load: the latency of one request at a time, and how busy this machine is."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _UNDER_LOAD = 3.0
 _TAKES = {
     "": "takes {}",
     "ttft": "takes {} to its first token",
-    "itl": "takes {} from token to token",
-    "gap": "stops for {} between two tokens",
+    "itl": "takes {} from one token to the next",
+    "gap": "pauses for {} between two tokens",
 }
 
 
@@ -107,9 +107,9 @@ def _check(model: str, slos: Sequence[Slo], alone: Alone, requests: int) -> None
         # The median is at most any higher percentile, so this is never a false alarm.
         if slo.limit_ms is not None and slo.percentile >= 0.5 and median_ms > slo.limit_ms:
             raise SloUnreachableError(
-                f"{model} {_TAKES[slo.measure].format(about_ms(median_ms))} without any load (median of {requests} "
+                f"{model} {_TAKES[slo.measure].format(about_ms(median_ms))} without load (median of {requests} "
                 f"requests, one at a time): {slo} is missed by {about_ms(median_ms - slo.limit_ms)} at every rate; "
-                f"allow more than {format_ms(math.ceil(median_ms))} or make the model faster",
+                f"raise the limit above {format_ms(math.ceil(median_ms))} or make the model faster",
                 slo=str(slo),
                 unloaded_ms=median_ms,
             )
