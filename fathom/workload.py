@@ -9,8 +9,10 @@ from pathlib import Path
 
 from clients import Client
 from export.command import quote
+from fathom.console import options
 from fathom.console.output import note
 from fathom.recipes import requests_of
+from loadtests.slo import format_ms
 from loadtests.target.access import Access
 from loadtests.workload.arrivals import Arrivals, parse_arrivals
 from loadtests.workload.inputs import files_of, with_inputs
@@ -28,7 +30,19 @@ def add_inputs(command: argparse._ActionsContainer) -> None:
         default=[],
         metavar="[MODEL=]FILE",
         help="requests to send: a JSON Lines file, one object of inputs per line; of several models once for each "
-        "(default: the evaluation data of the model's recipe, else inputs made from the metadata)",
+        "(default: the evaluation data of the model's recipe, else inputs made from the metadata). For a model that "
+        "keeps state a line is a sequence: the first axis of each input counts its requests",
+    )
+
+
+def add_sequence_interval(command: argparse._ActionsContainer) -> None:
+    """`--sequence-interval`."""
+    command.add_argument(
+        "--sequence-interval",
+        type=options.duration_s,
+        metavar="TIME",
+        help="between two requests of a sequence, for a model that keeps state; rates are then sequences/s, and an SLO "
+        "is about the last request of each, or with gap: about the slowest (default: what the model's recipe says)",
     )
 
 
@@ -55,6 +69,8 @@ def same_requests(arguments: argparse.Namespace) -> str:
     words = [word for entry in arguments.inputs for word in ("--inputs", entry)]
     words += ["--arrivals", arguments.arrivals] if arguments.arrivals else []
     words += ["--seed", str(arguments.seed)] if arguments.seed else []
+    interval_s = getattr(arguments, "sequence_interval", None)
+    words += ["--sequence-interval", format_ms(interval_s * 1e3)] if interval_s else []
     return "".join(f" {quote(word)}" for word in words)
 
 

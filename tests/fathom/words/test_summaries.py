@@ -34,7 +34,7 @@ from loadtests.report import batching, prose
 from loadtests.results.result import INTERRUPTED, CapacityResult, too_short
 from loadtests.search import unloaded
 from loadtests.sizing import make_plan
-from loadtests.slo import Slo, check_streams
+from loadtests.slo import Slo, check_measures
 from loadtests.workload.sizes import Sizes
 from loadtests.workload.variability import Variability
 
@@ -250,7 +250,7 @@ def test_answers_in_parts(shown: Callable[[], str], snapshot: SnapshotAssertion)
     print(too_short("recipe_writer", (TTFT, ITL), short))
     print(too_short("recipe_writer", (Slo.parse("ttft:p90=1s"),), short, 0.5))
     with pytest.raises(BadRequestError) as refused:
-        check_streams((TTFT,), {"recipe_writer": True, "echo": False})
+        check_measures((TTFT,), {"recipe_writer": ("", "ttft"), "echo": ("",)})
     print(refused.value)
     for slo in ("ttft:p99=1s", "itl:p99=1s", "gap:p99=1s"):
         with pytest.raises(SloUnreachableError) as unreachable:
