@@ -20,7 +20,7 @@ def describe_requests(settings: Mapping[str, Any]) -> str:
     models: Mapping[str, Mapping[str, int]] = settings.get("payload_sizes") or {}
     sequences: Mapping[str, Mapping[str, float]] = settings.get("sequences") or {}
     described = [
-        (f"{model}: " if len(models) > 1 else "") + _sizes(sizes) + _sequences(sequences.get(model))
+        (f"{model}: " if len(models) > 1 else "") + _sizes(sizes, sequences.get(model))
         for model, sizes in models.items()
     ]
     what = "; ".join(described) or f"{settings.get('payloads', 0):,} different ones"
@@ -34,18 +34,17 @@ def _recorded(settings: Mapping[str, Any]) -> str:
     return f" ({Variability(**recorded).describe()})" if recorded else ""
 
 
-def _sequences(described: Mapping[str, float] | None) -> str:
-    """How long those of a model that keeps state are."""
-    if described is None:
-        return ""
-    mean, longest = format_s(described["mean_s"]), format_s(described["longest_s"])
-    lasting = mean if mean == longest else f"{mean} (longest {longest})"
-    apart = format_ms(described["interval_s"] * 1e3)
-    return f", each {described['requests_mean']:.3g} requests {apart} apart in {lasting}"
-
-
-def _sizes(sizes: Mapping[str, int]) -> str:
+def _sizes(sizes: Mapping[str, int], sequences: Mapping[str, float] | None) -> str:
+    """`sequences` say how long those of a model that keeps state are."""
     count, largest = f"{sizes['requests']:,} different ones", format_bytes(sizes["largest_bytes"])
+    if sequences is not None:
+        mean, longest = format_s(sequences["mean_s"]), format_s(sequences["longest_s"])
+        lasting = mean if mean == longest else f"{mean} (longest {longest})"
+        apart = format_ms(sequences["interval_s"] * 1e3)
+        count = (
+            f"{sizes['requests']:,} different sequences of {sequences['requests_mean']:.3g} requests, {apart} apart "
+        )
+        count += f"in {lasting},"
     if sizes["median_bytes"] == sizes["largest_bytes"]:
         return f"{count} of {largest}"
     median, p90 = format_bytes(sizes["median_bytes"]), format_bytes(sizes["p90_bytes"])
