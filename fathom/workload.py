@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clients import Client
+from export import recipes
 from export.command import quote
 from fathom.console import options
 from fathom.console.output import note
@@ -88,7 +89,8 @@ def with_requests(
     inputs: Sequence[str] = (),
     seed: int = 0,
 ) -> list[ModelWeight]:
-    """Each model with the requests of its file in `inputs` (see `files_of`), else of its recipe's evaluation data.
+    """Each model with the requests of its file in `inputs` (see `files_of`), else of its recipe's evaluation data, and
+    with the interval between the requests of a sequence that its recipe names.
 
     A model that has neither is left without, and requests are made from the server's metadata. Raises BadRequestError
     and InputFileError for inputs that cannot be used.
@@ -96,7 +98,7 @@ def with_requests(
     files = files_of(inputs, [share.model for share in shares])
     with Client(server, timeout_s=_LOOK_TIMEOUT_S, tls=access.tls, headers=access.headers) as client:
         recipes_own = [
-            share if share.model in files else with_evaluation_data(client, share, repository, seed=seed)
+            _in_time(share) if share.model in files else with_evaluation_data(client, share, repository, seed=seed)
             for share in shares
         ]
     return with_inputs(recipes_own, files, server, access)
@@ -104,5 +106,11 @@ def with_requests(
 
 def with_evaluation_data(client: Client, share: ModelWeight, repository: Path, *, seed: int = 0) -> ModelWeight:
     """The share with the requests of its model's recipe, or as it is where no recipe's data fits."""
-    payloads = requests_of(client, share.model, repository, seed=seed)
+    payloads, share = requests_of(client, share.model, repository, seed=seed), _in_time(share)
     return replace(share, payloads=payloads, source="evaluation data") if payloads else share
+
+
+def _in_time(share: ModelWeight) -> ModelWeight:
+    """With its recipe's interval between the requests of a sequence, where it has one."""
+    system = recipes.system(share.model)
+    return replace(share, interval_s=system.sequence_interval_s) if system else share

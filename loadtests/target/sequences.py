@@ -28,6 +28,11 @@ def requests_in(payload: Payload) -> tuple[bytes, ...]:
     return (payload,) if isinstance(payload, bytes) else payload
 
 
+def size_of(payload: Payload) -> int:
+    """In bytes."""
+    return sum(map(len, requests_in(payload)))
+
+
 def flagged(requests: Sequence[bytes]) -> tuple[bytes, ...]:
     """The requests of one sequence, with its start and its end marked."""
     last = len(requests) - 1
