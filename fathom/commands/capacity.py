@@ -8,6 +8,7 @@ the highest whose confirmation runs, with fresh seeds, passed at 99 % confidence
   fathom capacity image_classifier --slo p99=50ms --against new_repository
   fathom capacity image_classifier=0.7 text_embedding=0.3 --slo p99=50ms --slo text_embedding:p50=10ms
   fathom capacity recipe_writer --slo ttft:p90=1s --slo itl:p90=150ms
+  fathom capacity voice_command --slo p99=100ms --slo gap:p99=200ms --sequence-interval 80ms
 
 Exit status 1 when no rate could be proven, or the server died; 130 when Ctrl-C ended it. What was measured until
 then is kept in both cases, and --resume goes on with it. Exit status 2 after a result: it could not be written to disk.
@@ -27,7 +28,14 @@ from fathom.console.live_table import live_table
 from fathom.console.output import note, out, print_json
 from fathom.console.servers import connect_with_metrics, same_server
 from fathom.recipes import manifest_of
-from fathom.workload import add_arrivals, add_inputs, chosen_arrivals, same_requests, with_requests
+from fathom.workload import (
+    add_arrivals,
+    add_inputs,
+    add_sequence_interval,
+    chosen_arrivals,
+    same_requests,
+    with_requests,
+)
 from loadtests.capacity import CapacityRequest
 from loadtests.errors import ResultsError, SloUnreachableError
 from loadtests.finding import find
@@ -83,6 +91,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--max-rate", type=options.rate, metavar="RATE", help="never ask for more requests/s than this"
     )
     add_inputs(command)
+    add_sequence_interval(command)
     add_arrivals(command)
     options.add_generators(command)
     command.add_argument(
@@ -140,6 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
             model=name_of(shares),
             slos=slos,
             mix=with_requests(server, shares, repository, access, inputs=arguments.inputs, seed=arguments.seed),
+            interval_s=arguments.sequence_interval,
             access=access,
             arrivals=arrivals,
             budget_s=arguments.budget or AUTO_BUDGET_S,

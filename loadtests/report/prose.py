@@ -39,10 +39,10 @@ def headline(result: CapacityResult) -> str:
         rate, interval = estimate
         decides = f"; {result.decided_by} decides" if len(result.slos) > 1 else ""
         proof = f"proven at 99 %: {proven(result)}"
-        return f"{result.model}: about {rate} requests/s under {slos} ({interval}{decides}); {proof}"
+        return f"{result.model}: about {rate} {result.unit}/s under {slos} ({interval}{decides}); {proof}"
     if result.capacity_per_s is None:
         return f"no rate is proven for {result.model} under {slos}"
-    return f"{result.model}: at least {about(result.capacity_per_s)} requests/s under {slos}, proven at 99 %"
+    return f"{result.model}: at least {about(result.capacity_per_s)} {result.unit}/s under {slos}, proven at 99 %"
 
 
 def in_short(result: CapacityResult) -> str:
@@ -91,16 +91,16 @@ def about_proof(result: CapacityResult) -> str:
     if best is not None:
         rates = format_rate(best.rate_per_s) + (" and above" if best.runs != best.points else "")
         return (
-            f"Proven means: {best.requests:,} requests at {rates} over {best.seconds:,.0f} s, with seeds of their own, "
-            f"kept {slos} so clearly that a server which does not keep it would look this good at most one time in a "
-            "hundred."
+            f"Proven means: {best.requests:,} {result.unit} at {rates} over {best.seconds:,.0f} s, with seeds of their "
+            f"own, kept {slos} so clearly that a server which does not keep it would look this good at most one time "
+            "in a hundred."
         )
     if result.verdict == "fail":
         return f"No rate is proven: {result.reason}{missed_by(result)}."
     least = most_clean_requests(result.slos)
     return (
         f"No rate is proven: {result.reason}. A proof of {slos} takes at least {least:,} independent "
-        "requests without a single one over the limit."
+        f"{result.unit} without a single one over the limit."
     )
 
 
@@ -129,7 +129,7 @@ def about_estimate(result: CapacityResult) -> str:
     if result.capacity_per_s is not None and result.capacity_per_s < best:
         text += (
             f" The proven rate is {(1 - result.capacity_per_s / best) * 100:.0f} % lower because a finite number of "
-            "requests cannot prove a rate right at the edge."
+            f"{result.unit} cannot prove a rate right at the edge."
         )
     return text
 
