@@ -67,7 +67,7 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
             ]
             for metric, limit_ms in limits:
                 label_line(axes, limit_ms, f"{metric} limit {format_ms(limit_ms)}", SLO, marks)
-            from_send = "" if measure in ("itl", "gap") else " from the intended send"
+            from_send = "" if measure in ("itl", "gap") else " from the scheduled send"
             label(axes, _X if axes is panels[-1] else "", f"{NAMES[measure]}{from_send}, ms")
             plain_ticks(axes.yaxis)
 
