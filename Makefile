@@ -18,7 +18,7 @@ test: .venv/development  ## all tests but the slow and the GPU ones, in two proc
 test-slow: .venv/development  ## the measurements against queueing theory, 10 minutes on a quiet machine
 	.venv/bin/pytest -m slow
 
-bench: .venv/development  ## the ratios of docs/benchmarks.md, into results/bench.json
+bench: .venv/development  ## measure the project's claims: docs/benchmarks.md and benchmarks/results.json
 	.venv/bin/python -m benchmarks
 
 gpu-proof: .venv/serving  ## accuracy, served against bare, instances x batch on a GPU (docs/gpu.md); without one a dry run

@@ -1,4 +1,4 @@
-"""A model's recipe at work: its manifest, requests from its evaluation data, and its accuracy as served."""
+"""What commands need of a model's recipe: its manifest, requests from its evaluation data, and its served accuracy."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def requests_of(client: Client, model: str, repository: Path, *, seed: int = 0) 
 
 
 def draw(requests: list[Payload], most_bytes: int, *, seed: int) -> list[Payload]:
-    """As many as have not more bytes together, but one at least, drawn by the seed and in their order."""
+    """Draw items by the seed, in their order: as many as fit into the bytes, and at least one."""
     drawn = np.random.default_rng(seed).permutation(len(requests))
     fitting = int(np.searchsorted(np.cumsum([size_of(requests[row]) for row in drawn]), most_bytes, side="right"))
     return [requests[row] for row in sorted(drawn[: max(fitting, 1)])]

@@ -319,7 +319,7 @@ class Race:
 
     @property
     def left_s(self) -> float:
-        """Of the budget."""
+        """The time left of the budget."""
         return self.plan.budget_s - self.spent_s
 
 
