@@ -16,6 +16,7 @@ _CLASSES = {
     "rain_forecast": ("export.models.rain_forecast", "RainForecast"),
     "smollm2": ("export.models.smollm2", "SmolLM2"),
     "translator_decoder": ("export.models.translator", "Translator"),
+    "track_search": ("export.models.similar_tracks", "SimilarTracks"),
 }
 NAMES = ("minilm", "mobilenet_v2", "rain_forecast")
 """The bundled ones that `make demo` shows."""

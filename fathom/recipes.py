@@ -77,7 +77,7 @@ def _evaluation(spec: ModelSpec, repository: Path) -> Evaluation:
 
 
 def _kept_requests(system: System, repository: Path) -> Arrays:
-    """The requests that follow from the weights that were exported here; none of a system that they do not matter to."""
+    """The requests that follow from the weights that were exported here; none where they do not."""
     try:
         return reference(recipes.find(system.name).name, repository).evaluation.requests if system.judged else {}
     except RecipeError:
