@@ -212,7 +212,7 @@ class BatchingTrial:
         except ExportError:
             raise
         except Exception as error:  # torch's, scikit-learn's and ONNX Runtime's kinds
-            remedy = "add real requests with --example FILE" if made_up else "correct the example"
+            remedy = "add real requests with --example FILE.npz" if made_up else "correct the example"
             if made_up and self.samples.has_open_axes:
                 remedy += ", or other sizes with --dim NAME=SIZE"
             raise ExportError(f"the source fails on {asked} ({reason(error)})", remedy=remedy) from error
@@ -229,7 +229,7 @@ class BatchingTrial:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ExportError(
                     f"output '{name}' has NaN or infinity for {asked}",
-                    remedy="add real requests with --example FILE" if made_up else "remove such requests",
+                    remedy="add real requests with --example FILE.npz" if made_up else "remove such requests",
                     tensor=name,
                 )
         return arrays

@@ -208,7 +208,7 @@ class Added(Recipe):
         if self.file.inputs is None:
             return f"correct or remove that request in {self.folder.name}/{EXAMPLE}"
         if self.imported is not None:
-            return "add real requests with --example FILE"
+            return "add real requests with --example FILE.npz"
         return f"put real requests into {self.folder.name}/{EXAMPLE}, as {self.folder.name}/{FILE} explains"
 
     def _example(self) -> Path:
