@@ -14,12 +14,14 @@ _CLASSES = {
     "mobilenet_v2": ("export.models.mobilenet_v2", "MobileNetV2"),
     "rain_forecast": ("export.models.rain_forecast", "RainForecast"),
     "smollm2": ("export.models.smollm2", "SmolLM2"),
+    "voice_command": ("export.models.voice_command", "VoiceCommand"),
 }
 NAMES = ("minilm", "mobilenet_v2", "rain_forecast")
 """The bundled ones."""
 
-EXTRA = ("smollm2",)
-"""Those whose weights come with an extra, fathom-serving[llm]: exported where they are named, and only there."""
+EXTRA = ("smollm2", "voice_command")
+"""Those whose weights come with an extra, fathom-serving[llm] or [systems]: exported where they are named, and only
+there."""
 
 _BORROWERS = {"next_word": "export.models.next_word", "recipe_writer": "export.models.recipe_writer"}
 

@@ -6,10 +6,12 @@
   fathom infer mobilenet_v2 pixels=@digit.png --output probabilities.npy
   fathom infer rain_forecast ... --repeat 1000 --concurrency 8
   fathom infer recipe_writer prompt="a recipe for pancakes" max_tokens=200
+  fathom infer voice_command audio=@word.wav
 
 An input given several times makes a batch. A value is text, a number or a JSON list; name=@file reads a .npy, .json,
-image or text file, and name=@- standard input. Write @@ for a text that begins with @.
+image, sound or text file, and name=@- standard input. Write @@ for a text that begins with @.
 
+A model that keeps state (sequence batching) is sent one request for each row, as one sequence: a .wav file in chunks.
 A model that answers in parts (decoupled) types its text as it comes, on standard output; a line of figures follows on
 standard error. Ctrl-C cancels the request.
 """
@@ -29,6 +31,7 @@ from export.command import quote
 from fathom import latencies
 from fathom.console import answers, inputs, options
 from fathom.console.arguments import STOPPED, UsageError
+from fathom.console.in_sequence import in_sequence
 from fathom.console.output import err, out, print_json
 from fathom.console.servers import connect, same_server
 from fathom.console.streamed import Streamed
@@ -109,6 +112,8 @@ def _run(arguments: argparse.Namespace) -> int:
             )
             if model.spec.decoupled:
                 return _stream(arguments, model, arrays)
+            if model.spec.sequence and arguments.repeat:
+                raise UsageError(f"'{arguments.model}' keeps state: leave --repeat out; `fathom load` measures")
             start = time.perf_counter()
             try:
                 lines, result = _infer(arguments, client, model, arrays)
@@ -152,7 +157,7 @@ def _infer(
         rest = model(arrays, outputs=others)
         lines += [in_short(name, array) for name, array in rest.items()]
         return lines, {"labels": found, "outputs": answers.as_json(rest)}
-    outputs = model(arrays)
+    outputs = in_sequence(model, arrays) if model.spec.sequence else model(arrays)
     if arguments.output:
         answers.write(arguments.output, outputs)
         return [f"{arguments.output}: {answers.shapes(outputs)}"], {"output": str(arguments.output)}
