@@ -6,12 +6,11 @@ and other speech are divided into those that the network trains on and those tha
 
 from __future__ import annotations
 
-import io
-import subprocess
-import wave
+import ctypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from export.models import voice_command_network as network
 from export.models.voice_command_speech import Utterance
 from export.recipe.recipe import Array
 
-ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
+ACCENTS = ("en-us", "gmw/en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
 PITCHES = (30, 45, 55, 70)
 
 
@@ -50,29 +49,51 @@ TEXTS = tuple(BESIDE / name for name in ("sentences.txt", "calibration.txt", "re
 """Sentences of this project: every second one is for training, the others are for judging."""
 
 
-def say(text: str, voice: str, *, speed: int, pitch: int) -> Array:
-    """espeak-ng's speech, without the silence around it: INT16 [samples] at network.RATE."""
-    from scipy.signal import resample_poly
+class Espeak:
+    """espeak-ng's library. Raises RecipeError where it is not installed."""
 
-    command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", text]
-    try:
-        spoken = subprocess.run(command, capture_output=True, check=True).stdout
-    except FileNotFoundError:
-        raise RecipeError("espeak-ng is not installed", remedy="run `apt-get install espeak-ng`") from None
-    with wave.open(io.BytesIO(spoken)) as file:
-        rate, samples = file.getframerate(), np.frombuffer(file.readframes(-1), np.int16)
-    audio = resample_poly(samples.astype(np.float32), network.RATE, rate)
-    blocks = np.abs(audio[: len(audio) // 80 * 80]).reshape(-1, 80).max(axis=1)
-    loud = np.flatnonzero(blocks > 0.01 * blocks.max(initial=1))
-    return np.asarray(np.clip(audio[loud[0] * 80 : (loud[-1] + 1) * 80], -32768, 32767), np.int16)
+    def __init__(self) -> None:
+        try:
+            self._library = ctypes.CDLL("libespeak-ng.so.1")
+        except OSError:
+            raise RecipeError("espeak-ng is not installed", remedy="run `apt-get install espeak-ng`") from None
+        self._rate = self._library.espeak_Initialize(2, 0, None, 0)  # 2: espeak_Synth returns when all is spoken
+        self._spoken: list[Array] = []
+        self._heard = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)(
+            self._hear
+        )
+        self._library.espeak_SetSynthCallback(self._heard)
+
+    def say(self, text: str, voice: str, *, speed: int, pitch: int) -> Array:
+        """Speech without the silence around it: INT16 [samples] at network.RATE."""
+        from scipy.signal import resample_poly
+
+        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise RecipeError(f"espeak-ng has no voice '{voice}'", remedy="install the version of Debian 12, 1.51")
+        for parameter, value in ((1, speed), (3, pitch)):
+            self._library.espeak_SetParameter(parameter, value, 0)
+        coded = text.encode() + b"\0"
+        self._spoken.clear()
+        self._library.espeak_Synth(coded, ctypes.c_size_t(len(coded)), 0, 1, 0, 1, None, None)
+        samples = np.concatenate(self._spoken).astype(np.float32)
+        audio = resample_poly(samples, network.RATE, self._rate)
+        blocks = np.abs(audio[: len(audio) // 80 * 80]).reshape(-1, 80).max(axis=1)
+        loud = np.flatnonzero(blocks > 0.01 * blocks.max(initial=1))
+        return np.asarray(np.clip(audio[loud[0] * 80 : (loud[-1] + 1) * 80], -32768, 32767), np.int16)
+
+    def _hear(self, samples: Any, count: int, events: Any) -> int:
+        del events
+        if samples and count > 0:
+            self._spoken.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0
 
 
 def spoken(speakers: Speakers, texts: Sequence[tuple[str, str]], seed: int) -> Iterator[Utterance]:
     """Each (label, text) by a voice, at a speed and a pitch drawn by the seed."""
-    draw = np.random.default_rng(seed)
+    draw, espeak = np.random.default_rng(seed), Espeak()
     for label, text in texts:
         voice = f"{draw.choice(ACCENTS)}+{draw.choice(speakers.variants.split())}"
-        audio = say(text, voice, speed=int(draw.choice(speakers.speeds)), pitch=int(draw.choice(PITCHES)))
+        audio = espeak.say(text, voice, speed=int(draw.choice(speakers.speeds)), pitch=int(draw.choice(PITCHES)))
         yield Utterance(audio, label, text, voice)
 
 
