@@ -21,11 +21,15 @@ from export.models import voice_command_speech as speech
 from export.recipe import weight_files
 from export.recipe.limits import Figure, Tolerance
 from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Predict, Recipe, Source, Weights
+from export.recipe.system import Question, System
 
 PACKAGE = "silero-vad"
 INSTALL = "pip install --no-deps silero-vad==6.2.3"
 """Without the package's dependencies: its weights are read, none of its code is run."""
 SILERO = "silero_vad_16k_op15.onnx"
+LICENCE = "Apache-2.0 AND MIT"
+"""Of this project's own weights and of silero-vad's."""
+ASKED = "lights_off"
 
 
 class VoiceCommand(Recipe):
@@ -57,6 +61,20 @@ class VoiceCommand(Recipe):
         """`rows`: judge by the first so many utterances instead of all."""
         self._rows = rows
 
+    @property
+    def systems(self) -> tuple[System, ...]:
+        """The model itself: a sequence for each of the held-out utterances."""
+        system = System(
+            self.name,
+            steps=(),
+            requests=lambda: {"audio": speech.rows()[0]},
+            question=_question,
+            judged=False,  # as the model's own station
+            slos=("p99=100ms",),
+            sequence_interval_s=network.CHUNK / network.RATE,
+        )
+        return (system,)
+
     def resolve(self, weights: str | None) -> Weights:
         silero = {SILERO: _silero()}
         if weights not in (None, BUNDLED):
@@ -64,8 +82,13 @@ class VoiceCommand(Recipe):
             return Weights(found.description, {**found.files, **silero}, found.folder, custom=True, explicit=True)
         if not speech.WEIGHTS.is_file():
             raise RecipeError(f"{speech.WEIGHTS.name} is missing", remedy="run `python -m export.models.train_voice`")
-        description = f"trained by export.models.train_voice, and silero-vad from the package {PACKAGE} (MIT)"
-        return Weights(description, {speech.WEIGHTS.name: speech.WEIGHTS, **silero}, explicit=weights is not None)
+        return Weights(
+            f"trained by export.models.train_voice, with silero-vad from the package {PACKAGE}",
+            {speech.WEIGHTS.name: speech.WEIGHTS, **silero},
+            explicit=weights is not None,
+            licence=LICENCE,
+            trained_here=True,
+        )
 
     def load(self, weights: Weights) -> Source:
         from safetensors.numpy import load_file
@@ -115,6 +138,12 @@ class VoiceCommand(Recipe):
             return sentences
         heard = bool((np.ravel(outputs["speech"]) >= graph.SPEECH).any())
         return ["no command yet: the audio ends before 400 ms of silence" if heard else "nobody speaks in this audio"]
+
+
+def _question() -> Question:
+    row = next(at for at, each in enumerate(speech.utterances()) if each.label == ASKED)
+    text = speech.utterances()[row].text
+    return Question(f'a voice that says "{text}"', {"audio": speech.rows()[0][row]}, ASKED)
 
 
 def first_command(intents: Array) -> tuple[str | None, int]:

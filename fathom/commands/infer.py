@@ -31,11 +31,10 @@ from export.command import quote
 from fathom import latencies
 from fathom.console import answers, inputs, options
 from fathom.console.arguments import STOPPED, UsageError
-from fathom.console.in_sequence import in_sequence
 from fathom.console.output import err, out, print_json
 from fathom.console.servers import connect, same_server
 from fathom.console.streamed import Streamed
-from fathom.recipes import question
+from fathom.recipes import in_sequence, question
 from loadtests.target import access_options
 from server import admin
 
@@ -157,7 +156,7 @@ def _infer(
         rest = model(arrays, outputs=others)
         lines += [in_short(name, array) for name, array in rest.items()]
         return lines, {"labels": found, "outputs": answers.as_json(rest)}
-    outputs = in_sequence(model, arrays) if model.spec.sequence else model(arrays)
+    outputs = in_sequence(model, arrays)[0] if model.spec.sequence else model(arrays)
     if arguments.output:
         answers.write(arguments.output, outputs)
         return [f"{arguments.output}: {answers.shapes(outputs)}"], {"output": str(arguments.output)}
