@@ -1,8 +1,8 @@
 """Judge voice_command on speech that it was never trained on: `python -m export.models.judge_voice`.
 
 It speaks thousands of held-out utterances with espeak-ng and follows them through the graph that export publishes:
-commands in quiet and in noise, then other speech for as long as `--minutes` says, sentence after sentence. Recorded
-files of raw 16 kHz samples given as arguments are followed too, and what was heard in them is printed.
+commands in quiet and in noise; then other speech for as long as `--minutes` says, and as much that begins, ends or goes
+on like a command. It also prints what was heard in recordings given as arguments.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from export.recipe.recipe import Array, Predict
 
 SEED = 1000
 """Other draws than those of the utterances that come with the model."""
-TOGETHER = 64
+TOGETHER, IN_A_ROW = 64, 8
+"""Sessions that are followed at a time, and utterances of a session of other speech."""
 NOISES_DB = (None, 20.0, 10.0, 5.0)
 """Ratios of speech to white noise; None for quiet."""
 
@@ -56,25 +57,29 @@ def commands_table(predict: Predict, each: int) -> list[str]:
     return lines
 
 
-def false_alarms(predict: Predict, minutes: float) -> list[str]:
-    """Other speech: a line for all, and one for each command that was heard in it."""
-    wanted, had, found = minutes * 60 * network.RATE, 0.0, []
+def false_alarms(predict: Predict, minutes: float, *, near: bool) -> list[str]:
+    """Other speech, plain or `near` commands: a line for all, and one for each command that was heard in it."""
+    wanted, had, found, uttered = minutes * 60 * network.RATE, 0.0, [], 0
     seed = SEED
     while had < wanted:
         seed += 1
-        said = list(spoken(HELD_OUT, other_speech(TOGETHER * 8, seed, held_out=True), seed))
-        rows = [said[at::TOGETHER] for at in range(TOGETHER)]  # eight utterances with pauses are one session
+        said = list(spoken(HELD_OUT, other_speech(TOGETHER * IN_A_ROW, seed, held_out=True, near=near), seed))
+        rows = [said[at::TOGETHER] for at in range(TOGETHER)]
         pause = np.zeros(int((kept.LEAD_S + kept.TRAIL_S) * network.RATE), np.int16)
         joined = [np.concatenate([part for each in row for part in (each.audio, pause)]) for row in rows]
         audio, _ = kept.in_quiet(joined)
         had += sum(map(len, joined))
+        uttered += len(said)
         for row, intents in zip(rows, graph.follow(predict, audio)["intent"], strict=True):
-            heard = [intent for intent, before in zip(intents[1:, 0], intents[:-1, 0], strict=True) if intent != before]
-            found += [
-                f"  {intent} in one of {[each.text for each in row]}" for intent in heard if intent in network.phrases()
-            ]
+            heard = [now for now, before in zip(intents[1:, 0], intents[:-1, 0], strict=True) if now != before]
+            texts = [each.text for each in row]
+            found += [f"  {intent} in one of {texts}" for intent in heard if intent in network.phrases()]
     hours = had / network.RATE / 3600
-    return [f"{hours:.2f} h of other speech: {len(found)} false alarms, {len(found) / hours:.1f} an hour", *found]
+    what = "sentences near to commands" if near else "other speech"
+    return [
+        f"{hours:.2f} h of {what}, {uttered} utterances: {len(found)} false alarms, {len(found) / hours:.1f} an hour",
+        *found,
+    ]
 
 
 def recorded(predict: Predict, file: Path) -> str:
@@ -104,8 +109,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = Path(room) / "model.onnx"
         recipe.load(recipe.resolve(None)).write_onnx(path)
         predict = onnx_file.session(path, threads=1)
-    for line in (*commands_table(predict, given.each), *false_alarms(predict, given.minutes)):
+    for line in commands_table(predict, given.each):
         print(line, flush=True)
+    for near in (False, True):
+        for line in false_alarms(predict, given.minutes, near=near):
+            print(line, flush=True)
     for file in given.files:
         print(recorded(predict, file), flush=True)
 

@@ -109,8 +109,9 @@ def kept_texts(seed: int) -> list[tuple[str, str]]:
     return some + [other for other in other_speech(4 * OTHERS, seed, held_out=True) if len(other[1]) < 30][:OTHERS]
 
 
-def other_speech(count: int, seed: int, *, held_out: bool) -> list[tuple[str, str]]:
-    """What is no command: sentences, words in a row, and phrases of commands among or without some of their words.
+def other_speech(count: int, seed: int, *, held_out: bool, near: bool | None = None) -> list[tuple[str, str]]:
+    """What is no command: sentences and words in a row, and for each two of these one `near` a command, which is a
+    phrase among other words or without some of its own. `near` True or False gives only these, or only the others.
 
     Sentences and words are divided: a held-out one is never among those for training.
     """
@@ -122,7 +123,7 @@ def other_speech(count: int, seed: int, *, held_out: bool) -> list[tuple[str, st
     while len(texts) < count:
         some = list(draw.choice(words, draw.integers(1, 6)))
         phrase = list(said[draw.integers(len(said))])
-        kind = draw.integers(6)
+        kind = draw.integers(6) if near is None else draw.integers(4, 6) if near else draw.integers(4)
         if kind < 2:
             text = str(draw.choice(sentences))
         elif kind < 4:
