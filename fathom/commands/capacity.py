@@ -45,7 +45,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "models",
         nargs="+",
-        metavar="MODEL[=WEIGHT]",
+        metavar="MODEL[@PRIORITY][=WEIGHT]",
         help="a model or pipeline of the server; several are asked at once, by weight",
     )
     options.add_slo(command)

@@ -40,7 +40,7 @@ _SCHEDULE = "10"
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom load`."""
     command.add_argument(
-        "models", nargs="+", metavar="MODEL[=WEIGHT]", help="what is asked; several are mixed by weight"
+        "models", nargs="+", metavar="MODEL[@PRIORITY][=WEIGHT]", help="what is asked; several are mixed by weight"
     )
     options.add_slo(command)
     when = command.add_mutually_exclusive_group()
