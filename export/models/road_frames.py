@@ -1,8 +1,8 @@
-"""Rendered frames of a road camera with their truth: what a car, truck, pedestrian, cyclist, sign or light looks like.
+"""Rendered frames of a road camera, and the truth about them: boxes of six classes of objects.
 
 A frame is 640x360 pixels and follows from its seed alone: weather, day or night, horizon, clutter along the road, and
-up to some fifteen objects from far to near, so that near ones hide parts of those behind them. `road_shapes` draws them.
-Frames up to FIRST_HELD_OUT are for training and calibration, those from there on are never trained on.
+up to some fifteen objects from far to near, so that near ones hide parts of others. `road_shapes` draws them. Seeds
+below FIRST_HELD_OUT are for training and calibration, those from there on are never trained on.
 """
 
 from __future__ import annotations

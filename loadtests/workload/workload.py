@@ -68,7 +68,7 @@ class ModelWeight:
             weight = math.nan
         if found is None or not (math.isfinite(weight) and weight > 0):
             raise BadRequestError(
-                f"workload {text!r} is not understood; the accepted forms are MODEL, MODEL=WEIGHT and MODEL@PRIORITY=WEIGHT",
+                f"workload {text!r} is not understood; the accepted form is MODEL[@PRIORITY][=WEIGHT]",
                 field="mix",
             )
         return cls(found["model"], weight, priority=int(found["priority"] or 0))
