@@ -19,7 +19,13 @@ from export.exporter import export_model
 from export.models import road_frames
 from export.models.road_scene import RoadScene, held_out
 from fathom.recipes import measure_served, measured_at_export
+from fathom.workload import with_requests
+from loadtests.capacity import CapacityRequest, load
+from loadtests.slo import Slo
+from loadtests.target.access import Access
 from loadtests.target.metrics import parse
+from loadtests.workload.shape import parse_shape
+from loadtests.workload.workload import ModelWeight
 from server import TritonServer
 
 pytestmark = pytest.mark.process
@@ -171,3 +177,15 @@ def test_a_stale_frame_is_dropped_and_counted(server: TritonServer) -> None:
     assert {type(error) for error in stale} == {QueueTimeoutError}
     assert isinstance(stale[0], OverloadedError)
     assert rejected(server) - before == len(stale)
+
+
+def test_a_load_test_reports_urgent_and_normal_frames_apart(server: TritonServer, repository: Path) -> None:
+    access, names = Access(), ("road_scene", "road_scene@1")
+    shares = with_requests(server.grpc_url, [ModelWeight.parse(name) for name in names], repository, access)
+    request = CapacityRequest(server.grpc_url, "road", [Slo.parse("p99=2s"), Slo.parse("errors=1%")], mix=shares)
+
+    point = load(request, parse_shape("constant:10", 1.0))
+
+    assert tuple(entry.model for entry in point.models) == names
+    assert sum(entry.requests for entry in point.models) == point.requests
+    assert all(entry.requests and not entry.errors for entry in point.models)
