@@ -61,7 +61,7 @@ def encode(
     model's default; one that waits in a queue for longer than `queue_timeout_s` is dropped. Raises InvalidInputError,
     naming the tensor and the expected shape and type, before anything is sent.
     """
-    if priority or queue_timeout_s is not None:
+    if queue_timeout_s is not None or not (isinstance(priority, int) and priority == 0):
         parameters = {**(parameters or {}), **_queueing(spec, priority, queue_timeout_s)}
     signature = _signature(inputs)
     if outputs is None and placed is None and not (classes or request_id or parameters):

@@ -109,9 +109,9 @@ def test_a_mix_is_judged_for_each_model_and_together(small_server):
 
 
 def test_refuses_a_priority_that_the_model_does_not_have(small_server):
-    with Workload(small_server.grpc_url, [ModelWeight("double"), ModelWeight("double", priority=1)]) as workload:
-        with pytest.raises(BadRequestError) as refused:
-            workload.check()
+    mix = [ModelWeight("double"), ModelWeight("double", priority=1)]
+    with Workload(small_server.grpc_url, mix) as made, pytest.raises(BadRequestError) as refused:
+        made.check()
     assert refused.value.field == "mix"
     assert "double@1" in str(refused.value)
 
