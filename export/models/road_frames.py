@@ -3,13 +3,17 @@
 A frame is 640x360 pixels and follows from its seed alone: weather, day or night, horizon, clutter along the road, and
 up to some fifteen objects from far to near, so that near ones hide parts of others. `road_shapes` draws them. Seeds
 below FIRST_HELD_OUT are for training and calibration, those from there on are never trained on.
+
+`python -m export.models.road_frames 13 frame.jpg` writes the held-out frame of that number.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -191,3 +195,7 @@ def _noise() -> Array:
 def _colour(values: Array) -> Colour:
     red, green, blue = np.clip(values, 0, 255).astype(int).tolist()
     return red, green, blue
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_bytes(jpeg(frame(FIRST_HELD_OUT + int(sys.argv[1])).image))
