@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clients import Client, InvalidInputError, ModelSpec, codec
+from clients import Client, InvalidInputError, Model, ModelSpec, codec
 from export import recipes
 from export.errors import ExportError, RecipeError
 from export.recipe.measure import Measurement, Reference, measure
-from export.recipe.recipe import Evaluation, Progress, Recipe, no_progress
+from export.recipe.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, no_progress
 from export.recipe.system import Question, System
 from export.repository.manifest import Manifest
 
@@ -93,7 +94,7 @@ def measure_served(
             requests = Evaluation(system.requests(), kept.evaluation.truth, batched=model.spec.batched)
         measured[station] = measure(
             recipe,
-            model.__call__,
+            _predict(model),
             kept,
             batch=max(1, min(SENT_TOGETHER, model.spec.max_batch_size)),
             requests=requests,
@@ -101,3 +102,25 @@ def measure_served(
             station=station,
         )
     return measured
+
+
+def _predict(model: Model) -> Predict:
+    """The station of a served model; of one that keeps states, each row is a whole sequence."""
+    return (lambda inputs: in_sequence(model, inputs)[0]) if model.spec.sequence else model.__call__
+
+
+def in_sequence(model: Model, inputs: Arrays) -> tuple[dict[str, Array], float]:
+    """The outputs of a whole sequence, whose axis 0 counts the requests as that of the inputs does, and the latency of
+    the last request in ms."""
+    count = len(next(iter(inputs.values())))
+    parts = []
+    with model.sequence() as sequence:
+        for row in range(count):
+            start = time.perf_counter()
+            request = {
+                name: values[row : row + 1] if model.spec.batched else values[row] for name, values in inputs.items()
+            }
+            parts.append(sequence(request, end=row == count - 1))
+    latency_ms = (time.perf_counter() - start) * 1e3
+    join = np.concatenate if model.spec.batched else np.stack
+    return {name: join([part[name] for part in parts]) for name in parts[0]}, latency_ms

@@ -126,11 +126,15 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.resume or arguments.report or Path("results")
     repository = arguments.model_repository
     access = access_options.read_access(arguments)
+    models = [share.model for share in shares]
     if arguments.against:
-        against.check(arguments, [share.model for share in shares])
+        against.check(arguments, models)
     free = available_memory()
     arrivals = chosen_arrivals(arguments.arrivals) or POISSON
-    with connect_with_metrics(arguments.server, repository, access, arguments.tritonserver) as (server, metrics_url):
+    with connect_with_metrics(arguments.server, repository, access, models, arguments.tritonserver) as (
+        server,
+        metrics_url,
+    ):
         request = CapacityRequest(
             server=server,
             model=name_of(shares),

@@ -97,7 +97,7 @@ def _run(arguments: argparse.Namespace) -> int:
         "headers": access.headers,
         "tls": access.tls,
     }
-    with connect(arguments.server, arguments.model_repository, access) as server:
+    with connect(arguments.server, arguments.model_repository, access, [arguments.model]) as server:
         if arguments.shared_memory:  # which the server lets nobody else use
             client_options["headers"] = {**admin.headers(server), **access.headers}
         with Client(server, **client_options) as client:

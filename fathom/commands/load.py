@@ -76,7 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     shares = [ModelWeight.parse(text) for text in arguments.models]
     plan = _plan(arguments)
     access = access_options.read_access(arguments)
-    with connect(arguments.server, arguments.model_repository, access) as server:
+    models = [share.model for share in shares]
+    with connect(arguments.server, arguments.model_repository, access, models) as server:
         request = CapacityRequest(
             server=server,
             model=name_of(shares),

@@ -8,7 +8,7 @@ import itertools
 import logging
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -109,12 +109,23 @@ class Target:
         try:
             index = self._call("RepositoryIndex", self._pb.RepositoryIndexRequest(), _ASK_S).models
         except self._grpc.RpcError:
-            return f"model {self.model} is not ready at {self.server}; load it and try again"
+            return self._why_not_served()
         for model in index:
             if model.name == self.model:
                 why = model.reason or model.state.lower() or "not loaded"
                 return f"model {self.model} is not ready at {self.server} ({why}); load it and try again"
-        known = sorted({model.name for model in index})
+        return self._no_model(model.name for model in index)
+
+    def _why_not_served(self) -> str:
+        """By the statistics, which servers that hide the repository's index still give."""
+        try:
+            served = self._call("ModelStatistics", self._pb.ModelStatisticsRequest(), _ASK_S).model_stats
+        except self._grpc.RpcError:
+            return f"model {self.model} is not ready at {self.server}; load it and try again"
+        return self._no_model(model.name for model in served)
+
+    def _no_model(self, names: Iterable[str]) -> str:
+        known = sorted(set(names))
         near = difflib.get_close_matches(self.model, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         return f"{self.server} has no model {self.model}{hint}; it has: {', '.join(known) or 'none'}"
