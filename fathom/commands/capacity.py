@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.resume or arguments.report or Path("results")
     repository = arguments.model_repository
     access = access_options.read_access(arguments)
-    models = [share.model for share in shares]
+    models = list(dict.fromkeys(share.model for share in shares))
     if arguments.against:
         against.check(arguments, models)
     free = available_memory()
