@@ -33,6 +33,8 @@ PREPROCESSOR = Preprocessor(
 COMPANION = "road_scene_pixels"
 FRAMES = 120
 CALIBRATION_FRAMES = 40
+ASKED = 13
+"""The held-out frame of the question."""
 SHOWN_SCORE = 0.4
 """Of the detections that a person reads."""
 _ANYWHERE = Tolerance(max_abs=np.inf, min_cosine=-1.0)
@@ -68,7 +70,7 @@ class RoadScene(Recipe):
 
     def resolve(self, weights: str | None) -> Weights:
         if weights not in (None, BUNDLED):
-            return weight_files.find(weights, needs=("config.json",))
+            return weight_files.find(weights, needs=("config.json", "preprocessor_config.json"))
         if not WEIGHTS.is_file():
             raise RecipeError(f"{WEIGHTS.name} is missing", remedy="run `python -m export.models.train_road`")
         return Weights(
@@ -171,9 +173,9 @@ def _jpeg_requests() -> dict[str, Array]:
 
 def _question() -> Question:
     files, truth = held_out()
-    named = [LABELS[kind] for kind in truth[detections.CLASSES][truth["frames"] == 0]]
+    named = [LABELS[kind] for kind in truth[detections.CLASSES][truth["frames"] == ASKED]]
     counted = ", ".join(f"{named.count(label)} {label}" for label in dict.fromkeys(named))
-    return Question("what is on the road in this frame?", {"image": np.array([[files[0]]], object)}, counted)
+    return Question("what is on the road in this frame?", {"image": np.array([[files[ASKED]]], object)}, counted)
 
 
 def _fill(network: Any, path: Path) -> None:
@@ -227,19 +229,8 @@ def _transformers(folder: Path) -> tuple[Any, Preprocessor, tuple[str, ...]]:
 
 
 def _preprocessor(folder: Path, config: Any) -> Preprocessor:
-    """The model's own normalisation at one size: the processor's, where it is fixed, else that of the network."""
-    path = folder / "preprocessor_config.json"
-    record = json.loads(path.read_text()) if path.is_file() else {}
-    size = record.get("size")
-    if not (isinstance(size, dict) and {"height", "width"} <= size.keys()):
-        side = getattr(config, "image_size", None) or (640, 640)
-        height, width = (side, side) if isinstance(side, int) else side
-        size = {"height": int(height), "width": int(width)}
-    rule = Preprocessor(size={"height": size["height"], "width": size["width"]})
-    scale = float(record.get("rescale_factor", 1 / 255))
-    if record.get("do_normalize", True):
-        imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        mean, std = tuple(record.get("image_mean", imagenet[0])), tuple(record.get("image_std", imagenet[1]))
-    else:
-        mean, std = (0.0,) * 3, (1.0,) * 3
-    return Preprocessor(rule.size, None, int(record.get("resample", 2)), scale, mean, std)
+    """The processor's own normalisation, at one size: that of the network where it has one, else 640x640."""
+    side = getattr(config, "image_size", None) or 640
+    height, width = (side, side) if isinstance(side, int) else side
+    fixed = {"height": int(height), "width": int(width)}
+    return Preprocessor.from_file(folder / "preprocessor_config.json", fixed=fixed)

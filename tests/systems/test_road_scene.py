@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import shutil
 import urllib.request
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from PIL import Image
 from clients import AsyncClient, Client, InferenceError, InvalidInputError, OverloadedError, QueueTimeoutError
 from export.exporter import export_model
 from export.models import road_frames
-from export.models.road_scene import RoadScene, held_out
+from export.models.road_frames import LABELS
+from export.models.road_scene import ASKED, RoadScene, held_out
 from fathom.recipes import measure_served, measured_at_export
 from fathom.workload import with_requests
 from loadtests.capacity import CapacityRequest, load
@@ -31,6 +33,7 @@ from server import TritonServer
 pytestmark = pytest.mark.process
 
 COMMITTED = Path(__file__).parents[2] / "model_repository"
+PAGE = COMMITTED.with_name("docs") / "road-scene.md"
 MODELS = ("image_preprocess", "road_scene", "road_scene_detector", "road_scene_pixels")
 WAITING = 60
 """Frames that are sent at once: fewer than a queue holds, more than the instances take."""
@@ -78,6 +81,20 @@ def test_the_answer_to_a_frame_in_words(client: Client) -> None:
     for counted in question.truth.split(", "):
         number, label = counted.split(" ", 1)
         assert sentence.count(f"{label} (") == int(number), sentence
+
+
+def test_the_example_of_the_page_prints_what_is_on_the_frame(
+    server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "frame.jpg").write_bytes(held_out()[0][ASKED])
+
+    exec(example.replace("localhost:8001", server.grpc_url), {})
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(line.split(" (")[0] in LABELS for line in lines)
 
 
 def jpeg(size: tuple[int, int]) -> bytes:

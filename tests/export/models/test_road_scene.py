@@ -98,6 +98,7 @@ def yolos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     folder = tmp_path_factory.mktemp("yolos")
     YolosForObjectDetection(config).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text('{"size": {"shortest_edge": 512}, "image_mean": [0.4, 0.4, 0.4]}')
     return folder
 
 
@@ -120,6 +121,7 @@ def test_a_detector_of_transformers_is_exported_by_the_same_code(yolos: Path, tm
 
 def test_other_architectures_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["BertModel"]}')
+    (tmp_path / "preprocessor_config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"")
     recipe = RoadScene()
     with pytest.raises(RecipeError) as refused:
