@@ -29,7 +29,7 @@ LABELS = tuple(SHAPES)
 FIRST_HELD_OUT = 1_000_000_000
 MOST_TRIED = 16
 """Objects that are tried at places by chance; those that hide others are left out."""
-_SMALLEST_PX = 7, 18
+_SMALLEST_PX = 9, 22
 """Of the shorter and of the longer side of an object's box."""
 _MOST_HIDDEN = 0.45
 """The share of an object's box that those in front of it may cover."""
@@ -163,27 +163,31 @@ def _area(box: Array) -> float:
 
 def _camera(canvas: Canvas, rng: np.random.Generator, *, night: bool) -> Array:
     """What the camera makes of it: darkness with lights, fog, blur, exposure and noise; UINT8 [HEIGHT, WIDTH, 3]."""
-    from PIL import ImageFilter
+    from PIL.Image import Resampling
 
     image = canvas.image
-    if rng.random() < 0.4:
-        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
-    pixels = np.asarray(image, np.float32)
+    if rng.random() < 0.4:  # out of focus
+        share = rng.uniform(0.45, 0.8)
+        image = image.resize((round(WIDTH * share), round(HEIGHT * share)), Resampling.BILINEAR)
+        image = image.resize((WIDTH, HEIGHT), Resampling.BILINEAR)
+    pixels = np.array(image, np.float32)
     if night:
-        pixels = pixels * (rng.uniform(0.22, 0.5) * np.array([0.85, 0.9, 1.1], np.float32))
-        glow = np.asarray(canvas.glow, np.float32)
-        halo = np.asarray(canvas.glow.filter(ImageFilter.BoxBlur(rng.uniform(3, 7))), np.float32)
-        pixels = np.maximum(pixels, glow) + rng.uniform(0.5, 1.0) * halo
+        pixels *= rng.uniform(0.22, 0.5) * np.array([0.85, 0.9, 1.1])
+        halo = canvas.glow.reduce(int(rng.integers(6, 13))).resize((WIDTH, HEIGHT), Resampling.BICUBIC)
+        np.maximum(pixels, np.asarray(canvas.glow), out=pixels)
+        pixels += np.float32(rng.uniform(0.5, 1.0)) * np.asarray(halo)
     else:
-        pixels = pixels * rng.uniform(0.65, 1.15)
-    if rng.random() < 0.3:
+        pixels *= rng.uniform(0.65, 1.15)
+    if rng.random() < 0.3:  # fog
         share = rng.uniform(0.1, 0.4)
-        pixels = pixels * (1 - share) + share * (60 if night else 200)
+        pixels *= 1 - share
+        pixels += share * (60 if night else 200)
     sigma = rng.uniform(1, 10 if night else 7)
     bank = _noise()
     row, column = rng.integers(bank.shape[0] - HEIGHT), rng.integers(bank.shape[1] - WIDTH)
-    pixels = pixels + np.float32(sigma) * bank[row : row + HEIGHT, column : column + WIDTH]
-    return np.asarray(pixels.clip(0, 255).astype(np.uint8))
+    pixels += np.float32(sigma) * bank[row : row + HEIGHT, column : column + WIDTH]
+    np.clip(pixels, 0, 255, out=pixels)
+    return pixels.astype(np.uint8)
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """The network of the road scene detector: pixels to a class score and a box for each cell of a grid.
 
-It is anchor-free: a cell of 4x4 pixels that lies in the middle of an object has a high score for the object's class,
+It is anchor-free: a cell of 8x8 pixels that lies in the middle of an object has a high score for the object's class,
 and gives the distances from its own centre to the four sides of the object's box.
 """
 
@@ -14,7 +14,7 @@ from export.recipe.recipe import Array
 
 WIDTH, HEIGHT = 320, 192
 """Of the pixels that the network takes; a multiple of 32."""
-STRIDE = 4
+STRIDE = 8
 """Pixels to a cell of the grid, each way."""
 
 
@@ -39,40 +39,26 @@ def build(classes: int) -> Any:
         )
         return nn.Sequential(*layers)
 
-    class Block(nn.Module):  # type: ignore[misc]
-        def __init__(self, channels: int) -> None:
-            super().__init__()
-            self.first, self.second = conv(channels, channels), conv(channels, channels)
-
-        def forward(self, x: Any) -> Any:
-            return x + self.second(self.first(x))
-
     class Network(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.stem = conv(3, 16, stride=2)
-            self.at_4 = nn.Sequential(conv(16, 24, stride=2), conv(24, 24))
-            self.at_8 = nn.Sequential(conv(24, 48, stride=2), Block(48))
-            self.at_16 = nn.Sequential(conv(48, 80, stride=2), Block(80))
-            self.at_32 = nn.Sequential(conv(80, 112, stride=2), Block(112))
-            self.from_32, self.from_16 = conv(112, 48, size=1), conv(80, 48, size=1)
-            self.from_8, self.from_4 = conv(48, 48, size=1), conv(24, 32, size=1)
-            self.joined_16, self.joined_8 = conv(48, 48), conv(48, 48)
-            self.narrowed = conv(48, 32, size=1)
-            self.head = nn.Sequential(conv(32, 32), conv(32, 32))
-            self.scores, self.distances = nn.Conv2d(32, classes, 1), nn.Conv2d(32, 4, 1)
+            self.at_8 = nn.Sequential(conv(3, 16, stride=2), conv(16, 24, stride=2), conv(24, 48, stride=2))
+            self.more_8 = conv(48, 48)
+            self.at_16 = nn.Sequential(conv(48, 80, stride=2), conv(80, 80))
+            self.at_32 = nn.Sequential(conv(80, 112, stride=2), conv(112, 112))
+            self.from_32, self.from_16, self.from_8 = conv(112, 48, size=1), conv(80, 48, size=1), conv(48, 48, size=1)
+            self.joined_16, self.head = conv(48, 48), nn.Sequential(conv(48, 48), conv(48, 64))
+            self.scores, self.distances = nn.Conv2d(64, classes, 1), nn.Conv2d(64, 4, 1)
             nn.init.constant_(self.scores.bias, -4.6)  # a cell in a hundred at first
-            nn.init.constant_(self.distances.bias, 1.0)
+            nn.init.constant_(self.distances.bias, 0.5)
 
         def forward(self, pixels: Any) -> tuple[Any, Any]:
-            at_4 = self.at_4(self.stem(pixels))
-            at_8 = self.at_8(at_4)
+            at_8 = self.at_8(pixels)
+            at_8 = at_8 + self.more_8(at_8)
             at_16 = self.at_16(at_8)
-            at_32 = self.at_32(at_16)
-            x = self.joined_16(_twice(self.from_32(at_32)) + self.from_16(at_16))
-            x = self.joined_8(_twice(x) + self.from_8(at_8))
-            x = self.head(_twice(self.narrowed(x)) + self.from_4(at_4))
-            return self.scores(x), self.distances(x).clamp(-4, 5).exp()
+            wide = self.joined_16(_twice(self.from_32(self.at_32(at_16))) + self.from_16(at_16))
+            x = self.head(_twice(wide) + self.from_8(at_8))
+            return self.scores(x), self.distances(x).clamp(-4, 4).exp()
 
     def _twice(x: Any) -> Any:
         return functional.interpolate(x, scale_factor=2.0, mode="nearest")

@@ -1,6 +1,6 @@
 """Train the road scene detector on rendered frames: `python -m export.models.train_road`.
 
-Every frame is rendered for the training and used twice, once mirrored. It prints the loss and, at the end, the mean
+Every frame is rendered for the training. It prints the loss and, at the end, the mean
 average precision on held-out frames, and writes `road_scene.safetensors` beside this file in half precision. The
 weights kept are the running mean over the last steps; nothing is chosen by the held-out figure.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections import deque
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -24,33 +25,35 @@ from export.models.road_network import HEIGHT, STRIDE, WIDTH
 from export.recipe.recipe import Array, Arrays
 
 SEED = 0
-BATCH, STEPS = 8, 3000
-PEAK_LEARNING_RATE = 2e-3
-KEPT_SHARE = 0.998
+BATCH, STEPS = 8, 1800
+PEAK_LEARNING_RATE = 3e-3
+KEPT_SHARE = 0.995
 """Of the running mean of the weights, that stays at each step."""
 _JPEG_SHARE = 0.3
-_BUFFER = 640
+_NEW_SHARE, _KEPT = 0.35, 640
+"""Of the frames of a batch are rendered for it; the others are among the last so many."""
 
 
 class Frames:
-    """Batches of frames without end: each rendered once, used twice."""
+    """Batches of frames without end: each rendered once, and used about three times, mirrored or not."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng([seed, 1])
         self._next = seed * 10_000_000
         self._rule = Preprocessor(size={"height": HEIGHT, "width": WIDTH})
-        self._used: list[tuple[Array, Array, Array]] = []
+        self._recent: deque[tuple[Array, Array, Array]] = deque(maxlen=_KEPT)
 
     def batch(self) -> tuple[Array, list[Array], list[Array]]:
         """Pixels UINT8 [BATCH, HEIGHT, WIDTH, 3], and of each frame the boxes in pixels and the classes."""
         chosen = []
         for _ in range(BATCH):
-            if len(self._used) < _BUFFER or self._rng.random() < 0.5:
-                chosen.append(self._rendered())
-            else:
-                pixels, boxes, classes = self._used.pop(int(self._rng.integers(len(self._used))))
-                mirrored = boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [WIDTH, 0, WIDTH, 0]
-                chosen.append((pixels[:, ::-1], mirrored.astype(np.float32), classes))
+            if len(self._recent) < BATCH or self._rng.random() < _NEW_SHARE:
+                self._recent.append(self._rendered())
+            pixels, boxes, classes = self._recent[int(self._rng.integers(len(self._recent)))]
+            if self._rng.random() < 0.5:
+                pixels = pixels[:, ::-1]
+                boxes = (boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [WIDTH, 0, WIDTH, 0]).astype(np.float32)
+            chosen.append((pixels, boxes, classes))
         return np.stack([each[0] for each in chosen]), [each[1] for each in chosen], [each[2] for each in chosen]
 
     def _rendered(self) -> tuple[Array, Array, Array]:
@@ -59,9 +62,7 @@ class Frames:
         image = made.image
         if self._rng.random() < _JPEG_SHARE:
             image = road_frames.opened(road_frames.jpeg(image, int(self._rng.integers(60, 96))))
-        sample = self._rule(image), made.boxes * np.array([WIDTH, HEIGHT, WIDTH, HEIGHT], np.float32), made.classes
-        self._used.append(sample)
-        return sample
+        return self._rule(image), made.boxes * np.array([WIDTH, HEIGHT, WIDTH, HEIGHT], np.float32), made.classes
 
 
 def targets(boxes: list[Array], classes: list[Array]) -> tuple[Array, Array, Array]:
@@ -150,7 +151,7 @@ def train(seed: int, steps: int, report: Any = print) -> Any:
                 if mine.dtype.is_floating_point:
                     mine.lerp_(new, 1 - share)
         mean = loss.item() if not step else 0.98 * mean + 0.02 * loss.item()
-        if (step + 1) % 100 == 0:
+        if (step + 1) % 50 == 0:
             report(f"step {step + 1}  loss {mean:.3f}  {time.monotonic() - began:.0f} s", flush=True)
     return kept
 

@@ -26,7 +26,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(f"unknown parameters key '{unknown[0]}': choose {sorted(PARAMETERS)}")
         path = Path(args["model_repository"]) / args["model_version"] / given["preprocessor_config"]
         if not path.is_file():
-            raise pb_utils.TritonModelException(f"'{path.name}' is missing: run `fathom export {args['model_name']}`")
+            raise pb_utils.TritonModelException(f"'{path.name}' is missing: run `fathom export mobilenet_v2`")
         self.prepare = Preprocessor(json.loads(path.read_text()), max_pixels=int(given["max_pixels"]))
         self.example = io.BytesIO()
         Image.new("RGB", (8, 8)).save(self.example, "PNG")

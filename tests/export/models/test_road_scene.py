@@ -92,7 +92,7 @@ def yolos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         intermediate_size=16,
         image_size=(32, 48),
         patch_size=16,
-        num_detection_tokens=12,
+        num_detection_tokens=30,
         use_mid_position_embeddings=False,
         id2label={0: "bus", 1: "tram"},
     )
