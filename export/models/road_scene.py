@@ -1,8 +1,8 @@
 """The detector behind `road_scene`: what is on the road in a camera's frame, and where.
 
-The bundled one is small and was trained on rendered frames (`train_road`). With `--weights` a detector of transformers
-that gives a box and class scores for each of its queries (YOLOS, DETR, RT-DETR, ...) is exported by the same code, at
-its own size and with its own classes. Both end in the same suppression, inside the graph.
+The bundled one is small and was trained on rendered frames (`train_road`). With `--weights` others are exported
+by the same code, at their own sizes and with their own classes: one of transformers that gives a box and class scores
+for each of its queries (YOLOS, DETR), or that of `ssd_mobilenet`. All end in the same suppression, inside the graph.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from export.errors import RecipeError
 from export.graph.labels import FILE as LABEL_FILE
-from export.models import detections, road_frames, road_network
+from export.models import detections, road_frames, road_network, ssd_mobilenet
 from export.models.images import Preprocessor
 from export.models.road_frames import FIRST_HELD_OUT, LABELS
 from export.precision.precision import FP16, INT8
@@ -70,6 +70,8 @@ class RoadScene(Recipe):
 
     def resolve(self, weights: str | None) -> Weights:
         if weights not in (None, BUNDLED):
+            if (Path(weights) / ssd_mobilenet.FILE).is_file():
+                return ssd_mobilenet.weights(Path(weights).resolve())
             return weight_files.find(weights, needs=("config.json", "preprocessor_config.json"))
         if not WEIGHTS.is_file():
             raise RecipeError(f"{WEIGHTS.name} is missing", remedy="run `python -m export.models.train_road`")
@@ -89,6 +91,8 @@ class RoadScene(Recipe):
             network = road_network.build(len(LABELS))
             _fill(network, WEIGHTS)
             module, preprocessor, labels = road_network.detector(network.eval()), PREPROCESSOR, LABELS
+        elif ssd_mobilenet.FILE in weights.files:
+            module, preprocessor, labels = ssd_mobilenet.load(weights.folder)
         else:
             module, preprocessor, labels = _transformers(weights.folder)
         pixels = torch.zeros(2, *preprocessor.height_width, 3, dtype=torch.uint8)

@@ -54,8 +54,8 @@ class TritonPythonModel:
             image = ImageOps.exif_transpose(image).convert("RGB")
         except UnidentifiedImageError:
             raise ValueError(
-                f"frame {index} is no image ({len(file)} bytes, beginning with {bytes(file[:16])!r}): send the bytes of "
-                "a JPEG, PNG or WebP file"
+                f"frame {index} is no image ({len(file)} bytes, beginning with {bytes(file[:16])!r}): send the bytes "
+                "of a JPEG, PNG or WebP file"
             ) from None
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"frame {index} is damaged ({len(file)} bytes): {error}") from error
