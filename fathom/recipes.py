@@ -63,7 +63,7 @@ def question(spec: ModelSpec, repository: Path) -> Question:
 def _evaluation(spec: ModelSpec, repository: Path) -> Evaluation:
     """The requests that a model's recipe has for it; raises RecipeError."""
     if (system := recipes.system(spec.name)) is not None:
-        return Evaluation(system.requests(), batched=spec.batched)
+        return Evaluation(system.requests(), batched=spec.batched and not spec.sequence)
     recipes.find(spec.name, repository)
     return reference(spec.name, repository).evaluation
 

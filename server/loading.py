@@ -85,7 +85,8 @@ def flags(names: Sequence[str]) -> list[str]:
 def completed(command: Sequence[str]) -> tuple[list[str], Mapping[str, Sequence[str]]]:
     """The command with the models that it loads, and those that wait for an export.
 
-    It stays as it is where it is not explicit, names models itself, or serves no local folder.
+    It stays as it is where it is not explicit, names models itself, or serves no local folder. Raises SystemExit where
+    no model is exported: Triton would start, and be ready, without one.
     """
     options = dict(word.partition("=")[::2] for word in command if word.startswith("--"))
     repository = Path(options.get("--model-repository", ""))
@@ -93,7 +94,10 @@ def completed(command: Sequence[str]) -> tuple[list[str], Mapping[str, Sequence[
     if not asks or "--model-repository" not in options or not repository.is_dir():
         return [*command], {}
     left = waiting(repository, options.get("--model-config-name"))
-    return [*command, *flags([name for name in models(repository) if name not in left])[1:]], left
+    names = [name for name in models(repository) if name not in left]
+    if not names:
+        raise SystemExit(f"no model of '{repository}' is exported: export one first")
+    return [*command, *flags(names)[1:]], left
 
 
 def main() -> None:

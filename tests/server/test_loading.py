@@ -106,3 +106,10 @@ def test_in_front_of_a_command_it_adds_what_is_exported(
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [*options, *added]
     assert ("caller" in done.stderr) is bool(added)
+
+
+def test_in_front_of_a_command_it_ends_where_nothing_is_exported(tmp_path: Path) -> None:
+    (tmp_path / "score" / "1").mkdir(parents=True)
+    (tmp_path / "score" / "1" / ".gitkeep").touch()
+    with pytest.raises(SystemExit):
+        loading.completed(["tritonserver", f"--model-repository={tmp_path}", loading.EXPLICIT])
