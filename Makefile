@@ -38,7 +38,7 @@ clean:  ## what was built and measured; the environment stays
 
 .venv/serving: EXTRAS = export,server,load
 .venv/llm: EXTRAS = export,server,load,llm
-.venv/development: EXTRAS = export,server,load,llm,dev
+.venv/development: EXTRAS = export,server,load,llm,systems,dev
 .venv/serving .venv/llm .venv/development: pyproject.toml constraints.txt deploy/build.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: name one with make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv
