@@ -114,7 +114,7 @@ def test_its_links_lead_somewhere(document):
 
 def test_every_document_that_the_code_names_exists():
     listed = subprocess.run(
-        ["git", "grep", "-hoIE", r"\bdocs/[a-z/_.-]+\.(md|png|svg|json|py)(#[a-z0-9_-]+)?", "--", ":!CHANGELOG.md"],
+        ["git", "grep", "-hoIE", r"\bdocs/[a-z/_.-]+\.(md|png|jpg|svg|json|py)(#[a-z0-9_-]+)?", "--", ":!CHANGELOG.md"],
         cwd=ROOT,
         capture_output=True,
         text=True,
