@@ -33,7 +33,7 @@ PREPROCESSOR = Preprocessor(
 COMPANION = "road_scene_pixels"
 FRAMES = 120
 CALIBRATION_FRAMES = 40
-ASKED = 13
+ASKED = 26
 """The held-out frame of the question."""
 SHOWN_SCORE = 0.4
 """Of the detections that a person reads."""
