@@ -38,7 +38,7 @@ from loadtests.workload.trace import Trace
 logger = logging.getLogger("fathom")
 _MADE = "made from the server's metadata"
 _REQUESTS = 10
-"""Of each sequence that is made up."""
+"""The number of requests in each sequence that is made up."""
 _SHARE = re.compile(r"(?P<model>[^=\s]+?)(?:@(?P<priority>[1-9]\d{0,8}))?(?:=(?P<weight>[^=]+))?")
 
 
@@ -76,9 +76,7 @@ class ModelWeight:
         except ValueError:
             weight = math.nan
         if found is None or not (math.isfinite(weight) and weight > 0):
-            raise BadRequestError(
-                f"workload {text!r} is not understood: write MODEL, MODEL=WEIGHT or MODEL@PRIORITY=WEIGHT", field="mix"
-            )
+            raise BadRequestError(f"workload {text!r} is not understood: write MODEL[@PRIORITY][=WEIGHT]", field="mix")
         return cls(found["model"], weight, priority=int(found["priority"] or 0))
 
 
