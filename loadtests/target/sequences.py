@@ -37,17 +37,17 @@ def flagged(requests: Sequence[bytes]) -> tuple[bytes, ...]:
     """The requests of one sequence, with its start and its end marked."""
     last = len(requests) - 1
     return tuple(
-        request + _parameters(sequence_start=number == 0, sequence_end=number == last)
+        request + parameters(sequence_start=number == 0, sequence_end=number == last)
         for number, request in enumerate(requests)
     )
 
 
 def new_sequence() -> bytes:
     """What all requests of one sequence end with: a number that no other process uses either, nor another run."""
-    return _parameters(sequence_id=int.from_bytes(os.urandom(8)) % _RANDOM + _RANDOM)
+    return parameters(sequence_id=int.from_bytes(os.urandom(8)) % _RANDOM + _RANDOM)
 
 
-def _parameters(**values: bool | int) -> bytes:
+def parameters(**values: bool | int) -> bytes:
     """Protobuf merges fields that come again, so that these add to whatever is in front of them."""
     from tritonclient.grpc import service_pb2
 

@@ -25,6 +25,7 @@ from loadtests.records.record import Record
 from loadtests.slo import Measure, Slo
 from loadtests.target.access import Access
 from loadtests.target.client import FROZEN_S, Target
+from loadtests.target.priorities import check_priority, prioritised
 from loadtests.target.sequences import Payload, flagged, requests_in
 from loadtests.target.statistics import composing_models
 from loadtests.workload import payloads as made_payloads
@@ -155,12 +156,12 @@ class Workload:
             target.check()
         self._pools, self.assumed = [], []
         for share, target in zip(self._shares, self.targets, strict=True):
-            if share.priority:
-                self._check_priority(share, target)
             payloads = share.payloads or self._made(target)
+            if share.priority:
+                check_priority(target, share.priority)
+                payloads = [prioritised(payload, share.priority) for payload in payloads]
             check_payloads(target, payloads)
-            whole = [payload if isinstance(payload, bytes) else flagged(payload) for payload in payloads]
-            self._pools.append(_prioritised(whole, share.priority))
+            self._pools.append([payload if isinstance(payload, bytes) else flagged(payload) for payload in payloads])
         self.sequences = self._sequences()
         self._sizes = list(map(input_bytes, self._pools))
         self._mix = replace(self._mix, sizes=tuple(map(len, self._pools)))
@@ -196,17 +197,6 @@ class Workload:
                 field="interval_s",
             )
         return None
-
-    def _check_priority(self, share: ModelWeight, target: Target) -> None:
-        """Raise BadRequestError for a priority that neither the model nor a step has: Triton would pass it over."""
-        found = [target.config(name) for name in (share.model, *composing_models(share.model, target.config))]
-        levels = max((config.dynamic_batching.priority_levels for config in found if config is not None), default=None)
-        if levels is not None and levels < share.priority:
-            raise BadRequestError(
-                f"{share.name} asks for priority {share.priority}, and {share.model} has {levels} priority levels; set "
-                "dynamic_batching.priority_levels in its config.pbtxt, or leave the priority out",
-                field="mix",
-            )
 
     @property
     def mix(self) -> ModelMix:
@@ -362,18 +352,3 @@ class Workload:
         """A snapshot for `server_stats.difference`; a step that two pipelines share is in it once."""
         found = {(stats.name, stats.version): stats for target in self.targets for stats in target.statistics()}
         return list(found.values())
-
-
-def _prioritised(payloads: Sequence[Payload], priority: int) -> list[Payload]:
-    """The requests with their priority behind them: protobuf reads two messages in a row as one."""
-    if not priority:
-        return list(payloads)
-    from tritonclient.grpc import service_pb2
-
-    behind: Any = service_pb2.ModelInferRequest()
-    behind.parameters["priority"].int64_param = priority
-    mark = behind.SerializeToString()
-    return [
-        payload + mark if isinstance(payload, bytes) else tuple(request + mark for request in payload)
-        for payload in payloads
-    ]
