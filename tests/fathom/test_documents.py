@@ -124,6 +124,15 @@ def test_every_document_that_the_code_names_exists():
     assert sorted({name for name in listed if broken(ROOT, name)}) == []
 
 
+def test_the_reference_names_every_parameter_of_the_bundled_python_models():
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+    for config in (ROOT / "model_repository").glob("*/config.pbtxt"):
+        text = config.read_text(encoding="utf-8")
+        if 'backend: "python"' in text:
+            keys = re.findall(r'^parameters \{ key: "(\w+)"', text, re.MULTILINE)
+            assert [key for key in keys if f"`{key}`" not in page] == [], config.parent.name
+
+
 def test_every_page_stands_in_the_navigation():
     listed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     assert {name.removeprefix("docs/") for name in NAMES if name.startswith("docs/")} == listed
