@@ -1,8 +1,9 @@
-"""A model's recipe at work: its manifest, requests from its evaluation data, and its accuracy as served."""
+"""What commands need of a model's recipe: its manifest, requests from its evaluation data, and its served accuracy."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from export.recipe.measure import Measurement, Reference, measure
 from export.recipe.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, no_progress
 from export.recipe.system import Question, System
 from export.repository.manifest import Manifest
+from loadtests.target.sequences import Payload, size_of
+from loadtests.workload.inputs import encode_sequence
 
 POOL_BYTES = 64 << 20
 """Of the requests that a load test keeps in memory, in each of its generators."""
@@ -30,23 +33,25 @@ def manifest_of(model: str, repository: Path) -> dict[str, Any] | None:
     return manifest.to_json() if manifest else None
 
 
-def requests_of(client: Client, model: str, repository: Path, *, seed: int = 0) -> list[bytes] | None:
-    """A request for each sample of the evaluation data, or None for a model that no recipe's data fits.
+def requests_of(client: Client, model: str, repository: Path, *, seed: int = 0) -> list[Payload] | None:
+    """A request for each sample of the evaluation data, of a model that keeps states a sequence of them, or None for a
+    model that no recipe's data fits.
 
     Where all have more than POOL_BYTES, as many as have not are drawn from the whole set by the seed.
     """
     try:
         spec = client.model(model).spec
         evaluation = _evaluation(spec, repository)
-        return draw([codec.encode(spec, row) for row in evaluation.batches(1)], POOL_BYTES, seed=seed)
+        encode: Callable[[ModelSpec, Arrays], Payload] = encode_sequence if spec.sequence else codec.encode
+        return draw([encode(spec, row) for row in evaluation.batches(1)], POOL_BYTES, seed=seed)
     except (RecipeError, InvalidInputError):
         return None  # no recipe, not exported here, or another model of the same name
 
 
-def draw(requests: list[bytes], most_bytes: int, *, seed: int) -> list[bytes]:
-    """As many as have not more bytes together, but one at least, drawn by the seed and in their order."""
+def draw(requests: list[Payload], most_bytes: int, *, seed: int) -> list[Payload]:
+    """Draw items by the seed, in their order: as many as fit into the bytes, and at least one."""
     drawn = np.random.default_rng(seed).permutation(len(requests))
-    fitting = int(np.searchsorted(np.cumsum([len(requests[row]) for row in drawn]), most_bytes, side="right"))
+    fitting = int(np.searchsorted(np.cumsum([size_of(requests[row]) for row in drawn]), most_bytes, side="right"))
     return [requests[row] for row in sorted(drawn[: max(fitting, 1)])]
 
 

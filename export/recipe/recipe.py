@@ -143,7 +143,7 @@ class Source:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
     def released(self) -> Source:
-        """The same without the trained model, so that its memory is for what comes next."""
+        """The source without the trained model, whose memory is then free for what follows."""
         return replace(self, predict=_released, write_onnx=_released, module=None)
 
 
