@@ -61,13 +61,18 @@ def mel_weights() -> Array:
     return np.asarray(np.maximum(0, np.minimum(rising, falling)), np.float32)
 
 
-def log_mel(audio: Any) -> Any:
-    """Torch FP32 [n, samples] in -1..1 as FP32 [n, frames, BANDS]; the first frame begins TAIL samples before."""
+def bands(audio: Any) -> Any:
+    """The power in mel bands of torch FP32 [n, samples] in -1..1: FP32 [n, frames, BANDS]. The first frame begins TAIL
+    samples before."""
     import torch
 
     frames = torch.nn.functional.pad(audio, (TAIL, 0)).unfold(1, FRAME, HOP) * torch.from_numpy(window())
-    power = torch.fft.rfft(frames, n=TRANSFORM).abs().square()
-    return torch.log(power @ torch.from_numpy(mel_weights()) + FLOOR)
+    return torch.fft.rfft(frames, n=TRANSFORM).abs().square() @ torch.from_numpy(mel_weights())
+
+
+def log_mel(audio: Any) -> Any:
+    """What the network hears of torch FP32 [n, samples] in -1..1: FP32 [n, frames, BANDS]."""
+    return (bands(audio) + FLOOR).log()
 
 
 def network() -> Any:
