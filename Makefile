@@ -18,7 +18,7 @@ test: .venv/development  ## all tests but the slow and the GPU ones, in two proc
 test-slow: .venv/development  ## the measurements against queueing theory, 10 minutes on a quiet machine
 	.venv/bin/pytest -m slow
 
-bench: .venv/development  ## the ratios of docs/benchmarks.md, into results/bench.json
+bench: .venv/development  ## measure the project's claims: docs/benchmarks.md and benchmarks/results.json
 	.venv/bin/python -m benchmarks
 
 gpu-proof: .venv/serving  ## accuracy, served against bare, instances x batch on a GPU (docs/gpu.md); without one a dry run
@@ -38,7 +38,7 @@ clean:  ## what was built and measured; the environment stays
 
 .venv/serving: EXTRAS = export,server,load
 .venv/llm: EXTRAS = export,server,load,llm
-.venv/development: EXTRAS = export,server,load,llm,dev
+.venv/development: EXTRAS = export,server,load,llm,systems,dev
 .venv/serving .venv/llm .venv/development: pyproject.toml constraints.txt deploy/build.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: name one with make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv

@@ -78,7 +78,7 @@ class BoundSequence(Generic[Answer]):
                 f"this sequence of '{spec.name}' belongs to the process that this one was forked from"
             )
         if self._over:
-            raise invalid(spec, f"this sequence of '{spec.name}' is over: begin another")
+            raise invalid(spec, f"this sequence of '{spec.name}' has ended: start another")
         self._like = check(spec, inputs)
         parameters = {"sequence_id": self.sequence_id, "sequence_start": not self._open, "sequence_end": end}
         try:

@@ -1,4 +1,4 @@
-"""How many requests a second a served model holds under its SLOs: the search of one real server, or of two in turns.
+"""Search the capacity of one real server under its SLOs, or of two in turns.
 
 result = find(CapacityRequest(server="localhost:8001", model="rain_forecast", slos=(Slo.parse("p99=20ms"),)))
 """
@@ -24,7 +24,7 @@ from loadtests.search.probe import Prober
 from loadtests.search.search import Searching, gap_reached, search
 from loadtests.search.turns import Turns, in_turns
 from loadtests.search.unloaded import measure_unloaded
-from loadtests.slo import Slo, check_streams, format_rate
+from loadtests.slo import Slo, check_measures, format_rate
 from loadtests.target.metrics import MetricsMeter, default_url
 from loadtests.workload.workload import Workload, scoped
 
@@ -73,7 +73,7 @@ def find_in_turns(
                 ) from error
         one, other = found
         if one.plan.seed != other.plan.seed or one.run.settings.get("turns") != other.run.settings.get("turns"):
-            raise BadRequestError("these two were not measured in turns with one another: begin anew", field="resume")
+            raise BadRequestError("these two runs were not measured in turns: start a new comparison", field="resume")
         for side in found:
             side.begin()
         end = send_probes(found, in_turns((one.plan, other.plan), (one.points, other.points)), on_point)
@@ -99,18 +99,19 @@ def measuring(request: CapacityRequest, on_note: OnNote | None = None) -> Iterat
                 request.shares,
                 access=request.access,
                 seed=request.seed,
+                interval_s=request.interval_s,
                 frozen_s=request.timing.frozen_s,
             )
         )
         traffic.check()
-        check_streams(slos, traffic.streaming)
+        check_measures(slos, traffic.measures)
         if request.folder is not None:
             new = model_folder(request.folder, request.model)
             stack.enter_context(writing(home_of(earlier.folder, request.model) if earlier else new))
         earlier = _earlier(request, slos)
         points = usable_points(earlier) if earlier else []
         unloaded = measure_unloaded(traffic, slos, timeout_s=timeout_s(request, traffic), budget_s=request.budget_s)
-        plan = plan_of(request, slos, unloaded)
+        plan = plan_of(request, slos, traffic, unloaded)
         run = describe(request, plan, traffic, unloaded)
         if earlier:
             run = resumed(earlier, run)
@@ -164,7 +165,7 @@ class Measurement:
             yield send
 
     def as_it_was(self) -> CapacityResult:
-        """Of the points that there are; an earlier result stays where it is."""
+        """The result of the existing points; an earlier result stays where it is."""
         return self.run.result(self.points, partial="", folder=self.at)
 
     def finish(self, partial: str) -> CapacityResult:
@@ -223,5 +224,5 @@ def _earlier(request: CapacityRequest, slos: Sequence[Slo]) -> Stored | None:
     if not request.resume:
         return None
     if request.folder is None:
-        raise BadRequestError("there is no folder to resume from", field="folder")
+        raise BadRequestError("name the folder to resume from with --resume DIR", field="folder")
     return earlier_run(request.folder, request.model, slos, request.manifest, request.budget_s)

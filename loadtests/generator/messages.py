@@ -23,6 +23,7 @@ from loadtests.errors import GeneratorError
 from loadtests.records.record import UNANSWERED, Record
 from loadtests.slo import Measure
 from loadtests.target.access import Access
+from loadtests.workload.sequences import Sequences
 
 Ranges = Sequence[tuple[int, int]]
 """Parts of the pool of payloads: the first place of each, and the one behind its last."""
@@ -37,7 +38,7 @@ NORMAL_PRIORITY = "--normal-priority"
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """So many requests over a limit, and its SLO is out of reach."""
+    """The number of requests over a limit at which its SLO is out of reach."""
 
     limit_ms: float
     count: int
@@ -86,6 +87,8 @@ class Job:
     access: Access = field(default_factory=Access)
     streamed: Ranges = ()
     """Payloads whose answers come in parts."""
+    sequences: Sequences | None = None
+    """What a choice is among, where it is not among the payloads."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "access": self.access.to_json()}
@@ -93,7 +96,8 @@ class Job:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Job:
         limits, access = Limits.from_json(document["limits"]), Access.from_json(document["access"])
-        return cls(**{**document, "limits": limits, "access": access})
+        sequences = document["sequences"] and Sequences.from_json(document["sequences"])
+        return cls(**{**document, "limits": limits, "access": access, "sequences": sequences})
 
 
 def within(ranges: Ranges) -> Iterator[int]:
@@ -134,7 +138,7 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def read_record(folder: Path) -> Record:
-    """What was measured: the schedule without its cooldown."""
+    """The record of a run: the schedule without its cooldown."""
     try:
         with np.load(folder / "record.npz") as columns:
             return Record.of_columns(columns)
@@ -189,7 +193,7 @@ class Batch:
         content = base64.b64decode(fields.pop("record"))
         rows, rest = divmod(len(content), _ROW_BYTES)
         if rest:
-            raise GeneratorError(f"a batch of {len(content)} bytes is no whole number of rows")
+            raise GeneratorError(f"a batch of {len(content)} bytes is not a whole number of rows")
         times = np.frombuffer(content, np.float64, 3 * rows).reshape(3, rows)
         status, model = np.frombuffer(content, np.uint8, 2 * rows, 24 * rows).reshape(2, rows)
         record = Record(times[0], times[1], times[2], status, model)

@@ -34,6 +34,7 @@ from loadtests.generator.messages import (
 )
 from loadtests.records.record import Outcome, Record
 from loadtests.target.access import Access
+from loadtests.workload.sequences import Sequences
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,14 @@ class GeneratorSettings:
     """Whether the generator takes real-time priority, where that is allowed."""
     streamed: Ranges = ()
     """Payloads whose answers come in parts."""
+    sequences: Sequences | None = None
+    """How the payloads belong together, for models that keep state; a schedule is then one of sequences."""
     patience_s: float = 30.0
     """A generator that is so late with a report hangs, and is killed."""
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Of the generator's command line, which other users of the machine can read."""
+        """The options on the generator's command line, which other users of the machine can read."""
         return () if self.real_time else (NORMAL_PRIORITY,)
 
 
@@ -96,7 +99,7 @@ class GeneratorProcess:
 
     @property
     def pid(self) -> int:
-        """Of the generator process."""
+        """The process id of the generator."""
         return self._running.pid
 
     @property
@@ -150,6 +153,7 @@ class GeneratorProcess:
             seed,
             self._target.access,
             self._target.streamed,
+            self._target.sequences,
         )
         self._send(**job.to_json())
         self._allow(self._target.timeout_s)
@@ -251,7 +255,7 @@ class JsonProcess:
         self._process.stdin.flush()
 
     def receive(self, until_s: float = math.inf) -> dict[str, Any] | None:
-        """What it says next, waiting for it; None when it has ended.
+        """Wait for the next message; None when the process has ended.
 
         Raises TimeoutError when `time.monotonic()` reaches `until_s` before.
         """

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from loadtests.records.documents import read, stored_name
+from loadtests.records.sequences import SequencePoint
 from loadtests.records.streaming import GenerationLoad, StreamPoint
 from loadtests.slo import Measure, Slo
 
@@ -46,7 +47,7 @@ class ServerStats:
 
     @property
     def mean_batch(self) -> float:
-        """Of the slowest step, which is the one that batching matters for."""
+        """The mean batch of the slowest step, where batching matters most."""
         return self.slowest.mean_batch
 
 
@@ -227,6 +228,8 @@ class Point:
     """Of the server's machine, where it has metrics."""
     streaming: StreamPoint | None = None
     """Of answers that come in parts."""
+    sequences: SequencePoint | None = None
+    """Of sequences of requests; each counts as one among `requests`, and its latency is that of its last."""
     unaffected: tuple[SloCount, ...] = field(default=(), metadata={"stored_as": "punctual"})
     """As `slos`, of the requests that no late send affected (see `judge.unaffected`); empty where these are all of
     them, too few, or not known."""
@@ -252,8 +255,8 @@ class Point:
         return None if slo.model else self.percentile_ms(slo.measure, name)
 
     def percentile_ms(self, measure: Measure, name: str = "p99") -> float | None:
-        """Of the whole latency, or of a measure of streams; None where nothing was there to measure."""
-        holder = self.streaming if measure else self
+        """A percentile of the latency, or of a measure of streams or sequences; None if there is none."""
+        holder = (self.streaming or self.sequences) if measure else self
         return getattr(holder, f"{measure}_{name}_ms".removeprefix("_"), None)
 
     def to_json(self) -> dict[str, Any]:

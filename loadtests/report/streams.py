@@ -1,7 +1,8 @@
-"""What a report shows of answers that come in parts: which measures, and which of the server's figures."""
+"""The measures of streamed answers that a report shows, and which of the server's figures belong to them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import get_args
 
@@ -9,10 +10,15 @@ from loadtests.records.point import Point
 from loadtests.results.result import CapacityResult
 from loadtests.slo import Measure
 
-NAMES: dict[Measure, str] = {"": "latency", "ttft": "TTFT", "itl": "ITL", "gap": "longest gap"}
-"""What readers see; the first two run from the intended send."""
+_NAMES: dict[Measure, str] = {"": "latency", "ttft": "TTFT", "itl": "ITL", "gap": "longest gap"}
+_OF_SEQUENCES: dict[Measure, str] = {"": "latency of the last request", "gap": "latency of the slowest request"}
 _COVERED = 0.5
 """Of the mean latency: Triton's own times are those of whole answers where they make up so much of it."""
+
+
+def names(result: CapacityResult) -> Mapping[Measure, str]:
+    """What readers see."""
+    return _OF_SEQUENCES if result.unit == "sequences" else _NAMES
 
 
 def streamed(result: CapacityResult) -> bool:
@@ -21,13 +27,16 @@ def streamed(result: CapacityResult) -> bool:
 
 
 def measures(result: CapacityResult) -> list[Measure]:
-    """Those that pictures show: the ones with a limit, and of streams TTFT and ITL in any case."""
-    limited = {slo.measure for slo in result.slos if slo.limit_ms is not None}
-    return [each for each in get_args(Measure) if each in limited or (each in ("ttft", "itl") and streamed(result))]
+    """The measures in pictures: those with a limit, and in any case TTFT and ITL of streams, and the slowest request of
+    sequences."""
+    shown = {slo.measure for slo in result.slos if slo.limit_ms is not None}
+    shown |= {"ttft", "itl"} if streamed(result) else set()
+    shown |= {"gap"} if result.unit == "sequences" else set()
+    return [each for each in get_args(Measure) if each in shown]
 
 
 def limited_measures(result: CapacityResult) -> list[Measure]:
-    """Those with a limit, the one that decides the capacity first."""
+    """The measures with a limit, the one that decides the capacity first."""
     limited = [slo.measure for slo in result.slos if slo.limit_ms is not None]
     decides = result.decided_by
     return list(dict.fromkeys([*([decides.measure] if decides and decides.limit_ms is not None else []), *limited]))

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from statistics import NormalDist, median
 
 from loadtests.judge.evidence import most_over, requests_needed
+from loadtests.judge.sample import SHARED
 from loadtests.judge.verdict import at_most
 from loadtests.records.point import Point, Probe
 from loadtests.search.budget import PROBE_SHARE, Plan, clean_s
-from loadtests.search.certificate import certified_per_s, confirmation_runs, lasted_s, least_s, missing_gain
+from loadtests.search.certificate import confirmation_runs, lasted_s, least_s, missing_gain, proven_rate_per_s
 from loadtests.search.estimate import Estimate, estimate
 from loadtests.search.observations import dependence_near, filling_s
 from loadtests.slo import Slo
@@ -26,9 +27,12 @@ _DEPENDENCE_SPREAD = 0.5
 """Standard deviation in ln(dependence) of a confirmation, from what shorter probes around it showed."""
 
 
-def early_stop_threshold(probe: Probe, slo: Slo) -> int:
-    """Number of requests over the limit after which a probe stops early: by then twice the allowed share is over."""
-    return math.ceil(2 * slo.allowed_share * probe.requests) + _CLUSTER
+def early_stop_threshold(probe: Probe, slo: Slo, at_once: float = 0.0) -> int:
+    """Number of requests over the limit after which a probe stops early: by then twice the allowed share is over.
+
+    Of sequences as many as run `at_once` are late together.
+    """
+    return math.ceil(2 * slo.allowed_share * probe.requests + max(_CLUSTER, SHARED * at_once))
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,15 @@ def next_confirmation(points: Sequence[Point], plan: Plan, fallback_per_s: float
     A run speaks for all lower rates as well, so it pays to begin high and to step down when it does not go well.
     `fallback_per_s` is tried where no estimate can be made.
     """
-    left_s, certified, runs = plan.left_s(points), certified_per_s(points), confirmation_runs(points)
+    left_s, proven, runs = plan.left_s(points), proven_rate_per_s(points), confirmation_runs(points)
     fitted = estimate(points, plan.slos)
     if fitted is None:
         rate_per_s, chance = min(fallback_per_s, plan.max_per_s), 1.0
     else:
-        rate_per_s, chance = _most_promising(points, fitted, left_s, certified, plan.max_per_s)
-    if not chance or chance * (rate_per_s - certified) <= plan.tolerance * certified:
+        rate_per_s, chance = _most_promising(points, fitted, left_s, proven, plan.max_per_s)
+    if not chance or chance * (rate_per_s - proven) <= plan.tolerance * proven:
         return None
-    needed_s = clean_s(plan.slos, rate_per_s, plan.streamed_s)
+    needed_s = clean_s(plan.slos, rate_per_s, plan.lasting_s)
     if fitted is not None:
         needed_s = _FIRST_PART * _needed_s(points, fitted, rate_per_s, missing_gain(runs, rate_per_s))
     needed_s += max(filling_s(slo, rate_per_s) for slo in plan.slos)
