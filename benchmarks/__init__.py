@@ -1,1 +1,1 @@
-"""`make bench`: ratios measured in one run on one machine, written to results/bench.json and printed as a table."""
+"""Measurements of the project's own claims: `make bench` renews benchmarks/results.json and docs/benchmarks.md."""

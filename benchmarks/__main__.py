@@ -1,22 +1,19 @@
-"""Run the benchmarks: `python -m benchmarks [NAME ...]`; a table on stdout, everything in results/bench.json."""
+"""Measure the project's claims: `python -m benchmarks [NAME ...]` renews benchmarks/results.json and its page."""
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import bulk, client, generation, generator, idle, rates, served, shared_memory
+from benchmarks import bulk, client, generation, generator, idle, rates, results, served, shared_memory
+from benchmarks.results import Measured
 from benchmarks.row import Row
 from export import recipes
 from export.command import default_repository
 from export.exporter import export_model
 from fathom.console.output import Steps, out
-from loadtests.target.hardware import describe_hardware
 
 BENCHMARKS = {
     "served": served.measure,
@@ -34,27 +31,24 @@ def main() -> None:
     """Measure what is named (all by default), one benchmark after the other on an otherwise quiet machine."""
     command = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     command.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(BENCHMARKS)} (default: all)")
-    command.add_argument("--results", type=Path, default=Path("results/bench.json"), metavar="FILE")
     arguments = command.parse_args()
     if unknown := set(arguments.names) - set(BENCHMARKS):
         command.error(f"there is no benchmark '{unknown.pop()}': choose {', '.join(BENCHMARKS)}")
     repository = default_repository()
-    rows: list[Row] = []
+    found = results.read()
+    measured: list[Row] = []
     with Steps() as steps:
         with steps.step("export"):
             for name in recipes.NAMES:
                 export_model(recipes.find(name), repository)
         for name in arguments.names or BENCHMARKS:
             with steps.step(name):
-                rows += BENCHMARKS[name](repository)
-    document = {
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "hardware": describe_hardware(),
-        "rows": [row.to_json() for row in rows],
-    }
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    arguments.results.write_text(json.dumps(document, indent=2) + "\n")
-    out.print(table(rows))
+                rows = BENCHMARKS[name](repository)
+            found[name] = Measured.now(rows)
+            results.write(found)  # at once: the next one may take long, or fail
+            measured += rows
+    results.PAGE.write_text(results.page(found), encoding="utf-8")
+    out.print(table(measured))
 
 
 def table(rows: list[Row]) -> Table:

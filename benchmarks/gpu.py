@@ -1,4 +1,4 @@
-"""What a GPU makes of exported models: accuracy, served against bare, instances x batch: `python -m benchmarks.gpu`.
+"""Measure exported models on a GPU: accuracy, served against bare, instances x batch: `python -m benchmarks.gpu`.
 
 It needs no network, no Docker and no TensorRT builder: the embedded Triton, onnxruntime-gpu and exported models. Where
 there is no GPU, or with --dry-run, it runs the same steps in small sizes on the CPU, and marks every row so.
@@ -331,19 +331,19 @@ def main() -> int:
         "--model-repository", nargs="+", type=Path, default=[default_repository()], metavar="DIR",
         help="exported models; one folder for each precision",
     )  # fmt: skip
-    command.add_argument("--results", type=Path, default=Path("results/gpu.json"), metavar="FILE")
+    command.add_argument("--output", type=Path, default=Path("results/gpu.json"), metavar="FILE")
     given = command.parse_args()
     found = subjects(given.model_repository, given.models)
     if not found:
         err.print("no exported model was found: run `fathom export`, or name a --model-repository", soft_wrap=True)
         return 2
     dry = given.dry_run or gpu.find() is None
-    document = measure(found, DRY if dry else Sizes(), given.steps, given.results)
+    document = measure(found, DRY if dry else Sizes(), given.steps, given.output)
     for table in tables(document):
         out.print(table)
     for failed in document["failed"]:
         err.print(f"failed: {failed['step']}, {failed['model']}: {failed['why']}", markup=False, soft_wrap=True)
-    err.print(f"results: {given.results}{', a dry run on the CPU' if dry else ''}", soft_wrap=True)
+    err.print(f"results: {given.output}{', a dry run on the CPU' if dry else ''}", soft_wrap=True)
     return 1 if document["failed"] else 0
 
 

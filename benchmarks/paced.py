@@ -1,4 +1,4 @@
-"""Load at a rate from the loops one would write without the generator; its own process.
+"""Load at a rate from the loops that one would write without the generator, in a process of its own.
 
 `python -m benchmarks.paced KIND URL RATE SECONDS < request` prints the rate it reached, the p99 of how late it sent,
 and its CPU microseconds a request. `tritonclient` fires a metronome's schedule with tritonclient's aio client; `locust`

@@ -104,7 +104,7 @@ def _climb(run: Run, server: TritonServer, kind: str, highest: list[tuple[float,
 
 
 def _lag_ms(rate_per_s: float) -> Callable[[dict[str, float]], float]:
-    """Of a run; infinite where it did not keep the rate."""
+    """The send lag of a run; infinite where it did not keep the rate."""
     return lambda found: found["lag_p99_ms"] if found["rate_per_s"] >= LEAST_KEPT * rate_per_s else math.inf
 
 

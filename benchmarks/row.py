@@ -1,11 +1,10 @@
-"""One measured ratio: the claim, what it was held against, and how much it scattered."""
+"""One measured figure: its name, value, spread and bound."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,6 @@ class Row:
             return None
         direction, bound = self.wanted.split()
         return self.value >= float(bound) if direction == ">=" else self.value <= float(bound)
-
-    def to_json(self) -> dict[str, Any]:
-        """The row of bench.json."""
-        return {**asdict(self), "reached": self.reached}
 
 
 def from_repetitions(name: str, values: Sequence[float], *, unit: str, wanted: str = "", detail: str = "") -> Row:

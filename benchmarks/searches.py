@@ -38,7 +38,7 @@ def main() -> None:
     command.add_argument(
         "--budget", type=float, default=40.0, metavar="S", help="seconds of each (default: %(default)g)"
     )
-    command.add_argument("--results", type=Path, default=Path("results/searches.json"), metavar="FILE")
+    command.add_argument("--output", type=Path, default=Path("results/searches.json"), metavar="FILE")
     arguments = command.parse_args()
     slo, repository = Slo.parse(arguments.slo), default_repository()
     with Steps() as steps:
@@ -57,7 +57,7 @@ def main() -> None:
                         budget_s=arguments.budget,
                         seed=number,
                         payloads=pool,
-                        folder=arguments.results.with_suffix("") / str(number + 1),
+                        folder=arguments.output.with_suffix("") / str(number + 1),
                     )
                     found.append(find(request))
                     step.update(_told(found[-1]))
@@ -70,22 +70,22 @@ def main() -> None:
         "budget_s": arguments.budget,
         **summary,
     }
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    arguments.results.write_text(json.dumps(document, indent=2) + "\n")
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(document, indent=2) + "\n")
     out.print_json(json.dumps(summary))
 
 
 def summarise(found: Sequence[CapacityResult], slo: Slo) -> dict[str, Any]:
     """Spread (highest / lowest) of both numbers, seconds of each, and how often an interval held the pooled value."""
-    certified = [result.capacity_per_s for result in found if result.capacity_per_s]
+    proven = [result.capacity_per_s for result in found if result.capacity_per_s]
     estimates = [result.capacity_estimate_per_s for result in found if result.capacity_estimate_per_s]
     pooled = estimate([point for result in found for point in result.points], [slo])
     intervals = [result.capacity_estimate_interval_per_s for result in found]
     held = [low <= pooled.rate_per_s <= high for low, high in filter(None, intervals)] if pooled else []
     return {
         "searches": len(found),
-        "certified_per_s": [result.capacity_per_s for result in found],
-        "certified_spread": max(certified) / min(certified) if certified else None,
+        "proven_per_s": [result.capacity_per_s for result in found],
+        "proven_spread": max(proven) / min(proven) if proven else None,
         "estimate_per_s": [result.capacity_estimate_per_s for result in found],
         "estimate_spread": max(estimates) / min(estimates) if estimates else None,
         "interval_per_s": intervals,
@@ -96,9 +96,9 @@ def summarise(found: Sequence[CapacityResult], slo: Slo) -> dict[str, Any]:
 
 
 def _told(result: CapacityResult) -> str:
-    certified = f"{result.capacity_per_s:.0f}/s" if result.capacity_per_s else "none"
+    proven = f"{result.capacity_per_s:.0f}/s" if result.capacity_per_s else "none"
     guess = f"{result.capacity_estimate_per_s:.0f}/s" if result.capacity_estimate_per_s else "none"
-    return f"certified {certified}, estimate {guess}"
+    return f"proven {proven}, estimate {guess}"
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ SLICES = 6
 
 
 class Cost(NamedTuple):
-    """Of one call, in microseconds; CPU is that of client and server together."""
+    """The cost of one call in microseconds; CPU is that of client and server together."""
 
     client_us: float
     server_us: float

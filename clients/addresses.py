@@ -1,4 +1,4 @@
-"""Where servers are: what an endpoint may be, refused with the remedy where gRPC would connect to something else."""
+"""Addresses of servers: valid forms, and an error with the remedy where gRPC would connect to something else."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def is_loopback(address: str) -> bool:
 def _check(address: object) -> None:
     """Raises ValueError for what gRPC would not understand, or understand as another address."""
     if not isinstance(address, str) or not address:
-        raise ValueError(f"{address!r} is no server to connect to: give 'host:port', or a list of them")
+        raise ValueError(f"{address!r} is not the address of a server: give 'host:port', or a list of them")
     scheme, _, rest = address.partition(":")
     if scheme in ("unix", "unix-abstract", "vsock", "xds"):
         if not rest.strip("/"):
@@ -80,24 +80,24 @@ def _check(address: object) -> None:
 
 
 def _check_host_and_port(address: str, part: str, version: int = 0) -> None:
-    """The same for a host, or an IP address of that version, and a port: `part`, which is all or some of `address`."""
+    """Check a host, or an IP address of that version, and a port: `part`, which is all or some of `address`."""
     host, colon, port = part.rpartition(":")
     if "," in part:
         servers = ", ".join(f"'{server.strip()}'" for server in part.split(","))
-        raise ValueError(f"{address!r} names several servers: give a list, [{servers}]")
+        raise ValueError(f"{address!r} names several servers: pass a list, [{servers}]")
     if part.count(":") > 1 and _is_ip(part, 6):
         raise ValueError(f"{address!r}: give an IPv6 address in brackets, and a port behind them, as in '[::1]:8001'")
     if not re.fullmatch(r"(\[[^\s/\[\]]+\]|[^\s/:@?#\[\]]*)(:[^/:\]]*)?", part):
-        raise ValueError(f"{address!r} is no host and port: give 'host:port', without path, user or spaces")
+        raise ValueError(f"{address!r} is not a host and port: give 'host:port', without path, user or spaces")
     if not colon or part.endswith((":", "]")):
         raise ValueError(f"{address!r} names no port: give '{address.rstrip(':')}:8001'")
     if not host:
         raise ValueError(f"{address!r} names no host: give '{address.removesuffix(part)}localhost{part}'")
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
-        raise ValueError(f"{address!r}: {port!r} is no port: give a number from 1 to 65535, as in '{host}:8001'")
+        raise ValueError(f"{address!r}: {port!r} is not a port: give a number from 1 to 65535, as in '{host}:8001'")
     version = version or (6 if host.startswith("[") else 0)
     if version and not _is_ip(host.strip("[]"), version):
-        raise ValueError(f"{address!r}: '{host}' is no IPv{version} address: correct it, or use the host's name")
+        raise ValueError(f"{address!r}: '{host}' is not an IPv{version} address: correct it, or use the host's name")
 
 
 def _is_ip(text: str, version: int) -> bool:

@@ -1,4 +1,4 @@
-"""Call what may block for ever in a thread of its own, for whose end neither its caller nor the process waits."""
+"""Run a call that may block for ever in its own thread, whose end neither the caller nor the process waits for."""
 
 from __future__ import annotations
 

@@ -318,6 +318,6 @@ def _check(client: AnyConnection, in_flight: int, errors: str) -> None:
     life.refuse_greenlets(client.endpoint)
     client.rotation()  # raises what would else be the error of every item
     if in_flight < 1:
-        raise ValueError(f"in_flight is {in_flight}: at least one request must be in flight")
+        raise ValueError(f"in_flight is {in_flight}: give 1 or more")
     if errors not in ("raise", "return"):
         raise ValueError(f"errors is '{errors}': choose 'raise' or 'return'")

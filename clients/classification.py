@@ -25,7 +25,7 @@ Labels = list[list[Classification]]
 def scores(spec: ModelSpec, output: str | None, top: int) -> str:
     """The output to rank: the requested one, or the only one. Raises InvalidInputError."""
     if top < 1:
-        raise invalid(spec, f"top is {top}: ask '{spec.name}' for one label at least")
+        raise invalid(spec, f"top is {top}: ask '{spec.name}' for at least one label")
     if output is None and len(spec.outputs) != 1:
         raise invalid(spec, f"'{spec.name}' has several outputs: name one of {', '.join(spec.outputs)} as output")
     return output or next(iter(spec.outputs))

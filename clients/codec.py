@@ -183,7 +183,7 @@ def _parse(spec: ModelSpec, answer: bytes, placed: Placement | None) -> Outputs:
     try:
         message = service_pb2.ModelInferResponse.FromString(answer)
     except DecodeError as error:
-        raise ServerError(f"the answer of '{spec.name}' is no message: {error}", model=spec.name) from None
+        raise ServerError(f"the answer of '{spec.name}' is not a message: {error}", model=spec.name) from None
     outputs = read(spec, message, placed)
     raws = message.raw_output_contents
     numbers = placed is None and all(array.dtype.kind != "O" for array in outputs.values())
@@ -303,7 +303,7 @@ def _fit(spec: ModelSpec, tensor: TensorSpec, value: Any) -> Array:
     except InvalidInputError as error:
         raise _misfit(spec, tensor, str(error)) from None
     except Exception as error:  # whatever the object's own conversion raises
-        raise _misfit(spec, tensor, f"is no array ({error})") from error
+        raise _misfit(spec, tensor, f"is not an array ({error})") from error
     text = tensor.datatype == "BYTES" and isinstance(value, str | bytes | bytearray)
     if tensor.dims in ((1,), (-1,)) and (array.ndim == 0 or text):
         array = array.reshape((1, 1) if spec.batched else (1,))  # one text or number by itself

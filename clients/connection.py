@@ -1,4 +1,4 @@
-"""What both clients do: written once as coroutines, over a transport that each of them adds.
+"""The code that both clients share: coroutines over a transport that each of them adds.
 
 The blocking client's transport answers before it returns, so that its coroutines run to their end without ever waiting;
 the asyncio client's are awaited. So deadlines, retries, the choice of a server and the wording of errors are the same.

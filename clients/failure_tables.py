@@ -58,7 +58,7 @@ PAGE = Failure(
 )
 CLOSED_PLAIN = _waits(
     "connection",
-    "it closes connections at once: it may require TLS (tls=TLS(ca=FILE)), be restarting, or be no gRPC port",
+    "it closes connections at once: it may require TLS (tls=TLS(ca=FILE)), be restarting, or not be a gRPC port",
 )
 CLOSED_TLS = _waits(
     "tls",
@@ -69,7 +69,7 @@ CLOSED_MUTUAL = _waits(
     "it closes connections at once: it may not trust cert='{cert}' of TLS(...), that may have expired, or it is "
     "restarting",
 )
-SILENT = _waits("connection", "it takes connections but answers nothing; does it hang, or is that no gRPC port?")
+SILENT = _waits("connection", "it accepts connections but does not answer: it may hang, or not be a gRPC port")
 _UNTRUSTED = _tls(
     "cannot trust {endpoint}: its certificate is not signed by {ca} ({reason}): pass tls=TLS(ca=FILE) with the "
     "authority that signed it, or with a self-signed certificate itself"
@@ -122,11 +122,11 @@ NO_CONNECTION: Table = (
 UNREAD: Table = (
     (
         "CLIENT: Received message larger",
-        _unread("{at} sent too large an answer ({details}): ask for less at a time, or raise max_answer_bytes"),
+        _unread("{at} sent too large an answer ({details}): request less at a time, or raise max_answer_bytes"),
     ),
     (
         "Compression algorithm",
-        _unread("{at} sent a compressed answer ({details}): turn compression off there, for its size has no bound"),
+        _unread("{at} sent a compressed answer ({details}): turn compression off there, since it hides the size"),
     ),
 )
 _CUT = Failure(
@@ -203,20 +203,20 @@ _IDLE = Failure(
 UNFINISHED = Failure(
     ServerError,
     "server",
-    "the answer of {at} is not whole: it ended without the model's final response ({details}): see the log there",
+    "the answer of {at} is incomplete: it ended without the model's final response ({details}): see the log there",
     transient=True,
     may_have_run=True,
 )
 _NO_SERVER = Failure(
     UnreachableError,
     "gateway",
-    "the gateway at {endpoint} has no server that takes the request ({details}): see that one runs behind it",
+    "the gateway at {endpoint} has no server for the request ({details}): check that one runs behind it",
     transient=True,
 )
 _LOST_SERVER = Failure(
     UnreachableError,
     "gateway",
-    "the gateway at {endpoint} lost the server behind it, or cannot read its answer ({details}): see that it runs",
+    "the gateway at {endpoint} lost the server behind it, or cannot read its answer ({details}): check that it runs",
     transient=True,
     may_have_run=True,
 )
@@ -224,7 +224,7 @@ _UNLOADED = Failure(
     ModelNotReadyError, "server", "{at} is not ready: {details}; load it, or wait until it is loaded", transient=True
 )
 _ENDING = Failure(
-    ModelNotReadyError, "server", "{endpoint} shuts down ({details}): wait for its successor", transient=True
+    ModelNotReadyError, "server", "{endpoint} is shutting down ({details}): wait until it is restarted", transient=True
 )
 _UNAVAILABLE = Failure(
     UnreachableError,
@@ -238,8 +238,10 @@ _REFUSED = Failure(
 HEADERS = Failure(
     InvalidInputError, "server", "{endpoint} refuses headers of {bytes} bytes ({details}): send fewer or shorter ones"
 )
-RESTRICTED = Failure(ServerError, "server", "{at} wants a key for this: pass headers={{'{header}': KEY}} ({details})")
-_DECOUPLED = Failure(InvalidInputError, "server", "{at} gives any number of answers: ask it with stream() ({details})")
+RESTRICTED = Failure(
+    ServerError, "server", "{at} requires a key for this: pass headers={{'{header}': KEY}} ({details})"
+)
+_DECOUPLED = Failure(InvalidInputError, "server", "{at} streams its answers: call stream() ({details})")
 _CLOSED = Failure(ServerError, "client", "the client was closed before {at} had answered", may_have_run=True)
 FAILED = Failure(ServerError, "server", "{at} failed ({status}): {details}", may_have_run=True)
 STREAM_FAILED = FAILED._replace(message="{at} failed: {details}")

@@ -1,4 +1,4 @@
-"""Where a client can work: the process that made it and forks of that, one event loop, greenlets, and never a pickle.
+"""Where a client works: its process and forks of it, one event loop, greenlets; never a pickle.
 
 gRPC survives a fork only where no other thread is in a call and no asyncio channel is open at that moment; elsewhere
 the child crashes or hangs in its next call. A client in the child begins anew: its channels, threads and locks are the

@@ -106,9 +106,9 @@ class BoundModel(Generic[Answer, Ranked]):
         """One request; `content` is what `codec.encode` takes besides the inputs."""
         client, spec = self.client, self.spec
         if not spec.repeatable and "parameters" not in content:
-            how = "gives any number of answers: ask it with stream()"
+            how = "streams its answers: call stream()"
             if not spec.decoupled:
-                how = "keeps state: ask it with `with model.sequence() as ask: ...`"
+                how = "keeps state: call it in `with model.sequence() as ask: ...`"
             raise invalid(spec, f"'{spec.name}' {how}")
         deadline_s = time.monotonic() + client.within_s(timeout_s)
         try:

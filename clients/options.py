@@ -155,7 +155,7 @@ def warn_if_insecure(addresses: tuple[str, ...], tls: TLS | None, stacklevel: in
     far = [address for address in addresses if tls is None and not is_loopback(address)]
     if far:
         warnings.warn(
-            f"requests to {', '.join(far)} travel unencrypted: pass tls=TLS(ca='ca.pem') and start Triton with "
+            f"requests to {', '.join(far)} are not encrypted: pass tls=TLS(ca='ca.pem') and start Triton with "
             "--grpc-use-ssl=1 --grpc-server-cert=FILE --grpc-server-key=FILE, or filter InsecureConnectionWarning",
             InsecureConnectionWarning,
             stacklevel=stacklevel,

@@ -17,7 +17,7 @@ def read_certificates(argument: str, file: str | Path) -> bytes:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=b"\n".join(found).decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
-        raise ValueError(f"{argument}='{file}' holds a damaged certificate ({_reason(error)}): write it anew") from None
+        raise ValueError(f"{argument}='{file}' has a damaged certificate ({_reason(error)}): create it again") from None
     return pem
 
 
@@ -36,8 +36,8 @@ def read_pair(cert: str | Path, key: str | Path) -> tuple[bytes, bytes]:
         context.load_cert_chain(cert, key, password="")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise ValueError(f"key='{key}' does not belong to cert='{cert}': give the key it was made with") from None
-        raise ValueError(f"cert='{cert}' with key='{key}' cannot be used ({_reason(error)}): write them anew") from None
+            raise ValueError(f"key='{key}' does not belong to cert='{cert}': use the key of that one") from None
+        raise ValueError(f"cert='{cert}' with key='{key}' cannot be used ({_reason(error)}): make them again") from None
     return certificates, private
 
 
@@ -49,7 +49,7 @@ def _read(argument: str, file: str | Path, wanted: str) -> bytes:
     found = [block[1].decode() for block in _BLOCK.finditer(content)]
     if not any(label.endswith(wanted) for label in found):
         instead = f"but a {' and a '.join(dict.fromkeys(found)).lower()}" if found else "in PEM form (-----BEGIN ...)"
-        raise ValueError(f"{argument}='{file}' holds no {wanted.lower()} {instead}: give the PEM file of one")
+        raise ValueError(f"{argument}='{file}' has no {wanted.lower()} {instead}: give the PEM file of one")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Where the tensors of one request lie in shared memory."""
+"""The places of one request's tensors in shared memory."""
 
 from __future__ import annotations
 

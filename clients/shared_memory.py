@@ -183,7 +183,7 @@ def _unlink(name: str, owner: int) -> None:
 
 
 def dead_names(names: Iterable[str]) -> list[str]:
-    """Those of `names` that a process of this machine and pid namespace made which no longer lives."""
+    """The `names` that a process of this machine and pid namespace made which no longer lives."""
     own = _namespace()
     dead = []
     for name in names:

@@ -1,4 +1,4 @@
-"""The answers of decoupled models, each as soon as it is there. A stream ends well only where its answer is whole.
+"""The answers of decoupled models, each as soon as it arrives. A stream ends without an error only if it is complete.
 
 Triton marks the model's final response with the parameter `triton_final_response`. A model that sends its final flag
 alone gets a message of its own for it, because the request asks for that. Without the mark an answer has been cut off,
@@ -206,7 +206,7 @@ class _Stream:
         try:
             part = service_pb2.ModelStreamInferResponse.FromString(message)
         except DecodeError as error:
-            what = f"a part of the answer of '{self._spec.name}' is no message: {error}"
+            what = f"a part of the answer of '{self._spec.name}' is not a message: {error}"
             raise ServerError(what, model=self._spec.name, endpoint=self._sent.endpoint, may_have_run=True) from None
         if self._failure:
             return

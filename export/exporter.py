@@ -102,7 +102,7 @@ def export_model(
             on_progress("publish", 0, 1)
             publish(list(_changes(made, published, built, room)))
             on_progress("publish", 1, 1)
-    again = [f"{recipe.name} was made again: {why}"] if why and published.manifest is not None else []
+    again = [f"{recipe.name} was exported again: {why}"] if why and published.manifest is not None else []
     notes = (*again, *built.notes, *_older_plans(folder, made))
     return ExportResult(recipe.name, folder, made, False, time.monotonic() - began, notes)
 

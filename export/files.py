@@ -46,7 +46,7 @@ def find(folder: Path, name: str | Path, *others: Path, or_folder: bool = False)
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; a circle of links
         raise _unreadable(path, error) from None
     if not (stat.S_ISREG(mode) or (or_folder and stat.S_ISDIR(mode))):
-        raise FileError(path, "is no regular file", remedy="put a file there")
+        raise FileError(path, "is not a regular file", remedy="put a file there")
     return path
 
 
@@ -72,7 +72,7 @@ def open_file(path: Path) -> BufferedReader:
         raise _unreadable(path, error) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise FileError(path, "is no regular file", remedy="put a file there")
+        raise FileError(path, "is not a regular file", remedy="put a file there")
     return os.fdopen(descriptor, "rb")
 
 
@@ -115,10 +115,10 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
             with np.load(raw, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             if wrong := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-                raise ValueError(f"{wrong[0]} is no array")
+                raise ValueError(f"{wrong[0]} is not an array")
         except Exception as error:  # zipfile, zlib, lzma and numpy raise some fifteen kinds between them
             lines = str(error).splitlines() or [type(error).__name__]
-            raise FileError(path, f"is no .npz file of plain arrays ({lines[0]})") from None
+            raise FileError(path, f"is not an .npz file of plain arrays ({lines[0]})") from None
     return arrays
 
 

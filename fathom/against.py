@@ -37,25 +37,27 @@ def check(arguments: argparse.Namespace, models: list[str]) -> None:
     """Refuses what cannot be measured against, before anything is started. Raises UsageError."""
     other, repository = arguments.against, arguments.model_repository
     if arguments.locust_master:
-        raise UsageError("--against needs its own generators: leave out --locust-master")
+        raise UsageError("--against cannot use Locust workers: leave out --locust-master")
     if not _is_repository(other) and ":" in other:
         if other == (arguments.server or DEFAULT_SERVER):
-            raise UsageError(f"--against {other} is the server itself: give another one, or a model repository")
+            raise UsageError(f"--against {other} is the first server itself: name another one, or a model repository")
         return
     if not _is_repository(other):
         known = sorted({path.stem for model in models for path in (repository / model / "configs").glob("*.pbtxt")})
         if other not in known:
             offer = f"one of the configurations {', '.join(known)}" if known else "HOST:PORT"
-            raise UsageError(f"--against {other} is no folder; give a model repository, HOST:PORT or {offer}")
+            raise UsageError(f"--against {other} is not a folder: name a model repository, HOST:PORT or {offer}")
         if arguments.server is None and other == default_config_name(repository, arguments.tritonserver):
-            raise UsageError(f"--against {other} is the configuration that is measured already: give another one")
+            raise UsageError(f"--against {other} is the configuration of the first server: name another one")
         return
     folder = Path(other)
     if folder.samefile(repository) and arguments.server is None:
-        raise UsageError(f"--against {other} is the model repository itself: give another one, or a server's address")
+        raise UsageError(
+            f"--against {other} is the model repository of the first server: name another one, or HOST:PORT"
+        )
     found = sorted(path.parent.name for path in folder.glob("*/config.pbtxt"))
     if not found:
-        raise UsageError(f"--against {other} holds no models: give a model repository, or a server's address")
+        raise UsageError(f"--against {other} contains no models: name a model repository or HOST:PORT")
     if missing := [model for model in models if not (folder / model).is_dir()]:
         raise UsageError(f"--against {other} has no model {missing[0]}; it has {', '.join(found)}")
 
@@ -106,7 +108,7 @@ def _report(
         raise ResultsError(unsaved)
     ended = [result.ended_because for result in results]
     if any(ended) and not arguments.json:
-        out.print(f"  to go on: {_again(arguments, folder)}", soft_wrap=True)
+        out.print(f"  continue: {_again(arguments, folder)}", soft_wrap=True)
     if INTERRUPTED in ended:
         return STOPPED
     return 1 if any(ended) or found is None or found.changes[0].finding == "unknown" else 0
@@ -138,11 +140,11 @@ def _print(
         out.print(side, soft_wrap=True)
         print_labelled("capacity", headline(result))
         if result.partial:
-            print_labelled("partial", f"{result.ended_because}; the turns until then count")
+            print_labelled("partial", f"{result.ended_because}; the result uses the probes before that")
     for change in found.changes if found else ():
         print_labelled("found", change.sentence)
         for text in change.notes:
-            print_labelled("mind", text)
+            print_labelled("warning", text)
     if path:
         out.print(f"  report: {path}", soft_wrap=True)
 
@@ -161,12 +163,12 @@ def connect(arguments: argparse.Namespace, access: Access, taken: int | None) ->
             yield server, metrics_url, repository
         return
     if access.tls is not None:
-        raise UsageError(f"a server that this command starts with {other} has no TLS: give --against HOST:PORT")
+        raise UsageError(f"Fathom cannot start a server with TLS for --against {other}: use --against HOST:PORT")
     left = available_memory()
     if taken is not None and left is not None and left < taken:
         raise UsageError(
-            f"the first server took {taken / _GIB:.1f} GiB of memory and {left / _GIB:.1f} GiB are left, too little "
-            f"for another with {other}: start that one elsewhere, and give its address to --against"
+            f"the first server uses {taken / _GIB:.1f} GiB of memory and only {left / _GIB:.1f} GiB are free: start "
+            f"the second server ({other}) on another machine, and use --against HOST:PORT"
         )
     if _is_repository(other):
         repository, config_name = Path(other), default_config_name(Path(other), arguments.tritonserver)

@@ -1,4 +1,4 @@
-"""A new version under another name: it has to load, warm up and agree with the live one before it meets traffic."""
+"""Try a new version under another name: it must load, warm up and agree with the live one before it gets traffic."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def try_candidate(client: Client, model: str, contents: dict[str, Path], rules: 
     except InferenceError as error:
         if "explicit model load" in error.details:
             raise UsageError(
-                f"{client.endpoint} loads no models on request: start it with "
+                f"{client.endpoint} cannot load models on request: start it with "
                 "--model-control-mode=explicit --load-model=*"
             ) from error
-        raise RolloutError(f"the new version does not serve: {error}") from error
+        raise RolloutError(f"the new version failed: {error}") from error
     finally:
         with contextlib.suppress(InferenceError):  # what went wrong is raised already
             unload = service_pb2.RepositoryModelUnloadRequest(model_name=name)
@@ -66,14 +66,14 @@ def _compare(client: Client, metadata: Any, config: Any, candidate: str, rules: 
     for old, new in zip(*answers, strict=True):
         for output, wanted in old.items():
             if output not in new:
-                raise RolloutError(f"the new version does not answer {output}")
+                raise RolloutError(f"the new version has no output {output}")
             agree(output, wanted, new[output], tolerance)
 
 
 def agree(output: str, wanted: np.ndarray[Any, Any], given: np.ndarray[Any, Any], tolerance: float) -> None:
     """Raises RolloutError where an output of the new version is not that of the old one."""
     if wanted.shape != given.shape:
-        raise RolloutError(f"the new version answers {output} with shape {given.shape}, not {wanted.shape}")
+        raise RolloutError(f"output {output} of the new version has shape {given.shape}, not {wanted.shape}")
     if wanted.dtype.kind not in "fiu":
         off = 0.0 if np.array_equal(wanted, given) else np.inf
     else:
@@ -81,5 +81,6 @@ def agree(output: str, wanted: np.ndarray[Any, Any], given: np.ndarray[Any, Any]
         off = float(np.abs(wanted.astype(float) - given.astype(float)).max(initial=0.0)) / largest
     if not off <= tolerance:
         raise RolloutError(
-            f"the new version's {output} is off by {off:.2g} of the largest value, more than {tolerance:g}"
+            f"output {output} of the new version differs from the old by {off:.2g} of the largest value, more than "
+            f"{tolerance:g} (--parity)"
         )

@@ -1,4 +1,4 @@
-"""The `fathom` command: a table of subcommands, and the one place where errors become a line and an exit status.
+"""The `fathom` command: a table of subcommands, and the one place that turns errors into a line and an exit status.
 
 Exit status: 0 done; 1 a check, an SLO or an accuracy gate failed; 2 the command could not be carried out; 130 stopped
 by Ctrl-C, 141 by a reader of the output that went away.
@@ -7,6 +7,7 @@ by Ctrl-C, 141 by a reader of the output that went away.
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import errno
 import os
@@ -16,38 +17,59 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from types import FrameType
+from typing import NoReturn
 
 from fathom.console.arguments import STOPPED, Parser
 from loadtests.text import guard_output
 
 COMMANDS = {
-    "demo": "export, serve, ask, measure and report, all on this machine",
-    "export": "put the models into the model repository, with their accuracy",
-    "add": "bring your own model: ONNX, torch, transformers, scikit-learn",
-    "precision": "compare FP32, FP16 and INT8: size, accuracy, speed",
-    "check": "lint configurations, artefacts, engines and manifests",
-    "serve": "run a real Triton on this machine until Ctrl-C",
-    "infer": "ask a served model and get a person's answer",
-    "capacity": "find how many requests a second a model holds",
-    "tune": "find the configuration that holds the most, and write it",
-    "load": "run one schedule or recorded trace against a model, and judge it",
-    "report": "make the HTML report again, or compare measurements",
-    "plan": "replicas, queue limits, expected p99 and cost for a rate",
-    "publish": "put a new version into service; roll back when it fails",
+    "demo": "export, serve, query and measure the bundled models",
+    "export": "export models to the model repository and measure accuracy",
+    "add": "add your ONNX, PyTorch, Transformers or scikit-learn model",
+    "precision": "compare FP32, FP16 and INT8: size, accuracy and speed",
+    "check": "check configurations, artefacts, engines and manifests",
+    "serve": "start Triton on this machine and keep it until Ctrl-C",
+    "infer": "send a request to a model and print the answer",
+    "capacity": "measure the highest request rate that meets your SLOs",
+    "tune": "find and write the configuration with the highest capacity",
+    "load": "send one schedule or recorded trace and judge the result",
+    "report": "write the HTML report again, or compare measurements",
+    "plan": "compute replicas, queue limits, latency and cost for a rate",
+    "publish": "put a new model version into service; roll back on failure",
 }
 
 
 _REMEDIES = {
-    errno.ENOSPC: "free some, or set TMPDIR to a folder that has space",
-    errno.EDQUOT: "free some, or set TMPDIR to a folder that has space",
-    errno.EMFILE: "allow the process more with ulimit -n",
-    errno.ENFILE: "the whole machine has too many files open",
-    errno.ENOMEM: "give the process more memory, or ask for less",
-    errno.EAGAIN: "allow more processes and threads with ulimit -u",
+    errno.ENOSPC: "free disk space, or set TMPDIR to a folder with space",
+    errno.EDQUOT: "free disk space, or set TMPDIR to a folder with space",
+    errno.EMFILE: "raise the limit with ulimit -n",
+    errno.ENFILE: "close programs: the whole machine has too many open files",
+    errno.ENOMEM: "give the process more memory, or request less work",
+    errno.EAGAIN: "raise the limit of processes and threads with ulimit -u",
 }
-"""What to do where the operating system has no more of something, by its error number."""
+"""What to do when the operating system has run out of a resource, by error number."""
 _LONGEST_LINE = 4000
 _Handler = signal.Handlers | Callable[[int, FrameType | None], None]
+
+
+def entry() -> NoReturn:
+    """The console script: `main` in a process of its own, which ends after Ctrl-C whatever its libraries wait for."""
+    stopped: list[int] = []
+
+    def leave() -> None:
+        if not stopped:
+            return
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        # An interrupted call leaves threads and locks inside gRPC, for which the interpreter's end may wait for ever.
+        os._exit(stopped[0])
+
+    atexit.register(leave)  # the first one registered runs last, after those that end children and remove folders
+    status = main()
+    if status == STOPPED:
+        stopped.append(status)
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,10 +116,10 @@ def parser(wanted: str = "") -> Parser:
     """The command line, with the arguments of the one subcommand that is wanted: the others need not be loaded."""
     top = Parser(
         prog="fathom",
-        description="From a trained model to a measured Triton deployment.",
-        epilog="Start with `fathom demo`; `fathom COMMAND --help` explains each command.",
+        description="Take a trained model to a measured Triton deployment.",
+        epilog="Start with `fathom demo`. `fathom COMMAND --help` explains a command.",
     )
-    top.add_argument("-V", "--version", action="store_true", help="show the version")
+    top.add_argument("-V", "--version", action="store_true", help="print the version and exit")
     subcommands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
     for name, summary in COMMANDS.items():
         if name != wanted:
@@ -124,9 +146,9 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError):  # no permission, no space, a folder where a file should be, too many open files
         return _of_the_system(error)
     if isinstance(error, UnicodeEncodeError):
-        return f"'{error.object}' is no text in UTF-8: correct the argument"
+        return f"'{error.object}' is not UTF-8 text: correct the argument"
     if isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error)):
-        return f"there is not enough memory ({error or 'none is left'}): give the process more, or ask for less"
+        return f"not enough memory ({error or 'none is left'}): give the process more, or request less work"
     return ""
 
 
@@ -178,4 +200,4 @@ def _stopped(command: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

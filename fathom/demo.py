@@ -1,4 +1,4 @@
-"""The main job end to end: export, serve, ask, measure, report. The one place that composes all packages."""
+"""The main job end to end: export, serve, query, measure, report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorRT engines on the command line: the options of `fathom export`, and what happens where they cannot be built."""
+"""TensorRT engines on the command line: the options of `fathom export`, and the notes where none can be built."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from export.errors import EngineError, EngineUnavailableError
 from export.exporter import ARTEFACT
 from export.graph import onnx_stream
 from export.recipe.recipe import Recipe
+from fathom.console import options
 from fathom.console.arguments import UsageError
 from fathom.console.output import Steps, note
 
@@ -25,27 +26,45 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--engine",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="build one for this machine's GPU, or fail (default: build where TensorRT and a GPU are there)",
+        help="build an engine for the GPU of this machine, or fail (default: build one if TensorRT and a GPU exist)",
     )
-    group.add_argument("--workspace-gb", type=float, metavar="GB", help="limit of scratch memory (default: the GPU's)")
+    group.add_argument(
+        "--workspace-gb", type=float, metavar="GB", help="limit of scratch memory (default: all of the GPU's memory)"
+    )
     group.add_argument(
         "--builder-optimization-level",
         type=int,
         choices=range(6),
         metavar="0..5",
-        help="how long to search for fast kernels (TensorRT's default: 3)",
+        help="effort of the search for fast kernels (default: TensorRT's, 3)",
     )
-    group.add_argument("--tiling", choices=TILING, help="search for kernels that keep data in the L2 cache")
-    group.add_argument("--max-aux-streams", type=int, metavar="N", help="streams beside the main one (0: least memory)")
-    group.add_argument("--tuned-batch", type=int, metavar="N", help="the batch to be fastest at (default: see docs)")
+    group.add_argument(
+        "--tiling", choices=TILING, help="effort of the search for kernels that keep data in the L2 cache"
+    )
+    group.add_argument(
+        "--max-aux-streams",
+        type=options.whole,
+        metavar="N",
+        help="CUDA streams beside the main one; 0 needs least memory",
+    )
+    group.add_argument(
+        "--tuned-batch",
+        type=options.count,
+        metavar="N",
+        help="batch size to optimise for (default: the largest preferred_batch_size, else max_batch_size)",
+    )
     group.add_argument(
         "--hardware-compatibility",
         choices=HARDWARE_COMPATIBILITY,
         default="none",
-        help="which other GPUs may run it, at some cost in speed (default: %(default)s)",
+        help="other GPUs that can run the engine, at some cost in speed (default: %(default)s)",
     )
-    group.add_argument("--version-compatible", action="store_true", help="newer TensorRT versions may run it")
-    group.add_argument("--no-tf32", action="store_true", help="keep all mantissa bits of FP32 products")
+    group.add_argument(
+        "--version-compatible",
+        action="store_true",
+        help="let newer TensorRT versions run the engine, at some cost in speed",
+    )
+    group.add_argument("--no-tf32", action="store_true", help="compute FP32 products with all bits of the mantissa")
 
 
 @dataclass
@@ -108,7 +127,7 @@ def find(arguments: argparse.Namespace) -> Engines:
     Raises EngineUnavailableError where `--engine` asked for it, UsageError for options out of range.
     """
     try:
-        options = EngineOptions(
+        chosen = EngineOptions(
             workspace_gb=arguments.workspace_gb,
             builder_optimization_level=arguments.builder_optimization_level,
             tiling=arguments.tiling,
@@ -122,13 +141,13 @@ def find(arguments: argparse.Namespace) -> Engines:
         raise UsageError(str(error)) from None
     explicit = bool(arguments.engine)
     if arguments.engine is False:
-        return Engines(None, explicit, options)
+        return Engines(None, explicit, chosen)
     try:
-        return Engines(library.load(), explicit, options, named=bool(arguments.models))
+        return Engines(library.load(), explicit, chosen, named=bool(arguments.models))
     except EngineUnavailableError as error:
         if explicit:
             raise
-        return Engines(None, explicit, options, why_none=str(error))
+        return Engines(None, explicit, chosen, why_none=str(error))
 
 
 def _beyond_tensorrt(path: Path) -> str:

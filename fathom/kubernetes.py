@@ -5,7 +5,7 @@ from __future__ import annotations
 from loadtests.sizing import DeploymentPlan
 
 _PATCH = """\
-# {replicas} replicas of {model} hold {rate:g}/s under {slo}, each for {certified:.6g}/s ({basis}; fathom plan).
+# {replicas} replicas of {model} sustain {rate:g}/s under {slo}, each for {each:.6g}/s ({basis}; fathom plan).
 # deploy/kubernetes/overlays/planned lists a file plan.yaml beside it as its patch.{queue_note}
 apiVersion: keda.sh/v1alpha1
 kind: ScaledObject
@@ -64,7 +64,7 @@ def patch(plan: DeploymentPlan) -> str:
         model=plan.model,
         slo=plan.slo,
         rate=plan.rate_per_s,
-        certified=plan.replica_per_s,
+        each=plan.replica_per_s,
         basis=plan.basis,
         headroom=plan.headroom,
         spare=plan.spare,

@@ -1,4 +1,4 @@
-"""A quick look at latency: one request over and over, a fixed number in flight. The loop is closed: no capacity."""
+"""A quick look at latency: one request again and again, a fixed number in flight (a closed loop, so no capacity)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GONE = 3
 
 @dataclass(frozen=True)
 class Latencies:
-    """What was measured; errors count by kind and are not among the latencies."""
+    """The measured latencies; errors are counted by kind and have none."""
 
     latencies_ms: np.ndarray[Any, Any]
     elapsed_s: float
@@ -56,11 +56,11 @@ class Latencies:
         if self.interrupted:
             text += "; interrupted"
         if self.given_up:
-            text += "; given up, since nobody answers any more"
+            text += "; stopped, because the server no longer answers"
         return text
 
     def as_json(self) -> dict[str, Any]:
-        """The same for a program."""
+        """The result as JSON."""
         shown = {f"p{share * 100:g}_ms": round(percentile(self.latencies_ms, share), 4) for share in SHOWN}
         return {
             "requests": self.requests,

@@ -1,4 +1,4 @@
-"""One server during a roll-out: what is asked of it, and how long it may say nothing."""
+"""One server during a roll-out: the calls to it, and how long it may stay silent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Put a new version of a model into service under load, and roll back when it is not as good.
+"""Put a new version of a model into service under load, and roll back if it fails.
 
 Tried -> placed -> switched -> watched. A candidate is loaded under another name from its files alone, so that it has to
 load, warm up and agree before it meets any traffic. Then its folder appears by a rename, and each replica in turn loads
@@ -67,12 +67,12 @@ def roll(
     """
     folder = repository / model
     if not folder.is_dir():
-        raise UsageError(f"{repository} holds no model {model}")
+        raise UsageError(f"{repository} has no model {model}")
     contents = {str(path.relative_to(files)): path for path in sorted(files.rglob("*")) if path.is_file()}
     if not contents:
-        raise UsageError(f"{files} holds no files: name a folder like {model}/1")
+        raise UsageError(f"{files} is empty or missing: name a folder like {model}/1")
     if sum(path.stat().st_size for path in contents.values()) > MOST_BYTES:
-        raise UsageError(f"{files} holds more than {MOST_BYTES / 1e9:g} GB, which no candidate can be loaded from")
+        raise UsageError(f"{files} has more than {MOST_BYTES / 1e9:g} GB, too much to load over gRPC")
     with hold(repository):
         for client in clients:
             if not Replica(client, model, 0, rules).answers():
@@ -83,7 +83,7 @@ def roll(
         version = 1 + max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0)
         replicas = [Replica(client, model, version, rules) for client in clients]
         try_candidate(clients[0], model, contents, rules)
-        report(f"version {version} loads, is warm and agrees")
+        report(f"version {version} loads, is warmed up and agrees with the old one")
         with scratch(folder) as room:
             shutil.copytree(files, room / str(version))
             unfinished.begin(folder, version, [client.endpoint for client in clients], room)
@@ -116,8 +116,8 @@ def take_back_unfinished(repository: Path, report: Callable[[str], None]) -> Non
         for mark in unfinished.found(repository):
             unfinished.take_back(mark)
             report(
-                f"version {mark.version} of {mark.folder.name} was taken back, since its publish was killed; "
-                f"restart {', '.join(mark.servers)} where it may still be served"
+                f"version {mark.version} of {mark.folder.name} was rolled back, because its publish was killed; "
+                f"restart {', '.join(mark.servers)}, which may still serve it"
             )
 
 
@@ -127,9 +127,9 @@ def _undo(mark: Unfinished, replicas: Sequence[Replica], report: Callable[[str],
         unfinished.end(mark.folder)
     if left_behind:
         raise RolloutError(rolled_back("its publish was killed", mark.version, left_behind), [*left_behind])
-    report(f"version {mark.version}, whose publish was killed, was rolled back")
+    report(f"version {mark.version} was rolled back, because its publish was killed")
     if other := sorted({*mark.servers} - {replica.endpoint for replica in replicas}):
-        report(f"restart {', '.join(other)}, where version {mark.version} may still be served")
+        report(f"restart {', '.join(other)}, which may still serve version {mark.version}")
 
 
 def _roll_back(replicas: Sequence[Replica], version: Path, refused: Path) -> dict[str, str]:
@@ -160,8 +160,8 @@ def rolled_back(reason: str, version: int, left_behind: dict[str, str]) -> str:
         return f"{reason}; version {version} was rolled back"
     where = ", ".join(f"{at} ({why.removeprefix(at).lstrip(': ')})" for at, why in left_behind.items())
     return (
-        f"{reason}; version {version} was rolled back, except at {where}: restart {', '.join(left_behind)}, "
-        "since it may still be served there"
+        f"{reason}; version {version} was rolled back, except at {where}: restart {', '.join(left_behind)}, which may "
+        "still serve it"
     )
 
 
@@ -184,7 +184,7 @@ def watch(
         for replica, (good, failed) in zip(replicas, counts, strict=True):
             refuse_failures(good, failed, f"to the new version failed at {replica.endpoint}")
         good, failed = (now - then for now, then in zip(outcomes(), before, strict=True))
-        refuse_failures(good, failed, "failed for their callers since the new version came")
+        refuse_failures(good, failed, "failed for their callers since the new version is in service")
     totals = (sum(good for good, _ in counts), sum(failed for _, failed in counts))
     answered, refused = max(totals, (good, failed), key=sum)
     idle = tuple(replica.endpoint for replica, count in zip(replicas, counts, strict=True) if not sum(count))

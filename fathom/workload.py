@@ -1,4 +1,4 @@
-"""What a load consists of, for every command that sends one: whose requests, and how they arrive."""
+"""The options of a load, shared by the commands that send one: its requests and their arrivals."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ def add_inputs(command: argparse._ActionsContainer) -> None:
         action="append",
         default=[],
         metavar="[MODEL=]FILE",
-        help="requests to send: a JSON Lines file, one object of inputs per line; of several models once for each "
-        "(default: the evaluation data of the model's recipe, else inputs made from the metadata). For a model that "
-        "keeps state a line is a sequence: the first axis of each input counts its requests",
+        help="JSON Lines file of requests, one object of inputs per line; for several models repeat it as MODEL=FILE "
+        "(default: the evaluation data of the model's recipe, else inputs made up from the server's metadata). For a "
+        "model that keeps state, a line is a sequence: the first axis of each input counts its requests",
     )
 
 
 def add_sequence_interval(command: argparse._ActionsContainer) -> None:
-    """`--sequence-interval`."""
+    """Declare `--sequence-interval`."""
     command.add_argument(
         "--sequence-interval",
         type=options.duration_s,
         metavar="TIME",
-        help="between two requests of a sequence, for a model that keeps state; rates are then sequences/s, and an SLO "
-        "is about the last request of each, or with gap: about the slowest (default: what the model's recipe says)",
+        help="time between two requests of a sequence, for a model that keeps state, as in 80ms; rates are then "
+        "sequences/s, and an SLO limits the last request of each, or with gap: the slowest (default: the interval of "
+        "the model's recipe)",
     )
 
 
@@ -52,8 +53,8 @@ def add_arrivals(command: argparse._ActionsContainer) -> None:
     command.add_argument(
         "--arrivals",
         metavar="LAW",
-        help="how requests arrive: poisson (independent users, the default), constant (a metronome), gamma:cv=2 "
-        "(bursts; cv is the standard deviation of the gaps over their mean) or trace.csv (recorded arrivals)",
+        help="how requests arrive: poisson (independent users), constant (evenly spaced), gamma:cv=2 (bursts; cv is "
+        "the standard deviation of the gaps divided by their mean) or a CSV file of arrivals (default: poisson)",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a capacity search is asked for, how its run is described, and a load without a search."""
+"""The request for a capacity search, the description of its run, and a load without a search."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class CapacityRequest:
 
     @property
     def shares(self) -> tuple[ModelWeight, ...]:
-        """What is asked."""
+        """The models and their weights."""
         return tuple(self.mix) or (ModelWeight(self.model, 1.0, self.payloads),)
 
     def __post_init__(self) -> None:

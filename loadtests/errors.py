@@ -21,7 +21,7 @@ class LoadTestError(Exception):
 
 
 class BadRequestError(LoadTestError, ValueError):
-    """What was asked for cannot be run; `field` is the argument that is wrong, such as `budget_s` or `slos`."""
+    """The request cannot be run; `field` is the wrong argument, such as `budget_s` or `slos`."""
 
     def __init__(self, message: str, *, field: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""How many requests a second a served model holds under its SLOs: the search of one real server, or of two in turns.
+"""Search the capacity of one real server under its SLOs, or of two in turns.
 
 result = find(CapacityRequest(server="localhost:8001", model="rain_forecast", slos=(Slo.parse("p99=20ms"),)))
 """
@@ -73,7 +73,7 @@ def find_in_turns(
                 ) from error
         one, other = found
         if one.plan.seed != other.plan.seed or one.run.settings.get("turns") != other.run.settings.get("turns"):
-            raise BadRequestError("these two were not measured in turns with one another: begin anew", field="resume")
+            raise BadRequestError("these two runs were not measured in turns: start a new comparison", field="resume")
         for side in found:
             side.begin()
         end = send_probes(found, in_turns((one.plan, other.plan), (one.points, other.points)), on_point)
@@ -165,7 +165,7 @@ class Measurement:
             yield send
 
     def as_it_was(self) -> CapacityResult:
-        """Of the points that there are; an earlier result stays where it is."""
+        """The result of the existing points; an earlier result stays where it is."""
         return self.run.result(self.points, partial="", folder=self.at)
 
     def finish(self, partial: str) -> CapacityResult:
@@ -224,5 +224,5 @@ def _earlier(request: CapacityRequest, slos: Sequence[Slo]) -> Stored | None:
     if not request.resume:
         return None
     if request.folder is None:
-        raise BadRequestError("there is no folder to resume from", field="folder")
+        raise BadRequestError("name the folder to resume from with --resume DIR", field="folder")
     return earlier_run(request.folder, request.model, slos, request.manifest, request.budget_s)

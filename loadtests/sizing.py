@@ -26,8 +26,8 @@ Basis = Literal["proven", "interval", "estimate"]
 BASES: tuple[Basis, ...] = get_args(Basis)
 BASIS_NAMES = {
     "proven": "proven at 99 % confidence",
-    "interval": "the lower end of the estimate's 95 % interval, which is not proven",
-    "estimate": "the estimate, which is not proven and as often too high as too low",
+    "interval": "the lower end of the estimate's 95 % interval, not proven",
+    "estimate": "the estimate, not proven and as often too high as too low",
 }
 DEFAULT_HEADROOM = 0.2
 DEFAULT_SPARE = 1
@@ -45,7 +45,7 @@ class DeploymentPlan:
     replica_per_s: float
     """What one replica sustains, by `basis`."""
     basis: Basis
-    certified_per_s: float | None
+    proven_per_s: float | None
     """What is proven of one replica."""
     headroom: float
     """Share of `replica_per_s` that is left free even when the spare replicas are gone."""
@@ -111,7 +111,7 @@ def make_plan(
         rate_per_s=rate_per_s,
         replica_per_s=replica_per_s,
         basis=basis,
-        certified_per_s=result.capacity_per_s,
+        proven_per_s=result.capacity_per_s,
         headroom=headroom,
         spare=spare,
         replicas=replicas,
@@ -145,7 +145,7 @@ def _rate_of(result: CapacityResult, basis: Basis | None) -> tuple[Basis, float]
     if not found:
         advice = "" if "longer budget" in result.reason else "; measure again with a longer --budget"
         what = "rate is proven" if basis == "proven" else "capacity is known"
-        raise ResultsError(f"no {what} for {result.model}, so nothing can be promised: {result.reason}{advice}")
+        raise ResultsError(f"there is no {what} for {result.model}: {result.reason}{advice}")
     rate_per_s, name = max(found, key=lambda pair: pair[0])
     return name, rate_per_s
 
@@ -187,7 +187,7 @@ def expected_p99_ms(curve: Sequence[tuple[float, float]], rate_per_s: float) -> 
 
 
 def _alone_ms(result: CapacityResult) -> float:
-    """What a request takes when it does not wait, at the rate that is certified."""
+    """What a request takes when it does not wait, at the proven rate."""
     unloaded_ms = float(result.settings.get("unloaded_ms") or 0.0)
     best = result.certificate.points[0] if result.certificate else None
     return max(unloaded_ms, (best.compute_ms or 0.0) if best else 0.0)
@@ -197,11 +197,9 @@ def _check(rate_per_s: float, headroom: float, spare: int, cost_per_hour: float 
     if not (math.isfinite(rate_per_s) and rate_per_s > 0):
         raise BadRequestError(f"rate {rate_per_s:g}/s must be above zero", field="rate_per_s")
     if not 0 <= headroom < 1:
-        raise BadRequestError(
-            f"headroom {headroom:g} must be at least 0 and below 1, as in 0.2 for 20 %", field="headroom"
-        )
+        raise BadRequestError(f"headroom {headroom:.0%} must be below 100%, as in 20%", field="headroom")
     if spare < 0:
-        raise BadRequestError(f"{spare} spare replicas are impossible; give 0 or more", field="spare")
+        raise BadRequestError(f"{spare} spare replicas are impossible: use 0 or more", field="spare")
     if cost_per_hour is not None and not (math.isfinite(cost_per_hour) and cost_per_hour >= 0):
         raise BadRequestError(f"cost per hour {cost_per_hour:g} must not be negative", field="cost_per_hour")
 
@@ -213,26 +211,26 @@ def _assumptions(
     notes = [
         f"One replica sustains {format_rate(replica_per_s)} under {slos}: {BASIS_NAMES[basis]}.",
         f"Each replica gets {describe_arrivals(result.settings.get('arrivals', POISSON.name))}, as measured; the mean "
-        f"of all is {format_rate(rate_per_s)} at the busiest time, and bursts beyond that need a higher --rate.",
-        "The balancer spreads requests evenly, replicas do not share hardware, and their machines are like the one "
-        "that was measured" + (f" ({result.hardware['cpu']})." if result.hardware.get("cpu") else "."),
-        f"{spare} replica{'s' if spare != 1 else ''} may be gone at any time; the others then still keep "
-        f"{headroom * 100:.0f} % of that rate free.",
-        "The p99 is read off the measured points at that load; it is what was seen, not proven.",
-        "The payloads"
+        f"of all is {format_rate(rate_per_s)} at peak. Longer bursts than those measured need a higher --rate.",
+        "The load balancer spreads requests evenly. Replicas do not share hardware, and their machines are like the "
+        "measured one" + (f" ({result.hardware['cpu']})." if result.hardware.get("cpu") else "."),
+        f"{spare} replica{'s' if spare != 1 else ''} may be down at any time. The others then still have "
+        f"{headroom * 100:.0f} % of their rate free.",
+        "The expected p99 is interpolated between measured probes. It is observed, not proven.",
+        "The requests"
         + (" and each model's share" if result.points[0].models else "")
-        + " are like those measured"
+        + " are like the measured ones"
         + (f", which were {result.made_up}." if result.made_up else "."),
     ]
     if result.capacity_estimate_per_s and basis != "estimate":
         fewer = math.ceil(rate_per_s / (result.capacity_estimate_per_s * (1 - headroom)) - 1e-9) + spare
         notes.append(
-            f"If the estimate of {format_rate(result.capacity_estimate_per_s)} is right, {fewer:,} replicas would do."
+            f"If the estimate of {format_rate(result.capacity_estimate_per_s)} is right, {fewer:,} replicas are enough."
         )
     if any(point.streaming for point in result.points):
         notes.append(
-            "All this rests on the measured rates alone. No queue limit is computed: answers in parts share a server "
-            "instead of waiting for one another, so none follows from the capacity."
+            "No queue limit is computed: streamed answers share the server instead of waiting for one another, so the "
+            "capacity implies none."
         )
     if result.partial:
         notes.append(f"The measurement was partial ({result.ended_because}).")

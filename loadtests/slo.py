@@ -1,4 +1,4 @@
-"""What is promised: a percentile with its limit, or a bound on the share of failed requests.
+"""A service level objective: a percentile of the latency with its limit, or a bound on the share of failed requests.
 
 The limit is on the latency of the whole answer or, of an answer that comes in parts, on one of three measures: the time
 to first token, the inter-token latency, or the longest gap between two parts.
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from loadtests.errors import BadRequestError
+from loadtests.quantities import NUMBER, UNIT, milliseconds, share
 
 Measure = Literal["", "ttft", "itl", "gap"]
 """What is limited: the latency of a whole answer, or of a stream the time to its first token, the inter-token latency,
@@ -21,17 +22,16 @@ or the longest time between two tokens. Of a sequence it is the latency of its l
 _WORDS: dict[str, Measure] = {"ttft": "ttft", "itl": "itl", "gap": "gap", "latency": ""}
 """What people write before the percentile. `latency` is only needed behind a model with one of these names."""
 _FORM = (
-    "the accepted forms are p99=50ms (any percentile; us, ms or s), errors=0.1% and, for answers in parts, "
-    "ttft:p99=1s, itl:p99=150ms or gap:p99=500ms, and for the slowest request of each sequence gap:p99=100ms; MODEL: "
-    "in front of them names one model of a mix"
+    "write p99=50ms (any percentile; the limit in us, ms, s or m), errors=0.1%, for streamed answers ttft:p99=1s, "
+    "itl:p99=150ms or gap:p99=500ms, or for the slowest request of each sequence gap:p99=100ms; MODEL: in front limits "
+    "one model of a mix"
 )
 _MODEL = r"(?:(?P<model>[^:=\s]+):)?"
 _LATENCY = re.compile(
     _MODEL + rf"(?:(?P<measure>{'|'.join(_WORDS)}):)?"
-    r"p(?P<percent>\d{1,2}(?:\.\d+)?)\s*=\s*(?P<limit>\d+(?:\.\d+)?)\s*(?P<unit>us|ms|s)"
+    rf"p(?P<percent>\d{{1,2}}(?:\.\d+)?)\s*=\s*(?P<limit>{NUMBER}\s*(?:{UNIT}))"
 )
-_ERRORS = re.compile(_MODEL + r"errors\s*=\s*(?P<percent>\d+(?:\.\d+)?)\s*%")
-_MS_PER_UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_ERRORS = re.compile(_MODEL + rf"errors\s*=\s*(?P<share>{NUMBER}\s*%?)")
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,17 @@ class Slo:
     def parse(cls, text: str) -> Slo:
         """`p99=50ms`, `p99.9=800us`, `p50=1.5s`, `ttft:p99=1s` or `errors=0.1%`; `name:p99=50ms` for one of a mix.
 
+        A latency needs its unit, which is more often milliseconds than the seconds of other times.
         `ttft:p99=1s` is about the time to first token. The whole answer of a model that is called `ttft` is
         `ttft:latency:p99=1s`. Raises BadRequestError quoting anything else.
         """
         if latency := _LATENCY.fullmatch(text.strip()):
             percent = float(latency["percent"])
-            limit_ms = float(latency["limit"]) * _MS_PER_UNIT[latency["unit"]]
+            limit_ms = milliseconds(latency["limit"])
             allowed_share = round(1 - percent / 100, 12)
             if not 0 < allowed_share < 1 or limit_ms <= 0:
                 raise BadRequestError(
-                    f"SLO {text!r} must have a percentile between 0 and 100 and a limit above zero; {_FORM}",
+                    f"SLO {text!r} must have a percentile between 0 and 100 and a limit above zero: {_FORM}",
                     field="slos",
                 )
             model, word = latency["model"] or "", latency["measure"]
@@ -69,13 +70,16 @@ class Slo:
                 model, word = "", model
             return cls(allowed_share, limit_ms, model, _WORDS[word or "latency"])
         if errors := _ERRORS.fullmatch(text.strip()):
-            share = float(errors["percent"]) / 100
-            if not 0 < share < 1:
+            try:
+                allowed = share(errors["share"])
+            except ValueError:
+                allowed = 1.0
+            if not 0 < allowed < 1:
                 raise BadRequestError(
-                    f"SLO {text!r} must allow between 0 and 100 % errors, both excluded; {_FORM}", field="slos"
+                    f"SLO {text!r} must allow more than 0 % and less than 100 %: {_FORM}", field="slos"
                 )
-            return cls(share, None, errors["model"] or "")
-        raise BadRequestError(f"SLO {text!r} is not understood; {_FORM}", field="slos")
+            return cls(allowed, None, errors["model"] or "")
+        raise BadRequestError(f"SLO {text!r} is not understood: {_FORM}", field="slos")
 
     @property
     def percentile(self) -> float:
@@ -109,7 +113,7 @@ class Slo:
 
 
 def as_requested(slos: Sequence[Slo]) -> list[Slo]:
-    """Those that a person gave: an SLO for all of a mix brings a copy for each of its models along."""
+    """The SLOs that a person gave: one for all of a mix was copied for each of its models."""
     return [slo for slo in slos if not slo.model or replace(slo, model="") not in slos]
 
 
@@ -150,7 +154,9 @@ def format_rate(rate_per_s: float) -> str:
 def check_limited(slos: Sequence[Slo]) -> None:
     """BadRequestError when no SLO limits a time: then no rate would be too high."""
     if all(slo.limit_ms is None for slo in slos):
-        raise BadRequestError(f"{', '.join(map(str, slos))} limits no latency; add such an SLO: {_FORM}", field="slos")
+        raise BadRequestError(
+            f"{', '.join(map(str, slos))} limits no latency: add an SLO that does; {_FORM}", field="slos"
+        )
 
 
 def check_measures(slos: Sequence[Slo], measures: Mapping[str, Collection[Measure]]) -> None:
@@ -162,8 +168,8 @@ def check_measures(slos: Sequence[Slo], measures: Mapping[str, Collection[Measur
             named = f", or name the model that has it, as in MODEL:{slo}" if len(measures) > 1 and not slo.model else ""
             what = "answers that come in parts" + (" or sequences of requests" if slo.measure == "gap" else "")
             raise BadRequestError(
-                f"{slo} is about {what}, and {lacking[0]} is no decoupled model: it answers at once; "
-                f"limit the whole latency, as in {instead}{named}",
+                f"{slo} is about {what}, and {lacking[0]} is not decoupled: limit the latency of the whole answer, "
+                f"as in {instead}{named}",
                 field="slos",
             )
 

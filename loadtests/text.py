@@ -1,4 +1,4 @@
-"""Text of models, servers and files, made visible: a terminal obeys control characters instead of showing them."""
+"""Makes control characters visible in texts of models, servers and files, because a terminal would obey them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Visible:
 
 
 def guard_output(*streams: str) -> None:
-    """From now on nothing that this process writes as text to the named streams (both) controls a terminal.
+    """Make control characters visible in all text that this process writes to the named streams (default: both).
 
     A stream that the caller has closed (`>&-`) takes text, too.
     """

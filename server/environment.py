@@ -134,7 +134,7 @@ def _python_of(stub: Path) -> str | None:
 
 
 def _release(root: Path) -> tuple[int, ...]:
-    """Of the file that the official image has; nothing where there is none."""
+    """The release named by a file of the official image; empty without it."""
     try:
         return tuple(map(int, re.findall(r"\d+", (root / "TRITON_VERSION").read_text())[:2]))
     except OSError:

@@ -1,4 +1,4 @@
-"""The errors between a model repository and a ready server.
+"""The errors of starting and running a server.
 
 TritonServerError
 ├── EnvironmentNotFitError   this Python environment cannot run the embedded server

@@ -180,7 +180,7 @@ class TritonServer:
         configs = list(self.model_repository.glob("*/config.pbtxt")) + list(self.model_repository.glob("*/[0-9]*/*"))
         if not configs:
             raise ServerStartError(
-                f"model repository '{self.model_repository}' holds no model: export one first",
+                f"model repository '{self.model_repository}' has no model: export one first",
                 option="model_repository",
             )
         for path in self.model_repository.rglob("*"):

@@ -156,12 +156,12 @@ CAPACITY = Board(
     "capacity",
     "Capacity headroom",
     (
-        Panel("Used share of the certified capacity", SHARE, "Of all replicas that are up; 80 % raises a ticket.", (
+        Panel("Used share of the proven capacity", SHARE, "Of all replicas that are up; 80 % raises a ticket.", (
             Query(f"model:triton_saturation:ratio{{{MODEL}}}", "{{model}} {{slo}}"),
         )),
-        Panel("Rate and certified capacity", PER_SECOND, "rules/capacity.yml holds what `fathom capacity` certified.", (
+        Panel("Rate and proven capacity", PER_SECOND, "The proven rates come from rules/capacity.yml.", (
             Query(f"model:triton_answered:rate5m{{{MODEL}}}", "{{model}}"),
-            Query(f"model:triton_capacity:per_second{{{MODEL}}}", "{{model}} certified, {{slo}}"),
+            Query(f"model:triton_capacity:per_second{{{MODEL}}}", "{{model}} proven, {{slo}}"),
         )),
         Panel("Left", PER_SECOND, "What the replicas take more before the objective is at risk.", (
             Query(

@@ -78,7 +78,7 @@ def _rule(record: str, model: str, expression: str, **labels: str) -> dict[str, 
 
 
 def capacity_rules(results: Iterable[Path]) -> dict[str, Any]:
-    """The certified requests/s of one replica, per model; raises ObjectiveError for a result that certifies nothing."""
+    """The proven requests/s of one replica, per model. Raises ObjectiveError for a result that proves no rate."""
     rules = []
     for path in results:
         try:
@@ -87,9 +87,9 @@ def capacity_rules(results: Iterable[Path]) -> dict[str, Any]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ObjectiveError(f"{path} is no result of fathom capacity ({error!r})") from error
         if not rate:
-            raise ObjectiveError(f"{path} certifies no rate for {model} (verdict {result.get('verdict')})")
-        rules.append(_rule("fathom:certified_per_second", model, f"vector({rate:.6g})", slo=str(slo)))
-    return {"groups": [{"name": "certified capacity", "rules": rules}]}
+            raise ObjectiveError(f"{path} proves no rate for {model} (verdict {result.get('verdict')})")
+        rules.append(_rule("fathom:proven_per_second", model, f"vector({rate:.6g})", slo=str(slo)))
+    return {"groups": [{"name": "proven capacity", "rules": rules}]}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -106,7 +106,7 @@ def add(
         try:
             (staged / name).rename(folder)
         except OSError as error:
-            raise PublishError(f"{folder} could not be made ({error.strerror}): nothing was changed") from error
+            raise PublishError(f"cannot create {folder} ({error.strerror}): nothing was changed") from error
     published = added.find(folder)
     assert published is not None
     published.allow()
@@ -122,14 +122,14 @@ def _try_kept(recipe: added.Added, on_progress: Progress) -> tuple[str, ...]:
         return ()
     if first.seconds > LONGEST_TRY_S:
         return (
-            f"whether {recipe.file.source} runs with what was kept alone was not tried: it takes {first.seconds:.0f} s",
+            f"{recipe.file.source} takes {first.seconds:.0f} s, so it was not checked that the kept files are enough",
         )
     on_progress("try the kept source", 0, 1)
     try:
         with contextlib.chdir(home):  # which is imported from as well, so that nothing is found in the person's folder
             user_code.call(recipe.file.source, home, f"--{recipe.file.kind}")
     except RecipeError as error:
-        return (f"with what was kept alone, {error}: put what it lacks into source/, or bring it along",)
+        return (f"with the kept files alone, {error}: add the missing files to source/",)
     return ()
 
 
@@ -159,8 +159,8 @@ def _check_rounding(imported: ImportedModel, example: Arrays) -> None:
     for name, answer in given.items():
         if answer.dtype.kind == "f" and agreement.matching({name: asked[name]}, {name: answer}) < 1:
             raise ContractError(
-                f"rounded to FP32, as it would be served, the example is answered otherwise (output '{name}')",
-                remedy="let the function return it as its example, which then chooses the types",
+                f"output '{name}' changes when the example is rounded to FP32, in which it would be served",
+                remedy="return this example from the function, so that its types are used",
                 tensor=name,
             )
 

@@ -59,8 +59,8 @@ def plan(imported: ImportedModel, raw: Path, room: Path, dims: Mapping[str, int]
     model = validation.read_onnx(raw)
     notes = [*imported.notes]
     if count := graph_edit.drop_weight_inputs(model):
-        notes.append(f"{count} weights were listed as inputs, too: they are constants now")
-    candidate, why_not = _candidate(model, dims) if batching else (NONE, "you asked for no batching")
+        notes.append(f"{count} weights were also listed as inputs: they are constants now")
+    candidate, why_not = _candidate(model, dims) if batching else (NONE, "--max-batch-size is 0")
     trial = BatchingTrial(imported, raw, model, room, dims)
     if candidate != NONE:
         failure = trial.batches(candidate)
@@ -70,15 +70,14 @@ def plan(imported: ImportedModel, raw: Path, room: Path, dims: Mapping[str, int]
             candidate, why_not = NONE, failure
             trial.samples.first_axis = PROBED
     if candidate == NONE:
-        trial.samples.why_no_batch = f", and no batch: {why_not}"
-        notes.append(f"{why_not}: max_batch_size is 0, and each request is answered alone")
+        trial.samples.why_no_batch = f", and it is no batch axis: {why_not}"
+        notes.append(f"no batching, because {why_not}: max_batch_size is 0")
     return trial.result(candidate, notes)
 
 
 _BATCHED = {
-    OWN: f"the first axis is a batch: {PROBED} rows together are answered as they are alone",
-    OPENED: f"the batch was fixed at 1 and is open now: {PROBED} rows together are answered as each is alone by the "
-    "source",
+    OWN: f"the first axis is a batch axis: {PROBED} rows together get the same answers as alone",
+    OPENED: f"the batch size was fixed at 1 and is dynamic now: {PROBED} rows together get the same answers as alone",
 }
 
 
@@ -97,7 +96,7 @@ class BatchingTrial:
     def batches(self, candidate: str) -> str | None:
         """Why rows cannot share a batch, as a sentence; None where each row is answered as it is alone."""
         for fixed in graph_edit.fixed_outputs(self.model):
-            return f"output '{fixed}' is a constant, and without it requests could be batched"
+            return f"output '{fixed}' is a constant (without it, requests could be batched)"
         path = self.write(candidate, (), self.room / "probe.onnx")
         structure = onnx_stream.read_without_weights(
             path if candidate == OPENED else self.raw, keep_bytes=onnx_stream.LARGE
@@ -122,8 +121,10 @@ class BatchingTrial:
                 if name in single and not same(rows[index : index + 1], single[name]):
                     row = {name: rows[index : index + 1] for name, rows in example.items()}
                     if not same(self._answer(row)[name], single[name]):
-                        return f"the source answers the same question differently{self._drawing()} (output '{name}')"
-                    return f"rows together are answered otherwise than alone (output '{name}')"
+                        return (
+                            f"the source gives different answers to the same request{self._drawing()} (output '{name}')"
+                        )
+                    return f"rows together get other answers than alone (output '{name}')"
         if failure := company.disagreement(graph, company.unlike(example, rules)):
             return failure
         if candidate == OPENED and all(_constant(rows) for rows in together.values()):
@@ -147,10 +148,8 @@ class BatchingTrial:
             single = source({name: rows[index : index + 1] for name, rows in example.items()})
             for name in names:
                 if single[name].shape[:1] == (1,) and not same(together[name][index : index + 1], single[name]):
-                    return f"rows together are computed otherwise than alone (inner value '{name}')"
-        self.notes.append(
-            f"every request gets the same answer, which proves little, so {len(names)} inner values were compared, too"
-        )
+                    return f"rows together get other inner values than alone ('{name}')"
+        self.notes.append(f"every request gets the same answer, so {len(names)} inner values were compared too")
         return None
 
     def result(self, candidate: str, notes: list[str]) -> Plan:
@@ -171,21 +170,21 @@ class BatchingTrial:
         for name, array in answers[0].items():
             if array.dtype.kind != "f" and not same(again[name], array):
                 raise ExportError(
-                    f"output '{name}' differs each time that the same is asked{self._drawing()}, and only floating "
-                    "point can be held to a tolerance",
-                    remedy="export the graph up to the drawing",
+                    f"output '{name}' differs between two equal requests{self._drawing()}, and only floating-point "
+                    "outputs can be compared within a tolerance",
+                    remedy="export the graph without its random part",
                     tensor=name,
                 )
         tolerance, drawn = _tolerance(answers, again)
         if drawn:
-            varies = f"the source answers the same question differently{self._drawing()}"
-            notes.append(f"{varies}: parity allows for what it varies by")
+            varies = f"the source gives different answers to the same request{self._drawing()}"
+            notes.append(f"{varies}: parity tolerates that much")
         elif named := self._drawing():
             notes.append(f"the graph draws random numbers{named}: expect answers to vary")
         if widened:
-            kind = "beside the batch" if batched else "at all"
+            kind = "only the batch axis" if batched else "no axis"
             named = ", ".join(f"'{name}'" for name in widened)
-            notes.append(f"{named}: no axis {kind}, so one of size 1 was added, as Triton needs")
+            notes.append(f"{named}: has {kind}, so an axis of size 1 was added for Triton")
         shaped = {name: InputRule(rule.data_type, rule.shape or (1,), rule.generator) for name, rule in rules.items()}
         stacked = {name: rows.reshape(len(rows), 1) if name in widened else rows for name, rows in example.items()}
         axes = self.samples.axes(candidate)
@@ -213,24 +212,24 @@ class BatchingTrial:
         except ExportError:
             raise
         except Exception as error:  # torch's, scikit-learn's and ONNX Runtime's kinds
-            remedy = "give real requests with --example FILE.npz" if made_up else "correct the example"
+            remedy = "add real requests with --example FILE.npz" if made_up else "correct the example"
             if made_up and self.samples.has_open_axes:
                 remedy += ", or other sizes with --dim NAME=SIZE"
-            raise ExportError(f"the source does not answer {asked} ({reason(error)})", remedy=remedy) from error
+            raise ExportError(f"the source fails on {asked} ({reason(error)})", remedy=remedy) from error
         self.latency_ms = min(self.latency_ms, 1000 * (time.perf_counter() - began))
         arrays = {name: np.asarray(array) for name, array in answer.items()}
         for name, array in arrays.items():
             if array.dtype.kind == "c":
                 raise ContractError(
-                    f"output '{name}' is {array.dtype}, which Triton has no type for",
-                    remedy="give its real and imaginary part",
+                    f"output '{name}' has type {array.dtype}, which Triton does not support",
+                    remedy="return its real and imaginary parts",
                     tensor=name,
                     found=array.dtype,
                 )
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ExportError(
-                    f"output '{name}' holds NaN or infinity for {asked}",
-                    remedy="give real requests with --example FILE.npz" if made_up else "leave such requests out of it",
+                    f"output '{name}' has NaN or infinity for {asked}",
+                    remedy="add real requests with --example FILE.npz" if made_up else "remove such requests",
                     tensor=name,
                 )
         return arrays
@@ -242,7 +241,7 @@ def _candidate(model: Any, dims: Mapping[str, int]) -> tuple[str, str]:
     for value in graph_edit.inputs(model):
         sizes = graph_edit.shape(value) or ()
         if not sizes:
-            return NONE, f"'{value.name}' is a scalar, which has no axis for a batch"
+            return NONE, f"'{value.name}' is a scalar without a batch axis"
         first = sizes[0]
         if not isinstance(first, int) and (str(first) in dims or f"{value.name}:0" in dims):
             return NONE, f"--dim fixes the first axis of '{value.name}'"
@@ -251,8 +250,8 @@ def _candidate(model: Any, dims: Mapping[str, int]) -> tuple[str, str]:
         return OWN, ""
     if all(first == 1 for first in firsts.values()):
         return OPENED, ""
-    named = ", ".join(f"'{name}' {first or 'open'}" for name, first in firsts.items())
-    return NONE, f"the first axes of the inputs are no open batch ({named})"
+    named = ", ".join(f"'{name}' {first or 'dynamic'}" for name, first in firsts.items())
+    return NONE, f"the first axes of the inputs are not one dynamic batch axis ({named})"
 
 
 def _notes_about(model: Any, answers: list[dict[str, Array]]) -> list[str]:
@@ -265,10 +264,10 @@ def _notes_about(model: Any, answers: list[dict[str, Array]]) -> list[str]:
     if doubles:
         named = ", ".join(f"'{name}'" for name in doubles)
         notes.append(
-            f"{named}: float64, which TensorRT has no tensors for: no engine can be built, ONNX Runtime serves it"
+            f"{named}: TensorRT has no float64 tensors, so no engine can be built; ONNX Runtime serves the model"
         )
     if len(answers) > 1 and all(same(answers[0][name], other[name]) for other in answers[1:] for name in answers[0]):
-        notes.append("every example request gets the same answer: parity says little about this model")
+        notes.append("every example request gets the same answer, so parity says little about this model")
     return notes
 
 

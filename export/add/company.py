@@ -89,7 +89,7 @@ def disagreement(predict: Predict, rows: Arrays, *, budget_s: float = BUDGET_S) 
                 if wanted.dtype.kind == "f" and not np.isfinite(wanted).all():
                     continue
                 if not same(values[place : place + 1], wanted, scale=scales[name]):
-                    return f"rows together are answered otherwise than alone (output '{name}', {len(company)} rows)"
+                    return f"rows together get other answers than alone (output '{name}', {len(company)} rows)"
     return None
 
 

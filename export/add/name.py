@@ -17,9 +17,8 @@ def check(name: str, model_repository: Path) -> None:
     """Raise RecipeError for a name that is taken, or that no folder, URL and metric label could all carry."""
     if not NAME.fullmatch(name):
         raise RecipeError(
-            f"'{name}' is no name for a model",
-            remedy="write letters, digits, '_', '-' and '.', a letter or digit first, "
-            "since it becomes a folder and a part of URLs",
+            f"'{name}' is not a valid model name",
+            remedy="use letters, digits, '_', '-' and '.', beginning with a letter or digit",
         )
     if name in recipes.reserved():
         raise RecipeError(f"'{name}' is the name of a model that comes with Fathom", remedy="choose another name")
@@ -27,6 +26,6 @@ def check(name: str, model_repository: Path) -> None:
     if folder.exists():
         again = f" (`{fathom('export', name, repository=model_repository)}` exports the model again)"
         raise RecipeError(
-            f"{folder} exists",
-            remedy=f"choose another name, or remove that folder first{again if (folder / FILE).is_file() else ''}",
+            f"{folder} exists already",
+            remedy=f"choose another name, or remove that folder{again if (folder / FILE).is_file() else ''}",
         )

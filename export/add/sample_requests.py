@@ -72,7 +72,7 @@ class SampleRequests:
         if size_bytes > LARGEST_REQUEST:
             shapes = ", ".join(f"'{name}' {list(rule.shape)}" for name, rule in found.items())
             raise ContractError(
-                f"one request has {size_bytes / 1e9:.1f} GB ({shapes}), and gRPC carries no message over 2 GB",
+                f"one request has {size_bytes / 1e9:.1f} GB ({shapes}), more than the 2 GB of a gRPC message",
                 remedy="export the model with smaller inputs",
             )
         return found
@@ -84,7 +84,7 @@ class SampleRequests:
         given = {name: self._given(name, rule.data_type) for name, rule in rules.items()}
         if unknown := [name for name in self.imported.example if name not in rules]:
             raise ContractError(
-                f"the example has '{unknown[0]}', which the model does not take: it takes {', '.join(rules)}",
+                f"the example has '{unknown[0]}', which is not an input of the model: it has {', '.join(rules)}",
                 tensor=unknown[0],
                 expected=list(rules),
             )
@@ -101,7 +101,7 @@ class SampleRequests:
         try:
             self.imported.predict({name: rows[-1:] for name, rows in filled.items()})
         except Exception:  # made-up rows that the source does not take
-            self.notes.append(f"the example has {have} rows: with {count} or more, batching could be judged on them")
+            self.notes.append(f"the example has {have} rows: {count} or more allow a better check of batching")
             return {name: np.resize(rows, (count, *rows.shape[1:])) for name, rows in example.items()}
         return filled
 
@@ -109,17 +109,17 @@ class SampleRequests:
         """The example of one input, of the graph's type. Raises ContractError where it cannot be."""
         example = self.imported.example or {}
         if name not in example:
-            raise ContractError(f"the example has nothing for input '{name}': it has {', '.join(example)}", tensor=name)
+            raise ContractError(f"the example lacks input '{name}': it has {', '.join(example)}", tensor=name)
         rows, texts = np.asarray(example[name]), data_type == "TYPE_STRING"
         wanted = np.dtype(np.str_) if texts else input_generators.NUMPY[data_type]
         takes = rows.dtype.kind in "US" if texts else np.can_cast(rows.dtype, wanted, "same_kind")
         whole = rows.dtype.kind in "iu" and wanted.kind in "iuf"
         lacks = whole and not np.array_equal(rows.astype(wanted).astype(rows.dtype), rows)
         if lacks or not takes:
-            why = f"with numbers that the input's {wanted} lacks" if lacks else f"the input takes {wanted}"
+            why = f"with numbers that {wanted} cannot represent" if lacks else f"the input takes {wanted}"
             raise ContractError(
                 f"the example of '{name}' is {rows.dtype}, {why}",
-                remedy="give others" if lacks else "convert it",
+                remedy="use other numbers" if lacks else "convert it",
                 tensor=name,
                 found=rows.dtype,
                 expected=wanted,
@@ -142,7 +142,7 @@ class SampleRequests:
         shape = ", ".join(["rows", *(str(size or "any") for size in wanted)]) + ("" if wanted else ",")
         raise ContractError(
             f"the example of '{name}' has shape {rows.shape}",
-            remedy=f"give it shape ({shape})",
+            remedy=f"use shape ({shape})",
             tensor=name,
             found=rows.shape,
             expected=tuple(wanted),
@@ -197,13 +197,10 @@ class SampleRequests:
         why = self.why_no_batch if axis == 0 and candidate == NONE else ""
         if symbol and axis_size.size(symbol, known) == 0:
             given = ", ".join(f"{part}={known[part]}" for part in sorted(axis_size.parts(symbol)))
-            what = (
-                f"axis {axis} of input '{name}' is {symbol}, which is no size with {given}; give it one with {options}"
-            )
+            what = f"axis {axis} of input '{name}' is {symbol}, which is not a size for {given}: add {options}"
         else:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            axes = f"axis {axis} of input '{name}'{more} is open{why}"
-            what = f"{axes}; say how long it is in an example request, with {options}"
+            what = f"axis {axis} of input '{name}'{more} is dynamic{why}: set its size in an example with {options}"
         return ContractError(what, field="dim", tensor=name, found=symbol, expected=options)
 
     def axes(self, candidate: str) -> dict[str, dict[int, AxisRange]]:
@@ -237,7 +234,7 @@ def unknown_dims(model: Any, dims: Mapping[str, int]) -> str | None:
     for name in dims:
         if name not in open_axes:
             known = ", ".join(dict.fromkeys(open_axes)) or "none"
-            return f"--dim {name}={dims[name]}: no input has an open axis of that name (open are: {known})"
+            return f"--dim {name}={dims[name]}: no input has a dynamic axis of that name; there are {known}"
     return None
 
 

@@ -42,7 +42,7 @@ _CACHES = frozenset({"huggingface", "torch"})
 
 @dataclass(frozen=True)
 class Kept:
-    """What was kept of a source.
+    """The kept files of a source, and what else it needs.
 
     `source` and `home` are as recipe.toml writes them. `files` are in `source/`, each with its size; `needs` is what
     another machine needs beside the folder, in words.
@@ -63,7 +63,7 @@ class Kept:
                 f"kept in {folder / FOLDER}: {shown} ({size(sum(self.files.values()))}); commit {folder}, and "
                 f"`{fathom('export', folder.name, repository=folder.parent)}` builds the model on any machine"
             )
-        return (*lines, *(f"not kept, bring it along to another machine: {need}" for need in self.needs))
+        return (*lines, *(f"not kept, but needed on another machine: {need}" for need in self.needs))
 
 
 def keep(

@@ -43,9 +43,11 @@ class Added(Recipe):
     """A recipe that recipe.toml describes. The classes of the single models are made from it by `find`."""
 
     figures = (
-        Figure("matching_rows", "fraction of example requests answered as the source answers them", tolerance=0.0),
+        Figure(
+            "matching_rows", "fraction of example requests that get the same answer as from the source", tolerance=0.0
+        ),
     )
-    why_not_reduced = f"its example is made up, and ranges must be found on real requests: put them into {EXAMPLE}"
+    why_not_reduced = f"its example is made up, and INT8 needs real requests for calibration: put them into {EXAMPLE}"
     folder: ClassVar[Path]
     file: ClassVar[RecipeFile]
     imported: ImportedModel | None = None
@@ -92,9 +94,9 @@ class Added(Recipe):
         def calibration() -> Evaluation:
             if len(evaluation) < CALIBRATED_ON:
                 raise RecipeError(
-                    f"{self.folder.name}/{EXAMPLE} has {len(evaluation)} requests, and INT8 finds its ranges on "
+                    f"{self.folder.name}/{EXAMPLE} has {len(evaluation)} requests, and calibration for INT8 needs "
                     f"{CALIBRATED_ON} or more",
-                    remedy="put more real ones into it",
+                    remedy="add real requests",
                     file=f"{self.folder.name}/{EXAMPLE}",
                     found=len(evaluation),
                     expected=CALIBRATED_ON,
@@ -148,8 +150,8 @@ class Added(Recipe):
             return
         what = f"runs {self.file.source} of {self.home}" if self._is_code else f"reads {outside}"
         raise RecipeError(
-            f"{self.folder.name}/{FILE} {what}, which was not added on this machine",
-            remedy=f"read it, then run `fathom export {self.folder.name} --allow-source`",
+            f"{self.folder.name}/{FILE} {what}, and was not added on this machine",
+            remedy=f"if you trust it, run `fathom export {self.folder.name} --allow-source`",
             file=f"{self.folder.name}/{FILE}",
             field="home" if self._is_code else "from",
             found=self.file.source,
@@ -195,7 +197,7 @@ class Added(Recipe):
             places.append(
                 f"{self._path(named)}{' (of the machine it was added on)' if Path(named).is_absolute() else ''}"
             )
-        return f" (looked in {' and '.join(places)}; put it into the first){self._needed()}"
+        return f" (looked in {' and '.join(places)}: put it into the first){self._needed()}"
 
     def _needed(self) -> str:
         """The end of an error about a source that may be missing: what recipe.toml says it needs."""
@@ -204,10 +206,10 @@ class Added(Recipe):
     def _other_requests(self) -> str:
         """What to do where the source does not answer the requests."""
         if self.file.inputs is None:
-            return f"correct or leave out that request in {self.folder.name}/{EXAMPLE}"
+            return f"correct or remove that request in {self.folder.name}/{EXAMPLE}"
         if self.imported is not None:
-            return "give real ones with --example FILE.npz"
-        return f"put real ones into {self.folder.name}/{EXAMPLE}, as {self.folder.name}/{FILE} says"
+            return "add real requests with --example FILE.npz"
+        return f"put real requests into {self.folder.name}/{EXAMPLE}, as {self.folder.name}/{FILE} explains"
 
     def _example(self) -> Path:
         if problem := files.problem(self.folder, EXAMPLE):
@@ -277,16 +279,14 @@ def read_example(path: Path) -> dict[str, Array]:
     try:
         arrays = files.read_npz(path)
     except FileNotFoundError:
-        raise RecipeError(
-            f"there is no file {path}", remedy="write one with numpy.savez(path, **{input: rows})"
-        ) from None
+        raise RecipeError(f"{path} does not exist", remedy="write it with numpy.savez(path, **{input: rows})") from None
     except FileError as error:
         raise RecipeError(
             f"{path.name} {error.why}", remedy="write it with numpy.savez(path, **{input: rows}), texts as numpy.str_"
         ) from None
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if not lengths or len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise RecipeError(f"the arrays of {path.name} differ in their number of rows or have none: {lengths}")
+        raise RecipeError(f"the arrays of {path.name} need one and the same number of rows: {lengths}")
     return arrays
 
 
@@ -311,7 +311,7 @@ def _with_export_errors(predict: Predict, remedy: str) -> Predict:
             raise
         except Exception as error:  # ONNX Runtime's, torch's and scikit-learn's kinds
             raise ExportError(
-                f"the source does not answer every example request ({onnx_file.reason(error)})",
+                f"the source fails on an example request ({onnx_file.reason(error)})",
                 remedy=remedy,
             ) from error
 

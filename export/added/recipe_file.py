@@ -165,15 +165,15 @@ def _rule(record: Mapping[str, Any]) -> InputRule:
     data_type = _one_of(record["data_type"], (*NUMPY, "TYPE_STRING"))
     rule = InputRule(data_type, tuple(int(size) for size in record["shape"]), generator)
     if min(rule.shape, default=1) < 1 or len(rule.shape) > MOST_AXES:
-        raise ValueError(f"shape {list(rule.shape)} is none: write up to {MOST_AXES} sizes from 1 on")
+        raise ValueError(f"shape {list(rule.shape)} is invalid: write up to {MOST_AXES} sizes of 1 or more")
     if (data_type == "TYPE_STRING") != (generator.kind == "texts"):
         raise ValueError(f"an input of {data_type} cannot have the values {generator.kind!r}")
     if generator.kind == "texts" and not generator.texts:
-        raise ValueError("an input of texts needs some: texts = [...]")
+        raise ValueError("an input of texts needs a list: texts = [...]")
     if generator.kind == "integers" and not (
         generator.low <= generator.high and all(_fits(each, data_type) for each in (generator.low, generator.high))
     ):
-        raise ValueError(f"low = {generator.low} and high = {generator.high} are no range of {data_type}")
+        raise ValueError(f"low = {generator.low} and high = {generator.high} are not a range of {data_type}")
     return rule
 
 
@@ -192,7 +192,7 @@ def _rows(count: int, rules: Mapping[str, InputRule]) -> int:
 
 def _one_of(value: Any, known: tuple[str, ...]) -> str:
     if value not in known:
-        raise ValueError(f"{value!r} is none of {', '.join(known)}")
+        raise ValueError(f"{value!r} is not one of {', '.join(known)}")
     return str(value)
 
 

@@ -18,7 +18,7 @@ class Deployment:
 
 
 def deployment(folder: Path) -> Deployment:
-    """That of docker-compose.yml in `folder`, with variables taken from .env; nothing where there is no such file."""
+    """The deployment of docker-compose.yml in `folder`, with variables from .env; empty without that file."""
     try:
         compose = files.read_text(folder / "docker-compose.yml")
     except FileNotFoundError:

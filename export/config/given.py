@@ -1,4 +1,4 @@
-"""The graph's inputs that Triton itself gives, besides those of requests: batch inputs, sequence controls, states."""
+"""The graph's inputs that Triton itself fills: batch inputs, sequence controls, states."""
 
 from __future__ import annotations
 

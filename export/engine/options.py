@@ -1,4 +1,4 @@
-"""How an engine is built: the choices a person has, and the builder configuration that follows from them."""
+"""The options of an engine build, and the builder configuration made from them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         for field, fits, wanted in (
-            ("workspace_gb", self.workspace_gb is None or self.workspace_gb > 0, "more than 0 GB"),
-            ("builder_optimization_level", self.builder_optimization_level in (None, *range(6)), "one in 0 to 5"),
+            ("workspace_gb", self.workspace_gb is None or self.workspace_gb > 0, "greater than 0 GB"),
+            ("builder_optimization_level", self.builder_optimization_level in (None, *range(6)), "between 0 and 5"),
             ("max_aux_streams", self.max_aux_streams is None or self.max_aux_streams >= 0, "0 or more"),
             (
                 "hardware_compatibility",
@@ -50,7 +50,7 @@ class EngineOptions:
             if not fits:
                 found = getattr(self, field)
                 raise EngineError(
-                    f"{field.replace('_', '-')} cannot be {found}", remedy=f"name {wanted}", field=field, found=found
+                    f"{field.replace('_', '-')} is {found}", remedy=f"it must be {wanted}", field=field, found=found
                 )
 
     def to_json(self) -> dict[str, Any]:

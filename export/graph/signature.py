@@ -102,7 +102,7 @@ def spec(value: Any) -> TensorSpec:
     kind = str(value.type.WhichOneof("value")).removesuffix("_type").replace("_", " ")
     if kind != "tensor":
         raise ContractError(
-            f"'{value.name}' is no tensor but of the kind '{kind}', which Triton cannot serve",
+            f"'{value.name}' is not a tensor but of the kind '{kind}', which Triton cannot serve",
             remedy="let the graph take and give tensors (`fathom add` cuts ZipMap off)",
             tensor=value.name,
             found=kind,

@@ -1,4 +1,4 @@
-"""What the linter says about one field, what its rules are given, and how a rule gets its name."""
+"""A finding of the linter, the input of its rules, and how a rule gets its name."""
 
 from __future__ import annotations
 

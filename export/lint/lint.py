@@ -1,4 +1,4 @@
-"""Lint a model repository: what Triton would refuse, what it would silently take, and what no longer fits together.
+"""Lint a model repository: what Triton would refuse, what it would accept but not do, and what no longer fits together.
 
 An error is what Triton, with its official backends, refuses to load, or what the model would not do as it says:
 unknown `parameters` keys, artefacts that are not what was published. All else is advice, a warning.

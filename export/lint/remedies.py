@@ -1,4 +1,4 @@
-"""What to run where a model's file is missing or is not what was published."""
+"""The command to run when a model's file is missing or is not the published one."""
 
 from __future__ import annotations
 

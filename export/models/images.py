@@ -20,7 +20,7 @@ from export.recipe.recipe import Array
 if TYPE_CHECKING:
     from PIL import Image
 
-BILINEAR = 2  # Pillow's and Hugging Face's number for it
+BILINEAR, BICUBIC = 2, 3  # Pillow's and Hugging Face's numbers for them
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ INSTRUCTIONS = ("amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm")
 
 
 def found(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
-    """Those of INSTRUCTIONS that this CPU has; none where the system does not report them."""
+    """The INSTRUCTIONS that this CPU has; none where the system does not report them."""
     try:
         text = cpuinfo.read_text(encoding="utf-8")
     except OSError:

@@ -1,4 +1,4 @@
-"""Give memory back to the system between two steps of an export, so that their peaks do not add up."""
+"""Return memory to the system between two steps of an export, so that their peaks do not add up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a station may cost: figures, tolerances, and the limits of a reduced precision."""
+"""How much worse than the source a station may be: figures, tolerances, and limits of a reduced precision."""
 
 from __future__ import annotations
 

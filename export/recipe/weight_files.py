@@ -7,7 +7,7 @@ from pathlib import Path
 from export.errors import RecipeError
 from export.recipe.recipe import Weights
 
-PATTERNS = ("*.safetensors", "*.json", "1_Pooling/config.json", "vocab.txt", "merges.txt", "*.model")
+PATTERNS = ("*.safetensors", "*.json", "1_Pooling/config.json", "vocab.txt", "merges.txt", "*.model", "*.spm")
 
 
 def find(weights: str, *, needs: tuple[str, ...], option: str = "--weights") -> Weights:
@@ -61,7 +61,7 @@ def find(weights: str, *, needs: tuple[str, ...], option: str = "--weights") -> 
 def _download(weights: str, option: str) -> Path:
     if not 1 <= weights.count("/") + 1 <= 2 or weights.startswith(("/", ".", "~")):
         raise RecipeError(
-            f"{option} {weights} is no folder here, and no hub id of the form OWNER/NAME", field="weights"
+            f"{option} {weights} is neither a folder here nor a hub id of the form OWNER/NAME", field="weights"
         )
     from huggingface_hub import snapshot_download
 
@@ -70,7 +70,7 @@ def _download(weights: str, option: str) -> Path:
     except Exception as error:  # the hub's library raises many kinds; all mean that it could not be had
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RecipeError(
-            f"{option} {weights} is no folder here and could not be fetched from the hub "
+            f"{option} {weights} is not a folder here and could not be fetched from the hub "
             f"({type(error).__name__}: {reason})",
             remedy="give a local folder, or run where the hub can be reached",
             field="weights",

@@ -230,7 +230,7 @@ def _installed(packages: Iterable[str]) -> dict[str, str]:
 
 
 def changed_files(folder: Path, records: Mapping[str, FileRecord]) -> list[ChangedFile]:
-    """Those of the recorded files in a model folder that are missing or no longer what was published."""
+    """The recorded files in a model folder that are missing or differ from what was published."""
     changed = []
     for name, record in records.items():
         if problem := files.problem(folder, name):

@@ -63,7 +63,7 @@ def load(source: str, home: Path) -> ImportedModel:
             raise
         except Exception as error:  # of a broken folder: transformers, torch and safetensors raise many kinds
             raise RecipeError(
-                f"{source} is no folder that transformers loads ({type(error).__name__}: {reason(error)})",
+                f"{source} is not a folder that transformers can load ({type(error).__name__}: {reason(error)})",
                 remedy="save the model again with save_pretrained()",
             ) from error
 

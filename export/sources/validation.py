@@ -44,7 +44,7 @@ def read_onnx(path: Path) -> Any:
     if path.is_dir():
         raise RecipeError(f"{path} is a folder", remedy="name the .onnx file in it, or a transformers folder with --hf")
     if not path.is_file():
-        raise RecipeError(f"{path} is no regular file", remedy="name the model's .onnx file")
+        raise RecipeError(f"{path} is not a regular file", remedy="name the model's .onnx file")
     check_no_pickle(
         path,
         "convert it to ONNX where it is trusted, or write a function that loads it and name it with "

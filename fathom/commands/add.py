@@ -1,12 +1,12 @@
-"""Bring your own model: inspect it, draft its configuration and recipe, export it, and see that Triton serves it.
+"""Add your own model: draft its configuration and recipe, export it, and check that Triton serves it.
 
   fathom add my_model --onnx model.onnx
   fathom add my_model --torch package.module:function      returns (module, example)
-  fathom add my_model --hf DIR                             what save_pretrained() wrote, or a hub id
+  fathom add my_model --hf DIR                             a save_pretrained() folder, or a hub id
   fathom add my_model --sklearn package.module:function    returns (estimator, example)
 
-The model appears in the repository only after ONNX Runtime and Triton have answered like the source. A failure or
-Ctrl-C leaves nothing behind. docs/adding-your-model.md says more.
+The model is added only if ONNX Runtime and Triton give the same answers as the source. After a failure or Ctrl-C the
+repository is unchanged.
 """
 
 from __future__ import annotations
@@ -43,13 +43,15 @@ LITERAL_NUMBERS = 4
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom add`."""
-    command.add_argument("name", metavar="NAME", help="the model's name: a new folder of the model repository")
+    command.add_argument(
+        "name", metavar="NAME", help="name of the model, and of its new folder in the model repository"
+    )
     sources = command.add_mutually_exclusive_group(required=True)
-    sources.add_argument("--onnx", metavar="FILE", help="an ONNX file; external data lies beside it")
+    sources.add_argument("--onnx", metavar="FILE", help="an ONNX file, with its external data beside it")
     sources.add_argument(
         "--torch", metavar="MODULE:FUNCTION", help="a function that returns (torch module, example input)"
     )
-    sources.add_argument("--hf", metavar="ID_OR_DIR", help="a transformers model: a local folder, or an id of the hub")
+    sources.add_argument("--hf", metavar="DIR|ID", help="a Transformers model: local folder or hub id")
     sources.add_argument(
         "--sklearn", metavar="MODULE:FUNCTION", help="a function that returns (fitted estimator, example rows)"
     )
@@ -58,43 +60,42 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=SIZE",
-        help="how long an open axis is in the example, by its symbol or as INPUT:AXIS (repeatable)",
+        help="size of a dynamic axis in the example, named by its symbol or as INPUT:AXIS; can be repeated",
     )
     command.add_argument(
         "--example",
         type=Path,
-        metavar="FILE.npz",
-        help="real requests, one row each, by input (default: the function's, else made up from the graph)",
+        metavar="FILE",
+        help=".npz file of example requests: an array for each input, a row for each request (default: the example "
+        "that the function returns, else made up from the graph)",
     )
     command.add_argument(
         "--max-batch-size",
-        type=int,
+        type=options.whole,
         default=MAX_BATCH_SIZE,
         metavar="N",
-        help="rows that share one run where the model batches; 0 for no batching (default: %(default)s)",
+        help="largest batch, if the model can batch; 0 for no batching (default: %(default)s)",
     )
     command.add_argument(
         "--triton-tag",
         metavar="TAG",
-        help="the Triton release that must load it, such as 26.08-py3 (default: that of docker-compose.yml beside the "
-        "model repository, if there is one)",
+        help="Triton release that must load the model, such as 26.08-py3 (default: that of docker-compose.yml beside "
+        "the model repository)",
     )
     command.add_argument(
         "--no-serve",
         action="store_true",
-        help="do not start a Triton to see that it serves the model before it is added",
+        help="add the model without checking that Triton serves it",
     )
     options.add_repository(command)
     options.add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Add the model, show what it earned and how to go on."""
+    """Add the model, and print its accuracy and the next commands."""
     kind, source = next(
         (kind, given) for kind in ("onnx", "torch", "hf", "sklearn") if (given := getattr(arguments, kind)) is not None
     )
-    if arguments.max_batch_size < 0:
-        raise UsageError(f"--max-batch-size {arguments.max_batch_size}: give 0 for no batching, or the largest batch")
     add_options = AddOptions(
         kind,
         source,
@@ -128,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
     missing = unexported(arguments.model_repository)
     if missing:
         build = fathom("export", *missing, repository=arguments.model_repository)
-        note(f"{', '.join(missing)} of this repository cannot be served yet: run `{build}` first")
+        note(f"this repository cannot be served before {', '.join(missing)} is exported: run `{build}`")
     for words, line in zip(("serve", "call", "measure"), commands, strict=True):
         out.print(f"{words.ljust(8)} {line}", markup=False)
     return 0
@@ -207,7 +208,7 @@ def _as_json(added: Addition, served: Mapping[str, Measurement]) -> dict[str, ob
 def _dim(text: str) -> tuple[str, int]:
     name, equals, size = text.rpartition("=")
     if not equals or not name or not size.isdecimal() or int(size) < 1:
-        raise UsageError(f"--dim {text}: write the axis and its size, as in tokens=32 or pixels:2=224")
+        raise UsageError(f"--dim {text} is not understood: write axis and size, as in tokens=32 or pixels:2=224")
     return name, int(size)
 
 

@@ -1,7 +1,8 @@
-"""Find how many requests a second a model holds under its SLOs, with a report.
+"""Measure the highest request rate at which a model meets your SLOs, and write a report.
 
-Two numbers come out. The capacity, with its 95 % interval, is estimated from all probes together. The proven rate is
-the highest whose confirmation runs, with fresh seeds, passed at 99 % confidence; it is conservative.
+A probe sends requests at one rate and checks the SLOs. The result of a search over many rates has two numbers. The
+capacity is estimated from all probes, with its 95 % interval. The proven rate is lower: at this rate, confirmation runs
+with fresh seeds met the SLOs with 99 % confidence.
 
   fathom capacity image_classifier --slo p99=50ms
   fathom capacity my_model --slo p99=20ms --slo errors=0.1% --server triton.example:8001
@@ -10,8 +11,9 @@ the highest whose confirmation runs, with fresh seeds, passed at 99 % confidence
   fathom capacity recipe_writer --slo ttft:p90=1s --slo itl:p90=150ms
   fathom capacity voice_command --slo p99=100ms --slo gap:p99=200ms --sequence-interval 80ms
 
-Exit status 1 when no rate could be proven, or the server died; 130 when Ctrl-C ended it. What was measured until
-then is kept in both cases, and --resume goes on with it. Exit status 2 after a result: it could not be written to disk.
+Exit status 0: a rate was proven. 1: none was, or the server died. 130: you pressed Ctrl-C. 2 after a printed result:
+Fathom could not write it to disk. After 1 and 130, the results so far are kept. --resume continues such a search, or a
+finished one with a longer --budget.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL[=WEIGHT]",
-        help="a model or pipeline of the server; several are asked at once, by weight",
+        help="model or pipeline to measure; several share the load by weight",
     )
     options.add_slo(command)
     options.add_server(command)
@@ -63,33 +65,32 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         type=_budget_s,
         default=None,
         metavar="TIME",
-        help="what all probes may take together, as in 90s or 3m; more of it proves a higher rate "
-        "(default: auto, which goes on until --gap is reached, for at most 10m)",
+        help="time for all probes together, as in 90s or 3m; a longer budget can prove a higher rate (default: auto, "
+        "which stops when --gap is reached, after 10m at the latest)",
     )
     command.add_argument(
         "--gap",
-        type=float,
+        type=options.share,
         metavar="SHARE",
-        help="end as soon as the proven rate lies within this share of the estimate, or the estimate's interval is "
-        f"this narrow (default with --budget auto: {AUTO_GAP:g}, that is {AUTO_GAP:.0%}%)",
+        help="stop when the proven rate is this close to the estimated capacity, or the estimate's interval this "
+        f"narrow (default with --budget auto: {AUTO_GAP:.0%}%)",
     )
     command.add_argument(
         "--tolerance",
-        type=float,
+        type=options.share,
         default=0.03,
         metavar="SHARE",
-        help="bisect until what held and what did not are this close (default: %(default)g, that is 3 %%)",
+        help="bisect until the highest rate that met the SLOs and the lowest that missed them are this close (default: "
+        "3%%)",
     )
     options.add_seed(command)
     command.add_argument(
-        "--start",
+        "--start-rate",
         type=options.rate,
         metavar="RATE",
-        help="first rate in requests/s (default: half of what one request after the other reaches)",
+        help="first rate to try, in requests/s (default: half the rate of one request after another)",
     )
-    command.add_argument(
-        "--max-rate", type=options.rate, metavar="RATE", help="never ask for more requests/s than this"
-    )
+    command.add_argument("--max-rate", type=options.rate, metavar="RATE", help="highest rate to try, in requests/s")
     add_inputs(command)
     add_sequence_interval(command)
     add_arrivals(command)
@@ -97,27 +98,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--locust-master",
         metavar="[HOST:]PORT",
-        help="listen there for --workers Locust workers (locust -f loadtests/locustfile.py --worker), "
-        "which then are the generators",
+        help="listen here for --workers Locust workers (locust -f loadtests/locustfile.py --worker), and let them send "
+        "the load",
     )
-    place = command.add_mutually_exclusive_group()
-    place.add_argument(
-        "--report", type=Path, metavar="DIR", help="raw results and report go to DIR/MODEL/START (default DIR: results)"
-    )
+    options.add_report_or_resume(command, "results")
     command.add_argument(
-        "--metrics-url", metavar="URL", help="the server's Prometheus endpoint (default: port 8002 of its host)"
-    )
-    place.add_argument(
-        "--resume",
-        type=Path,
-        metavar="DIR",
-        help="go on with the latest search in this folder, which was interrupted or gets a longer --budget",
+        "--metrics-url", metavar="URL", help="Prometheus endpoint of the server (default: port 8002 of its host)"
     )
     command.add_argument(
         "--against",
         metavar="DIR|CONFIG|HOST:PORT",
-        help="compare with a second server, measured in turns with the first (--budget is for each): another model "
-        "repository, another named configuration of the models, or another server",
+        help="compare with a second server, probed in turns with the first, each within --budget: another model "
+        "repository, another named configuration, or the address of another server",
     )
     access_options.add_arguments(command)
     options.add_repository(command)
@@ -126,13 +118,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Search, write the report, say what holds."""
+    """Search, write the report and print the result."""
     from fathom import against
     from loadtests import report
 
     slos = tuple(Slo.parse(text) for text in arguments.slo)
     shares = [ModelWeight.parse(text) for text in arguments.models]
-    folder = arguments.resume or arguments.report or Path("results")
+    folder = arguments.resume or arguments.report
     repository = arguments.model_repository
     access = access_options.read_access(arguments)
     models = [share.model for share in shares]
@@ -156,7 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
             gap=AUTO_GAP if arguments.gap is None and arguments.budget is None else arguments.gap,
             tolerance=arguments.tolerance,
             seed=arguments.seed,
-            start_per_s=arguments.start,
+            start_per_s=arguments.start_rate,
             max_per_s=arguments.max_rate,
             workers=arguments.workers,
             real_time=arguments.real_time,

@@ -1,4 +1,4 @@
-"""Lint the model repository: configurations, artefacts, engines and manifests; exit status 1 on an error."""
+"""Check the model repository: configurations, artefacts, engines and manifests. Exit status 1: an error was found."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--triton-tag",
         metavar="TAG",
-        help="the Triton release that engines must run in, such as 26.08-py3 (default: that of docker-compose.yml "
-        "beside the model repository, if there is one)",
+        help="Triton release that must load the engines, such as 26.08-py3 (default: that of docker-compose.yml beside "
+        "the model repository)",
     )
     command.add_argument(
         "--config-name",
         metavar="NAME",
-        help="what tritonserver gets as --model-config-name (default: that of docker-compose.yml beside the model "
-        "repository, if there is one)",
+        help="check with configs/NAME.pbtxt of each model that has one (default: that of docker-compose.yml beside the "
+        "model repository)",
     )
-    command.add_argument("--strict", action="store_true", help="exit with status 1 on a warning, too")
+    command.add_argument("--strict", action="store_true", help="exit with status 1 on warnings too")
     options.add_repository(command)
     options.add_json(command)
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     findings = [each for each in findings if not (each.rule in EXPORTED and each.file.partition("/")[0] in left)]
     present = len(model_names(repository))
     if not present:
-        raise UsageError(f"{repository} holds no model: there is no folder in it")
+        raise UsageError(f"{repository} has no model: it contains no folder")
     configured = [each for each in served(repository, name) if not models or each.model in models]
     errors = [finding for finding in findings if finding.severity == "error"]
     failed = bool(findings if arguments.strict else errors)

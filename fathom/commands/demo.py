@@ -1,4 +1,4 @@
-"""Export, serve, ask, measure and report: the main job end to end, on this machine."""
+"""Export, serve, query and measure the bundled models on this machine, and write a report."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ BUDGET_S, BUDGET_OF_ALL_S = 50.0, 20.0
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom demo`."""
     options.add_repository(command)
-    command.add_argument(
-        "--results", type=Path, default=Path("results/demo"), metavar="DIR", help="default: %(default)s"
-    )
+    options.add_report(command, "results/demo", "the runs and the report are written here")
     command.add_argument(
         "--all",
         action="store_true",
@@ -41,27 +39,28 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--slo",
         metavar="pNN=LIMIT",
-        help=f"what the capacities must hold (default: {SLO}; with --all what each system proposes)",
+        help="service level objective of the measured capacities "
+        f"(default: {SLO}; with --all the one that each system proposes)",
     )
     command.add_argument(
         "--precision",
         choices=(*PRECISIONS, ALL),
         default=FP32,
-        help="of the exported models; `all` serves and measures one after the other and closes with one table "
-        "(default: %(default)s)",
+        help="precision of the exported models; `all` serves and measures each, and ends with one table (default: "
+        "%(default)s)",
     )
     command.add_argument(
         "--budget",
         type=options.duration_s,
         metavar="TIME",
-        help=f"of each capacity search, as in 90s or 3m (default: {BUDGET_S:g}s; {BUDGET_OF_ALL_S:g}s with --all or "
+        help=f"time for each search, as in 90s or 3m (default: {BUDGET_S:g}s; {BUDGET_OF_ALL_S:g}s with --all or "
         "--precision all)",
     )
     options.add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo and close with what it measured."""
+    """Run the demo and print what it measured."""
     if arguments.precision == ALL:
         if arguments.all:
             raise UsageError("--all shows every system at one precision: leave out --precision all, or --all")
@@ -70,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     done = demo.Demo(
         (*recipes.NAMES, *recipes.EXTRA) if arguments.all else recipes.NAMES,
         arguments.model_repository,
-        arguments.results,
+        arguments.report,
         arguments.budget or (BUDGET_OF_ALL_S if arguments.all else BUDGET_S),
         Slo.parse(given) if given else None,
         arguments.precision,
@@ -95,7 +94,7 @@ def _run_precisions(arguments: argparse.Namespace, slo: Slo) -> int:
     began = time.monotonic()
     budget_s = arguments.budget or BUDGET_OF_ALL_S
     with Steps() as steps:
-        rows, interrupted = precisions.run(arguments.model_repository, arguments.results, slo, budget_s, steps)
+        rows, interrupted = precisions.run(arguments.model_repository, arguments.report, slo, budget_s, steps)
     seconds = time.monotonic() - began
     if arguments.json:
         print_json({"precisions": [row.to_json() for row in rows], "slo": str(slo), "seconds": round(seconds, 1)})

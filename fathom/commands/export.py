@@ -1,7 +1,7 @@
-"""Export models into the model repository: ONNX, precision, engine, accuracy at every station, manifest.
+"""Export models to the model repository: ONNX, precision, TensorRT engine, accuracy at every station, manifest.
 
-A model whose source and precision have not changed is left alone; --force builds it again. A model that fails does not
-keep the others from being exported.
+A model that has not changed is not exported again, unless you add --force. If one model fails, the others are still
+exported.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="MODEL",
-        help=f"{', '.join((*recipes.NAMES, *recipes.EXTRA))}, or one that `fathom add` imported (default: "
-        f"{', '.join(recipes.NAMES)} and those that were added)",
+        help=f"{', '.join((*recipes.NAMES, *recipes.EXTRA))}, or a model that you added (default: "
+        f"{', '.join(recipes.NAMES)} and those that you added)",
     )
     command.add_argument("--all", action="store_true", help="every bundled model and those that were added")
     command.add_argument(
         "--weights",
         metavar="SOURCE",
-        help="a Hugging Face id or a local folder instead of the weights that come with the recipe "
-        "(`bundled` for those again); rewrites the dims of config.pbtxt where they differ",
+        help="Hugging Face id or local folder to take the weights from, which updates the dims of config.pbtxt "
+        "(default: the recipe's own weights; `bundled` returns to them)",
     )
     command.add_argument(
         "--precision",
         choices=PRECISIONS,
         default=FP32,
-        help="of the weights and the arithmetic; inputs and outputs stay as they are, and the export fails if accuracy "
-        "falls by more than the recipe allows (default: %(default)s; `fathom precision` compares them)",
+        help="precision of weights and arithmetic; inputs and outputs keep their types, and the export fails if "
+        "accuracy falls by more than the recipe allows (default: %(default)s)",
     )
     command.add_argument(
         "--int8-for",
         choices=RUNTIMES,
-        help="whose INT8 multiplication the graph is written for: UINT8 activations are fast on CPUs, TensorRT takes "
-        "symmetric INT8 only (default: tensorrt where an engine is built, else cpu)",
+        help="runtime that the INT8 graph is written for: CPUs are fast with UINT8 activations, TensorRT takes "
+        "symmetric INT8 only (default: tensorrt if an engine is built, else cpu)",
     )
     command.add_argument(
         "--exclude",
         action="append",
         default=[],
         metavar="NODE_OR_OP",
-        help="keep this node, or every node of this operator type, in FP32 (repeatable)",
+        help="keep this node, or all nodes of this operator type, in FP32; can be repeated",
     )
-    command.add_argument("--force", action="store_true", help="build again even if nothing changed")
+    command.add_argument("--force", action="store_true", help="export again even if nothing has changed")
     options.add_allow_source(command)
     engines.add_arguments(command)
     options.add_repository(command)
@@ -69,7 +69,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export each model and show what it earned."""
+    """Export each model and print its accuracy."""
     repository = arguments.model_repository
     if arguments.all and arguments.models:
         raise UsageError(f"--all exports every model: leave out {arguments.models[0]}, or --all")

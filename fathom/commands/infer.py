@@ -1,4 +1,4 @@
-"""Ask a served model and print the answer as a person would want it.
+"""Send a request to a model and print its answer for a person to read.
 
   fathom infer image_classifier image=@digit.png
   fathom infer text_embedding text="play some jazz" text="put on some music"
@@ -6,12 +6,14 @@
   fathom infer mobilenet_v2 pixels=@digit.png --output probabilities.npy
   fathom infer rain_forecast ... --repeat 1000 --concurrency 8
   fathom infer recipe_writer prompt="a recipe for pancakes" max_tokens=200
+  fathom infer voice_command audio=@word.wav
 
-An input given several times makes a batch. A value is text, a number or a JSON list; name=@file reads a .npy, .json,
-image or text file, and name=@- standard input. Write @@ for a text that begins with @.
+Repeat an input to send a batch. A value is text, a number or a JSON list. name=@file reads a .npy, .json, image, sound or
+text file, and name=@- reads standard input. For a text that begins with @, write @@.
 
-A model that answers in parts (decoupled) types its text as it comes, on standard output; a line of figures follows on
-standard error. Ctrl-C cancels the request.
+A model that keeps state (sequence batching) gets one request for each row, as one sequence: a .wav file goes in chunks.
+The text of a streaming (decoupled) model is printed as it arrives; a line of figures follows on stderr. Ctrl-C cancels
+the request.
 """
 
 from __future__ import annotations
@@ -32,52 +34,76 @@ from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.output import err, out, print_json
 from fathom.console.servers import connect, same_server
 from fathom.console.streamed import Streamed
-from fathom.recipes import question
+from fathom.recipes import in_sequence, question
 from loadtests.target import access_options
 from server import admin
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom infer`."""
-    command.add_argument("model", metavar="MODEL", help="a model or pipeline of the server")
-    command.add_argument("inputs", nargs="*", metavar="name=value", help="an input; name=@file reads a file")
+    command.add_argument("model", metavar="MODEL", help="model or pipeline to ask")
     command.add_argument(
-        "--example", action="store_true", help="ask the first example request that the model was exported with"
+        "inputs", nargs="*", metavar="name=value", help="an input and its value; name=@file reads the value from a file"
     )
-    command.add_argument("--top", type=int, default=5, metavar="K", help="labels to ask a classifier for (default: 5)")
+    command.add_argument(
+        "--example", action="store_true", help="send the first of the example requests that the model was exported with"
+    )
+    command.add_argument(
+        "--top",
+        type=options.count,
+        default=5,
+        metavar="N",
+        help="number of labels to get from a classifier (default: 5)",
+    )
 
-    where = command.add_argument_group("where and how to ask")
+    where = command.add_argument_group("server and request")
     options.add_server(where)
     options.add_repository(where)
-    where.add_argument("--timeout", type=float, default=30.0, metavar="S", help="deadline in seconds (default: 30)")
+    where.add_argument(
+        "--timeout",
+        type=options.duration_s,
+        default=30.0,
+        metavar="TIME",
+        help="deadline of the request (default: 30s)",
+    )
     where.add_argument(
         "--max-answer-bytes",
         type=options.count,
         default=MOST_ANSWER_BYTES,
         metavar="N",
-        help="refuse a larger answer before it is read (default: %(default)s)",
+        help="refuse an answer of more bytes before reading it (default: %(default)s)",
     )
     access_options.add_arguments(where)
     where.add_argument(
         "--shared-memory",
         action="store_const",
         const="system",
-        help="send large tensors through shared memory: for a server on this machine",
+        help="send large tensors through shared memory; the server must run on this machine",
     )
 
-    result = command.add_argument_group("what to do with the answer")
+    result = command.add_argument_group("answer")
     options.add_json(result)
     result.add_argument(
-        "--output", type=Path, metavar="FILE", help="write the tensors to FILE: .npy for one, .npz for all"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write the output tensors to this file: .npy for one, .npz for several",
     )
 
-    look = command.add_argument_group("a quick look at latency")
-    look.add_argument("--repeat", type=int, metavar="N", help="ask N times more, and show p50, p90, p99 and the rate")
-    look.add_argument("--concurrency", type=int, metavar="C", help="requests in flight with --repeat (default: 1)")
+    look = command.add_argument_group("quick latency check")
+    look.add_argument(
+        "--repeat",
+        type=options.count,
+        metavar="N",
+        help="send the request N more times, and print p50, p90, p99 and the request rate",
+    )
+    look.add_argument(
+        "--concurrency", type=options.count, metavar="N", help="requests in flight with --repeat (default: 1)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask and print."""
+    """Send the request and print the answer."""
     _check(arguments)
     try:
         return _run(arguments)
@@ -109,6 +135,8 @@ def _run(arguments: argparse.Namespace) -> int:
             )
             if model.spec.decoupled:
                 return _stream(arguments, model, arrays)
+            if model.spec.sequence and arguments.repeat:
+                raise UsageError(f"'{arguments.model}' keeps state: leave --repeat out; `fathom load` measures")
             start = time.perf_counter()
             try:
                 lines, result = _infer(arguments, client, model, arrays)
@@ -152,7 +180,7 @@ def _infer(
         rest = model(arrays, outputs=others)
         lines += [in_short(name, array) for name, array in rest.items()]
         return lines, {"labels": found, "outputs": answers.as_json(rest)}
-    outputs = model(arrays)
+    outputs = in_sequence(model, arrays)[0] if model.spec.sequence else model(arrays)
     if arguments.output:
         answers.write(arguments.output, outputs)
         return [f"{arguments.output}: {answers.shapes(outputs)}"], {"output": str(arguments.output)}
@@ -161,8 +189,8 @@ def _infer(
 
 def _stream(arguments: argparse.Namespace, model: Model, arrays: Mapping[str, Any]) -> int:
     if arguments.repeat or arguments.output:
-        what = f"'{arguments.model}' answers in parts (decoupled): leave --repeat and --output out"
-        raise UsageError(f"{what}; `> FILE` keeps the text, and `fathom load` measures")
+        what = f"'{arguments.model}' streams its answer (decoupled): leave out --repeat and --output"
+        raise UsageError(f"{what}; `> FILE` keeps the text, and `fathom load` measures latency")
     answer, interrupted = Streamed(model.spec, live=not arguments.json), False
     try:
         for outputs in model.stream(arrays):
@@ -187,21 +215,16 @@ def _print(lines: list[str]) -> None:
 
 def _caveat(arguments: argparse.Namespace, slo: str) -> list[str]:
     command = f"fathom capacity {quote(arguments.model)} --slo {slo}{same_server(arguments)}"
-    return [f"(a closed loop, which slows down with the server: no capacity. `{command}` finds that)"]
+    return [f"(These requests waited for one another, so this rate is not the capacity. `{command}` measures it.)"]
 
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raise UsageError for options that do not go together."""
     if arguments.example and arguments.inputs:
-        raise UsageError(f"--example asks its own inputs: leave out {arguments.inputs[0]}")
-    for name in ("repeat", "concurrency", "top"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-            raise UsageError(f"--{name} {getattr(arguments, name)} makes no sense: give 1 or more")
+        raise UsageError(f"--example sends inputs of its own: leave out {arguments.inputs[0]}")
     if arguments.max_answer_bytes > LARGEST_ANSWER_BYTES:
-        raise UsageError(f"--max-answer-bytes {arguments.max_answer_bytes}: {LARGEST_ANSWER_BYTES} are the most")
-    if arguments.timeout <= 0:
-        raise UsageError(f"--timeout {arguments.timeout:g} makes no sense: give the seconds to wait")
+        raise UsageError(f"--max-answer-bytes {arguments.max_answer_bytes}: use {LARGEST_ANSWER_BYTES} at most")
     if arguments.concurrency is not None and arguments.repeat is None:
-        raise UsageError("--concurrency is for --repeat N: say how many requests")
+        raise UsageError("--concurrency needs --repeat N: add the number of requests")
     if arguments.output is not None and arguments.output.suffix not in (".npy", ".npz"):
-        raise UsageError(f"--output '{arguments.output}': name a .npy file, or .npz for several tensors")
+        raise UsageError(f"--output '{arguments.output}': use a .npy file, or .npz for several tensors")

@@ -1,10 +1,10 @@
-"""Run one schedule against a model, or several at once, and judge it: a rate, a shape, or a recorded trace.
+"""Send one load schedule or recorded trace to a model, or to several at once, and judge the result by your SLOs.
 
-  fathom load rain_forecast --schedule 200 --duration 30 --slo p99=20ms
+  fathom load rain_forecast --schedule 200 --duration 30s --slo p99=20ms
   fathom load image_classifier=0.7 text_embedding=0.3 --schedule ramp:20-200 --slo p99=50ms
   fathom load image_classifier text_embedding --trace trace.csv --slo p99=50ms
 
-Exit status 1 when the SLOs did not hold, or too few requests were sent to be sure.
+Exit status 1: the SLOs were missed, or the run had too few requests for a verdict.
 """
 
 from __future__ import annotations
@@ -48,24 +48,31 @@ _SCHEDULE = "10"
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom load`."""
     command.add_argument(
-        "models", nargs="+", metavar="MODEL[=WEIGHT]", help="what is asked; several are mixed by weight"
+        "models",
+        nargs="+",
+        metavar="MODEL[=WEIGHT]",
+        help="model or pipeline to load; several share the load by weight",
     )
     options.add_slo(command)
     when = command.add_mutually_exclusive_group()
     when.add_argument(
         "--schedule",
         metavar="SHAPE",
-        help=f"the rate over time, as below (default: {_SCHEDULE})",
+        help=f"request rate over time, in a form listed below (default: {_SCHEDULE})",
     )
     when.add_argument(
         "--trace",
         type=Path,
         metavar="FILE",
-        help="replay arrivals as they were recorded, from a CSV file: offset in seconds (or a column offset_ms), "
-        "optionally model and payload index; --arrivals FILE without a schedule does the same",
+        help="replay arrivals from a CSV file: offset in seconds (or a column offset_ms), optionally model and payload "
+        "index; --arrivals FILE without --schedule does the same",
     )
     command.add_argument(
-        "--duration", type=options.duration_s, default=30.0, metavar="TIME", help="of the schedule (default: 30s)"
+        "--duration",
+        type=options.duration_s,
+        default=30.0,
+        metavar="TIME",
+        help="length of the schedule (default: 30s)",
     )
     options.add_server(command)
     options.add_seed(command)
@@ -80,7 +87,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fire, judge, print."""
+    """Send the load, judge and print it."""
     slos = tuple(Slo.parse(text) for text in arguments.slo)
     shares = [ModelWeight.parse(text) for text in arguments.models]
     plan = _plan(arguments)
@@ -146,7 +153,7 @@ def show(point: Point, slos: Sequence[str], settings: Mapping[str, Any], doubts:
     if by_size := describe_sizes(point):
         print_labelled("by size", by_size)
     for doubt in doubts:
-        print_labelled("mind", doubt)
+        print_labelled("warning", doubt)
 
 
 def models_table(point: Point) -> Table:

@@ -1,10 +1,10 @@
-"""Say how many replicas hold a rate under the SLO, with their queue limits and cost, from a capacity measurement.
+"""Compute how many replicas meet the SLOs at a request rate, with queue limits, latency and cost.
 
   fathom capacity rain_forecast --slo p99=20ms --report results
   fathom plan --rate 20000 --report results --cost-per-hour 4
 
-It rests on the proven rate or on the lower end of the estimate's 95 % interval, whichever is higher; it prints which,
-and what it assumes.
+The plan uses a capacity measurement: its proven rate or the lower end of the estimate's 95 % interval, whichever is
+higher. It prints which, and what it assumes.
 """
 
 from __future__ import annotations
@@ -25,35 +25,42 @@ from loadtests.slo import format_ms, format_rate
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom plan`."""
     command.add_argument(
-        "--rate", type=options.rate, required=True, metavar="RATE", help="requests/s at the busiest time"
+        "--rate",
+        type=options.rate,
+        required=True,
+        metavar="RATE",
+        help="peak request rate of the whole service, in requests/s",
     )
-    command.add_argument(
-        "--report",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="a folder that `fathom capacity` wrote; the latest run in it counts",
-    )
-    command.add_argument("--model", metavar="MODEL", help="which one, where the folder holds several")
+    options.add_report(command, "results", "the latest run of `fathom capacity` there is used")
+    command.add_argument("--model", metavar="MODEL", help="model to plan for, if the folder has results of several")
     command.add_argument(
         "--headroom",
-        type=float,
+        type=options.share,
         default=DEFAULT_HEADROOM,
         metavar="SHARE",
-        help="share of a replica's rate to leave free (default: %(default)g)",
+        help=f"part of each replica's rate to keep free (default: {DEFAULT_HEADROOM:.0%}%)",
     )
     command.add_argument(
-        "--spare", type=int, default=DEFAULT_SPARE, metavar="N", help="replicas that may be gone (default: %(default)s)"
+        "--spare",
+        type=options.whole,
+        default=DEFAULT_SPARE,
+        metavar="N",
+        help="replicas that may be down at the same time (default: %(default)s)",
     )
     command.add_argument(
         "--basis",
         choices=BASES,
-        help="rate of one replica: proven at 99 %%, lower end of the estimate's 95 %% interval, or the estimate "
-        "(default: the higher of the first two)",
+        help="rate to expect of one replica: the proven rate, the lower end of the estimate's 95 %% interval, or the "
+        "estimate (default: the higher of the first two)",
     )
-    command.add_argument("--cost-per-hour", type=float, metavar="COST", help="of one replica, in any currency")
     command.add_argument(
-        "--kubernetes", type=Path, metavar="FILE", help="also write a kustomize patch for deploy/kubernetes here"
+        "--cost-per-hour", type=float, metavar="COST", help="cost of one replica per hour, in any currency"
+    )
+    command.add_argument(
+        "--kubernetes",
+        type=Path,
+        metavar="FILE",
+        help="also write a kustomize patch for deploy/kubernetes to this file",
     )
     options.add_json(command)
 
@@ -87,22 +94,22 @@ def choose(folder: Path, model: str | None) -> Stored:
     runs = read_runs(folder)
     if model is None and len(runs) > 1:
         names = ", ".join(stored.run.model for stored in runs)
-        raise ResultsError(f"{folder} holds several models ({names}); choose one with --model", folder)
+        raise ResultsError(f"{folder} has several models ({names}): choose one with --model", folder)
     for stored in runs:
         if model in (None, stored.run.model):
             return stored
     names = ", ".join(stored.run.model for stored in runs)
-    raise ResultsError(f"{folder} has no results for {model}; it has: {names}", folder)
+    raise ResultsError(f"{folder} has no results of {model}; it has: {names}", folder)
 
 
 def describe(plan: DeploymentPlan) -> list[str]:
     """The plan for a person."""
     needed = plan.replicas - plan.spare
     lines = [
-        f"{plan.replicas:,} replicas of {plan.model} hold {format_rate(plan.rate_per_s)} under {plan.slo} "
+        f"{plan.replicas:,} replicas of {plan.model} sustain {format_rate(plan.rate_per_s)} under {plan.slo} "
         f"({needed:,} + {plan.spare} spare, each for {format_rate(plan.replica_per_s)}: {BASIS_NAMES[plan.basis]})",
-        f"load per replica   {format_rate(plan.load_per_s)} with all of them{_p99(plan, plan.expected_p99_ms)}",
-        f"                   {format_rate(plan.load_without_spare_per_s)} without the spare"
+        f"load per replica   {format_rate(plan.load_per_s)} with all replicas{_p99(plan, plan.expected_p99_ms)}",
+        f"                   {format_rate(plan.load_without_spare_per_s)} without the spare ones"
         + _p99(plan, plan.expected_p99_without_spare_ms),
     ]
     if plan.max_queue_size is not None:
@@ -112,8 +119,8 @@ def describe(plan: DeploymentPlan) -> list[str]:
         )
     if plan.cost_per_million is not None:
         lines.append(f"cost               {plan.cost_per_million:,.4g} per million requests")
-    lines += [f"mind: {doubt}" for doubt in plan.doubts]
-    return [*lines, "assumed:", *(f"- {text}" for text in plan.assumptions)]
+    lines += [f"warning: {doubt}" for doubt in plan.doubts]
+    return [*lines, "assumptions:", *(f"- {text}" for text in plan.assumptions)]
 
 
 def _p99(plan: DeploymentPlan, p99_ms: float | None) -> str:

@@ -1,8 +1,8 @@
-"""Compare a model's precisions: size, parity, accuracy and speed, side by side; nothing is published.
+"""Compare the precisions of a model: size, parity, accuracy and speed. The model repository is not changed.
 
-Every precision is converted in a scratch folder, judged on the same evaluation as an export, and timed in ONNX Runtime
-on one thread of this CPU. `x fp32` is how many times as fast as FP32 it is, at batch 1 and at batch 16. Exit status 1
-when a precision that the recipe offers fails its gate.
+Fathom converts each precision in a scratch folder, measures its accuracy as an export does, and times it with ONNX
+Runtime on one thread of this CPU. The column `x fp32` is the speed relative to FP32 at batch 1 and 16. Exit status 1: a
+precision that the recipe offers is not accurate enough.
 """
 
 from __future__ import annotations
@@ -25,22 +25,25 @@ from fathom.console.output import Steps, cell, note, out, print_json
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom precision`."""
     command.add_argument(
-        "models", nargs="*", metavar="MODEL", help=f"{', '.join(recipes.NAMES)} (default: all), or an added one"
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help=f"{', '.join(recipes.NAMES)}, or a model that you added (default: the first {len(recipes.NAMES)})",
     )
-    command.add_argument("--weights", metavar="SOURCE", help="as for `fathom export`")
+    command.add_argument("--weights", metavar="SOURCE", help="weights to use, as for `fathom export`")
     options.add_allow_source(command)
     options.add_repository(command)
     command.add_argument(
         "--int8-for",
         choices=RUNTIMES,
         default=CPU,
-        help="as for `fathom export` (default: %(default)s); what is for TensorRT is slow here",
+        help="runtime that the INT8 graph is written for; a graph for TensorRT is slow on a CPU (default: %(default)s)",
     )
     options.add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert, judge and time each model at each precision."""
+    """Convert, measure and time each model at each precision."""
     names = arguments.models or list(recipes.NAMES)
     if arguments.weights and len(names) != 1:
         raise UsageError("--weights is for one model: name it, as in `fathom precision minilm --weights DIR`")

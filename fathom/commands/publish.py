@@ -1,9 +1,9 @@
-"""Serve a new version of a model under load, and roll back when it fails.
+"""Put a new version of a model into service under load, and roll back if it fails.
 
   fathom publish minilm --from build/minilm/1 --server localhost:8001
 
-The server must run with --model-control-mode=explicit --load-model=*. FATHOM_ADMIN_TOKEN is sent where it is set. The
-token of your own `fathom serve` on this machine is found without it.
+The server must run with --model-control-mode=explicit --load-model=*. Fathom sends FATHOM_ADMIN_TOKEN if it is set, and
+finds the token of your own `fathom serve` on this machine.
 """
 
 from __future__ import annotations
@@ -26,47 +26,55 @@ from server import admin
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom publish`."""
-    command.add_argument("model", metavar="MODEL", help="a model of the server, not a pipeline")
+    command.add_argument("model", metavar="MODEL", help="model to update (not a pipeline)")
     command.add_argument(
-        "--from", dest="files", type=Path, required=True, metavar="DIR", help="the new version's files, like MODEL/1"
+        "--from",
+        dest="files",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with the files of the new version, like MODEL/1",
     )
     command.add_argument(
         "--server",
         action="append",
         metavar="HOST:PORT",
-        help=f"gRPC endpoint of every replica, itself and not a balancer (default: {options.DEFAULT_SERVER})",
+        help=f"gRPC address of a replica, not of a load balancer; repeat it for each replica (default: "
+        f"{options.DEFAULT_SERVER})",
     )
     options.add_repository(command)
     command.add_argument(
-        "--tolerance",
-        type=float,
+        "--parity",
+        type=options.share,
         default=Rules.tolerance,
         metavar="SHARE",
-        help="how far outputs may be from the old version's, as a share of the largest (default: %(default)g)",
+        help="largest difference to the outputs of the old version, relative to its largest output (default: 2%%)",
     )
-    command.add_argument("--no-parity", action="store_true", help="a model that is meant to answer otherwise")
+    command.add_argument(
+        "--no-parity", action="store_const", const=None, dest="parity", help="do not compare with the old version"
+    )
     command.add_argument(
         "--watch",
-        type=float,
+        type=_watch_s,
         default=Rules.watch_s,
-        metavar="S",
-        help="seconds of traffic to watch (default: %(default)g)",
+        metavar="TIME",
+        help="how long to watch the new version under traffic; 0 for not at all (default: 30s)",
     )
     command.add_argument(
-        "--failed",
-        type=float,
+        "--max-failed",
+        type=options.share,
         default=Rules.failed_share,
         metavar="SHARE",
-        help="share of its requests that may fail meanwhile (default: %(default)g)",
+        help="share of the watched requests that may fail (default: 0.1%%)",
     )
     options.add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Roll out; exit status 1 when the version was refused or rolled back, or met no traffic while it was watched."""
-    if arguments.watch < 0 or not 0 <= arguments.failed < 1 or arguments.tolerance < 0:
-        raise UsageError("--watch and --tolerance cannot be negative, --failed has to be between 0 and 1")
-    rules = Rules(None if arguments.no_parity else arguments.tolerance, arguments.watch, arguments.failed)
+    """Roll out; exit status 1 if the version was refused or rolled back, or got no traffic while it was watched."""
+    if arguments.max_failed == 1:
+        raise UsageError("--max-failed 100% would accept any version: allow less")
+    rules = Rules(arguments.parity, arguments.watch, arguments.max_failed)
     with contextlib.ExitStack() as stack:
         clients = [
             stack.enter_context(Client(server, headers=admin.headers(server)))
@@ -84,12 +92,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if rollout.watched is not None and not rollout.watched.requests else 0
 
 
+def _watch_s(text: str) -> float:
+    """A time, or 0 for not at all."""
+    return 0.0 if text == "0" else options.duration_s(text)
+
+
 def _confirmation(watched: Watched | None, rules: Rules) -> str:
-    """What the watch says of the version, as the end of a sentence."""
+    """What watching the version showed, as the end of a sentence."""
     if watched is None:
         return "; it was not watched"
     if not watched.requests:
-        return f", unconfirmed: no request reached it in {rules.watch_s:g} s; watch it under traffic, or give --watch 0"
+        return f", unconfirmed: no request reached it in {rules.watch_s:g} s; watch it under traffic, or use --watch 0"
     text = f"; {watched.failed:,} of {watched.requests:,} requests failed in {rules.watch_s:g} s"
     if watched.verdict == "undecided":
         text += f", too few to confirm a share of at most {rules.failed_share:g}"

@@ -1,9 +1,9 @@
-"""Make the HTML report of a capacity measurement again from its raw results, or compare several measurements.
+"""Write the HTML report of a measurement again from its raw results, or compare several measurements.
 
   fathom report results
   fathom report --compare before after
 
-The first of the compared is what the others are measured against.
+A comparison is between the first folder and each of the others.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="?",
         metavar="DIR",
-        help="a folder that `fathom capacity` or `demo` wrote; the latest run of each model counts",
+        help="folder of results; the latest run of each model is used",
     )
     command.add_argument(
         "--compare",
         type=Path,
         nargs="+",
         metavar="DIR",
-        help="two or more such folders, or those of single runs, the earliest first",
+        help="two or more folders of results, or of single runs, to compare; the earliest first",
     )
     command.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="page of the comparison (default: comparison.html in the last folder)",
+        help="file for the comparison (default: comparison.html in the last folder)",
     )
     options.add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the page and say where."""
+    """Write the page and print its path."""
     if (arguments.folder is None) == (arguments.compare is None):
-        raise UsageError("give one folder for its report, as in `fathom report results`, or --compare with two or more")
+        raise UsageError("give one folder, as in `fathom report results`, or --compare with two or more")
     return _compare(arguments) if arguments.compare else _report(arguments)
 
 
@@ -72,7 +72,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         for change in comparison.changes:
             print_labelled("found", change.sentence)
             for line in change.notes:
-                print_labelled("mind", line)
+                print_labelled("warning", line)
         if comparison.advice:
             print_labelled("next", comparison.advice)
     out.print(f"  report: {path}", markup=False)

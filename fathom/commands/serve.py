@@ -1,12 +1,12 @@
-"""Start a real Triton on this machine with the model repository and keep it until Ctrl-C.
+"""Start Triton on this machine with the model repository, and keep it running until Ctrl-C.
 
-Without MODEL it loads every model that is exported, and names the others. With MODEL it loads these and the models that
-they need: the steps of an ensemble, and what config.pbtxt names in its parameters.
+Without MODEL it loads every exported model and names the others. With MODEL it loads these models and those that they
+need: the steps of an ensemble, and the models that config.pbtxt names in its parameters.
 
-Loading models, shared memory, tracing and logging are refused to callers that do not send the admin token (gRPC
-metadata triton-grpc-protocol-admin-token, HTTP header admin-token). It is FATHOM_ADMIN_TOKEN of the environment, or
-else random; `fathom infer` and `fathom publish` of the same user on this machine find it by themselves. Where the
-kernel does not allow tracing (ptrace), every local user can read the token among the arguments of tritonserver.
+Callers need the admin token to load models and to use shared memory, tracing and logging (gRPC metadata
+triton-grpc-protocol-admin-token, HTTP header admin-token). The token is FATHOM_ADMIN_TOKEN, or random if that is not
+set. `fathom infer` and `fathom publish` of the same user on this machine find it. If the kernel forbids tracing
+(ptrace), every local user can read the token in the arguments of tritonserver.
 """
 
 from __future__ import annotations
@@ -35,25 +35,39 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--config-name",
         metavar="NAME",
-        help="serve configs/NAME.pbtxt of the models that have one (default: cpu where there is no GPU driver, gpu "
-        "where there is one and Triton has the TensorRT backend)",
+        help="use configs/NAME.pbtxt of each model that has one (default: cpu without a GPU driver; gpu with one, if "
+        "Triton has the TensorRT backend)",
     )
     options.add_tritonserver(command)
-    command.add_argument("--address", default="127.0.0.1", metavar="IP", help="listen here (default: %(default)s)")
     command.add_argument(
-        "--grpc-port", type=options.port, default=8001, metavar="N", help="default: %(default)s; 0: a free one"
+        "--address", default="127.0.0.1", metavar="IP", help="address to listen on (default: %(default)s)"
     )
     command.add_argument(
-        "--http-port", type=options.port, default=8000, metavar="N", help="default: %(default)s; 0: a free one"
+        "--grpc-port",
+        type=options.port,
+        default=8001,
+        metavar="PORT",
+        help="gRPC port; 0 for a free one (default: 8001)",
     )
     command.add_argument(
-        "--metrics-port", type=options.port, default=8002, metavar="N", help="default: %(default)s; 0: a free one"
+        "--http-port",
+        type=options.port,
+        default=8000,
+        metavar="PORT",
+        help="HTTP port; 0 for a free one (default: 8000)",
+    )
+    command.add_argument(
+        "--metrics-port",
+        type=options.port,
+        default=8002,
+        metavar="PORT",
+        help="port of the Prometheus metrics; 0 for a free one (default: 8002)",
     )
     options.add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until the process is asked to stop."""
+    """Serve until Ctrl-C or SIGTERM."""
     repository = arguments.model_repository
     take_back_unfinished(repository, lambda text: err.print(text, markup=False, soft_wrap=True))
     config_name = arguments.config_name or options.default_config_name(repository, arguments.tritonserver)
@@ -90,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
             err.print(where, soft_wrap=True)
             for line in _by_configuration(models):
                 err.print(line, soft_wrap=True)
-            err.print("Ctrl-C stops it once the requests in flight are answered")
+            err.print("Ctrl-C stops the server after it has answered the requests in flight")
         watch(server)
         raise ServerDiedError(server.death_reason())
     except KeyboardInterrupt:
@@ -113,9 +127,9 @@ def _by_configuration(models: Sequence[Served]) -> list[str]:
 
 
 def watch(server: TritonServer, *, silent_s: float = 10.0, answer_s: float = 2.0) -> None:
-    """Until it has ended. Says when it hangs, which is after `silent_s` without an answer, and when it goes on.
+    """Watch the server until it has ended; print when it hangs and when it answers again.
 
-    It is asked again and again, and has `answer_s` for each answer.
+    It hangs when no health check was answered within `answer_s` for `silent_s`.
     """
     heard_s, hangs = time.monotonic(), False
     while server.is_alive():
@@ -127,4 +141,4 @@ def watch(server: TritonServer, *, silent_s: float = 10.0, answer_s: float = 2.0
                 err.print("Triton answers again")
         elif not hangs and time.monotonic() - heard_s >= silent_s and server.is_alive():
             hangs = True
-            err.print(f"Triton has answered nothing for {silent_s:g} s: it hangs. Ctrl-C ends it", soft_wrap=True)
+            err.print(f"Triton has not answered for {silent_s:g} s: it hangs. Ctrl-C ends it", soft_wrap=True)

@@ -1,15 +1,15 @@
-"""Find the configuration that sustains the most requests a second under your SLOs, and write it for Triton.
+"""Find the configuration with the highest capacity under your SLOs, and write it to configs/NAME.pbtxt.
 
-Batch times are measured in seconds, and a simulation of Triton's batcher ranks every configuration by them. Only those
-that can win are measured, on a fresh server each, in turns with the best so far. The winner goes to configs/NAME.pbtxt.
+Fathom measures how long batches take, and ranks every configuration with a simulation of Triton's batcher. It then
+measures those that can win, each on a fresh server and in turns with the best so far.
 
   fathom tune image_classifier --slo p99=50ms
   fathom tune text_embedding --slo p99=50ms --budget 5m --name tuned
   fathom tune image_classifier --slo p99=50ms --name cpu --replace
   fathom tune my_model --slo p99=20ms --space space.toml --dry-run
 
-Exit status 1 when no configuration met the SLOs; 130 when Ctrl-C ended it. What was measured until then is kept, and
---resume goes on with it.
+Exit status 1: no configuration met the SLOs. 130: you pressed Ctrl-C; the results so far are kept, and --resume
+continues.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.output import Steps, note, out, print_json, print_labelled
 from fathom.workload import add_inputs
 from loadtests.report.page import number
-from loadtests.results.folders import make_run_folder, model_folder
+from loadtests.results.folders import make_run_folder, model_folder, newest_run
 from loadtests.slo import Slo, check_limited, format_s
 from loadtests.tuning.result import TuningResult
 from loadtests.tuning.space import INSTANCES, INTRA, Configuration, Machine, Space, Step, default_space, read_space
@@ -39,52 +39,49 @@ _TABLE_S, _SHOWN = 6.0, 8
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom tune`."""
-    command.add_argument("model", metavar="MODEL", help="a model or pipeline of the model repository")
+    command.add_argument("model", metavar="MODEL", help="model or pipeline to tune")
     options.add_slo(command)
     command.add_argument(
         "--objective",
         default="rate",
         metavar="WHAT",
-        help="rate: the most requests/s under the SLOs; cost: the most a core; latency-at=RATE: the lowest p99 at that "
-        "rate (default: %(default)s)",
+        help="what to optimise: rate (requests/s under the SLOs), cost (requests/s per core) or latency-at=RATE (p99 "
+        "at that rate) (default: %(default)s)",
     )
     command.add_argument(
         "--budget",
         type=options.duration_s,
         default=DEFAULT_BUDGET_S,
         metavar="TIME",
-        help="what everything may take together, as in 5m (default: 10m)",
+        help="time for the whole run, as in 5m (default: 10m)",
     )
     command.add_argument(
-        "--space", type=Path, metavar="FILE", help="a TOML file with the values to try: a table for each step"
+        "--space",
+        type=Path,
+        metavar="FILE",
+        help="TOML file with the values to try, one table per step of the pipeline",
     )
     command.add_argument(
         "--name",
         default=DEFAULT_NAME,
         metavar="NAME",
-        help="the winner goes to configs/NAME.pbtxt of each model (default: %(default)s)",
+        help="write the best configuration to configs/NAME.pbtxt of each model (default: %(default)s)",
     )
-    command.add_argument("--replace", action="store_true", help="replace configs/NAME.pbtxt where it exists")
-    command.add_argument("--dry-run", action="store_true", help="print what would be tried, and for how long")
+    command.add_argument("--replace", action="store_true", help="overwrite configs/NAME.pbtxt if it exists")
+    command.add_argument(
+        "--dry-run", action="store_true", help="print what would be tried and for how long, and measure nothing"
+    )
     options.add_seed(command)
     add_inputs(command)
     options.add_generators(command)
-    place = command.add_mutually_exclusive_group()
-    place.add_argument(
-        "--report",
-        type=Path,
-        default=Path("results/tune"),
-        metavar="DIR",
-        help="results and report go to DIR/MODEL/START (default DIR: %(default)s)",
-    )
-    place.add_argument("--resume", type=Path, metavar="DIR", help="go on with the interrupted run in this folder")
+    options.add_report_or_resume(command, "results/tune")
     options.add_repository(command)
     options.add_tritonserver(command)
     options.add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, write the winner and the report, say what was found."""
+    """Measure, write the best configuration and the report, and print the result."""
     from fathom.tuning.models import TunedModel, this_machine
     from fathom.tuning.request import TuneRequest
     from fathom.tuning.session import tune
@@ -97,8 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_limited(slos)
     if measured := [slo for slo in slos if slo.measure]:
         raise UsageError(
-            f"tune ranks configurations by simulated whole answers, and {measured[0]} is about their parts; "
-            "compare two configurations with fathom capacity --against"
+            f"tune simulates whole answers and cannot judge {measured[0]} of streamed ones: compare two configurations "
+            "with fathom capacity --against"
         )
     machine = this_machine()
     repository, tritonserver = arguments.model_repository, arguments.tritonserver
@@ -110,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(space, arguments)
     _check_place(arguments.name, repository, list(tuned.messages), replace=arguments.replace)
-    folder = arguments.resume or _new_folder(arguments.report, arguments.model)
+    folder = _resumed(arguments) if arguments.resume else _new_folder(arguments.report, arguments.model)
     request = TuneRequest(
         tuned,
         space,
@@ -141,7 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(result, path, written, arguments)
     if interrupted:
-        note(f"interrupted; to go on: {_again(arguments, folder)}")
+        note(f"interrupted; to continue: {_again(arguments, folder)}")
         return STOPPED
     return 0 if result.meets_slo else 1
 
@@ -172,12 +169,20 @@ def _check_place(name: str, repository: Path, models: list[str], *, replace: boo
     for model in models:
         path = repository / model / "configs" / f"{name}.pbtxt"
         if path.exists() and not replace:
-            raise UsageError(f"{path} exists already: choose another --name, or replace it with --replace")
+            raise UsageError(f"{path} exists already: choose another --name, or add --replace")
         folder = path.parent if path.parent.is_dir() else path.parent.parent
         if not os.access(folder, os.W_OK):
             raise UsageError(
                 f"{folder} is not writable, so configs/{name}.pbtxt could not be written: change its permissions"
             )
+
+
+def _resumed(arguments: argparse.Namespace) -> Path:
+    """The run to continue: the newest in the folder of results or the model's, or that folder itself."""
+    from fathom.tuning.session import HEADER
+
+    homes = (arguments.resume, model_folder(arguments.resume, arguments.model))
+    return next((run for home in homes if (run := newest_run(home, HEADER))), arguments.resume)
 
 
 def _new_folder(results: Path, model: str) -> Path:
@@ -253,7 +258,7 @@ def _print(result: TuningResult, path: Path, written: list[Path], arguments: arg
         "tried", f"{len(result.rows)} configurations ranked, {measured} measured; the bottleneck is {result.bottleneck}"
     )
     if result.ended:
-        print_labelled("mind", result.ended)
+        print_labelled("warning", result.ended)
     for file in written:
         print_labelled("written", str(file))
     if written:

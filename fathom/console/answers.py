@@ -82,7 +82,7 @@ def write(path: Path, outputs: Outputs) -> None:
     """One tensor to a .npy file, or any number to an .npz; bytes as fixed-length strings. Raises UsageError."""
     arrays = {name: _writable(name, array) for name, array in outputs.items()}
     if path.suffix == ".npy" and len(arrays) != 1:
-        raise UsageError(f"a .npy file holds one tensor, and there are {', '.join(arrays)}: name an .npz file")
+        raise UsageError(f"a .npy file has one tensor, and there are {', '.join(arrays)}: use an .npz file")
     try:
         if path.suffix == ".npy":
             np.save(path, next(iter(arrays.values())))

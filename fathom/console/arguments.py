@@ -1,4 +1,4 @@
-"""The command line's parser. It reports what it cannot understand in one line that names what it accepts."""
+"""The parser of the command line. It reports an error in one line that names what is accepted."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _CHOICE = re.compile(r"argument (.+?): invalid choice: '?(.*?)'? \(choose from (
 
 
 class UsageError(Exception):
-    """A command's arguments are invalid; the message names them and what is accepted."""
+    """The arguments of a command are invalid; the message names them and what is accepted."""
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Paragraphs as wide as the terminal; examples and tables, which are indented, as they are."""
+    """Wraps paragraphs to the terminal, and leaves examples and tables, which are indented, as they are."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = text.strip().split("\n\n")
@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         self._given: Sequence[str] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Nothing stays unknown, and options may stand between the positional arguments of a command."""
+        """Parse options also between positional arguments, and refuse unknown ones."""
         if self._mixing:
             return super().parse_known_args(args, namespace)
         self._mixing, self._given = True, args or ()
@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
         return found, []
 
     def error(self, message: str) -> NoReturn:
-        """One line: what is wrong, and where to see what is right."""
+        """Print one line and exit: what is wrong, and where to find what is right."""
         missing = re.fullmatch(r"the following arguments are required: (.*)", message)
         if missing and (unknown := self._misspelt()):
             message = self._unknown(unknown)
@@ -66,8 +66,8 @@ class Parser(argparse.ArgumentParser):
             message = f"{self._named(missing[1].split(', '))} missing"
         elif choice := _CHOICE.fullmatch(message):
             name, given, known = choice[1], choice[2], choice[3].replace("'", "").split(", ")
-            what = f"no command '{given}'" if self._subparsers else f"{name} {given} is not possible"
-            message = f"{what}{did_you_mean(given, known)}; there are {', '.join(known)}"
+            what = f"no command '{given}'" if self._subparsers else f"{name} cannot be '{given}'"
+            message = f"{what}{did_you_mean(given, known)}: choose {', '.join(known)}"
         else:
             for pattern, plain in _PLAIN:
                 if re.fullmatch(pattern, message):
@@ -78,13 +78,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {' '.join(message.split())}{see}\n")
 
     def _misspelt(self) -> str:
-        """An option that is not known may be the one that is missed."""
+        """The first unknown option: it may be the missing one, misspelt."""
         known = self._option_string_actions
         return next((word for word in self._given if word[:2] == "--" and word.partition("=")[0] not in known), "")
 
     def _unknown(self, given: str) -> str:
         if not given.startswith("-"):
-            return f"'{given}' is one argument too many"
+            return f"unexpected argument '{given}'"
         return f"no option {given}{did_you_mean(given.partition('=')[0], self._option_string_actions)}"
 
     def _named(self, required: Sequence[str]) -> str:

@@ -27,8 +27,8 @@ def as_pixels(tensor: TensorSpec, data: bytes, path: Path) -> np.ndarray[Any, An
     channels_first = len(dims) == 3 and dims[0] in MODES and dims[2] not in MODES
     if tensor.datatype != "UINT8" or len(dims) != 3 or dims[0 if channels_first else 2] not in MODES:
         raise UsageError(
-            f"input '{tensor.name}' takes {tensor.datatype} {list(dims)}, and how '{path}' becomes that (scale, mean, "
-            "layout) only the model's author knows: prepare it and give a .npy file"
+            f"input '{tensor.name}' takes {tensor.datatype} {list(dims)}, and Fathom does not know the scale, mean and "
+            f"layout that the model expects: prepare '{path}' as a .npy file"
         )
     channels, height, width = dims if channels_first else (dims[2], dims[0], dims[1])
     try:
@@ -37,7 +37,7 @@ def as_pixels(tensor: TensorSpec, data: bytes, path: Path) -> np.ndarray[Any, An
         raise UsageError(f"input '{tensor.name}': '{path}' is not an image file that Pillow reads") from error
     size = (image.width if width < 0 else width, image.height if height < 0 else height)
     if image.size != size:
-        err.print(f"{path} is scaled from {image.width}x{image.height} to {size[0]}x{size[1]}")
+        err.print(f"{path} was scaled from {image.width}x{image.height} to {size[0]}x{size[1]}")
         image = image.resize(size, Image.Resampling.BILINEAR)
     pixels = np.asarray(image, np.uint8).reshape(size[1], size[0], channels)
     return pixels.transpose(2, 0, 1) if channels_first else pixels

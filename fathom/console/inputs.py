@@ -13,6 +13,7 @@ import numpy as np
 from clients import ModelSpec, TensorSpec
 from clients.datatypes import NUMPY_TYPE
 from export.errors import did_you_mean
+from fathom.console import audio
 from fathom.console.arguments import UsageError
 from fathom.console.images import SUFFIXES, as_pixels
 from loadtests.errors import InputFileError
@@ -24,8 +25,8 @@ Array = np.ndarray[Any, Any]
 def parse(spec: ModelSpec, arguments: Sequence[str]) -> dict[str, Array]:
     """Arrays with the batch axis in front. A name given several times makes a batch.
 
-    Text inputs take the value as it is, or a file's bytes. Numeric ones take a number, a JSON list, or a .npy, .json or
-    image file. `@-` is standard input, and `@@` a text's own @. Raises UsageError naming the argument.
+    Text inputs take the value as it is, or a file's bytes. Numeric ones take a number, a JSON list, or a .npy, .json,
+    image or sound file. `@-` is standard input, and `@@` a text's own @. Raises UsageError naming the argument.
     """
     given: dict[str, list[Any]] = {}
     for argument in arguments:
@@ -33,7 +34,7 @@ def parse(spec: ModelSpec, arguments: Sequence[str]) -> dict[str, Array]:
         if not equals:
             first = name if name in spec.inputs else next(iter(spec.inputs), "name")
             form = f"{first}={argument}" if argument[:1] == "@" else f"{first}=value or {first}=@file"
-            raise UsageError(f"'{argument}' is no input of '{spec.name}': write {form}")
+            raise UsageError(f"'{argument}' is not an input of '{spec.name}': write {form}")
         if name not in spec.inputs:
             near = did_you_mean(name, spec.inputs)
             raise UsageError(f"'{spec.name}' has no input '{name}'{near}: it takes {signature(spec)}")
@@ -80,10 +81,14 @@ def _from_file(spec: ModelSpec, tensor: TensorSpec, name: str) -> Any:
         try:
             array = np.load(path, allow_pickle=False)
         except ValueError as error:
-            raise UsageError(f"input '{tensor.name}': '{path}' is no .npy file of numbers or texts: {error}") from error
+            raise UsageError(
+                f"input '{tensor.name}': '{path}' is not a .npy file of numbers or texts: {error}"
+            ) from error
         return array.astype(object) if tensor.datatype == "BYTES" and array.dtype.kind in "SU" else array
     if tensor.datatype == "BYTES" and suffix not in (".json", ".txt", ".md"):
         return data
+    if suffix in audio.SUFFIXES and tensor.datatype != "BYTES":
+        return audio.as_chunks(tensor, data, path)
     if suffix in SUFFIXES:
         return as_pixels(tensor, data, path)
     try:
@@ -105,10 +110,10 @@ def _from_json(tensor: TensorSpec, text: str, where: str) -> Any:
     except (ValueError, TypeError) as error:
         if tensor.datatype != "BYTES":
             raise UsageError(
-                f"input '{tensor.name}' takes {tensor.datatype}: {where} is neither a number nor a JSON list, and no "
-                ".npy, .json or image file given as @file"
+                f"input '{tensor.name}' takes {tensor.datatype}: {where} is not a number, a JSON list, or a .npy, "
+                ".json or image file given as @file"
             ) from error
-    raise UsageError(f"input '{tensor.name}' takes texts: {where} is no JSON text or list of texts")
+    raise UsageError(f"input '{tensor.name}' takes texts: {where} is not a JSON text or list of texts")
 
 
 def _batch(spec: ModelSpec, tensor: TensorSpec, values: list[Any]) -> Array:
@@ -116,14 +121,16 @@ def _batch(spec: ModelSpec, tensor: TensorSpec, values: list[Any]) -> Array:
         return _batch_of_texts(spec, tensor, values)
     rows = [_row(tensor, value) for value in values]
     if len(rows) > 1 and not spec.batched:
-        raise UsageError(f"input '{tensor.name}' was given {len(rows)} times, but '{spec.name}' takes no batches")
+        raise UsageError(
+            f"input '{tensor.name}' was given {len(rows)} times, but '{spec.name}' does not batch: give it once"
+        )
     if not spec.batched or (len(rows) == 1 and rows[0].ndim > len(tensor.dims)):
         return rows[0]
     try:
         return np.stack(rows)
     except ValueError as error:
         shapes = " and ".join(sorted({str(list(row.shape)) for row in rows}))
-        raise UsageError(f"the values of input '{tensor.name}' differ in shape: {shapes}") from error
+        raise UsageError(f"the values of input '{tensor.name}' need one shape, and have {shapes}") from error
 
 
 def _batch_of_texts(spec: ModelSpec, tensor: TensorSpec, values: list[Any]) -> Array:

@@ -80,7 +80,7 @@ class LiveTable:
             self._table, self._width = points_table(self._points, width=err.width), err.width
         shown: list[RenderableType] = [self._table] if self._points else []
         if self.running:
-            what = "searching" if self._points else "asking one request at a time"
+            what = "searching" if self._points else "sending one request at a time"
             used_s = time.monotonic() - self._began_s
             self._spinner.update(text=Text(f"{what}: {used_s:.0f} s of at most {self._budget_s:.0f} s{self._progress}"))
             shown.append(self._spinner)

@@ -1,4 +1,4 @@
-"""What goes to the person (stderr: progress, tables) and what goes to the next program (stdout: results)."""
+"""Output for the person (stderr: progress, tables) and for the next program (stdout: results)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def print_sentence(text: str) -> None:
 
 
 def print_labelled(word: str, text: str) -> None:
-    """The same behind a word, indented."""
+    """A sentence of the result behind a label, indented."""
     if not out.is_terminal:
         out.print(f"  {word:<{WORD_WIDTH}}{text}", soft_wrap=True)
         return

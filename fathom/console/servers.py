@@ -1,4 +1,4 @@
-"""The server a command talks to: the one named, the one that runs here, or one started for the occasion."""
+"""The server that a command uses: the named one, the one that runs here, or one that the command starts."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def connect(server: str | None, repository: Path, access: Access, models: Sequen
 def connect_with_metrics(
     server: str | None, repository: Path, access: Access, models: Sequence[str], tritonserver: Path | None = None
 ) -> Iterator[tuple[str, str | None]]:
-    """The same and, where it is known, the address of the metrics."""
+    """`connect` with the address of the metrics, where that is known."""
     if server is not None:
         try:
             addresses.parse(server)
         except ValueError as error:
             raise UsageError(f"--server {error}") from None
         if access.tls is None and not addresses.is_loopback(server):
-            err.print(f"warning: requests to {server} travel unencrypted: add --tls-ca FILE", soft_wrap=True)
+            err.print(f"warning: requests to {server} are not encrypted: add --tls-ca FILE", soft_wrap=True)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", InsecureConnectionWarning)  # said above
@@ -63,7 +63,7 @@ def connect_with_metrics(
         except (UnreachableError, TargetError) as error:
             if not server.endswith(":8000"):
                 raise
-            raise UsageError(f"{error}; Triton's port 8000 is for HTTP, and gRPC is asked at 8001") from error
+            raise UsageError(f"{error}; Triton's port 8000 is for HTTP: use its gRPC port, 8001") from error
         return
     if access.tls is not None:
         raise UsageError("TLS needs --server HOST:PORT: a server started by this command has none")

@@ -1,4 +1,4 @@
-"""An answer in parts: text is typed as it comes, other tensors get a line for each part."""
+"""A streamed answer: text is printed as it arrives, other tensors get a line for each part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A capacity result for a person at a terminal: the answer, what it rests on, and what to do next."""
+"""A capacity result on the terminal: the result, what it is based on, and the next commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from loadtests.slo import as_requested, format_rate
 
 
 def show(result: CapacityResult, *, options: str = "") -> None:
-    """Print it; `options` are those that its commands must be given to mean the same server and models."""
+    """Print it; `options` belong to every suggested command: they name the same server and models."""
     out.print(prose.headline(result), soft_wrap=True)
     for word, sentence in sentences(result):
         print_labelled(word, sentence)
@@ -27,13 +27,13 @@ def show(result: CapacityResult, *, options: str = "") -> None:
 
 
 def sentences(result: CapacityResult) -> list[tuple[str, str]]:
-    """A label and a sentence: why there is no estimate, what the proof rests on, the warnings."""
+    """(label, sentence): why there is no estimate, what the proven rate is based on, warnings."""
     shown = []
     if result.capacity_estimate_per_s is None and result.capacity_per_s is not None:
-        why = monotonicity_violation(result.points) or "no rate that was tried was too high"
-        shown.append(("capacity", f"not estimated: {why}"))
+        why = monotonicity_violation(result.points) or "no tested rate was too high"
+        shown.append(("capacity", f"no estimate: {why}"))
     if result.capacity_per_s is not None and result.certificate is not None:
-        sure = "a server that misses the SLO would look this good at most one time in a hundred"
+        sure = "a server that misses the SLO passes this at most one time in a hundred"
         shown.append(("proven", f"{format_rate(result.capacity_per_s)}: {result.certificate.describe()}; {sure}"))
     else:
         shown.append(("proven", f"none: {result.finding}{prose.missed_by(result)}"))
@@ -47,9 +47,9 @@ def sentences(result: CapacityResult) -> list[tuple[str, str]]:
     if (point := prose.sized_point(result)) and (by_size := describe_sizes(point)):
         shown.append(("by size", by_size))
     if warning := prose.warn(result):
-        shown.append(("mind", warning))
+        shown.append(("warning", warning))
     if result.partial:
-        shown.append(("partial", f"{result.ended_because}; the probes until then count"))
+        shown.append(("partial", f"{result.ended_because}; the result uses the probes before that"))
     return shown
 
 
@@ -66,18 +66,18 @@ def next_steps(result: CapacityResult, options: str = "") -> list[tuple[str, str
         budget_s = math.ceil(sum(point.took_s for point in result.points))
     steps = []
     if result.partial:
-        steps.append(("to go on", f"{again} --budget {budget_s:g}s"))
+        steps.append(("continue", f"{again} --budget {budget_s:g}s"))
     elif result.verdict == "invalid":
         more = 2 * result.settings.get("workers", 1)
         steps.append(("with more generators", f"fathom capacity {_traffic(result)}{options} --workers {more}"))
     elif result.verdict != "fail" and (room := prose.worth_more(result)):
         minutes, rate_per_s = room
-        what = f"to prove at most about {rate_per_s:,.0f}/s, {minutes} min more"
+        what = f"prove up to {rate_per_s:,.0f}/s in {minutes} min more"
         steps.append((what, f"{again} --budget {budget_s + 60 * minutes:g}s"))
     if result.capacity_per_s is not None:
         rate_per_s = float(f"{10 * result.capacity_per_s:.2g}")
         command = f"fathom plan --rate {rate_per_s:g} --report {folder}"
-        steps.append((f"replicas for {rate_per_s:,.0f}/s", command))
+        steps.append((f"plan for {rate_per_s:,.0f}/s", command))
     return steps
 
 

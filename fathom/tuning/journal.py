@@ -1,4 +1,4 @@
-"""The answers of a race on disk, one a line, written at once: what `--resume` goes on from."""
+"""The measurements of a race on disk, one per line, written at once so that `--resume` can continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is tuned: the models behind one name, as their configurations are committed, and a repository of one variant."""
+"""The models behind one name with their committed configurations, and a repository of one variant."""
 
 from __future__ import annotations
 

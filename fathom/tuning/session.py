@@ -1,4 +1,4 @@
-"""One tuning run: batch times, ranking, race; every answer is kept at once, so that a run can go on after Ctrl-C."""
+"""One tuning run: batch times, ranking, race. Every measurement is kept at once, so that a run can continue."""
 
 from __future__ import annotations
 

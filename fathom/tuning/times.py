@@ -1,4 +1,4 @@
-"""What is known of how long batches take and what a request costs besides, and the predictions that follow from it."""
+"""Known batch times and the cost of a request besides, and the predictions made from them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Times:
         self.handling_s = max(request_s - batches_s, 0.0)
 
     def pipeline(self, configuration: Configuration) -> Pipeline | None:
-        """What is simulated; None where a table is missing.
+        """The pipeline to simulate; None where a table is missing.
 
         The batches of the bottleneck are stretched by what the cores do besides: handling requests, and the batches of
         the other steps.

@@ -1,4 +1,4 @@
-"""The winner as files: configs/NAME.pbtxt of each model that it changes, with the reason and the measured gain."""
+"""Write the winner: configs/NAME.pbtxt of each model that it changes, with the reason and the measured gain."""
 
 from __future__ import annotations
 

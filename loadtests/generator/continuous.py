@@ -1,4 +1,4 @@
-"""Sends requests without an end, at a rate that may change at any time: the generator behind Locust's front.
+"""Sends requests until it is stopped, at a rate that may change at any time: the generator behind Locust's front.
 
 Arrivals follow a law (`workload.arrivals`) and never wait for answers. When the rate changes, the rest of the gap to
 the next arrival is stretched or compressed to the new one. What each request carries is drawn as for a schedule
@@ -99,7 +99,7 @@ class ContinuousRun:
         self._batches = ThreadPoolExecutor(1, thread_name_prefix="batches")
 
     def set_rate(self, rate_per_s: float, *, rebalanced: bool = False) -> None:
-        """From now on; 0 pauses. `rebalanced`: the share of this generator changes, not the rate of all together."""
+        """Change the rate; 0 pauses. `rebalanced`: only this generator's share changes, not the total rate."""
         self._hand_over()
         now_s = time.monotonic()
         if self._rate_per_s > 0:
@@ -115,7 +115,7 @@ class ContinuousRun:
         self._measured_until_s = min(self._measured_until_s, time.monotonic())
 
     async def run(self) -> None:
-        """Until `finish`, and the answers that were still due then. The transport must be open.
+        """Send until `finish` and until the last answers have arrived. The transport must be open.
 
         Raises GeneratorError when the transport broke by our own fault.
         """

@@ -1,4 +1,4 @@
-"""The handle on a generator that runs without an end at a changeable rate; its batches arrive as they are made.
+"""The handle on a generator that runs until it is stopped, at a rate that can change; it sends batches of results.
 
 Works with threads and, in a process that gevent has patched (Locust), with greenlets: the generator is a process of its
 own either way, which gevent never touches.
@@ -48,7 +48,7 @@ class LiveRun:
 
     @property
     def pid(self) -> int:
-        """Of the generator process."""
+        """The process id of the generator."""
         return self._process.pid
 
     def start(self) -> None:
@@ -104,7 +104,7 @@ class LiveRun:
             self._on_lost("the generator process ended unexpectedly, or hung")
 
     def _receive(self, seconds: float) -> dict[str, Any] | None:
-        """What it says next; None when it has ended, or was killed because it said nothing for long."""
+        """The next message; None when the process has ended, or was killed because it sent nothing for too long."""
         try:
             return self._process.receive(time.monotonic() + seconds + self._target.patience_s)
         except TimeoutError:

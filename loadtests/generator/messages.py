@@ -38,7 +38,7 @@ NORMAL_PRIORITY = "--normal-priority"
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """So many requests over a limit, and its SLO is out of reach."""
+    """The number of requests over a limit at which its SLO is out of reach."""
 
     limit_ms: float
     count: int
@@ -138,7 +138,7 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def read_record(folder: Path) -> Record:
-    """What was measured: the schedule without its cooldown."""
+    """The record of a run: the schedule without its cooldown."""
     try:
         with np.load(folder / "record.npz") as columns:
             return Record.of_columns(columns)
@@ -193,7 +193,7 @@ class Batch:
         content = base64.b64decode(fields.pop("record"))
         rows, rest = divmod(len(content), _ROW_BYTES)
         if rest:
-            raise GeneratorError(f"a batch of {len(content)} bytes is no whole number of rows")
+            raise GeneratorError(f"a batch of {len(content)} bytes is not a whole number of rows")
         times = np.frombuffer(content, np.float64, 3 * rows).reshape(3, rows)
         status, model = np.frombuffer(content, np.uint8, 2 * rows, 24 * rows).reshape(2, rows)
         record = Record(times[0], times[1], times[2], status, model)

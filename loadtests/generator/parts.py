@@ -1,4 +1,4 @@
-"""When the parts of one streamed answer came, and of which streams each part is noted."""
+"""The arrival times of the parts of streamed answers, and the streams whose every part is recorded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from loadtests.records.record import MOST_TIMELINES
 
 
 class Parts:
-    """Of one answer; times are `time.monotonic()`."""
+    """The parts of one answer; times are `time.monotonic()`."""
 
     __slots__ = ("count", "first_s", "gap_s", "last_s", "times")
 

@@ -202,7 +202,7 @@ def split(
 
 
 def _share_of(count: int, workers: int) -> int:
-    """So many for one of them that all together have about `count`: its mean and twice its scatter."""
+    """One generator's share of `count`: its mean and twice its scatter."""
     mean = count / workers
     return math.ceil(mean + 2 * math.sqrt(mean))
 

@@ -57,7 +57,7 @@ class GeneratorSettings:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Of the generator's command line, which other users of the machine can read."""
+        """The options on the generator's command line, which other users of the machine can read."""
         return () if self.real_time else (NORMAL_PRIORITY,)
 
 
@@ -99,7 +99,7 @@ class GeneratorProcess:
 
     @property
     def pid(self) -> int:
-        """Of the generator process."""
+        """The process id of the generator."""
         return self._running.pid
 
     @property
@@ -255,7 +255,7 @@ class JsonProcess:
         self._process.stdin.flush()
 
     def receive(self, until_s: float = math.inf) -> dict[str, Any] | None:
-        """What it says next, waiting for it; None when it has ended.
+        """Wait for the next message; None when the process has ended.
 
         Raises TimeoutError when `time.monotonic()` reaches `until_s` before.
         """

@@ -1,4 +1,4 @@
-"""How requests reach the server: what the generator asks of a transport. The one there is: `http2`.
+"""The interface of a transport, which carries requests to the server. `http2` implements it.
 
 A transport sends already encoded `ModelInferRequest` bytes and reports, per request, when the answer was complete and
 with which status. It never decodes an answer; an OK answer without a body is reported as `EMPTY_RESPONSE`. A request

@@ -4,7 +4,7 @@ Somebody bets against "at the capacity c, the allowed share q of the requests is
 up she stakes STAKE of what she has, and its runs multiply the stake by the likelihood ratio of BET x q to q. If the
 hypothesis is true, she gains nothing on average, however rates, lengths and the number of runs follow from what was
 seen (a test martingale). So in at most one search of a hundred she ever has a hundred times what she began with
-(Ville's inequality). Only then is a rate at the capacity or above certified: the whole search errs that rarely.
+(Ville's inequality). Only then is a rate at the capacity or above proven: the whole search errs that rarely.
 
 Sources: Wald, "Sequential tests of statistical hypotheses" (1945); Ville, "Etude critique de la notion de collectif"
 (1939); Ramdas et al., "Game-theoretic statistics and safe anytime-valid inference" (2023).
@@ -17,7 +17,7 @@ import math
 from loadtests.judge.verdict import CONFIDENCE
 
 ENOUGH_NATS = -math.log(1 - CONFIDENCE)
-"""So much evidence certifies a rate."""
+"""So much evidence proves a rate."""
 BET = 0.1
 """Of the allowed share: what she expects to be over the limit."""
 STAKE = 0.9
@@ -25,7 +25,7 @@ STAKE = 0.9
 
 
 def gain(requests: float, over: float, allowed_share: float) -> float:
-    """Of the stake, in nats, by independent requests, `over` of them over the limit."""
+    """The gain of the stake in nats, by independent requests of which `over` are over the limit."""
     clean, late = _gains(allowed_share)
     return (requests - over) * clean + over * late
 
@@ -53,7 +53,7 @@ def requests_needed(share: float, allowed_share: float, wanted_gain: float) -> f
 
 
 def clean_requests(allowed_share: float) -> int:
-    """So many independent requests, none of them over the limit, certify a rate that nothing else speaks for."""
+    """So many independent requests, none of them over the limit, prove a rate without other evidence."""
     return math.ceil(requests_needed(0.0, allowed_share, gain_for(ENOUGH_NATS)))
 
 

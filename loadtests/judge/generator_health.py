@@ -19,7 +19,7 @@ LATE_MS = 1.0
 """Sent later than that is reported as late: a multiple of what a free core takes to send."""
 _FEWEST_LATE = 4
 """In a probe of a few dozen requests the p99 is the largest value, and a single hiccup makes nothing invalid."""
-REMEDY = "use more workers (--workers), give each a core of its own or another machine, or lower the rate"
+REMEDY = "use more workers (--workers), run them on free cores or another machine, or lower the rate"
 
 
 def allowed_lag_ms(slos: Sequence[Slo]) -> float:
@@ -58,11 +58,11 @@ def invalid_reason(record: Record, outcome: Outcome, slos: Sequence[Slo]) -> str
     for number, stats in enumerate(found):
         who = f"generator {stats.name} of {len(found)}" if len(found) > 1 else "the generator"
         if stats.saturated:
-            return f"{who} used {stats.cpu_share * 100:.0f} % of a core, so it measured itself; {REMEDY}"
+            return f"{who} used {stats.cpu_share * 100:.0f} % of a core, so its own latency was measured too; {REMEDY}"
         lags_ms = record.where(record.worker == number).send_lags_ms()
         if stats.send_lag_p99_ms > allowed_ms and int((lags_ms > allowed_ms).sum()) >= _FEWEST_LATE:
             return (
-                f"{who} sent late (p99 {stats.send_lag_p99_ms:.2f} ms, where the SLOs allow "
+                f"{who} sent requests late (p99 {stats.send_lag_p99_ms:.2f} ms; the SLOs allow "
                 f"{format_ms(allowed_ms)}); {REMEDY}"
             )
     return ""

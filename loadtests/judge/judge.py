@@ -1,4 +1,4 @@
-"""From a probe's raw record to its point: measures everything a report shows and gives the verdict with its reason."""
+"""From a probe's raw record to its point: the figures of the report, and the verdict with its reason."""
 
 from __future__ import annotations
 
@@ -174,16 +174,16 @@ def _verdict(
     if outcome.stopped == "asked":
         return "undecided", "interrupted"
     if outcome.stopped == "connection lost":
-        return "fail", f"the server went away: {next(iter(outcome.messages.values()), 'connection lost')}"
+        return "fail", f"lost the server: {next(iter(outcome.messages.values()), 'connection lost')}"
     if outcome.stopped == "backlog":
         waiting = int((record.status == UNANSWERED).sum())
-        return "fail", f"stopped early: {waiting} requests were unanswered, the server does not keep up"
+        return "fail", f"stopped early: {waiting} requests were unanswered, so the server does not keep up"
     failed = next((found for found in judgements if found.verdict == "fail"), None)
     if failed is not None or outcome.stopped == "hopeless":
         worst = failed or max(judgements, key=lambda found: found.excess)
         return "fail", worst.describe()
     if outcome.stopped == "budget":
-        return "undecided", f"the budget ended when {len(record):,} requests were known"
+        return "undecided", f"the budget ended after {len(record):,} requests"
     if not any(slo.limit_ms is None for slo in slos):
         running = np.equal(record.status, UNANSWERED) & np.greater(record.parts, 0)
         bound = _error_bound(int((~record.ok & ~running).sum()), len(record))
@@ -194,7 +194,7 @@ def _verdict(
         return "undecided", undecided.describe()
     backlog = judge_backlog(record)
     if backlog.growing:
-        return "undecided", f"{backlog.describe()}, so a longer probe would look worse"
+        return "undecided", f"{backlog.describe()}, so latency was still rising"
     return "pass", "; ".join(found.describe() for found in judgements)
 
 
@@ -203,7 +203,9 @@ def _error_bound(errors: int, requests: int) -> tuple[Verdict, str] | None:
     share = errors / requests if requests else 0.0
     if share <= DEFAULT_ERROR_SHARE:
         return None
-    text = f"{errors} of {requests} requests failed ({share * 100:.2f} %; at most {DEFAULT_ERROR_SHARE * 100:g} % may)"
+    text = (
+        f"{errors} of {requests} requests failed ({share * 100:.2f} %; at most {DEFAULT_ERROR_SHARE * 100:g} % allowed)"
+    )
     return judge_counts(requests, errors, DEFAULT_ERROR_SHARE) if errors > 1 else "undecided", text
 
 

@@ -28,7 +28,7 @@ _LEAST_KNOWN = 0.1
 
 @dataclass(frozen=True)
 class Sample:
-    """Of the attempted requests that are known, in the order of their schedule."""
+    """The values of the attempted requests that are known, in the order of their schedule."""
 
     slo: Slo
     known: Record
@@ -58,7 +58,7 @@ class Sample:
         return judge(self.slo, values_ms, least_dependence=self._least_dependence(values_ms))
 
     def _least_dependence(self, values_ms: Floats) -> float:
-        """That of streams, unless the slowest are so far from a limit between parts that nothing comes near it."""
+        """The dependence of streams, unless even the slowest are far from a limit between parts."""
         if self.slo.measure in ("itl", "gap") and self.slo.limit_ms is not None and len(values_ms):
             slowest_ms = np.quantile(values_ms, 1 - min(5 * self.slo.allowed_share, 0.5), method="lower")
             if slowest_ms < NEAR_LIMIT * self.slo.limit_ms and not self.known.requests.any():

@@ -1,4 +1,4 @@
-"""What a probe showed of answers that come in parts: their own latencies, parts per second, goodput."""
+"""The measures of streamed answers in a probe: their latencies, parts per second, goodput."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PERCENTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
 def stream_point(
     record: Record, slos: Sequence[Slo], models: Sequence[str], *, rate_per_s: float, wall_s: float
 ) -> StreamPoint | None:
-    """Of the requests that are known of a probe that ended at `wall_s`; None where no answer came in parts."""
+    """The measures of the known requests of a probe that ended at `wall_s`; None without streamed answers."""
     if not record.streamed:
         return None
     streams = record.where(np.greater(record.parts, 0))
@@ -64,7 +64,7 @@ def describe_streams(point: Point) -> str:
         values_ms = ((name, getattr(streaming, f"{measure}_{name}_ms")) for name in ("p50", "p99"))
         if values := [f"{name} {about_ms(value_ms)}" for name, value_ms in values_ms if value_ms is not None]:
             phrases.append(f"{measure} {', '.join(values)}")
-    phrases.append(f"{streaming.goodput_per_s:.3g}/s inside all limits ({streaming.attainment * 100:.1f} %)")
+    phrases.append(f"{streaming.goodput_per_s:.3g}/s within all limits ({streaming.attainment * 100:.1f} %)")
     if streaming.cancelled:
         phrases.append(f"{streaming.cancelled:,} cancelled")
     return "; ".join(phrases)

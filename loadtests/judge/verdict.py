@@ -61,10 +61,10 @@ class SloJudgement:
         if self.verdict == "undecided" and self.dependence > 1:
             independent = self.requests / self.dependence
             as_much = "less than one" if independent < 1 else f"{independent:,.0f}"
-            text += f"; they depend on one another, so this tells as much as {as_much} independent request"
+            text += f"; late requests come in runs, so these count as {as_much} independent request"
             text += "" if independent < 1.5 else "s"
         if self.verdict == "undecided" and self.requests_to_decide:
-            text += f"; about {self.requests_to_decide:,} requests would decide"
+            text += f"; a verdict needs about {self.requests_to_decide:,}"
         return text
 
 

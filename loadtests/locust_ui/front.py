@@ -46,7 +46,7 @@ class OneRequestPerSecond(User):  # type: ignore[misc]
 
 
 class Front:
-    """Of one Locust process: `local`, `worker` or `master`."""
+    """The front of one Locust process: `local`, `worker` or `master`."""
 
     def __init__(self, environment: Any, reach: Reach) -> None:
         self.environment = environment
@@ -84,7 +84,7 @@ class Front:
 
     @property
     def seed(self) -> int:
-        """Of this process: workers differ."""
+        """The seed of this process; that of each worker differs."""
         assert self.wanted is not None
         return self.wanted.seed + max(getattr(self.environment.runner, "worker_index", 0), 0)
 
@@ -160,7 +160,7 @@ class Front:
             gevent.sleep(_FOLLOW_S)
 
     def _announce_and_start(self, user_count: int, *args: Any, **named: Any) -> None:
-        """Of the master: tells its workers whether the rate of all together changes, or only who sends how much of it.
+        """Tell the workers of this master whether the total rate changes, or only each worker's part of it.
 
         Locust starts the same number of users anew when a worker joins or quits.
         """

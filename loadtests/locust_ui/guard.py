@@ -48,14 +48,14 @@ def why_refused(asked: Request, names: set[str], published: str) -> str:
     host = _host(asked.host)
     if not (_is_address(host) or host in names):
         remedy = "open the page by its IP address, or start Locust with --web-host-display-name"
-        return f"'{host}' is no name of this Locust: {remedy}"
+        return f"'{host}' is not a name of this Locust: {remedy}"
     origin = asked.headers.get("Origin")
     own = origin is None or origin.partition("://")[2].lower() == asked.host.lower()
     if not own and not (published and _host(origin) == published):
-        return f"pages of '{origin}' may not steer this Locust"
+        return f"pages of '{origin}' may not control this Locust"
     opens_page = asked.endpoint == "locust.index" and asked.headers.get("Sec-Fetch-Mode") == "navigate"
     if asked.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") and not opens_page:
-        return "pages of another origin may not steer this Locust"
+        return "pages of another origin may not control this Locust"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Ties the front to Locust's life: options, statistics, panel, the words at the end and the exit status."""
+"""Connects the front to Locust's events: options, statistics, panel, closing summary and exit status."""
 
 from __future__ import annotations
 

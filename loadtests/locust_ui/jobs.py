@@ -36,7 +36,7 @@ def look_often() -> None:
 
 
 class Jobs:
-    """Of one Locust worker. Its generator process lives from the first job until the worker quits."""
+    """The jobs of one Locust worker. Its generator process lives from the first job until the worker quits."""
 
     def __init__(self, environment: Any, reach: Reach) -> None:
         self._reach = reach
@@ -124,7 +124,7 @@ _COLUMNS: dict[str, Any] = {
 
 
 def pack(record: Record) -> dict[str, bytes]:
-    """What was not known beforehand."""
+    """The parts of a record that were not known beforehand."""
     return {name: column.tobytes() for name, column in record.columns().items() if name in _COLUMNS}
 
 

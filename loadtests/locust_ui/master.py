@@ -53,7 +53,7 @@ class LocustMaster:
             self._runner.register_message(message, self._note)
 
     def serve(self) -> None:
-        """Until stdin ends; the workers quit then."""
+        """Serve until stdin ends; the workers quit then."""
         while line := self._commands.readline():
             command = json.loads(line)
             if "server" in command:
@@ -92,7 +92,7 @@ class LocustMaster:
         _send(state="done", **asdict(outcome))
 
     def _connected(self) -> list[str]:
-        """As many workers as are wanted, or those that are there after a while."""
+        """Wait for the wanted number of workers, or return those that have connected after a while."""
         if len(self._ready()) < self._wanted:
             host, port = self._runner.master_bind_host, self._runner.master_bind_port
             print(f"waiting for {self._wanted} Locust workers at {host}:{port}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What a person asks of the Locust front, as options of the command line and fields of the web form."""
+"""The options of the Locust front, on the command line and in the web form."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ _OWN = "--tls-client"
 
 def add_arguments(parser: Any) -> None:
     """For Locust's `init_command_line_parser`."""
-    group = parser.add_argument_group("Fathom", "What is asked. One user is one request a second.")
+    group = parser.add_argument_group("Fathom", "The load. One Locust user is one request per second.")
     group.add_argument(
         "--model",
         default="",
-        help="The model or pipeline to ask, as the server names it; or several by weight: a=0.7, b=0.3",
+        help="Model or pipeline to load; several share the load by weight: a=0.7, b=0.3",
         env_var="MODEL",
     )
     group.add_argument(
         "--slo",
         default=DEFAULT_SLO,
-        help="What must hold, as in p99=50ms, or ttft:p99=1s of answers in parts; several with commas between them",
+        help="Service level objective, as in p99=50ms, errors=0.1%% or ttft:p99=1s; separate several with commas",
     )
     group.add_argument(
         "--inputs",
         default="",
-        help="A file of requests, one JSON object of inputs per line (of several models: a=FILE, b=FILE); without it "
-        "inputs are made from the metadata",
+        help="JSON Lines file of requests, one object of inputs per line; for several models a=FILE, b=FILE (default: "
+        "inputs made up from the server's metadata)",
     )
     group.add_argument(
         "--arrivals",
         default=POISSON.text,
-        help="How requests arrive: poisson, constant, gamma:cv=2, or a CSV file of recorded arrivals",
+        help="How requests arrive: poisson, constant, gamma:cv=2 or a CSV file of recorded arrivals",
     )
-    group.add_argument("--seed", type=int, default=0, help="Of the arrivals and the order of the inputs")
+    group.add_argument("--seed", type=int, default=0, help="Seed of arrivals and inputs")
     group.add_argument(
-        "--no-real-time", action="store_false", dest="real_time", help="Leave the generator at normal priority"
+        "--no-real-time", action="store_false", dest="real_time", help="Run the generator at normal priority"
     )
     access_options.add_arguments(group, own=_OWN)
     for option in ("model", "slo", "inputs", "arrivals", "seed"):
@@ -103,9 +103,11 @@ class Wanted:
         """BadRequestError: an option that cannot be used."""
         options = environment.parsed_options
         if not environment.host:
-            raise BadRequestError("no server: give --host HOST:PORT of its gRPC endpoint", field="server")
+            raise BadRequestError("no server: add --host HOST:PORT with its gRPC address", field="server")
         if not options.model:
-            raise BadRequestError("no model: give --model NAME, as the server names it", field="model")
+            raise BadRequestError("no model: add --model NAME, as the server names it", field="model")
+        if int(options.seed) < 0:
+            raise BadRequestError(f"seed {options.seed} must be 0 or more", field="seed")
         shares = tuple(ModelWeight.parse(text) for text in _several(options.model))
         models = [share.model for share in shares]
         slos = scoped([Slo.parse(text) for text in _several(options.slo)], models)

@@ -3,7 +3,7 @@
   const REFRESH_MS = 1000;
   const BASE = window.location.pathname.replace(/\/$/, "");
   const LABELS = {
-    "Number of users (peak concurrency)": "Target rate (requests/s; one user is one request a second)",
+    "Number of users (peak concurrency)": "Target rate (requests/s; one user is one request per second)",
     "Ramp up (users started/second)": "Ramp up (requests/s more every second)",
   };
   const STYLE = `
@@ -49,7 +49,7 @@
 
   function headline({ model, slos, capacity }) {
     const ends = [capacity.estimate_per_s, ...capacity.interval_per_s].map((rate) => number(rate, rate < 100 ? 1 : 0));
-    return `${model}: about ${ends[0]} requests/s under ${slos} (95 %: ${ends[1]} to ${ends[2]}, by ${capacity.rates} rates)`;
+    return `${model}: about ${ends[0]} requests/s under ${slos} (95 % interval ${ends[1]} to ${ends[2]}, from ${capacity.rates} rates)`;
   }
 
   function latencies(point) {
@@ -67,7 +67,7 @@
       figure("tokens", number(streaming.parts_per_s, 0), "/s"),
       ...times.map(([name, key]) => figure(name, number(streaming[key], 1), "ms")),
       figure("streams at once", number(streaming.at_once)),
-      figure("inside all limits", number(100 * streaming.attainment), "%"),
+      figure("within all limits", number(100 * streaming.attainment), "%"),
       figure("cancelled", number(streaming.cancelled, 0)),
     ];
   }
@@ -109,8 +109,8 @@
     const word = status.problem ? "stopped" : status.point ? status.point.verdict : status.state;
     const all = status.model ? `${status.model} under ${status.slos}` : "Fathom";
     const what = status.capacity && status.point ? `at ${number(status.point.rate_per_s, 0)}/s` : all;
-    const hint = "One user is one request a second, sent when its time has come whether or not others were answered. " +
-      "Changing the number of users changes the rate; latencies run from the intended send time.";
+    const hint = "One user is one request per second, sent at its scheduled time even if earlier ones are unanswered. " +
+      "The number of users is the request rate. Latency is measured from the scheduled time.";
     if (status.capacity) top.append(element("strong", headline(status), "headline"));
     top.append(element("b", word, `verdict ${verdict}`), element("strong", what));
     top.append(element("span", status.problem || (status.point ? status.point.reason : hint), "why"));
@@ -144,7 +144,7 @@
         openOptions(status);
       }
     } catch {
-      show({ state: "gone", slos: "", problem: "Locust does not answer any more" });
+      show({ state: "gone", slos: "", problem: "Locust no longer answers" });
     }
     relabel();
     setTimeout(refresh, REFRESH_MS);

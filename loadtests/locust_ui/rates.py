@@ -1,4 +1,4 @@
-"""The rates that one test of the page has been through, and the capacity that they let expect."""
+"""The rates of one test in Locust's page, and the capacity estimated from them."""
 
 from __future__ import annotations
 

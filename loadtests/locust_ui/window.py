@@ -1,4 +1,4 @@
-"""The requests since the present rate began, over all generators, and the verdict on them: what a live panel shows."""
+"""The requests since the current rate began, over all generators, and the verdict on them, for the live panel."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Window:
     def point(
         self, slos: Sequence[Slo], *, seed: int = 0, models: Sequence[str] = (), left: Mapping[str, str] | None = None
     ) -> Point | None:
-        """What is known by now, with its verdict; None when nothing is known yet. `models` are those of a mix.
+        """The requests so far with their verdict; None without any. `models` are those of a mix.
 
         Of a request younger than the largest latency limit it is not yet known whether it is late. Those are left out,
         or only the quick ones would count. `left` are generators that are not here any more. Where it says how one was

@@ -1,4 +1,4 @@
-"""How Triton forms the batches of a model, as plain data: what a model's configuration says of it."""
+"""How Triton forms the batches of a model, read from its configuration, as plain data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Batcher = Literal["dynamic", "sequence", "none"]
 
 @dataclass(frozen=True)
 class Batching:
-    """Of one model that works on requests itself, not of a pipeline."""
+    """The batching of one model (not of a pipeline)."""
 
     backend: str
     max_batch_size: int
@@ -29,5 +29,5 @@ class Batching:
     """Batches are formed ahead, at most two for each instance; a queue policy or priorities switch that off."""
 
     def to_json(self) -> dict[str, Any]:
-        """As it is read back from a document."""
+        """The JSON form, which can be read back."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

@@ -47,7 +47,7 @@ class ServerStats:
 
     @property
     def mean_batch(self) -> float:
-        """Of the slowest step, which is the one that batching matters for."""
+        """The mean batch of the slowest step, where batching matters most."""
         return self.slowest.mean_batch
 
 
@@ -255,7 +255,7 @@ class Point:
         return None if slo.model else self.percentile_ms(slo.measure, name)
 
     def percentile_ms(self, measure: Measure, name: str = "p99") -> float | None:
-        """Of the whole latency, or of a measure of streams; None where nothing was there to measure."""
+        """A percentile of the latency, or of a measure of streams or sequences; None if there is none."""
         holder = (self.streaming or self.sequences) if measure else self
         return getattr(holder, f"{measure}_{name}_ms".removeprefix("_"), None)
 

@@ -174,12 +174,12 @@ class Record:
         return Record(**{name: getattr(self, name)[chosen] for name in _COLUMNS}, timelines=kept)
 
     def since(self, zero_s: float) -> Record:
-        """The same with all times counted from another start."""
+        """The record with all times counted from another start."""
         moved = {name: getattr(self, name) - zero_s for name in _INSTANTS}
         return replace(self, **moved, timelines={row: times - zero_s for row, times in self.timelines.items()})
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """As they are stored, by name; those of streams and sequences only where there are any."""
+        """The stored columns by name; those of streams and sequences only where there are any."""
         columns = {name: getattr(self, name) for name in _COLUMNS}
         columns = {name: column for name, column in columns.items() if name in _ALWAYS or _holds_any(column)}
         if self.timelines:
@@ -254,7 +254,7 @@ def _holds_any(column: NDArray[Any]) -> bool:
 
 
 def _timelines(columns: Mapping[str, NDArray[Any]]) -> dict[int, Floats]:
-    """Of a stored record. ValueError: not a time for each row."""
+    """The time lines of a stored record. ValueError: not a time for each row."""
     if "timeline_row" not in columns:
         return {}
     rows, times = columns["timeline_row"], columns["timeline_s"]
@@ -264,7 +264,7 @@ def _timelines(columns: Mapping[str, NDArray[Any]]) -> dict[int, Floats]:
 
 
 def finite(value: float) -> float | None:
-    """As a JSON file can hold it."""
+    """The value, or None where JSON cannot represent it."""
     return value if math.isfinite(value) else None
 
 

@@ -1,4 +1,4 @@
-"""What a probe shows of answers that come in parts: by the generator, and by a server that generates text."""
+"""The streamed answers of a probe, as seen by the generator and by a server that generates text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a model's batches have the sizes that they have, and what a pipeline's pre-processing costs, in sentences."""
+"""Sentences that explain the sizes of a model's batches, and the cost of a pipeline's pre-processing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StepBatching:
 
 
 def step_batching(point: Point, known: Mapping[str, Batching]) -> list[StepBatching]:
-    """Of each step of a probe; `known` is what the server says of each model."""
+    """The batching of each step of a probe; `known` is what the server reports of each model."""
     return [_of_step(point, step, known.get(step.model)) for step in point.steps]
 
 
@@ -61,9 +61,9 @@ def _reasons(known: Batching, waiting: float, busy: float | None, mean_batch: fl
     if mean_batch > _FULL_SHARE * known.max_batch_size:
         return [f"The batches are full: max_batch_size is {known.max_batch_size}."]
     if waiting < _FEW:
-        return [f"Hardly any request waits ({waiting:.2g} on average), so there is nothing to batch."]
+        return [f"Requests hardly wait ({waiting:.2g} on average), so there is nothing to batch."]
     return [
-        f"{waiting:.2g} requests wait on average{f'; {known.instances} instances share them' * (known.instances > 1)}.",
+        f"On average {waiting:.2g} requests wait{f' for {known.instances} instances' * (known.instances > 1)}.",
         *_closed(known),
         _delayed(known, busy),
         _formed(known),
@@ -74,22 +74,22 @@ def _delayed(known: Batching, busy: float | None) -> str:
     """When a batch starts that is not full: why many can wait on average although most are computed alone."""
     if known.delay_us:
         return f"Triton waits up to {about_ms(known.delay_us / 1e3)} for a batch to fill."
-    text = "A free instance starts at once with what waits: max_queue_delay_microseconds is 0."
+    text = "A free instance starts the waiting requests at once: max_queue_delay_microseconds is 0."
     if busy is not None and busy < _OFTEN_IDLE:
-        text += f" The instances are idle {(1 - busy) * 100:.0f} % of the time, so requests wait in bursts."
+        text += f" The instances are idle {(1 - busy) * 100:.0f} % of the time, so requests wait only in bursts."
     return text
 
 
 def _formed(known: Batching) -> str:
-    """Whether batches are formed ahead."""
+    """Whether Triton forms batches ahead."""
     if known.prefetches:
         ahead = 2 * known.instances
         return (
-            f"Without a queue policy Triton forms up to {ahead} batches ahead; each grows until it starts or is closed."
+            f"Without a queue policy, Triton forms up to {ahead} batches ahead. Each grows until it starts or closes."
         )
-    text = "With its queue policy or priorities Triton forms a batch only when an instance is free."
+    text = "With a queue policy or priorities, Triton forms a batch only when an instance is free."
     if known.instances == 1:
-        text += " With a single instance a request can wait 500 ms for that, unless another one arrives."
+        text += " With one instance, a request can then wait 500 ms, unless another one arrives."
     return text
 
 
@@ -97,20 +97,19 @@ def _closed(known: Batching) -> list[str]:
     """What ends a batch although more requests wait."""
     found = []
     if known.open_inputs:
-        names, has = " or ".join(known.open_inputs), "has" if len(known.open_inputs) == 1 else "have"
         found.append(
-            f"Only requests of one size share a batch: the first whose {names} {has} another closes it. "
-            "Padding to fewer sizes makes larger batches."
+            f"Only requests of one size share a batch: one with another size of {' or '.join(known.open_inputs)} "
+            "closes it. Padding to fewer sizes makes larger batches."
         )
     if known.preferred:
         sizes = " or ".join(map(str, known.preferred))
-        found.append(f"A batch of {sizes} is closed, however many wait (preferred_batch_size).")
+        found.append(f"Triton closes a batch of {sizes}, even if more requests wait (preferred_batch_size).")
     return found
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the first step of a pipeline takes of a request, and what doing it elsewhere would give."""
+    """The cost of a pipeline's first step, and what doing it elsewhere would save."""
 
     step: StepPoint
     takes_ms: float
@@ -148,17 +147,17 @@ def _is_busiest(found: Sequence[StepBatching]) -> bool:
 
 
 def describe_preprocessing(found: Preprocessing | None) -> str:
-    """The same in sentences."""
+    """The cost of the pre-processing step in sentences; empty without one."""
     if found is None:
         return ""
     step = found.step
-    room = f", and the server fits at most {found.more_share * 100:.0f} % more requests" if found.more_share else ""
+    room = f", and the server could take up to {found.more_share * 100:.0f} % more" if found.more_share else ""
     return (
-        f"The pre-processing step {step.model} takes {about_ms(found.takes_ms)} of the "
-        f"{about_ms(found.in_models_ms)} that a request is in the models: {about_ms(step.compute_ms)} of work, "
+        f"The pre-processing step {step.model} takes {about_ms(found.takes_ms)} of the {about_ms(found.in_models_ms)} "
+        f"that a request spends in the models: {about_ms(step.compute_ms)} of computation and "
         f"{about_ms(step.queue_ms)} in its queue. {'Its instances are the busiest of the pipeline. ' * found.busiest}"
-        f"Done by the caller, a request takes at most {about_ms(found.takes_ms)} less{room}. Inside the model's graph "
-        f"the work stays, and {about_ms(found.handed_ms)} of waiting and copying goes."
+        f"If the caller did this step, requests would take up to {about_ms(found.takes_ms)} less{room}. If the model's "
+        f"graph did it, only {about_ms(found.handed_ms)} of waiting and copying would be saved."
     )
 
 

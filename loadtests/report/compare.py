@@ -1,4 +1,4 @@
-"""Two or more measurements of one model side by side: does the capacity differ, by how much, and by more than chance?
+"""Compare measurements of one model: does the capacity differ, by how much, and by more than chance?
 
 The ratio of two estimates has an interval of its own, made from both intervals (MOVER on the logarithms: Zou and Donner
 2008, which needs no symmetric intervals), or from the turns where both were measured in turns (`search.turns`). The
@@ -27,7 +27,7 @@ from loadtests.slo import as_requested, describe_slos, format_rate
 
 Finding = Literal["more", "less", "no difference shown", "unknown"]
 _FEWEST = 2
-_OTHERWISE = "the runs differ otherwise too"
+_OTHERWISE = "the runs also differ in other ways"
 
 
 @dataclass(frozen=True)
@@ -79,17 +79,15 @@ class Comparison:
 def compare_folders(folders: Sequence[Path]) -> list[Comparison]:
     """One comparison per model that all folders hold; ResultsError when they cannot be compared, with the reason."""
     if len(folders) < _FEWEST:
-        raise ResultsError("a comparison takes at least two folders: the run before, then the run after")
+        raise ResultsError("a comparison needs at least two folders: name the earlier run first")
     runs = [{stored.run.model: stored for stored in read_runs(folder)} for folder in folders]
     places = [stored.folder.resolve() for held in runs for stored in held.values()]
     if doubled := [place for place in places if places.count(place) > 1]:
-        raise ResultsError(
-            f"{doubled[0]} is named twice, and a run does not differ from itself: give two folders", doubled[0]
-        )
+        raise ResultsError(f"{doubled[0]} is named twice: name two different runs", doubled[0])
     shared = [model for model in runs[0] if all(model in held for held in runs)]
     if not shared:
         found = "; ".join(f"{folder} has {', '.join(held)}" for folder, held in zip(folders, runs, strict=True))
-        raise ResultsError(f"these folders hold no model in common, so there is nothing to compare: {found}")
+        raise ResultsError(f"these folders have no model in common: name runs of one model ({found})")
     names = _names(folders)
     return [compare(names, [held[model] for held in runs]) for model in shared]
 
@@ -125,7 +123,7 @@ def _advice(stored: Stored) -> str:
     models = [f"{model}={weight:.4g}" for model, weight in weights.items()] if len(weights) > 1 else [stored.run.model]
     slos = itertools.chain.from_iterable(("--slo", str(slo)) for slo in as_requested(stored.run.slos))
     return (
-        "the machine may have changed between the runs, so measure both in turns: "
+        "the machine may have changed between the runs; to rule that out, measure both in turns: "
         f"{shlex.join(['fathom', 'capacity', *models, *slos])} --against DIR (or HOST:PORT)"
     )
 
@@ -138,7 +136,7 @@ def _drifted(names: Sequence[str], runs: Sequence[Stored]) -> list[str]:
         if found is None or not _same(one, run) or found[1] <= 1 <= found[2]:
             continue
         notes.append(
-            f"{one_name} and {name} measured the same, and {name} found {_percent(found[0])}: the machine changed"
+            f"{one_name} and {name} measured the same thing and differ by {_percent(found[0])}: the machine changed"
         )
     return notes
 
@@ -158,7 +156,7 @@ def _ratio(first: Stored, second: Stored) -> Ratio | None:
 
 
 def ratio_interval(first: CapacityResult, second: CapacityResult) -> Ratio | None:
-    """Of two estimates that know nothing of one another; None where one is missing."""
+    """The ratio of two independent estimates; None where one is missing."""
     if not (first.capacity_estimate_per_s and second.capacity_estimate_per_s):
         return None
     if not (first.capacity_estimate_interval_per_s and second.capacity_estimate_interval_per_s):
@@ -194,19 +192,19 @@ def _change(first_name: str, first: Stored, name: str, second: Stored, drifted: 
         finding = "unknown" if doubted else finding
         return Change(name, finding, None, None, sentence, notes)
     ratio, low, high = found
-    between = f"95 % between {_percent(low)} and {_percent(high)}" + (", from turns" if together else "")
+    between = f"95 % interval {_percent(low)} to {_percent(high)}" + (", measured in turns" if together else "")
     if low > 1 or high < 1:
         finding = "more" if ratio > 1 else "less"
         share = _percent(abs(ratio - 1) + 1, sign=False)
         if doubted:
             sentence = f"{name} measured {share} {finding} than {first_name} ({between})"
-            return Change(name, "unknown", ratio, (low, high), f"{sentence}, which proves nothing: see below.", notes)
-        sentence = f"{name} holds {share} {finding} than {first_name} ({between})"
+            return Change(name, "unknown", ratio, (low, high), f"{sentence}. This proves nothing: see below.", notes)
+        sentence = f"{name} sustains {share} {finding} than {first_name} ({between})"
         conclusion = f"more than chance, but {_OTHERWISE}" if differing else "significant at 95 %"
         return Change(name, finding, ratio, (low, high), f"{sentence}: {conclusion}.", notes)
     sentence = (
-        f"No difference shown between {name} and {first_name}: the estimates differ by {_percent(ratio)} ({between}), "
-        "which chance alone explains; longer budgets would show smaller differences."
+        f"No difference is shown between {name} and {first_name}: the estimates differ by {_percent(ratio)} "
+        f"({between}), which chance can explain. Longer budgets show smaller differences."
     )
     return Change(name, "no difference shown", ratio, (low, high), sentence, notes)
 
@@ -220,12 +218,12 @@ def _by_certificates(first_name: str, first: CapacityResult, name: str, second: 
         interval = low.capacity_estimate_interval_per_s
         if high.capacity_per_s and interval and high.capacity_per_s > interval[1]:
             return finding, (  # type: ignore[return-value]
-                f"{name} holds {finding} than {first_name}: {high_name} is proven for "
-                f"{format_rate(high.capacity_per_s)}, above the 95 % interval of {low_name} "
+                f"{name} sustains {finding} than {first_name}: the proven rate of {high_name}, "
+                f"{format_rate(high.capacity_per_s)}, is above the 95 % interval of {low_name} "
                 f"(up to {format_rate(interval[1])})."
             )
     missing = " and ".join(n for n, r in ((first_name, first), (name, second)) if not r.capacity_estimate_per_s)
-    return "unknown", f"{name} and {first_name} cannot be told apart: {missing} ended without an estimate."
+    return "unknown", f"{name} and {first_name} cannot be compared: {missing} ended without an estimate."
 
 
 def _doubts(name: str, stored: Stored, *, together: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""Words at and inside a picture, the latter placed where no mark lies.
+"""Labels of axes and inside pictures, placed where no mark lies.
 
 The places are computed before the layout is final, in points, from the usual width of a letter: near enough.
 """

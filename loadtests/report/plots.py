@@ -108,7 +108,7 @@ def distribution(
         fastest = min(float(np.min(values[values > 0], initial=np.inf)) for values in values_ms)
         axes.set_xlim(left=fastest * 0.85 if np.isfinite(fastest) else None)
         axes.legend(loc="lower left", frameon=False, fontsize=9, handlelength=3.2)  # where no curve comes
-        label(axes, f"{names(result)[measure]}, ms", f"share of {result.unit} slower")
+        label(axes, f"{names(result)[measure]}, ms", f"share of slower {result.unit}")
         plain_ticks(axes.xaxis, 2.5 if narrow else 5)
         _percent_ticks(axes.yaxis)
 
@@ -138,7 +138,7 @@ def time_series(result: CapacityResult, point: Point, record: Record) -> Picture
         lower.fill_between(at_s[keep_line], backlog[keep_line], step="post", color=P50, alpha=0.5, linewidth=0)
         lower.set_ylim(bottom=0)
         lower.set_xlim(0, float(at_s[-1]) if len(at_s) else 1)
-        label(lower, "time since the start of the probe, s", "not begun" if record.streamed else "unanswered")
+        label(lower, "time since the start of the probe, s", "not started" if record.streamed else "unanswered")
 
     title = f"{result.model}: the probe at {format_rate(point.rate_per_s)} over time"
     return make_picture(title, f"time-{result.model}", draw, 4.4, 4.2)

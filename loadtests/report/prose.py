@@ -1,5 +1,4 @@
-"""What a capacity result means, in sentences: both numbers, what more time would buy, what to mind; report and terminal
-say the same."""
+"""A capacity result in sentences, for report and terminal: both numbers, what more time can prove, and warnings."""
 
 from __future__ import annotations
 
@@ -31,13 +30,13 @@ _NEAR = 0.25
 
 
 def headline(result: CapacityResult) -> str:
-    """The capacity with its interval, and beside it what is proven; without an estimate what is proven alone."""
+    """The estimated capacity with its interval and the proven rate; without an estimate the proven rate alone."""
     slos = conditions(result)
     if result.verdict == "fail":
-        return f"{result.model} misses {slos} at every rate that was tried"
+        return f"{result.model} misses {slos} at every tested rate"
     if estimate := capacity(result):
         rate, interval = estimate
-        decides = f"; {result.decided_by} decides" if len(result.slos) > 1 else ""
+        decides = f"; {result.decided_by} is missed first" if len(result.slos) > 1 else ""
         proof = f"proven at 99 %: {proven(result)}"
         return f"{result.model}: about {rate} {result.unit}/s under {slos} ({interval}{decides}); {proof}"
     if result.capacity_per_s is None:
@@ -46,22 +45,22 @@ def headline(result: CapacityResult) -> str:
 
 
 def in_short(result: CapacityResult) -> str:
-    """The same two numbers for one line among others: `about 108/s (95 %: 80 to 157); proven 33/s`."""
+    """The same two numbers in short: `about 108/s (95 % interval 80 to 157); proven 33/s`."""
     if result.verdict == "fail":
-        return "no rate that was tried meets the SLO"
+        return "no tested rate meets the SLO"
     if estimate := capacity(result):
         rate, interval = estimate
         return f"about {rate}/s ({interval}); proven {proven(result)}"
-    return f"not estimated; proven {proven(result)}"
+    return f"no estimate; proven {proven(result)}"
 
 
 def capacity(result: CapacityResult) -> tuple[str, str] | None:
-    """The estimate and its interval, such as `108` and `95 %: 80 to 157`; None where there is none."""
+    """The estimate and its interval, such as `108` and `95 % interval 80 to 157`; None without an estimate."""
     best, interval = result.capacity_estimate_per_s, result.capacity_estimate_interval_per_s
     if best is None or interval is None:
         return None
     rate, low, high = (f"{each:,.0f}" if best >= 100 else about(each) for each in (best, *interval))
-    return rate, f"95 %: {low} to {high}"
+    return rate, f"95 % interval {low} to {high}"
 
 
 def about(rate_per_s: float) -> str:
@@ -70,47 +69,46 @@ def about(rate_per_s: float) -> str:
 
 
 def proven(result: CapacityResult) -> str:
-    """The rate that is proven, or `none`."""
+    """The proven rate, or `none`."""
     return "none" if result.capacity_per_s is None else format_rate(result.capacity_per_s)
 
 
 def conditions(result: CapacityResult) -> str:
-    """What the rates hold for: `p99=50ms with Poisson arrivals`."""
+    """The conditions of the rates: `p99=50ms with Poisson arrivals`."""
     arrivals = result.settings.get("arrivals", POISSON.name)
     return f"{describe_slos(result.slos)} with {describe_arrivals(arrivals)}"
 
 
 def explain(result: CapacityResult) -> str:
-    """What both numbers mean, in the order in which a reader meets them."""
+    """What both numbers mean, in the order in which they are shown."""
     return " ".join(filter(None, (about_estimate(result), about_proof(result), more_time(result))))
 
 
 def about_proof(result: CapacityResult) -> str:
-    """What the proven rate means, or why there is none."""
+    """What the proven rate is based on, or why there is none."""
     slos, best = describe_slos(result.slos), result.certificate
     if best is not None:
         rates = format_rate(best.rate_per_s) + (" and above" if best.runs != best.points else "")
         return (
-            f"Proven means: {best.requests:,} {result.unit} at {rates} over {best.seconds:,.0f} s, with seeds of their "
-            f"own, kept {slos} so clearly that a server which does not keep it would look this good at most one time "
-            "in a hundred."
+            f"The proven rate passed confirmation runs with fresh seeds: {best.requests:,} {result.unit} at {rates} "
+            f"over {best.seconds:,.0f} s. A server that misses {slos} passes such runs at most one time in a hundred."
         )
     if result.verdict == "fail":
         return f"No rate is proven: {result.reason}{missed_by(result)}."
     least = most_clean_requests(result.slos)
     return (
-        f"No rate is proven: {result.reason}. A proof of {slos} takes at least {least:,} independent "
-        f"{result.unit} without a single one over the limit."
+        f"No rate is proven: {result.reason}. A proof of {slos} needs at least {least:,} independent {result.unit}, "
+        "none of them over the limit."
     )
 
 
 def missed_by(result: CapacityResult) -> str:
-    """How far the lowest rate that was tried is from each limit: `; its p99 was 12 ms, 7 ms too long`."""
+    """How far the lowest tested rate is from each limit: `; its p99 was 12 ms, 7 ms over the limit`."""
     if result.verdict != "fail":
         return ""
     point = lowest_judged(result.points)
     return "".join(
-        f"; its {slo.metric} was {about_ms(value_ms)}, {about_ms(value_ms - slo.limit_ms)} too long"
+        f"; its {slo.metric} was {about_ms(value_ms)}, {about_ms(value_ms - slo.limit_ms)} over the limit"
         for slo in as_requested(result.slos)
         if slo.limit_ms is not None
         if (value_ms := point.seen_ms(slo)) is not None and value_ms > slo.limit_ms
@@ -118,38 +116,36 @@ def missed_by(result: CapacityResult) -> str:
 
 
 def about_estimate(result: CapacityResult) -> str:
-    """What the estimate rests on, and why it differs from the proven rate; empty where there is nothing to say."""
+    """What the estimate is based on, and why it differs from the proven rate; may be empty."""
     best = result.capacity_estimate_per_s
     if contradicted := monotonicity_violation(result.points):  # without a proven rate it has been said
         return f"There is no estimate: {contradicted}." if result.capacity_per_s is not None else ""
     if best is None:
         known = result.capacity_per_s is not None
-        return "No tested rate was too high, so how much more it holds is not known." if known else ""
+        return "No tested rate was too high, so the capacity may be higher." if known else ""
     text = "The capacity is estimated from all probes together."
     if result.capacity_per_s is not None and result.capacity_per_s < best:
         text += (
-            f" The proven rate is {(1 - result.capacity_per_s / best) * 100:.0f} % lower because a finite number of "
-            f"{result.unit} cannot prove a rate right at the edge."
+            f" The proven rate is {(1 - result.capacity_per_s / best) * 100:.0f} % lower, because a limited number of "
+            f"{result.unit} cannot prove a rate close to the capacity."
         )
     return text
 
 
 def more_time(result: CapacityResult) -> str:
-    """What another minute would prove at most; empty without an estimate."""
+    """What a longer search can prove at most; empty without an estimate."""
     if result.capacity_estimate_per_s is None:
         return ""
     if (room := worth_more(result)) is None:
-        return f"Not even another {_MINUTES[-1]} minutes would prove noticeably more."
+        return f"Another {_MINUTES[-1]} minutes would not prove a noticeably higher rate."
     minutes, rate_per_s = room
     most = f"at most about {about(rate_per_s)}/s (--resume with a longer --budget)."
-    if minutes == 1:
-        return f"Another minute would prove {most}"
-    return f"Another minute would prove no more; {minutes} minutes {most}"
+    return f"Another {'minute' if minutes == 1 else f'{minutes} minutes'} can prove {most}"
 
 
 def worth_more(result: CapacityResult) -> tuple[int, float] | None:
-    """After how many more minutes a higher rate may be proven, and about which at most, by the curve the estimate
-    rests on; None where half an hour is not enough. In simulated searches one in twenty goes beyond it, and on a
+    """How many more minutes can prove a higher rate, and which at most, by the curve of the estimate; None where half
+    an hour is not enough. In simulated searches one in twenty goes beyond it, and on a
     machine that stalls most end well below it: a short search does not know how long runs of slow requests may be."""
     best_per_s = result.capacity_per_s or 0.0
     if result.capacity_estimate_per_s is None:
@@ -162,45 +158,45 @@ def worth_more(result: CapacityResult) -> tuple[int, float] | None:
 
 
 def warn(result: CapacityResult) -> str:
-    """What the reader must know before trusting the figures; empty where nothing is amiss."""
+    """What a reader must know before trusting the figures; empty where there is nothing."""
     return " ".join(doubts(result))
 
 
 def doubts(result: CapacityResult) -> list[str]:
-    """The same, a reason each: reports, comparisons and plans of this result repeat them."""
+    """The same as a list; reports, comparisons and plans of this result repeat them."""
     reasons = busy_machine(result.settings.get("busy_before_share"))
     invalid = [point for point in result.points if point.verdict == "invalid"]
     if result.verdict != "invalid" and len(invalid) > _INVALID_SHARE * len(result.points):
         (why, _), *_ = Counter(point.reason.partition(";")[2].strip() for point in invalid).most_common()
         some_unaffected = any(point.unaffected for point in invalid) and result.capacity_estimate_per_s is not None
         reasons.append(
-            f"{len(invalid)} of {len(result.points)} probes prove nothing, because the generator could not keep up: "
+            f"{len(invalid)} of {len(result.points)} probes are invalid because the generator could not keep up: "
             f"{why or 'see the table of all probes'}."
-            + " The estimate rests on the requests that were sent in time."
+            + " The estimate uses only requests sent in time."
             * some_unaffected
         )
     reasons += from_cache(result.points) + from_failures(result.points)
     if resumed := result.settings.get("resumed"):
-        reasons.append(f"The search was resumed where something else was measured ({', '.join(resumed)}).")
+        reasons.append(f"The search was resumed under different conditions ({', '.join(resumed)}).")
     return reasons
 
 
 def from_cache(points: Sequence[Point]) -> list[str]:
-    """The doubt about requests that Triton's response cache answered; empty where these were hardly any."""
+    """The warning about answers from Triton's response cache; empty where there were hardly any."""
     steps = [step for point in points for step in point.steps]
     cached, requests = sum(step.cached for step in steps), sum(step.requests for step in steps)
     if cached <= _CACHED_SHARE * requests:
         return []
     return [
-        f"Triton's response cache answered {cached:,} of {requests:,} requests, because their inputs came again: the "
-        "capacity is for traffic that repeats itself as much. Give more different inputs, or serve without the cache."
+        f"Triton's response cache answered {cached:,} of {requests:,} requests, because inputs were repeated. The "
+        "result is valid only for traffic with as many repetitions: use more different inputs, or disable the cache."
     ]
 
 
 def from_failures(points: Sequence[Point]) -> list[str]:
-    """The doubt about the first probe in which requests failed otherwise than those of a busy server do."""
+    """The warning about the first probe in which requests failed for another reason than a busy server."""
     return [
-        f"At {format_rate(point.rate_per_s)} {count:,} of {point.requests:,} requests failed: "
+        f"At {format_rate(point.rate_per_s)}, {count:,} of {point.requests:,} requests failed: "
         f"{message.removesuffix('.')}."
         for point in points
         for message, count in point.error_messages.items()
@@ -209,12 +205,12 @@ def from_failures(points: Sequence[Point]) -> list[str]:
 
 
 def busy_machine(share: float | None) -> list[str]:
-    """The doubt about a machine whose CPUs had this much to do before the first request; empty for a quiet one."""
+    """The warning about a machine whose CPUs were this busy before the first request; empty for a quiet one."""
     if share is None or share <= _CALM_SHARE:
         return []
     return [
-        f"This machine's CPUs were {share * 100:.0f} % busy before the test began. Where server or generator run on "
-        "it, they shared it with something else, and a quiet machine would hold more."
+        f"The CPUs of this machine were {share * 100:.0f} % busy before the test began. If the server or the generator "
+        "runs here, a quiet machine would reach a higher rate."
     ]
 
 
@@ -247,7 +243,7 @@ def edge_point(result: CapacityResult) -> Point | None:
 
 
 def shown_verdict(point: Point, confirmed: Sequence[Certificate]) -> Verdict:
-    """That of the confirmation which the point belongs to: two undecided runs may pass together."""
+    """The verdict of the point's confirmation: two undecided runs may pass together."""
     return "pass" if any(point in found.points for found in confirmed) else point.verdict
 
 
@@ -289,31 +285,31 @@ def find_bottleneck(point: Point) -> Bottleneck | None:
 
 
 def describe_bottleneck(point: Point) -> str:
-    """Names the largest part of the mean latency and what would shorten it; empty without the server's figures."""
+    """The largest part of the mean latency and what would shorten it; empty without the server's figures."""
     found = find_bottleneck(point)
     if found is None:
         return ""
     percent = f"{found.share * 100:.0f} %"
     if found.kind == "generator":
-        return f"The generator itself used {percent} of a core: it needs another one before this is a limit."
+        return f"The generator used {percent} of a core and may be the bottleneck: use more workers (--workers)."
     mean_ms = point.mean_ms or 0.0
-    begin = f"At {format_rate(point.rate_per_s)} a request takes {about_ms(mean_ms)} on average; the largest part, "
+    begin = f"At {format_rate(point.rate_per_s)}, a request takes {about_ms(mean_ms)} on average. The largest part, "
     begin += f"{about_ms(found.part_ms)} ({percent}), is "
     if found.step is None:
-        return f"{begin}outside the models: network, protocol, and the server's own scheduling."
+        return f"{begin}spent outside the models: network, protocol, and the server's own scheduling."
     named = _named(found.step, point)
     if found.kind == "queue":
-        return f"{begin}waiting in front of {named}: more instances or a faster model there would help."
+        return f"{begin}waiting in the queue of {named}: more instances or a faster model would help."
     calm = (point.queue_ms or 0.0) < _CALM_QUEUE * mean_ms
-    tail = "the queues are short, so this is mostly its own speed" if calm else "its queue adds to it"
-    return f"{begin}the work of {named}; {tail}."
+    tail = "Queues are short, so only a faster model would help." if calm else "Its queue adds to that."
+    return f"{begin}the computation of {named}. {tail}"
 
 
 def _named(step: StepPoint, point: Point) -> str:
     """With its place in the pipeline, or in the mix."""
     steps = point.steps
     if point.models:
-        return f"{step.model}, where {step.share * 100:.0f} % of the requests go"
+        return f"{step.model}, which gets {step.share * 100:.0f} % of the requests"
     if len(steps) == 1:
         return f"the model {step.model}"
     return f"{step.model}, step {steps.index(step) + 1} of {len(steps)}"

@@ -66,7 +66,7 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
             ]
             for metric, limit_ms in limits:
                 label_line(axes, limit_ms, f"{metric} limit {format_ms(limit_ms)}", SLO, marks)
-            from_send = "" if measure in ("itl", "gap") or result.unit == "sequences" else " from the intended send"
+            from_send = "" if measure in ("itl", "gap") or result.unit == "sequences" else " from the scheduled send"
             label(axes, arrival_rate(result) if axes is panels[-1] else "", f"{named[measure]}{from_send}, ms")
             plain_ticks(axes.yaxis)
 
@@ -101,7 +101,7 @@ def _draw_curves(axes: Any, result: CapacityResult, points: Sequence[Point], mea
 
 
 def tokens_against_rate(result: CapacityResult) -> Picture | None:
-    """Of streams: the tokens per second, and below how many answers came at once, by generator and by server."""
+    """Tokens per second of streams, and below how many ran at once, seen by generator and server."""
     points = sorted((point for point in result.points if point.streaming), key=lambda point: point.rate_per_s)
     if not points:
         return None

@@ -1,4 +1,4 @@
-"""What was sent, and whether the size of a request decides how long it takes, in sentences for report and terminal."""
+"""Sentences about the requests that were sent, and how latency depends on their size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report shows of answers that come in parts: which measures, and which of the server's figures."""
+"""The measures of streamed answers that a report shows, and which of the server's figures belong to them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def streamed(result: CapacityResult) -> bool:
 
 
 def measures(result: CapacityResult) -> list[Measure]:
-    """Those that pictures show: the ones with a limit, and in any case of streams TTFT and ITL, of sequences the
-    slowest request."""
+    """The measures in pictures: those with a limit, and in any case TTFT and ITL of streams, and the slowest request of
+    sequences."""
     shown = {slo.measure for slo in result.slos if slo.limit_ms is not None}
     shown |= {"ttft", "itl"} if streamed(result) else set()
     shown |= {"gap"} if result.unit == "sequences" else set()
@@ -36,7 +36,7 @@ def measures(result: CapacityResult) -> list[Measure]:
 
 
 def limited_measures(result: CapacityResult) -> list[Measure]:
-    """Those with a limit, the one that decides the capacity first."""
+    """The measures with a limit, the one that decides the capacity first."""
     limited = [slo.measure for slo in result.slos if slo.limit_ms is not None]
     decides = result.decided_by
     return list(dict.fromkeys([*([decides.measure] if decides and decides.limit_ms is not None else []), *limited]))

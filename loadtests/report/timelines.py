@@ -1,4 +1,4 @@
-"""The picture of some streams of a probe: when each part of an answer came."""
+"""The picture of some streams of a probe: the arrival time of each part."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def draw_timelines(result: CapacityResult, point: Point, record: Record) -> Pict
         axes.set_yticks(range(len(rows)), [f"{record.intended_s[row]:.1f} s" for row in rows], fontsize=8)
         axes.set_xlim(0, longest_s * 1.03)
         axes.grid(axis="y", visible=False)
-        label(axes, "time since the request was due, s", "due, from the start of the probe")
+        label(axes, "time since the scheduled send, s", "scheduled, from the start of the probe")
 
     height_in = 1.2 + 0.19 * len(rows)
     title = f"{result.model}: {len(rows)} streams of the probe at {format_rate(point.rate_per_s)}"

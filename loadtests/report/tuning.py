@@ -23,7 +23,7 @@ def headline(result: TuningResult) -> str:
     if not result.changes:
         measured = sum(1 for row in result.rows if row.probes)
         if measured < 2 and any(not row.predicted for row in result.rows):
-            return "no other configuration could be predicted or measured in the time: allow a longer budget"
+            return "no other configuration could be predicted or measured in time: use a longer --budget"
         return (
             f"the committed configuration is the best under {result.slo}: {len(result.rows):,} were ranked, {measured} "
             "measured"
@@ -34,7 +34,7 @@ def headline(result: TuningResult) -> str:
         low, high = ((value - 1) * 100 for value in result.gain[1:])
         return (
             f"no gain is shown: {result.winner} differs from committed by {low:+.0f} to {high:+.0f} %, which "
-            "chance alone explains; a longer budget on a quiet machine would tell"
+            "chance can explain; use a longer budget on a quiet machine to tell them apart"
         )
     ratio, low, high = ((value - 1) * 100 for value in result.gain)
     better = "more" if ratio >= 0 else "less"

@@ -1,1 +1,1 @@
-"""The folder that results are kept in."""
+"""The folder of results."""

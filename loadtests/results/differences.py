@@ -1,4 +1,4 @@
-"""What two runs of a model do not have in common: the machine, the generator, the requests. A rate depends on all."""
+"""The differences between two runs of a model: machine, generator, requests. A rate depends on all of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Difference:
 
     @property
     def kind(self) -> Kind:
-        """What is served, what is asked, or else where and by whom."""
+        """What differs: the model, the requests, or the machine and generator."""
         return _KINDS.get(self.what, "surroundings")
 
 

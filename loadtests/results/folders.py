@@ -1,4 +1,4 @@
-"""Where runs lie: each in a folder of its own, named by its start, beside `latest`, which points to the newest.
+"""The folders of runs: each has its own, named by its start, beside `latest`, which points to the newest.
 
 results/<model>/2026-11-30_11-13-06/   one run
 results/<model>/latest                 a link to the last one that was begun or gone on with
@@ -62,10 +62,13 @@ def newest_runs(folder: Path) -> list[Path]:
     return [run for run in found if run is not None]
 
 
-def newest_run(folder: Path) -> Path | None:
-    """The run that `latest` points to; without the link, as in a copy, the last by name; the folder's own."""
+def newest_run(folder: Path, run_file: str = RUN_FILE) -> Path | None:
+    """The run that `latest` points to; without the link, as in a copy, the last by name; the folder's own.
+
+    A folder is a run's if it has the `run_file`.
+    """
     latest = folder / LATEST
-    if latest.is_symlink() and (latest / RUN_FILE).is_file():
+    if latest.is_symlink() and (latest / run_file).is_file():
         return folder / latest.readlink()
-    by_name = [file.parent for file in folder.glob(f"{_NAMES}/{RUN_FILE}")]
-    return max(by_name, default=folder if (folder / RUN_FILE).is_file() else None)
+    by_name = [file.parent for file in folder.glob(f"{_NAMES}/{run_file}")]
+    return max(by_name, default=folder if (folder / run_file).is_file() else None)

@@ -1,4 +1,4 @@
-"""One search at a time writes into a folder: a lock that the death of its process releases."""
+"""Lets one search at a time write into a folder: a lock that ends with its process."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def writing(folder: Path) -> Iterator[None]:
                 break
             if attempt == _TRIES:
                 raise BadRequestError(
-                    f"another search (process {_pid(file)}) is writing into {folder}: wait until it has ended, "
-                    "or give this one another folder with --report",
+                    f"another search (process {_pid(file)}) is writing to {folder}: wait for it, or choose "
+                    "another folder with --report",
                     field="folder",
                 )
             time.sleep(_BETWEEN_S)

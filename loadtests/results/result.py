@@ -1,4 +1,4 @@
-"""The answer of a capacity search, made from its points alone, so that it can be made again from the raw results."""
+"""The result of a capacity search, computed from its points alone, so that raw results are enough to make it again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EASIER = 0.9
 
 @dataclass(frozen=True)
 class CapacityResult:
-    """Two numbers that must not be confused: what is certified, and the best estimate with its interval."""
+    """Two numbers that must not be confused: what is proven, and the best estimate with its interval."""
 
     model: str
     server: str
@@ -42,7 +42,7 @@ class CapacityResult:
     capacity_estimate_interval_per_s: tuple[float, float] | None
     """95 % of the probability."""
     verdict: Verdict
-    """Pass: a rate is certified. Fail: even the lowest rate misses the SLO. Undecided: too few requests to certify."""
+    """Pass: a rate is proven. Fail: even the lowest rate misses the SLO. Undecided: too few requests to prove one."""
     reason: str
     partial: bool
     """The search was interrupted or lost the server; the points until then count."""
@@ -60,7 +60,7 @@ class CapacityResult:
 
     @property
     def certificate(self) -> Certificate | None:
-        """What the certified rate rests on."""
+        """What the proven rate rests on."""
         return next(iter(certificates(self.points)), None)
 
     @property
@@ -128,7 +128,7 @@ def summarise(
     fitted = None if monotonicity_violation(points) or len(points) < _FEWEST_POINTS else estimate(points, slos)
     reached_per_s = fitted.rate_per_s if fitted else max((p.rate_per_s for p in points if p.meets_slo), default=None)
     short = too_short(model, slos, settings or {}, reached_per_s)
-    advice = "" if partial else short or "a longer budget would prove a rate"
+    advice = "" if partial else short or "use a longer --budget"
     verdict, reason = _verdict(points, confirmed, fitted, advice)
     return CapacityResult(
         model=model,
@@ -158,7 +158,7 @@ def _verdict(
     whole = [point for point in points if point.stopped not in CUT_OFF]
     because = f"; {advice}" if advice else ""
     if not whole:
-        return "undecided", ("no probe was finished" if points else "nothing was measured in time") + because
+        return "undecided", ("no probe was completed" if points else "nothing was measured in time") + because
     last = whole[-1]
     if all(point.verdict == "invalid" for point in whole):
         return "invalid", last.reason
@@ -166,7 +166,7 @@ def _verdict(
         lowest = lowest_judged(whole)
         if lowest.verdict != "fail":
             return "undecided", f"no rate was confirmed (at {format_rate(lowest.rate_per_s)} {lowest.reason}){because}"
-        return "fail", f"even {format_rate(lowest.rate_per_s)} is too much: {lowest.reason}"
+        return "fail", f"even {format_rate(lowest.rate_per_s)} is too high: {lowest.reason}"
     if contradicted := monotonicity_violation(points):
         return "undecided", f"no rate was confirmed: {contradicted}"
     if fitted is None:
@@ -174,12 +174,12 @@ def _verdict(
     last = next((point for point in reversed(whole) if point.phase == "confirm"), last)
     return (
         "undecided",
-        f"no rate was confirmed at 99 % (last tried {format_rate(last.rate_per_s)}: {last.reason}){because}",
+        f"no rate was confirmed at 99 % (last tested {format_rate(last.rate_per_s)}: {last.reason}){because}",
     )
 
 
 def too_short(model: str, slos: Sequence[Slo], settings: Mapping[str, Any], reached_per_s: float | None = None) -> str:
-    """What a search needs at least to certify a rate, where its budget is less; empty where it is not, or unknown.
+    """What a search needs at least to prove a rate, if its budget is shorter; otherwise empty.
     Without a rate that was reached it is that of the first probe."""
     budget_s, least_s, unloaded_ms, filled_s, rate_per_s = (
         settings.get(key) or 0.0 for key in ("budget_s", "least_s", "unloaded_ms", "filled_s", "start_per_s")
@@ -192,13 +192,13 @@ def too_short(model: str, slos: Sequence[Slo], settings: Mapping[str, Any], reac
         return ""
     proving = f"proving {format_rate(rate_per_s)}" if rate_per_s else "proving a rate"
     text = (
-        f"{model} takes {about_ms(unloaded_ms)} a request, so {proving} under {describe_slos(slos)} takes "
-        f"about {format_s(least_s)} at least, better twice that; --budget {format_s(budget_s)} is too short"
+        f"--budget {format_s(budget_s)} is too short: {model} takes {about_ms(unloaded_ms)} a request, so {proving} "
+        f"under {describe_slos(slos)} needs at least {format_s(least_s)}, better {format_s(2 * least_s)}"
     )
     strictest = min((slo for slo in slos if slo.limit_ms is not None), key=lambda slo: slo.allowed_share)
     if filled_s and strictest.percentile > _EASIER:
         each, easier = clean_requests(strictest.allowed_share), clean_requests(1 - _EASIER)
-        text += f" (a p{strictest.percentile * 100:.10g} takes {each:,} independent requests in time, a p90 {easier:,})"
+        text += f" (a p{strictest.percentile * 100:.10g} needs {each:,} independent requests, a p90 {easier:,})"
     return text
 
 

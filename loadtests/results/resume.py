@@ -1,4 +1,4 @@
-"""Going on with an earlier search: which of its points count, and whether new ones may be added to them."""
+"""Continue an earlier search: which of its points are valid, and whether new ones may be added."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def earlier_run(
         )
     if stored.run.manifest != json.loads(json.dumps(manifest)):
         raise BadRequestError(
-            f"{model} was exported anew since the search in {folder}: its points do not count any more",
+            f"{model} was exported again after the search in {folder}, so its probes are not valid: start a new one",
             field="manifest",
         )
     spent_s = sum(point.took_s for point in usable_points(stored))
     if spent_s >= budget_s * 0.95:
         raise BadRequestError(
-            f"the search in {folder} has spent {spent_s:.0f} s of its {budget_s:g} s; give a longer --budget to go on",
+            f"the search in {folder} has spent {spent_s:.0f} s of its {budget_s:g} s; raise --budget to continue",
             field="budget_s",
         )
     return stored
@@ -64,7 +64,7 @@ def resumed(earlier: Stored, run: Run) -> Run:
     if other := next((difference for difference in changed if difference.kind == "requests"), None):
         raise BadRequestError(
             f"the search in {earlier.folder} had {other.what} {other.first}, not {other.second}: resume it with the "
-            "same requests, or begin a new search with --report",
+            "same requests, or start a new search with --report",
             field=other.what,
         )
     notes = [*(then.settings.get("resumed") or ()), *(f"{d.what} {d.first}, then {d.second}" for d in changed)]
@@ -80,7 +80,7 @@ def resumed(earlier: Stored, run: Run) -> Run:
 
 
 def usable_points(stored: Stored) -> list[Point]:
-    """Those up to the first that was cut off and is measured again, which keeps numbers and seeds in order."""
+    """The points before the first that was cut off and is measured again: numbers and seeds stay in order."""
     usable: list[Point] = []
     for point in stored.result.points:
         if point.stopped in CUT_OFF:

@@ -36,7 +36,7 @@ from loadtests.workload.variability import Variability
 FORMAT = 1
 _POINTS, RAW, _CAPACITY = "points.jsonl", "raw", "capacity.json"
 
-_MEASURE = "give the folder that a search wrote: fathom capacity MODEL --slo p99=50ms --report DIR"
+_MEASURE = "name the folder of a search: fathom capacity MODEL --slo p99=50ms --report DIR"
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class _Numbers:
 
 @dataclass(frozen=True)
 class _Format:
-    """What is read of `run.json` first."""
+    """The part of `run.json` that is read first."""
 
     format: int
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """What is read of `capacity.json`: all else follows from the points."""
+    """The part of `capacity.json` that is read: all else follows from the points."""
 
     partial: bool
     reason: str
@@ -183,7 +183,7 @@ class Store:
         except OSError as error:
             self._given_up.add(what)
             why = f"cannot write {what}: {error.strerror}"
-            self.trouble = self.trouble or f"{self.folder} does not hold all that was measured: {why}"
+            self.trouble = self.trouble or f"{self.folder} does not contain the whole result: {why}"
             return False
         return True
 
@@ -216,7 +216,7 @@ def read_runs(folder: Path) -> list[Stored]:
     with _naming_file(folder):
         found = folders.newest_runs(folder)
     if not found:
-        raise ResultsError(f"{folder} holds no capacity results ({RUN_FILE}); {_MEASURE}", folder)
+        raise ResultsError(f"{folder} has no capacity results ({RUN_FILE}); {_MEASURE}", folder)
     return sorted(map(_read, found), key=lambda stored: stored.run.started_at)
 
 
@@ -233,7 +233,7 @@ def _read(folder: Path) -> Stored:
         home = folders.home_of(folder, run.model)
         newest = folders.newest_run(home)
         process = writer(home) if newest and newest.samefile(folder) else ""
-        partial = f"the search goes on in process {process}" if process else "the search did not end"
+        partial = f"the search is still running in process {process}" if process else "the search did not end"
     else:
         partial = ended.reason.partition("; ")[0] if ended.partial else ""
     with _naming_file(folder):  # each field is what it should be, but edited ones may contradict one another
@@ -245,7 +245,7 @@ def _naming_file(path: Path, line: int | None = None) -> Iterator[Path]:
     """Whatever is wrong with a file becomes a line that names it."""
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         yield path
     except (OSError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
         where = path if line is None else f"{path} line {line}"

@@ -1,1 +1,1 @@
-"""Which rate is probed next, which rates are certified, and the estimate of the capacity."""
+"""Which rate is probed next, which rates are proven, and the estimate of the capacity."""

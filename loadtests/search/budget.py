@@ -1,4 +1,4 @@
-"""What a search is for, what it may take, and what it needs at least."""
+"""The plan of a search: its SLOs, its budget, and the shortest budget that it needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _QUEUE_LIMITS = 4.0
 
 
 def most_clean_requests(slos: Sequence[Slo]) -> int:
-    """So many certify a rate, for the strictest of the SLOs, if none is over a limit and all are independent."""
+    """So many independent requests within the limits prove a rate, for the strictest of the SLOs."""
     return max(clean_requests(slo.allowed_share) for slo in slos)
 
 
@@ -35,7 +35,7 @@ def clean_s(slos: Sequence[Slo], rate_per_s: float, lasting_s: float) -> float:
 
 
 def least_budget_s(slos: Sequence[Slo], rate_per_s: float, filled_s: float, lasting_s: float) -> float:
-    """The shortest budget in which that rate can be expected to be certified. `filled_s` is `Plan.filled_s`."""
+    """The shortest budget in which that rate can be expected to be proven. `filled_s` is `Plan.filled_s`."""
     needed_s = clean_s(slos, rate_per_s, lasting_s) + max(filling_s(slo, rate_per_s) for slo in slos)
     return filled_s + max(needed_s, filled_s) / (1 - EXPLORE_SHARE)
 
@@ -101,11 +101,11 @@ class Plan:
 
     @property
     def least_s(self) -> float:
-        """The shortest budget in which a rate can be expected to be certified: at the first rate, without a miss."""
+        """The shortest budget in which a rate can be expected to be proven: at the first rate, without a miss."""
         return least_budget_s(self.slos, min(self.start_per_s, self.max_per_s), self.filled_s, self.lasting_s)
 
     def left_s(self, points: Sequence[Point]) -> float:
-        """Of the budget."""
+        """The time left of the budget."""
         return self.budget_s - self.unloaded_took_s - sum(point.took_s for point in points)
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Which rates are certified: those for which all confirmation runs at them or above give evidence enough together.
+"""Which rates are proven: those for which all confirmation runs at them or above give enough evidence together.
 
 Lateness increases with the rate, so a run speaks for every rate up to its own. The evidence for a rate adds up over
-the runs in the order in which they were made, and what is certified once stays so: `judge.evidence` says why a search
+the runs in the order in which they were made, and what is proven once stays so: `judge.evidence` says why a search
 errs at most one time in a hundred, however many rates and runs it tries.
 
 Statistics know nothing of what happens every few seconds: between two freezes of a server a short run is clean,
@@ -48,7 +48,7 @@ class Certificate:
         return _lasted_s(self.runs)
 
     def describe(self) -> str:
-        """What was seen: how many over each limit."""
+        """How many requests were over each limit."""
         parts = []
         for slo, counts in _by_slo(self.runs):
             over, requests = sum(count.over for count in counts), sum(count.requests for count in counts)
@@ -112,7 +112,7 @@ def lasted_s(runs: Sequence[Run], rate_per_s: float) -> float:
 
 
 def certificates(points: Sequence[Point]) -> list[Certificate]:
-    """Of all rates that are certified, highest first. One is only where all lower ones that were tried are as well."""
+    """One for each proven rate, highest first. A rate is proven only if all lower tested rates are."""
     runs, found = confirmation_runs(points), []
     for rate_per_s in sorted({run.point.rate_per_s for run in runs}):
         certificate = _certificate(points, [run for run in runs if run.point.rate_per_s >= rate_per_s], rate_per_s)
@@ -122,8 +122,8 @@ def certificates(points: Sequence[Point]) -> list[Certificate]:
     return found[::-1]
 
 
-def certified_per_s(points: Sequence[Point]) -> float:
-    """The highest certified rate, 0 without one."""
+def proven_rate_per_s(points: Sequence[Point]) -> float:
+    """The highest proven rate, 0 without one."""
     return next((found.rate_per_s for found in certificates(points)), 0.0)
 
 

@@ -12,7 +12,7 @@ from loadtests.judge.sample import SHARED
 from loadtests.judge.verdict import at_most
 from loadtests.records.point import Point, Probe
 from loadtests.search.budget import PROBE_SHARE, Plan, clean_s
-from loadtests.search.certificate import certified_per_s, confirmation_runs, lasted_s, least_s, missing_gain
+from loadtests.search.certificate import confirmation_runs, lasted_s, least_s, missing_gain, proven_rate_per_s
 from loadtests.search.estimate import Estimate, estimate
 from loadtests.search.observations import dependence_near, filling_s
 from loadtests.slo import Slo
@@ -49,13 +49,13 @@ def next_confirmation(points: Sequence[Point], plan: Plan, fallback_per_s: float
     A run speaks for all lower rates as well, so it pays to begin high and to step down when it does not go well.
     `fallback_per_s` is tried where no estimate can be made.
     """
-    left_s, certified, runs = plan.left_s(points), certified_per_s(points), confirmation_runs(points)
+    left_s, proven, runs = plan.left_s(points), proven_rate_per_s(points), confirmation_runs(points)
     fitted = estimate(points, plan.slos)
     if fitted is None:
         rate_per_s, chance = min(fallback_per_s, plan.max_per_s), 1.0
     else:
-        rate_per_s, chance = _most_promising(points, fitted, left_s, certified, plan.max_per_s)
-    if not chance or chance * (rate_per_s - certified) <= plan.tolerance * certified:
+        rate_per_s, chance = _most_promising(points, fitted, left_s, proven, plan.max_per_s)
+    if not chance or chance * (rate_per_s - proven) <= plan.tolerance * proven:
         return None
     needed_s = clean_s(plan.slos, rate_per_s, plan.lasting_s)
     if fitted is not None:

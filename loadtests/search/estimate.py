@@ -68,7 +68,7 @@ class Estimate:
 
 
 def estimate(points: Sequence[Point], slos: Sequence[Slo]) -> Estimate | None:
-    """Of the SLO that gives out first. None until there is a point below and one above the capacity."""
+    """The capacity for the SLO that is missed first. None until there is a point below and one above the capacity."""
     found = [fitted for slo in slos if (fitted := _fit(points, slo)) is not None]
     return min(found, key=lambda fitted: fitted.rate_per_s) if found else None
 

@@ -24,9 +24,9 @@ def monotonicity_violation(points: Sequence[Point]) -> str:
         return ""
     lowest_per_s, met_per_s = min(point.rate_per_s for point in failed), _highest_met_per_s(points)
     return (
-        f"{len(failed)} probes failed at rates down to {format_rate(lowest_per_s)}, although {format_rate(met_per_s)} "
-        "held in another: what makes requests late here comes and goes with time more than with the rate, as where a "
-        "server freezes or its machine does something else; the latency over time in the report shows when"
+        f"{len(failed)} probes failed at rates down to {format_rate(lowest_per_s)}, although another met the SLO at "
+        f"{format_rate(met_per_s)}. Latency depends more on time than on the rate here, as when a server freezes or "
+        "its machine does other work; see the latency over time in the report"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the probes of a search observed of one SLO, for the estimate: rates, independent requests, how many over.
+"""The observations of one SLO in a search, for the estimate: rates, independent requests, and how many were over.
 
 Three things would make the estimate too high if points were taken at face
 value, as simulated queues show:

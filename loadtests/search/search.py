@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from loadtests.judge.verdict import CONFIDENCE, judge_counts
 from loadtests.records.point import Phase, Point, Probe
 from loadtests.search.budget import EXPLORE_SHARE, PROBE_SHARE, Plan
-from loadtests.search.certificate import certified_per_s
+from loadtests.search.certificate import proven_rate_per_s
 from loadtests.search.confirmation import RUN_SHARE, next_confirmation
 from loadtests.search.estimate import estimate
 from loadtests.slo import Slo
@@ -49,7 +49,7 @@ class _State:
 
     @property
     def explore_left_s(self) -> float:
-        """What is left before the time of the confirmations begins."""
+        """The time left before the confirmations begin."""
         return self.left_s - (1 - EXPLORE_SHARE) * self.plan.budget_s
 
     def probe(self, phase: Phase, rate_per_s: float, seconds: float) -> Probe:
@@ -91,8 +91,8 @@ def search(plan: Plan, known: Sequence[Point] = ()) -> Searching:
 
 
 def gap_reached(points: Sequence[Point], slos: Sequence[Slo], gap: float) -> bool:
-    """Whether a rate is certified and lies within `gap` of the estimate, or the estimate's interval is so narrow."""
-    proven_per_s = certified_per_s(points)
+    """Whether a rate is proven and lies within `gap` of the estimate, or the estimate's interval is so narrow."""
+    proven_per_s = proven_rate_per_s(points)
     if not proven_per_s or (fitted := estimate(points, slos)) is None:
         return False
     width = (fitted.high_per_s - fitted.low_per_s) / fitted.rate_per_s
@@ -230,7 +230,7 @@ def _together(first: Point, second: Point) -> tuple[bool, bool]:
 def _confirm(state: _State, low: float) -> Searching:
     """Confirm as long as a rate is worth it. Where none is, probes at the estimated capacity sharpen the estimate."""
     plan = state.plan
-    while certified_per_s(state.points) < plan.max_per_s:
+    while proven_rate_per_s(state.points) < plan.max_per_s:
         confirmation = next_confirmation(state.points, plan, low)
         if confirmation is None:
             if not (yield from _refine(state, RUN_SHARE * state.left_s)):

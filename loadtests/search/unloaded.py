@@ -1,4 +1,4 @@
-"""A server without load: what one request at a time takes, and how busy this machine is."""
+"""A server without load: the latency of one request at a time, and how busy this machine is."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _UNDER_LOAD = 3.0
 _TAKES = {
     "": "takes {}",
     "ttft": "takes {} to its first token",
-    "itl": "takes {} from token to token",
-    "gap": "stops for {} between two tokens",
+    "itl": "takes {} from one token to the next",
+    "gap": "pauses for {} between two tokens",
 }
 _TAKES_IN_SEQUENCE = {
     "": "takes {} for the last request of a sequence",
@@ -114,9 +114,9 @@ def _check(model: str, slos: Sequence[Slo], alone: Alone, requests: int, *, in_s
         # The median is at most any higher percentile, so this is never a false alarm.
         if slo.limit_ms is not None and slo.percentile >= 0.5 and median_ms > slo.limit_ms:
             raise SloUnreachableError(
-                f"{model} {takes[slo.measure].format(about_ms(median_ms))} without any load (median of "
-                f"{requests} {what}, one at a time): {slo} is missed by {about_ms(median_ms - slo.limit_ms)} at every "
-                f"rate; allow more than {format_ms(math.ceil(median_ms))} or make the model faster",
+                f"{model} {takes[slo.measure].format(about_ms(median_ms))} without load (median of {requests} "
+                f"{what}, one at a time): {slo} is missed by {about_ms(median_ms - slo.limit_ms)} at every rate; "
+                f"raise the limit above {format_ms(math.ceil(median_ms))} or make the model faster",
                 slo=str(slo),
                 unloaded_ms=median_ms,
             )

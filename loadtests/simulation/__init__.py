@@ -1,4 +1,4 @@
-"""Triton's batcher, computed: what latencies and capacity a configuration has, from measured batch times alone.
+"""Simulates Triton's batcher: latencies and capacity of a configuration, from measured batch times alone.
 
 pipeline = Pipeline((Step("minilm", Batcher(instances=2, max_batch=32), BatchTimes({1: {1: 0.004, 8: 0.014}})),))
 run = simulate(pipeline, poisson(200, seed=1, count=10_000))

@@ -1,4 +1,4 @@
-"""The highest rate at which a simulated pipeline keeps its SLOs, with the error of simulating for so long only."""
+"""The highest rate at which a simulated pipeline meets its SLOs, with the error of a finite simulation."""
 
 from __future__ import annotations
 

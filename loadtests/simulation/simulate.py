@@ -18,7 +18,7 @@ _DRAWS = 1024
 
 @dataclass(frozen=True)
 class Run:
-    """What was seen of a run, by number of the request in the order of arrival."""
+    """The times of a run, by number of the request in the order of arrival."""
 
     latencies_s: NDArray[np.float64]
     """From the arrival to the answer; infinite where the request was refused, NaN where the run ended before."""
@@ -166,7 +166,7 @@ class _Station:
         self.scheduler.finish(now_s)
 
     def complete(self, requests: list[int]) -> list[int]:
-        """Those that have now passed all steps before this one."""
+        """The requests that have now passed all steps before this one."""
         before = len(self.step.after)
         ready = []
         for request in requests:

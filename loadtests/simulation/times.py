@@ -55,7 +55,7 @@ class BatchTimes:
         return (1 - share) * _along(self.seconds[low], rows) + share * _along(self.seconds[high], rows)
 
     def beside(self, work_s: float, *, instances: int, threads: int, cores: int) -> BatchTimes:
-        """The same where each row brings `work_s` CPU seconds of other work, such as handling its request.
+        """The times where each row brings `work_s` CPU seconds of other work, such as handling its request.
 
         A batch keeps `threads` cores busy. As long as cores are idle, they do the other work meanwhile. Otherwise
         batches take as long as the cores need for both.
@@ -80,7 +80,7 @@ class BatchTimes:
 
 
 def of_shape(tables: Mapping[int, BatchTimes], shape: int) -> BatchTimes:
-    """Those of the next larger class of shape where this one was not measured, else of the largest."""
+    """The times of the next larger class of shape where this one was not measured, else of the largest."""
     return tables[min((known for known in tables if known >= shape), default=max(tables))]
 
 

@@ -1,4 +1,4 @@
-"""How a server lets requests in: TLS and headers, the same for the load and for what is asked beside it."""
+"""TLS and headers for a server, the same for the load and for the calls beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of `fathom` and Locust for a server that does not let everybody in: TLS, and headers with tokens."""
+"""The options of `fathom` and Locust for TLS and for headers with tokens."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ DESTINATIONS = ("tls_ca", "own_cert", "own_key", "header", "header_command")
 
 def add_arguments(command: Any, *, own: str = "--tls") -> None:
     """Declare them on a parser, or on a group of one. `own` begins the options for the caller's own certificate."""
-    command.add_argument("--tls-ca", metavar="FILE", help="encrypt, and check the server against this PEM file")
+    command.add_argument(
+        "--tls-ca", metavar="FILE", help="encrypt with TLS, and verify the server with this PEM file of CA certificates"
+    )
     command.add_argument(
         f"{own}-cert",
         dest="own_cert",
         metavar="FILE",
-        help=f"for mutual TLS: this client's own certificate, with {own}-key",
+        help=f"certificate of this client for mutual TLS, as a PEM file; needs {own}-key",
     )
-    command.add_argument(
-        f"{own}-key", dest="own_key", metavar="FILE", help=f"for mutual TLS: the private key of {own}-cert"
-    )
+    command.add_argument(f"{own}-key", dest="own_key", metavar="FILE", help=f"private key of {own}-cert, as a PEM file")
     command.add_argument(
         "--header",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="send this header; NAME=@FILE reads the value from a file (@@ for a value that begins with @); may be "
-        "given several times",
+        help="send this header with every request; NAME=@FILE reads the value from a file, and @@ stands for a leading "
+        "@; can be repeated",
     )
     command.add_argument(
         "--header-command",
         action="append",
         default=[],
         metavar="NAME=COMMAND",
-        help="send this header with what the shell command prints, such as a token",
+        help="send this header with the output of a shell command, such as a token; can be repeated",
     )
 
 
@@ -49,7 +49,7 @@ def read_access(arguments: argparse.Namespace, *, own: str = "--tls") -> Access:
     ca, cert, key = arguments.tls_ca, arguments.own_cert, arguments.own_key
     if (cert is None) != (key is None):
         raise BadRequestError(
-            f"one half of mutual TLS is missing: give {own}-cert FILE and {own}-key FILE", field="tls"
+            f"mutual TLS needs both {own}-cert FILE and {own}-key FILE: add the missing one", field="tls"
         )
     tls = None if ca is None and cert is None else TLS(ca, cert, key)
     try:
@@ -62,7 +62,7 @@ def read_access(arguments: argparse.Namespace, *, own: str = "--tls") -> Access:
 
 
 def repeated(arguments: argparse.Namespace) -> str:
-    """The same options for another command line, without secrets."""
+    """The options for another command line, without secrets."""
     files = {"--tls-ca": arguments.tls_ca, "--tls-cert": arguments.own_cert, "--tls-key": arguments.own_key}
     words = [f" {option} {shlex.quote(file)}" for option, file in files.items() if file is not None]
     for header in arguments.header:

@@ -1,4 +1,4 @@
-"""How a server forms batches, read from the configuration that it gives of a model."""
+"""How a server forms batches, read from the configuration that it reports for a model."""
 
 from __future__ import annotations
 

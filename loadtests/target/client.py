@@ -1,4 +1,4 @@
-"""The server under test as the load test talks to it beside the load: checks, metadata, one request, statistics."""
+"""The calls to the server under test beside the load: checks, metadata, one request, statistics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FROZEN_S = 10.0
 
 @dataclass(frozen=True)
 class StreamTimes:
-    """Of one answer that came in parts; a model that is not decoupled answers in one.
+    """The times of one streamed answer; a model that is not decoupled answers in one part.
 
     Of a sequence, whose requests were sent one after the other, the latency is that of the last.
     """
@@ -96,7 +96,7 @@ class Target:
         except self._grpc.RpcError as error:
             found = from_rpc(error, Sent(self.model, self.server, _CONNECT_S, self._tls))
             raise TargetError(
-                f"{found}; start a server (fathom serve), or give the address of its gRPC endpoint", server=self.server
+                f"{found}; start a server with `fathom serve`, or correct the gRPC address", server=self.server
             ) from None
         try:
             model_ready = self._call("ModelReady", self._pb.ModelReadyRequest(name=self.model), _ASK_S).ready
@@ -250,7 +250,7 @@ class Target:
             return second
         if not self._several_servers:
             self._several_servers = True
-            logger.warning(f"several servers answer at {self.server}, so the figures of any one of them are left out")
+            logger.warning(f"several servers answer at {self.server}, so the figures of the server are left out")
         return []
 
     def _read_statistics(self) -> list[Any]:
@@ -270,7 +270,7 @@ class Target:
                 ) from None
             if error.code() == self._grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise TargetLostError(
-                    f"{self.server} is reachable but frozen: no statistics came within {self._frozen_s:g} s",
+                    f"{self.server} is reachable but frozen: it returned no statistics within {self._frozen_s:g} s",
                     server=self.server,
                 ) from None
             self._has_statistics = False

@@ -1,4 +1,4 @@
-"""The machine a measurement ran on, as far as the operating system tells; a remote server's machine is not seen."""
+"""The machine that sends the load, as far as the operating system reports it. A remote server's machine is not seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server's machine did during a probe: Triton's Prometheus endpoint, read before, meanwhile and after."""
+"""The load of the server's machine during a probe: Triton's Prometheus endpoint, read before, during and after."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def _step(then: Any, now: Any, share: float) -> StepPoint | None:
 
 
 def _worked_ns(stats: Any) -> int:
-    """Of all instances together; a batch counts once."""
+    """The time that all instances worked together; a batch counts once."""
     return sum(
         getattr(batch, f"compute_{part}").ns for batch in stats.batch_stats for part in ("input", "infer", "output")
     )

@@ -1,4 +1,4 @@
-"""What a race asks and hears: turns, answers, and the arm of each configuration that was measured."""
+"""The turns and answers of a race, and the arm of each configuration that was measured."""
 
 from __future__ import annotations
 

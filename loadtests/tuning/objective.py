@@ -50,13 +50,13 @@ class Objective:
         elif text in ("rate", "cost"):
             return cls(tuple(slos), None, cores if text == "cost" else None)
         raise BadRequestError(
-            f"objective {text!r} is not understood; the accepted forms are rate, cost and latency-at=RATE",
+            f"objective {text!r} is not understood: write rate, cost or latency-at=RATE",
             field="objective",
         )
 
     @property
     def unit(self) -> str:
-        """Of `score`."""
+        """The unit of `score`."""
         if self.at_rate_per_s is not None:
             return f"ms p99 at {self.at_rate_per_s:g}/s"
         return "requests/s a core" if self.cores else "requests/s"

@@ -103,11 +103,11 @@ class Ranking:
         self._groups = group(self.predictions)
 
     def learn(self, configuration: Configuration, value: float) -> None:
-        """What was measured."""
+        """Correct the predictions by a measurement."""
         self.measured[configuration] = value
 
     def fail(self, configuration: Configuration, reason: str) -> None:
-        """It does not serve."""
+        """Leave out a configuration that does not serve."""
         self.failed[configuration] = reason
 
     def expected(self, configuration: Configuration) -> float:
@@ -121,7 +121,7 @@ class Ranking:
 
     @property
     def error(self) -> float:
-        """Of a prediction, in ln(rate)."""
+        """The standard error of a prediction, in ln(rate)."""
         residuals = [residual for _, residual in self._residuals()]
         if len(residuals) < 2:
             return _ERROR

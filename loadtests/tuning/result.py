@@ -1,4 +1,4 @@
-"""What a tuning run found: every configuration with its prediction, its measurement and the reason that it has none."""
+"""The result of a tuning run: every configuration with its prediction, and its measurement or why it has none."""
 
 from __future__ import annotations
 

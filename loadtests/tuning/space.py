@@ -1,4 +1,4 @@
-"""What `fathom tune` may vary: the knobs of each step with their values, and the configurations that they span.
+"""The space of `fathom tune`: the knobs of each step with their values, and the configurations that they span.
 
 A knob is a field of `config.pbtxt` or one of its parameters. `default_space` derives the values from the machine and
 the graph; `--space FILE.toml` names them instead.
@@ -82,7 +82,7 @@ class Configuration:
     changes: tuple[tuple[str, str, Value], ...] = ()
 
     def with_value(self, dimension: Dimension, value: Value) -> Configuration:
-        """The same with another value of one knob."""
+        """The configuration with another value of one knob."""
         kept = [change for change in self.changes if change[:2] != (dimension.model, dimension.knob)]
         own = [] if value == dimension.committed else [(dimension.model, dimension.knob, value)]
         return Configuration(tuple(sorted([*kept, *own], key=lambda change: change[:2])))

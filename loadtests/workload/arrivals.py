@@ -44,12 +44,12 @@ class Arrivals:
 
     @classmethod
     def recorded(cls, trace: Trace) -> Arrivals:
-        """Those of a trace."""
+        """The arrivals of a trace."""
         return cls(str(trace.path), math.nan, trace)
 
     @property
     def name(self) -> str:
-        """As results record it; of a trace the file without its folder."""
+        """The name in results: the law, or the file of a trace without its folder."""
         return self.trace.path.name if self.trace else self.text
 
     def described(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Arrivals:
         return {"arrivals": self.name, "arrivals_sha256": digest, "arrivals_recorded": recorded}
 
     def at_rate(self, rate_per_s: float, *, seed: int, count: int) -> Offsets:
-        """So many arrivals at this mean rate."""
+        """`count` arrivals at this mean rate."""
         check_rate(rate_per_s)
         return np.asarray(self._unit_offsets(count, seed) / rate_per_s, np.float64)
 
@@ -93,7 +93,7 @@ class Arrivals:
         return units[units < length]
 
     def _unit_offsets(self, count: int, seed: int) -> Offsets:
-        """Of so many arrivals at rate 1. A metronome and a recording begin with an arrival."""
+        """`count` arrivals at rate 1. Constant arrivals and a recording begin with an arrival."""
         if not self.trace:
             offsets: Offsets = np.cumsum(self._drawn(count, seed))
             return offsets if self.cv else offsets - 1
@@ -145,7 +145,7 @@ def parse_arrivals(text: str) -> Arrivals:
             raise InputFileError(trace.path, None, what)
         return Arrivals.recorded(trace)
     raise BadRequestError(
-        f"arrivals {text!r} are not known; choose poisson, constant, gamma:cv=2 or a CSV file of recorded arrivals",
+        f"arrivals {text!r} are not known: use poisson, constant, gamma:cv=2 or a CSV file of recorded arrivals",
         field="arrivals",
     )
 
@@ -157,8 +157,8 @@ def _cv(text: str, number: str | None) -> float:
         cv = math.nan
     if not _SMALLEST_CV <= cv <= LARGEST_CV:
         raise BadRequestError(
-            f"arrivals {text!r} need the standard deviation of the gaps over their mean, from "
-            f"{_SMALLEST_CV:g} to {LARGEST_CV:g}, as in gamma:cv=2 (constant is a metronome)",
+            f"arrivals {text!r} need a coefficient of variation from "
+            f"{_SMALLEST_CV:g} to {LARGEST_CV:g}, as in gamma:cv=2 (constant has no variation)",
             field="arrivals",
         )
     return cv

@@ -1,4 +1,4 @@
-"""Requests that a person wrote down: a file with one JSON object of inputs per line.
+"""Requests from a file with one JSON object of inputs per line.
 
     {"text": ["play some jazz"]}
     {"image": ["@pictures/seven.png"]}

@@ -33,7 +33,7 @@ class ModelMix:
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """Of all requests, for each model."""
+        """Each model's share of all requests."""
         weights: NDArray[np.float64] = np.asarray(self.weights, np.float64)
         return np.asarray(weights / weights.sum())
 

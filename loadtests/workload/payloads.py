@@ -86,7 +86,7 @@ def assumptions(metadata: Any, config: Any | None) -> str:
 
 
 def _shapes(metadata: Any, config: Any | None) -> list[list[int]]:
-    """Of one item of each input."""
+    """The shape of one item of each input."""
     batched = _first_is_batch(metadata) if config is None else config.max_batch_size > 0
     return [
         [

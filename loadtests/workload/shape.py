@@ -1,4 +1,4 @@
-"""A schedule as a person writes it on the command line: `200`, `ramp:50-400`, `sine:50-400/60`."""
+"""A schedule as a person writes it on the command line: `200`, `ramp:50-400`, `sine:50-400/1m`."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.errors import BadRequestError
+from loadtests.quantities import NUMBER, TIME, seconds
 from loadtests.workload.arrivals import CONSTANT, POISSON, Arrivals, RateAt
 from loadtests.workload.schedule import Offsets
 
-_NUMBER = r"(\d+(?:\.\d+)?)"
 FORMS = {
-    "200": "requests a second, all the time",
+    "200": "200 requests/s throughout",
     "poisson:200": "the same, with --arrivals poisson",
     "constant:200": "the same, with --arrivals constant",
-    "ramp:50-400": "the rate rises (or falls) in a straight line",
-    "step:100,200,400": "each rate for an equal share of the time",
-    "spike:100-900@10+5": "100, and 900 for 5 s after the first 10 s",
-    "sine:50-400/60": "up and down as day and night, every 60 s",
+    "ramp:50-400": "the rate rises or falls steadily from 50 to 400",
+    "step:100,200,400": "each rate for an equal part of the duration",
+    "spike:100-900@10s+5s": "100, but 900 for 5 s after the first 10 s",
+    "sine:50-400/1m": "the rate goes up and down once a minute",
 }
 _PATTERNS = {
-    "": _NUMBER,
-    "ramp": rf"{_NUMBER}-{_NUMBER}",
-    "step": rf"{_NUMBER}(?:,{_NUMBER})*",
-    "spike": rf"{_NUMBER}-{_NUMBER}@{_NUMBER}\+{_NUMBER}",
-    "sine": rf"{_NUMBER}-{_NUMBER}/{_NUMBER}",
+    "": NUMBER,
+    "ramp": rf"{NUMBER}-{NUMBER}",
+    "step": rf"{NUMBER}(?:,{NUMBER})*",
+    "spike": rf"{NUMBER}-{NUMBER}@{TIME}\+{TIME}",
+    "sine": rf"{NUMBER}-{NUMBER}/{TIME}",
 }
 
 
@@ -55,20 +55,20 @@ def parse_shape(text: str, duration_s: float, arrivals: Arrivals | None = None) 
     if law is not None:
         if arrivals not in (None, law):
             raise BadRequestError(
-                f"schedule {text!r} names its arrivals, and --arrivals {arrivals.name} others: write --schedule {rest}",
+                f"schedule {text!r} and --arrivals {arrivals.name} name different arrivals: write --schedule {rest}",
                 field="schedule",
             )
         kind, colon, arrivals = "", "", law
-    values = list(map(float, re.findall(_NUMBER, rest)))
+    values = list(map(seconds, re.findall(TIME, rest)))  # a rate has no unit and stays as it is
     understood = kind in _PATTERNS and bool(kind) == bool(colon) and re.fullmatch(_PATTERNS[kind], rest)
     if not understood or (kind == "sine" and not values[2]):
         raise BadRequestError(
-            f"schedule {text!r} is not understood; the accepted forms are {', '.join(FORMS)}", field="schedule"
+            f"schedule {text!r} is not understood: write it like {', '.join(FORMS)}", field="schedule"
         )
     shape = Shape(text, duration_s, _rate_at(kind, values, duration_s), arrivals or POISSON)
     if not (sum(values) and len(shape.offsets_s(0))):
         raise BadRequestError(
-            f"schedule {text!r} sends nothing in {duration_s:g} s; give it more time or a higher rate",
+            f"schedule {text!r} sends nothing in {duration_s:g} s: raise its rate or the duration",
             field="duration_s",
         )
     return shape

@@ -1,4 +1,4 @@
-"""How large the requests are, and how latency depends on it: a model may take its time by the length of its input."""
+"""The sizes of requests, and how latency depends on them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNEQUAL = 2.0
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a pool of requests, in bytes of input."""
+    """The sizes of a pool of requests, in bytes of input."""
 
     requests: int
     median_bytes: int

@@ -19,7 +19,7 @@ LARGEST_CV = 10.0
 
 @dataclass(frozen=True)
 class Variability:
-    """Of arrivals in the order of time."""
+    """The variability of arrivals in the order of time."""
 
     arrivals: int
     duration_s: float

@@ -1,4 +1,4 @@
-"""What is asked: one model, or several at once by weight, with the encoded requests of each.
+"""The workload: one model, or several by weight, with the encoded requests of each.
 
 Every percentile of a mix is known for each of its models and for all requests together.
 """
@@ -67,9 +67,7 @@ class ModelWeight:
         except ValueError:
             weight = math.nan
         if found is None or not (math.isfinite(weight) and weight > 0):
-            raise BadRequestError(
-                f"workload {text!r} is not understood; the accepted form is MODEL or MODEL=WEIGHT", field="mix"
-            )
+            raise BadRequestError(f"workload {text!r} is not understood: write MODEL or MODEL=WEIGHT", field="mix")
         return cls(found["model"], weight)
 
 
@@ -82,7 +80,7 @@ def scoped(slos: Sequence[Slo], models: Sequence[str]) -> tuple[Slo, ...]:
     """The SLOs of a mix: each one for all requests together and for each model, unless it names its model."""
     if unknown := [slo.model for slo in slos if slo.model and slo.model not in models]:
         raise BadRequestError(
-            f"an SLO is for {unknown[0]}, which is not asked; the workload is {', '.join(models)}", field="slos"
+            f"an SLO names {unknown[0]}, which is not in the workload: {', '.join(models)}", field="slos"
         )
     if len(models) < 2:
         return tuple(replace(slo, model="") for slo in slos)
@@ -115,7 +113,7 @@ class Workload:
         self.models = tuple(share.model for share in shares)
         self._mix = ModelMix((1,) * len(shares), tuple(share.weight for share in shares))
         if doubled := {model for model in self.models if self.models.count(model) > 1}:
-            raise BadRequestError(f"the workload names {min(doubled)} twice; add its weights up", field="mix")
+            raise BadRequestError(f"the workload names {min(doubled)} twice: add up its weights", field="mix")
         if any(share.payloads is not None and not share.payloads for share in shares):
             raise BadRequestError("the payload pool is empty; give at least one encoded request", field="payloads")
         self.weights = self._mix.shares
@@ -195,7 +193,7 @@ class Workload:
 
     @property
     def streaming(self) -> dict[str, bool]:
-        """Of each model, whether its answers come in parts; known after `check`."""
+        """Whether each model streams its answers; known after `check`."""
         return {target.model: target.streams for target in self.targets}
 
     @property
@@ -253,7 +251,7 @@ class Workload:
         return self._mix.choices(count, seed=seed)
 
     def choices_of(self, trace: Trace, *, seed: int) -> NDArray[np.int32]:
-        """The same for a recorded trace, whose rows may name a model and number a payload (from 0)."""
+        """The choices for a recorded trace, whose rows may name a model and number a payload (from 0)."""
         if not trace.models:
             owners = self._mix.owners(len(trace), seed=seed)
         else:
@@ -284,7 +282,7 @@ class Workload:
 
     @property
     def sizes(self) -> dict[str, Sizes]:
-        """Of each model's payloads; known after `check`."""
+        """The sizes of each model's payloads; known after `check`."""
         return {model: Sizes.of(sizes) for model, sizes in zip(self.models, self._sizes, strict=True)}
 
     def latencies_by_size(self, record: Record, choices: NDArray[np.int32]) -> tuple[SizePoint, ...]:

@@ -35,17 +35,15 @@ PANELS = [
     for target in panel["targets"]
 ]
 THREADS = 4
-CERTIFIED = 2500.0
+PROVEN = 2500.0
 
 
 @pytest.fixture(scope="module")
 def prometheus(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Prometheus after some seconds of a load that goes on, with an objective and a certified capacity for `double`."""
+    """Prometheus after some seconds of a load that goes on, with an objective and a proven capacity for `double`."""
     folder = tmp_path_factory.mktemp("watch")
     result = folder / "capacity.json"
-    result.write_text(
-        json.dumps({"model": "double", "capacity_per_s": CERTIFIED, "slo": "p99=20ms", "verdict": "pass"})
-    )
+    result.write_text(json.dumps({"model": "double", "capacity_per_s": PROVEN, "slo": "p99=20ms", "verdict": "pass"}))
     watcher = Prometheus(folder / "prometheus")
     # Wide, since no alert may fire: a busy machine misses 20 ms for longer than the minute that the fast burn takes.
     (watcher.folder / "objectives.toml").write_text('[slo]\ndouble = "p99=500ms"\n')
@@ -179,7 +177,7 @@ def test_an_objective_that_cannot_be_watched_is_one_line(
     assert said.count("\n") == 1
 
 
-def test_a_result_that_certifies_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_that_proves_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = tmp_path / "capacity.json"
     result.write_text(json.dumps({"model": "m", "capacity_per_s": None, "slo": "p99=20ms", "verdict": "undecided"}))
     assert objectives.main(["--check", str(result)]) == 2

@@ -359,7 +359,6 @@ REFUSED = {
     "an example without an input": (wrong_example, ContractError, ["'x'"]),
     "an example with an input too many": (an_input_too_many, ContractError, ["'token_type_ids'"]),
     "an example of objects": (objects_as_example, RecipeError, ["rows.npz"]),
-    "a negative batch": (plain("--max-batch-size", "-1"), UsageError, ["--max-batch-size -1"]),
     "answers that are no numbers": (
         one_of([node("Log", ["x"], ["y"])], ROW, [("y", F, ["n", 3])]),
         ExportError,

@@ -87,7 +87,7 @@ MISTAKES = {
     # Ten times less than it takes: gRPC now and then answers within a deadline that is only a little too short.
     "too little time": (["infer", "image_classifier", "--example", "--timeout", "0.0005"], ["--timeout"]),
     "an address of no machine": (["serve", "--address", "nowhere.invalid"], ["8001", "nowhere.invalid"]),
-    "a folder of results that is a file": (["demo", "--results", __file__], ["test_cli.py", "File exists"]),
+    "a folder of results that is a file": (["demo", "--report", __file__], ["test_cli.py", "File exists"]),
     "an unknown configuration name": (["serve", "--config-name", "h9000"], ["'h9000'"]),
 }
 

@@ -60,7 +60,7 @@ def test_a_killed_demo_leaves_nothing_half_done(kill, exported_repository, tmp_p
         shutil.rmtree(repository / "rain_forecast" / "1")
         (repository / "rain_forecast" / "1").mkdir()
     command = [sys.executable, "-m", "fathom.cli", "demo", "--model-repository", str(repository), "--budget", "5"]
-    demo = subprocess.Popen([*command, "--results", str(tmp_path / "results")], stderr=subprocess.DEVNULL)
+    demo = subprocess.Popen([*command, "--report", str(tmp_path / "results")], stderr=subprocess.DEVNULL)
     if kill:
         time.sleep(rng.uniform(0.5, 18.0))
     else:
@@ -94,7 +94,7 @@ def test_a_demo_whose_triton_freezes_in_a_search_reports_what_there_is(exported_
     results = tmp_path / "results"
     command = [sys.executable, "-m", "fathom.cli", "demo", "--model-repository", str(exported_repository)]
     demo = subprocess.Popen(
-        [*command, "--budget", "15", "--results", str(results)],
+        [*command, "--budget", "15", "--report", str(results)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     points = results / "image_classifier" / "latest" / "points.jsonl"

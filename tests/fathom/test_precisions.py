@@ -85,7 +85,7 @@ def test_the_configurations_of_a_pipeline_come_along_and_nothing_built(tmp_path:
 
 @pytest.mark.slow
 def test_every_precision_is_served_and_measured(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fathom.cli", "demo", "--precision", "all", "--json", "--results", str(tmp_path)]
+    command = [sys.executable, "-m", "fathom.cli", "demo", "--precision", "all", "--json", "--report", str(tmp_path)]
     done = subprocess.run(
         [*command, "--budget", "8"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=900
     )

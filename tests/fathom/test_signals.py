@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -59,3 +61,31 @@ def test_a_name_of_megabytes_does_not_fill_the_terminal(monkeypatch, capsys):
     printed = capsys.readouterr().err
     assert len(printed) < 5000
     assert printed.endswith("at the end\n")
+
+
+NEVER_ENDS = """
+import atexit, sys, time
+from types import SimpleNamespace
+from fathom import cli
+
+class Stuck:
+    def __del__(self):
+        time.sleep(60)
+
+def run(options):
+    global left
+    left = Stuck()  # gone only when the interpreter ends
+    atexit.register(print, "cleaned up")
+    raise KeyboardInterrupt
+
+cli.import_module = lambda name: SimpleNamespace(__doc__="", add_arguments=lambda parser: None, run=run)
+sys.argv = ["fathom", "check"]
+cli.entry()
+"""
+
+
+@pytest.mark.process
+def test_an_end_of_the_interpreter_that_hangs_does_not_keep_a_stopped_command():
+    """As an interrupted call of gRPC can make it; what is registered to be cleaned up is."""
+    done = subprocess.run([sys.executable, "-c", NEVER_ENDS], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "cleaned up\n", "fathom check: stopped\n")

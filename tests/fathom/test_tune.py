@@ -18,7 +18,7 @@ from fathom.cli import main
 from fathom.console.output import Step, Steps
 from fathom.tuning.journal import kept_answers
 from fathom.tuning.models import TunedModel
-from fathom.tuning.session import TURNS, drive
+from fathom.tuning.session import HEADER, TURNS, drive
 from fathom.tuning.winner import write_winner
 from loadtests.search.budget import Plan
 from loadtests.slo import Slo
@@ -211,6 +211,17 @@ class TritonPythonModel:
         inputs = [pb_utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
         return [pb_utils.InferenceResponse([pb_utils.Tensor("y", x)]) for x in inputs]
 """
+
+
+@pytest.mark.parametrize("given", ["results", "results/double", "results/double/2026-11-30_11-00-00"])
+def test_the_newest_run_of_a_folder_of_results_is_resumed(given, repository, tmp_path, capsys):
+    """It was another one here, so that the error names it."""
+    for start in ("2026-11-30_10-00-00", "2026-11-30_11-00-00"):
+        run = tmp_path / "results" / "double" / start
+        run.mkdir(parents=True)
+        (run / HEADER).write_text('{"identity": {}}')
+    assert tune(repository, "--resume", tmp_path / given) == 2
+    assert "/2026-11-30_11-00-00 " in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -169,9 +169,9 @@ def main() -> None:
     command.add_argument("--duration-s", type=float, default=30.0)
     command.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     command.add_argument("--capacity", type=float, help="of the model, in requests/s; estimated by default")
-    command.add_argument("--results", type=Path, default=Path("results/loadgen.json"))
+    command.add_argument("--output", type=Path, default=Path("results/loadgen.json"))
     arguments = command.parse_args()
-    path: Path = arguments.results
+    path: Path = arguments.output
     path.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
     for name in arguments.names:

@@ -22,7 +22,7 @@ from queueing import md1_capacity_per_s, mm1_capacity_per_s
 from simulated import Stalls, run_search, simulate
 
 from loadtests.records.point import Probe
-from loadtests.search.certificate import certificates, certified_per_s
+from loadtests.search.certificate import certificates, proven_rate_per_s
 from loadtests.search.estimate import estimate
 from loadtests.slo import Slo
 from loadtests.workload.arrivals import POISSON, Arrivals, parse_arrivals
@@ -92,7 +92,7 @@ def searched(name: str, seed: int) -> tuple[float, float, bool]:
     fitted = estimate(points, [queue.slo])
     estimated_per_s = fitted.rate_per_s if fitted else np.nan
     held = fitted is not None and fitted.low_per_s <= queue.capacity_per_s <= fitted.high_per_s
-    return certified_per_s(points) / queue.capacity_per_s, estimated_per_s / queue.capacity_per_s, held
+    return proven_rate_per_s(points) / queue.capacity_per_s, estimated_per_s / queue.capacity_per_s, held
 
 
 def forced(name: str, seconds: float, seed: int) -> bool:

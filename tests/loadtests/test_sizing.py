@@ -1,4 +1,4 @@
-"""A plan is arithmetic on certified points: checked by hand."""
+"""A plan is arithmetic on proven points: checked by hand."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MEASURED = result([point(100, 12.0), point(400, 20.0), point(800, 30.0, "confirm
 
 def test_replicas_are_those_needed_with_headroom_and_the_spare():
     plan = make_plan(MEASURED, 20_000, cost_per_hour=4.0)
-    assert plan.certified_per_s == 800
+    assert plan.proven_per_s == 800
     assert plan.replicas == 33  # 20000 / (800 x 0.8) = 31.25: 32, and one that may be gone
     assert plan.load_without_spare_per_s == 625.0
     assert plan.load_without_spare_per_s <= 0.8 * 800

@@ -23,7 +23,9 @@ from loadtests.slo import (
         ("p99.9=800us", 0.001, 0.8, "p99.9=800us"),
         ("p50=1.5s", 0.5, 1500.0, "p50=1.5s"),
         (" p90 = 2.5 ms ", 0.1, 2.5, "p90=2.5ms"),
+        ("p99=2m", 0.01, 120_000.0, "p99=120s"),
         ("errors=0.1%", 0.001, None, "errors=0.1%"),
+        ("errors=0.001", 0.001, None, "errors=0.1%"),
         ("ttft:p99=1s", 0.01, 1000.0, "ttft:p99=1s"),
         ("writer:itl:p50 = 20 ms", 0.5, 20.0, "writer:itl:p50=20ms"),
         ("latency:p99=3s", 0.01, 3000.0, "p99=3s"),
@@ -41,7 +43,7 @@ def test_parses_what_people_write_and_writes_it_back(text, share, limit_ms, show
     "text", ["", "p99", "p99=50", "p99=50 minutes", "99=50ms", "p100=5ms", "p0=5ms", "p99=0ms", "p99=-5ms",
              "p99.9999999999999=5ms",
              "TTFT p99=1s", "ttft=1s", "a:b:p99=1s", "itl:itl:itl:p99=1s", "errors=1",
-             "errors=0%", "errors=100%", "p99<50ms"]
+             "errors=0%", "errors=100%", "errors=5", "p99<50ms"]
 )  # fmt: skip
 def test_quotes_what_it_does_not_understand_and_shows_the_form(text):
     with pytest.raises(BadRequestError) as error:

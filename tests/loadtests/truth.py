@@ -161,8 +161,8 @@ def capacity_row(known: KnownQueue) -> dict[str, Any]:
         "theory_with_wire_per_s": known.capacity_per_s(wire / 1e3),
         "estimate_per_s": found.capacity_estimate_per_s,
         "interval_per_s": found.capacity_estimate_interval_per_s,
-        "certified_per_s": found.capacity_per_s,
-        "certified_by": found.certificate.describe() if found.certificate else None,
+        "proven_per_s": found.capacity_per_s,
+        "proven_by": found.certificate.describe() if found.certificate else None,
         "seconds": sum(point.took_s for point in found.points),
         "reasons": [f"{p.phase} {p.rate_per_s:.1f}/s {p.verdict}: {p.reason}" for p in found.points],
     }
@@ -183,10 +183,10 @@ def tables(document: dict[str, Any]) -> str:
         if row := document.get(name):
             theory, guess = row["theory_per_s"], row["estimate_per_s"]
             low, high = row["interval_per_s"] or (float("nan"),) * 2
-            certified = f"{row['certified_per_s']:.1f}/s" if row["certified_per_s"] else "none"
+            proven = f"{row['proven_rate_per_s']:.1f}/s" if row["proven_per_s"] else "none"
             wired = row.get("theory_with_wire_per_s")
             cells = [row["queue"], row["slo"], f"{theory:.1f}/s", f"{wired:.1f}/s" if wired else "-",
-                     f"{guess:.1f}/s ({(guess / theory - 1) * 100:+.1f} %)", f"{low:.1f} to {high:.1f}", certified,
+                     f"{guess:.1f}/s ({(guess / theory - 1) * 100:+.1f} %)", f"{low:.1f} to {high:.1f}", proven,
                      f"{row['seconds']:.0f}"]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -195,9 +195,9 @@ def tables(document: dict[str, Any]) -> str:
 def main() -> None:
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("names", nargs="*", choices=["latency", *KNOWN, []])
-    command.add_argument("--results", type=Path, default=Path("results/truth.json"))
+    command.add_argument("--output", type=Path, default=Path("results/truth.json"))
     arguments = command.parse_args()
-    path: Path = arguments.results
+    path: Path = arguments.output
     document = json.loads(path.read_text()) if path.exists() else {}
     for name in arguments.names or ["latency", *KNOWN]:
         document[name] = latency_rows() if name == "latency" else capacity_row(KNOWN[name])

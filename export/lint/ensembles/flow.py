@@ -70,7 +70,7 @@ def _unused(ensemble: Subject) -> Findings:
             if target not in taken | given:
                 yield ensemble.error(
                     f'{field}.output_map["{name}"].value',
-                    f"no step takes tensor '{target}', and it is no output of the ensemble",
+                    f"no step takes tensor '{target}', and it is not an output of the ensemble",
                     "remove the mapping, or add the output",
                 )
 
@@ -90,7 +90,7 @@ def _never_ready(ensemble: Subject) -> Findings:
                 why = "waits for itself in a cycle of steps" if source in made else "is made by no step"
                 yield ensemble.error(
                     f'{field}.input_map["{name}"].value',
-                    f"tensor '{source}' {why}, and it is no input of the ensemble",
+                    f"tensor '{source}' {why}, and it is not an input of the ensemble",
                     f"take one of {', '.join(sorted(ready)) or 'the inputs that you add'}",
                 )
     for index, output in enumerate(ensemble.message.output):

@@ -157,7 +157,7 @@ def _unknown(subject: Subject, known: Collection[str], reader: str) -> Findings:
         if key not in known:
             yield subject.error(
                 f'parameters["{key}"]',
-                f"'{key}' is no parameter of {reader}, which would ignore it",
+                f"'{key}' is not a parameter of {reader}, which would ignore it",
                 _suggest(key, known),
             )
 
@@ -233,7 +233,7 @@ def _gpu_accelerators(subject: Subject) -> Findings:
             if key not in TENSORRT_PROVIDER:
                 yield report(
                     f'{field}.parameters["{key}"]',
-                    f"'{key}' is no parameter of the TensorRT accelerator: the model would not load",
+                    f"'{key}' is not a parameter of the TensorRT accelerator: the model would not load",
                     _suggest(key, TENSORRT_PROVIDER),
                 )
 

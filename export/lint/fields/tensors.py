@@ -77,7 +77,7 @@ def _dims(subject: Subject, field: str, title: str, tensor: Any) -> Findings:
         if size == 0 or size < -1:
             yield subject.error(
                 f"{field}.dims[{axis}]",
-                f"{title} has dims {list(tensor.dims)}: {size} is no size",
+                f"{title} has dims {list(tensor.dims)}: {size} is not a size",
                 "write a size or -1",
             )
 

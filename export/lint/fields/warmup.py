@@ -42,7 +42,7 @@ def warm_up(subject: Subject) -> Findings:
 def _warmup_input(subject: Subject, field: str, title: str, tensor: Any, name: str, given: Any) -> Findings:
     if tensor is None:
         yield subject.error(
-            field, f"{title} gives data for '{name}', which is no input", "name one of the model's inputs"
+            field, f"{title} gives data for '{name}', which is not an input", "name one of the model's inputs"
         )
         return
     if given.data_type != tensor.data_type:

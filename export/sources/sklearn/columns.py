@@ -44,7 +44,7 @@ class Columns:
 
     @property
     def widened(self) -> Columns:
-        """The same rows without rounding."""
+        """The rows without rounding."""
         return replace(self, wide=True)
 
     def table(self, arrays: Arrays) -> Any:

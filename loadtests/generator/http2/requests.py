@@ -128,5 +128,5 @@ class Http2Requests(asyncio.Protocol):
 
 
 def head(block: bytes) -> Head:
-    """Of a HEADERS frame with this block."""
+    """The head of a HEADERS frame with this block."""
     return (len(block) << 8 | HEADERS).to_bytes(4, "big") + bytes([END_HEADERS]), block

@@ -64,7 +64,7 @@ class Uploads:
         return upload is not None
 
     def send(self) -> None:
-        """As much as the windows allow."""
+        """Send as much as the windows allow."""
         for stream, upload in list(self.waiting.items()):
             while not self._is_paused:
                 size = min(len(upload.body), self.window, self._initial_window + upload.granted, self._max_frame)

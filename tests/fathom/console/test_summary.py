@@ -91,13 +91,13 @@ def test_a_missed_slo_says_by_how_much(points):
 
 def test_a_busy_machine_and_a_late_generator_are_said(points):
     invalid = [replace(p, verdict="invalid", reason="late; use more workers (--workers)") for p in points[:-1]]
-    said = dict(summary.sentences(result_of((*invalid, points[-1]), busy_before_share=0.6)))["mind"]
+    said = dict(summary.sentences(result_of((*invalid, points[-1]), busy_before_share=0.6)))["warning"]
     assert "60 %" in said
     assert f"{len(points) - 1} of {len(points)} probes" in said
     assert "--workers" in said
     late = result_of(invalid)
     assert late.verdict == "invalid"
-    assert "mind" not in dict(summary.sentences(late))
+    assert "warning" not in dict(summary.sentences(late))
     assert summary.next_steps(late)[0][1].endswith("--workers 2")
     again = summary.next_steps(result_of(invalid, workers=2))
     assert again[0][1].endswith("--workers 4")

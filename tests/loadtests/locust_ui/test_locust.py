@@ -117,9 +117,15 @@ def test_options_that_cannot_be_used(host, model, slo, field):
     assert refused.value.field == field
 
 
-def wanted(host="grpc://127.0.0.1:9", model="m", slo="p99=1s", inputs="") -> Wanted:
-    options = SimpleNamespace(model=model, slo=slo, inputs=inputs, arrivals="poisson", seed=0)
+def wanted(host="grpc://127.0.0.1:9", model="m", slo="p99=1s", inputs="", seed=0) -> Wanted:
+    options = SimpleNamespace(model=model, slo=slo, inputs=inputs, arrivals="poisson", seed=seed)
     return Wanted.of(SimpleNamespace(host=host, parsed_options=options))
+
+
+def test_a_seed_below_zero_is_refused():
+    with pytest.raises(BadRequestError) as refused:
+        wanted(seed=-1)
+    assert refused.value.field == "seed"
 
 
 def test_files_of_inputs_are_for_one_model_each():

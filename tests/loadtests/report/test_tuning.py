@@ -47,7 +47,7 @@ RESULT = TuningResult(
             replace(RESULT, winner="committed", changes={}, gain=None, gain_shown=False),
             ["committed", "best", "2 measured"],
         ),
-        (replace(RESULT, winner="committed", changes={}, rows=RESULT.rows[1:]), ["longer budget"]),
+        (replace(RESULT, winner="committed", changes={}, rows=RESULT.rows[1:]), ["longer --budget"]),
         (replace(RESULT, meets_slo=False, nearest="net, whose p99 is 80 ms"), ["p99=50ms", "p99 is 80 ms"]),
     ],
     ids=[

@@ -11,7 +11,7 @@ from simulated import run_search, simulate
 from loadtests.records.point import Point, Probe
 from loadtests.report.prose import explain
 from loadtests.results.result import CapacityResult, summarise
-from loadtests.search.certificate import certificates, certified_per_s
+from loadtests.search.certificate import certificates, proven_rate_per_s
 from loadtests.search.monotonicity import monotonicity_violation
 from loadtests.slo import Slo
 
@@ -120,7 +120,7 @@ CERTIFIED = {
 @pytest.mark.parametrize("case", CERTIFIED)
 def test_a_rate_is_certified_by_what_was_seen_at_it_and_above(case):
     points, rate_per_s = CERTIFIED[case]
-    assert certified_per_s(points) == rate_per_s
+    assert proven_rate_per_s(points) == rate_per_s
 
 
 def test_a_certificate_names_the_runs_at_its_rate_and_counts_all_that_speak_for_it():
@@ -132,9 +132,9 @@ def test_a_certificate_names_the_runs_at_its_rate_and_counts_all_that_speak_for_
 
 def test_a_lucky_run_counts_as_no_more_independent_than_its_neighbours():
     dependent = run(50.0, 2000, 10, dependence=20.0)
-    assert certified_per_s([run(50.0, 600)]) == 50.0
-    assert certified_per_s([dependent, run(50.0, 600)]) == 0.0
-    assert certified_per_s([dataclasses.replace(dependent, phase="refine"), run(50.0, 600)]) == 0.0
+    assert proven_rate_per_s([run(50.0, 600)]) == 50.0
+    assert proven_rate_per_s([dependent, run(50.0, 600)]) == 0.0
+    assert proven_rate_per_s([dataclasses.replace(dependent, phase="refine"), run(50.0, 600)]) == 0.0
 
 
 @pytest.mark.parametrize(

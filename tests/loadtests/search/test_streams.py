@@ -10,7 +10,7 @@ from simulated import OVERHEAD_S
 
 from loadtests.records.point import Probe
 from loadtests.results.result import summarise
-from loadtests.search.certificate import certified_per_s, least_s
+from loadtests.search.certificate import least_s, proven_rate_per_s
 from loadtests.search.estimate import estimate
 from loadtests.slo import Slo
 
@@ -37,7 +37,7 @@ def test_the_time_to_first_token_is_estimated_and_certified():
         fitted = estimate(points, [P90])
         assert fitted is not None
         assert fitted.low_per_s <= capacity <= fitted.high_per_s
-        found.append((certified_per_s(points) / capacity, fitted.rate_per_s / capacity))
+        found.append((proven_rate_per_s(points) / capacity, fitted.rate_per_s / capacity))
     certified, estimated = np.transpose(found)
     assert certified.max() <= 1.0
     assert np.median(certified) > 0.3
@@ -50,7 +50,7 @@ def test_the_time_to_first_token_is_estimated_and_certified():
 def test_over_many_searches(slo, budget_s, least):
     capacity = erlang_per_s(slo)
     searches = [search_streams(SERVER, [slo], budget_s=budget_s, seed=1000 + seed) for seed in range(SEARCHES)]
-    certified = np.array([certified_per_s(points) for points in searches]) / capacity
+    certified = np.array([proven_rate_per_s(points) for points in searches]) / capacity
     fits = [fitted for points in searches if (fitted := estimate(points, [slo])) is not None]
     estimated = np.array([fitted.rate_per_s for fitted in fits]) / capacity
     held = np.mean([fitted.low_per_s <= capacity <= fitted.high_per_s for fitted in fits])
@@ -106,7 +106,7 @@ def test_runs_at_exactly_the_capacity_certify_nothing(server, slo, rate_per_s, s
             Probe(number, "confirm", rate_per_s, round(rate_per_s * seconds), 1000 * seed + number)
             for number in range(600 // seconds)
         )
-        false += certified_per_s([measure(server, probe, [slo], 3 * server.answer_s) for probe in probes]) > 0
+        false += proven_rate_per_s([measure(server, probe, [slo], 3 * server.answer_s) for probe in probes]) > 0
     print(f"{slo} at {rate_per_s:.3f}/s in runs of {seconds} s: {false} of {SEARCHES} certified")
     assert false <= max(0.01 * SEARCHES, 1)
 

@@ -152,10 +152,10 @@ def main() -> None:
     command.add_argument("--loads", type=float, nargs="*", default=LOADS)
     command.add_argument("--requests", type=int, default=REQUESTS)
     command.add_argument("--seed", type=int, default=1)
-    command.add_argument("--results", type=Path, default=RECORDED)
+    command.add_argument("--output", type=Path, default=RECORDED)
     arguments = command.parse_args()
     names = arguments.names or ASKED
-    with tempfile.TemporaryDirectory() as scratch, arguments.results.open("a", buffering=1) as results:
+    with tempfile.TemporaryDirectory() as scratch, arguments.output.open("a", buffering=1) as results:
         write_repository(Path(scratch), names)
         with TritonServer(scratch, stop_timeout_s=0) as server:
             hasten(server)

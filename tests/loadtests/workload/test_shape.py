@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 import pytest
 
-from fathom.console.options import duration_s
 from loadtests.errors import BadRequestError
 from loadtests.workload.arrivals import CONSTANT, POISSON, parse_arrivals
 from loadtests.workload.shape import FORMS, parse_shape
@@ -57,7 +54,9 @@ def test_arrivals_are_chosen_for_every_shape():
         ("ramp:50-400", 4500),
         ("step:100,200,300", 4000),
         ("spike:100-900@10+5", 6000),
+        ("spike:100-900@10s+5000ms", 6000),
         ("sine:50-400/20", 4500),
+        ("sine:50-400/20s", 4500),
     ],
 )
 def test_the_number_of_requests_is_the_area_under_the_rate(text, expected):
@@ -65,7 +64,20 @@ def test_the_number_of_requests_is_the_area_under_the_rate(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":5", "poisson", "poisson:-1", "ramp:50", "step:", "step:1,,2", "spike:1-2", "sine:1-2/0", "cube:3"]
+    "text",
+    [
+        "",
+        ":5",
+        "poisson",
+        "poisson:-1",
+        "ramp:50",
+        "step:",
+        "step:1,,2",
+        "spike:1-2",
+        "sine:1-2/0",
+        "sine:1s-2/9",
+        "cube:3",
+    ],
 )
 def test_refuses_what_is_not_understood(text):
     with pytest.raises(BadRequestError) as refused:
@@ -78,14 +90,3 @@ def test_refuses_to_send_nothing(text):
     with pytest.raises(BadRequestError) as refused:
         parse_shape(text, 1)
     assert refused.value.field == "duration_s"
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("180", 180), ("90s", 90), ("3m", 180), ("1.5h", 5400)])
-def test_lengths_of_time_are_read(text, seconds):
-    assert duration_s(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "0", "-1", "3 min", "soon", "nan"])
-def test_other_lengths_of_time_are_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError):
-        duration_s(text)
