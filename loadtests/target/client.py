@@ -25,6 +25,7 @@ logger = logging.getLogger("fathom")
 _CONNECT_S = 5.0
 _ASK_S = 30.0
 _GRPC_WAY = re.compile(r"^failed to connect to all addresses; last error: \w+: (ipv[46]:\S+: )?")
+_FINAL = "triton_final_response"
 FROZEN_S = 10.0
 """Statistics are counters: a server that cannot give them in this time serves nobody."""
 
@@ -213,14 +214,18 @@ class Target:
             self._call("ModelInfer", request, timeout_s)
             yield time.monotonic()
             return
-        call = self._call("ModelStreamInfer", iter([request]), timeout_s)
+        call, is_final = self._call("ModelStreamInfer", iter([request]), timeout_s), True
         try:
             for message in call:
                 if words := message.error_message:
                     found = from_text(words, Sent(self.model, self.server))
                     raise self._failed(str(found), isinstance(found, OverloadedError))
+                if _FINAL in message.infer_response.parameters:
+                    is_final = message.infer_response.parameters[_FINAL].bool_param
                 if message.infer_response.outputs:
                     yield time.monotonic()
+            if not is_final:
+                raise self._failed("the answer ended without the model's final response", busy=False)
         finally:
             call.cancel()
 

@@ -1,4 +1,5 @@
-"""How requests say that they belong together: parameters of a ModelInferRequest, appended to one that is encoded."""
+"""What requests say beside their inputs, such as that they belong together: parameters of a ModelInferRequest, appended
+to one that is encoded."""
 
 from __future__ import annotations
 
@@ -40,6 +41,11 @@ def flagged(requests: Sequence[bytes]) -> tuple[bytes, ...]:
         request + _parameters(sequence_start=number == 0, sequence_end=number == last)
         for number, request in enumerate(requests)
     )
+
+
+def asking_for_final(request: bytes) -> bytes:
+    """The request of a stream whose end is to be marked, also where the last message has no outputs."""
+    return request + _parameters(triton_enable_empty_final_response=True)
 
 
 def new_sequence() -> bytes:

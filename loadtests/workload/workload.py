@@ -25,7 +25,7 @@ from loadtests.records.record import Record
 from loadtests.slo import Measure, Slo
 from loadtests.target.access import Access
 from loadtests.target.client import FROZEN_S, Target
-from loadtests.target.sequences import Payload, flagged, requests_in
+from loadtests.target.sequences import Payload, asking_for_final, flagged, requests_in
 from loadtests.target.statistics import composing_models
 from loadtests.workload import payloads as made_payloads
 from loadtests.workload.mix import ModelMix
@@ -96,6 +96,13 @@ def digest(parts: Sequence[bytes]) -> str:
     return found.hexdigest()
 
 
+def _marked(payload: Payload, target: Target) -> Payload:
+    """With what the server has to be told of it."""
+    if isinstance(payload, tuple):
+        return flagged(payload)
+    return asking_for_final(payload) if target.streams else payload
+
+
 class Workload:
     """The models of one server that are asked, ready for load."""
 
@@ -149,7 +156,7 @@ class Workload:
         for share, target in zip(self._shares, self.targets, strict=True):
             payloads = share.payloads or self._made(target)
             check_payloads(target, payloads)
-            self._pools.append([payload if isinstance(payload, bytes) else flagged(payload) for payload in payloads])
+            self._pools.append([_marked(payload, target) for payload in payloads])
         self.sequences = self._sequences()
         self._sizes = list(map(input_bytes, self._pools))
         self._mix = replace(self._mix, sizes=tuple(map(len, self._pools)))
