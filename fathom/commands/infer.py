@@ -8,8 +8,8 @@
   fathom infer recipe_writer prompt="a recipe for pancakes" max_tokens=200
   fathom infer voice_command audio=@word.wav
 
-Repeat an input to send a batch. A value is text, a number or a JSON list. name=@file reads a .npy, .json, image, sound or
-text file, and name=@- reads standard input. For a text that begins with @, write @@.
+Repeat an input to send a batch. A value is text, a number or a JSON list. name=@file reads a .npy, .json, image, sound
+or text file, and name=@- reads standard input. For a text that begins with @, write @@.
 
 A model that keeps state (sequence batching) gets one request for each row, as one sequence: a .wav file goes in chunks.
 The text of a streaming (decoupled) model is printed as it arrives; a line of figures follows on stderr. Ctrl-C cancels

@@ -18,7 +18,7 @@ from clients.failures import Sent, from_rpc, from_text
 from clients.options import open_channel
 from loadtests.errors import BadRequestError, TargetBusyError, TargetError, TargetLostError
 from loadtests.target.access import Access
-from loadtests.target.sequences import Payload, keeps_state, new_sequence
+from loadtests.target.parameters import Payload, keeps_state, new_sequence
 from loadtests.target.statistics import composing_models, fell
 
 logger = logging.getLogger("fathom")

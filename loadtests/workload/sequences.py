@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from loadtests.errors import BadRequestError
 from loadtests.records.record import Record
 from loadtests.target.client import Target
-from loadtests.target.sequences import Payload, requests_in
+from loadtests.target.parameters import Payload, requests_in
 from loadtests.workload.schedule import Offsets
 
 _FEWEST_REQUESTS = 2

@@ -28,7 +28,7 @@ from loadtests.records.record import DEADLINE_EXCEEDED, UNAVAILABLE, Record, per
 from loadtests.search.budget import Timing
 from loadtests.target.client import Target
 from loadtests.target.metrics import MetricsMeter
-from loadtests.target.sequences import asking_for_final
+from loadtests.target.parameters import asking_for_final
 from loadtests.target.statistics import difference
 from loadtests.workload.arrivals import CONSTANT
 from loadtests.workload.payloads import from_metadata

@@ -7,7 +7,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from loadtests.errors import BadRequestError, InputFileError
-from loadtests.target.sequences import flagged
+from loadtests.target.parameters import flagged
 from loadtests.workload.inputs import read_inputs
 from loadtests.workload.sequences import Sequences
 from loadtests.workload.workload import ModelWeight, Workload

@@ -10,8 +10,6 @@ from typing import Any
 Payload = bytes | tuple[bytes, ...]
 """An encoded request, or of a model that keeps state those of a sequence."""
 _RANDOM = 1 << 62
-_TEXT = 13
-"""`TYPE_STRING` of a ModelConfig."""
 
 
 def keeps_state(config: Any | None) -> bool:
@@ -32,6 +30,15 @@ def requests_in(payload: Payload) -> tuple[bytes, ...]:
 def size_of(payload: Payload) -> int:
     """In bytes."""
     return sum(map(len, requests_in(payload)))
+
+
+def marked(payload: Payload, streams: bool, priority: int) -> Payload:
+    """With what the server is told of every payload: its priority, that a stream's end is to be marked, and where a
+    sequence starts and ends."""
+    own = _parameters(priority=priority) if priority else b""
+    if not isinstance(payload, bytes):
+        return flagged([request + own for request in payload])
+    return asking_for_final(payload + own) if streams else payload + own
 
 
 def flagged(requests: Sequence[bytes]) -> tuple[bytes, ...]:
