@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import itertools
 import logging
+import math
 import re
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -76,6 +77,8 @@ class Target:
         """Whether its answers come in parts, as those of decoupled models do; known after `check`."""
         self.keeps_state = False
         """Whether it, or a step of it, takes its requests as sequences; known after `check`."""
+        self.idle_s = math.inf
+        """After so long without a request the server takes a sequence for ended; known after `check`."""
         self.steps: list[str] = []
         """The models that do the work, in order; known after `statistics`, where the server tells."""
         self._has_statistics = True
@@ -111,7 +114,10 @@ class Target:
             raise TargetError(self._why_not_ready(ready), server=self.server, model=self.model)
         config = self.config()
         self.streams = config is not None and config.model_transaction_policy.decoupled
-        self.keeps_state = any(map(keeps_state, map(self.config, composing_models(self.model, self.config))))
+        stateful = list(filter(keeps_state, map(self.config, composing_models(self.model, self.config))))
+        self.keeps_state = bool(stateful)
+        idle_us = (each.sequence_batching.max_sequence_idle_microseconds for each in stateful if each is not None)
+        self.idle_s = min(filter(None, idle_us), default=math.inf) / 1e6
 
     def _why_not_ready(self, server_ready: bool) -> str:
         try:

@@ -92,6 +92,12 @@ def interval_s(target: Target, given_s: float | None) -> float:
             f"as in --sequence-interval 80ms{'' if given_s is None else f' ({given_s:g} s is not above 0)'}",
             field="interval_s",
         )
+    if given_s >= target.idle_s:
+        raise BadRequestError(
+            f"{target.model} ends a sequence after {target.idle_s:g} s without a request (its "
+            f"max_sequence_idle_microseconds): give an interval below that, not {given_s:g} s",
+            field="interval_s",
+        )
     return given_s
 
 
