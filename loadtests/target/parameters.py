@@ -16,9 +16,7 @@ def keeps_state(config: Any | None) -> bool:
     """Whether a model sees requests as sequences, by its ModelConfig. Triton itself makes the sequence of a request to
     an iterative one."""
     return (
-        config is not None
-        and config.HasField("sequence_batching")
-        and not getattr(config.sequence_batching, "iterative_sequence", False)
+        config is not None and config.HasField("sequence_batching") and not config.sequence_batching.iterative_sequence
     )
 
 

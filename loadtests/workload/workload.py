@@ -190,8 +190,8 @@ class Workload:
             return Sequences.of(self._pools, intervals_s)
         if self._interval_s is not None:
             raise BadRequestError(
-                f"{' and '.join(self.models)} keep no state between requests: leave the interval between those of a "
-                f"sequence out ({self._interval_s:g} s)",
+                f"no model of the workload ({', '.join(self.models)}) keeps state between requests: leave out the "
+                f"interval between those of a sequence ({self._interval_s:g} s)",
                 field="interval_s",
             )
         return None
