@@ -164,6 +164,20 @@ class Workload:
         self._sizes = list(map(input_bytes, self._pools))
         self._mix = replace(self._mix, sizes=tuple(map(len, self._pools)))
 
+    def refuse_sequences(self, instead: str) -> None:
+        """BadRequestError where a model keeps state; for what sends single requests, `instead` of which to use another.
+
+        Raises what `check` raises of the server.
+        """
+        for target in self.targets:
+            target.check()
+            if target.keeps_state:
+                raise BadRequestError(
+                    f"{target.model} keeps state between the requests of a sequence, and only single requests are sent "
+                    f"here: use {instead}",
+                    field="model",
+                )
+
     def _made(self, target: Target) -> Sequence[Payload]:
         metadata, config = target.metadata(), target.config()
         assumed, made = made_payloads.assumptions(metadata, config), made_payloads.from_metadata
