@@ -82,6 +82,26 @@ class Sequences:
         }
 
 
+def sequences_of(
+    targets: Sequence[Target], pools: Sequence[Sequence[Payload]], given_s: Sequence[float | None], *, strict: bool
+) -> Sequences | None:
+    """What the pools of these models are; None where none of them keeps state, which is wrong if `strict`.
+
+    `given_s` are the intervals between two requests. Raises BadRequestError.
+    """
+    intervals_s = [interval_s(*each) for each in zip(targets, given_s, strict=True)]
+    if any(intervals_s):
+        return Sequences.of(pools, intervals_s)
+    if strict:
+        models = ", ".join(target.model for target in targets)
+        raise BadRequestError(
+            f"no model of the workload ({models}) keeps state between requests: leave out the interval between those "
+            f"of a sequence ({given_s[0]:g} s)",
+            field="interval_s",
+        )
+    return None
+
+
 def interval_s(target: Target, given_s: float | None) -> float:
     """Between two requests of a sequence; 0 where the model keeps no state. Raises BadRequestError."""
     if not target.keeps_state:
