@@ -246,8 +246,9 @@ class Connection(Generic[Flag, Names, Bound]):
         return False
 
     async def _names(self) -> list[str]:
-        index = await self.call("RepositoryIndex", service_pb2.RepositoryIndexRequest(ready=True))
-        return sorted({model.name for model in index.models})
+        # Not from the repository's index, which servers that load models on request hide.
+        found = await self.call("ModelStatistics", service_pb2.ModelStatisticsRequest())
+        return sorted({model.name for model in found.model_stats})
 
     async def _fetch(self, name: str, version: str) -> Any:
         try:

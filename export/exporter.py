@@ -74,7 +74,7 @@ def export_model(
     target = choose(recipe, precision, excluded, runtime)
     folder = model_repository / recipe.name
     with hold(model_repository, on_progress=on_progress):
-        published = Published.read(folder, recipe.pipeline.companions if recipe.pipeline else ())
+        published = Published.read(folder, recipe.companions)
         found = recipe.resolve(weights)
         on_progress("check what is there", 0, 1)
         source = manifest.source_record(recipe, found)

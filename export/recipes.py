@@ -7,7 +7,8 @@ from importlib import import_module
 from pathlib import Path
 
 from export.errors import RecipeError
-from export.recipe.recipe import Borrower, Recipe
+from export.recipe.recipe import Recipe
+from export.recipe.system import System
 
 _CLASSES = {
     "minilm": ("export.models.minilm", "MiniLM"),
@@ -16,64 +17,52 @@ _CLASSES = {
     "smollm2": ("export.models.smollm2", "SmolLM2"),
 }
 NAMES = ("minilm", "mobilenet_v2", "rain_forecast")
-"""The bundled ones."""
+"""The bundled ones that `make demo` shows."""
 
-EXTRA = ("smollm2",)
-"""Those whose weights come with an extra, fathom-serving[llm]: exported where they are named, and only there."""
-
-_BORROWERS = {"next_word": "export.models.next_word", "recipe_writer": "export.models.recipe_writer"}
-
-
-def borrower(name: str) -> Borrower | None:
-    """The bundled model of that name that opens another's files; None for any other model."""
-    if name not in _BORROWERS:
-        return None
-    found: Borrower = import_module(_BORROWERS[name]).BORROWER
-    return found
+EXTRA = tuple(name for name in _CLASSES if name not in NAMES)
+"""The other bundled ones: exported where they are named, or all are asked for. Some need an extra's packages."""
 
 
 def find(name: str, model_repository: Path | None = None) -> Recipe:
-    """The recipe of that name, which may also be the name of its pipeline, of a model that borrows its files, or that
-    of a model added to the repository.
+    """The recipe of that name, which may also be the name of one of its systems, a step of these or a companion, or
+    that of a model added to the repository.
 
     Raises RecipeError naming the known ones.
     """
-    if (borrows := borrower(name)) is not None:
-        name = borrows.of
-    if name in _CLASSES:
-        module, cls = _CLASSES[name]
-        recipe: Recipe = getattr(import_module(module), cls)()
+    if (recipe := bundled(name)) is not None:
         return recipe
-    for known in NAMES:
-        recipe = find(known)
-        if recipe.pipeline is not None and name == recipe.pipeline.name:
-            return recipe
     if model_repository is not None:
         from export.added import recipe as added
 
         found = added.find(model_repository / name)
         if found is not None:
             return found
-    all_names = (*NAMES, *EXTRA) if model_repository is None else (*names(model_repository), *EXTRA)
+    all_names = (*(NAMES if model_repository is None else names(model_repository)), *EXTRA)
     raise RecipeError(
         f"there is no recipe '{name}': the known ones are {', '.join(all_names)}", found=name, expected=all_names
     )
 
 
+def bundled(name: str) -> Recipe | None:
+    """The bundled recipe whose export makes a model, or what the model needs; None for any other model."""
+    if name in _CLASSES:
+        return _load(name)
+    every = [_load(known) for known in _CLASSES]
+    own = (recipe for recipe in every if name in (*recipe.companions, *(each.name for each in recipe.systems)))
+    steps = (recipe for recipe in every for each in recipe.systems if name in each.steps)
+    return next(own, None) or next(steps, None)
+
+
+def system(name: str) -> System | None:
+    """The bundled system of that name."""
+    return next((each for known in _CLASSES for each in _load(known).systems if each.name == name), None)
+
+
 def names(model_repository: Path) -> tuple[str, ...]:
-    """The bundled recipes, then those of the models added to the repository."""
+    """The recipes of `make demo`, then those of the models added to the repository."""
     from export.added import recipe as added
 
     return (*NAMES, *added.names(model_repository))
-
-
-def main_model(name: str) -> str:
-    """The model whose export writes a companion's files; the name itself for any other model."""
-    for known in NAMES:
-        pipeline = find(known).pipeline
-        if pipeline is not None and name in pipeline.companions:
-            return known
-    return name
 
 
 def allow_sources(chosen: Iterable[Recipe]) -> None:
@@ -86,7 +75,13 @@ def allow_sources(chosen: Iterable[Recipe]) -> None:
 
 
 def reserved() -> tuple[str, ...]:
-    """Names that an added model cannot have: those of the bundled models, their pipelines and companions."""
-    borrowers = [name for each in map(borrower, _BORROWERS) if each is not None for name in (each.name, *each.steps)]
-    pipelines = [recipe.pipeline for recipe in map(find, NAMES) if recipe.pipeline is not None]
-    return (*NAMES, *EXTRA, *borrowers, *(name for each in pipelines for name in (each.name, *each.companions)))
+    """Names that an added model cannot have: those of the bundled models, their companions, systems and steps."""
+    every = [_load(name) for name in _CLASSES]
+    systems = [name for recipe in every for each in recipe.systems for name in (each.name, *each.steps)]
+    return tuple(dict.fromkeys((*_CLASSES, *(name for recipe in every for name in recipe.companions), *systems)))
+
+
+def _load(name: str) -> Recipe:
+    module, cls = _CLASSES[name]
+    recipe: Recipe = getattr(import_module(module), cls)()
+    return recipe

@@ -26,6 +26,7 @@ from loadtests.report.prose import headline
 from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.target.access import Access
 from loadtests.target.hardware import available_memory
+from loadtests.workload.workload import ModelWeight
 
 FOLDER = "against"
 """In the results folder: where the second side's results lie."""
@@ -156,8 +157,9 @@ def connect(arguments: argparse.Namespace, access: Access, taken: int | None) ->
     that is left is less than the first one has `taken` (bytes).
     """
     other, repository, config_name = arguments.against, arguments.model_repository, arguments.against
+    models = [ModelWeight.parse(text).model for text in arguments.models]
     if not _is_repository(other) and ":" in other:
-        with connect_with_metrics(other, repository, access) as (server, metrics_url):
+        with connect_with_metrics(other, repository, access, models) as (server, metrics_url):
             yield server, metrics_url, repository
         return
     if access.tls is not None:
@@ -170,10 +172,8 @@ def connect(arguments: argparse.Namespace, access: Access, taken: int | None) ->
         )
     if _is_repository(other):
         repository, config_name = Path(other), default_config_name(Path(other), arguments.tritonserver)
-    with embedded(repository, config_name, arguments.tritonserver, f"starting Triton with {other}") as (
-        server,
-        metrics_url,
-    ):
+    why = f"starting Triton with {other}"
+    with embedded(repository, config_name, models, arguments.tritonserver, why) as (server, metrics_url):
         yield server, metrics_url, repository
 
 

@@ -146,9 +146,7 @@ def _shown(step: Step) -> Callable[[Any], None]:
 
 
 def _copy_configs(recipe: Recipe, repository: Path, own: Path) -> None:
-    """Copy the committed files of a model, its pipeline and its companions; files that were built there stay."""
-    names = [recipe.name]
-    if recipe.pipeline is not None:
-        names += [recipe.pipeline.name, *recipe.pipeline.companions]
-    for name in names:
+    """Copy the committed files of a model, its companions and its systems; files that were built there stay."""
+    systems = [name for system in recipe.systems for name in (system.name, *system.steps)]
+    for name in dict.fromkeys((recipe.name, *recipe.companions, *systems)):
         shutil.copytree(repository / name, own / name, ignore=shutil.ignore_patterns(*BUILT), dirs_exist_ok=True)

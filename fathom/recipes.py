@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clients import Client, InvalidInputError, codec
+from clients import Client, InvalidInputError, Model, ModelSpec, codec
 from export import recipes
 from export.errors import ExportError, RecipeError
 from export.recipe.measure import Measurement, Reference, measure
-from export.recipe.recipe import Array, Evaluation, Progress, Recipe, no_progress
+from export.recipe.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, no_progress
+from export.recipe.system import Question, System
 from export.repository.manifest import Manifest
+from loadtests.target.sequences import Payload, size_of
+from loadtests.workload.inputs import encode_sequence
 
 POOL_BYTES = 64 << 20
 """Of the requests that a load test keeps in memory, in each of its generators."""
@@ -28,43 +33,44 @@ def manifest_of(model: str, repository: Path) -> dict[str, Any] | None:
     return manifest.to_json() if manifest else None
 
 
-def requests_of(client: Client, model: str, repository: Path, *, seed: int = 0) -> list[bytes] | None:
-    """A request for each sample of the evaluation data, or None for a model that no recipe's data fits.
+def requests_of(client: Client, model: str, repository: Path, *, seed: int = 0) -> list[Payload] | None:
+    """A request for each sample of the evaluation data, of a model that keeps states a sequence of them, or None for a
+    model that no recipe's data fits.
 
     Where all have more than POOL_BYTES, as many as have not are drawn from the whole set by the seed.
     """
     try:
-        evaluation = _evaluation(model, repository)
         spec = client.model(model).spec
-        return draw([codec.encode(spec, row) for row in evaluation.batches(1)], POOL_BYTES, seed=seed)
+        evaluation = _evaluation(spec, repository)
+        encode: Callable[[ModelSpec, Arrays], Payload] = encode_sequence if spec.sequence else codec.encode
+        return draw([encode(spec, row) for row in evaluation.batches(1)], POOL_BYTES, seed=seed)
     except (RecipeError, InvalidInputError):
         return None  # no recipe, not exported here, or another model of the same name
 
 
-def draw(requests: list[bytes], most_bytes: int, *, seed: int) -> list[bytes]:
+def draw(requests: list[Payload], most_bytes: int, *, seed: int) -> list[Payload]:
     """Draw items by the seed, in their order: as many as fit into the bytes, and at least one."""
     drawn = np.random.default_rng(seed).permutation(len(requests))
-    fitting = int(np.searchsorted(np.cumsum([len(requests[row]) for row in drawn]), most_bytes, side="right"))
+    fitting = int(np.searchsorted(np.cumsum([size_of(requests[row]) for row in drawn]), most_bytes, side="right"))
     return [requests[row] for row in sorted(drawn[: max(fitting, 1)])]
 
 
-def example(model: str, repository: Path) -> dict[str, Array]:
-    """The first request that the model was exported with, or the first of its pipeline.
+def question(spec: ModelSpec, repository: Path) -> Question:
+    """What a person asks the model first: its system's question, else the first request that it was exported with.
 
     Raises RecipeError where it has none, or was not exported here.
     """
-    return next(_evaluation(model, repository).batches(1))
+    if (system := recipes.system(spec.name)) is not None:
+        return system.question()
+    return Question("the first request that it was exported with", next(_evaluation(spec, repository).batches(1)))
 
 
-def _evaluation(model: str, repository: Path) -> Evaluation:
+def _evaluation(spec: ModelSpec, repository: Path) -> Evaluation:
     """The requests that a model's recipe has for it; raises RecipeError."""
-    borrower = recipes.borrower(model)
-    if borrower is not None:
-        return Evaluation(borrower.requests())
-    recipe = recipes.find(model, repository)
-    if recipe.pipeline is not None and model == recipe.pipeline.name:
-        return Evaluation(recipe.pipeline.requests())
-    return reference(model, repository).evaluation
+    if (system := recipes.system(spec.name)) is not None:
+        return Evaluation(system.requests(), batched=spec.batched and not spec.sequence)
+    recipes.find(spec.name, repository)
+    return reference(spec.name, repository).evaluation
 
 
 def reference(model: str, repository: Path) -> Reference:
@@ -83,20 +89,43 @@ def measure_served(
 ) -> dict[str, Measurement]:
     """The stations `served` (the model over gRPC) and `pipeline` (raw input over gRPC), by the same function."""
     kept = reference(recipe.name, repository)
-    stations = {"served": (recipe.name, False)}
-    if recipe.pipeline is not None:
-        stations["pipeline"] = (recipe.pipeline.name, True)
+    asked: dict[str, System | None] = {"served": None}
+    asked |= dict(zip(["pipeline"], [system for system in recipe.systems if system.judged], strict=False))
     measured = {}
-    for station, (name, through_pipeline) in stations.items():
-        model = client.model(name)
-        batch = max(1, min(SENT_TOGETHER, model.spec.max_batch_size))
+    for station, system in asked.items():
+        model = client.model(system.name if system else recipe.name)
+        requests = None
+        if system is not None:
+            requests = Evaluation(system.requests(), kept.evaluation.truth, batched=model.spec.batched)
         measured[station] = measure(
             recipe,
-            model.__call__,
+            _predict(model),
             kept,
-            batch=batch,
-            through_pipeline=through_pipeline,
+            batch=max(1, min(SENT_TOGETHER, model.spec.max_batch_size)),
+            requests=requests,
             on_progress=on_progress,
             station=station,
         )
     return measured
+
+
+def _predict(model: Model) -> Predict:
+    """The station of a served model; of one that keeps states, each row is a whole sequence."""
+    return (lambda inputs: in_sequence(model, inputs)[0]) if model.spec.sequence else model.__call__
+
+
+def in_sequence(model: Model, inputs: Arrays) -> tuple[dict[str, Array], float]:
+    """The outputs of a whole sequence, whose axis 0 counts the requests as that of the inputs does, and the latency of
+    the last request in ms."""
+    count = len(next(iter(inputs.values())))
+    parts = []
+    with model.sequence() as sequence:
+        for row in range(count):
+            start = time.perf_counter()
+            request = {
+                name: values[row : row + 1] if model.spec.batched else values[row] for name, values in inputs.items()
+            }
+            parts.append(sequence(request, end=row == count - 1))
+    latency_ms = (time.perf_counter() - start) * 1e3
+    join = np.concatenate if model.spec.batched else np.stack
+    return {name: join([part[name] for part in parts]) for name in parts[0]}, latency_ms

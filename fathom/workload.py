@@ -8,9 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from clients import Client
+from export import recipes
 from export.command import quote
+from fathom.console import options
 from fathom.console.output import note
 from fathom.recipes import requests_of
+from loadtests.slo import format_ms
 from loadtests.target.access import Access
 from loadtests.workload.arrivals import Arrivals, parse_arrivals
 from loadtests.workload.inputs import files_of, with_inputs
@@ -27,8 +30,20 @@ def add_inputs(command: argparse._ActionsContainer) -> None:
         action="append",
         default=[],
         metavar="[MODEL=]FILE",
-        help="JSON Lines file of requests, one object of inputs per line; for several models repeat it as MODEL=FILE "
+        help="JSON Lines file of requests, one object of inputs per line; for several models repeat it as MODEL=FILE; "
+        "for a model that keeps state a line is a sequence, and the first axis of each input counts its requests "
         "(default: the evaluation data of the model's recipe, else inputs made up from the server's metadata)",
+    )
+
+
+def add_sequence_interval(command: argparse._ActionsContainer) -> None:
+    """`--sequence-interval`."""
+    command.add_argument(
+        "--sequence-interval",
+        type=options.duration_s,
+        metavar="TIME",
+        help="time between two requests of a sequence, for a model that keeps state; rates are then sequences/s, and "
+        "an SLO limits the last request of each sequence, or with gap: the slowest (default: the recipe's)",
     )
 
 
@@ -55,6 +70,8 @@ def same_requests(arguments: argparse.Namespace) -> str:
     words = [word for entry in arguments.inputs for word in ("--inputs", entry)]
     words += ["--arrivals", arguments.arrivals] if arguments.arrivals else []
     words += ["--seed", str(arguments.seed)] if arguments.seed else []
+    interval_s = getattr(arguments, "sequence_interval", None)
+    words += ["--sequence-interval", format_ms(interval_s * 1e3)] if interval_s else []
     return "".join(f" {quote(word)}" for word in words)
 
 
@@ -72,7 +89,8 @@ def with_requests(
     inputs: Sequence[str] = (),
     seed: int = 0,
 ) -> list[ModelWeight]:
-    """Each model with the requests of its file in `inputs` (see `files_of`), else of its recipe's evaluation data.
+    """Each model with the requests of its file in `inputs` (see `files_of`), else of its recipe's evaluation data, and
+    with the interval between the requests of a sequence that its recipe names.
 
     A model that has neither is left without, and requests are made from the server's metadata. Raises BadRequestError
     and InputFileError for inputs that cannot be used.
@@ -80,7 +98,7 @@ def with_requests(
     files = files_of(inputs, [share.model for share in shares])
     with Client(server, timeout_s=_LOOK_TIMEOUT_S, tls=access.tls, headers=access.headers) as client:
         recipes_own = [
-            share if share.model in files else with_evaluation_data(client, share, repository, seed=seed)
+            _in_time(share) if share.model in files else with_evaluation_data(client, share, repository, seed=seed)
             for share in shares
         ]
     return with_inputs(recipes_own, files, server, access)
@@ -88,5 +106,11 @@ def with_requests(
 
 def with_evaluation_data(client: Client, share: ModelWeight, repository: Path, *, seed: int = 0) -> ModelWeight:
     """The share with the requests of its model's recipe, or as it is where no recipe's data fits."""
-    payloads = requests_of(client, share.model, repository, seed=seed)
+    payloads, share = requests_of(client, share.model, repository, seed=seed), _in_time(share)
     return replace(share, payloads=payloads, source="evaluation data") if payloads else share
+
+
+def _in_time(share: ModelWeight) -> ModelWeight:
+    """With its recipe's interval between the requests of a sequence, where it has one."""
+    system = recipes.system(share.model)
+    return replace(share, interval_s=system.sequence_interval_s) if system else share

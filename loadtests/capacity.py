@@ -20,10 +20,11 @@ from loadtests.results.store import Run
 from loadtests.search.budget import Plan, Timing
 from loadtests.search.probe import Prober
 from loadtests.search.unloaded import Unloaded, busy_share
-from loadtests.slo import Slo, check_limited, check_streams, loosest_limit_ms
+from loadtests.slo import Slo, check_limited, check_measures, loosest_limit_ms
 from loadtests.target.access import Access
 from loadtests.target.batching import batching_of
 from loadtests.target.hardware import describe_hardware
+from loadtests.target.sequences import Payload
 from loadtests.workload.arrivals import POISSON, Arrivals
 from loadtests.workload.shape import Shape
 from loadtests.workload.trace import Trace
@@ -50,8 +51,11 @@ class CapacityRequest:
     """End before `budget_s` as soon as the proven rate lies within this share of the estimate (see `Plan.gap`)."""
     tolerance: float = 0.03
     seed: int = 0
-    payloads: Sequence[bytes] | None = None
-    """Serialised `ModelInferRequest`s, used in turn in an order shuffled by the seed."""
+    payloads: Sequence[Payload] | None = None
+    """Serialised `ModelInferRequest`s, used in turn in an order shuffled by the seed; of a model that keeps state
+    sequences of them, and rates are then sequences a second."""
+    interval_s: float | None = None
+    """Between two requests of a sequence."""
     start_per_s: float | None = None
     """First rate; by default half of what one request at a time reaches."""
     max_per_s: float | None = None
@@ -100,11 +104,11 @@ class CapacityRequest:
                 raise BadRequestError(f"{name} rate {rate_per_s:g}/s must be above zero", field=limit)
 
 
-def plan_of(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded) -> Plan:
+def plan_of(request: CapacityRequest, slos: tuple[Slo, ...], traffic: Workload, unloaded: Unloaded) -> Plan:
+    at_once = _STREAMS_AT_ONCE if unloaded.answer_s else _START_SHARE
     return Plan(
         slos=slos,
-        start_per_s=request.start_per_s
-        or (_STREAMS_AT_ONCE if unloaded.answer_s else _START_SHARE) * 1e3 / unloaded.latency_ms,
+        start_per_s=request.start_per_s or at_once * 1e3 / unloaded.latency_ms / traffic.requests_each,
         seed=request.seed,
         budget_s=request.budget_s,
         gap=request.gap,
@@ -112,6 +116,7 @@ def plan_of(request: CapacityRequest, slos: tuple[Slo, ...], unloaded: Unloaded)
         max_per_s=request.max_per_s or math.inf,
         unloaded_s=unloaded.latency_ms / 1e3,
         answer_s=unloaded.answer_s,
+        sequence_s=traffic.mean_s,
         unloaded_took_s=unloaded.took_s,
         timing=request.timing,
     )
@@ -128,6 +133,7 @@ def start_generators(request: CapacityRequest, traffic: Workload, answer_s: floa
         request.access,
         request.real_time,
         traffic.streamed,
+        traffic.sequences,
     )
     if request.locust_master is None:
         return GeneratorPool(target, request.workers)
@@ -200,17 +206,20 @@ def load(request: CapacityRequest, plan: Shape | Trace, on_workload: OnWorkload 
         request.shares,
         access=request.access,
         seed=request.seed,
+        interval_s=request.interval_s,
         frozen_s=request.timing.frozen_s,
     ) as traffic:
         slos: tuple[Slo, ...] = scoped(request.slos, traffic.models)
         traffic.check()
-        check_streams(slos, traffic.streaming)
+        check_measures(slos, traffic.measures)
         if isinstance(plan, Trace):
             arrivals, offsets_s = Arrivals.recorded(plan), plan.offsets_s
             choices = traffic.choices_of(plan, seed=request.seed)
         else:
             arrivals, offsets_s = plan.arrivals, plan.offsets_s(request.seed)
             choices = traffic.choices(len(offsets_s), seed=request.seed)
+        most_per_s = peak(offsets_s) * traffic.requests_each
+        offsets_s, choices = traffic.ends(offsets_s, choices)
         on_workload({**arrivals.described(), **traffic.described()})
         for target, pool in traffic.first_payloads:
             target.infer(pool[0], timeout_s(request, traffic))
@@ -219,7 +228,7 @@ def load(request: CapacityRequest, plan: Shape | Trace, on_workload: OnWorkload 
         answer_s = UNKNOWN_ANSWER_S if traffic.streamed else 0.0
         with start_generators(request, traffic, answer_s) as generators:
             prober = Prober(generators, traffic, slos, answer_s=answer_s)
-            return prober.run_schedule(probe, offsets_s, choices, Limits(prober.max_outstanding(peak(offsets_s))))
+            return prober.run_schedule(probe, offsets_s, choices, Limits(prober.max_outstanding(most_per_s)))
 
 
 def peak(offsets_s: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:

@@ -24,7 +24,7 @@ from loadtests.search.probe import Prober
 from loadtests.search.search import Searching, gap_reached, search
 from loadtests.search.turns import Turns, in_turns
 from loadtests.search.unloaded import measure_unloaded
-from loadtests.slo import Slo, check_streams, format_rate
+from loadtests.slo import Slo, check_measures, format_rate
 from loadtests.target.metrics import MetricsMeter, default_url
 from loadtests.workload.workload import Workload, scoped
 
@@ -99,18 +99,19 @@ def measuring(request: CapacityRequest, on_note: OnNote | None = None) -> Iterat
                 request.shares,
                 access=request.access,
                 seed=request.seed,
+                interval_s=request.interval_s,
                 frozen_s=request.timing.frozen_s,
             )
         )
         traffic.check()
-        check_streams(slos, traffic.streaming)
+        check_measures(slos, traffic.measures)
         if request.folder is not None:
             new = model_folder(request.folder, request.model)
             stack.enter_context(writing(home_of(earlier.folder, request.model) if earlier else new))
         earlier = _earlier(request, slos)
         points = usable_points(earlier) if earlier else []
         unloaded = measure_unloaded(traffic, slos, timeout_s=timeout_s(request, traffic), budget_s=request.budget_s)
-        plan = plan_of(request, slos, unloaded)
+        plan = plan_of(request, slos, traffic, unloaded)
         run = describe(request, plan, traffic, unloaded)
         if earlier:
             run = resumed(earlier, run)

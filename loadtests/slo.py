@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,13 +17,14 @@ from loadtests.quantities import NUMBER, UNIT, milliseconds, share
 
 Measure = Literal["", "ttft", "itl", "gap"]
 """What is limited: the latency of a whole answer, or of a stream the time to its first token, the inter-token latency,
-or the longest time between two tokens."""
+or the longest time between two tokens. Of a sequence it is the latency of its last request, or of its slowest (gap)."""
 
 _WORDS: dict[str, Measure] = {"ttft": "ttft", "itl": "itl", "gap": "gap", "latency": ""}
 """What people write before the percentile. `latency` is only needed behind a model with one of these names."""
 _FORM = (
-    "write p99=50ms (any percentile; the limit in us, ms, s or m), errors=0.1%, or for streamed answers "
-    "ttft:p99=1s, itl:p99=150ms or gap:p99=500ms; MODEL: in front limits one model of a mix"
+    "write p99=50ms (any percentile; the limit in us, ms, s or m), errors=0.1%, for streamed answers ttft:p99=1s, "
+    "itl:p99=150ms or gap:p99=500ms, or for the slowest request of each sequence gap:p99=100ms; MODEL: in front limits "
+    "one model of a mix"
 )
 _MODEL = r"(?:(?P<model>[^:=\s]+):)?"
 _LATENCY = re.compile(
@@ -158,16 +159,17 @@ def check_limited(slos: Sequence[Slo]) -> None:
         )
 
 
-def check_streams(slos: Sequence[Slo], streams: Mapping[str, bool]) -> None:
-    """BadRequestError when an SLO is about the parts of answers that come whole. `streams` has each model's name."""
+def check_measures(slos: Sequence[Slo], measures: Mapping[str, Collection[Measure]]) -> None:
+    """BadRequestError when an SLO is about what a model's answers do not have. `measures` are those of each model."""
     for slo in slos:
-        whole = [model for model, streamed in streams.items() if slo.model in ("", model) and not streamed]
-        if slo.measure and whole:
+        lacking = [model for model, own in measures.items() if slo.model in ("", model) and slo.measure not in own]
+        if lacking:
             instead = f"p{slo.percentile * 100:.10g}=1s"
-            named = f", or name the model that streams, as in MODEL:{slo}" if len(streams) > 1 and not slo.model else ""
+            named = f", or name the model that has it, as in MODEL:{slo}" if len(measures) > 1 and not slo.model else ""
+            what = "streamed answers" + (" or sequences of requests" if slo.measure == "gap" else "")
             raise BadRequestError(
-                f"{slo} needs a model that streams its answers, and {whole[0]} is not decoupled: limit the latency of "
-                f"the whole answer, as in {instead}{named}",
+                f"{slo} needs {what}, and {lacking[0]} has none: limit the latency of the whole answer, as in "
+                f"{instead}{named}",
                 field="slos",
             )
 

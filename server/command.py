@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from server import response_cache
+from server import loading, response_cache
 
 # Groups of the gRPC and HTTP protocol that change the server or reach into its memory; inference needs none of them.
 ADMIN_PROTOCOLS = ("shared-memory", "model-repository", "trace", "logging")
@@ -21,7 +21,8 @@ class TritonOptions:
     """What a Triton server is started with; the names are those of its own flags.
 
     An address and three ports say where it listens. `config_name` selects `configs/<name>.pbtxt` in every model folder
-    that has one. `exit_timeout_s` bounds the wait for requests in flight when the server is asked to stop. With an
+    that has one. `models` are the only ones that are loaded; with none, the container's entry point names them (see
+    `server.loading`). `exit_timeout_s` bounds the wait for requests in flight when the server is asked to stop. With an
     `admin_token`, the `admin_protocols` are refused to callers that do not send it. `cache_bytes` is the size of the
     response cache of all models, whose library lies in the `cache_directory`; 0 for none.
     """
@@ -32,6 +33,7 @@ class TritonOptions:
     http_port: int = 8000
     metrics_port: int = 8002
     config_name: str | None = None
+    models: tuple[str, ...] | None = None
     exit_timeout_s: int = 30
     backend_directory: str | None = None
     shm_prefix: str | None = None
@@ -57,6 +59,8 @@ def triton_command(options: TritonOptions, *, binary: str = "tritonserver") -> l
     ]
     if options.config_name:
         command.append(f"--model-config-name={options.config_name}")
+    if options.models is not None:
+        command += loading.flags(options.models)
     if options.backend_directory:
         command.append(f"--backend-directory={options.backend_directory}")
     if options.shm_prefix:
@@ -82,15 +86,16 @@ def container_options(
 ) -> TritonOptions:
     """The official container as docker-compose.yml and the Kubernetes manifests start it.
 
-    It listens on every address of its own network namespace. Traces of every `trace_rate`-th request go to `trace_url`
-    (OTLP over HTTP) when `trace_level` is TIMESTAMPS. Shared memory of clients stays refused and a request over HTTP
-    bounded, whatever a later release has as its default. The response cache is there for the bundled models that
-    enable it.
+    Its entry point names the models that are exported. It listens on every address of its own network namespace.
+    Traces of every `trace_rate`-th request go to `trace_url` (OTLP over HTTP) when `trace_level` is TIMESTAMPS. Shared
+    memory of clients stays refused and a request over HTTP bounded, whatever a later release has as its default. The
+    response cache is there for the bundled models that enable it.
     """
     return TritonOptions(
         model_repository="/models",
         address="0.0.0.0",
         config_name=config_name,
+        models=(),
         exit_timeout_s=exit_timeout_s,
         admin_token=admin_token,
         cache_bytes=response_cache.BYTES,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from server import loading
+
 BYTES = 64 << 20
 """The size of the cache that all models of a server share. An answer of a few numbers takes about 1 kB."""
 
-_COMMENT = re.compile(r'#.*|("(?:[^"\\]|\\.)*")')
 _ENABLED = re.compile(r"\bresponse_cache\s*:?\s*[{<]\s*enable\s*:\s*(?:true|True|t|1)\b")
 
 
@@ -19,6 +20,4 @@ def size(model_repository: Path, config_name: str | None = None) -> int:
 
 
 def _enabled(folder: Path, config_name: str | None) -> bool:
-    named = folder / "configs" / f"{config_name}.pbtxt"
-    text = (named if config_name and named.is_file() else folder / "config.pbtxt").read_text(errors="replace")
-    return _ENABLED.search(_COMMENT.sub(r"\1", text)) is not None
+    return _ENABLED.search(loading.config_text(folder, config_name)) is not None

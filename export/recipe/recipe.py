@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from export.errors import EngineError, ExportError, RecipeError
 from export.recipe.limits import Figure, Reduced, Tolerance
+from export.recipe.system import System
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -106,7 +107,8 @@ class Weights:
     """The files that a model is made from, found but not loaded.
 
     `files` maps the name in the manifest to the path. `folder` is where the source is loaded from. `explicit` says
-    that a person named the weights, and so allows export to rewrite the dims of config.pbtxt.
+    that a person named the weights, and so allows export to rewrite the dims of config.pbtxt. `licence` is an SPDX id.
+    `trained_here` says that this project trained them.
     """
 
     description: str
@@ -114,6 +116,8 @@ class Weights:
     folder: Path | None = None
     custom: bool = False
     explicit: bool = False
+    licence: str = ""
+    trained_here: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,35 +149,6 @@ def _released(*arguments: Any) -> Any:
     raise RuntimeError("the trained model was released after it was measured")
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """The ensemble in front of a model: raw requests (image files, text) instead of tensors.
-
-    `requests()` gives named arrays whose row i is the raw form of evaluation row i, so that an answer through the
-    pipeline is judged by the same truth, and compared with the same source outputs, as the model's own. `companions`
-    are the python models whose files the recipe's assets provide.
-    """
-
-    name: str
-    companions: tuple[str, ...]
-    requests: Callable[[], Arrays]
-
-
-@dataclass(frozen=True)
-class Borrower:
-    """A model that opens the files of a recipe's model and answers in its own way.
-
-    `steps` are the models that it is made of. `requests()` gives named arrays whose row i is one request as a person
-    would send it; `interpret` gives a sentence for each row of the model's outputs.
-    """
-
-    name: str
-    of: str
-    steps: tuple[str, ...]
-    requests: Callable[[], Arrays]
-    interpret: Callable[[Arrays], list[str]]
-
-
 class Recipe(ABC):
     """One model, from where it comes from to how it is judged. Importing a recipe loads no heavy library."""
 
@@ -191,6 +166,8 @@ class Recipe(ABC):
     """The precisions other than fp32 that the model can be exported at, each with what it may cost."""
     why_not_reduced: ClassVar[str] = "its recipe names no tolerance for one"
     """The reason that a person is given for a precision that is not among them."""
+    companions: ClassVar[tuple[str, ...]] = ()
+    """The other models of the repository whose files `Source.assets` gives."""
 
     @abstractmethod
     def resolve(self, weights: str | None) -> Weights:
@@ -219,9 +196,9 @@ class Recipe(ABC):
         """One sentence for a person per row of the outputs."""
 
     @property
-    def pipeline(self) -> Pipeline | None:
-        """The ensemble in front of the model, if it has one."""
-        return None
+    def systems(self) -> tuple[System, ...]:
+        """What people ask that is made of this model. Without one, the model itself is asked."""
+        return ()
 
     def judged(self, predict: Predict) -> Predict:
         """The station with what is kept of its answers: all, unless they are too large to keep for every row."""

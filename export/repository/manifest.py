@@ -151,7 +151,7 @@ class Manifest:
 
 
 def source_record(recipe: Recipe, weights: Weights) -> dict[str, Any]:
-    """Where the model comes from: a description, each file's hash, and one hash over all.
+    """Where the model comes from: a description, its licence, each file's hash, and one hash over all.
 
     A model that is trained at export has no files: its recipe's name and build number stand for them.
     """
@@ -159,6 +159,8 @@ def source_record(recipe: Recipe, weights: Weights) -> dict[str, Any]:
     made: dict[str, Any] = {"recipe": recipe.name, "build": recipe.BUILD}
     return {
         "description": weights.description,
+        "licence": weights.licence or None,
+        "trained_here": weights.trained_here,
         "custom_weights": weights.custom,
         "files": files,
         "sha256": _digest([files or made]),

@@ -9,6 +9,7 @@ with fresh seeds met the SLOs with 99 % confidence.
   fathom capacity image_classifier --slo p99=50ms --against new_repository
   fathom capacity image_classifier=0.7 text_embedding=0.3 --slo p99=50ms --slo text_embedding:p50=10ms
   fathom capacity recipe_writer --slo ttft:p90=1s --slo itl:p90=150ms
+  fathom capacity voice_command --slo p99=100ms --slo gap:p99=200ms --sequence-interval 80ms
 
 Exit status 0: a rate was proven. 1: none was, or the server died. 130: you pressed Ctrl-C. 2 after a printed result:
 Fathom could not write it to disk. After 1 and 130, the results so far are kept. --resume continues such a search, or a
@@ -29,7 +30,14 @@ from fathom.console.live_table import live_table
 from fathom.console.output import note, out, print_json
 from fathom.console.servers import connect_with_metrics, same_server
 from fathom.recipes import manifest_of
-from fathom.workload import add_arrivals, add_inputs, chosen_arrivals, same_requests, with_requests
+from fathom.workload import (
+    add_arrivals,
+    add_inputs,
+    add_sequence_interval,
+    chosen_arrivals,
+    same_requests,
+    with_requests,
+)
 from loadtests.capacity import CapacityRequest
 from loadtests.errors import ResultsError, SloUnreachableError
 from loadtests.finding import find
@@ -84,6 +92,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--max-rate", type=options.rate, metavar="RATE", help="highest rate to try, in requests/s")
     add_inputs(command)
+    add_sequence_interval(command)
     add_arrivals(command)
     options.add_generators(command)
     command.add_argument(
@@ -118,16 +127,21 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.resume or arguments.report
     repository = arguments.model_repository
     access = access_options.read_access(arguments)
+    models = [share.model for share in shares]
     if arguments.against:
-        against.check(arguments, [share.model for share in shares])
+        against.check(arguments, models)
     free = available_memory()
     arrivals = chosen_arrivals(arguments.arrivals) or POISSON
-    with connect_with_metrics(arguments.server, repository, access, arguments.tritonserver) as (server, metrics_url):
+    with connect_with_metrics(arguments.server, repository, access, models, arguments.tritonserver) as (
+        server,
+        metrics_url,
+    ):
         request = CapacityRequest(
             server=server,
             model=name_of(shares),
             slos=slos,
             mix=with_requests(server, shares, repository, access, inputs=arguments.inputs, seed=arguments.seed),
+            interval_s=arguments.sequence_interval,
             access=access,
             arrivals=arrivals,
             budget_s=arguments.budget or AUTO_BUDGET_S,

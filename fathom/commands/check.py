@@ -9,6 +9,11 @@ from rich.text import Text
 from fathom.console import options
 from fathom.console.arguments import UsageError
 from fathom.console.output import out, print_json
+from fathom.console.servers import not_loaded
+from server import loading
+
+EXPORTED = ("artefact", "companion")
+"""Rules on the files of an export, which a model that waits for its export does not have yet."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -43,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         offer = f"choose {', '.join(known)}" if known else "no model has a configs/ folder"
         raise UsageError(f"no model has a configuration named '{arguments.config_name}': {offer}")
     findings = lint(repository, models or None, triton_tag=arguments.triton_tag, config_name=name)
+    left = {} if models else loading.waiting(repository, name)
+    findings = [each for each in findings if not (each.rule in EXPORTED and each.file.partition("/")[0] in left)]
     present = len(model_names(repository))
     if not present:
         raise UsageError(f"{repository} has no model: it contains no folder")
@@ -55,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
                 "ok": not failed,
                 "findings": [finding.to_json() for finding in findings],
                 "config_name": name,
-                "served": {each.model: each.to_json() for each in configured},
+                "served": {each.model: each.to_json() for each in configured if each.model not in left},
+                "not_exported": [*left],
             }
         )
     else:
@@ -64,7 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
             out.print(Text.assemble((finding.severity, colour), f" {finding}"))
         out.print(f"served {f'with --model-config-name={name}' if name else 'without a --model-config-name'}:")
         for each in configured:
-            out.print(f"  {each.model}: {each}", soft_wrap=True)
+            if each.model not in left:
+                out.print(f"  {each.model}: {each}", soft_wrap=True)
+        if left:
+            out.print(not_loaded(repository, name), soft_wrap=True)
         checked = _counted(len(set(models)) or present, "model")
         warnings = len(findings) - len(errors)
         out.print(f"{checked} checked: {_counted(len(errors), 'error')}, {_counted(warnings, 'warning')}")

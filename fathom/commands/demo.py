@@ -9,18 +9,21 @@ from pathlib import Path
 
 from rich.table import Column, Table
 
+from export import recipes
 from export.command import fathom, naming, quote
 from export.precision import cpu_features
 from export.precision.precision import FP32, PRECISIONS
 from fathom import demo, precisions
 from fathom.console import options, summary
-from fathom.console.arguments import STOPPED
+from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.output import WORD_WIDTH, Steps, cell, out, print_json
 from loadtests.errors import ResultsError
 from loadtests.report.prose import proven
+from loadtests.results.result import CapacityResult
 from loadtests.slo import Slo
 
 ALL = "all"
+SLO = "p99=100ms"
 BUDGET_S, BUDGET_OF_ALL_S = 50.0, 20.0
 
 
@@ -29,10 +32,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     options.add_repository(command)
     options.add_report(command, "results/demo", "the runs and the report are written here")
     command.add_argument(
+        "--all",
+        action="store_true",
+        help="show every system that comes with Fathom, in one table (default: three models)",
+    )
+    command.add_argument(
         "--slo",
-        default="p99=100ms",
         metavar="pNN=LIMIT",
-        help="service level objective of the measured capacities (default: %(default)s)",
+        help=f"service level objective of the measured capacities (default: {SLO}; with --all, that of each system)",
     )
     command.add_argument(
         "--precision",
@@ -45,21 +52,34 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--budget",
         type=options.duration_s,
         metavar="TIME",
-        help=f"time for each capacity search, as in 90s or 3m (default: {BUDGET_S:g}s; {BUDGET_OF_ALL_S:g}s with "
-        "--precision all)",
+        help=f"time for each capacity search, as in 90s or 3m (default: {BUDGET_S:g}s; {BUDGET_OF_ALL_S:g}s with --all "
+        "or --precision all)",
     )
     options.add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo and print what it measured."""
-    slo = Slo.parse(arguments.slo)
     if arguments.precision == ALL:
-        return _run_all(arguments, slo)
-    budget_s = arguments.budget or BUDGET_S
-    done = demo.run(arguments.model_repository, arguments.report, slo, budget_s, arguments.precision)
+        if arguments.all:
+            raise UsageError("--all shows every system at one precision: leave out --precision all, or --all")
+        return _run_precisions(arguments, Slo.parse(arguments.slo or SLO))
+    given = arguments.slo or (None if arguments.all else SLO)
+    done = demo.Demo(
+        (*recipes.NAMES, *recipes.EXTRA) if arguments.all else recipes.NAMES,
+        arguments.model_repository,
+        arguments.report,
+        arguments.budget or (BUDGET_OF_ALL_S if arguments.all else BUDGET_S),
+        Slo.parse(given) if given else None,
+        arguments.precision,
+        tolerant=arguments.all,
+    ).run()
     if arguments.json:
         print_json(done.to_json())
+    elif arguments.all:
+        out.print()
+        out.print(systems_table(done))
+        _print_last(report=str(done.report) if done.report.name else "", took=f"{done.seconds:.0f} s")
     else:
         _summary(done, arguments.model_repository)
     if done.trouble:
@@ -69,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if any(result.partial for result in done.capacities.values()) else 0
 
 
-def _run_all(arguments: argparse.Namespace, slo: Slo) -> int:
+def _run_precisions(arguments: argparse.Namespace, slo: Slo) -> int:
     began = time.monotonic()
     budget_s = arguments.budget or BUDGET_OF_ALL_S
     with Steps() as steps:
@@ -134,13 +154,60 @@ def _summary(done: demo.DemoResult, repository: Path) -> None:
     for result in done.capacities.values():
         summary.show(result, options=given)
     out.print()
-    for word, text in {
-        **({"report": str(done.report)} if done.report.name else {}),
-        "serve": fathom("serve", repository=repository),
-        "ask": fathom("infer", "image_classifier", f"image=@{done.digit}", repository=repository),
-        "took": f"{done.seconds:.0f} s",
-    }.items():
-        out.print(f"  {word:<{WORD_WIDTH}}{text}", markup=False)
+    _print_last(
+        report=str(done.report) if done.report.name else "",
+        serve=fathom("serve", repository=repository),
+        ask=fathom("infer", "image_classifier", f"image=@{done.digit}", repository=repository),
+        took=f"{done.seconds:.0f} s",
+    )
+
+
+def _print_last(**lines: str) -> None:
+    for word, text in lines.items():
+        if text:
+            out.print(f"  {word:<{WORD_WIDTH}}{text}", markup=False)
+
+
+def systems_table(done: demo.DemoResult) -> Table:
+    """A row for each system: what it was asked and answered, its accuracy at each station, and what it holds."""
+    heads = ("system", "question", "answer", "latency", "accuracy", "weights", "SLO", "capacity (95 %)")
+    made = Table(*(Column(head, overflow="fold") for head in heads), box=None, pad_edge=False, show_lines=True)
+    for shown in done.systems:
+        name, found = shown.system.name, shown.capacity
+        slos = map(str, found.slos) if found else shown.system.slos
+        right = f"\n(right: {shown.truth})" if shown.truth else ""
+        made.add_row(
+            name,
+            shown.question,
+            "\n".join(filter(None, (shown.answer + right, shown.reason))),
+            "" if shown.latency_ms is None else f"{shown.latency_ms:.3g} ms",
+            _accuracy(done, shown),
+            _weights(shown),
+            ", ".join(slos),
+            _capacity(found) if found else "",
+        )
+    return made
+
+
+def _accuracy(done: demo.DemoResult, shown: demo.Shown) -> str:
+    """The recipe's first figure at each station, in the order in which data passes them."""
+    measured, figure = done.models.get(shown.recipe.name, {}), shown.recipe.figures[0].name
+    stations = [(at, measured[at].accuracy.get(figure)) for at in table_stations() if at in measured]
+    return "\n".join([figure, *(f"{at} {cell(value)}" for at, value in stations)]) if stations else ""
+
+
+def _weights(shown: demo.Shown) -> str:
+    if shown.weights is None:
+        return ""
+    source = "trained here" if shown.weights.trained_here else f"real: {shown.weights.description}"
+    return f"{source} ({shown.weights.licence})" if shown.weights.licence else source
+
+
+def _capacity(found: CapacityResult) -> str:
+    """The estimate with its interval, and the rate that is proven."""
+    estimate, between = found.capacity_estimate_per_s, found.capacity_estimate_interval_per_s
+    interval = f" ({between[0]:.3g} to {between[1]:.3g})" if between else ""
+    return f"{'-' if estimate is None else f'{estimate:.3g}/s{interval}'}\nproven {proven(found)}"
 
 
 def table_stations() -> tuple[str, ...]:

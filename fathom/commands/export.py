@@ -31,9 +31,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="MODEL",
-        help=f"{', '.join(recipes.NAMES)}, or a model that you added (default: all of these); "
-        f"{', '.join(recipes.EXTRA)} only if you name it",
+        help=f"{', '.join((*recipes.NAMES, *recipes.EXTRA))}, or a model that you added (default: "
+        f"{', '.join(recipes.NAMES)} and the models that you added)",
     )
+    command.add_argument("--all", action="store_true", help="every bundled model and those that were added")
     command.add_argument(
         "--weights",
         metavar="SOURCE",
@@ -70,7 +71,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export each model and print its accuracy."""
     repository = arguments.model_repository
-    names = arguments.models or list(recipes.names(repository))
+    if arguments.all and arguments.models:
+        raise UsageError(f"--all exports every model: leave out {arguments.models[0]}, or --all")
+    names = arguments.models or [*recipes.names(repository), *(recipes.EXTRA if arguments.all else ())]
     if arguments.weights and len(names) != 1:
         raise UsageError("--weights is for one model: name it, as in `fathom export mobilenet_v2 --weights DIR`")
     if arguments.exclude and (len(names) != 1 or arguments.precision == FP32):
@@ -142,7 +145,7 @@ def find(names: Sequence[str], model_repository: Path) -> tuple[list[Recipe], di
     broken: dict[str, Exception] = {}
     for name in dict.fromkeys(names):
         try:
-            found.append(recipes.find(recipes.main_model(name), model_repository))
+            found.append(recipes.find(name, model_repository))
         except ExportError as error:
             if not (model_repository / name / FILE).is_file():
                 raise

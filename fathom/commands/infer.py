@@ -32,7 +32,7 @@ from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.output import err, out, print_json
 from fathom.console.servers import connect, same_server
 from fathom.console.streamed import Streamed
-from fathom.recipes import example
+from fathom.recipes import question
 from loadtests.target import access_options
 from server import admin
 
@@ -121,13 +121,13 @@ def _run(arguments: argparse.Namespace) -> int:
         "headers": access.headers,
         "tls": access.tls,
     }
-    with connect(arguments.server, arguments.model_repository, access) as server:
+    with connect(arguments.server, arguments.model_repository, access, [arguments.model]) as server:
         if arguments.shared_memory:  # which the server lets nobody else use
             client_options["headers"] = {**admin.headers(server), **access.headers}
         with Client(server, **client_options) as client:
             model = client.model(arguments.model)
             arrays = (
-                example(arguments.model, arguments.model_repository)
+                question(model.spec, arguments.model_repository).inputs
                 if arguments.example
                 else inputs.parse(model.spec, arguments.inputs)
             )

@@ -21,8 +21,16 @@ from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.live_table import coloured, points_table
 from fathom.console.output import err, out, print_json, print_labelled, print_sentence
 from fathom.console.servers import connect
-from fathom.workload import add_arrivals, add_inputs, chosen_arrivals, describe_trace, with_requests
+from fathom.workload import (
+    add_arrivals,
+    add_inputs,
+    add_sequence_interval,
+    chosen_arrivals,
+    describe_trace,
+    with_requests,
+)
 from loadtests.capacity import CapacityRequest, load
+from loadtests.judge.sequences import describe_sequences
 from loadtests.judge.streams import describe_streams
 from loadtests.records.point import Point
 from loadtests.report.prose import busy_machine
@@ -69,6 +77,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     options.add_server(command)
     options.add_seed(command)
     add_inputs(command)
+    add_sequence_interval(command)
     add_arrivals(command)
     options.add_generators(command)
     access_options.add_arguments(command)
@@ -83,7 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
     shares = [ModelWeight.parse(text) for text in arguments.models]
     plan = _plan(arguments)
     access = access_options.read_access(arguments)
-    with connect(arguments.server, arguments.model_repository, access) as server:
+    models = [share.model for share in shares]
+    with connect(arguments.server, arguments.model_repository, access, models) as server:
         request = CapacityRequest(
             server=server,
             model=name_of(shares),
@@ -96,6 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
                 inputs=arguments.inputs,
                 seed=arguments.seed,
             ),
+            interval_s=arguments.sequence_interval,
             access=access,
             seed=arguments.seed,
             workers=arguments.workers,
@@ -136,6 +147,8 @@ def show(point: Point, slos: Sequence[str], settings: Mapping[str, Any], doubts:
     print_sentence(f"{', '.join(slos)}: {point.verdict}, {point.reason}")
     if streams := describe_streams(point):
         print_labelled("tokens", streams)
+    if sequences := describe_sequences(point):
+        print_labelled("sequences", sequences)
     print_labelled("requests", describe_requests(settings))
     if by_size := describe_sizes(point):
         print_labelled("by size", by_size)

@@ -1,5 +1,8 @@
 """Start Triton on this machine with the model repository, and keep it running until Ctrl-C.
 
+Without MODEL, Triton loads every exported model, and Fathom names the others. With MODEL, it loads these and the models
+that they need: the steps of an ensemble, and models that config.pbtxt names in its parameters.
+
 Callers need the admin token to load models and to use shared memory, tracing and logging (gRPC metadata
 triton-grpc-protocol-admin-token, HTTP header admin-token). The token is FATHOM_ADMIN_TOKEN, or random if that is not
 set. `fathom infer` and `fathom publish` of the same user on this machine find it. If the kernel forbids tracing
@@ -14,8 +17,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fathom.console import options
-from fathom.console.output import err, print_json
-from fathom.console.servers import served_models
+from fathom.console.output import err, note, print_json
+from fathom.console.servers import not_loaded, served_models
 from fathom.rollout import take_back_unfinished
 from server import ServerDiedError, TritonServer, admin
 
@@ -27,6 +30,7 @@ _LOOK_EVERY_S = 1.0
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of `fathom serve`."""
+    command.add_argument("models", nargs="*", metavar="MODEL", help="models to load (default: all that are exported)")
     options.add_repository(command)
     command.add_argument(
         "--config-name",
@@ -67,10 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
     repository = arguments.model_repository
     take_back_unfinished(repository, lambda text: err.print(text, markup=False, soft_wrap=True))
     config_name = arguments.config_name or options.default_config_name(repository, arguments.tritonserver)
-    models = served_models(repository, config_name, arguments.tritonserver)
+    models = served_models(repository, config_name, arguments.tritonserver, arguments.models)
     server = TritonServer(
         repository,
         config_name=config_name,
+        models=arguments.models or None,
         tritonserver=arguments.tritonserver,
         address=arguments.address,
         grpc_port=arguments.grpc_port,
@@ -78,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
         metrics_port=arguments.metrics_port,
         admin_token=admin.given_token(),
     )
+    if not arguments.models and (left := not_loaded(repository, config_name)):
+        note(left)
     with err.status(f"starting Triton with {repository}"):
         server.start()
     try:

@@ -11,7 +11,6 @@ import numpy as np
 from clients import Classification, Client, Model
 from export import recipes
 from export.added.recipe import in_short, write_arrays
-from export.errors import RecipeError
 from fathom.console.arguments import UsageError
 
 Outputs = Mapping[str, np.ndarray[Any, Any]]
@@ -49,11 +48,13 @@ def ranked_as_json(labels: list[Classification]) -> list[dict[str, Any]]:
 
 
 def sentences(model: str, outputs: Outputs) -> list[str]:
-    """One sentence per batch entry: the recipe's, where the model has one, else the tensors in short."""
-    try:
-        return (recipes.borrower(model) or recipes.find(model)).interpret(outputs)
-    except RecipeError:
-        return [in_short(name, array) for name, array in outputs.items()]
+    """One sentence per batch entry: the system's or recipe's, where the model has one, else the tensors in short."""
+    system, recipe = recipes.system(model), recipes.bundled(model)
+    if system is not None and system.interpret is not None:
+        return system.interpret(outputs)
+    if recipe is not None and (system is not None or model == recipe.name):
+        return recipe.interpret(outputs)
+    return [in_short(name, array) for name, array in outputs.items()]
 
 
 def as_json(outputs: Outputs) -> dict[str, Any]:

@@ -42,6 +42,17 @@ _STREAMED = {
     "lag\np99 ms": ("send_lag_p99_ms", 2),
 }
 """The same where a model streams its answers."""
+_SEQUENCES = {
+    "rate/s": ("rate_per_s", 2),
+    "sequences": ("requests", 0),
+    "p50\nms": ("p50_ms", 2),
+    "p99\nms": ("p99_ms", 2),
+    "slowest\np99 ms": ("sequences.gap_p99_ms", 2),
+    "requests\n/s": ("sequences.requests_per_s", 0),
+    "at once": ("sequences.at_once", 1),
+    "lag\np99 ms": ("send_lag_p99_ms", 2),
+}
+"""The same where a model keeps state between the requests of a sequence."""
 _NARROW = ("rate/s", "p99\nms", "ttft\np99 ms")
 
 
@@ -117,13 +128,15 @@ def line(point: Point, verdict: str) -> str:
     values = ", ".join(f"{name} {_cell(value, 2)} ms" for name, value in shown.items())
     if point.streaming:
         values += f", {point.streaming.parts_per_s:,.0f} tokens/s"
-    return f"{point.phase:<8}{format_rate(point.rate_per_s):>10}  {point.requests:>8,} requests, {values}: {verdict}"
+    unit = "sequences" if point.sequences else "requests"
+    return f"{point.phase:<8}{format_rate(point.rate_per_s):>10}  {point.requests:>8,} {unit}, {values}: {verdict}"
 
 
 def points_table(points: Sequence[Point], *, width: int) -> Table:
     """One row per point; on a terminal of less than 74 columns only what decides."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     columns = _STREAMED if any(point.streaming for point in points) else _COLUMNS
+    columns = _SEQUENCES if any(point.sequences for point in points) else columns
     heads = [head for head in columns if width >= _NEEDED_WIDTH or head in _NARROW]
     table.add_column("phase", no_wrap=True, min_width=7)
     for head in heads:

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from fathom.console.output import out, print_labelled
+from loadtests.judge.sequences import describe_sequences
 from loadtests.judge.streams import describe_streams
 from loadtests.report import prose
 from loadtests.report.requests import describe_requests, describe_sizes
@@ -39,6 +40,8 @@ def sentences(result: CapacityResult) -> list[tuple[str, str]]:
     near = prose.edge_point(result)
     if near and (streams := describe_streams(near)):
         shown.append(("tokens", streams))
+    if near and (sequences := describe_sequences(near)):
+        shown.append(("sequences", sequences))
     if result.settings.get("payload_sizes"):
         shown.append(("requests", describe_requests(result.settings)))
     if (point := prose.sized_point(result)) and (by_size := describe_sizes(point)):

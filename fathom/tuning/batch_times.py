@@ -22,7 +22,7 @@ from fathom.tuning.times import Times, timed, variants
 from loadtests.simulation.times import BatchTimes
 from loadtests.target.steps import by_class, shape_class, stacked, trace
 from loadtests.tuning.space import INSTANCES, Configuration
-from server import TritonServer, TritonServerError
+from server import TritonServer, TritonServerError, loading
 
 _LOAD_S, _CALL_S = 120.0, 30.0
 _SIZES, _FEW_SIZES, _FEW = (1, 2, 4, 8, 16, 32), (1, 4, 16, 32), 2
@@ -59,7 +59,7 @@ class TimingServer:
         self._stack.close()
 
     def _start(self) -> None:
-        extra = ("--model-control-mode=explicit", "--strict-readiness=false")
+        extra = (*loading.flags(self._tuned.others), "--strict-readiness=false")
         server = TritonServer(self._folder, tritonserver=self._tritonserver, stop_timeout_s=0, extra=extra)
         self._server = self._stack.enter_context(server)
         self._client = self._stack.enter_context(

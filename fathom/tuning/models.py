@@ -17,6 +17,7 @@ from fathom.console.arguments import UsageError
 from loadtests.target.hardware import describe_hardware
 from loadtests.target.statistics import composing_models
 from loadtests.tuning.space import Configuration, Machine, Step
+from server import loading
 
 _MIB = 1 << 20
 
@@ -67,9 +68,17 @@ class TunedModel:
                 message.max_batch_size = min([message.max_batch_size, *parts])
         return changed
 
+    @property
+    def others(self) -> list[str]:
+        """The models that the pipeline's call or whose files they open, which stay as they are."""
+        needed = loading.needed(self.repository, self.messages, self.config_name)
+        return [name for name in needed if name not in self.messages]
+
     def lay_out(self, messages: Mapping[str, Any], folder: Path) -> Path:
-        """A model repository of these models in `folder`, whose files are links to the artefacts."""
-        for name, message in messages.items():
+        """A model repository of these models and of what they need in `folder`, whose files are links to the
+        artefacts."""
+        for name in loading.needed(self.repository, messages, self.config_name):
+            message = messages.get(name) or _committed(name, self.repository, self.config_name)
             shutil.copytree(
                 self.repository / name,
                 folder / name,

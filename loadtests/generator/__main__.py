@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from loadtests.generator.continuous import ContinuousRun
 from loadtests.generator.http2 import Http2Transport
 from loadtests.generator.messages import NORMAL_PRIORITY, Job, read_payloads, read_schedule, within, write_record
 from loadtests.generator.open_loop import OpenLoopRun
+from loadtests.generator.sequences import SequenceRun
 from loadtests.generator.transport import OnDone, OnFirst, Transport
 from loadtests.target.access import Access
 from loadtests.text import guard_output
@@ -69,7 +72,7 @@ class Generator:
         def make_transport(on_done: OnDone, on_first: OnFirst) -> Http2Transport:
             return Http2Transport(
                 job.server,
-                self._payloads,
+                () if job.sequences else self._payloads,
                 on_done,
                 on_first,
                 channels=max(job.channels, self._connections),
@@ -78,7 +81,10 @@ class Generator:
                 streamed=within(job.streamed),
             )
 
-        run = OpenLoopRun(intended_s, choices, job.limits, timeout_s=job.timeout_s, make_transport=make_transport)
+        kind: Callable[..., OpenLoopRun] = OpenLoopRun
+        if job.sequences:
+            kind = functools.partial(SequenceRun, sequences=job.sequences, requests=self._payloads)
+        run = kind(intended_s, choices, job.limits, timeout_s=job.timeout_s, make_transport=make_transport)
         if not await _connect(run.transport):
             return
         _send(state="ready")

@@ -23,6 +23,7 @@ from loadtests.errors import GeneratorError
 from loadtests.records.record import UNANSWERED, Record
 from loadtests.slo import Measure
 from loadtests.target.access import Access
+from loadtests.workload.sequences import Sequences
 
 Ranges = Sequence[tuple[int, int]]
 """Parts of the pool of payloads: the first place of each, and the one behind its last."""
@@ -86,6 +87,8 @@ class Job:
     access: Access = field(default_factory=Access)
     streamed: Ranges = ()
     """Payloads whose answers come in parts."""
+    sequences: Sequences | None = None
+    """What a choice is among, where it is not among the payloads."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "access": self.access.to_json()}
@@ -93,7 +96,8 @@ class Job:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Job:
         limits, access = Limits.from_json(document["limits"]), Access.from_json(document["access"])
-        return cls(**{**document, "limits": limits, "access": access})
+        sequences = document["sequences"] and Sequences.from_json(document["sequences"])
+        return cls(**{**document, "limits": limits, "access": access, "sequences": sequences})
 
 
 def within(ranges: Ranges) -> Iterator[int]:

@@ -29,11 +29,10 @@ from loadtests.records.record import (
 )
 from loadtests.slo import Measure
 
+SWEEP_S, LONGEST_BATCH = 0.05, 256
 _HEAD_START_S = 0.02
-_SWEEP_S = 0.05
-_LONGEST_BATCH = 256
 _HURRIED_DRAIN_S = 0.5
-_PENDING = -1
+PENDING = -1
 
 
 class OpenLoopRun:
@@ -57,7 +56,7 @@ class OpenLoopRun:
         self._timeout_s = timeout_s
         self._sent = [float("nan")] * len(self._offsets)
         self._done = [float("nan")] * len(self._offsets)
-        self._status = [_PENDING] * len(self._offsets)
+        self._status = [NOT_SENT] * len(self._offsets)
         self._messages: dict[str, str] = {}
         self._parts: dict[int, Parts] = {}  # of streamed answers
         self._timelines = Timelines()
@@ -87,8 +86,7 @@ class OpenLoopRun:
             cpu_before_s = _cpu_s()
             self._start_s = start_s or time.monotonic() + _HEAD_START_S
             started_unix_s = time.time() + self._start_s - time.monotonic()
-            self._offsets = [offset_s + self._start_s for offset_s in self._offsets]
-            alarm.set(self._offsets[0] if self._offsets else 0)
+            alarm.set(self._begin())
             await self._finished
             wall_s, cpu_s = time.monotonic() - self._start_s, _cpu_s() - cpu_before_s
             record = self._record()  # before streams that are given up go on
@@ -107,6 +105,11 @@ class OpenLoopRun:
             self._stopped = reason
         self._give_up(self._oldest)
 
+    def _begin(self) -> float:
+        """Counts the schedule in `time.monotonic()` from now on; returns its first instant."""
+        self._offsets = [offset_s + self._start_s for offset_s in self._offsets]
+        return self._offsets[0] if self._offsets else 0.0
+
     # Hot path: called once per wake-up, once per answer, and once per streamed answer that begins.
 
     def _wake(self) -> None:
@@ -115,10 +118,11 @@ class OpenLoopRun:
         now_s = time.monotonic()
         first = self._next
         # One batch at a time, so that answers are read and stamped in between after a stall.
-        due = bisect.bisect_right(self._offsets, now_s, first, min(first + _LONGEST_BATCH, len(self._offsets)))
+        due = bisect.bisect_right(self._offsets, now_s, first, min(first + LONGEST_BATCH, len(self._offsets)))
         if due > first:
             send, choices = self.transport.send, self._choices
             self._next = due
+            self._status[first:due] = [PENDING] * (due - first)
             for index in range(first, due):
                 send(index, choices[index])
             self.transport.flush()
@@ -128,11 +132,11 @@ class OpenLoopRun:
                 return
         self._sweep(now_s)
         if not self._finished.done():
-            next_s = self._offsets[due] if due < len(self._offsets) else now_s + _SWEEP_S
-            self._alarm.set(min(next_s, now_s + _SWEEP_S))
+            next_s = self._offsets[due] if due < len(self._offsets) else now_s + SWEEP_S
+            self._alarm.set(min(next_s, now_s + SWEEP_S))
 
     def _on_done(self, index: int, when_s: float, status: int, message: str) -> None:
-        if self._status[index] != _PENDING:
+        if self._status[index] != PENDING:
             self._given_up.discard(index)
             if not self._given_up:
                 self._drained.set()
@@ -156,7 +160,7 @@ class OpenLoopRun:
             self._give_up(max(self._oldest, self._measured))
 
     def _on_first(self, index: int, parts: Parts) -> None:
-        if self._status[index] != _PENDING or index >= self._measured:
+        if self._status[index] != PENDING or index >= self._measured:
             return
         self._parts[index] = parts
         self._timelines.follow(index, parts)
@@ -185,7 +189,7 @@ class OpenLoopRun:
     def _give_up(self, first: int) -> None:
         """Need no answer from `first` on: what is left only kept the load up, or comes too late."""
         for index in range(first, self._next):
-            if self._status[index] == _PENDING:
+            if self._status[index] == PENDING:
                 self._status[index] = UNANSWERED
                 self._given_up.add(index)
         if not self._finished.done():
@@ -197,22 +201,19 @@ class OpenLoopRun:
         patience_s = min(_HURRIED_DRAIN_S if self._stopped == "asked" else DRAIN_S, self._timeout_s)
         patience_s = min(patience_s, max(left_s, _HURRIED_DRAIN_S))
         if self._given_up and not self.transport.lost:
+            self._drained.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), patience_s)
         for index in self._given_up:
-            self.transport.cancel(index)
+            self._cancel(index)
         self.transport.flush()
 
+    def _cancel(self, index: int) -> None:
+        self.transport.cancel(index)
+
     def _sweep(self, now_s: float) -> None:
-        """Gives up on requests past their deadline (the server knows the same deadline)."""
-        while self._oldest < self._next:
-            index = self._oldest
-            if self._status[index] == _PENDING:
-                if now_s - self._sent[index] <= self._timeout_s:
-                    break
-                self.transport.cancel(index)
-                self._on_done(index, now_s, DEADLINE_EXCEEDED, f"no answer within {self._timeout_s:g} s")
-            self._oldest += 1
+        """Gives up on requests past their deadline, and on all where the run cannot go on."""
+        self._expire(now_s)
         if self.transport.broken:
             self._give_up(self._oldest)
         if self.transport.lost and not self._finished.done():
@@ -220,9 +221,19 @@ class OpenLoopRun:
         if now_s - self._start_s > self._limits.until_s and not self._finished.done():
             self.stop("budget")
 
+    def _expire(self, now_s: float) -> None:
+        """The server knows the same deadline."""
+        while self._oldest < self._next:
+            index = self._oldest
+            if self._status[index] == PENDING:
+                if now_s - self._sent[index] <= self._timeout_s:
+                    break
+                self.transport.cancel(index)
+                self._on_done(index, now_s, DEADLINE_EXCEEDED, f"no answer within {self._timeout_s:g} s")
+            self._oldest += 1
+
     def _record(self) -> Record:
         status = np.asarray(self._status, dtype=np.int16)
-        status[self._next :] = NOT_SENT
         answered = (status == OK) | (status <= 16) | (status == EMPTY_RESPONSE)
         done_s = np.where(answered, np.asarray(self._done) - self._start_s, np.nan)
         measured = slice(self._measured)

@@ -34,6 +34,7 @@ from loadtests.generator.messages import (
 )
 from loadtests.records.record import Outcome, Record
 from loadtests.target.access import Access
+from loadtests.workload.sequences import Sequences
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class GeneratorSettings:
     """Whether the generator takes real-time priority, where that is allowed."""
     streamed: Ranges = ()
     """Payloads whose answers come in parts."""
+    sequences: Sequences | None = None
+    """How the payloads belong together, for models that keep state; a schedule is then one of sequences."""
     patience_s: float = 30.0
     """A generator that is so late with a report hangs, and is killed."""
 
@@ -150,6 +153,7 @@ class GeneratorProcess:
             seed,
             self._target.access,
             self._target.streamed,
+            self._target.sequences,
         )
         self._send(**job.to_json())
         self._allow(self._target.timeout_s)

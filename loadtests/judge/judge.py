@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from loadtests.judge.backlog import judge_backlog
 from loadtests.judge.generator_health import LATE_MS, allowed_lag_ms, generator_stats, invalid_reason
 from loadtests.judge.sample import Sample, at_least_ms
+from loadtests.judge.sequences import sequence_point
 from loadtests.judge.streams import stream_point
 from loadtests.judge.unaffected import unaffected_requests
 from loadtests.judge.verdict import SloJudgement, judge_counts
@@ -119,6 +120,7 @@ def evaluate(
         steps=server.steps if server else (),
         load=load,
         streaming=stream_point(known, slos, models, rate_per_s=probe.rate_per_s, wall_s=outcome.wall_s),
+        sequences=sequence_point(known, probe.rate_per_s),
         raw=raw,
         workers=generators,
         generator_priority=outcome.priority,

@@ -19,7 +19,7 @@ from loadtests.records.record import UNANSWERED, Floats, Record
 from loadtests.slo import Measure, Slo
 
 SHARED = 2.0
-"""So many times the answers that come at once count as one independent request (see `streams_dependence`)."""
+"""So many times the answers or sequences that run at once count as one independent request (see `least_dependence`)."""
 _FILLING = 5.0
 """Answers' times until a server that batches them in flight runs as many as it will."""
 _LEAST_KNOWN = 0.1
@@ -61,31 +61,38 @@ class Sample:
         """The dependence of streams, unless even the slowest are far from a limit between parts."""
         if self.slo.measure in ("itl", "gap") and self.slo.limit_ms is not None and len(values_ms):
             slowest_ms = np.quantile(values_ms, 1 - min(5 * self.slo.allowed_share, 0.5), method="lower")
-            if slowest_ms < NEAR_LIMIT * self.slo.limit_ms:
+            if slowest_ms < NEAR_LIMIT * self.slo.limit_ms and not self.known.requests.any():
                 return 1.0
         if not self.slo.model:
-            return streams_dependence(self.known)
-        return streams_dependence(self.known.where(np.flatnonzero(self.known.attempted)[self.own]))
+            return least_dependence(self.known)
+        return least_dependence(self.known.where(np.flatnonzero(self.known.attempted)[self.own]))
 
 
-def streams_dependence(record: Record) -> float:
-    """How many requests whose answers come in parts count as one at least; 1 where none do.
+def least_dependence(record: Record) -> float:
+    """How many requests whose answers come in parts, or sequences of them, count as one at least; 1 where none do.
 
-    They share the server with all whose answers come in at the same time. How many these are is correlated over the
-    time of an answer (exponentially, in the M/M/inf queue), so that twice their number count as one. And a probe begins
-    with an empty server: until it has as many as it will have, nothing is late, and the requests of that time say
-    nothing. In simulated servers of 8 and 16 slots the true figures are 8 to 27, and 3 to 7 answers. Requests of a mix
-    to models that answer at once stay independent.
+    They share the server with all that run at the same time. How many these are is correlated over the time that one
+    lasts (exponentially, in the M/M/inf queue), so that twice their number count as one. In simulated servers of 8 and
+    16 slots the true figures are 8 to 27, and 3 to 7 answers; where 24 to 30 sequences run at once, they are 39 to 87.
+    And a probe begins with an empty server: until it has as many answers as it will have, nothing is late, and the
+    requests of that time say nothing (sequences of that time are not measured). Requests of a mix to models that answer
+    at once stay independent.
     """
-    streams = record.of_streaming_models()
-    came = streams.where(streams.ok & np.greater(streams.parts, 0))
-    requests, span_s = len(streams), float(record.intended_s[-1]) if len(record) else 0.0
-    if not len(came) or span_s <= 0:
+    if not len(record):
         return 1.0
-    at_once = float((came.done_s - came.first_s).mean()) * requests / span_s
-    known = requests - _FILLING * at_once
-    independent = max(known, _LEAST_KNOWN * requests) / max(SHARED * at_once, 1.0) + len(record) - requests
-    return len(record) / independent
+    streams, sequences = record.of_streaming_models(), record.where(np.greater(record.requests, 0))
+    came = streams.where(streams.ok & np.greater(streams.parts, 0))
+    streaming = _at_once(came.done_s - came.first_s, len(streams), float(record.intended_s[-1]))
+    ended = sequences.where(sequences.ok)
+    running = _at_once(ended.done_s - ended.begun_s, len(sequences), float(np.ptp(record.intended_s)))
+    known = max(len(streams) - _FILLING * streaming, _LEAST_KNOWN * len(streams))
+    independent = known / max(SHARED * streaming, 1.0) + len(sequences) / max(SHARED * running, 1.0)
+    return len(record) / (independent + len(record) - len(streams) - len(sequences))
+
+
+def _at_once(lasted_s: Floats, count: int, span_s: float) -> float:
+    """How many run at the same time of so many that begin within a span."""
+    return float(lasted_s.mean()) * count / span_s if len(lasted_s) and span_s > 0 else 0.0
 
 
 def requests_of(slo: Slo, models: Sequence[str], record: Record) -> NDArray[np.bool_]:

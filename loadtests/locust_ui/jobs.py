@@ -20,6 +20,7 @@ from loadtests.generator.messages import Limits
 from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.locust_ui.options import Reach
 from loadtests.records.record import Outcome, Record
+from loadtests.workload.sequences import Sequences
 
 PAYLOADS, JOB, GO, STOP = "fathom_payloads", "fathom_job", "fathom_go", "fathom_stop"
 READY, REFUSED, DONE, LOST = "fathom_ready", "fathom_refused", "fathom_done", "fathom_lost"
@@ -58,8 +59,13 @@ class Jobs:
             self._answer(REFUSED, job, message=f"{why}: give both the same TLS and --header options", ours=True)
             return
         try:
+            sequences = job["target"].pop("sequences")
             settings = GeneratorSettings(
-                payloads=self._payloads, access=access, real_time=self._reach.real_time, **job["target"]
+                payloads=self._payloads,
+                access=access,
+                real_time=self._reach.real_time,
+                sequences=sequences and Sequences.from_json(sequences),
+                **job["target"],
             )
             worker = self._started(settings)
             worker.prepare(
@@ -107,18 +113,22 @@ class Jobs:
         self._runner.send_message(kind, {"job": job["job"], **fields})
 
 
-_COLUMNS = {"sent_s": np.float64, "done_s": np.float64, "status": np.uint8}
-_STREAMED = {"first_s": np.float64, "gap_s": np.float64, "parts": np.uint32}
+_COLUMNS: dict[str, Any] = {
+    "sent_s": np.float64,
+    "done_s": np.float64,
+    "status": np.uint8,
+    "first_s": np.float64,
+    "gap_s": np.float64,
+    "parts": np.uint32,
+}
 
 
 def pack(record: Record) -> dict[str, bytes]:
     """The parts of a record that were not known beforehand."""
-    names = (*_COLUMNS, *_STREAMED) if record.streamed else _COLUMNS
-    return {name: getattr(record, name).tobytes() for name in names}
+    return {name: column.tobytes() for name, column in record.columns().items() if name in _COLUMNS}
 
 
 def unpack(answer: dict[str, Any], intended_s: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Record, Outcome]:
     """The record of a part whose measured requests were intended at these times."""
-    kinds = {name: kind for name, kind in {**_COLUMNS, **_STREAMED}.items() if name in answer}
-    columns = {name: np.frombuffer(answer[name], kind) for name, kind in kinds.items()}
+    columns = {name: np.frombuffer(answer[name], kind) for name, kind in _COLUMNS.items() if name in answer}
     return Record.of_columns({"intended_s": intended_s, **columns}), Outcome(**answer["outcome"])

@@ -117,6 +117,7 @@ class LocustMaster:
             self._send(words.PAYLOADS, name, payloads=read_payloads(Path(job.payloads)))
             self._has_payloads.add(name)
         target = {key: getattr(job, key) for key in ("server", "timeout_s", "channels", "streamed")}
+        target["sequences"] = job.sequences and asdict(job.sequences)
         self._send(
             words.JOB,
             name,

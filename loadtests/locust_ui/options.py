@@ -9,7 +9,7 @@ from typing import Any
 
 from loadtests.errors import BadRequestError
 from loadtests.generator.process import GeneratorSettings
-from loadtests.slo import Slo, check_limited, check_streams, loosest_limit_ms
+from loadtests.slo import Slo, check_limited, check_measures, loosest_limit_ms
 from loadtests.target import access_options
 from loadtests.target.access import Access
 from loadtests.workload.arrivals import POISSON
@@ -128,7 +128,7 @@ class Wanted:
         shares = with_inputs(self.shares, self.inputs, self.server, reach.access)
         with Workload(self.server, shares, access=reach.access, seed=self.seed) as workload:
             workload.check()
-            check_streams(self.slos, workload.streaming)
+            check_measures(self.slos, workload.measures)
             for target, pool in workload.first_payloads:
                 target.infer(pool[0], self.timeout_s)
             settings = GeneratorSettings(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from loadtests.records.documents import read, stored_name
+from loadtests.records.sequences import SequencePoint
 from loadtests.records.streaming import GenerationLoad, StreamPoint
 from loadtests.slo import Measure, Slo
 
@@ -227,6 +228,8 @@ class Point:
     """Of the server's machine, where it has metrics."""
     streaming: StreamPoint | None = None
     """Of answers that come in parts."""
+    sequences: SequencePoint | None = None
+    """Of sequences of requests; each counts as one among `requests`, and its latency is that of its last."""
     unaffected: tuple[SloCount, ...] = field(default=(), metadata={"stored_as": "punctual"})
     """As `slos`, of the requests that no late send affected (see `judge.unaffected`); empty where these are all of
     them, too few, or not known."""
@@ -253,7 +256,7 @@ class Point:
 
     def percentile_ms(self, measure: Measure, name: str = "p99") -> float | None:
         """A percentile of the latency, or of a measure of streams; None if there was nothing to measure."""
-        holder = self.streaming if measure else self
+        holder = (self.streaming or self.sequences) if measure else self
         return getattr(holder, f"{measure}_{name}_ms".removeprefix("_"), None)
 
     def to_json(self) -> dict[str, Any]:

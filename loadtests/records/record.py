@@ -24,9 +24,9 @@ EMPTY_RESPONSE, UNANSWERED, NOT_SENT = 100, 101, 102
 """Statuses of our own beside the gRPC codes 0..16: OK without a body; no answer in time; given up before sending."""
 
 _MOST_BYTES = 4 << 30
-_ONE_ANSWER = ("intended_s", "sent_s", "done_s", "status", "model", "worker")
-_STREAMED = ("first_s", "gap_s", "parts")
-_COLUMNS = (*_ONE_ANSWER, *_STREAMED)
+_ALWAYS = ("intended_s", "sent_s", "done_s", "status", "model", "worker")
+_COLUMNS = (*_ALWAYS, "first_s", "gap_s", "parts", "begun_s", "requests")
+_INSTANTS = ("intended_s", "sent_s", "done_s", "first_s", "begun_s")
 MOST_TIMELINES = 24
 """Streams of a probe whose parts are kept one by one."""
 
@@ -59,7 +59,9 @@ class Outcome:
 class Record:
     """One row per scheduled request; times in seconds from the start of the schedule, NaN where nothing happened.
 
-    The last three columns are about answers that came in parts (streams). They are NaN and 0 where no answer did.
+    `first_s`, `gap_s` and `parts` are about answers that came in parts (streams). They are NaN and 0 where no answer
+    did. Of a model that keeps state a row is a sequence of requests: its times are those of the last one, but it is as
+    late as the latest was sent, and it has failed if any has.
     """
 
     intended_s: Floats
@@ -73,9 +75,14 @@ class Record:
     first_s: Floats = field(default_factory=lambda: np.zeros(0))
     """When the first part of each answer was complete."""
     gap_s: Floats = field(default_factory=lambda: np.zeros(0))
-    """The longest time between two parts of each answer; NaN where fewer than two came."""
+    """The longest time between two parts of each answer, NaN where fewer than two came; of a sequence the longest time
+    from when one of its requests was due until it was answered."""
     parts: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
     """Parts of each answer; a model that generates text sends one for each token."""
+    begun_s: Floats = field(default_factory=lambda: np.zeros(0))
+    """When the first request of each sequence was due; NaN where a row is one request."""
+    requests: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    """Requests of each sequence; 0 where a row is one request."""
     timelines: Mapping[int, Floats] = field(default_factory=dict)
     """Of at most MOST_TIMELINES rows, when each part came."""
 
@@ -127,7 +134,7 @@ class Record:
         return np.where(self.ok, np.where(self.parts > 1, each_ms, 0.0), np.inf)[self.attempted]
 
     def gaps_ms(self) -> Floats:
-        """The longest time between two parts; 0 for an answer of one part."""
+        """The longest time between two parts, 0 for an answer of one part; of a sequence its slowest request."""
         return np.where(self.ok, np.nan_to_num(self.gap_s * 1e3), np.inf)[self.attempted]
 
     def measured_ms(self, measure: Measure) -> Floats:
@@ -168,12 +175,13 @@ class Record:
 
     def since(self, zero_s: float) -> Record:
         """The record with all times counted from another start."""
-        moved = {name: getattr(self, name) - zero_s for name in ("intended_s", "sent_s", "done_s", "first_s")}
+        moved = {name: getattr(self, name) - zero_s for name in _INSTANTS}
         return replace(self, **moved, timelines={row: times - zero_s for row, times in self.timelines.items()})
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The stored columns by name; those of streams only where there are any."""
-        columns = {name: getattr(self, name) for name in (_COLUMNS if self.streamed else _ONE_ANSWER)}
+        """The stored columns by name; those of streams and sequences only where there are any."""
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        columns = {name: column for name, column in columns.items() if name in _ALWAYS or _holds_any(column)}
         if self.timelines:
             columns["timeline_row"] = np.repeat(list(self.timelines), list(map(len, self.timelines.values())))
             columns["timeline_s"] = np.concatenate(list(self.timelines.values()))
@@ -235,8 +243,14 @@ _NOTHING: dict[str, Any] = {
     "first_s": np.nan,
     "gap_s": np.nan,
     "parts": np.uint32(0),
+    "begun_s": np.nan,
+    "requests": np.uint32(0),
 }
 """What a column holds that was not given."""
+
+
+def _holds_any(column: NDArray[Any]) -> bool:
+    return bool(np.any(np.isfinite(column)) if column.dtype.kind == "f" else column.any())
 
 
 def _timelines(columns: Mapping[str, NDArray[Any]]) -> dict[int, Floats]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.errors import LoadTestError, ResultsError
+from loadtests.judge.sequences import describe_sequences
 from loadtests.judge.streams import describe_streams
 from loadtests.records.batching import Batching
 from loadtests.records.documents import read
@@ -89,6 +90,7 @@ class Section:
     tails: list[tuple[str, str]]
     """A measure as readers know it, and the name of the picture with its distribution."""
     tokens: str
+    sequences: str
     generation: bool
     """The server gives figures of its slots."""
     settings: list[tuple[str, str]]
@@ -123,7 +125,7 @@ def _section(stored: Stored, folder: Path) -> Section:
     result = streams.without_empty_times(stored.result)
     streamed = streams.streamed(result)
     records = _records(stored, result)
-    limited = streams.limited_measures(result)
+    limited, names = streams.limited_measures(result), streams.names(result)
     pictures = {
         "rate": rates.latency_against_rate(result),
         "tokens": rates.tokens_against_rate(result),
@@ -164,9 +166,10 @@ def _section(stored: Stored, folder: Path) -> Section:
         mixed=any(point.models for point in points),
         streamed=streamed,
         whole="" in limited or not streamed,
-        tails=[(streams.NAMES[measure], f"tail{measure}") for measure in limited if pictures[f"tail{measure}"]],
+        tails=[(names[measure], f"tail{measure}") for measure in limited if pictures[f"tail{measure}"]],
         generation=any(point.load and point.load.generation for point in points),
         tokens=describe_streams(edge) if edge else "",
+        sequences=describe_sequences(edge) if edge else "",
         settings=[(key.replace("_", " "), page.plain(value)) for key, value in settings.items()],
         repeat=_repeat(stored),
         files=files,

@@ -9,7 +9,7 @@ from typing import Any
 from loadtests.errors import ResultsError
 from loadtests.report import page
 from loadtests.report.compare import Comparison, compare_folders
-from loadtests.report.streams import NAMES, limited_measures
+from loadtests.report.streams import limited_measures, names
 from loadtests.report.svg import P99, PASS, SLO, STEPS, Picture, make_picture, plain_ticks
 from loadtests.slo import Measure, format_ms
 from loadtests.text import visible
@@ -20,7 +20,7 @@ def write(folders: Sequence[Path], path: Path) -> list[Comparison]:
     found = compare_folders(folders)
     measures = [limited_measures(comparison.results[0])[0] for comparison in found]
     shown = [
-        (comparison, _picture(comparison, number, measure), NAMES[measure])
+        (comparison, _picture(comparison, number, measure), names(comparison.results[0])[measure])
         for number, (comparison, measure) in enumerate(zip(found, measures, strict=True))
     ]
     try:
@@ -68,8 +68,8 @@ def _picture(comparison: Comparison, number: int, measure: Measure) -> Picture:
         lower.set_yticks([])
         lower.set_xlim(0, top * 1.06 or 1)
         plain_ticks(upper.yaxis)
-        upper.set_ylabel(f"{f'{NAMES[measure]} ' if measure else ''}p99, ms", labelpad=9)
-        lower.set_xlabel("requests/s", labelpad=6)
+        upper.set_ylabel(f"{f'{names(comparison.results[0])[measure]} ' if measure else ''}p99, ms", labelpad=9)
+        lower.set_xlabel(f"{comparison.results[0].unit}/s", labelpad=6)
 
     return make_picture(
         f"{comparison.model}: runs compared", f"compare-{number}", draw, 4.6 + 0.3 * rows, 4.4 + 0.3 * rows

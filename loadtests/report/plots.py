@@ -12,8 +12,8 @@ from loadtests.records.point import Point
 from loadtests.records.record import Record
 from loadtests.report.labels import label
 from loadtests.report.prose import shown_verdict
-from loadtests.report.rates import by_length
-from loadtests.report.streams import NAMES, limited_measures
+from loadtests.report.rates import arrival_rate, by_length
+from loadtests.report.streams import limited_measures, names
 from loadtests.report.svg import (
     FAIL,
     MUTED,
@@ -66,7 +66,7 @@ def server_breakdown(result: CapacityResult) -> Picture | None:
             )  # fmt: skip
         axes.set_yticks(rows, [format_rate(point.rate_per_s).removesuffix("/s") for point in points])
         axes.set_xlim(0, limit or 1)
-        label(axes, "mean time per request inside the server, ms", "arrival rate, requests/s")
+        label(axes, "mean time per request inside the server, ms", arrival_rate(result))
         axes.grid(axis="y", visible=False)
 
     height = 1.1 + 0.27 * len(points)
@@ -108,11 +108,11 @@ def distribution(
         fastest = min(float(np.min(values[values > 0], initial=np.inf)) for values in values_ms)
         axes.set_xlim(left=fastest * 0.85 if np.isfinite(fastest) else None)
         axes.legend(loc="lower left", frameon=False, fontsize=9, handlelength=3.2)  # where no curve comes
-        label(axes, f"{NAMES[measure]}, ms", "share of slower requests")
+        label(axes, f"{names(result)[measure]}, ms", f"share of slower {result.unit}")
         plain_ticks(axes.xaxis, 2.5 if narrow else 5)
         _percent_ticks(axes.yaxis)
 
-    title = f"{result.model}: distribution of the {NAMES[measure]}"
+    title = f"{result.model}: distribution of the {names(result)[measure]}"
     return make_picture(title, f"tail{measure}-{result.model}", draw, 4.0, 3.7)
 
 
@@ -132,7 +132,7 @@ def time_series(result: CapacityResult, point: Point, record: Record) -> Picture
             if slo.limit_ms is not None and slo.measure == measure:
                 upper.axhline(slo.limit_ms, color=SLO, linewidth=1.2, dashes=(5, 3))
         upper.set_ylim(bottom=0)
-        label(upper, "", f"{NAMES[measure]}, ms")
+        label(upper, "", f"{names(result)[measure]}, ms")
         backlog = backlog_at_arrivals(record)
         keep_line = np.linspace(0, len(backlog) - 1, min(len(backlog), 400)).astype(int)
         lower.fill_between(at_s[keep_line], backlog[keep_line], step="post", color=P50, alpha=0.5, linewidth=0)

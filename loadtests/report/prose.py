@@ -38,10 +38,10 @@ def headline(result: CapacityResult) -> str:
         rate, interval = estimate
         decides = f"; {result.decided_by} is missed first" if len(result.slos) > 1 else ""
         proof = f"proven at 99 %: {proven(result)}"
-        return f"{result.model}: about {rate} requests/s under {slos} ({interval}{decides}); {proof}"
+        return f"{result.model}: about {rate} {result.unit}/s under {slos} ({interval}{decides}); {proof}"
     if result.capacity_per_s is None:
         return f"no rate is proven for {result.model} under {slos}"
-    return f"{result.model}: at least {about(result.capacity_per_s)} requests/s under {slos}, proven at 99 %"
+    return f"{result.model}: at least {about(result.capacity_per_s)} {result.unit}/s under {slos}, proven at 99 %"
 
 
 def in_short(result: CapacityResult) -> str:
@@ -90,15 +90,15 @@ def about_proof(result: CapacityResult) -> str:
     if best is not None:
         rates = format_rate(best.rate_per_s) + (" and above" if best.runs != best.points else "")
         return (
-            f"The proven rate passed confirmation runs with fresh seeds: {best.requests:,} requests at {rates} over "
-            f"{best.seconds:,.0f} s. A server that misses {slos} passes such runs at most one time in a hundred."
+            f"The proven rate passed confirmation runs with fresh seeds: {best.requests:,} {result.unit} at {rates} "
+            f"over {best.seconds:,.0f} s. A server that misses {slos} passes such runs at most one time in a hundred."
         )
     if result.verdict == "fail":
         return f"No rate is proven: {result.reason}{missed_by(result)}."
     least = most_clean_requests(result.slos)
     return (
-        f"No rate is proven: {result.reason}. A proof of {slos} needs at least {least:,} independent requests, none of "
-        "them over the limit."
+        f"No rate is proven: {result.reason}. A proof of {slos} needs at least {least:,} independent {result.unit}, "
+        "none of them over the limit."
     )
 
 
@@ -127,7 +127,7 @@ def about_estimate(result: CapacityResult) -> str:
     if result.capacity_per_s is not None and result.capacity_per_s < best:
         text += (
             f" The proven rate is {(1 - result.capacity_per_s / best) * 100:.0f} % lower, because a limited number of "
-            "requests cannot prove a rate close to the capacity."
+            f"{result.unit} cannot prove a rate close to the capacity."
         )
     return text
 

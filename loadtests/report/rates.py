@@ -8,7 +8,7 @@ from typing import Any
 from loadtests.records.point import Point
 from loadtests.report.labels import label, label_line
 from loadtests.report.prose import capacity, proven, shown_verdict
-from loadtests.report.streams import NAMES, measures
+from loadtests.report.streams import measures, names
 from loadtests.report.svg import (
     BAND,
     FAIL,
@@ -30,7 +30,6 @@ from loadtests.search.certificate import certificates
 from loadtests.slo import Measure, as_requested, format_ms
 
 _VERDICTS = {"pass": (PASS, "o"), "fail": (FAIL, "X"), "undecided": (UNDECIDED, "D"), "invalid": (INVALID, "s")}
-_X = "arrival rate, requests/s"
 
 
 def latency_against_rate(result: CapacityResult) -> Picture | None:
@@ -38,7 +37,7 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
 
     Of streams there is a panel for each measure.
     """
-    shown = [measure for measure in measures(result) if _measured(result, measure)]
+    shown, named = [measure for measure in measures(result) if _measured(result, measure)], names(result)
     if not shown:
         return None
 
@@ -67,12 +66,12 @@ def latency_against_rate(result: CapacityResult) -> Picture | None:
             ]
             for metric, limit_ms in limits:
                 label_line(axes, limit_ms, f"{metric} limit {format_ms(limit_ms)}", SLO, marks)
-            from_send = "" if measure in ("itl", "gap") else " from the scheduled send"
-            label(axes, _X if axes is panels[-1] else "", f"{NAMES[measure]}{from_send}, ms")
+            from_send = "" if measure in ("itl", "gap") or result.unit == "sequences" else " from the scheduled send"
+            label(axes, arrival_rate(result) if axes is panels[-1] else "", f"{named[measure]}{from_send}, ms")
             plain_ticks(axes.yaxis)
 
     more_in = 2.2 * (len(shown) - 1)
-    title = f"{result.model}: {' and '.join(NAMES[measure] for measure in shown)} against arrival rate"
+    title = f"{result.model}: {' and '.join(named[measure] for measure in shown)} against arrival rate"
     return make_picture(title, f"rate-{result.model}", draw, 4.4 + more_in, 3.9 + more_in)
 
 
@@ -124,7 +123,7 @@ def tokens_against_rate(result: CapacityResult) -> Picture | None:
         upper.set_ylim(0, 1.2 * upper.get_ylim()[1])  # room for words above the line
         lower.set_ylim(bottom=0)
         label(upper, "", "tokens/s")
-        label(lower, _X, "answers at once")
+        label(lower, arrival_rate(result), "answers at once")
 
     return make_picture(f"{result.model}: tokens and answers at once", f"tokens-{result.model}", draw, 4.6, 4.4)
 
@@ -168,6 +167,11 @@ def _mark(axes: Any, rate_per_s: float, text: str, colour: str, largest: float, 
         fontsize=10,
         ha="right" if right else "left",
     )
+
+
+def arrival_rate(result: CapacityResult) -> str:
+    """What an axis of rates shows."""
+    return f"arrival rate, {result.unit}/s"
 
 
 def by_length(point: Point) -> tuple[float, int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from loadtests.records.point import Point, SizePoint
-from loadtests.slo import about_ms, format_rate
+from loadtests.slo import about_ms, format_ms, format_rate, format_s
 from loadtests.workload.arrivals import POISSON, describe_arrivals
 from loadtests.workload.sizes import format_bytes
 from loadtests.workload.variability import Variability
@@ -18,7 +18,11 @@ _DECIDES = 1.5
 def describe_requests(settings: Mapping[str, Any]) -> str:
     """`248 different ones of up to 4.2 kB (median 48 B, p90 124 B), evaluation data; Poisson arrivals`."""
     models: Mapping[str, Mapping[str, int]] = settings.get("payload_sizes") or {}
-    described = [f"{model}: {_sizes(sizes)}" if len(models) > 1 else _sizes(sizes) for model, sizes in models.items()]
+    sequences: Mapping[str, Mapping[str, float]] = settings.get("sequences") or {}
+    described = [
+        (f"{model}: " if len(models) > 1 else "") + _sizes(sizes, sequences.get(model))
+        for model, sizes in models.items()
+    ]
     what = "; ".join(described) or f"{settings.get('payloads', 0):,} different ones"
     source = f", {settings['payload_source']}" if settings.get("payload_source") else ""
     return f"{what}{source}; {describe_arrivals(settings.get('arrivals', POISSON.name))}{_recorded(settings)}"
@@ -30,8 +34,17 @@ def _recorded(settings: Mapping[str, Any]) -> str:
     return f" ({Variability(**recorded).describe()})" if recorded else ""
 
 
-def _sizes(sizes: Mapping[str, int]) -> str:
+def _sizes(sizes: Mapping[str, int], sequences: Mapping[str, float] | None) -> str:
+    """`sequences` say how long those of a model that keeps state are."""
     count, largest = f"{sizes['requests']:,} different ones", format_bytes(sizes["largest_bytes"])
+    if sequences is not None:
+        mean, longest = format_s(sequences["mean_s"]), format_s(sequences["longest_s"])
+        lasting = mean if mean == longest else f"{mean} (longest {longest})"
+        apart = format_ms(sequences["interval_s"] * 1e3)
+        count = (
+            f"{sizes['requests']:,} different sequences of {sequences['requests_mean']:.3g} requests, {apart} apart "
+        )
+        count += f"in {lasting},"
     if sizes["median_bytes"] == sizes["largest_bytes"]:
         return f"{count} of {largest}"
     median, p90 = format_bytes(sizes["median_bytes"]), format_bytes(sizes["p90_bytes"])

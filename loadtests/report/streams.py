@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import get_args
 
@@ -9,10 +10,15 @@ from loadtests.records.point import Point
 from loadtests.results.result import CapacityResult
 from loadtests.slo import Measure
 
-NAMES: dict[Measure, str] = {"": "latency", "ttft": "TTFT", "itl": "ITL", "gap": "longest gap"}
-"""What readers see; the first two run from the intended send."""
+_NAMES: dict[Measure, str] = {"": "latency", "ttft": "TTFT", "itl": "ITL", "gap": "longest gap"}
+_OF_SEQUENCES: dict[Measure, str] = {"": "latency of the last request", "gap": "latency of the slowest request"}
 _COVERED = 0.5
 """Of the mean latency: Triton's own times are those of whole answers where they make up so much of it."""
+
+
+def names(result: CapacityResult) -> Mapping[Measure, str]:
+    """What readers see."""
+    return _OF_SEQUENCES if result.unit == "sequences" else _NAMES
 
 
 def streamed(result: CapacityResult) -> bool:
@@ -21,9 +27,11 @@ def streamed(result: CapacityResult) -> bool:
 
 
 def measures(result: CapacityResult) -> list[Measure]:
-    """The measures in pictures: those with a limit, and of streams TTFT and ITL in any case."""
-    limited = {slo.measure for slo in result.slos if slo.limit_ms is not None}
-    return [each for each in get_args(Measure) if each in limited or (each in ("ttft", "itl") and streamed(result))]
+    """The measures in pictures: those with a limit, of streams also TTFT and ITL, of sequences the slowest request."""
+    shown = {slo.measure for slo in result.slos if slo.limit_ms is not None}
+    shown |= {"ttft", "itl"} if streamed(result) else set()
+    shown |= {"gap"} if result.unit == "sequences" else set()
+    return [each for each in get_args(Measure) if each in shown]
 
 
 def limited_measures(result: CapacityResult) -> list[Measure]:

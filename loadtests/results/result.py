@@ -64,6 +64,12 @@ class CapacityResult:
         return next(iter(certificates(self.points)), None)
 
     @property
+    def unit(self) -> str:
+        """What its rates count: `requests`, or `sequences` of them where all models keep state."""
+        sequences = self.settings.get("sequences") or {}
+        return "sequences" if sequences and sequences.keys() == (self.settings.get("mix") or {}).keys() else "requests"
+
+    @property
     def made_up(self) -> str:
         """What the requests were made from where nobody gave any; empty where they were given."""
         source = str(self.settings.get("payload_source") or "")
@@ -179,8 +185,9 @@ def too_short(model: str, slos: Sequence[Slo], settings: Mapping[str, Any], reac
         settings.get(key) or 0.0 for key in ("budget_s", "least_s", "unloaded_ms", "filled_s", "start_per_s")
     )
     if reached_per_s and filled_s:
-        streamed_s = unloaded_ms / 1e3 if "unloaded_ttft_ms" in settings else 0.0
-        rate_per_s, least_s = reached_per_s, least_budget_s(slos, reached_per_s, filled_s, streamed_s)
+        sequences_s = (each["mean_s"] for each in (settings.get("sequences") or {}).values())
+        lasting_s = unloaded_ms / 1e3 if "unloaded_ttft_ms" in settings else max(sequences_s, default=0.0)
+        rate_per_s, least_s = reached_per_s, least_budget_s(slos, reached_per_s, filled_s, lasting_s)
     if budget_s >= least_s:
         return ""
     proving = f"proving {format_rate(rate_per_s)}" if rate_per_s else "proving a rate"

@@ -29,14 +29,14 @@ def most_clean_requests(slos: Sequence[Slo]) -> int:
     return max(clean_requests(slo.allowed_share) for slo in slos)
 
 
-def clean_s(slos: Sequence[Slo], rate_per_s: float, streamed_s: float) -> float:
-    """How long those take at a rate; `streamed_s` is what an answer in parts takes, 0 where each comes at once."""
-    return most_clean_requests(slos) * max(1 / rate_per_s, SHARED * streamed_s)
+def clean_s(slos: Sequence[Slo], rate_per_s: float, lasting_s: float) -> float:
+    """How long those take at a rate; `lasting_s` is `Plan.lasting_s`."""
+    return most_clean_requests(slos) * max(1 / rate_per_s, SHARED * lasting_s)
 
 
-def least_budget_s(slos: Sequence[Slo], rate_per_s: float, filled_s: float, streamed_s: float) -> float:
+def least_budget_s(slos: Sequence[Slo], rate_per_s: float, filled_s: float, lasting_s: float) -> float:
     """The shortest budget in which that rate can be expected to be proven. `filled_s` is `Plan.filled_s`."""
-    needed_s = clean_s(slos, rate_per_s, streamed_s) + max(filling_s(slo, rate_per_s) for slo in slos)
+    needed_s = clean_s(slos, rate_per_s, lasting_s) + max(filling_s(slo, rate_per_s) for slo in slos)
     return filled_s + max(needed_s, filled_s) / (1 - EXPLORE_SHARE)
 
 
@@ -73,6 +73,8 @@ class Plan:
     """What a request takes alone: so much the last probe may run over."""
     answer_s: float = 0.0
     """What an answer in parts takes under load; 0 where each comes at once."""
+    sequence_s: float = 0.0
+    """The mean sequence, from its first request to its last; 0 where each request is one by itself."""
     gap: float | None = None
     """End as soon as the proven rate lies within this share of the estimate, or the interval is this narrow; without,
     spend the budget."""
@@ -82,24 +84,25 @@ class Plan:
 
     @property
     def short_s(self) -> float:
-        """How long a probe lasts at least: a backlog shows, and as many streams run at once as ever will."""
+        """How long a probe lasts at least: a backlog shows, and as many streams or sequences run at once as ever
+        will."""
         queue_s = _QUEUE_LIMITS * loosest_limit_ms(self.slos) / 1e3
-        return max(self.timing.shortest_probe_s, queue_s, self.answer_s)
+        return max(self.timing.shortest_probe_s, queue_s, self.answer_s, self.sequence_s)
 
     @property
     def filled_s(self) -> float:
         """How long the runs of a certificate last at least; so long take two short probes that bracket it as well."""
-        return LEAST_LIMITS * max(loosest_limit_ms(self.slos) / 1e3, self.streamed_s)
+        return LEAST_LIMITS * max(loosest_limit_ms(self.slos) / 1e3, self.lasting_s)
 
     @property
-    def streamed_s(self) -> float:
-        """What an answer in parts takes alone; 0 where each comes at once."""
-        return self.unloaded_s if self.answer_s else 0.0
+    def lasting_s(self) -> float:
+        """How long an answer in parts takes alone, or a sequence lasts; 0 where each request has one answer at once."""
+        return self.unloaded_s if self.answer_s else self.sequence_s
 
     @property
     def least_s(self) -> float:
         """The shortest budget in which a rate can be expected to be proven: at the first rate, without a miss."""
-        return least_budget_s(self.slos, min(self.start_per_s, self.max_per_s), self.filled_s, self.streamed_s)
+        return least_budget_s(self.slos, min(self.start_per_s, self.max_per_s), self.filled_s, self.lasting_s)
 
     def left_s(self, points: Sequence[Point]) -> float:
         """The time left of the budget."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import NormalDist, median
 
 from loadtests.judge.evidence import most_over, requests_needed
+from loadtests.judge.sample import SHARED
 from loadtests.judge.verdict import at_most
 from loadtests.records.point import Point, Probe
 from loadtests.search.budget import PROBE_SHARE, Plan, clean_s
@@ -26,9 +27,12 @@ _DEPENDENCE_SPREAD = 0.5
 """Standard deviation in ln(dependence) of a confirmation, from what shorter probes around it showed."""
 
 
-def early_stop_threshold(probe: Probe, slo: Slo) -> int:
-    """Number of requests over the limit after which a probe stops early: by then twice the allowed share is over."""
-    return math.ceil(2 * slo.allowed_share * probe.requests) + _CLUSTER
+def early_stop_threshold(probe: Probe, slo: Slo, at_once: float = 0.0) -> int:
+    """Number of requests over the limit after which a probe stops early: by then twice the allowed share is over.
+
+    Of sequences as many as run `at_once` are late together.
+    """
+    return math.ceil(2 * slo.allowed_share * probe.requests + max(_CLUSTER, SHARED * at_once))
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def next_confirmation(points: Sequence[Point], plan: Plan, fallback_per_s: float
         rate_per_s, chance = _most_promising(points, fitted, left_s, proven, plan.max_per_s)
     if not chance or chance * (rate_per_s - proven) <= plan.tolerance * proven:
         return None
-    needed_s = clean_s(plan.slos, rate_per_s, plan.streamed_s)
+    needed_s = clean_s(plan.slos, rate_per_s, plan.lasting_s)
     if fitted is not None:
         needed_s = _FIRST_PART * _needed_s(points, fitted, rate_per_s, missing_gain(runs, rate_per_s))
     needed_s += max(filling_s(slo, rate_per_s) for slo in plan.slos)

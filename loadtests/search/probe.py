@@ -64,28 +64,43 @@ class Prober:
         return point
 
     def at_rate(self, probe: Probe) -> Point:
-        """Arrivals at the probe's rate, kept up until its last measured request is answered."""
+        """Arrivals at the probe's rate, kept up until its last measured request is answered.
+
+        The sequences that end before as many run as ever will are left out.
+        """
         hopeless = [self._early_stop(probe, slo) for slo in as_requested(self.slos) if slo.limit_ms is not None]
         limit_s = max(loosest_limit_ms(self.slos) / 1e3, self.answer_s)
-        cooldown = math.ceil(probe.rate_per_s * (self.timing.cooldown_s + limit_s))
-        intended_s = self.arrivals.at_rate(probe.rate_per_s, seed=probe.seed, count=probe.requests + cooldown)
-        count = early_enough(intended_s[: probe.requests], probe.until_s, limit_s) + cooldown
-        limits = Limits(self.max_outstanding(probe.rate_per_s), tuple(hopeless), cooldown, probe.until_s)
-        return self.run_schedule(probe, intended_s[:count], self.traffic.choices(count, seed=probe.seed), limits)
+        longest_s = self.traffic.longest_s
+        cooldown = math.ceil(probe.rate_per_s * (self.timing.cooldown_s + limit_s + longest_s))
+        count = probe.requests + cooldown + math.ceil(probe.rate_per_s * longest_s)
+        intended_s = self.arrivals.at_rate(probe.rate_per_s, seed=probe.seed, count=count)
+        intended_s, choices = self.traffic.ends(intended_s, self.traffic.choices(count, seed=probe.seed))
+        begin = int(np.searchsorted(intended_s, longest_s)) if longest_s else 0
+        end = begin + early_enough(intended_s[begin : begin + probe.requests], probe.until_s, limit_s)
+        schedule = intended_s[: end + cooldown], choices[: end + cooldown]
+        most = self.max_outstanding(probe.rate_per_s * self.traffic.requests_each)
+        limits = Limits(most, tuple(hopeless), len(schedule[0]) - end, probe.until_s)
+        return self.run_schedule(probe, *schedule, limits, begin=begin)
 
     def _early_stop(self, probe: Probe, slo: Slo) -> EarlyStop:
         assert slo.limit_ms is not None
-        payloads = None
+        payloads, at_once = None, probe.rate_per_s * self.traffic.mean_s
         if slo.model:
             weight = self.traffic.weights[self.traffic.models.index(slo.model)]
             probe = replace(probe, requests=math.ceil(probe.requests * weight))
             payloads = self.traffic.payloads_of(slo.model)
-        return EarlyStop(slo.limit_ms, early_stop_threshold(probe, slo), slo.measure, payloads)
+        return EarlyStop(slo.limit_ms, early_stop_threshold(probe, slo, at_once), slo.measure, payloads)
 
     def run_schedule(
-        self, probe: Probe, intended_s: NDArray[np.float64], choices: NDArray[np.int32], limits: Limits
+        self,
+        probe: Probe,
+        intended_s: NDArray[np.float64],
+        choices: NDArray[np.int32],
+        limits: Limits,
+        *,
+        begin: int = 0,
     ) -> Point:
-        """Any schedule."""
+        """Any schedule. Its first `begin` arrivals only bring the server up to its load."""
         began_s = time.monotonic()
         before: list[Any] = []
         meter = CpuMeter()
@@ -113,6 +128,8 @@ class Prober:
             except TargetLostError as error:  # it froze, or went away while nothing was due: what was recorded stays
                 messages = {str(UNAVAILABLE): str(error)} | outcome.messages
                 outcome = replace(outcome, stopped="connection lost", messages=messages)
+        if begin:
+            record, choices = record.where(np.arange(begin, len(record))), choices[begin:]
         record = self.traffic.marked(record, choices)
         raw = self.save(probe.number, record) if self.save is not None else ""
         point = evaluate(

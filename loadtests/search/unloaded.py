@@ -14,6 +14,7 @@ from loadtests.search.budget import PROBE_SHARE
 from loadtests.slo import Slo, about_ms, format_ms
 from loadtests.target.client import StreamTimes, Target
 from loadtests.target.hardware import CpuMeter
+from loadtests.target.sequences import Payload
 from loadtests.workload.workload import Workload
 
 _REQUESTS = 20
@@ -26,10 +27,14 @@ _TAKES = {
     "itl": "takes {} from one token to the next",
     "gap": "pauses for {} between two tokens",
 }
+_TAKES_IN_SEQUENCE = {
+    "": "takes {} for the last request of a sequence",
+    "gap": "takes {} for the slowest request of a sequence",
+}
 
 
 class Alone(NamedTuple):
-    """The median of each measure of requests that were sent one at a time."""
+    """The median of each measure of requests that were sent one at a time, or of sequences (see `StreamTimes`)."""
 
     latency_ms: float
     ttft_ms: float
@@ -77,7 +82,8 @@ def measure_unloaded(traffic: Workload, slos: Sequence[Slo], *, timeout_s: float
             answers_s.append(_UNDER_LOAD * statistics.mean(answer.latency_ms for answer in answers) / 1e3)
         if len(answers) > 1:  # the first alone may have waited for the model to warm up
             own = target.model if len(traffic.models) > 1 else ""
-            _check(target.model, [slo for slo in slos if slo.model == own], medians[-1], len(warm))
+            own_slos = [slo for slo in slos if slo.model == own]
+            _check(target.model, own_slos, medians[-1], len(warm), in_sequences=target.keeps_state)
     together = Alone(*map(float, traffic.weights @ medians))
     return Unloaded(together, time.monotonic() - began_s, max(answers_s))
 
@@ -90,7 +96,7 @@ def busy_share(sample_s: float) -> float | None:
 
 
 def _ask(
-    target: Target, pool: Sequence[bytes], timeout_s: float, allowed_s: float, budget_s: float
+    target: Target, pool: Sequence[Payload], timeout_s: float, allowed_s: float, budget_s: float
 ) -> list[StreamTimes]:
     began_s = time.monotonic()
     answers: list[StreamTimes] = []
@@ -101,15 +107,16 @@ def _ask(
     return answers
 
 
-def _check(model: str, slos: Sequence[Slo], alone: Alone, requests: int) -> None:
+def _check(model: str, slos: Sequence[Slo], alone: Alone, requests: int, *, in_sequences: bool = False) -> None:
+    takes, what = (_TAKES_IN_SEQUENCE, "sequences") if in_sequences else (_TAKES, "requests")
     for slo in slos:
         median_ms = getattr(alone, f"{slo.measure or 'latency'}_ms")
         # The median is at most any higher percentile, so this is never a false alarm.
         if slo.limit_ms is not None and slo.percentile >= 0.5 and median_ms > slo.limit_ms:
             raise SloUnreachableError(
-                f"{model} {_TAKES[slo.measure].format(about_ms(median_ms))} without load (median of {requests} "
-                f"requests, one at a time): {slo} is missed by {about_ms(median_ms - slo.limit_ms)} at every rate; "
-                f"raise the limit above {format_ms(math.ceil(median_ms))} or make the model faster",
+                f"{model} {takes[slo.measure].format(about_ms(median_ms))} without load (median of {requests} {what}, "
+                f"one at a time): {slo} is missed by {about_ms(median_ms - slo.limit_ms)} at every rate; raise the "
+                f"limit above {format_ms(math.ceil(median_ms))} or make the model faster",
                 slo=str(slo),
                 unloaded_ms=median_ms,
             )

@@ -8,7 +8,7 @@ import itertools
 import logging
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,7 @@ from clients.failures import Sent, from_rpc, from_text
 from clients.options import open_channel
 from loadtests.errors import BadRequestError, TargetBusyError, TargetError, TargetLostError
 from loadtests.target.access import Access
+from loadtests.target.sequences import Payload, keeps_state, new_sequence
 from loadtests.target.statistics import composing_models, fell
 
 logger = logging.getLogger("fathom")
@@ -30,13 +31,16 @@ FROZEN_S = 10.0
 
 @dataclass(frozen=True)
 class StreamTimes:
-    """The times of one streamed answer; a model that is not decoupled answers in one part."""
+    """The times of one streamed answer; a model that is not decoupled answers in one part.
+
+    Of a sequence, whose requests were sent one after the other, the latency is that of the last.
+    """
 
     latency_ms: float
     ttft_ms: float
-    """Time to the first part."""
+    """Time to the first part; of a sequence to the answer of its first request."""
     gap_ms: float
-    """The longest time between two parts; 0 where there is one."""
+    """The longest time between two parts, 0 where there is one; of a sequence the latency of its slowest request."""
     parts: int
 
     @property
@@ -69,6 +73,8 @@ class Target:
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self.streams = False
         """Whether its answers come in parts, as those of decoupled models do; known after `check`."""
+        self.keeps_state = False
+        """Whether it, or a step of it, takes its requests as sequences; known after `check`."""
         self.steps: list[str] = []
         """The models that do the work, in order; known after `statistics`, where the server tells."""
         self._has_statistics = True
@@ -104,17 +110,29 @@ class Target:
             raise TargetError(self._why_not_ready(ready), server=self.server, model=self.model)
         config = self.config()
         self.streams = config is not None and config.model_transaction_policy.decoupled
+        self.keeps_state = any(map(keeps_state, map(self.config, composing_models(self.model, self.config))))
 
     def _why_not_ready(self, server_ready: bool) -> str:
         try:
             index = self._call("RepositoryIndex", self._pb.RepositoryIndexRequest(), _ASK_S).models
         except self._grpc.RpcError:
-            return f"model {self.model} is not ready at {self.server}; load it and try again"
+            return self._why_not_served()
         for model in index:
             if model.name == self.model:
                 why = model.reason or model.state.lower() or "not loaded"
                 return f"model {self.model} is not ready at {self.server} ({why}); load it and try again"
-        known = sorted({model.name for model in index})
+        return self._no_model(model.name for model in index)
+
+    def _why_not_served(self) -> str:
+        """By the statistics, which servers that hide the repository's index still give."""
+        try:
+            served = self._call("ModelStatistics", self._pb.ModelStatisticsRequest(), _ASK_S).model_stats
+        except self._grpc.RpcError:
+            return f"model {self.model} is not ready at {self.server}; load it and try again"
+        return self._no_model(model.name for model in served)
+
+    def _no_model(self, names: Iterable[str]) -> str:
+        known = sorted(set(names))
         near = difflib.get_close_matches(self.model, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         return f"{self.server} has no model {self.model}{hint}; it has: {', '.join(known) or 'none'}"
@@ -132,21 +150,39 @@ class Target:
         except self._grpc.RpcError:
             return None
 
-    def infer(self, payload: bytes, timeout_s: float) -> float:
-        """The latency in ms of one request, until its answer is whole.
+    def infer(self, payload: Payload, timeout_s: float) -> float:
+        """The latency in ms of one request, until its answer is whole; of a sequence that of its last.
 
         TargetLostError when there is no answer in time, TargetError with the server's reason when it refuses;
         TargetBusyError when it may take the same request in a moment.
         """
         return self.stream(payload, timeout_s).latency_ms
 
-    def first_part(self, payload: bytes, timeout_s: float) -> float:
-        """The time in ms to the first part of one answer, whose rest is cancelled. Raises what `infer` raises."""
-        return self._ask_model(payload, timeout_s, most_parts=1).ttft_ms
+    def first_part(self, payload: Payload, timeout_s: float) -> float:
+        """The time in ms to the first part of one answer, whose rest is cancelled; of a sequence, which is sent whole,
+        to its first answer. Raises what `infer` raises."""
+        if isinstance(payload, bytes):
+            return self._ask_model(payload, timeout_s, most_parts=1).ttft_ms
+        return self._sequence(payload, timeout_s).ttft_ms
 
-    def stream(self, payload: bytes, timeout_s: float) -> StreamTimes:
+    def stream(self, payload: Payload, timeout_s: float) -> StreamTimes:
         """One request, and when the parts of its answer came. Raises what `infer` raises."""
-        return self._ask_model(payload, timeout_s)
+        if isinstance(payload, bytes):
+            return self._ask_model(payload, timeout_s)
+        return self._sequence(payload, timeout_s)
+
+    def _sequence(self, requests: Sequence[bytes], timeout_s: float) -> StreamTimes:
+        """Each request as soon as the one before is answered. The last ends a sequence in which another has failed."""
+        this, latencies_ms = new_sequence(), list[float]()
+        try:
+            for request in requests:
+                latencies_ms.append(self._ask_model(request + this, timeout_s).latency_ms)
+        except TargetError:
+            if len(latencies_ms) < len(requests) - 1:
+                with contextlib.suppress(TargetError):
+                    self._ask_model(requests[-1] + this, timeout_s)
+            raise
+        return StreamTimes(latencies_ms[-1], latencies_ms[0], max(latencies_ms), 1)
 
     def _ask_model(self, payload: bytes, timeout_s: float, most_parts: int | None = None) -> StreamTimes:
         begin_s = time.monotonic()

@@ -4,7 +4,10 @@
     {"image": ["@pictures/seven.png"]}
 
 A value is what the model takes as a nested list. A text that starts with @ names a file (beside the JSON file) whose
-bytes are meant; @@ stands for a text's own @.
+bytes are meant; @@ stands for a text's own @. For a model that keeps state a line is a sequence, and the first axis of
+each value counts its requests:
+
+    {"x": [[1], [2], [3]]}
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clients import Client, InferenceError, ModelSpec, codec
 from loadtests.errors import BadRequestError, InputFileError
 from loadtests.target.access import Access
+from loadtests.target.sequences import Payload
 from loadtests.workload.lines import read_lines
 from loadtests.workload.workload import ModelWeight
 
@@ -61,25 +67,26 @@ def with_inputs(
     ]
 
 
-def read_inputs(path: Path, server: str, model: str, access: Access | None = None) -> list[bytes]:
-    """An encoded request per line. Raises InputFileError, with the line that is wrong."""
+def read_inputs(path: Path, server: str, model: str, access: Access | None = None) -> list[Payload]:
+    """An encoded request per line, or a sequence of them. Raises InputFileError, with the line that is wrong."""
     lines = read_lines(path)
     if not lines:
         raise InputFileError(path, None, f"holds no requests; write one per line, such as {_EXAMPLE}")
     access = access or Access()
     with Client(server, tls=access.tls, headers=access.headers) as client:
         spec = client.model(model).spec
-    return [encode_line(spec, path, number, line) for number, line in lines]
+        in_sequences = spec.sequence or any(client.model(step).spec.sequence for step in spec.steps)
+    return [encode_line(spec, path, number, line, in_sequences=in_sequences) for number, line in lines]
 
 
-def encode_line(spec: ModelSpec, path: Path, number: int, line: str) -> bytes:
-    """One request. Raises InputFileError."""
+def encode_line(spec: ModelSpec, path: Path, number: int, line: str, *, in_sequences: bool = False) -> Payload:
+    """One request, or one sequence of them. Raises InputFileError."""
     try:
         named = json.loads(line, object_pairs_hook=_once_each)
         if not isinstance(named, dict):
             raise InputFileError(path, number, f"is not an object of inputs, such as {_EXAMPLE}")
         named = {name: _with_files(value, path.parent) for name, value in named.items()}
-        return codec.encode(spec, named)
+        return encode_sequence(spec, named) if in_sequences else codec.encode(spec, named)
     except InputFileError:
         raise
     except OSError as error:
@@ -88,6 +95,31 @@ def encode_line(spec: ModelSpec, path: Path, number: int, line: str) -> bytes:
         raise InputFileError(path, number, problem) from error
     except (ValueError, RecursionError, InferenceError) as error:
         raise InputFileError(path, number, str(error)) from error
+
+
+def encode_sequence(spec: ModelSpec, named: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """The requests of a sequence; the first axis of each input counts them. The batch axis may be left out.
+
+    Raises ValueError for inputs of which no sequence can be made, InvalidInputError for a request that does not fit.
+    """
+    lengths = {name: len(values) for name, values in named.items() if isinstance(values, list | np.ndarray)}
+    if lengths.keys() < named.keys() or len({*lengths.values()}) != 1 or not all(lengths.values()):
+        each = ", ".join(f"{name} {lengths.get(name, 'not a list')}" for name in named) or "no inputs"
+        raise ValueError(
+            f"is no sequence of requests to {spec.name}, which keeps state: give each input a list with a value for "
+            f"each request, equally many ({each})"
+        )
+    (count,) = {*lengths.values()}
+    return tuple(
+        codec.encode(spec, {name: _batched(spec, name, values[number]) for name, values in named.items()})
+        for number in range(count)
+    )
+
+
+def _batched(spec: ModelSpec, name: str, value: Any) -> Any:
+    """With a batch axis of 1 where the model has one and the value has all others alone."""
+    is_row = spec.batched and name in spec.inputs and np.ndim(value) == len(spec.inputs[name].dims)
+    return np.asarray(value)[None] if is_row and isinstance(value, np.ndarray) else [value] if is_row else value
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from loadtests.records.point import SizePoint
 from loadtests.records.record import Floats, percentile
+from loadtests.target.sequences import Payload, requests_in
 
 _UNEQUAL = 2.0
 """The largest request has at least so many times the bytes of the median one where sizes are worth a table."""
@@ -32,12 +33,18 @@ class Sizes:
         return cls(len(sizes), median, p90, largest)
 
 
-def input_bytes(payloads: Sequence[bytes]) -> NDArray[np.int64]:
-    """The bytes of all inputs of each encoded ModelInferRequest, without names and shapes."""
+def input_bytes(payloads: Sequence[Payload]) -> NDArray[np.int64]:
+    """The bytes of all inputs of each encoded ModelInferRequest, or of each sequence, without names and shapes."""
     from tritonclient.grpc import service_pb2
 
-    requests = map(service_pb2.ModelInferRequest.FromString, payloads)
-    return np.array([sum(map(len, request.raw_input_contents)) for request in requests], np.int64)
+    parse = service_pb2.ModelInferRequest.FromString
+    return np.array(
+        [
+            sum(len(raw) for each in requests_in(payload) for raw in parse(each).raw_input_contents)
+            for payload in payloads
+        ],
+        np.int64,
+    )
 
 
 def by_size(model: str, latencies_ms: Floats, sizes: NDArray[np.int64], pool: Sizes) -> tuple[SizePoint, ...]:

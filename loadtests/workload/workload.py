@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,22 @@ from numpy.typing import NDArray
 from loadtests.errors import BadRequestError, InputFileError
 from loadtests.records.point import SizePoint
 from loadtests.records.record import Record
-from loadtests.slo import Slo
+from loadtests.slo import Measure, Slo
 from loadtests.target.access import Access
 from loadtests.target.client import FROZEN_S, Target
+from loadtests.target.sequences import Payload, flagged, requests_in
 from loadtests.target.statistics import composing_models
 from loadtests.workload import payloads as made_payloads
 from loadtests.workload.mix import ModelMix
+from loadtests.workload.schedule import Offsets
+from loadtests.workload.sequences import Sequences, check_payloads, interval_s
 from loadtests.workload.sizes import Sizes, by_size, input_bytes
 from loadtests.workload.trace import Trace
 
 logger = logging.getLogger("fathom")
 _MADE = "made from the server's metadata"
+_REQUESTS = 10
+"""Of each sequence that is made up."""
 _SHARE = re.compile(r"(?P<model>[^=\s]+)(?:=(?P<weight>[^=]+))?")
 
 
@@ -43,8 +48,11 @@ class ModelWeight:
     model: str
     weight: float = 1.0
     """Relative to the other models."""
-    payloads: Sequence[bytes] | None = None
-    """Serialised `ModelInferRequest`s of this model, used in turn in an order shuffled by the seed."""
+    payloads: Sequence[Payload] | None = None
+    """Serialised `ModelInferRequest`s of this model, used in turn in an order shuffled by the seed; of a model that
+    keeps state sequences of them."""
+    interval_s: float | None = None
+    """Between two requests of a sequence."""
     source: str = ""
     """Where the payloads come from, for a person, as in `evaluation data`; of a file its name."""
     file: Path | None = None
@@ -98,8 +106,10 @@ class Workload:
         *,
         access: Access | None = None,
         seed: int = 0,
+        interval_s: float | None = None,
         frozen_s: float = FROZEN_S,
     ) -> None:
+        """`interval_s` is for the sequences of all models that keep state, instead of what their shares say."""
         self.models = tuple(share.model for share in shares)
         self._mix = ModelMix((1,) * len(shares), tuple(share.weight for share in shares))
         if doubled := {model for model in self.models if self.models.count(model) > 1}:
@@ -110,7 +120,10 @@ class Workload:
         self.targets = [Target(server, model, access=access, frozen_s=frozen_s) for model in self.models]
         self._shares = tuple(shares)
         self._seed = seed
-        self._pools: list[list[bytes]] = []
+        self._interval_s = interval_s
+        self._pools: list[list[Payload]] = []
+        self.sequences: Sequences | None = None
+        """What is asked where a model keeps state; known after `check`."""
         self._sizes: list[NDArray[np.int64]] = []
         self.assumed: list[str] = []
         """What made-up requests assume about the models; known after `check`, which also logs it."""
@@ -126,21 +139,52 @@ class Workload:
                 stack.push(target)
 
     def check(self) -> None:
-        """TargetError unless the server answers and has all models ready. Makes the payloads that were not given."""
+        """TargetError unless the server answers and has all models ready. Makes the payloads that were not given.
+
+        BadRequestError where payloads or interval do not fit a model that keeps state, or one that keeps none.
+        """
         for target in self.targets:
             target.check()
         self._pools, self.assumed = [], []
         for share, target in zip(self._shares, self.targets, strict=True):
-            if share.payloads:
-                self._pools.append(list(share.payloads))
-                continue
-            metadata, config = target.metadata(), target.config()
-            self._pools.append(made_payloads.from_metadata(metadata, config, seed=self._seed))
-            if assumed := made_payloads.assumptions(metadata, config):
-                self.assumed.append(assumed)
-                logger.warning(assumed)
+            payloads = share.payloads or self._made(target)
+            check_payloads(target, payloads)
+            self._pools.append([payload if isinstance(payload, bytes) else flagged(payload) for payload in payloads])
+        self.sequences = self._sequences()
         self._sizes = list(map(input_bytes, self._pools))
         self._mix = replace(self._mix, sizes=tuple(map(len, self._pools)))
+
+    def _made(self, target: Target) -> Sequence[Payload]:
+        metadata, config = target.metadata(), target.config()
+        assumed, made = made_payloads.assumptions(metadata, config), made_payloads.from_metadata
+        if target.keeps_state:
+            count = made_payloads.POOL_SIZE * _REQUESTS
+            requests = made(metadata, config, seed=self._seed, count=count)
+            assumed = "; ".join(filter(None, (assumed, f"sequences of {target.model} have {_REQUESTS} requests each")))
+            payloads: list[Payload] = [
+                tuple(requests[at : at + _REQUESTS]) for at in range(0, len(requests), _REQUESTS)
+            ]
+        else:
+            payloads = list(made(metadata, config, seed=self._seed))
+        if assumed:
+            self.assumed.append(assumed)
+            logger.warning(assumed)
+        return payloads
+
+    def _sequences(self) -> Sequences | None:
+        intervals_s = []
+        for share, target in zip(self._shares, self.targets, strict=True):
+            given_s = self._interval_s if self._interval_s is not None else share.interval_s
+            intervals_s.append(interval_s(target, given_s))
+        if any(intervals_s):
+            return Sequences.of(self._pools, intervals_s)
+        if self._interval_s is not None:
+            raise BadRequestError(
+                f"{' and '.join(self.models)} keep no state between requests: leave the interval between those of a "
+                f"sequence out ({self._interval_s:g} s)",
+                field="interval_s",
+            )
+        return None
 
     @property
     def mix(self) -> ModelMix:
@@ -151,6 +195,14 @@ class Workload:
     def streaming(self) -> dict[str, bool]:
         """Whether each model streams its answers; known after `check`."""
         return {target.model: target.streams for target in self.targets}
+
+    @property
+    def measures(self) -> dict[str, tuple[Measure, ...]]:
+        """What SLOs may be about, for each model; known after `check`."""
+        return {
+            target.model: get_args(Measure) if target.streams else ("", "gap") if target.keeps_state else ("",)
+            for target in self.targets
+        }
 
     def payloads_of(self, model: str) -> tuple[int, int]:
         """The places of a model's payloads in `pool`: its first, and the one behind its last."""
@@ -163,11 +215,34 @@ class Workload:
 
     @property
     def pool(self) -> list[bytes]:
-        """The payloads of all models, one model after the other."""
-        return [payload for pool in self._pools for payload in pool]
+        """The requests of all models, one model after the other, and of a sequence in its order."""
+        return [request for pool in self._pools for payload in pool for request in requests_in(payload)]
 
     @property
-    def first_payloads(self) -> list[tuple[Target, list[bytes]]]:
+    def longest_s(self) -> float:
+        """Of a sequence, from its first request to its last; 0 where no model keeps state."""
+        return float(self.sequences.lengths_s.max()) if self.sequences else 0.0
+
+    @property
+    def mean_s(self) -> float:
+        """Of the sequences of the model whose last longest; 0 where none keeps state."""
+        if not self.sequences:
+            return 0.0
+        own = (slice(*self.payloads_of(model)) for model in self.models)
+        return max(float(self.sequences.lengths_s[places].mean()) for places in own)
+
+    @property
+    def requests_each(self) -> float:
+        """Of the mean arrival: more than 1 where sequences arrive."""
+        each = [np.mean([len(requests_in(payload)) for payload in pool]) for pool in self._pools]
+        return float(self.weights @ each)
+
+    def ends(self, offsets_s: Offsets, choices: NDArray[np.int32]) -> tuple[Offsets, NDArray[np.int32]]:
+        """When the last request of each arrival is due, and which payload that is, in this order."""
+        return self.sequences.ends(offsets_s, choices) if self.sequences else (offsets_s, choices)
+
+    @property
+    def first_payloads(self) -> list[tuple[Target, list[Payload]]]:
         """Each model's target and payloads, for questions one at a time."""
         return list(zip(self.targets, self._pools, strict=True))
 
@@ -199,10 +274,11 @@ class Workload:
         return self._mix.chosen(owners, trace.payloads, seed=seed)
 
     def marked(self, record: Record, choices: NDArray[np.int32]) -> Record:
-        """The record with the model of each request."""
-        if len(self.models) == 1:
-            return record
-        return replace(record, model=self._mix.owners_of(choices[: len(record)]))
+        """The record with the model of each request, and with how long each sequence is."""
+        choices = choices[: len(record)]
+        if len(self.models) > 1:
+            record = replace(record, model=self._mix.owners_of(choices))
+        return self.sequences.marked(record, choices) if self.sequences else record
 
     @property
     def sizes(self) -> dict[str, Sizes]:
@@ -224,7 +300,12 @@ class Workload:
 
     def described(self) -> dict[str, Any]:
         """What results record of the requests; known after `check`."""
-        pool = self.pool
+        pool, own = self.pool, ((model, self.payloads_of(model)) for model in self.models)
+        sequences = {
+            model: self.sequences.described(*places)
+            for model, places in own
+            if self.sequences and self.sequences.intervals_s[places[0]]
+        }
         sources = [share.source or "given" if share.payloads else _MADE for share in self._shares]
         return {
             "payloads": len(pool),
@@ -233,13 +314,15 @@ class Workload:
             "payload_source": "; ".join([*dict.fromkeys(sources), *self.assumed]),
             "inputs": {share.model: str(share.file) for share in self._shares if share.file},
             "payload_sizes": {model: asdict(sizes) for model, sizes in self.sizes.items()},
+            **({"sequences": sequences} if sequences else {}),
             "mix": {model: float(weight) for model, weight in zip(self.models, self.weights, strict=True)},
         }
 
     def step_shares(self, record: Record) -> dict[str, float]:
         """Which part of a marked record's requests each model of the server works for; a shared step works for all its
         pipelines."""
-        asked = np.bincount(record.model[record.attempted], minlength=len(self.models)) / max(record.attempted.sum(), 1)
+        requests = np.maximum(record.requests, 1)[record.attempted]
+        asked = np.bincount(record.model[record.attempted], requests, len(self.models)) / max(requests.sum(), 1)
         shares: dict[str, float] = {}
         for target, share in zip(self.targets, asked.tolist(), strict=True):
             for step in target.steps:

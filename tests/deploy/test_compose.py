@@ -92,7 +92,10 @@ def test_the_real_tritonserver_accepts_every_flag_but_those_it_is_too_old_for(tm
     )
     known = tuple(flag for flag in options.extra if not flag.startswith(CONTAINER_ONLY_FLAGS))
     assert len(options.extra) - len(known) == len(CONTAINER_ONLY_FLAGS)
-    with TritonServer(models, config_name="gpu", admin_token=TOKEN, extra=known, stop_timeout_s=0) as server:
+    named = ("plain", "tuned")  # as the entry point does
+    with TritonServer(
+        models, config_name="gpu", models=named, admin_token=TOKEN, extra=known, stop_timeout_s=0
+    ) as server:
         asked = {line.split("=")[0] for line in SERVICES["triton"]["command"][1:]}
         process = Path(f"/proc/{server.pid}/cmdline").read_text().split("\0")
         given = {word.split("=")[0] for word in process if word.startswith("--")}

@@ -45,7 +45,7 @@ def digit(index: int = 0) -> tuple[Image.Image, int]:
 def test_accuracy_is_the_same_at_every_station(name, served_figures, exported_repository):
     recipe = recipes.find(name)
     measured = measured_at_export(recipe, exported_repository) | served_figures(name)
-    assert set(measured) == {"source", "onnx", "served"} | ({"pipeline"} if recipe.pipeline else set())
+    assert set(measured) == {"source", "onnx", "served"} | ({"pipeline"} if recipe.systems[0].judged else set())
     for station, measurement in measured.items():
         for figure, value in measurement.accuracy.items():
             source = measured["source"].accuracy[figure]

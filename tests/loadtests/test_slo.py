@@ -9,7 +9,7 @@ from loadtests.slo import (
     Slo,
     as_requested,
     check_limited,
-    check_streams,
+    check_measures,
     describe_slos,
     loosest_limit_ms,
     tightest_limit_ms,
@@ -81,20 +81,25 @@ def test_limits_of_several():
 
 
 @pytest.mark.parametrize(
-    ("slo", "streams", "accepted"),
+    ("slo", "models", "lacks"),
     [
-        ("ttft:p99=1s", {"writer": True}, True),
-        ("p99=1s", {"writer": True, "echo": False}, True),
-        ("ttft:p99=1s", {"echo": False}, False),
-        ("ttft:p99=1s", {"writer": True, "echo": False}, False),
-        ("writer:ttft:p99=1s", {"writer": True, "echo": False}, True),
-        ("echo:ttft:p99=1s", {"writer": True, "echo": False}, False),
+        ("ttft:p99=1s", ["writer"], ""),
+        ("p99=1s", ["writer", "echo", "listener"], ""),
+        ("ttft:p99=1s", ["echo"], "echo"),
+        ("ttft:p99=1s", ["writer", "echo"], "echo"),
+        ("writer:ttft:p99=1s", ["writer", "echo"], ""),
+        ("echo:ttft:p99=1s", ["writer", "echo"], "echo"),
+        ("gap:p99=1s", ["writer", "listener"], ""),
+        ("gap:p99=1s", ["listener", "echo"], "echo"),
+        ("itl:p99=1s", ["listener"], "listener"),
     ],
 )
-def test_an_slo_about_tokens_is_for_models_that_stream(slo, streams, accepted):
-    with contextlib.nullcontext() if accepted else pytest.raises(BadRequestError) as refused:
-        check_streams([Slo.parse(slo)], streams)
-    assert accepted or ("echo" in str(refused.value) and refused.value.field == "slos")
+def test_an_slo_is_about_what_the_answers_of_a_model_have(slo, models, lacks):
+    """The writer streams, and the listener keeps state."""
+    measures = {"writer": ("", "ttft", "itl", "gap"), "listener": ("", "gap"), "echo": ("",)}
+    with pytest.raises(BadRequestError) if lacks else contextlib.nullcontext() as refused:
+        check_measures([Slo.parse(slo)], {model: measures[model] for model in models})
+    assert not lacks or (lacks in str(refused.value) and refused.value.field == "slos")
 
 
 def test_an_slo_of_a_mix_is_said_once():

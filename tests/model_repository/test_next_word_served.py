@@ -16,7 +16,7 @@ import tiny_decoder
 from complete_server import complete_server
 from tokenizers import Tokenizer
 
-from clients import Client, InferenceError, InvalidInputError, Model, ServerError
+from clients import Client, InvalidInputError, Model
 from server import TritonServer
 
 ROOT = Path(__file__).parents[2]
@@ -27,16 +27,12 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """Serves next_word and its steps beside a tiny decoder, and `alone`, its first step where none was exported."""
+    """Serves next_word and its steps beside a tiny decoder."""
     repository = tmp_path_factory.mktemp("next_word") / "model_repository"
     for name in MODELS:
         shutil.copytree(ROOT / "model_repository" / name, repository / name)
-    shutil.copytree(ROOT / "model_repository" / "next_word_text", repository / "alone")
-    config = repository / "alone" / "config.pbtxt"
-    config.write_text(config.read_text().replace('"next_word_text"', '"alone"').replace("smollm2", "none"))
     tiny_decoder.write_folder(repository / "smollm2" / "1")
-    explicit = ("--model-control-mode=explicit", *(f"--load-model={name}" for name in ("next_word", "alone")))
-    with complete_server(repository, extra=explicit) as running:
+    with complete_server(repository, models=["next_word"]) as running:
         yield running
 
 
@@ -136,13 +132,6 @@ def test_a_text_is_refused_each_time_it_comes(model: Model, text: str | bytes, w
     for _ in range(3):
         with pytest.raises(InvalidInputError):
             words(model, text)
-
-
-def test_without_an_exported_decoder_it_loads_and_says_what_is_missing(client: Client) -> None:
-    with pytest.raises(InferenceError) as caught:
-        client.model("alone")(text=[["play some"]])
-    assert not isinstance(caught.value, (InvalidInputError, ServerError))
-    assert "fathom export smollm2" in str(caught.value)
 
 
 def test_an_equal_text_is_answered_from_the_response_cache(server: TritonServer, model: Model) -> None:

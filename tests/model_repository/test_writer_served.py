@@ -60,13 +60,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
         text, changed = re.subn(rf'("{key}" value {{ string_value:) "\d+"', rf'\1 "{value}"', config.read_text())
         assert changed == 1
         config.write_text(text)
-    lone = shutil.copytree(repository / "recipe_writer", repository / "lone_writer") / "config.pbtxt"
-    lone.write_text(lone.read_text().replace('"recipe_writer"', '"lone_writer"').replace('"smollm2"', '"nothing"'))
     exported = repository / "smollm2" / "1"
     tiny_decoder.write_folder(exported, shape=replace(tiny_decoder.SHAPE, context=8192))
     about = json.loads((exported / "generation.json").read_text())
     (exported / "generation.json").write_text(json.dumps({**about, "eos_ids": []}))
-    explicit = ("--model-control-mode=explicit", "--load-model=recipe_writer", "--load-model=lone_writer")
+    explicit = ("--model-control-mode=explicit", "--load-model=recipe_writer")
     with complete_server(repository, extra=explicit, admin_token=TOKEN) as running:
         yield running
 
@@ -139,12 +137,6 @@ def test_a_model_that_is_unloaded_ends_its_answers_and_its_process(server: Trito
         admin.load_model("recipe_writer", headers=HEADERS)
         assert len(list(model.stream(prompt=["tea"], max_tokens=[3]))) == 3
     until(lambda: idle(server))
-
-
-def test_without_a_decoder_the_server_starts_and_each_request_gets_the_remedy(server: TritonServer) -> None:
-    status, sentence = refusal(server, "lone_writer", {"prompt": "tea"})
-    assert status == "UNAVAILABLE"
-    assert "`fathom export nothing`" in sentence
 
 
 def test_a_hundred_at_a_time_of_whom_thirty_leave(server: TritonServer) -> None:

@@ -18,7 +18,7 @@ from python_models import write_nap
 from small_models import DOUBLE_CONFIG, write_double
 from waiting import until
 
-from clients import AsyncClient, Client
+from clients import AsyncClient, Client, ModelNotFoundError
 from server import ServerDiedError, ServerStartError, TritonServer, TritonServerError
 
 pytestmark = pytest.mark.process
@@ -104,7 +104,12 @@ def test_a_named_configuration_is_selected(tmp_path):
 def test_a_configuration_that_leaves_out_tensors_is_completed_from_the_graph(tmp_path):
     write_double(tmp_path / "double")  # nothing but the backend
     assert (tmp_path / "double" / "config.pbtxt").read_text().split() == ["backend:", '"onnxruntime"']
+    write_double(tmp_path / "waits", "max_batch_size: 8")  # for its export, which would make a model file
+    (tmp_path / "waits" / "1" / "model.onnx").rename(tmp_path / "waits" / "1" / ".gitkeep")
     with TritonServer(tmp_path, stop_timeout_s=0) as server, Client(server.grpc_url) as client:
+        with pytest.raises(ModelNotFoundError) as caught:
+            client.model("waits")
+        assert caught.value.served == ("double",)
         double = client.model("double")
         assert (double.spec.max_batch_size, list(double.spec.inputs)) == (4, ["x"])
         assert double(x=[[1, 2], [3, 4]])["y"].tolist() == [[2, 4], [6, 8]]
@@ -172,6 +177,16 @@ def test_a_pipe_in_the_repository_is_refused_before_triton_waits_for_its_writer(
     with pytest.raises(ServerStartError) as refused:
         TritonServer(tmp_path).start()
     assert refused.value.option == "model_repository"
+
+
+def test_a_model_that_is_not_there_or_not_exported_is_refused_before_the_start(tmp_path):
+    write_double(tmp_path / "double")
+    write_double(tmp_path / "waits")
+    (tmp_path / "waits" / "1" / "model.onnx").rename(tmp_path / "waits" / "1" / ".gitkeep")
+    for name in ("waits", "nowhere"):
+        with pytest.raises(ServerStartError, match=name) as caught:
+            TritonServer(tmp_path, models=["double", name]).start()
+        assert caught.value.option == "models"
 
 
 def test_an_unknown_config_name_offers_the_known_ones(tmp_path):

@@ -190,7 +190,7 @@ def write_teller(repository: Path) -> None:
 
 
 def write_total(repository: Path) -> None:
-    """`total`, stateful: the sum of `x` (INT32 [n, 1]) over one sequence."""
+    """`total`, stateful: the sum of `x` (INT32 [n, 1]) over one sequence, of which four have a slot."""
     write_python(repository / "total", TOTAL_CONFIG, TOTAL)
 
 

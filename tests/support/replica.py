@@ -1,4 +1,5 @@
-"""One Triton as its container runs it: the real tritonserver under deploy/triton/entrypoint.py, on ports that stay."""
+"""One Triton as its container runs it: the real tritonserver under deploy/triton/entrypoint.py and server/loading.py,
+on ports that stay."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from pathlib import Path
 from mortal import mortal
 from waiting import until
 
-from server import TritonOptions, triton_command
+from server import TritonOptions, loading, triton_command
 from server.environment import find_installation
 from server.ports import why_not_free
 from server.supervisor import remove_shared_memory
@@ -52,6 +53,7 @@ class Replica:
             grpc_port=self.grpc_port,
             http_port=self.http_port,
             metrics_port=self.metrics_port,
+            models=(),
             exit_timeout_s=10,
             backend_directory=str(_lay_out_backends(self.folder / "backends", self._installation)),
             shm_prefix=self._shm_prefix,
@@ -75,7 +77,7 @@ class Replica:
 
     def start(self, *, wait: bool = True) -> None:
         command = [sys.executable, str(ENTRYPOINT), f"--address={LOOPBACK}", f"--port={self.agent_port}"]
-        command += [f"--drain={self.drain_s}", "--"]
+        command += [f"--drain={self.drain_s}", "--", sys.executable, loading.__file__]
         command += triton_command(self._options, binary=str(self._installation.tritonserver))
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 from export import files
 from export.config.config import TENSORRT
@@ -59,8 +60,9 @@ def check(subject: Subject) -> Findings:
         yield from _python_model(subject)
 
 
-def _declared(model: ast.Module) -> set[str] | None:
-    """The keys of the literal `PARAMETERS` (set, dict, list or tuple) at the top of a model.py, or None."""
+def _declared(model: ast.Module) -> dict[str, Any] | None:
+    """The keys of the literal `PARAMETERS` (set, dict, list or tuple) at the top of a model.py, or None. A dictionary
+    gives a key whose value is a whole number the least that it may be."""
     for node in model.body:
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
@@ -71,7 +73,8 @@ def _declared(model: ast.Module) -> set[str] | None:
         if isinstance(value, ast.Call) and value.args:  # frozenset({...})
             value = value.args[0]
         try:
-            return {str(key) for key in ast.literal_eval(value)} if value is not None else None
+            keys = ast.literal_eval(value) if value is not None else None
+            return None if keys is None else {str(key): keys[key] if isinstance(keys, dict) else None for key in keys}
         except (ValueError, TypeError):
             return None
     return None
@@ -113,13 +116,25 @@ def _python_model(subject: Subject) -> Findings:
         )
     own = [key for key in subject.message.parameters if key not in PYTHON]
     if declared is not None:
-        yield from _unknown(subject, declared | PYTHON, f"{subject.folder.name}/{place}")
+        yield from _unknown(subject, declared.keys() | PYTHON, f"{subject.folder.name}/{place}")
+        yield from _at_least(subject, {key: least for key, least in declared.items() if type(least) is int})
     elif own:
         yield subject.warning(
             f'parameters["{own[0]}"]',
             f"{place} does not say which parameters it reads",
             "declare PARAMETERS = {...} at its top",
         )
+
+
+def _at_least(subject: Subject, least: Mapping[str, int]) -> Findings:
+    for key in least.keys() & subject.message.parameters.keys():
+        value = subject.message.parameters[key].string_value
+        if not (value.isascii() and value.isdecimal() and int(value) >= least[key]):
+            yield subject.error(
+                f'parameters["{key}"].value',
+                f"{key} is '{value}', and the model takes a whole number from {least[key]} on",
+                f'write one in quotes, as string_value: "{least[key]}"',
+            )
 
 
 @rule

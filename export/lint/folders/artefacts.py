@@ -89,9 +89,10 @@ def _tensorrt_field(message: Any) -> str | None:
 @rule
 def _companion(folder: Path, manifest: Manifest | None) -> Findings:
     """A python model whose files come from another model's export must have them, and of the same weights."""
-    main = recipes.main_model(folder.name)
-    if main == folder.name:
+    recipe = recipes.bundled(folder.name)
+    if recipe is None or folder.name not in recipe.companions:
         return
+    main = recipe.name
     place = f"{folder.name}/{MANIFEST}"
     if manifest is None:
         if not os.path.lexists(folder / MANIFEST):

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping
 from typing import cast
 
 from loadtests.generator.endpoint import reason
@@ -58,7 +58,7 @@ class Http2Connection(Http2Requests):
         owner: Owner[Http2Connection],
         slot: int,
         headers: h2.RequestHeaders,
-        bodies: Sequence[bytes],
+        bodies: Mapping[int, bytes],
         streamed: Container[int],
     ) -> None:
         super().__init__(bodies, streamed, owner.on_first)

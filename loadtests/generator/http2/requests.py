@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping
 
 from loadtests.generator.http2 import frames as h2
 from loadtests.generator.http2.frames import END_HEADERS, HEADERS, frame
@@ -25,7 +25,7 @@ class Http2Requests(asyncio.Protocol):
     """Sends the numbered `bodies`, which are whole gRPC messages; those of `streamed` are answered in parts. What comes
     back is for the subclass."""
 
-    def __init__(self, bodies: Sequence[bytes], streamed: Container[int], on_first: OnFirst) -> None:
+    def __init__(self, bodies: Mapping[int, bytes], streamed: Container[int], on_first: OnFirst) -> None:
         self._bodies = bodies
         self._streamed = streamed
         self._on_first = on_first

@@ -32,6 +32,11 @@ def _no_parts(index: int, parts: Parts) -> None:
     """Where no answer is streamed."""
 
 
+def _message(request: bytes) -> bytes:
+    """As gRPC frames it."""
+    return b"\0" + struct.pack(">I", len(request)) + request
+
+
 class Http2Transport:
     """Implements `transport.Transport` and `transport.Owner`; raises what `Endpoint` raises.
 
@@ -60,7 +65,7 @@ class Http2Transport:
             scheme="https" if access.tls else "http",
             metadata=access.metadata(),
         )
-        self._bodies = [b"\0" + struct.pack(">I", len(payload)) + payload for payload in payloads]
+        self._bodies = {number: _message(payload) for number, payload in enumerate(payloads)}
         self.on_done = on_done
         self.on_first = on_first
         self._timeout_s = timeout_s
@@ -104,6 +109,31 @@ class Http2Transport:
         self._waiting[index] = payload
         if len(self._waiting) == 1 or self.lost:
             self.on_room()
+
+    # Requests that are made for one sending, and are to take the same way as others before them.
+
+    def offer(self, payload: int, request: bytes) -> None:
+        """Adds a payload until `forget`."""
+        self._bodies[payload] = _message(request)
+
+    def forget(self, payload: int) -> None:
+        """It is not sent any more."""
+        self._bodies.pop(payload, None)
+
+    def place(self) -> int:
+        """A connection's, each in turn."""
+        if not self._usable:
+            return 0
+        self._turn = turn = (self._turn + 1) % len(self._usable)
+        return self._usable[turn].slot
+
+    def send_at(self, place: int, index: int, payload: int) -> None:
+        """As `send`, by the connection at that place, which leads to the same server, as long as there is room."""
+        if not self._waiting:
+            for connection in self._usable:
+                if connection.slot == place and connection.send(index, payload):
+                    return
+        self.send(index, payload)
 
     def flush(self) -> None:
         for connection in self._usable:

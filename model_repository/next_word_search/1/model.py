@@ -20,24 +20,15 @@ class TritonPythonModel:
         given = {key: value["string_value"] for key, value in model["parameters"].items()}
         if unknown := sorted(set(given) - PARAMETERS):
             raise pb_utils.TritonModelException(f"unknown parameters key '{unknown[0]}': choose {sorted(PARAMETERS)}")
-        self._decoder = Path(args["model_repository"]).parent / given["decoder"]
-        self._threads, self._limit = int(given["threads"]), int(given["context_tokens"])
-        self._model = None
-        if newest(self._decoder) is not None:
-            self._open()
-
-    def _open(self):
-        """Open the language model and run it once, so that the first request is as quick as the others."""
-        self._model = NextWords(newest(self._decoder), limit=self._limit, threads=self._threads)
-        self._model.find([self._model.read("ready")])
+        decoder = newest(Path(args["model_repository"]).parent / given["decoder"])
+        self._model = NextWords(decoder, limit=int(given["context_tokens"]), threads=int(given["threads"]))
+        self._model.find([self._model.read("ready")])  # the first request is then as quick as the others
 
     def is_ready(self):
         """Releases of 2026 ask for this when they are asked whether the model is ready; older ones never call it."""
-        return bool(newest(self._decoder)) and (self._model is None or bool(self._model.encode("ready")))
+        return bool(self._model.encode("ready"))
 
     def execute(self, requests):
-        if self._model is None:
-            self._open()
         texts = [pb_utils.get_input_tensor_by_name(request, "text").as_numpy().ravel() for request in requests]
         found = iter(
             self._model.find([self._model.read(text.decode(errors="replace")) for each in texts for text in each])

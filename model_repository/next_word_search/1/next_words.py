@@ -13,11 +13,13 @@ STEPS = 3
 
 
 def newest(model):
-    """The newest version folder of a model that holds the files, or None."""
+    """The newest version folder of a model that holds the files. Raises FileNotFoundError where there is none."""
     found = [
         path for path in model.glob("*") if path.name.isdecimal() and all((path / name).is_file() for name in FILES)
     ]
-    return max(found, key=lambda path: int(path.name), default=None)
+    if not found:
+        raise FileNotFoundError(f"'{model}' holds no decoder: run `fathom export {model.name}`")
+    return max(found, key=lambda path: int(path.name))
 
 
 class NextWords:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from decoder import Decoder
 from generation import Generation
 from pieces import Pieces, token_bytes
 from sampling import Sampler
 from scheduler import FullError, Scheduler, StoppedError
+from tokenizers import Tokenizer
 
 PARAMETERS = {"decoder": "", "slots": 1, "context": 2, "prefill_chunk": 1, "waiting": 1, "threads": 0}
 """The keys of config.pbtxt, with the least value of those that are whole numbers."""
@@ -31,24 +33,14 @@ class RefusedError(Exception):
 
 class TritonPythonModel:
     def initialize(self, args):
-        """Load the decoder; where none was exported, every request is refused with the command that makes it."""
-        self._scheduler, self._missing = None, ""
+        self._scheduler = None
         try:
             given = _parameters(json.loads(args["model_config"])["parameters"])
-            model = Path(args["model_repository"]).parent / given["decoder"]
-            folder = _newest(model)
-            if folder is None:
-                self._missing = f"not ready, since '{model.name}' is not exported: run `fathom export {model.name}`"
-                return
-            self._load(args["model_name"], folder, given)
+            self._load(args["model_name"], _newest(Path(args["model_repository"]).parent / given["decoder"]), given)
         except (ValueError, MemoryError) as error:
             raise pb_utils.TritonModelException(str(error)) from error
 
     def _load(self, name, folder, given):
-        # Only here: where no decoder was exported, these may not be installed.
-        from decoder import Decoder
-        from tokenizers import Tokenizer
-
         about = json.loads((folder / "generation.json").read_text())
         if given["context"] > about["context"]:
             raise ValueError(f"context is {given['context']}, and '{folder}' reads {about['context']} tokens at most")
@@ -85,8 +77,6 @@ class TritonPythonModel:
         for request in requests:
             reply = Reply(request.get_response_sender())
             try:
-                if self._missing:
-                    raise StoppedError(self._missing)
                 self._scheduler.submit(self._read(request, reply))
             except RefusedError as error:
                 reply.fail(f"INVALID_ARG: {error}", pb_utils.TritonError.INVALID_ARG)
@@ -203,10 +193,10 @@ def _parameters(configured):
 
 
 def _newest(model):
-    """The newest version folder that holds a decoder, or None. Raises ValueError where a file beside it is missing."""
+    """The newest version folder that holds a decoder. Raises ValueError where it or a file beside it is missing."""
     found = [path.parent for path in model.glob("*/model.onnx") if path.parent.name.isdecimal()]
-    folder = max(found, key=lambda path: int(path.name), default=None)
-    for name in ("tokenizer.json", "generation.json") if folder else ():
+    folder = max(found, key=lambda path: int(path.name), default=model / "1")
+    for name in ("model.onnx", "tokenizer.json", "generation.json"):
         if not (folder / name).is_file():
             raise ValueError(f"'{folder / name}' is missing: run `fathom export {model.name}`")
     return folder

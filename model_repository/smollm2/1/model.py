@@ -22,10 +22,6 @@ class TritonPythonModel:
         self.path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         self.session = None
 
-    def is_ready(self):
-        """Releases of 2026 ask for this when they are asked whether the model is ready; older ones never call it."""
-        return self.path.is_file()
-
     def execute(self, requests):
         return [self._answer(request) for request in requests]
 
@@ -35,13 +31,10 @@ class TritonPythonModel:
         )
         try:
             logits = self._logits(ids, at)
-        except FileNotFoundError:
-            words, kind = "smollm2 was not exported: run `fathom export smollm2`", pb_utils.TritonError.UNAVAILABLE
         except ValueError as error:
-            words, kind = str(error), pb_utils.TritonError.INVALID_ARG
-        else:
-            return pb_utils.InferenceResponse([pb_utils.Tensor("logits", logits)])
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(words, kind))
+            refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
+            return pb_utils.InferenceResponse(error=refusal)
+        return pb_utils.InferenceResponse([pb_utils.Tensor("logits", logits)])
 
     def _logits(self, ids, at):
         if self.session is None:

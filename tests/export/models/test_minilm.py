@@ -89,7 +89,7 @@ def test_the_published_tokenizer_cuts_long_texts_and_does_not_pad(exported_repos
 
     assert len(tokenizer.encode("word " * 1_000).ids) == 256
     assert [len(encoding.ids) for encoding in tokenizer.encode_batch(["one", "one two three"])] == [3, 5]
-    requests = MiniLM().pipeline.requests()["text"]
+    requests = MiniLM().systems[0].requests()["text"]
     reference = Reference.read(exported_repository / "minilm" / "1" / "reference.npz")
     for row in (0, 100, len(requests) - 1):
         ids = tokenizer.encode(requests[row, 0].decode()).ids

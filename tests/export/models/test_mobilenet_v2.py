@@ -47,7 +47,7 @@ def test_the_evaluation_is_what_the_pipeline_makes_of_the_png() -> None:
     recipe = MobileNetV2()
     evaluation = recipe.evaluation()
     pixels = evaluation.inputs["pixels"]
-    files = recipe.pipeline.requests()["image"]
+    files = recipe.systems[0].requests()["image"]
 
     assert (pixels.shape, pixels.dtype, files.shape) == ((450, 128, 128, 3), np.uint8, (450, 1))
     for row in (0, 1, 449):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from export import recipes
 from export.models import next_word
 
 
@@ -29,12 +27,3 @@ def test_an_answer_is_a_line_of_the_words_that_were_found() -> None:
     probabilities = np.array([[0.68, 0.066, 0.031, 0, 0]], np.float32)
     (sentence,) = next_word.interpret({"words": words, "probabilities": probabilities})
     assert sentence == "way (68.0 %), walk (6.6 %), café (3.1 %)"
-
-
-@pytest.mark.parametrize("name", ["next_word", "recipe_writer"])
-def test_its_files_are_those_of_smollm2(name: str) -> None:
-    found = recipes.borrower(name)
-    assert found is not None
-    assert recipes.find(name).name == found.of == "smollm2"
-    assert name in recipes.reserved()
-    assert recipes.borrower("smollm2") is None

@@ -55,9 +55,27 @@ def test_accuracy_of_any_callable(scale: Scale) -> None:
     assert scale.accuracy(lambda arrays: {"y": arrays["x"] * 3}, batch=1) == {"hit_rate": 0.0}
 
 
-def test_a_recipe_is_found_by_its_name_and_its_pipelines() -> None:
-    assert recipes.find("minilm").name == "minilm"
-    assert recipes.find("image_classifier").name == "mobilenet_v2"
+FOUND = [
+    ("minilm", "minilm", "its own name"),
+    ("image_classifier", "mobilenet_v2", "its system"),
+    ("image_preprocess", "mobilenet_v2", "a companion, whose files it makes"),
+    ("recipe_writer", "smollm2", "one of its two systems"),
+    ("next_word_search", "smollm2", "a step that opens its files"),
+]
+
+
+@pytest.mark.parametrize(("name", "recipe", "why"), FOUND, ids=[row[-1] for row in FOUND])
+def test_a_recipe_is_found_by_what_its_export_is_for(name: str, recipe: str, why: str) -> None:
+    assert recipes.find(name).name == recipe
+    assert name in recipes.reserved()
+
+
+@pytest.mark.parametrize("name", [*recipes.NAMES, *recipes.EXTRA])
+def test_a_recipes_systems_can_be_told_apart(name: str) -> None:
+    """By a name that none other has; the station `pipeline` is one of them at most."""
+    systems = recipes.find(name).systems
+    assert all(recipes.system(system.name) == system for system in systems)
+    assert sum(system.judged for system in systems) <= 1
 
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:

@@ -11,7 +11,7 @@ from scale_model import Scale
 
 from export.errors import ConfigError
 from export.exporter import export_model
-from export.recipe.recipe import Pipeline, Source, Weights
+from export.recipe.recipe import Source, Weights
 from export.repository.manifest import Manifest
 from export.repository.published import Published
 
@@ -19,9 +19,7 @@ from export.repository.published import Published
 class Fronted(Scale):
     """The small model behind `prepare`, one of whose files comes from its export."""
 
-    @property
-    def pipeline(self) -> Pipeline:
-        return Pipeline("chain", ("prepare",), lambda: {})
+    companions = ("prepare",)
 
     def load(self, weights: Weights) -> Source:
         return replace(super().load(weights), assets={"prepare": {"1/gain.txt": b"2"}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,13 @@ from loadtests.records.point import (
     StepPoint,
     StreamPoint,
 )
+from loadtests.records.sequences import SequencePoint
 from loadtests.report import batching, prose
 from loadtests.results.result import INTERRUPTED, CapacityResult, too_short
 from loadtests.search import unloaded
 from loadtests.sizing import make_plan
-from loadtests.slo import Slo, check_streams
+from loadtests.slo import Slo, check_measures
+from loadtests.workload.sequences import check_payloads, interval_s
 from loadtests.workload.sizes import Sizes
 from loadtests.workload.variability import Variability
 
@@ -145,6 +148,19 @@ STREAMED = replace(
         for each in POINTS
     ),
 )
+SPOKEN: dict[str, Any] = {
+    **SENT,
+    "mix": {"queue": 1.0},
+    "sequences": {"queue": {"interval_s": 0.08, "requests_mean": 30.5, "mean_s": 2.4, "longest_s": 3.6}},
+}
+SEQUENCES = SequencePoint(30.5, 366.0, 2.4, 29.1, 6.0, 9.0, 31.0, 48.0)
+HEARD = replace(
+    PROVEN,
+    slos=(SLO, Slo.parse("gap:p90=100ms")),
+    decided_by=SLO,
+    settings={**PROVEN.settings, **SPOKEN, "filled_s": 19.2},
+    points=tuple(replace(each, rate_per_s=each.rate_per_s / 100, sequences=SEQUENCES) for each in POINTS),
+)
 BATCHING = (
     Batching("onnxruntime", 8, "dynamic", instances=2, on_gpu=False),
     Batching(
@@ -250,11 +266,43 @@ def test_answers_in_parts(shown: Callable[[], str], snapshot: SnapshotAssertion)
     print(too_short("recipe_writer", (TTFT, ITL), short))
     print(too_short("recipe_writer", (Slo.parse("ttft:p90=1s"),), short, 0.5))
     with pytest.raises(BadRequestError) as refused:
-        check_streams((TTFT,), {"recipe_writer": True, "echo": False})
+        check_measures((TTFT,), {"recipe_writer": ("", "ttft"), "echo": ("",)})
     print(refused.value)
     for slo in ("ttft:p99=1s", "itl:p99=1s", "gap:p99=1s"):
         with pytest.raises(SloUnreachableError) as unreachable:
             unloaded._check("recipe_writer", [Slo.parse(slo)], unloaded.Alone(9000.0, 2500.0, 1100.0, 1300.0), 5)
+        print(unreachable.value)
+    assert shown() == snapshot
+
+
+def test_sequences(shown: Callable[[], str], snapshot: SnapshotAssertion) -> None:
+    """Each command's own words for them."""
+    summary.show(HEARD, options=" --server host:8001")
+    print(prose.explain(HEARD))
+    print(prose.explain(replace(HEARD, **NOTHING, verdict="undecided", reason="no rate was confirmed")))
+    print(live_table.line(HEARD.points[0], "pass"))
+    load.show(HEARD.points[0], ["p99=20ms"], SPOKEN)
+    voice: Any = SimpleNamespace(model="voice", keeps_state=True, streams=False)
+    plain: Any = SimpleNamespace(model="echo", keeps_state=False, streams=False)
+    streams: Any = SimpleNamespace(model="speaker", keeps_state=True, streams=True)
+    refusals: list[Callable[[], object]] = [
+        lambda: interval_s(voice, None),
+        lambda: interval_s(voice, 0.0),
+        lambda: check_payloads(voice, [b"", b""]),
+        lambda: check_payloads(voice, [(b"", b""), b""]),
+        lambda: check_payloads(plain, [(b"", b"")]),
+        lambda: check_payloads(streams, [(b"", b"")]),
+        lambda: check_measures((Slo.parse("itl:p99=1s"),), {"voice": ("", "gap")}),
+        lambda: check_measures((Slo.parse("gap:p99=1s"),), {"voice": ("", "gap"), "echo": ("",)}),
+    ]
+    for refuse in refusals:
+        with pytest.raises(BadRequestError) as refused:
+            refuse()
+        print(refused.value)
+    for slo in ("p99=1s", "gap:p99=1s"):
+        alone = unloaded.Alone(2500.0, 2500.0, 0.0, 2600.0)
+        with pytest.raises(SloUnreachableError) as unreachable:
+            unloaded._check("voice", [Slo.parse(slo)], alone, 5, in_sequences=True)
         print(unreachable.value)
     assert shown() == snapshot
 

@@ -7,7 +7,7 @@ import pytest
 
 from loadtests.judge.backlog import judge_backlog
 from loadtests.judge.judge import evaluate
-from loadtests.judge.sample import streams_dependence
+from loadtests.judge.sample import least_dependence
 from loadtests.judge.unaffected import unaffected_requests
 from loadtests.records.point import Point, Probe
 from loadtests.records.record import NOT_SENT, UNANSWERED, Outcome, Record
@@ -157,5 +157,5 @@ def test_requests_whose_answers_come_at_once_are_not_independent():
     point = judged(record(), "ttft:p99=1s", "itl:p99=30ms", "itl:p99=150ms")
     assert [count.dependence for count in point.slos] == pytest.approx([4.0, 4.0, 1.0], rel=0.02)
     short = record().where(slice(0, 40))  # it fills for a quarter of its time
-    assert streams_dependence(short) == pytest.approx(4 / 3 * streams_dependence(record()), rel=0.05)
-    assert streams_dependence(dataclasses.replace(record(), parts=np.zeros(COUNT, np.uint32))) == 1.0
+    assert least_dependence(short) == pytest.approx(4 / 3 * least_dependence(record()), rel=0.05)
+    assert least_dependence(dataclasses.replace(record(), parts=np.zeros(COUNT, np.uint32))) == 1.0

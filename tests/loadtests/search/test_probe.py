@@ -12,6 +12,8 @@ from loadtests import Slo
 from loadtests.generator.messages import EarlyStop, Limits
 from loadtests.records.point import Probe
 from loadtests.search.probe import Prober
+from loadtests.workload.arrivals import CONSTANT
+from loadtests.workload.sequences import Sequences
 from loadtests.workload.workload import scoped
 
 MODELS = ("chat", "search")
@@ -22,7 +24,12 @@ TRAFFIC: Any = SimpleNamespace(
     payloads_of=lambda model: (0, 2) if model == "chat" else (2, 5),
     choices=lambda count, seed: np.zeros(count, np.int32),
     statistics=list,
+    longest_s=0.0,
+    mean_s=0.0,
+    requests_each=1.0,
+    ends=lambda offsets_s, choices: (offsets_s, choices),
 )
+SEQUENCES = Sequences((5, 3), (0.5, 0.5))
 
 
 class _AskedError(Exception):
@@ -33,7 +40,7 @@ class Asked:
     """Generators that only take down what they are asked."""
 
     def run_schedule(self, intended_s, choices, limits: Limits, **_: Any):
-        self.limits = limits
+        self.limits, self.intended_s = limits, intended_s
         raise _AskedError
 
 
@@ -44,6 +51,25 @@ def asked(*slos: str, answer_s: float = 0.0, requests: int = 1000) -> Limits:
     with pytest.raises(_AskedError):
         prober.at_rate(Probe(0, "double", 10.0, requests, 1))
     return generators.limits
+
+
+def test_sequences_are_measured_while_as_many_run_as_ever_will():
+    """Those that end before are sent, and not measured; and others begin until the last that is measured ends."""
+    generators: Any = Asked()
+    longest_s = float(SEQUENCES.lengths_s.max())
+    traffic = SimpleNamespace(**{
+        **vars(TRAFFIC), "longest_s": longest_s, "mean_s": 1.5, "requests_each": 4.0, "ends": SEQUENCES.ends,
+        "choices": lambda count, seed: np.arange(count, dtype=np.int32) % 2,
+    })  # fmt: skip
+    prober = Prober(generators, traffic, [Slo.parse("p90=100ms")], arrivals=CONSTANT)
+    with pytest.raises(_AskedError):
+        prober.at_rate(Probe(0, "double", 10.0, 200, 1))
+    measured_s = generators.intended_s[: -generators.limits.cooldown]
+    assert (measured_s >= longest_s).sum() == 200
+    assert (measured_s < longest_s).sum() > 0
+    assert generators.limits.cooldown >= 10 * (longest_s + 1.1)
+    assert generators.limits.early_stop[0].count == 2 * 0.1 * 200 + 2 * 10 * 1.5
+    assert generators.limits.max_outstanding > 10 * 4 * 1.5
 
 
 def stops(*slos: str) -> list[tuple[float, str, tuple[int, int] | None]]:
