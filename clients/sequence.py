@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Coroutine, Mapping
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -98,6 +99,16 @@ class BoundSequence(Generic[Answer]):
         self._open, self._over = True, end
         return answer
 
+    def _requests(self, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One request for each row of axis 0, with the batch axis where the model has one."""
+        spec = self._model.spec
+        given = codec.named(spec, inputs, named)
+        counts = {name: len(value) if hasattr(value, "__len__") else 0 for name, value in given.items()}
+        if len({*counts.values()}) != 1 or not all(counts.values()):
+            raise invalid(spec, f"axis 0 counts the requests of a sequence of '{spec.name}', one or more: got {counts}")
+        rows = [slice(row, row + 1) if spec.batched else row for row in range(next(iter(counts.values())))]
+        return [{name: value[row] for name, value in given.items()} for row in rows]
+
     async def _leave(self, kind: type[BaseException] | None) -> None:
         """Free the server's slot where no request was marked as the last one; `kind` ended the block."""
         timeout_s = self._client.timeout_s if self._timeout_s is None else self._timeout_s
@@ -118,6 +129,25 @@ class Sequence(BoundSequence[Outputs]):
     def __enter__(self) -> Sequence:
         return self
 
+    def each(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        interval_s: float = 0.0,
+        timeout_s: float | None = None,
+        **named: Any,
+    ) -> Iterator[Outputs]:
+        """Send one request for each row of axis 0, the last one with `end=True`, and yield the answers.
+
+        Request i is sent i * `interval_s` seconds after the first, or as soon as request i - 1 is answered if that is
+        later: the pace of a microphone. Raises InvalidInputError for inputs of different lengths or without a row.
+        """
+        requests, began_s = self._requests(inputs, named), time.monotonic()
+        for index, request in enumerate(requests):
+            self._client.run(self._client.pause(max(0.0, began_s + index * interval_s - time.monotonic())))
+            yield self(request, end=index == len(requests) - 1, timeout_s=timeout_s)
+
     def __exit__(self, kind: type[BaseException] | None, *ended: object) -> None:
         try:
             self._client.run(self._leave(kind))
@@ -131,6 +161,21 @@ class AsyncSequence(BoundSequence[Coroutine[Any, Any, Outputs]]):
 
     async def __aenter__(self) -> AsyncSequence:
         return self
+
+    async def each(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        interval_s: float = 0.0,
+        timeout_s: float | None = None,
+        **named: Any,
+    ) -> AsyncIterator[Outputs]:
+        """As `Sequence.each`, awaited."""
+        requests, began_s = self._requests(inputs, named), time.monotonic()
+        for index, request in enumerate(requests):
+            await self._client.pause(max(0.0, began_s + index * interval_s - time.monotonic()))
+            yield await self(request, end=index == len(requests) - 1, timeout_s=timeout_s)
 
     async def __aexit__(self, kind: type[BaseException] | None, *ended: object) -> None:
         try:

@@ -61,16 +61,27 @@ def question(spec: ModelSpec, repository: Path) -> Question:
     Raises RecipeError where it has none, or was not exported here.
     """
     if (system := recipes.system(spec.name)) is not None:
-        return system.question()
+        manifest = manifest_of(spec.name, repository)
+        if not (manifest and manifest["source"]["custom_weights"] and _kept_requests(system, repository)):
+            return system.question()
     return Question("the first request that it was exported with", next(_evaluation(spec, repository).batches(1)))
 
 
 def _evaluation(spec: ModelSpec, repository: Path) -> Evaluation:
     """The requests that a model's recipe has for it; raises RecipeError."""
     if (system := recipes.system(spec.name)) is not None:
-        return Evaluation(system.requests(), batched=spec.batched and not spec.sequence)
+        rows = _kept_requests(system, repository) or system.requests()
+        return Evaluation(rows, batched=spec.batched and not spec.sequence)
     recipes.find(spec.name, repository)
     return reference(spec.name, repository).evaluation
+
+
+def _kept_requests(system: System, repository: Path) -> Arrays:
+    """The requests that follow from the weights that were exported here; none where they do not."""
+    try:
+        return reference(recipes.find(system.name).name, repository).evaluation.requests if system.judged else {}
+    except RecipeError:
+        return {}  # not exported here
 
 
 def reference(model: str, repository: Path) -> Reference:
@@ -96,7 +107,8 @@ def measure_served(
         model = client.model(system.name if system else recipe.name)
         requests = None
         if system is not None:
-            requests = Evaluation(system.requests(), kept.evaluation.truth, batched=model.spec.batched)
+            rows = kept.evaluation.requests or system.requests()
+            requests = Evaluation(rows, kept.evaluation.truth, batched=model.spec.batched)
         measured[station] = measure(
             recipe,
             _predict(model),

@@ -30,20 +30,21 @@ def add_inputs(command: argparse._ActionsContainer) -> None:
         action="append",
         default=[],
         metavar="[MODEL=]FILE",
-        help="JSON Lines file of requests, one object of inputs per line; for several models repeat it as MODEL=FILE; "
-        "for a model that keeps state a line is a sequence, and the first axis of each input counts its requests "
-        "(default: the evaluation data of the model's recipe, else inputs made up from the server's metadata)",
+        help="JSON Lines file of requests, one object of inputs per line; for several models repeat it as MODEL=FILE "
+        "(default: the evaluation data of the model's recipe, else inputs made up from the server's metadata). For a "
+        "model that keeps state, a line is a sequence: the first axis of each input counts its requests",
     )
 
 
 def add_sequence_interval(command: argparse._ActionsContainer) -> None:
-    """`--sequence-interval`."""
+    """Declare `--sequence-interval`."""
     command.add_argument(
         "--sequence-interval",
         type=options.duration_s,
         metavar="TIME",
-        help="time between two requests of a sequence, for a model that keeps state; rates are then sequences/s, and "
-        "an SLO limits the last request of each sequence, or with gap: the slowest (default: the recipe's)",
+        help="time between two requests of a sequence, for a model that keeps state, as in 80ms; rates are then "
+        "sequences/s, and an SLO limits the last request of each, or with gap: the slowest (default: the interval of "
+        "the model's recipe)",
     )
 
 
@@ -95,7 +96,7 @@ def with_requests(
     A model that has neither is left without, and requests are made from the server's metadata. Raises BadRequestError
     and InputFileError for inputs that cannot be used.
     """
-    files = files_of(inputs, [share.model for share in shares])
+    files = files_of(inputs, list(dict.fromkeys(share.model for share in shares)))
     with Client(server, timeout_s=_LOOK_TIMEOUT_S, tls=access.tls, headers=access.headers) as client:
         recipes_own = [
             _in_time(share) if share.model in files else with_evaluation_data(client, share, repository, seed=seed)

@@ -202,7 +202,7 @@ def _cosine(one: Array, other: Array) -> float:
 def _evaluation(tokenizer: Any) -> Evaluation:
     """Every text as the tokenizer sees it, padded with zeros to the longest."""
     written = texts()
-    inputs = _tokens(tokenizer, written.rows)
+    inputs = tokens(tokenizer, written.rows)
     first_document, first_query = len(written.sentences), len(written.sentences) + len(written.documents)
     truth = {
         "document_row": np.arange(first_document, first_query),
@@ -220,12 +220,12 @@ def _calibration(tokenizer: Any) -> Evaluation:
         for count in LONG_CALIBRATION_TEXTS
         for start in range(0, len(lines) - count, 20)
     ]
-    inputs = _tokens(tokenizer, (*lines, *long))
+    inputs = tokens(tokenizer, (*lines, *long))
     order = np.argsort(inputs["attention_mask"].sum(axis=1), kind="stable")
     return Evaluation({name: values[order] for name, values in inputs.items()}, mask="attention_mask")
 
 
-def _tokens(tokenizer: Any, rows: Sequence[str]) -> dict[str, Array]:
+def tokens(tokenizer: Any, rows: Sequence[str]) -> dict[str, Array]:
     """The texts as ids and masks, INT64 [texts, tokens], padded with zeros to the longest."""
     encodings = tokenizer.encode_batch(list(rows))
     width = max(len(encoding.ids) for encoding in encodings)

@@ -96,7 +96,7 @@ def compare(
                 passed=passed,
                 bytes=judged.path.stat().st_size,
                 measured=judged.measured,
-                to_fp32=parity(judged.outputs, conversion.full.outputs),
+                to_fp32=parity(judged.outputs, conversion.full.outputs, recipe.not_compared),
                 reduction=judged.reduction,
                 speed=speeds[precision],
             )

@@ -82,7 +82,7 @@ def load(recipe: Recipe, weights: Any, on_progress: Progress = no_progress) -> S
     on_progress("load the trained model", 0, 1)
     try:
         with onnx_file.quiet():
-            source = recipe.load(weights)
+            source = recipe.load_showing(weights, on_progress)
     except ImportError as error:
         raise ExportError(
             f"exporting {recipe.name} needs the package '{error.name}'",
@@ -186,7 +186,7 @@ class Conversion:
             self.on_progress(step, 1, 1)
             judged = self._judge(path, f"measure onnx at {precision}")
 
-        distance = asdict(parity(judged.outputs, self.full.outputs))
+        distance = asdict(parity(judged.outputs, self.full.outputs, self.recipe.not_compared))
         judged = replace(judged, limits=allowed, reduction={**made.record(), "parity_to_fp32": distance})
         if isinstance(made, WeightsOnly):
             return judged  # the costs of hundreds of products would take minutes, for no remedy

@@ -21,6 +21,7 @@ from export.recipe.limits import Reduced
 from export.recipe.recipe import Array
 
 METHOD = "weights of products in blocks, com.microsoft MatMulNBits"
+DOMAIN = "com.microsoft"
 BLOCK = 32
 ACTIVATIONS_INT8 = 4
 """MatMulNBits' accuracy_level: products of 8-bit integers, summed up in 32 bits."""
@@ -64,6 +65,8 @@ class WeightsOnly:
 
         model = onnx.ModelProto()
         model.CopyFrom(self._graph)
+        if all(each.domain != DOMAIN for each in model.opset_import):
+            model.opset_import.add(domain=DOMAIN, version=1)
         graph = model.graph
         made: dict[str, list[str]] = {}
         with (self._room / "reduced.data").open("wb") as file:
@@ -152,7 +155,7 @@ def _multiply_blocks(node: Any, tensors: Sequence[str], weight: Any, by_columns:
         [node.input[0], *tensors],
         list(node.output),
         name=node.name,
-        domain="com.microsoft",
+        domain=DOMAIN,
         K=inner,
         N=outer,
         bits=8,

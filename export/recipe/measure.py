@@ -6,8 +6,9 @@ front of it, so that two figures differ only because the stations do.
 
 from __future__ import annotations
 
+import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ class Reference:
         arrays |= {f"truth/{name}": values for name, values in self.evaluation.truth.items()}
         arrays |= {f"output/{name}": values for name, values in self.outputs.items()}
         arrays = {key: values.astype(np.str_) if values.dtype == object else values for key, values in arrays.items()}
+        arrays |= {f"request/{name}": _written(values) for name, values in self.evaluation.requests.items()}
         arrays["mask"] = np.array(self.evaluation.mask or "")
         arrays["batched"] = np.array(self.evaluation.batched)
         written = io.BytesIO()  # where a disk is full, numpy would leave an archive that complains at its end
@@ -82,30 +84,47 @@ class Reference:
         """Read a reference. Raises RecipeError when the file is missing or is not one."""
         try:
             arrays = files.read_npz(path)
-            parts: dict[str, dict[str, Array]] = {"input": {}, "truth": {}, "output": {}}
+            parts: dict[str, dict[str, Array]] = {"input": {}, "truth": {}, "output": {}, "request": {}}
             for key in arrays:
                 if "/" in key:
                     part, name = key.split("/", 1)
                     parts[part][name] = arrays[key]
             mask = str(arrays["mask"]) or None
             batched = bool(arrays["batched"]) if "batched" in arrays else True
+            requests = {name: _read(values) for name, values in parts["request"].items()}
         except FileNotFoundError:
             raise RecipeError(f"{path} is missing", remedy=export_again(path.parent.parent), file=path) from None
         except (ValueError, KeyError, OSError, FileError) as error:
             raise RecipeError(
                 f"{path} cannot be read ({error})", remedy=export_again(path.parent.parent, "--force"), file=path
             ) from error
-        return Reference(Evaluation(parts["input"], parts["truth"], mask, batched), parts["output"])
+        return Reference(Evaluation(parts["input"], parts["truth"], mask, batched, requests), parts["output"])
 
 
-def parity(outputs: Arrays, source: Arrays) -> Parity:
-    """How far `outputs` are from the source's, over every output that the source has.
+def _written(values: Array) -> Array:
+    """Raw requests as numpy stores them without pickles: texts and files, BYTES, in base64."""
+    if values.dtype != object:
+        return values
+    return np.array([base64.b64encode(value) for value in values.ravel()]).reshape(values.shape)
+
+
+def _read(values: Array) -> Array:
+    """The inverse of `_written`."""
+    if values.dtype.kind != "S":
+        return values
+    return np.array([base64.b64decode(value) for value in values.ravel()], object).reshape(values.shape)
+
+
+def parity(outputs: Arrays, source: Arrays, without: Collection[str] = ()) -> Parity:
+    """How far `outputs` are from the source's, over every output that the source has but those in `without`.
 
     A text that differs counts as 1, one that is the same as 0.
     Raises ExportError when an output is missing or shaped differently, or when either side holds NaN or infinity.
     """
     worst_abs, worst_relative, worst_cosine = 0.0, 0.0, 1.0
     for name, wanted in source.items():
+        if name in without:
+            continue
         if name not in outputs:
             raise ExportError(
                 f"output '{name}' is missing: the station gives {sorted(outputs)}", tensor=name, found=sorted(outputs)
@@ -159,7 +178,8 @@ def evaluate(recipe: Recipe, outputs: Arrays, reference: Reference, against: Arr
     """The figures of a station's answers to the whole evaluation, and their parity with `against`, by default the
     source's answers."""
     figures = recipe.score(outputs, reference.evaluation, reference.outputs)
-    return Measurement(figures, parity(outputs, reference.outputs if against is None else against))
+    against = reference.outputs if against is None else against
+    return Measurement(figures, parity(outputs, against, recipe.not_compared))
 
 
 def _numbers(given: Array, wanted: Array) -> tuple[Array, Array]:

@@ -59,13 +59,15 @@ class Evaluation:
     `inputs` are named arrays of equal first axis. `truth` is what the answers are judged against and is never sent;
     its arrays may have any length (the answer per query, say). `mask` names the input whose non-zero columns are the
     used part of ragged rows: a batch is cut to its longest row. Where `batched` is False the model has no batch axis:
-    each row is one whole request, sent alone.
+    each row is one whole request, sent alone. `requests` are the rows as the judged system takes them, where they
+    follow from the weights: else they are the system's own.
     """
 
     inputs: Arrays
     truth: Arrays = field(default_factory=dict)
     mask: str | None = None
     batched: bool = True
+    requests: Arrays = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -166,6 +168,8 @@ class Recipe(ABC):
     """The precisions other than fp32 that the model can be exported at, each with what it may cost."""
     why_not_reduced: ClassVar[str] = "its recipe names no tolerance for one"
     """The reason that a person is given for a precision that is not among them."""
+    not_compared: ClassVar[frozenset[str]] = frozenset()
+    """Outputs that `score` alone judges, since equally good ones may take each other's place: ids of what was found."""
     companions: ClassVar[tuple[str, ...]] = ()
     """The other models of the repository whose files `Source.assets` gives."""
 
@@ -179,6 +183,10 @@ class Recipe(ABC):
     @abstractmethod
     def load(self, weights: Weights) -> Source:
         """Load (or train) the model. Raises RecipeError when the files do not hold what the recipe needs."""
+
+    def load_showing(self, weights: Weights, on_progress: Progress) -> Source:
+        """`load`, which a recipe whose loading takes minutes reports the progress of."""
+        return self.load(weights)
 
     @abstractmethod
     def evaluation(self) -> Evaluation:

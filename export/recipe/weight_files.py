@@ -7,7 +7,7 @@ from pathlib import Path
 from export.errors import RecipeError
 from export.recipe.recipe import Weights
 
-PATTERNS = ("*.safetensors", "*.json", "1_Pooling/config.json", "vocab.txt", "merges.txt", "*.model")
+PATTERNS = ("*.safetensors", "*.json", "1_Pooling/config.json", "vocab.txt", "merges.txt", "*.model", "*.spm")
 
 
 def find(weights: str, *, needs: tuple[str, ...], option: str = "--weights") -> Weights:

@@ -39,7 +39,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--slo",
         metavar="pNN=LIMIT",
-        help=f"service level objective of the measured capacities (default: {SLO}; with --all, that of each system)",
+        help="service level objective of the measured capacities "
+        f"(default: {SLO}; with --all the one that each system proposes)",
     )
     command.add_argument(
         "--precision",
@@ -52,8 +53,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--budget",
         type=options.duration_s,
         metavar="TIME",
-        help=f"time for each capacity search, as in 90s or 3m (default: {BUDGET_S:g}s; {BUDGET_OF_ALL_S:g}s with --all "
-        "or --precision all)",
+        help=f"time for each search, as in 90s or 3m (default: {BUDGET_S:g}s; {BUDGET_OF_ALL_S:g}s with --all or "
+        "--precision all)",
     )
     options.add_json(command)
 

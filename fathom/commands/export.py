@@ -32,7 +32,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="MODEL",
         help=f"{', '.join((*recipes.NAMES, *recipes.EXTRA))}, or a model that you added (default: "
-        f"{', '.join(recipes.NAMES)} and the models that you added)",
+        f"{', '.join(recipes.NAMES)} and those that you added)",
     )
     command.add_argument("--all", action="store_true", help="every bundled model and those that were added")
     command.add_argument(

@@ -6,10 +6,12 @@
   fathom infer mobilenet_v2 pixels=@digit.png --output probabilities.npy
   fathom infer rain_forecast ... --repeat 1000 --concurrency 8
   fathom infer recipe_writer prompt="a recipe for pancakes" max_tokens=200
+  fathom infer voice_command audio=@word.wav
 
-Repeat an input to send a batch. A value is text, a number or a JSON list. name=@file reads a .npy, .json, image or text
-file, and name=@- reads standard input. For a text that begins with @, write @@.
+Repeat an input to send a batch. A value is text, a number or a JSON list. name=@file reads a .npy, .json, image, sound
+or text file, and name=@- reads standard input. For a text that begins with @, write @@.
 
+A model that keeps state (sequence batching) gets one request for each row, as one sequence: a .wav file goes in chunks.
 The text of a streaming (decoupled) model is printed as it arrives; a line of figures follows on stderr. Ctrl-C cancels
 the request.
 """
@@ -32,7 +34,7 @@ from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.output import err, out, print_json
 from fathom.console.servers import connect, same_server
 from fathom.console.streamed import Streamed
-from fathom.recipes import question
+from fathom.recipes import in_sequence, question
 from loadtests.target import access_options
 from server import admin
 
@@ -133,6 +135,8 @@ def _run(arguments: argparse.Namespace) -> int:
             )
             if model.spec.decoupled:
                 return _stream(arguments, model, arrays)
+            if model.spec.sequence and arguments.repeat:
+                raise UsageError(f"'{arguments.model}' keeps state: leave --repeat out; `fathom load` measures")
             start = time.perf_counter()
             try:
                 lines, result = _infer(arguments, client, model, arrays)
@@ -176,7 +180,7 @@ def _infer(
         rest = model(arrays, outputs=others)
         lines += [in_short(name, array) for name, array in rest.items()]
         return lines, {"labels": found, "outputs": answers.as_json(rest)}
-    outputs = model(arrays)
+    outputs = in_sequence(model, arrays)[0] if model.spec.sequence else model(arrays)
     if arguments.output:
         answers.write(arguments.output, outputs)
         return [f"{arguments.output}: {answers.shapes(outputs)}"], {"output": str(arguments.output)}

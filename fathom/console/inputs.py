@@ -13,6 +13,7 @@ import numpy as np
 from clients import ModelSpec, TensorSpec
 from clients.datatypes import NUMPY_TYPE
 from export.errors import did_you_mean
+from fathom.console import audio
 from fathom.console.arguments import UsageError
 from fathom.console.images import SUFFIXES, as_pixels
 from loadtests.errors import InputFileError
@@ -24,8 +25,8 @@ Array = np.ndarray[Any, Any]
 def parse(spec: ModelSpec, arguments: Sequence[str]) -> dict[str, Array]:
     """Arrays with the batch axis in front. A name given several times makes a batch.
 
-    Text inputs take the value as it is, or a file's bytes. Numeric ones take a number, a JSON list, or a .npy, .json or
-    image file. `@-` is standard input, and `@@` a text's own @. Raises UsageError naming the argument.
+    Text inputs take the value as it is, or a file's bytes. Numeric ones take a number, a JSON list, or a .npy, .json,
+    image or sound file. `@-` is standard input, and `@@` a text's own @. Raises UsageError naming the argument.
     """
     given: dict[str, list[Any]] = {}
     for argument in arguments:
@@ -86,6 +87,8 @@ def _from_file(spec: ModelSpec, tensor: TensorSpec, name: str) -> Any:
         return array.astype(object) if tensor.datatype == "BYTES" and array.dtype.kind in "SU" else array
     if tensor.datatype == "BYTES" and suffix not in (".json", ".txt", ".md"):
         return data
+    if suffix in audio.SUFFIXES and tensor.datatype != "BYTES":
+        return audio.as_chunks(tensor, data, path)
     if suffix in SUFFIXES:
         return as_pixels(tensor, data, path)
     try:

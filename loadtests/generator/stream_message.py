@@ -16,6 +16,7 @@ from clients import (
     ModelNotFoundError,
     ModelNotReadyError,
     OverloadedError,
+    QueueTimeoutError,
 )
 from clients.failures import Sent, from_text
 from loadtests.records.record import DEADLINE_EXCEEDED, UNAVAILABLE
@@ -29,6 +30,7 @@ _MORE = 0x80
 _GRPC_INVALID_ARGUMENT, _GRPC_NOT_FOUND, _GRPC_INTERNAL = 3, 5, 13
 _STATUS: dict[type[InferenceError], int] = {
     OverloadedError: UNAVAILABLE,
+    QueueTimeoutError: UNAVAILABLE,
     ModelNotReadyError: UNAVAILABLE,
     DeadlineExceededError: DEADLINE_EXCEEDED,
     InvalidInputError: _GRPC_INVALID_ARGUMENT,

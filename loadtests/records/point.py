@@ -255,7 +255,7 @@ class Point:
         return None if slo.model else self.percentile_ms(slo.measure, name)
 
     def percentile_ms(self, measure: Measure, name: str = "p99") -> float | None:
-        """A percentile of the latency, or of a measure of streams; None if there was nothing to measure."""
+        """A percentile of the latency, or of a measure of streams or sequences; None if there is none."""
         holder = (self.streaming or self.sequences) if measure else self
         return getattr(holder, f"{measure}_{name}_ms".removeprefix("_"), None)
 

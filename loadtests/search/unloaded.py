@@ -74,16 +74,16 @@ def measure_unloaded(traffic: Workload, slos: Sequence[Slo], *, timeout_s: float
     began_s = time.monotonic()
     allowed_s = PROBE_SHARE * budget_s / len(traffic.models)
     medians, answers_s = [], [0.0]
-    for target, pool in traffic.first_payloads:
+    for name, (target, pool) in zip(traffic.models, traffic.first_payloads, strict=True):
         answers = _ask(target, pool, timeout_s, allowed_s, budget_s)
         warm = answers[len(answers) // 2 :]
         medians.append(Alone.of(warm))
         if target.streams:
             answers_s.append(_UNDER_LOAD * statistics.mean(answer.latency_ms for answer in answers) / 1e3)
         if len(answers) > 1:  # the first alone may have waited for the model to warm up
-            own = target.model if len(traffic.models) > 1 else ""
+            own = name if len(traffic.models) > 1 else ""
             own_slos = [slo for slo in slos if slo.model == own]
-            _check(target.model, own_slos, medians[-1], len(warm), in_sequences=target.keeps_state)
+            _check(name, own_slos, medians[-1], len(warm), in_sequences=target.keeps_state)
     together = Alone(*map(float, traffic.weights @ medians))
     return Unloaded(together, time.monotonic() - began_s, max(answers_s))
 
@@ -114,9 +114,9 @@ def _check(model: str, slos: Sequence[Slo], alone: Alone, requests: int, *, in_s
         # The median is at most any higher percentile, so this is never a false alarm.
         if slo.limit_ms is not None and slo.percentile >= 0.5 and median_ms > slo.limit_ms:
             raise SloUnreachableError(
-                f"{model} {takes[slo.measure].format(about_ms(median_ms))} without load (median of {requests} {what}, "
-                f"one at a time): {slo} is missed by {about_ms(median_ms - slo.limit_ms)} at every rate; raise the "
-                f"limit above {format_ms(math.ceil(median_ms))} or make the model faster",
+                f"{model} {takes[slo.measure].format(about_ms(median_ms))} without load (median of {requests} "
+                f"{what}, one at a time): {slo} is missed by {about_ms(median_ms - slo.limit_ms)} at every rate; "
+                f"raise the limit above {format_ms(math.ceil(median_ms))} or make the model faster",
                 slo=str(slo),
                 unloaded_ms=median_ms,
             )

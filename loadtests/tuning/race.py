@@ -3,11 +3,11 @@
 `Race.run()` is a generator in Python's sense, as `loadtests.search.search` is: it yields a `Turn`, is sent the
 `Answer`, and in the end returns. It looks at no clock and starts no server: recorded answers replay it.
 
-The committed configuration is searched first; it leads. Each challenger then runs A B B A against the leader, because
-machines drift: probes of a few seconds, its first one at the lower end of the leader's interval, so that one probe is
-enough for most that cannot win. It is dropped when its interval lies below the leader's, and leads when its estimate is
-higher at the end. Winner and committed configuration then run in turns with fresh seeds, which gives the gain its
-interval, and the winner's rate is confirmed.
+The committed configuration is searched first; it leads. Each contender is then probed once at the highest rate that
+any has met, and goes on upwards as long as it meets the SLO. Those that met the most run A B B A against the leader,
+because machines drift. A challenger is dropped when its interval lies below the leader's or the leader has met a rate
+that it missed, and leads when its estimate is higher at the end. Winner and committed configuration then run in turns
+with fresh seeds, which gives the gain its interval, and the winner's rate is confirmed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from loadtests.tuning.ranking import Ranking
 from loadtests.tuning.space import COMMITTED, Configuration
 from loadtests.workload.schedule import probe_seed
 
-_HEATS_SHARE, _GAIN_SHARE = 0.6, 0.75
-"""Of the budget: by when the heats and the last turns have ended. The rest confirms the two that were in these."""
+_FIELD_SHARE, _HEATS_SHARE, _GAIN_SHARE = 0.45, 0.6, 0.75
+"""Of the budget: by when the last contender is probed first, and the heats and the last turns have ended. The rest
+confirms the two that were in these."""
 _FIRST_PROBES, _NARROW = 6, 1.12
 """Of the committed configuration before the heats: at most so many, until the ends of its interval are so close."""
 _PROBE_SHARE, _LONGEST_S = 0.008, 8.0
@@ -38,6 +39,8 @@ _ROUNDS = 2
 _STEP_UP, _LEAP, _STEP_DOWN, _FALL = 1.15, 2.0, 0.8, 0.6
 """From the rates of the probes to the next one, as long as all met the SLO (towards what is expected, at most a leap)
 or none did (further where the probe was stopped early)."""
+_WORTHWHILE = 1.03
+"""Over the leader's value: a challenger that missed a lower rate than this is dropped without a heat."""
 _HOPELESS_ARMS = 4
 """Configurations that are measured although none meets the SLO."""
 _UNBOUNDED = 6
@@ -59,6 +62,8 @@ class Race:
     spent_s: float = 0.0
     ended: str = ""
     """Why it ended before every contender had its turn; empty when none was left."""
+    _qualified: list[Configuration] = field(default_factory=list)
+    """Challengers that were probed and wait for their heat."""
     _turns: int = 0
     _standings: dict[tuple[Configuration, int, int | None], Standing | None] = field(default_factory=dict)
 
@@ -117,27 +122,65 @@ class Race:
     def _heats(self) -> Generator[Turn, Answer, None]:
         while True:
             leading = self.standing(self.leader)
-            contenders = self.ranking.contenders(leading.value if leading else 0.0)
-            if not contenders:
+            self._drop_missed()
+            highest = max(leading.value if leading else 0.0, *map(self._met_worth, (COMMITTED, *self._qualified)))
+            fresh = self.ranking.contenders(highest)
+            if not fresh and not self._qualified:
                 return
             if leading is None and len(self.arms) > _HOPELESS_ARMS:
                 self.ended = f"none of the {len(self.arms)} most promising configurations meets the SLO"
                 return
             if self.spent_s > _HEATS_SHARE * self.plan.budget_s:
-                self.ended = f"the budget ended with {len(contenders)} contenders not measured"
+                self.ended = f"the budget ended with {len(fresh) + len(self._qualified)} contenders not measured"
                 return
-            challenger = contenders[0]
+            late = self.spent_s > _FIELD_SHARE * self.plan.budget_s
+            challenger = (
+                fresh[0] if fresh and not (late and self._qualified) else max(self._qualified, key=self._met_worth)
+            )
             try:
-                yield from self._heat(challenger)
+                if challenger in self._qualified or leading is None or self.objective.at_rate_per_s is not None:
+                    yield from self._heat(challenger)
+                else:
+                    yield from self._qualify(challenger)
             except FailedError as failure:
                 if failure.configuration != challenger:
                     self.ended = f"the leader's server failed: {failure}"
                     return
 
+    def _qualify(self, challenger: Configuration) -> Generator[Turn, Answer, None]:
+        """From the highest rate that the leader or a challenger has met, upwards as long as this one meets it, too."""
+        self.arms[challenger] = Arm(challenger)
+        for _ in range(_UNBOUNDED):
+            yield from self._probe(challenger, self._rate_of(challenger))
+            if not self._met_all(challenger):
+                break
+        self._learn(challenger)
+        self._qualified.append(challenger)
+
+    def _drop_missed(self) -> None:
+        """Of the challengers that wait for their heat, those that missed a rate which the leader meets."""
+        leading = self.standing(self.leader, recent=_RECENT)
+        for challenger in list(self._qualified) if leading else ():
+            lowest = min(
+                (point.rate_per_s for point in self.arms[challenger].points if _refused(point)), default=math.inf
+            )
+            if leading and self.objective.scaled(challenger, lowest) <= _WORTHWHILE * leading.value:
+                self.arms[challenger].outcome = f"misses the SLO at {format_rate(lowest)}, where the leader meets it"
+                self._qualified.remove(challenger)
+
+    def _met_worth(self, configuration: Configuration) -> float:
+        """The highest rate that it met, as the objective counts it; 0 without one."""
+        points = self.arms[configuration].points if configuration in self.arms else []
+        return self.objective.scaled(
+            configuration, max((each.rate_per_s for each in points if each.meets_slo), default=0.0)
+        )
+
     def _heat(self, challenger: Configuration) -> Generator[Turn, Answer, None]:
         """A B B A, the challenger's next rate from what it has shown."""
         leader = self.leader
-        self.arms[challenger] = Arm(challenger)
+        self.arms.setdefault(challenger, Arm(challenger))
+        if challenger in self._qualified:
+            self._qualified.remove(challenger)
         for number in range(4 * _ROUNDS):
             if number % 4 in (0, 3):
                 if self.objective.at_rate_per_s is not None or self.standing(leader):
@@ -155,8 +198,7 @@ class Race:
             yield from self._probe(challenger, self._rate_of(challenger))
             self._learn(challenger)
         own, other = self.standing(challenger), self.standing(leader, recent=_RECENT)
-        if own is None:
-            self._learn_bound(challenger)
+        self._learn(challenger)
         if own is not None and (other is None or own.value > other.value):
             self.leader = challenger
             self.arms[challenger].outcome = f"better than {leader}"
@@ -192,7 +234,7 @@ class Race:
         points = self.arms[configuration].points if configuration in self.arms else []
         if not points:
             leading = self.standing(self.leader, recent=_RECENT)
-            return leading.low / worth if leading else self.plan.start_per_s
+            return max(leading.value, *map(self._met_worth, self.arms)) / worth if leading else self.plan.start_per_s
         rates = [point.rate_per_s for point in points]
         if points[-1].meets_slo:
             leap = _LEAP if len(points) > 2 * _ROUNDS else 1.0
@@ -203,23 +245,21 @@ class Race:
         points = self.arms[configuration].points
         return self.objective.at_rate_per_s is None and all(point.meets_slo for point in points)
 
-    def _learn_bound(self, configuration: Configuration) -> None:
-        """A challenger that only missed the SLO: its capacity lies below the lowest rate that was tried, its latency at
-        the rate of the objective is the longest that was seen."""
+    def _learn(self, configuration: Configuration) -> None:
+        """What its points show. Of a challenger that only missed the SLO: its capacity lies below the lowest rate that
+        was tried, its latency at the rate of the objective is the longest that was seen."""
         points = self.arms[configuration].points
-        if self.objective.at_rate_per_s is not None:
+        if (standing := self.standing(configuration)) is not None:
+            self.ranking.learn(configuration, standing.value)
+        elif self.objective.at_rate_per_s is not None:
             longest_ms = max((point.p99_ms for point in points if point.p99_ms), default=None)
             if longest_ms is None:
                 self.ranking.fail(configuration, "no latency could be measured")
             else:
                 self.ranking.learn(configuration, 1 / longest_ms)
-            return
-        lowest = _STEP_DOWN * min(point.rate_per_s for point in points)
-        self.ranking.learn(configuration, self.objective.scaled(configuration, lowest))
-
-    def _learn(self, configuration: Configuration) -> None:
-        if (standing := self.standing(configuration)) is not None:
-            self.ranking.learn(configuration, standing.value)
+        else:
+            lowest = _STEP_DOWN * min(point.rate_per_s for point in points)
+            self.ranking.learn(configuration, self.objective.scaled(configuration, lowest))
 
     # The winner.
 

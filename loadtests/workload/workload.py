@@ -37,13 +37,14 @@ from loadtests.workload.trace import Trace
 logger = logging.getLogger("fathom")
 _MADE = "made from the server's metadata"
 _REQUESTS = 10
-"""Of each sequence that is made up."""
-_SHARE = re.compile(r"(?P<model>[^=\s]+)(?:=(?P<weight>[^=]+))?")
+"""The number of requests in each sequence that is made up."""
+_SHARE = re.compile(r"(?P<model>[^=\s]+?)(?:@(?P<priority>[1-9]\d{0,8}))?(?:=(?P<weight>[^=]+))?")
 
 
 @dataclass(frozen=True)
 class ModelWeight:
-    """One model of the workload. Without `payloads`, inputs are made from the server's metadata."""
+    """One model of the workload, or its requests of one priority. Without `payloads`, inputs are made from the server's
+    metadata."""
 
     model: str
     weight: float = 1.0
@@ -57,23 +58,30 @@ class ModelWeight:
     """Where the payloads come from, for a person, as in `evaluation data`; of a file its name."""
     file: Path | None = None
     """Where they come from a file."""
+    priority: int = 0
+    """What the requests carry of it, 1 for the most urgent; 0 for none, which is the model's default."""
+
+    @property
+    def name(self) -> str:
+        """`road_scene`, or `road_scene@1` for its requests of priority 1: what a report calls them."""
+        return f"{self.model}@{self.priority}" if self.priority else self.model
 
     @classmethod
     def parse(cls, text: str) -> ModelWeight:
-        """`image_classifier` or `image_classifier=0.7`; BadRequestError quoting anything else."""
+        """`image_classifier`, `image_classifier=0.7` or `road_scene@1=0.1`; BadRequestError quoting anything else."""
         found = _SHARE.fullmatch(text.strip())
         try:
             weight = float(found["weight"] or 1.0) if found else math.nan
         except ValueError:
             weight = math.nan
         if found is None or not (math.isfinite(weight) and weight > 0):
-            raise BadRequestError(f"workload {text!r} is not understood: write MODEL or MODEL=WEIGHT", field="mix")
-        return cls(found["model"], weight)
+            raise BadRequestError(f"workload {text!r} is not understood: write MODEL[@PRIORITY][=WEIGHT]", field="mix")
+        return cls(found["model"], weight, priority=int(found["priority"] or 0))
 
 
 def name_of(shares: Sequence[ModelWeight]) -> str:
     """`image_classifier`, or `image_classifier+text_embedding` for a mix."""
-    return "+".join(share.model for share in shares)
+    return "+".join(share.name for share in shares)
 
 
 def scoped(slos: Sequence[Slo], models: Sequence[str]) -> tuple[Slo, ...]:
@@ -110,14 +118,14 @@ class Workload:
         frozen_s: float = FROZEN_S,
     ) -> None:
         """`interval_s` is for the sequences of all models that keep state, instead of what their shares say."""
-        self.models = tuple(share.model for share in shares)
+        self.models = tuple(share.name for share in shares)
         self._mix = ModelMix((1,) * len(shares), tuple(share.weight for share in shares))
         if doubled := {model for model in self.models if self.models.count(model) > 1}:
             raise BadRequestError(f"the workload names {min(doubled)} twice: add up its weights", field="mix")
         if any(share.payloads is not None and not share.payloads for share in shares):
             raise BadRequestError("the payload pool is empty; give at least one encoded request", field="payloads")
         self.weights = self._mix.shares
-        self.targets = [Target(server, model, access=access, frozen_s=frozen_s) for model in self.models]
+        self.targets = [Target(server, share.model, access=access, frozen_s=frozen_s) for share in shares]
         self._shares = tuple(shares)
         self._seed = seed
         self._interval_s = interval_s
@@ -147,9 +155,12 @@ class Workload:
             target.check()
         self._pools, self.assumed = [], []
         for share, target in zip(self._shares, self.targets, strict=True):
+            if share.priority:
+                self._check_priority(share, target)
             payloads = share.payloads or self._made(target)
             check_payloads(target, payloads)
-            self._pools.append([payload if isinstance(payload, bytes) else flagged(payload) for payload in payloads])
+            whole = [payload if isinstance(payload, bytes) else flagged(payload) for payload in payloads]
+            self._pools.append(_prioritised(whole, share.priority))
         self.sequences = self._sequences()
         self._sizes = list(map(input_bytes, self._pools))
         self._mix = replace(self._mix, sizes=tuple(map(len, self._pools)))
@@ -186,6 +197,17 @@ class Workload:
             )
         return None
 
+    def _check_priority(self, share: ModelWeight, target: Target) -> None:
+        """Raise BadRequestError for a priority that neither the model nor a step has: Triton would pass it over."""
+        found = [target.config(name) for name in (share.model, *composing_models(share.model, target.config))]
+        levels = max((config.dynamic_batching.priority_levels for config in found if config is not None), default=None)
+        if levels is not None and levels < share.priority:
+            raise BadRequestError(
+                f"{share.name} asks for priority {share.priority}, and {share.model} has {levels} priority levels; set "
+                "dynamic_batching.priority_levels in its config.pbtxt, or leave the priority out",
+                field="mix",
+            )
+
     @property
     def mix(self) -> ModelMix:
         """What each request carries; known after `check`."""
@@ -194,14 +216,14 @@ class Workload:
     @property
     def streaming(self) -> dict[str, bool]:
         """Whether each model streams its answers; known after `check`."""
-        return {target.model: target.streams for target in self.targets}
+        return {name: target.streams for name, target in zip(self.models, self.targets, strict=True)}
 
     @property
     def measures(self) -> dict[str, tuple[Measure, ...]]:
         """What SLOs may be about, for each model; known after `check`."""
         return {
-            target.model: get_args(Measure) if target.streams else ("", "gap") if target.keeps_state else ("",)
-            for target in self.targets
+            name: get_args(Measure) if target.streams else ("", "gap") if target.keeps_state else ("",)
+            for name, target in zip(self.models, self.targets, strict=True)
         }
 
     def payloads_of(self, model: str) -> tuple[int, int]:
@@ -312,7 +334,7 @@ class Workload:
             "payload_bytes_mean": sum(map(len, pool)) / len(pool),
             "payloads_sha256": digest(pool),
             "payload_source": "; ".join([*dict.fromkeys(sources), *self.assumed]),
-            "inputs": {share.model: str(share.file) for share in self._shares if share.file},
+            "inputs": {share.name: str(share.file) for share in self._shares if share.file},
             "payload_sizes": {model: asdict(sizes) for model, sizes in self.sizes.items()},
             **({"sequences": sequences} if sequences else {}),
             "mix": {model: float(weight) for model, weight in zip(self.models, self.weights, strict=True)},
@@ -332,10 +354,26 @@ class Workload:
     def configs(self) -> list[Any]:
         """The ModelConfig of each model and of its steps; empty where the server does not offer it."""
         config_of = self.targets[0].config
-        asked = dict.fromkeys(name for model in self.models for name in (model, *composing_models(model, config_of)))
+        models = dict.fromkeys(share.model for share in self._shares)
+        asked = dict.fromkeys(name for model in models for name in (model, *composing_models(model, config_of)))
         return [config for config in map(config_of, asked) if config is not None]
 
     def statistics(self) -> list[Any]:
         """A snapshot for `server_stats.difference`; a step that two pipelines share is in it once."""
         found = {(stats.name, stats.version): stats for target in self.targets for stats in target.statistics()}
         return list(found.values())
+
+
+def _prioritised(payloads: Sequence[Payload], priority: int) -> list[Payload]:
+    """The requests with their priority behind them: protobuf reads two messages in a row as one."""
+    if not priority:
+        return list(payloads)
+    from tritonclient.grpc import service_pb2
+
+    behind: Any = service_pb2.ModelInferRequest()
+    behind.parameters["priority"].int64_param = priority
+    mark = behind.SerializeToString()
+    return [
+        payload + mark if isinstance(payload, bytes) else tuple(request + mark for request in payload)
+        for payload in payloads
+    ]

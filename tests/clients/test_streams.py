@@ -190,6 +190,33 @@ def test_streams_and_sequences_with_asyncio(python_server):
     assert asyncio.run(ask_both()) == ([0, 1, 2], [1, 3, 6])
 
 
+def test_each_row_is_a_request_of_the_sequence(client):
+    total = client.model("total")
+    with total.sequence() as ask:
+        assert [answer["total"].tolist() for answer in ask.each(x=[[1], [2], [3]])] == [[[1]], [[3]], [[6]]]
+        with pytest.raises(InvalidInputError):
+            ask(x=[[1]])  # the last row ended it
+    with total.sequence() as ask, pytest.raises(InvalidInputError):
+        next(ask.each(x=[]))
+
+
+def test_each_row_is_sent_at_its_time(python_server):
+    async def ask_at_a_pace(pauses):
+        async with AsyncClient(python_server.grpc_url) as client:
+            total = await client.model("total")
+
+            async def pause(seconds):
+                pauses.append(seconds)
+
+            client.pause = pause
+            async with total.sequence() as ask:
+                return [a["total"].item() async for a in ask.each({"x": [[1], [2], [3]]}, interval_s=100.0)]
+
+    pauses = []
+    assert asyncio.run(ask_at_a_pace(pauses)) == [1, 3, 6]
+    assert [round(seconds, -2) for seconds in pauses] == [0, 100, 200]  # the answers come within a second
+
+
 def test_a_sequence_goes_on_after_a_deadline_that_is_none(python_server):
     with Client(python_server.grpc_url) as client, client.model("total").sequence() as ask:
         assert ask(x=[2])["total"].tolist() == [[2]]

@@ -32,3 +32,10 @@ def test_objections(given: list[dict[str, Any]], count: int, why: str, tmp_path:
 
 def test_a_licence_that_was_looked_up_counts() -> None:
     assert not list(licences.objections({"components": [{"name": next(iter(licences.LOOKED_UP)), "licenses": []}]}))
+
+
+def test_a_licence_is_accepted_of_the_package_that_it_is_accepted_for() -> None:
+    accepted, licence = next(iter(licences.ACCEPTED.items()))
+    for name, count in ((accepted, 0), ("another", 1)):
+        component = {"name": name, "licenses": [{"license": {"name": licence}}]}
+        assert len(list(licences.objections({"components": [component]}))) == count

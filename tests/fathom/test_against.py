@@ -62,7 +62,11 @@ def test_what_cannot_be_compared_is_refused_in_one_line(repositories, capsys, ca
 )
 def test_a_second_server_is_not_started_in_vain(repositories, access, taken, why):
     arguments = argparse.Namespace(
-        against=str(repositories / "other"), model_repository=repositories / "mine", tritonserver=None, server=None
+        against=str(repositories / "other"),
+        models=["double"],
+        model_repository=repositories / "mine",
+        tritonserver=None,
+        server=None,
     )
     with pytest.raises(UsageError), against.connect(arguments, access, taken):
         pytest.fail(why)

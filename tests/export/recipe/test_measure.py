@@ -107,12 +107,13 @@ def test_a_station_is_judged_by_truth_and_by_distance(scale: Scale) -> None:
     assert Measurement.from_json(found.to_json()) == found
 
 
-def test_a_recipe_without_a_pipeline_cannot_be_measured_through_one(scale: Scale) -> None:
-    reference = Reference(scale.evaluation(), {"y": scale.evaluation().inputs["x"]})
+def test_a_pipeline_gets_its_raw_requests_and_is_judged_by_the_same_rows(scale: Scale) -> None:
+    reference = Reference(scale.evaluation(), {"y": scale.evaluation().inputs["x"] * 2})
+    raw = Evaluation({"halved": scale.evaluation().inputs["x"] / 2})
 
-    with pytest.raises(RecipeError) as caught:
-        measure(scale, lambda arrays: dict(arrays), reference, through_pipeline=True)
-    assert caught.value.field == "pipeline"
+    measured = measure(scale, lambda arrays: {"y": arrays["halved"] * 4}, reference, requests=raw)
+
+    assert measured.accuracy == {"hit_rate": 1.0}
 
 
 GATES = [

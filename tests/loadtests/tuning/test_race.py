@@ -22,10 +22,10 @@ SIMULATED = ("batch-friendly", "cache-limited", "constant", "exponential")
 PIPELINES = sorted({path.stem for path in TABLES.glob("*.json")} - set(SIMULATED))
 SLO = Slo.parse("p99=50ms")
 CONFIRMED = "constant"
-BUDGET_S, PIPELINE_BUDGET_S = 600.0, 150.0
-MANY = 50
-"""Races on each simulated server that the slow test runs."""
-OTHERS = 200
+BUDGET_S = 600.0
+FEW, MANY = 3, 50
+"""Races on each simulated server, and of the slow test."""
+OTHERS = 100
 """Runs of the other searches, whose luck differs."""
 SEARCHES = pytest.mark.parametrize("search", [random_search, quick_search], ids=lambda search: search.__name__)
 
@@ -41,7 +41,7 @@ def simulated(name, seed=0):
 def pipeline(name, of_pass, seed=0):
     """A race on one pass of a recorded grid."""
     replay = Replay(Table.read(name, of_pass))
-    return replay, replay.race(budget_s=PIPELINE_BUDGET_S, seed=seed, confirm=False)
+    return replay, replay.race(budget_s=BUDGET_S, seed=seed, confirm=False)
 
 
 def found_share(replay, race):
@@ -56,9 +56,9 @@ def share_by_others(search, table, probes):
 
 @pytest.mark.parametrize("name", SIMULATED)
 def test_the_best_of_a_simulated_server_is_found_although_the_predictions_are_wrong(name):
-    replay, race = simulated(name)
-    assert found_share(replay, race) >= 0.97
-    assert len(replay.turns) <= 0.15 * replay.table.grid_probes
+    races = [simulated(name, seed) for seed in range(FEW)]
+    assert statistics.fmean(found_share(*each) for each in races) >= 0.97
+    assert max(len(replay.turns) / replay.table.grid_probes for replay, _ in races) <= 0.15
 
 
 @pytest.mark.slow
@@ -72,8 +72,9 @@ def test_over_many_seeds_the_mean_is_at_least_97_percent_in_at_most_15_percent_o
 @SEARCHES
 @pytest.mark.parametrize("name", SIMULATED)
 def test_other_searches_find_less_on_a_simulated_server_with_the_same_probes(name, search):
-    replay, race = simulated(name)
-    assert found_share(replay, race) > share_by_others(search, replay.table, len(replay.turns))
+    races = [simulated(name, seed) for seed in range(FEW)]
+    ours = statistics.fmean(found_share(*each) for each in races)
+    assert ours > statistics.fmean(share_by_others(search, replay.table, len(replay.turns)) for replay, _ in races)
 
 
 # A measured grid has errors of its own: its best value is one that luck helped. So the race runs on one pass, and the
@@ -124,10 +125,8 @@ def test_winner_and_committed_configuration_are_confirmed_with_seeds_of_their_ow
 
 def test_leader_and_challenger_take_turns():
     replay, race = confirmed()
-    challenger = next(each for each in race.arms if each != COMMITTED)
-    first = next(n for n, turn in enumerate(replay.turns) if turn.configuration == challenger)
-    pattern = [turn.configuration == challenger for turn in replay.turns[first - 1 : first + 3]]
-    assert pattern == [False, True, True, False]
+    pattern = "".join("B" if turn.configuration == race.leader else "A" for turn in replay.turns)
+    assert "ABBA" in pattern
 
 
 def test_a_configuration_that_does_not_load_is_a_row_with_its_reason():

@@ -1,0 +1,40 @@
+"""English texts as the encoder's tokens, and translations as text: the files that export publishes beside this one."""
+
+import json
+
+from tokenizers import Tokenizer
+
+SPACE = "▁"
+
+
+class Texts:
+    """`settings` are those of translation.json."""
+
+    def __init__(self, folder):
+        self._tokenizer = Tokenizer.from_file(str(folder / "source.json"))
+        self.settings = json.loads((folder / "translation.json").read_text(encoding="utf-8"))
+        self._pieces = self.settings["pieces"]
+        self._ids = {piece: index for index, piece in enumerate(self._pieces)}
+
+    def encode(self, text, language):
+        """The tokens of a text, the end behind them. Raises ValueError for one that cannot be translated."""
+        languages, context = self.settings["languages"], self.settings["context"]
+        if language not in languages:
+            raise ValueError(f"language is {language!r}, and this model translates to {', '.join(sorted(languages))}")
+        if not text.strip():
+            raise ValueError("text is empty: send at least one word")
+        cut = self._tokenizer.encode(text)
+        tokens = [*languages[language]]
+        for own, piece, (begin, stop) in zip(cut.ids, cut.tokens, cut.offsets, strict=True):
+            token = self._ids.get(piece) if own else None  # what is not known comes as it is written, be it "</s>"
+            if token is None:
+                raise ValueError(f"text has {text[begin:stop].strip()!r}, which this model does not know")
+            tokens.append(token)
+        tokens.append(self.settings["end"])
+        if len(tokens) > context:
+            raise ValueError(f"text has {len(tokens)} tokens, and this model reads {context}: send less at a time")
+        return tokens
+
+    def decode(self, tokens):
+        """The text of a translation, whose last token is the end."""
+        return "".join(self._pieces[token] for token in tokens[:-1]).replace(SPACE, " ").strip()
