@@ -191,8 +191,7 @@ class Workload:
             return Sequences.of(self._pools, intervals_s)
         if self._interval_s is not None:
             raise BadRequestError(
-                f"{' and '.join(self.models)} keep no state between requests: leave the interval between those of a "
-                f"sequence out ({self._interval_s:g} s)",
+                f"{' and '.join(self.models)} keep no state between requests: leave out --sequence-interval",
                 field="interval_s",
             )
         return None
@@ -203,8 +202,8 @@ class Workload:
         levels = max((config.dynamic_batching.priority_levels for config in found if config is not None), default=None)
         if levels is not None and levels < share.priority:
             raise BadRequestError(
-                f"{share.name} asks for priority {share.priority}, and {share.model} has {levels} priority levels; set "
-                "dynamic_batching.priority_levels in its config.pbtxt, or leave the priority out",
+                f"{share.name} has priority {share.priority}, but {share.model} has {levels} priority levels: set "
+                "dynamic_batching.priority_levels in its config.pbtxt, or leave out the priority",
                 field="mix",
             )
 
