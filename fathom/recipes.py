@@ -16,7 +16,7 @@ from export.recipe.measure import Measurement, Reference, measure
 from export.recipe.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, no_progress
 from export.recipe.system import Question, System
 from export.repository.manifest import Manifest
-from loadtests.target.sequences import Payload, size_of
+from loadtests.target.parameters import Payload, size_of
 from loadtests.workload.inputs import encode_sequence
 
 POOL_BYTES = 64 << 20

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.models.road_shapes import SHAPES, Canvas, Colour, clutter
+from export.models.road_canvas import Canvas, Colour
+from export.models.road_shapes import SHAPES, clutter
 from export.recipe.recipe import Array
 
 if TYPE_CHECKING:

@@ -117,9 +117,10 @@ class VoiceCommand(Recipe):
             right.append(answer == (wanted if wanted != network.OTHER else None))
             if answer == wanted:
                 after_ms.append(((at + 1) * network.CHUNK - end[row]) / network.RATE * 1e3)
+        never_ms = outputs["intent"].shape[1] * network.CHUNK / network.RATE * 1e3
         return {
             "intent_accuracy": float(np.mean(right)),
-            "answer_after_ms": float(np.median(after_ms)) if after_ms else float("inf"),
+            "answer_after_ms": float(np.median(after_ms or [never_ms])),
         }
 
     def interpret(self, outputs: Arrays, labels: Sequence[str] = ()) -> list[str]:

@@ -1,17 +1,10 @@
-"""How requests say that they are urgent: a parameter of a ModelInferRequest, appended to one that is encoded."""
+"""Which priorities of requests a model has."""
 
 from __future__ import annotations
 
 from loadtests.errors import BadRequestError
 from loadtests.target.client import Target
-from loadtests.target.sequences import Payload, parameters
 from loadtests.target.statistics import composing_models
-
-
-def prioritised(payload: Payload, priority: int) -> Payload:
-    """The request, or each of a sequence, with this priority; 1 is the most urgent."""
-    behind = parameters(priority=priority)
-    return payload + behind if isinstance(payload, bytes) else tuple(request + behind for request in payload)
 
 
 def check_priority(target: Target, priority: int) -> None:
