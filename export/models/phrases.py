@@ -230,13 +230,14 @@ def _say(number: float, language: str, **form: str) -> str:
 def num2words() -> Any:
     """The function of that package. Raises RecipeError where it is not installed."""
     from export.errors import RecipeError
+    from export.recipe.weight_files import INSTALL
 
     try:
         from num2words import num2words as say
     except ImportError:
         raise RecipeError(
             "the phrases of translator are written by the package num2words, which is not installed",
-            remedy="pip install 'fathom-serving[systems]'",
+            remedy=INSTALL,
             field="package",
             expected="num2words",
         ) from None
