@@ -10,6 +10,7 @@ from .errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     OverloadedError,
+    QueueTimeoutError,
     ServerError,
     UnreachableError,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "ModelNotReadyError",
     "ModelSpec",
     "OverloadedError",
+    "QueueTimeoutError",
     "Retries",
     "ServerError",
     "SharedMemoryUnavailableError",

@@ -19,6 +19,7 @@ from tritonclient.grpc import service_pb2
 from .arrays import as_array
 from .datatypes import NUMPY_TYPE, Array
 from .errors import InvalidInputError, ServerError
+from .options import seconds
 from .spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _TYPED = {
     "FP64": ("fp64_contents", np.float64),
     "BYTES": ("bytes_contents", np.object_),
 }
+_MOST = (1 << 32) - 1  # of Triton's priorities
 Outputs = dict[str, Array]
 T = TypeVar("T")
 
@@ -48,14 +50,19 @@ def encode(
     request_id: str = "",
     classes: int = 0,
     parameters: Mapping[str, bool | int | float | str] | None = None,
+    priority: int = 0,
+    queue_timeout_s: float | None = None,
     placed: Placement | None = None,
 ) -> bytes:
     """A serialised ModelInferRequest for `inputs`: named arrays, or lists, with the batch axis in front.
 
     `outputs` selects outputs (all by default); `classes` asks for the top k labels of each instead of the tensor; the
-    bytes of inputs that are `placed` stay where they are. Raises InvalidInputError, naming the tensor and the expected
-    shape and type, before anything is sent.
+    bytes of inputs that are `placed` stay where they are. `priority` is 1 for the most urgent requests, 0 for the
+    model's default; one that waits in a queue for longer than `queue_timeout_s` is dropped. Raises InvalidInputError,
+    naming the tensor and the expected shape and type, before anything is sent.
     """
+    if queue_timeout_s is not None or not (isinstance(priority, int) and priority == 0):
+        parameters = {**(parameters or {}), **_queueing(spec, priority, queue_timeout_s)}
     signature = _signature(inputs)
     if outputs is None and placed is None and not (classes or request_id or parameters):
         begin, seen = spec.heads.get(signature, (b"", False))  # of a single tensor
@@ -86,6 +93,19 @@ def encode(
             setattr(extra.parameters[name], kind, value)
         parts.append(extra.SerializeToString())
     return b"".join(parts)
+
+
+def _queueing(spec: ModelSpec, priority: int, queue_timeout_s: float | None) -> dict[str, int]:
+    """What Triton's queues know of a request: its priority, and its time-out in microseconds."""
+    if not isinstance(priority, int) or not 0 <= priority <= _MOST:
+        message = (
+            f"priority {priority!r} is no whole number from 0 to {_MOST}; an input of that name goes in the mapping"
+        )
+        raise invalid(spec, message)
+    parameters = {"priority": int(priority)} if priority else {}
+    if queue_timeout_s is not None:
+        parameters["timeout"] = max(round(seconds(queue_timeout_s, "queue_timeout_s") * 1e6), 1)
+    return parameters
 
 
 def _signature(inputs: Mapping[str, Any]) -> tuple[Any, ...] | None:

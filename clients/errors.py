@@ -4,7 +4,8 @@ InferenceError
 ├── InvalidInputError       the request does not fit the model; nothing to retry
 ├── ModelNotFoundError      the server has no such model or version
 ├── ModelNotReadyError      the model exists but is not loaded, or still warming up
-├── OverloadedError         the server refused the request because its queue was full or the wait in it too long
+├── OverloadedError         the server refused the request because its queue was full
+│   └── QueueTimeoutError   the server dropped the request because it had waited in the queue for too long
 ├── DeadlineExceededError   no answer within the deadline, the client's or a gateway's
 ├── UnreachableError        no connection to the server, or it broke, or no gRPC server answers there
 └── ServerError             the server failed while it ran the request
@@ -87,6 +88,13 @@ class OverloadedError(InferenceError):
     """The server refused the request: its queue was full, or the request waited in it too long."""
 
     label = "Overloaded"
+
+
+class QueueTimeoutError(OverloadedError):
+    """The server dropped the request unanswered: it had waited for longer than the queue's time-out, or its own
+    `queue_timeout_s`. It is never sent again by itself."""
+
+    label = "QueueTimeout"
 
 
 class DeadlineExceededError(InferenceError):

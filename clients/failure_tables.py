@@ -17,6 +17,7 @@ from .errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     OverloadedError,
+    QueueTimeoutError,
     ServerError,
     Source,
     UnreachableError,
@@ -175,6 +176,13 @@ FULL = Failure(
     "{at} is overloaded ({details}): send fewer requests at a time, or add servers",
     transient=True,
 )
+_STALE = Failure(
+    QueueTimeoutError,
+    "server",
+    "{at} dropped the request, which had waited in the queue for too long ({details}): send fewer requests at a time, "
+    "add servers, or allow it a longer queue_timeout_s",
+    transient=True,
+)
 _LIMITED = Failure(
     OverloadedError,
     "gateway",
@@ -251,7 +259,7 @@ _CODE = grpc.StatusCode
 SAID: dict[grpc.StatusCode, Table] = {
     _CODE.UNAVAILABLE: (
         ("Exceeds maximum queue size", FULL),
-        ("Request timeout expired", FULL),
+        ("Request timeout expired", _STALE),
         ("unknown model", _UNLOADED),
         ("not ready", _UNLOADED),
         ("has no available versions", _UNLOADED),

@@ -47,12 +47,26 @@ class BoundModel(Generic[Answer, Ranked]):
         outputs: Sequence[str] | None = None,
         timeout_s: float | None = None,
         request_id: str = "",
+        priority: int = 0,
+        queue_timeout_s: float | None = None,
         headers: Headers | None = None,
         **named: Any,
     ) -> Answer:
-        """Infer. Returns every output, or those named in `outputs`; numeric arrays are read-only views."""
+        """Infer. Returns every output, or those named in `outputs`; numeric arrays are read-only views.
+
+        Where the model has priorities, a request with 1 overtakes all others that wait. One that has waited for longer
+        than `queue_timeout_s`, of each step of a pipeline, is dropped with QueueTimeoutError.
+        """
         given = named if inputs is None else codec.named(self.spec, inputs, named)
-        request = self.infer(given, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers)
+        request = self.infer(
+            given,
+            outputs=outputs,
+            timeout_s=timeout_s,
+            request_id=request_id,
+            priority=priority,
+            queue_timeout_s=queue_timeout_s,
+            headers=headers,
+        )
         return cast(Answer, self.client.run(self.counted(request)))
 
     def one(
@@ -63,12 +77,22 @@ class BoundModel(Generic[Answer, Ranked]):
         outputs: Sequence[str] | None = None,
         timeout_s: float | None = None,
         request_id: str = "",
+        priority: int = 0,
+        queue_timeout_s: float | None = None,
         headers: Headers | None = None,
         **named: Any,
     ) -> Answer:
         """Infer one sample without a batch axis: it is added to the inputs and taken off the outputs."""
         sample = codec.named(self.spec, inputs, named)
-        request = self._one(sample, outputs=outputs, timeout_s=timeout_s, request_id=request_id, headers=headers)
+        request = self._one(
+            sample,
+            outputs=outputs,
+            timeout_s=timeout_s,
+            request_id=request_id,
+            priority=priority,
+            queue_timeout_s=queue_timeout_s,
+            headers=headers,
+        )
         return cast(Answer, self.client.run(self.counted(request)))
 
     def classify(

@@ -6,7 +6,7 @@ import itertools
 import random
 import threading
 
-from .errors import InferenceError, OverloadedError, UnreachableError
+from .errors import InferenceError, OverloadedError, QueueTimeoutError, UnreachableError
 from .options import Retries
 
 MOST_REPEATS = 2  # of a request that may have run: if it breaks all its connections, it is likelier the cause
@@ -54,7 +54,7 @@ class Budget:
 def is_retryable(error: InferenceError, retries: Retries, tries: int = 1) -> bool:
     """Whether a request may be sent again after `error`, by kind; `tries` is how often it may have run by now."""
     if isinstance(error, OverloadedError):
-        return retries.overloaded
+        return retries.overloaded and not isinstance(error, QueueTimeoutError)
     return isinstance(error, UnreachableError) and error.transient and tries <= MOST_REPEATS
 
 

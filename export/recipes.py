@@ -14,6 +14,7 @@ _CLASSES = {
     "minilm": ("export.models.minilm", "MiniLM"),
     "mobilenet_v2": ("export.models.mobilenet_v2", "MobileNetV2"),
     "rain_forecast": ("export.models.rain_forecast", "RainForecast"),
+    "road_scene_detector": ("export.models.road_scene", "RoadScene"),
     "smollm2": ("export.models.smollm2", "SmolLM2"),
     "translator_decoder": ("export.models.translator", "Translator"),
     "track_search": ("export.models.similar_tracks", "SimilarTracks"),

@@ -96,7 +96,7 @@ def with_requests(
     A model that has neither is left without, and requests are made from the server's metadata. Raises BadRequestError
     and InputFileError for inputs that cannot be used.
     """
-    files = files_of(inputs, [share.model for share in shares])
+    files = files_of(inputs, list(dict.fromkeys(share.model for share in shares)))
     with Client(server, timeout_s=_LOOK_TIMEOUT_S, tls=access.tls, headers=access.headers) as client:
         recipes_own = [
             _in_time(share) if share.model in files else with_evaluation_data(client, share, repository, seed=seed)

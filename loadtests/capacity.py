@@ -24,7 +24,8 @@ from loadtests.slo import Slo, check_limited, check_measures, loosest_limit_ms
 from loadtests.target.access import Access
 from loadtests.target.batching import batching_of
 from loadtests.target.hardware import describe_hardware
-from loadtests.target.sequences import Payload
+from loadtests.target.metrics import MetricsMeter, default_url
+from loadtests.target.parameters import Payload
 from loadtests.workload.arrivals import POISSON, Arrivals
 from loadtests.workload.shape import Shape
 from loadtests.workload.trace import Trace
@@ -227,7 +228,8 @@ def load(request: CapacityRequest, plan: Shape | Trace, on_workload: OnWorkload 
         probe = Probe(0, "load", mean_per_s, len(offsets_s), request.seed)
         answer_s = UNKNOWN_ANSWER_S if traffic.streamed else 0.0
         with start_generators(request, traffic, answer_s) as generators:
-            prober = Prober(generators, traffic, slos, answer_s=answer_s)
+            metrics = MetricsMeter(request.metrics_url or default_url(request.server))
+            prober = Prober(generators, traffic, slos, metrics=metrics, answer_s=answer_s)
             return prober.run_schedule(probe, offsets_s, choices, Limits(prober.max_outstanding(most_per_s)))
 
 

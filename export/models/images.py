@@ -79,11 +79,14 @@ class Preprocessor:
         return (json.dumps(record, indent=2) + "\n").encode()
 
     @staticmethod
-    def from_file(path: Path) -> Preprocessor:
-        """Read a preprocessor_config.json. Raises RecipeError when its fields are not understood."""
+    def from_file(path: Path, *, fixed: Mapping[str, int] | None = None) -> Preprocessor:
+        """Read a preprocessor_config.json, whose size gives way to one that is `fixed`.
+
+        Raises RecipeError when its fields are not understood.
+        """
         try:
             record: dict[str, Any] = json.loads(path.read_text())
-            size = _size(record["size"], one_number_is="shortest_edge")
+            size = fixed or _size(record["size"], one_number_is="shortest_edge")
             crop = _size(record["crop_size"], one_number_is="square") if record.get("do_center_crop") else None
             normalized = record.get("do_normalize", True)
             made = Preprocessor(

@@ -24,8 +24,6 @@ from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Predict, Re
 from export.recipe.system import Question, System
 
 PACKAGE = "silero-vad"
-INSTALL = "pip install --no-deps silero-vad==6.2.3"
-"""Without the package's dependencies: its weights are read, none of its code is run."""
 SILERO = "silero_vad_16k_op15.onnx"
 LICENCE = "Apache-2.0 AND MIT"
 """Of this project's own weights and of silero-vad's."""
@@ -170,7 +168,7 @@ def _silero() -> Path:
             return Path(str(file.locate()))
     raise RecipeError(
         f"voice_command needs the package {PACKAGE}, which is not installed",
-        remedy=INSTALL,
+        remedy=weight_files.INSTALL,
         field="package",
         expected=PACKAGE,
     )

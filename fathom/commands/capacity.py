@@ -55,8 +55,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "models",
         nargs="+",
-        metavar="MODEL[=WEIGHT]",
-        help="model or pipeline to measure; several share the load by weight",
+        metavar="MODEL[@PRIORITY][=WEIGHT]",
+        help="model or pipeline to measure, with the priority of its requests (1 is highest); several share the load "
+        "by weight",
     )
     options.add_slo(command)
     options.add_server(command)
@@ -127,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.resume or arguments.report
     repository = arguments.model_repository
     access = access_options.read_access(arguments)
-    models = [share.model for share in shares]
+    models = list(dict.fromkeys(share.model for share in shares))
     if arguments.against:
         against.check(arguments, models)
     free = available_memory()

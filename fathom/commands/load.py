@@ -20,7 +20,7 @@ from fathom.console import options
 from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.live_table import coloured, points_table
 from fathom.console.output import err, out, print_json, print_labelled, print_sentence
-from fathom.console.servers import connect
+from fathom.console.servers import connect_with_metrics
 from fathom.workload import (
     add_arrivals,
     add_inputs,
@@ -50,8 +50,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "models",
         nargs="+",
-        metavar="MODEL[=WEIGHT]",
-        help="model or pipeline to load; several share the load by weight",
+        metavar="MODEL[@PRIORITY][=WEIGHT]",
+        help="model or pipeline to load, with the priority of its requests (1 is highest); several share the load by "
+        "weight",
     )
     options.add_slo(command)
     when = command.add_mutually_exclusive_group()
@@ -92,12 +93,13 @@ def run(arguments: argparse.Namespace) -> int:
     shares = [ModelWeight.parse(text) for text in arguments.models]
     plan = _plan(arguments)
     access = access_options.read_access(arguments)
-    models = [share.model for share in shares]
-    with connect(arguments.server, arguments.model_repository, access, models) as server:
+    models = list(dict.fromkeys(share.model for share in shares))
+    with connect_with_metrics(arguments.server, arguments.model_repository, access, models) as (server, metrics_url):
         request = CapacityRequest(
             server=server,
             model=name_of(shares),
             slos=slos,
+            metrics_url=metrics_url,
             mix=with_requests(
                 server,
                 shares,
@@ -152,6 +154,8 @@ def show(point: Point, slos: Sequence[str], settings: Mapping[str, Any], doubts:
     print_labelled("requests", describe_requests(settings))
     if by_size := describe_sizes(point):
         print_labelled("by size", by_size)
+    if point.load and point.load.rejected:
+        print_labelled("refused", f"{point.load.rejected:,} by the server, whose queue was full or too slow for them")
     for doubt in doubts:
         print_labelled("warning", doubt)
 

@@ -14,7 +14,7 @@ from loadtests.search.budget import PROBE_SHARE
 from loadtests.slo import Slo, about_ms, format_ms
 from loadtests.target.client import StreamTimes, Target
 from loadtests.target.hardware import CpuMeter
-from loadtests.target.sequences import Payload
+from loadtests.target.parameters import Payload
 from loadtests.workload.workload import Workload
 
 _REQUESTS = 20
@@ -74,16 +74,16 @@ def measure_unloaded(traffic: Workload, slos: Sequence[Slo], *, timeout_s: float
     began_s = time.monotonic()
     allowed_s = PROBE_SHARE * budget_s / len(traffic.models)
     medians, answers_s = [], [0.0]
-    for target, pool in traffic.first_payloads:
+    for name, (target, pool) in zip(traffic.models, traffic.first_payloads, strict=True):
         answers = _ask(target, pool, timeout_s, allowed_s, budget_s)
         warm = answers[len(answers) // 2 :]
         medians.append(Alone.of(warm))
         if target.streams:
             answers_s.append(_UNDER_LOAD * statistics.mean(answer.latency_ms for answer in answers) / 1e3)
         if len(answers) > 1:  # the first alone may have waited for the model to warm up
-            own = target.model if len(traffic.models) > 1 else ""
+            own = name if len(traffic.models) > 1 else ""
             own_slos = [slo for slo in slos if slo.model == own]
-            _check(target.model, own_slos, medians[-1], len(warm), in_sequences=target.keeps_state)
+            _check(name, own_slos, medians[-1], len(warm), in_sequences=target.keeps_state)
     together = Alone(*map(float, traffic.weights @ medians))
     return Unloaded(together, time.monotonic() - began_s, max(answers_s))
 

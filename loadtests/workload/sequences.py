@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from loadtests.errors import BadRequestError
 from loadtests.records.record import Record
 from loadtests.target.client import Target
-from loadtests.target.sequences import Payload, requests_in
+from loadtests.target.parameters import Payload, requests_in
 from loadtests.workload.schedule import Offsets
 
 _FEWEST_REQUESTS = 2
@@ -82,14 +82,40 @@ class Sequences:
         }
 
 
+def sequences_of(
+    targets: Sequence[Target], pools: Sequence[Sequence[Payload]], given_s: Sequence[float | None], *, strict: bool
+) -> Sequences | None:
+    """What the pools of these models are; None where none of them keeps state, which is wrong if `strict`.
+
+    `given_s` are the intervals between two requests. Raises BadRequestError.
+    """
+    intervals_s = [interval_s(*each) for each in zip(targets, given_s, strict=True)]
+    if any(intervals_s):
+        return Sequences.of(pools, intervals_s)
+    if strict:
+        models = ", ".join(target.model for target in targets)
+        raise BadRequestError(
+            f"no model of the workload ({models}) keeps state between requests: leave out the interval between those "
+            f"of a sequence ({given_s[0]:g} s)",
+            field="interval_s",
+        )
+    return None
+
+
 def interval_s(target: Target, given_s: float | None) -> float:
     """Between two requests of a sequence; 0 where the model keeps no state. Raises BadRequestError."""
     if not target.keeps_state:
         return 0.0
     if given_s is None or not (math.isfinite(given_s) and given_s > 0):
         raise BadRequestError(
-            f"{target.model} keeps state between the requests of a sequence: say how long after one another they come, "
-            f"as in --sequence-interval 80ms{'' if given_s is None else f' ({given_s:g} s is not above 0)'}",
+            f"{target.model} keeps state between requests: add the time between two requests of a sequence, as in "
+            f"--sequence-interval 80ms{'' if given_s is None else f' ({given_s:g} s is not above 0)'}",
+            field="interval_s",
+        )
+    if given_s >= target.idle_s:
+        raise BadRequestError(
+            f"{target.model} ends a sequence after {target.idle_s:g} s without a request (its "
+            f"max_sequence_idle_microseconds): give an interval below that, not {given_s:g} s",
             field="interval_s",
         )
     return given_s
@@ -100,12 +126,12 @@ def check_payloads(target: Target, payloads: Sequence[Payload]) -> None:
     sequences = [payload for payload in payloads if not isinstance(payload, bytes)]
     problem = ""
     if not target.keeps_state and sequences:
-        problem = f"{target.model} keeps no state between requests, and was given sequences of them: give single ones"
+        problem = f"{target.model} keeps no state between requests: send single requests, not sequences"
     elif target.keeps_state and target.streams:
-        problem = f"{target.model} keeps state and answers in parts: such sequences cannot be sent under load"
+        problem = f"{target.model} keeps state and streams its answers: such sequences cannot be sent under load"
     elif target.keeps_state and max(map(len, sequences), default=0) < _FEWEST_REQUESTS:
-        problem = f"{target.model} keeps state between requests: give sequences of several, not single ones"
+        problem = f"{target.model} keeps state between requests: send sequences of requests, not single ones"
     elif target.keeps_state and (len(sequences) < len(payloads) or not all(sequences)):
-        problem = f"{target.model} keeps state between requests: not all that was given are sequences of requests"
+        problem = f"{target.model} keeps state between requests: all inputs must be sequences of requests"
     if problem:
         raise BadRequestError(problem, field="payloads")

@@ -19,31 +19,31 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.errors import BadRequestError, InputFileError
+from loadtests.errors import BadRequestError
 from loadtests.records.point import SizePoint
 from loadtests.records.record import Record
 from loadtests.slo import Measure, Slo
 from loadtests.target.access import Access
 from loadtests.target.client import FROZEN_S, Target
-from loadtests.target.sequences import Payload, flagged, requests_in
+from loadtests.target.parameters import Payload, marked, requests_in
+from loadtests.target.priorities import check_priority
 from loadtests.target.statistics import composing_models
-from loadtests.workload import payloads as made_payloads
 from loadtests.workload.mix import ModelMix
+from loadtests.workload.payloads import made_for
 from loadtests.workload.schedule import Offsets
-from loadtests.workload.sequences import Sequences, check_payloads, interval_s
+from loadtests.workload.sequences import Sequences, check_payloads, sequences_of
 from loadtests.workload.sizes import Sizes, by_size, input_bytes
-from loadtests.workload.trace import Trace
+from loadtests.workload.trace import Trace, choices_of
 
 logger = logging.getLogger("fathom")
 _MADE = "made from the server's metadata"
-_REQUESTS = 10
-"""Of each sequence that is made up."""
-_SHARE = re.compile(r"(?P<model>[^=\s]+)(?:=(?P<weight>[^=]+))?")
+_SHARE = re.compile(r"(?P<model>[^=\s]+?)(?:@(?P<priority>[1-9]\d{0,8}))?(?:=(?P<weight>[^=]+))?")
 
 
 @dataclass(frozen=True)
 class ModelWeight:
-    """One model of the workload. Without `payloads`, inputs are made from the server's metadata."""
+    """One model of the workload, or its requests of one priority. Without `payloads`, inputs are made from the server's
+    metadata."""
 
     model: str
     weight: float = 1.0
@@ -57,23 +57,30 @@ class ModelWeight:
     """Where the payloads come from, for a person, as in `evaluation data`; of a file its name."""
     file: Path | None = None
     """Where they come from a file."""
+    priority: int = 0
+    """What the requests carry of it, 1 for the most urgent; 0 for none, which is the model's default."""
+
+    @property
+    def name(self) -> str:
+        """`road_scene`, or `road_scene@1` for its requests of priority 1: what a report calls them."""
+        return f"{self.model}@{self.priority}" if self.priority else self.model
 
     @classmethod
     def parse(cls, text: str) -> ModelWeight:
-        """`image_classifier` or `image_classifier=0.7`; BadRequestError quoting anything else."""
+        """`image_classifier`, `image_classifier=0.7` or `road_scene@1=0.1`; BadRequestError quoting anything else."""
         found = _SHARE.fullmatch(text.strip())
         try:
             weight = float(found["weight"] or 1.0) if found else math.nan
         except ValueError:
             weight = math.nan
         if found is None or not (math.isfinite(weight) and weight > 0):
-            raise BadRequestError(f"workload {text!r} is not understood: write MODEL or MODEL=WEIGHT", field="mix")
-        return cls(found["model"], weight)
+            raise BadRequestError(f"workload {text!r} is not understood: write MODEL[@PRIORITY][=WEIGHT]", field="mix")
+        return cls(found["model"], weight, priority=int(found["priority"] or 0))
 
 
 def name_of(shares: Sequence[ModelWeight]) -> str:
     """`image_classifier`, or `image_classifier+text_embedding` for a mix."""
-    return "+".join(share.model for share in shares)
+    return "+".join(share.name for share in shares)
 
 
 def scoped(slos: Sequence[Slo], models: Sequence[str]) -> tuple[Slo, ...]:
@@ -110,14 +117,14 @@ class Workload:
         frozen_s: float = FROZEN_S,
     ) -> None:
         """`interval_s` is for the sequences of all models that keep state, instead of what their shares say."""
-        self.models = tuple(share.model for share in shares)
+        self.models = tuple(share.name for share in shares)
         self._mix = ModelMix((1,) * len(shares), tuple(share.weight for share in shares))
         if doubled := {model for model in self.models if self.models.count(model) > 1}:
             raise BadRequestError(f"the workload names {min(doubled)} twice: add up its weights", field="mix")
         if any(share.payloads is not None and not share.payloads for share in shares):
             raise BadRequestError("the payload pool is empty; give at least one encoded request", field="payloads")
         self.weights = self._mix.shares
-        self.targets = [Target(server, model, access=access, frozen_s=frozen_s) for model in self.models]
+        self.targets = [Target(server, share.model, access=access, frozen_s=frozen_s) for share in shares]
         self._shares = tuple(shares)
         self._seed = seed
         self._interval_s = interval_s
@@ -148,43 +155,35 @@ class Workload:
         self._pools, self.assumed = [], []
         for share, target in zip(self._shares, self.targets, strict=True):
             payloads = share.payloads or self._made(target)
+            if share.priority:
+                check_priority(target, share.priority)
             check_payloads(target, payloads)
-            self._pools.append([payload if isinstance(payload, bytes) else flagged(payload) for payload in payloads])
-        self.sequences = self._sequences()
+            self._pools.append([marked(payload, target.streams, share.priority) for payload in payloads])
+        given_s = [self._interval_s if self._interval_s is not None else share.interval_s for share in self._shares]
+        self.sequences = sequences_of(self.targets, self._pools, given_s, strict=self._interval_s is not None)
         self._sizes = list(map(input_bytes, self._pools))
         self._mix = replace(self._mix, sizes=tuple(map(len, self._pools)))
 
+    def refuse_sequences(self, instead: str) -> None:
+        """BadRequestError where a model keeps state; for what sends single requests, `instead` of which to use another.
+
+        Raises what `check` raises of the server.
+        """
+        for target in self.targets:
+            target.check()
+            if target.keeps_state:
+                raise BadRequestError(
+                    f"{target.model} keeps state between the requests of a sequence, and only single requests are sent "
+                    f"here: use {instead}",
+                    field="model",
+                )
+
     def _made(self, target: Target) -> Sequence[Payload]:
-        metadata, config = target.metadata(), target.config()
-        assumed, made = made_payloads.assumptions(metadata, config), made_payloads.from_metadata
-        if target.keeps_state:
-            count = made_payloads.POOL_SIZE * _REQUESTS
-            requests = made(metadata, config, seed=self._seed, count=count)
-            assumed = "; ".join(filter(None, (assumed, f"sequences of {target.model} have {_REQUESTS} requests each")))
-            payloads: list[Payload] = [
-                tuple(requests[at : at + _REQUESTS]) for at in range(0, len(requests), _REQUESTS)
-            ]
-        else:
-            payloads = list(made(metadata, config, seed=self._seed))
+        payloads, assumed = made_for(target, seed=self._seed)
         if assumed:
             self.assumed.append(assumed)
             logger.warning(assumed)
         return payloads
-
-    def _sequences(self) -> Sequences | None:
-        intervals_s = []
-        for share, target in zip(self._shares, self.targets, strict=True):
-            given_s = self._interval_s if self._interval_s is not None else share.interval_s
-            intervals_s.append(interval_s(target, given_s))
-        if any(intervals_s):
-            return Sequences.of(self._pools, intervals_s)
-        if self._interval_s is not None:
-            raise BadRequestError(
-                f"{' and '.join(self.models)} keep no state between requests: leave the interval between those of a "
-                f"sequence out ({self._interval_s:g} s)",
-                field="interval_s",
-            )
-        return None
 
     @property
     def mix(self) -> ModelMix:
@@ -194,14 +193,14 @@ class Workload:
     @property
     def streaming(self) -> dict[str, bool]:
         """Whether each model streams its answers; known after `check`."""
-        return {target.model: target.streams for target in self.targets}
+        return {name: target.streams for name, target in zip(self.models, self.targets, strict=True)}
 
     @property
     def measures(self) -> dict[str, tuple[Measure, ...]]:
         """What SLOs may be about, for each model; known after `check`."""
         return {
-            target.model: get_args(Measure) if target.streams else ("", "gap") if target.keeps_state else ("",)
-            for target in self.targets
+            name: get_args(Measure) if target.streams else ("", "gap") if target.keeps_state else ("",)
+            for name, target in zip(self.models, self.targets, strict=True)
         }
 
     def payloads_of(self, model: str) -> tuple[int, int]:
@@ -251,27 +250,8 @@ class Workload:
         return self._mix.choices(count, seed=seed)
 
     def choices_of(self, trace: Trace, *, seed: int) -> NDArray[np.int32]:
-        """The choices for a recorded trace, whose rows may name a model and number a payload (from 0)."""
-        if not trace.models:
-            owners = self._mix.owners(len(trace), seed=seed)
-        else:
-            known = {model: number for number, model in enumerate(self.models)}
-            for line, model in zip(trace.lines, trace.models, strict=True):
-                if model not in known:
-                    asked = ", ".join(self.models)
-                    raise InputFileError(trace.path, line, f"model {model!r} is not among those asked: {asked}")
-            owners = np.asarray([known[model] for model in trace.models])
-        if trace.payloads is not None:
-            sizes = np.asarray(self._mix.sizes)[owners]
-            if (beyond := np.flatnonzero(trace.payloads >= sizes)).size:
-                row = int(beyond[0])
-                raise InputFileError(
-                    trace.path,
-                    trace.lines[row],
-                    f"there is no payload {trace.payloads[row]} of {self.models[owners[row]]}, which has "
-                    f"{sizes[row]} (from 0)",
-                )
-        return self._mix.chosen(owners, trace.payloads, seed=seed)
+        """The choices for a recorded trace. Raises InputFileError."""
+        return choices_of(trace, self.models, self._mix, seed=seed)
 
     def marked(self, record: Record, choices: NDArray[np.int32]) -> Record:
         """The record with the model of each request, and with how long each sequence is."""
@@ -312,7 +292,7 @@ class Workload:
             "payload_bytes_mean": sum(map(len, pool)) / len(pool),
             "payloads_sha256": digest(pool),
             "payload_source": "; ".join([*dict.fromkeys(sources), *self.assumed]),
-            "inputs": {share.model: str(share.file) for share in self._shares if share.file},
+            "inputs": {share.name: str(share.file) for share in self._shares if share.file},
             "payload_sizes": {model: asdict(sizes) for model, sizes in self.sizes.items()},
             **({"sequences": sequences} if sequences else {}),
             "mix": {model: float(weight) for model, weight in zip(self.models, self.weights, strict=True)},
@@ -332,7 +312,8 @@ class Workload:
     def configs(self) -> list[Any]:
         """The ModelConfig of each model and of its steps; empty where the server does not offer it."""
         config_of = self.targets[0].config
-        asked = dict.fromkeys(name for model in self.models for name in (model, *composing_models(model, config_of)))
+        models = dict.fromkeys(share.model for share in self._shares)
+        asked = dict.fromkeys(name for model in models for name in (model, *composing_models(model, config_of)))
         return [config for config in map(config_of, asked) if config is not None]
 
     def statistics(self) -> list[Any]:

@@ -294,3 +294,33 @@ def test_a_model_whose_input_has_an_unknown_type_is_refused():
     with pytest.raises(ServerError) as raised:
         ModelSpec.from_server(answer, None, "")
     assert raised.value.model == "m"
+
+
+@pytest.mark.parametrize(
+    ("batching", "keeps_state"), [(None, False), ({}, True), ({"iterative_sequence": True}, False)]
+)
+def test_a_model_that_is_asked_in_sequences(batching, keeps_state):
+    """Triton makes the sequence of a request to an iterative model by itself."""
+    found = service_pb2.ModelConfigResponse(config={"name": "m", "sequence_batching": batching})
+    assert ModelSpec.from_server(service_pb2.ModelMetadataResponse(name="m"), found, "").sequence == keeps_state
+
+
+def test_what_a_queue_knows_of_a_request_travels_as_parameters():
+    request = codec.encode(TEXT, {"text": "a"}, priority=1, queue_timeout_s=0.25, parameters={"own": True})
+    message = service_pb2.ModelInferRequest.FromString(request)
+    values = {name: value.ListFields()[0][1] for name, value in message.parameters.items()}
+    assert values == {"priority": 1, "timeout": 250_000, "own": True}
+    plain = service_pb2.ModelInferRequest.FromString(codec.encode(TEXT, {"text": "a"}))
+    assert not plain.parameters
+
+
+@pytest.mark.parametrize("priority", [-1, 1.5, "high", 1 << 32, [[1]]], ids=repr)
+def test_a_priority_is_a_whole_number(priority):
+    with pytest.raises(InvalidInputError):
+        codec.encode(TEXT, {"text": "a"}, priority=priority)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "1"], ids=repr)
+def test_a_queue_timeout_is_a_time(seconds):
+    with pytest.raises(ValueError, match="queue_timeout_s"):
+        codec.encode(TEXT, {"text": "a"}, queue_timeout_s=seconds)

@@ -27,6 +27,7 @@ from clients import (
     ModelNotReadyError,
     ModelSpec,
     OverloadedError,
+    QueueTimeoutError,
     ServerError,
     TensorSpec,
     UnreachableError,
@@ -146,7 +147,7 @@ FULL = "[request id: <id_unknown>] Exceeds maximum queue size"
 TEXTS = {
     # of Triton 2.51, or of a model that begins with a status: (class, status)
     FULL: (OverloadedError, "UNAVAILABLE"),
-    "Request timeout expired": (OverloadedError, "UNAVAILABLE"),
+    "Request timeout expired": (QueueTimeoutError, "UNAVAILABLE"),
     "UNAVAILABLE: Exceeds maximum queue size: 64 prompts wait": (OverloadedError, "UNAVAILABLE"),
     "Request for unknown model: 'm' is not found": (ModelNotFoundError, "NOT_FOUND"),
     "Request for unknown model: 'm' version 1 is not at ready state": (ModelNotReadyError, "UNAVAILABLE"),

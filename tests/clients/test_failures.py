@@ -10,6 +10,7 @@ from clients.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     OverloadedError,
+    QueueTimeoutError,
     ServerError,
     UnreachableError,
 )
@@ -45,7 +46,7 @@ SENT = Sent("m", "host:8001", 2.0)
 ROWS = [
     # Triton
     (CODE.UNAVAILABLE, "Exceeds maximum queue size", OverloadedError, "server", LATER, NOT),
-    (CODE.UNAVAILABLE, "Request timeout expired", OverloadedError, "server", LATER, NOT),
+    (CODE.UNAVAILABLE, "Request timeout expired", QueueTimeoutError, "server", LATER, NOT),
     (
         CODE.UNAVAILABLE,
         "Request for unknown model: 'm' is not at ready state",

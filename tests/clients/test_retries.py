@@ -5,7 +5,15 @@ import time
 import grpc
 import pytest
 
-from clients import Client, InvalidInputError, ModelNotReadyError, OverloadedError, Retries, UnreachableError
+from clients import (
+    Client,
+    InvalidInputError,
+    ModelNotReadyError,
+    OverloadedError,
+    QueueTimeoutError,
+    Retries,
+    UnreachableError,
+)
 from clients.health import probe
 from clients.retries import Budget, pause_s
 
@@ -25,6 +33,7 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 BROKEN = Rpc(UNAVAILABLE, "Socket closed")
 REFUSED = Rpc(UNAVAILABLE, "failed to connect to all addresses; last error: Connection refused")
 FULL = Rpc(UNAVAILABLE, "Exceeds maximum queue size")
+STALE = Rpc(UNAVAILABLE, "Request timeout expired")
 UNLOADED = Rpc(grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'm' has no available versions")
 ANSWERED_S = 1e-9  # long ago
 WRONG = Rpc(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape")
@@ -94,6 +103,13 @@ def test_not_sent_again(case):
     client = known()
     with pytest.raises(kind):
         drive(client, [end], **options)
+    assert client.budget.retried == 0
+
+
+def test_what_grew_stale_in_a_queue_is_not_sent_again_even_when_asked():
+    client = known(retries=Retries(overloaded=True))
+    with pytest.raises(QueueTimeoutError):
+        drive(client, [STALE])
     assert client.budget.retried == 0
 
 

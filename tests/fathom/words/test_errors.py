@@ -142,6 +142,7 @@ ERRORS: dict[type[Exception], Callable[[Path], object]] = {
     clients.errors.ModelNotFoundError: rpc("NOT_FOUND", "Request for unknown model: 'mine' is not found"),
     clients.errors.ModelNotReadyError: rpc("UNAVAILABLE", "Request for unknown model: 'mine' is not at ready state"),
     clients.errors.OverloadedError: rpc("UNAVAILABLE", "Exceeds maximum queue size"),
+    clients.errors.QueueTimeoutError: rpc("UNAVAILABLE", "Request timeout expired"),
     clients.errors.DeadlineExceededError: rpc("DEADLINE_EXCEEDED", "Deadline Exceeded"),
     clients.errors.UnreachableError: rpc("UNAVAILABLE", "failed to connect to all addresses; Connection refused"),
     clients.errors.ServerError: rpc("INTERNAL", "the model raised ValueError: no"),

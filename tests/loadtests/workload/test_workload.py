@@ -33,7 +33,16 @@ def workload(small_server):
 
 
 @pytest.mark.parametrize(
-    ("text", "share"), [("a", ModelWeight("a")), ("a=0.7", ModelWeight("a", 0.7)), ("a_b=2", ModelWeight("a_b", 2.0))]
+    ("text", "share"),
+    [
+        ("a", ModelWeight("a")),
+        ("a=0.7", ModelWeight("a", 0.7)),
+        ("a_b=2", ModelWeight("a_b", 2.0)),
+        ("a@1", ModelWeight("a", priority=1)),
+        ("a@2=0.5", ModelWeight("a", 0.5, priority=2)),
+        ("a@b=3", ModelWeight("a@b", 3.0)),
+        ("a@0", ModelWeight("a@0")),
+    ],
 )
 def test_shares_are_read(text, share):
     assert ModelWeight.parse(text) == share
@@ -97,6 +106,14 @@ def test_a_mix_is_judged_for_each_model_and_together(small_server):
         entry.model: entry.requests / point.requests for entry in point.models
     }
     assert point.queue_ms == pytest.approx(sum(step.share * step.queue_ms for step in point.steps))
+
+
+def test_refuses_a_priority_that_the_model_does_not_have(small_server):
+    mix = [ModelWeight("double"), ModelWeight("double", priority=1)]
+    with Workload(small_server.grpc_url, mix) as made, pytest.raises(BadRequestError) as refused:
+        made.check()
+    assert refused.value.field == "mix"
+    assert "double@1" in str(refused.value)
 
 
 def test_a_model_that_is_too_slow_fails_the_mix(small_server):
