@@ -41,8 +41,7 @@ class Measured:
     @classmethod
     def now(cls, rows: Sequence[Row]) -> Measured:
         """Rows that were measured just now, with this checkout on this machine."""
-        commit = _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else "")
-        return cls(tuple(rows), datetime.date.today().isoformat(), commit, _machine(describe_hardware()))
+        return cls(tuple(rows), datetime.date.today().isoformat(), _commit(), _machine(describe_hardware()))
 
 
 def read(path: Path = RESULTS) -> dict[str, Measured]:
@@ -87,5 +86,16 @@ def _machine(hardware: Mapping[str, Any]) -> str:
     return f"{hardware['cpu']}, {hardware['cores']} cores, {gpus}, Python {hardware['python']}"
 
 
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+def _commit() -> str:
+    """The short hash of this checkout, with a + for changes beside it; `unknown` without git."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return described.stdout.strip()

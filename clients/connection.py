@@ -7,6 +7,7 @@ the asyncio client's are awaited. So deadlines, retries, the choice of a server 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import threading
 import time
@@ -257,7 +258,8 @@ class Connection(Generic[Flag, Names, Bound]):
             with contextlib.suppress(InferenceError):
                 known = await self._names()
                 error.served = tuple(known)
-                what = f"version {version} of '{name}'" if name in known else f"model '{name}'"
+                near = "".join(f" (did you mean {each}?)" for each in difflib.get_close_matches(name, known, n=1))
+                what = f"version {version} of '{name}'" if name in known else f"model '{name}'{near}"
                 error.args = (f"{error.endpoint} has no {what}: it serves {', '.join(known) or 'no model'}",)
             raise
         self.bound[name] = version

@@ -166,10 +166,10 @@ def check_measures(slos: Sequence[Slo], measures: Mapping[str, Collection[Measur
         if lacking:
             instead = f"p{slo.percentile * 100:.10g}=1s"
             named = f", or name the model that has it, as in MODEL:{slo}" if len(measures) > 1 and not slo.model else ""
-            what = "answers that come in parts" + (" or sequences of requests" if slo.measure == "gap" else "")
+            what = "streamed answers" + (" or sequences of requests" if slo.measure == "gap" else "")
             raise BadRequestError(
-                f"{slo} is about {what}, and {lacking[0]} is not decoupled: limit the latency of the whole answer, "
-                f"as in {instead}{named}",
+                f"{slo} needs {what}, and {lacking[0]} has none: limit the latency of the whole answer, as in "
+                f"{instead}{named}",
                 field="slos",
             )
 

@@ -56,7 +56,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL[@PRIORITY][=WEIGHT]",
-        help="model or pipeline to measure; several share the load by weight",
+        help="model or pipeline to measure, with the priority of its requests (1 is highest); several share the load "
+        "by weight",
     )
     options.add_slo(command)
     options.add_server(command)

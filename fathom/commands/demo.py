@@ -34,7 +34,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--all",
         action="store_true",
-        help="every system that comes with Fathom, in one table; the default is three models",
+        help="show every system that comes with Fathom, in one table (default: three models)",
     )
     command.add_argument(
         "--slo",

@@ -51,7 +51,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL[@PRIORITY][=WEIGHT]",
-        help="model or pipeline to load; several share the load by weight",
+        help="model or pipeline to load, with the priority of its requests (1 is highest); several share the load by "
+        "weight",
     )
     options.add_slo(command)
     when = command.add_mutually_exclusive_group()

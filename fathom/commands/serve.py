@@ -1,7 +1,7 @@
 """Start Triton on this machine with the model repository, and keep it running until Ctrl-C.
 
-Without MODEL it loads every exported model and names the others. With MODEL it loads these models and those that they
-need: the steps of an ensemble, and the models that config.pbtxt names in its parameters.
+Without MODEL, Triton loads every exported model, and Fathom names the others. With MODEL, it loads these and the models
+that they need: the steps of an ensemble, and models that config.pbtxt names in its parameters.
 
 Callers need the admin token to load models and to use shared memory, tracing and logging (gRPC metadata
 triton-grpc-protocol-admin-token, HTTP header admin-token). The token is FATHOM_ADMIN_TOKEN, or random if that is not
@@ -83,11 +83,11 @@ def run(arguments: argparse.Namespace) -> int:
         metrics_port=arguments.metrics_port,
         admin_token=admin.given_token(),
     )
-    if not arguments.models and (left := not_loaded(repository, config_name)):
-        note(left)
     with err.status(f"starting Triton with {repository}"):
         server.start()
     try:
+        if not arguments.models and (left := not_loaded(repository, config_name)):
+            note(left)
         if arguments.json:
             print_json(
                 {

@@ -27,8 +27,7 @@ def streamed(result: CapacityResult) -> bool:
 
 
 def measures(result: CapacityResult) -> list[Measure]:
-    """The measures in pictures: those with a limit, and in any case TTFT and ITL of streams, and the slowest request of
-    sequences."""
+    """The measures in pictures: those with a limit, of streams also TTFT and ITL, of sequences the slowest request."""
     shown = {slo.measure for slo in result.slos if slo.limit_ms is not None}
     shown |= {"ttft", "itl"} if streamed(result) else set()
     shown |= {"gap"} if result.unit == "sequences" else set()

@@ -33,7 +33,7 @@ def size_of(payload: Payload) -> int:
 def marked(payload: Payload, streams: bool, priority: int) -> Payload:
     """With what the server is told of every payload: its priority, that a stream's end is to be marked, and where a
     sequence starts and ends."""
-    own = _parameters(priority=priority) if priority else b""
+    own = parameters(priority=priority) if priority else b""
     if not isinstance(payload, bytes):
         return flagged([request + own for request in payload])
     return asking_for_final(payload + own) if streams else payload + own
@@ -43,22 +43,22 @@ def flagged(requests: Sequence[bytes]) -> tuple[bytes, ...]:
     """The requests of one sequence, with its start and its end marked."""
     last = len(requests) - 1
     return tuple(
-        request + _parameters(sequence_start=number == 0, sequence_end=number == last)
+        request + parameters(sequence_start=number == 0, sequence_end=number == last)
         for number, request in enumerate(requests)
     )
 
 
 def asking_for_final(request: bytes) -> bytes:
     """The request of a stream whose end is to be marked, also where the last message has no outputs."""
-    return request + _parameters(triton_enable_empty_final_response=True)
+    return request + parameters(triton_enable_empty_final_response=True)
 
 
 def new_sequence() -> bytes:
     """What all requests of one sequence end with: a number that no other process uses either, nor another run."""
-    return _parameters(sequence_id=int.from_bytes(os.urandom(8)) % _RANDOM + _RANDOM)
+    return parameters(sequence_id=int.from_bytes(os.urandom(8)) % _RANDOM + _RANDOM)
 
 
-def _parameters(**values: bool | int) -> bytes:
+def parameters(**values: bool | int) -> bytes:
     """Protobuf merges fields that come again, so that these add to whatever is in front of them."""
     from tritonclient.grpc import service_pb2
 

@@ -106,8 +106,8 @@ def encode_sequence(spec: ModelSpec, named: Mapping[str, Any]) -> tuple[bytes, .
     if lengths.keys() < named.keys() or len({*lengths.values()}) != 1 or not all(lengths.values()):
         each = ", ".join(f"{name} {lengths.get(name, 'not a list')}" for name in named) or "no inputs"
         raise ValueError(
-            f"is no sequence of requests to {spec.name}, which keeps state: give each input a list with a value for "
-            f"each request, equally many ({each})"
+            f"is not a sequence of requests to {spec.name}, which keeps state: write for each input a list with one "
+            f"value per request ({each})"
         )
     (count,) = {*lengths.values()}
     return tuple(

@@ -108,8 +108,8 @@ def interval_s(target: Target, given_s: float | None) -> float:
         return 0.0
     if given_s is None or not (math.isfinite(given_s) and given_s > 0):
         raise BadRequestError(
-            f"{target.model} keeps state between the requests of a sequence: say how long after one another they come, "
-            f"as in --sequence-interval 80ms{'' if given_s is None else f' ({given_s:g} s is not above 0)'}",
+            f"{target.model} keeps state between requests: add the time between two requests of a sequence, as in "
+            f"--sequence-interval 80ms{'' if given_s is None else f' ({given_s:g} s is not above 0)'}",
             field="interval_s",
         )
     if given_s >= target.idle_s:
@@ -126,12 +126,12 @@ def check_payloads(target: Target, payloads: Sequence[Payload]) -> None:
     sequences = [payload for payload in payloads if not isinstance(payload, bytes)]
     problem = ""
     if not target.keeps_state and sequences:
-        problem = f"{target.model} keeps no state between requests, and was given sequences of them: give single ones"
+        problem = f"{target.model} keeps no state between requests: send single requests, not sequences"
     elif target.keeps_state and target.streams:
-        problem = f"{target.model} keeps state and answers in parts: such sequences cannot be sent under load"
+        problem = f"{target.model} keeps state and streams its answers: such sequences cannot be sent under load"
     elif target.keeps_state and max(map(len, sequences), default=0) < _FEWEST_REQUESTS:
-        problem = f"{target.model} keeps state between requests: give sequences of several, not single ones"
+        problem = f"{target.model} keeps state between requests: send sequences of requests, not single ones"
     elif target.keeps_state and (len(sequences) < len(payloads) or not all(sequences)):
-        problem = f"{target.model} keeps state between requests: not all that was given are sequences of requests"
+        problem = f"{target.model} keeps state between requests: all inputs must be sequences of requests"
     if problem:
         raise BadRequestError(problem, field="payloads")

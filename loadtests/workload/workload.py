@@ -26,6 +26,7 @@ from loadtests.slo import Measure, Slo
 from loadtests.target.access import Access
 from loadtests.target.client import FROZEN_S, Target
 from loadtests.target.parameters import Payload, marked, requests_in
+from loadtests.target.priorities import check_priority
 from loadtests.target.statistics import composing_models
 from loadtests.workload.mix import ModelMix
 from loadtests.workload.payloads import made_for
@@ -153,9 +154,9 @@ class Workload:
             target.check()
         self._pools, self.assumed = [], []
         for share, target in zip(self._shares, self.targets, strict=True):
-            if share.priority:
-                self._check_priority(share, target)
             payloads = share.payloads or self._made(target)
+            if share.priority:
+                check_priority(target, share.priority)
             check_payloads(target, payloads)
             self._pools.append([marked(payload, target.streams, share.priority) for payload in payloads])
         given_s = [self._interval_s if self._interval_s is not None else share.interval_s for share in self._shares]
@@ -183,17 +184,6 @@ class Workload:
             self.assumed.append(assumed)
             logger.warning(assumed)
         return payloads
-
-    def _check_priority(self, share: ModelWeight, target: Target) -> None:
-        """Raise BadRequestError for a priority that neither the model nor a step has: Triton would pass it over."""
-        found = [target.config(name) for name in (share.model, *composing_models(share.model, target.config))]
-        levels = max((config.dynamic_batching.priority_levels for config in found if config is not None), default=None)
-        if levels is not None and levels < share.priority:
-            raise BadRequestError(
-                f"{share.name} asks for priority {share.priority}, and {share.model} has {levels} priority levels; set "
-                "dynamic_batching.priority_levels in its config.pbtxt, or leave the priority out",
-                field="mix",
-            )
 
     @property
     def mix(self) -> ModelMix:
