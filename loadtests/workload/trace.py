@@ -81,7 +81,7 @@ def read_trace(path: Path) -> Trace:
     if form is not None:
         rows = rows[1:]
     if not rows:
-        raise InputFileError(path, None, "holds no offsets; write one number of seconds per line")
+        raise InputFileError(path, None, "has no offsets: write one number of seconds per line")
     form = form or _Form(dict(zip(_COLUMNS, range(len(rows[0][1])), strict=False)))
     offsets_s: list[float] = []
     models: list[str] = []

@@ -280,7 +280,7 @@ class Workload:
             for line, model in zip(trace.lines, trace.models, strict=True):
                 if model not in known:
                     asked = ", ".join(self.models)
-                    raise InputFileError(trace.path, line, f"model {model!r} is not among those asked: {asked}")
+                    raise InputFileError(trace.path, line, f"model {model!r} is not in the workload: {asked}")
             owners = np.asarray([known[model] for model in trace.models])
         if trace.payloads is not None:
             sizes = np.asarray(self._mix.sizes)[owners]
