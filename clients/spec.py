@@ -90,6 +90,7 @@ class ModelSpec:
             inputs=specs(metadata.inputs),
             outputs=specs(metadata.outputs),
             decoupled=settings.model_transaction_policy.decoupled,
-            sequence=settings.HasField("sequence_batching"),
+            # Of an iterative one Triton itself makes a sequence of each request.
+            sequence=settings.HasField("sequence_batching") and not settings.sequence_batching.iterative_sequence,
             steps=tuple(step.model_name for step in settings.ensemble_scheduling.step),
         )

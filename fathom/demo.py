@@ -19,7 +19,7 @@ from export.recipe.recipe import Recipe, Weights
 from export.recipe.system import System
 from fathom.asking import ask
 from fathom.console.options import default_config_name
-from fathom.console.output import Steps
+from fathom.console.output import Step, Steps
 from fathom.recipes import manifest_of, measure_served, measured_at_export
 from fathom.workload import with_evaluation_data
 from loadtests import report
@@ -148,7 +148,7 @@ class Demo:
     def _export(self, recipe: Recipe, steps: Steps) -> list[Shown]:
         """The recipe's systems, once its models lie in the repository."""
         shown = [Shown(system, recipe) for system in recipe.systems]
-        with steps.step(f"export {recipe.name}") as step, self._or_reason(shown):
+        with steps.step(f"export {recipe.name}") as step, self._or_reason(shown, step):
             weights = recipe.resolve(None)
             precision = self.precision if self.precision in recipe.reduced else FP32
             exported = export_model(recipe, self.repository, precision=precision, on_progress=step.update)
@@ -175,13 +175,13 @@ class Demo:
     def _use(self, client: Client, served: Sequence[Shown], steps: Steps, done: DemoResult) -> None:
         with steps.step("ask") as step:
             for shown in served:
-                with self._or_reason([shown]):
+                with self._or_reason([shown], step):
                     self._ask(client, shown, done)
             step.update("; ".join(done.answers.values()))
         for recipe in {shown.recipe.name: shown.recipe for shown in served}.values():
             with (
                 steps.step(f"judge {recipe.name}") as step,
-                self._or_reason([shown for shown in served if shown.recipe is recipe]),
+                self._or_reason([shown for shown in served if shown.recipe is recipe], step),
             ):
                 done.models[recipe.name] = measured_at_export(recipe, self.repository)
                 measured = measure_served(recipe, client, self.repository, step.update)
@@ -191,7 +191,7 @@ class Demo:
         for shown in served:
             if shown.system.name == shown.recipe.name and not self.tolerant:
                 continue
-            with steps.step(f"capacity of {shown.system.name}") as step, self._or_reason([shown]):
+            with steps.step(f"capacity of {shown.system.name}") as step, self._or_reason([shown], step):
 
                 def show(point: Any, step: Any = step) -> None:
                     step.update(f"{point.rate_per_s:.0f}/s {point.verdict}")
@@ -228,12 +228,14 @@ class Demo:
         )
 
     @contextlib.contextmanager
-    def _or_reason(self, systems: Sequence[Shown]) -> Iterator[None]:
+    def _or_reason(self, systems: Sequence[Shown], step: Step) -> Iterator[None]:
         """Let an error of the block be the reason of these systems, where others are to be shown all the same."""
         try:
             yield
         except (ExportError, InferenceError, LoadTestError, OSError) as error:
             if not self.tolerant:
                 raise
+            reason = " ".join(str(error).split())
+            step.update(reason)
             for shown in systems:
-                shown.reason = shown.reason or " ".join(str(error).split())
+                shown.reason = shown.reason or reason

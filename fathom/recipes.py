@@ -16,7 +16,7 @@ from export.recipe.measure import Measurement, Reference, measure
 from export.recipe.recipe import Array, Arrays, Evaluation, Predict, Progress, Recipe, no_progress
 from export.recipe.system import Question, System
 from export.repository.manifest import Manifest
-from loadtests.target.sequences import Payload, size_of
+from loadtests.target.parameters import Payload, size_of
 from loadtests.workload.inputs import encode_sequence
 
 POOL_BYTES = 64 << 20
@@ -129,15 +129,11 @@ def _predict(model: Model) -> Predict:
 def in_sequence(model: Model, inputs: Arrays) -> tuple[dict[str, Array], float]:
     """The outputs of a whole sequence, whose axis 0 counts the requests as that of the inputs does, and the latency of
     the last request in ms."""
-    count = len(next(iter(inputs.values())))
     parts = []
     with model.sequence() as sequence:
-        for row in range(count):
-            start = time.perf_counter()
-            request = {
-                name: values[row : row + 1] if model.spec.batched else values[row] for name, values in inputs.items()
-            }
-            parts.append(sequence(request, end=row == count - 1))
-    latency_ms = (time.perf_counter() - start) * 1e3
+        start = time.perf_counter()
+        for answer in sequence.each(inputs):
+            latency_ms, start = (time.perf_counter() - start) * 1e3, time.perf_counter()
+            parts.append(answer)
     join = np.concatenate if model.spec.batched else np.stack
     return {name: join([part[name] for part in parts]) for name in parts[0]}, latency_ms

@@ -25,7 +25,7 @@ from loadtests.target.access import Access
 from loadtests.target.batching import batching_of
 from loadtests.target.hardware import describe_hardware
 from loadtests.target.metrics import MetricsMeter, default_url
-from loadtests.target.sequences import Payload
+from loadtests.target.parameters import Payload
 from loadtests.workload.arrivals import POISSON, Arrivals
 from loadtests.workload.shape import Shape
 from loadtests.workload.trace import Trace

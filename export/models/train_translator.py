@@ -23,7 +23,7 @@ from export.models.translator import POSITIONS, WEIGHTS, bundled_config
 from export.models.translator_vocabulary import Vocabulary
 
 SEED = 0
-STEPS = 1600
+STEPS = 1500
 BATCH = 128
 PHRASES = 20_000
 """How many are trained on; each comes in several ways of writing it, in both languages."""
@@ -31,8 +31,8 @@ PHRASES = 20_000
 POOL = 16
 """Batches drawn together and sorted by length, so that little of each is padding."""
 
-PEAK_LEARNING_RATE, WARMUP = 2e-3, 200
-SHOWN_EVERY = 400
+PEAK_LEARNING_RATE, WARMUP = 3e-3, 200
+SHOWN_EVERY = 300
 IGNORED = -100
 
 

@@ -30,7 +30,10 @@ _MORPHEMES = """
     ste erste zweite dritte vierte fünfte sechste siebte achte neunte zehnte elfte zwölfte r
 """.split()  # noqa: SIM905
 _COMPOUND = re.compile(" (?:[A-Z][a-zäöüß]+|der|im)\\b| |" + "|".join(sorted(_MORPHEMES, key=len, reverse=True)))
-_WORDS = re.compile("[ -]?[^\\W\\d_]+|.")
+_DIGITS = "\\d(?=\\d\\d(?:\\d{3})*(?!\\d))|\\d{1,2}(?=(?:\\d{3})*(?!\\d))"
+"""As numbers are spoken: of each three digits from the right the first, and the other two together."""
+
+_WORDS = re.compile(f"[ -]?[^\\W\\d_]+|{_DIGITS}|.")
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def bundled(english: Sequence[str], translated: Sequence[str]) -> Vocabulary:
     pieces = (END, UNKNOWN, *codes, *sorted({*english, *translated}), PAD)
     return Vocabulary(
         pieces,
-        _tokenizer([(piece, -1.0) for piece in english], normalizers.Sequence([*small, *spaces])),
+        _tokenizer([(piece, -1.0) for piece in english], normalizers.Sequence([*small, *spaces]), parts=_DIGITS),
         _tokenizer([(piece, -1.0) for piece in translated], normalizers.Sequence(spaces)),
         {language: (pieces.index(code),) for language, code in zip(LANGUAGES, codes, strict=True)},
     )
@@ -161,10 +164,13 @@ def _spm(path: Path) -> Any:
     return _tokenizer(used, normalizers.Sequence(steps))
 
 
-def _tokenizer(scored: Sequence[tuple[str, float]], normalizer: Any) -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers
+def _tokenizer(scored: Sequence[tuple[str, float]], normalizer: Any, *, parts: str = "") -> Any:
+    """With `parts`, pieces do not go beyond what this pattern matches."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.Unigram([(UNKNOWN, 0.0), *scored], unk_id=0))
     tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
+    spaces = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
+    split = [pre_tokenizers.Split(Regex(parts), "isolated")] if parts else []
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, *split])
     return tokenizer

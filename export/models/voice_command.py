@@ -24,8 +24,6 @@ from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Predict, Re
 from export.recipe.system import Question, System
 
 PACKAGE = "silero-vad"
-INSTALL = "pip install --no-deps silero-vad==6.2.3"
-"""Without the package's dependencies: its weights are read, none of its code is run."""
 SILERO = "silero_vad_16k_op15.onnx"
 LICENCE = "Apache-2.0 AND MIT"
 """Of this project's own weights and of silero-vad's."""
@@ -119,9 +117,10 @@ class VoiceCommand(Recipe):
             right.append(answer == (wanted if wanted != network.OTHER else None))
             if answer == wanted:
                 after_ms.append(((at + 1) * network.CHUNK - end[row]) / network.RATE * 1e3)
+        never_ms = outputs["intent"].shape[1] * network.CHUNK / network.RATE * 1e3
         return {
             "intent_accuracy": float(np.mean(right)),
-            "answer_after_ms": float(np.median(after_ms)) if after_ms else float("inf"),
+            "answer_after_ms": float(np.median(after_ms or [never_ms])),
         }
 
     def interpret(self, outputs: Arrays, labels: Sequence[str] = ()) -> list[str]:
@@ -169,7 +168,7 @@ def _silero() -> Path:
             return Path(str(file.locate()))
     raise RecipeError(
         f"voice_command needs the package {PACKAGE}, which is not installed",
-        remedy=INSTALL,
+        remedy=weight_files.INSTALL,
         field="package",
         expected=PACKAGE,
     )

@@ -6,7 +6,7 @@ when it is over. Inputs, for N sessions: `audio` INT16 [N, CHUNK], and the state
 
 - `samples` FP32 [N, 320]: the end of the audio before
 - `voice` FP32 [N, 256]: silero-vad's state
-- `network` FP32 [N, 256]: the network's state
+- `network` FP32 [N, WIDTH, CONTEXT]: what the network's convolutions look back on
 - `turn` FP32 [N, 4]: whether 256 samples of `samples` have no window of silero-vad yet; chunks with speech in this
   utterance; chunks without speech since the last one with; the intent that was decided, 0 for none
 
@@ -32,7 +32,12 @@ KEPT = CONTEXT + WINDOW // 2
 VOICE = 128
 """Width of silero-vad's recurrent layer."""
 
-STATES = {"samples": KEPT, "voice": 2 * VOICE, "network": 2 * network.WIDTH, "turn": 4}
+STATES = {
+    "samples": (KEPT,),
+    "voice": (2 * VOICE,),
+    "network": (network.WIDTH, network.CONTEXT),
+    "turn": (4,),
+}
 
 SPEECH = 0.5
 """silero-vad's probability from which a chunk counts as speech."""
@@ -74,7 +79,7 @@ def write(weights: Mapping[str, Array], silero: Path, path: Path) -> None:
 
 def follow(predict: Predict, audio: Array) -> dict[str, Array]:
     """The graph's answers to whole sequences, INT16 [N, chunks, CHUNK]: each output as [N, chunks, 1]."""
-    states = {name: np.zeros((len(audio), size), np.float32) for name, size in STATES.items()}
+    states = {name: np.zeros((len(audio), *size), np.float32) for name, size in STATES.items()}
     answers = []
     for at in range(audio.shape[1]):
         answer = dict(predict({"audio": audio[:, at], **states}))
@@ -122,22 +127,22 @@ class _Graph:
 
         # An utterance that is over, or a click, leaves nothing behind for the next.
         kept = self._op("Cast", self._op("Not", over), to=TensorProto.FLOAT)
-        self._result("network_after", self._op("Mul", after, kept))
+        self._result("network_after", self._op("Mul", after, self._op("Unsqueeze", kept, self._whole(2))))
         even = self._op("Sub", one, odd)
         turn = [even, self._op("Mul", spoken, kept), silent, self._op("Mul", decided, kept)]
         self._result("turn_after", self._op("Concat", *turn, axis=1))
 
         floats = {name: (TensorProto.FLOAT, size) for name, size in STATES.items()}
         answers = {
-            "intent": (TensorProto.STRING, 1),
-            "score": (TensorProto.FLOAT, 1),
-            "speech": (TensorProto.FLOAT, 1),
-            "end_of_speech": (TensorProto.BOOL, 1),
+            "intent": (TensorProto.STRING, (1,)),
+            "score": (TensorProto.FLOAT, (1,)),
+            "speech": (TensorProto.FLOAT, (1,)),
+            "end_of_speech": (TensorProto.BOOL, (1,)),
             **{f"{name}_after": kind for name, kind in floats.items()},
         }
-        takes = {"audio": (TensorProto.INT16, network.CHUNK), **floats}
+        takes = {"audio": (TensorProto.INT16, (network.CHUNK,)), **floats}
         inputs, outputs = (
-            [helper.make_tensor_value_info(name, kind, ["sessions", size]) for name, (kind, size) in tensors.items()]
+            [helper.make_tensor_value_info(name, kind, ["sessions", *size]) for name, (kind, size) in tensors.items()]
             for tensors in (takes, answers)
         )
         graph = helper.make_graph(self._nodes, "voice_command", inputs, outputs, list(self._tensors.values()))
@@ -173,7 +178,7 @@ class _Graph:
             3,
             "LSTM",
             steps,
-            *self._recurrent("voice", self._silero, "lstm.{}", "ifgo", "iofg"),
+            *self._lstm(),
             counts,
             *(self._layer("voice", at, VOICE) for at in range(2)),
             hidden_size=VOICE,
@@ -203,46 +208,49 @@ class _Graph:
         mean, deviation = (self._stored(name, self._weights[name]) for name in ("mean", "deviation"))
         scaled = self._op("Div", self._op("Sub", frames, mean), deviation)
         steps = self._op("Reshape", scaled, self._whole(0, -1, network.STEP // network.HOP * network.BANDS))
-        hidden = self._op("Transpose", self._op("Relu", self._linear(steps, "enter")), perm=[1, 0, 2])
-        after = []
-        for layer in range(2):
-            named = f"recur.{{}}_l{layer}"
-            hidden, state = self._several(
-                2,
-                "GRU",
-                hidden,
-                *self._recurrent(f"recur{layer}", self._weights, named, "rzn", "zrn"),
-                "",
-                self._layer("network", layer, network.WIDTH),
-                hidden_size=network.WIDTH,
-                linear_before_reset=1,
-            )
-            hidden = self._op("Squeeze", hidden, self._whole(1))
-            after.append(state)
-        by_step = self._op("Softmax", self._linear(hidden, "leave"), axis=2)
-        return self._op("ReduceMean", by_step, self._whole(0), keepdims=0), self._joined(after)
+        hidden = self._op("Transpose", steps, perm=[0, 2, 1])
+        hidden = self._op("Relu", self._convolution(hidden, "enter", 0, dilations=[1]))
+        after, at = [], 0
+        for layer, dilation in enumerate(network.DILATIONS):
+            before = self._part("network", at, at + 2 * dilation, axis=2)
+            at += 2 * dilation
+            seen = self._op("Concat", before, hidden, axis=2)
+            steps_per_chunk = network.CHUNK // network.STEP
+            after.append(self._part(seen, steps_per_chunk, steps_per_chunk + 2 * dilation, axis=2))
+            found = self._convolution(seen, f"look_back.{layer}", 1 + layer, dilations=[dilation])
+            hidden = self._op("Add", hidden, self._op("Relu", found))
+        last = self._stored("leave.weight", np.ascontiguousarray(self._weights["leave.weight"].T))
+        logits = self._op("MatMul", self._op("Transpose", hidden, perm=[0, 2, 1]), last)
+        logits = self._op("Add", logits, self._stored("leave.bias", self._weights["leave.bias"]))
+        by_step = self._op("Softmax", logits, axis=2)
+        return self._op("ReduceMean", by_step, self._whole(1), keepdims=0), self._op("Concat", *after, axis=2)
 
-    def _linear(self, hidden: str, name: str) -> str:
-        matrix = self._stored(f"{name}.weight", np.ascontiguousarray(self._weights[f"{name}.weight"].T))
-        return self._op("Add", self._op("MatMul", hidden, matrix), self._stored(name, self._weights[f"{name}.bias"]))
+    def _convolution(self, hidden: str, name: str, normalized: int, **attributes: Any) -> str:
+        """A convolution and the batch normalisation behind it, whose figures no longer change, as one."""
+        weights = self._weights
+        moved, spread, gain, bias = (
+            weights[f"normalize.{normalized}.{kind}"] for kind in ("running_mean", "running_var", "weight", "bias")
+        )
+        scale = gain / np.sqrt(spread + 1e-5)
+        kernel = self._stored(f"{name}.weight", weights[f"{name}.weight"] * scale[:, None, None])
+        offset = self._stored(f"{name}.bias", (weights[f"{name}.bias"] - moved) * scale + bias)
+        return self._op("Conv", hidden, kernel, offset, **attributes)
 
     def _power(self, waves: str, bins: int) -> str:
         """Squares of the real parts plus those of the imaginary ones, which are channels one behind the other."""
         squares = self._op("Mul", waves, waves)
         return self._op("Add", *(self._part(squares, at, at + bins) for at in (0, bins)))
 
-    def _recurrent(
-        self, title: str, weights: Mapping[str, Array], named: str, gates: str, wanted: str
-    ) -> tuple[str, str, str]:
-        """torch's weights of one layer with their gates in ONNX's order."""
+    def _lstm(self) -> tuple[str, str, str]:
+        """torch's weights of silero-vad's layer, their gates in ONNX's order: input, output, forget, cell."""
 
         def ordered(name: str) -> Array:
-            parts = dict(zip(gates, np.split(weights[named.format(name)], len(gates)), strict=True))
-            return np.concatenate([parts[gate] for gate in wanted])
+            i, f, c, o = np.split(self._silero[f"lstm.{name}"], 4)
+            return np.concatenate([i, o, f, c])
 
         biases = np.concatenate([ordered("bias_ih"), ordered("bias_hh")])
         arrays = {"input": ordered("weight_ih"), "recurrent": ordered("weight_hh"), "bias": biases}
-        w, r, b = (self._stored(f"{title}.{name}", array[None]) for name, array in arrays.items())
+        w, r, b = (self._stored(f"lstm.{name}", array[None]) for name, array in arrays.items())
         return w, r, b
 
     def _layer(self, state: str, at: int, width: int) -> str:
@@ -259,8 +267,8 @@ class _Graph:
     def _ones_like(self, column: str) -> str:
         return self._op("Add", self._op("Mul", column, self._floats(0)), self._floats(1))
 
-    def _part(self, value: str, start: int, stop: int) -> str:
-        return self._op("Slice", value, self._whole(start), self._whole(stop), self._whole(1))
+    def _part(self, value: str, start: int, stop: int, axis: int = 1) -> str:
+        return self._op("Slice", value, self._whole(start), self._whole(stop), self._whole(axis))
 
     def _result(self, name: str, value: str) -> str:
         from onnx import helper

@@ -1,8 +1,8 @@
 """The network that hears commands: what it hears them in (log-mel frames) and what it is made of, for training and
 export alike.
 
-A step is 40 ms: four frames of 40 mel bands. Two layers of gated recurrent units follow the steps, and each step has a
-probability for "listening" (nothing is decided yet), for every intent, and for other speech.
+A step is 40 ms: four frames of 40 mel bands. Convolutions over what came before it, ever further apart, give each step
+a probability for "listening" (nothing is decided yet), for every intent, and for other speech.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ FRAME, HOP, TRANSFORM, BANDS = 400, 160, 512, 40
 TAIL = FRAME - HOP
 """Samples before a chunk that its first frame begins with."""
 STEP = 4 * HOP
-WIDTH = 128
+WIDTH, DILATIONS = 96, (1, 2, 4, 8, 16)
+"""Channels, and how many steps lie between the three that each convolution sees: 2.5 seconds in all."""
+CONTEXT = 2 * sum(DILATIONS)
+"""Steps before a chunk that the convolutions keep, one behind the other."""
 FLOOR = 1e-7
 """Added to the power of every band: -70 dB of full scale."""
 
@@ -61,13 +64,18 @@ def mel_weights() -> Array:
     return np.asarray(np.maximum(0, np.minimum(rising, falling)), np.float32)
 
 
-def log_mel(audio: Any) -> Any:
-    """Torch FP32 [n, samples] in -1..1 as FP32 [n, frames, BANDS]; the first frame begins TAIL samples before."""
+def bands(audio: Any) -> Any:
+    """The power in mel bands of torch FP32 [n, samples] in -1..1: FP32 [n, frames, BANDS]. The first frame begins TAIL
+    samples before."""
     import torch
 
     frames = torch.nn.functional.pad(audio, (TAIL, 0)).unfold(1, FRAME, HOP) * torch.from_numpy(window())
-    power = torch.fft.rfft(frames, n=TRANSFORM).abs().square()
-    return torch.log(power @ torch.from_numpy(mel_weights()) + FLOOR)
+    return torch.fft.rfft(frames, n=TRANSFORM).abs().square() @ torch.from_numpy(mel_weights())
+
+
+def log_mel(audio: Any) -> Any:
+    """What the network hears of torch FP32 [n, samples] in -1..1: FP32 [n, frames, BANDS]."""
+    return (bands(audio) + FLOOR).log()
 
 
 def network() -> Any:
@@ -75,21 +83,29 @@ def network() -> Any:
     import torch
 
     class Listener(torch.nn.Module):  # type: ignore[misc]
-        """Log-mel frames FP32 [n, frames, BANDS], and the state of an earlier call -> logits [n, steps, classes], and
-        the state after it."""
+        """Log-mel frames FP32 [n, frames, BANDS], and the state of an earlier call FP32 [n, WIDTH, CONTEXT] -> logits
+        [n, steps, classes], and the state after it."""
 
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("mean", torch.zeros(BANDS))
             self.register_buffer("deviation", torch.ones(BANDS))
-            self.enter = torch.nn.Linear(STEP // HOP * BANDS, WIDTH)
-            self.recur = torch.nn.GRU(WIDTH, WIDTH, num_layers=2, batch_first=True)
+            self.enter = torch.nn.Conv1d(STEP // HOP * BANDS, WIDTH, 1)
+            self.look_back = torch.nn.ModuleList(torch.nn.Conv1d(WIDTH, WIDTH, 3, dilation=each) for each in DILATIONS)
+            self.normalize = torch.nn.ModuleList(torch.nn.BatchNorm1d(WIDTH) for _ in range(1 + len(DILATIONS)))
             self.leave = torch.nn.Linear(WIDTH, len(classes()))
 
         def forward(self, frames: Any, state: Any = None) -> tuple[Any, Any]:
             scaled = (frames - self.mean) / self.deviation
-            steps = scaled.reshape(len(scaled), -1, STEP // HOP * BANDS)
-            recurred, state = self.recur(torch.relu(self.enter(steps)), state)
-            return self.leave(recurred), state
+            steps = scaled.reshape(len(scaled), -1, STEP // HOP * BANDS).transpose(1, 2)
+            hidden = torch.relu(self.normalize[0](self.enter(steps)))
+            state = torch.zeros(len(frames), WIDTH, CONTEXT) if state is None else state
+            after = []
+            parts = state.split([2 * dilation for dilation in DILATIONS], dim=2)
+            for convolution, normalize, before in zip(self.look_back, self.normalize[1:], parts, strict=True):
+                seen = torch.cat([before, hidden], dim=2)
+                after.append(seen[:, :, -before.shape[2] :])
+                hidden = hidden + torch.relu(normalize(convolution(seen)))
+            return self.leave(hidden.transpose(1, 2)), torch.cat(after, dim=2)
 
     return Listener()

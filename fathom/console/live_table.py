@@ -128,8 +128,9 @@ def line(point: Point, verdict: str) -> str:
     values = ", ".join(f"{name} {_cell(value, 2)} ms" for name, value in shown.items())
     if point.streaming:
         values += f", {point.streaming.parts_per_s:,.0f} tokens/s"
-    unit = "sequences" if point.sequences else "requests"
-    return f"{point.phase:<8}{format_rate(point.rate_per_s):>10}  {point.requests:>8,} {unit}, {values}: {verdict}"
+    return (
+        f"{point.phase:<8}{format_rate(point.rate_per_s):>10}  {point.requests:>8,} {point.unit}, {values}: {verdict}"
+    )
 
 
 def points_table(points: Sequence[Point], *, width: int) -> Table:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from export.config.served import Served
 
 LOOK_TIMEOUT_S = 1.0
+_FEW = 3
+"""Exports that a command names; of more it asks for all."""
 
 
 def same_server(arguments: argparse.Namespace) -> str:
@@ -141,6 +143,5 @@ def _is_asked(name: str) -> bool:
 def export_command(models: Sequence[str], repository: Path) -> str:
     """The command that exports what makes these models."""
     recipe = {name: recipes.bundled(name) for name in models}
-    return fathom(
-        "export", *dict.fromkeys(each.name if each else name for name, each in recipe.items()), repository=repository
-    )
+    names = [*dict.fromkeys(each.name if each else name for name, each in recipe.items())]
+    return fathom("export", *(names if len(names) <= _FEW else ["--all"]), repository=repository)

@@ -121,6 +121,7 @@ def _open(
     alone = [ModelWeight(tuned.model)]
     shares = with_requests(request.server, alone, tuned.repository, Access(), inputs=inputs, seed=request.seed)
     traffic = stack.enter_context(Workload(request.server, shares, seed=request.seed))
+    traffic.refuse_sequences("fathom capacity --against CONFIG, which compares two configurations")
     traffic.check()
     # Without SLOs: another configuration may meet what this one misses.
     unloaded = measure_unloaded(traffic, (), timeout_s=timeout_s(request, traffic), budget_s=request.budget_s)

@@ -23,7 +23,7 @@ from loadtests.generator.open_loop import LONGEST_BATCH, PENDING, SWEEP_S, OpenL
 from loadtests.generator.transport import OnDone, OnFirst
 from loadtests.records.record import DEADLINE_EXCEEDED, NOT_SENT, OK, UNANSWERED, Record
 from loadtests.slo import Measure
-from loadtests.target.sequences import new_sequence
+from loadtests.target.parameters import new_sequence
 from loadtests.workload.sequences import Sequences
 
 

@@ -1,8 +1,8 @@
 """What a ModelStreamInferResponse says, read from its first bytes: an error in words, a part of an answer, or nothing.
 
 Triton 2.51 gives every message of a decoupled model its name, version and the parameter `triton_final_response`. A
-message without outputs is no part: a model may end its answer with one. An error comes without a gRPC status, which is
-found in its words as the clients do.
+message without outputs is no part: it only marks the end, where the request asked for that. An answer that ends without
+the mark was cut off. An error comes without a gRPC status, which is found in its words as the clients do.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from clients.failures import Sent, from_text
 from loadtests.records.record import DEADLINE_EXCEEDED, UNAVAILABLE
 
 # As protobuf writes field and type: `error_message` (1) and `infer_response` (2), and of the latter `outputs` (5) and
-# `raw_output_contents` (6).
+# `raw_output_contents` (6); and of one of its `parameters` (4) the name, and the value `bool_param` (1).
 _ERROR_MESSAGE, _INFER_RESPONSE = 0x0A, 0x12
 _OUTPUTS = (0x2A, 0x32)
+_PARAMETER, _FINAL, _TRUE = 0x22, b"\x0a\x15triton_final_response", b"\x12\x02\x08\x01"
 _TYPE, _WITH_LENGTH = 0x07, 2
 _MORE = 0x80
 _GRPC_INVALID_ARGUMENT, _GRPC_NOT_FOUND, _GRPC_INTERNAL = 3, 5, 13
@@ -46,22 +47,25 @@ def error_of(message: bytes) -> str | None:
     return message[start : start + length].decode("utf-8", "replace")
 
 
-def has_outputs(message: bytes) -> bool:
-    """Whether it is a part of an answer. The beginning of a long message is enough."""
+def read_part(message: bytes) -> tuple[bool, bool | None]:
+    """Whether it is a part of an answer, and whether it is the model's final response; None where it does not say. The
+    beginning of a long message is enough."""
     if not message or message[0] != _INFER_RESPONSE:
-        return bool(message)
+        return bool(message), None
     length, position = _length(message, 1)
-    whole = position + length
+    whole, final = position + length, None
     end = min(whole, len(message)) - 1
     while position < end:
         field = message[position]
         if field in _OUTPUTS or field & _TYPE != _WITH_LENGTH:
-            return True
+            return True, final
         length, position = message[position + 1], position + 2
         if length & _MORE:
             length, position = _length(message, position - 1)
+        if field == _PARAMETER and message.startswith(_FINAL, position):
+            final = message[position + len(_FINAL) : position + length] == _TRUE
         position += length
-    return position != whole
+    return position != whole, final
 
 
 def _length(message: bytes, position: int) -> tuple[int, int]:

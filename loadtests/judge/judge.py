@@ -80,7 +80,7 @@ def evaluate(
         verdict, reason = "invalid", why
         passes = passes or bool(outcome.lost)  # a generator that died says nothing against the rate
     known_ms = shown_ms[np.isfinite(shown_ms)]
-    attempted = len(shown_ms)
+    attempted, sent = len(shown_ms), int(np.maximum(record.requests, 1)[record.attempted].sum())
     return Point(
         number=probe.number,
         phase=probe.phase,
@@ -107,7 +107,7 @@ def evaluate(
         send_lag_p99_ms=_zero_if_empty(percentile(lags_ms, 0.99)),
         send_lag_max_ms=float(lags_ms.max()) if len(lags_ms) else 0.0,
         late_share=float(np.mean(lags_ms > LATE_MS)) if len(lags_ms) else 0.0,
-        cpu_per_request_us=outcome.cpu_s / attempted * 1e6 if attempted else 0.0,
+        cpu_per_request_us=outcome.cpu_s / sent * 1e6 if sent else 0.0,
         generator_cpu_share=max(stats.cpu_share for stats in generators),
         stopped=outcome.stopped,
         duration_s=outcome.wall_s,
@@ -177,16 +177,16 @@ def _verdict(
         return "fail", f"lost the server: {next(iter(outcome.messages.values()), 'connection lost')}"
     if outcome.stopped == "backlog":
         waiting = int((record.status == UNANSWERED).sum())
-        return "fail", f"stopped early: {waiting} requests were unanswered, so the server does not keep up"
+        return "fail", f"stopped early: {waiting} {record.unit} were unanswered, so the server does not keep up"
     failed = next((found for found in judgements if found.verdict == "fail"), None)
     if failed is not None or outcome.stopped == "hopeless":
         worst = failed or max(judgements, key=lambda found: found.excess)
         return "fail", worst.describe()
     if outcome.stopped == "budget":
-        return "undecided", f"the budget ended after {len(record):,} requests"
+        return "undecided", f"the budget ended after {len(record):,} {record.unit}"
     if not any(slo.limit_ms is None for slo in slos):
         running = np.equal(record.status, UNANSWERED) & np.greater(record.parts, 0)
-        bound = _error_bound(int((~record.ok & ~running).sum()), len(record))
+        bound = _error_bound(int((~record.ok & ~running).sum()), len(record), record.unit)
         if bound is not None:
             return bound
     undecided = next((found for found in judgements if found.verdict == "undecided"), None)
@@ -198,13 +198,13 @@ def _verdict(
     return "pass", "; ".join(found.describe() for found in judgements)
 
 
-def _error_bound(errors: int, requests: int) -> tuple[Verdict, str] | None:
+def _error_bound(errors: int, requests: int, unit: str) -> tuple[Verdict, str] | None:
     """The bound where no SLO names one; `errors` counts unanswered requests as well."""
     share = errors / requests if requests else 0.0
     if share <= DEFAULT_ERROR_SHARE:
         return None
     text = (
-        f"{errors} of {requests} requests failed ({share * 100:.2f} %; at most {DEFAULT_ERROR_SHARE * 100:g} % allowed)"
+        f"{errors} of {requests} {unit} failed ({share * 100:.2f} %; at most {DEFAULT_ERROR_SHARE * 100:g} % allowed)"
     )
     return judge_counts(requests, errors, DEFAULT_ERROR_SHARE) if errors > 1 else "undecided", text
 

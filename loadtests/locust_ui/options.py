@@ -127,6 +127,7 @@ class Wanted:
         that does not fit. The names are those of the models that answer in parts."""
         shares = with_inputs(self.shares, self.inputs, self.server, reach.access)
         with Workload(self.server, shares, access=reach.access, seed=self.seed) as workload:
+            workload.refuse_sequences("fathom load or fathom capacity (--locust-master spreads it over Locust workers)")
             workload.check()
             check_measures(self.slos, workload.measures)
             for target, pool in workload.first_payloads:

@@ -245,6 +245,11 @@ class Point:
         return self.passes and self.usable
 
     @property
+    def unit(self) -> str:
+        """What it counts: `requests`, or `sequences` of them to a model that keeps state."""
+        return "sequences" if self.sequences and not self.models else "requests"
+
+    @property
     def counts(self) -> tuple[SloCount, ...]:
         """The unaffected requests where there are any, which show most of the server; all otherwise."""
         return self.unaffected or self.slos

@@ -109,6 +109,11 @@ class Record:
         """Whether any answer came in parts."""
         return bool(self.parts.any())
 
+    @property
+    def unit(self) -> str:
+        """What a row is: `requests`, or `sequences` where all models keep state."""
+        return "sequences" if len(self) and self.requests.all() else "requests"
+
     def of_streaming_models(self) -> Record:
         """Only the requests to models of which any answer came in parts."""
         return self.where(np.isin(self.model, self.model[self.parts > 0]))

@@ -196,7 +196,7 @@ def from_cache(points: Sequence[Point]) -> list[str]:
 def from_failures(points: Sequence[Point]) -> list[str]:
     """The warning about the first probe in which requests failed for another reason than a busy server."""
     return [
-        f"At {format_rate(point.rate_per_s)}, {count:,} of {point.requests:,} requests failed: "
+        f"At {format_rate(point.rate_per_s)}, {count:,} of {point.requests:,} {point.unit} failed: "
         f"{message.removesuffix('.')}."
         for point in points
         for message, count in point.error_messages.items()

@@ -14,7 +14,7 @@ from loadtests.records.point import Point, Probe
 from loadtests.search.budget import PROBE_SHARE, Plan, clean_s
 from loadtests.search.certificate import confirmation_runs, lasted_s, least_s, missing_gain, proven_rate_per_s
 from loadtests.search.estimate import Estimate, estimate
-from loadtests.search.observations import dependence_near, filling_s
+from loadtests.search.observations import dependence_near, filling_s, own_share
 from loadtests.slo import Slo
 
 RUN_SHARE = 0.4
@@ -57,7 +57,7 @@ def next_confirmation(points: Sequence[Point], plan: Plan, fallback_per_s: float
         rate_per_s, chance = _most_promising(points, fitted, left_s, proven, plan.max_per_s)
     if not chance or chance * (rate_per_s - proven) <= plan.tolerance * proven:
         return None
-    needed_s = clean_s(plan.slos, rate_per_s, plan.lasting_s)
+    needed_s = max(clean_s([slo], rate_per_s * own_share(points, slo), plan.lasting_s) for slo in plan.slos)
     if fitted is not None:
         needed_s = _FIRST_PART * _needed_s(points, fitted, rate_per_s, missing_gain(runs, rate_per_s))
     needed_s += max(filling_s(slo, rate_per_s) for slo in plan.slos)
@@ -71,7 +71,9 @@ def _needed_s(points: Sequence[Point], fitted: Estimate, rate_per_s: float, gain
     """About how long runs at a rate take to gain that."""
     dependence = dependence_near(points, fitted.slo, rate_per_s) or 1.0
     share = median(fitted.shares_over(rate_per_s))
-    return dependence * requests_needed(share, fitted.slo.allowed_share, gain) / rate_per_s
+    return (
+        dependence * requests_needed(share, fitted.slo.allowed_share, gain) / rate_per_s / own_share(points, fitted.slo)
+    )
 
 
 def most_promising(
@@ -97,6 +99,7 @@ def _most_promising(
     factors = [math.exp(spread.inv_cdf(share)) for share in (0.1, 0.3, 0.5, 0.7, 0.9)]
     best_per_s, best, runs = above_per_s, 0.0, confirmation_runs(points)
     top_per_s = min(fitted.rate_per_s, ceiling_per_s)
+    own = own_share(points, fitted.slo)
     tried = {point.rate_per_s for point in points if point.phase == "confirm"}
     for rate_per_s in sorted({top_per_s * 0.98**step for step in range(100)} | tried):
         if not max(fitted.rate_per_s / 8, above_per_s) < rate_per_s <= top_per_s:
@@ -105,7 +108,7 @@ def _most_promising(
         missing, full_s = missing_gain(runs, rate_per_s), max(seconds - filling_s(fitted.slo, rate_per_s), 0.0)
         shares, allowed, chance = fitted.shares_over(rate_per_s), fitted.slo.allowed_share, 0.0
         for factor in factors:
-            independent = rate_per_s * full_s / max(near * factor, 1.0)
+            independent = rate_per_s * own * full_s / max(near * factor, 1.0)
             most = most_over(independent, allowed, missing)
             if most >= 0:
                 chance += sum(at_most(most, independent, share) for share in shares) / len(shares) / len(factors)

@@ -84,6 +84,13 @@ def slo_count(point: Point, slo: Slo) -> SloCount | None:
     return next((count for count in point.counts if count.slo == str(slo)), None)
 
 
+def own_share(points: Sequence[Point], slo: Slo) -> float:
+    """The part of all requests that the SLO is about: 1, or in a mix that of its model."""
+    counted = [(count.requests, point.requests) for point in points if (count := slo_count(point, slo))]
+    own, all_requests = (sum(column) for column in zip(*counted, strict=True)) if counted else (0, 0)
+    return own / all_requests if own and slo.model else 1.0
+
+
 def dependence_near(points: Sequence[Point], slo: Slo, rate_per_s: float) -> float | None:
     """How many requests at a rate carry the information of one (`judge.verdict.dependence`), by all probes around it.
 

@@ -192,7 +192,7 @@ def _wait_until_idle(traffic: Workload, unloaded_ms: float, timeout_s: float, pa
         if waited_s >= left_s:
             return  # there is no next probe
         try:
-            each_s = min(timeout_s, left_s - waited_s)
+            each_s = min(timeout_s, left_s - waited_s, patience_s - waited_s)  # of streams the first is much longer
             asked = [target.first_part(pool[turn % len(pool)], each_s) for target, pool in traffic.first_payloads]
             trouble, turn = None, turn + 1  # some requests take longer than others without any load
             if float(traffic.weights @ asked) < 2 * unloaded_ms + 2:

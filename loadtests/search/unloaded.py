@@ -14,7 +14,7 @@ from loadtests.search.budget import PROBE_SHARE
 from loadtests.slo import Slo, about_ms, format_ms
 from loadtests.target.client import StreamTimes, Target
 from loadtests.target.hardware import CpuMeter
-from loadtests.target.sequences import Payload
+from loadtests.target.parameters import Payload
 from loadtests.workload.workload import Workload
 
 _REQUESTS = 20

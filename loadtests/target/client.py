@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import itertools
 import logging
+import math
 import re
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -18,13 +19,14 @@ from clients.failures import Sent, from_rpc, from_text
 from clients.options import open_channel
 from loadtests.errors import BadRequestError, TargetBusyError, TargetError, TargetLostError
 from loadtests.target.access import Access
-from loadtests.target.sequences import Payload, keeps_state, new_sequence
+from loadtests.target.parameters import Payload, keeps_state, new_sequence
 from loadtests.target.statistics import composing_models, fell
 
 logger = logging.getLogger("fathom")
 _CONNECT_S = 5.0
 _ASK_S = 30.0
 _GRPC_WAY = re.compile(r"^failed to connect to all addresses; last error: \w+: (ipv[46]:\S+: )?")
+_FINAL = "triton_final_response"
 FROZEN_S = 10.0
 """Statistics are counters: a server that cannot give them in this time serves nobody."""
 
@@ -75,6 +77,8 @@ class Target:
         """Whether its answers come in parts, as those of decoupled models do; known after `check`."""
         self.keeps_state = False
         """Whether it, or a step of it, takes its requests as sequences; known after `check`."""
+        self.idle_s = math.inf
+        """After so long without a request the server takes a sequence for ended; known after `check`."""
         self.steps: list[str] = []
         """The models that do the work, in order; known after `statistics`, where the server tells."""
         self._has_statistics = True
@@ -110,7 +114,10 @@ class Target:
             raise TargetError(self._why_not_ready(ready), server=self.server, model=self.model)
         config = self.config()
         self.streams = config is not None and config.model_transaction_policy.decoupled
-        self.keeps_state = any(map(keeps_state, map(self.config, composing_models(self.model, self.config))))
+        stateful = list(filter(keeps_state, map(self.config, composing_models(self.model, self.config))))
+        self.keeps_state = bool(stateful)
+        idle_us = (each.sequence_batching.max_sequence_idle_microseconds for each in stateful if each is not None)
+        self.idle_s = min(filter(None, idle_us), default=math.inf) / 1e6
 
     def _why_not_ready(self, server_ready: bool) -> str:
         try:
@@ -213,14 +220,18 @@ class Target:
             self._call("ModelInfer", request, timeout_s)
             yield time.monotonic()
             return
-        call = self._call("ModelStreamInfer", iter([request]), timeout_s)
+        call, is_final = self._call("ModelStreamInfer", iter([request]), timeout_s), True
         try:
             for message in call:
                 if words := message.error_message:
                     found = from_text(words, Sent(self.model, self.server))
                     raise self._failed(str(found), isinstance(found, OverloadedError))
+                if _FINAL in message.infer_response.parameters:
+                    is_final = message.infer_response.parameters[_FINAL].bool_param
                 if message.infer_response.outputs:
                     yield time.monotonic()
+            if not is_final:
+                raise self._failed("the answer ended without the model's final response", busy=False)
         finally:
             call.cancel()
 

@@ -23,7 +23,7 @@ import numpy as np
 from clients import Client, InferenceError, ModelSpec, codec
 from loadtests.errors import BadRequestError, InputFileError
 from loadtests.target.access import Access
-from loadtests.target.sequences import Payload
+from loadtests.target.parameters import Payload
 from loadtests.workload.lines import read_lines
 from loadtests.workload.workload import ModelWeight
 

@@ -13,9 +13,13 @@ import numpy as np
 from clients import codec
 from clients.datatypes import NUMPY_TYPE
 from loadtests.errors import BadRequestError
+from loadtests.target.client import Target
+from loadtests.target.parameters import Payload
 from loadtests.workload import generation
 
 POOL_SIZE = 32
+_IN_SEQUENCE = 10
+"""The number of requests in each sequence that is made up."""
 _FREE_DIMENSION = 16
 _TEXT = (
     "the quick brown fox jumps over a lazy dog while seven wizards play jazz near the old harbour and rain falls on "
@@ -29,6 +33,21 @@ _MOST_AXES = 32
 """Of a tensor of numpy's."""
 _SIDE, _BLOCK = 224, 32
 """Pixels of a made picture's side, and of the squares it is made of: a few kilobytes, as a drawing has."""
+
+
+def made_for(target: Target, *, seed: int) -> tuple[list[Payload], str]:
+    """Payloads for a model, of one that keeps state sequences, and what they assume (see `assumptions`).
+
+    Raises what `from_metadata` raises.
+    """
+    metadata, config = target.metadata(), target.config()
+    assumed = assumptions(metadata, config)
+    if not target.keeps_state:
+        return list(from_metadata(metadata, config, seed=seed)), assumed
+    requests = from_metadata(metadata, config, seed=seed, count=POOL_SIZE * _IN_SEQUENCE)
+    sequences: list[Payload] = [tuple(requests[at : at + _IN_SEQUENCE]) for at in range(0, len(requests), _IN_SEQUENCE)]
+    each = f"sequences of {target.model} have {_IN_SEQUENCE} requests each"
+    return sequences, "; ".join(filter(None, (assumed, each)))
 
 
 def from_metadata(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from loadtests.errors import BadRequestError
 from loadtests.records.record import Record
 from loadtests.target.client import Target
-from loadtests.target.sequences import Payload, requests_in
+from loadtests.target.parameters import Payload, requests_in
 from loadtests.workload.schedule import Offsets
 
 _FEWEST_REQUESTS = 2
@@ -82,6 +82,26 @@ class Sequences:
         }
 
 
+def sequences_of(
+    targets: Sequence[Target], pools: Sequence[Sequence[Payload]], given_s: Sequence[float | None], *, strict: bool
+) -> Sequences | None:
+    """What the pools of these models are; None where none of them keeps state, which is wrong if `strict`.
+
+    `given_s` are the intervals between two requests. Raises BadRequestError.
+    """
+    intervals_s = [interval_s(*each) for each in zip(targets, given_s, strict=True)]
+    if any(intervals_s):
+        return Sequences.of(pools, intervals_s)
+    if strict:
+        models = ", ".join(target.model for target in targets)
+        raise BadRequestError(
+            f"no model of the workload ({models}) keeps state between requests: leave out the interval between those "
+            f"of a sequence ({given_s[0]:g} s)",
+            field="interval_s",
+        )
+    return None
+
+
 def interval_s(target: Target, given_s: float | None) -> float:
     """Between two requests of a sequence; 0 where the model keeps no state. Raises BadRequestError."""
     if not target.keeps_state:
@@ -90,6 +110,12 @@ def interval_s(target: Target, given_s: float | None) -> float:
         raise BadRequestError(
             f"{target.model} keeps state between requests: add the time between two requests of a sequence, as in "
             f"--sequence-interval 80ms{'' if given_s is None else f' ({given_s:g} s is not above 0)'}",
+            field="interval_s",
+        )
+    if given_s >= target.idle_s:
+        raise BadRequestError(
+            f"{target.model} ends a sequence after {target.idle_s:g} s without a request (its "
+            f"max_sequence_idle_microseconds): give an interval below that, not {given_s:g} s",
             field="interval_s",
         )
     return given_s

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from loadtests.records.point import SizePoint
 from loadtests.records.record import Floats, percentile
-from loadtests.target.sequences import Payload, requests_in
+from loadtests.target.parameters import Payload, requests_in
 
 _UNEQUAL = 2.0
 """The largest request has at least so many times the bytes of the median one where sizes are worth a table."""

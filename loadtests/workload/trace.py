@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from loadtests.errors import InputFileError
 from loadtests.workload.lines import read_lines
+from loadtests.workload.mix import ModelMix
 from loadtests.workload.variability import Variability
 
 _COLUMNS = ("offset_s", "model", "payload")
@@ -161,3 +163,29 @@ def _payload(path: Path, line: int, text: str) -> int:
 
 def _is_number(text: str) -> bool:
     return _NUMBER.fullmatch(text) is not None
+
+
+def choices_of(trace: Trace, models: Sequence[str], mix: ModelMix, *, seed: int) -> NDArray[np.int32]:
+    """The payload that each request carries; rows may name a model and number its payload (from 0).
+
+    Raises InputFileError for a model that is not asked, or a payload that it does not have.
+    """
+    if not trace.models:
+        owners = mix.owners(len(trace), seed=seed)
+    else:
+        known = {model: number for number, model in enumerate(models)}
+        for line, model in zip(trace.lines, trace.models, strict=True):
+            if model not in known:
+                problem = f"model {model!r} is not in the workload: {', '.join(models)}"
+                raise InputFileError(trace.path, line, problem)
+        owners = np.asarray([known[model] for model in trace.models])
+    if trace.payloads is not None:
+        sizes = np.asarray(mix.sizes)[owners]
+        if (beyond := np.flatnonzero(trace.payloads >= sizes)).size:
+            row = int(beyond[0])
+            raise InputFileError(
+                trace.path,
+                trace.lines[row],
+                f"there is no payload {trace.payloads[row]} of {models[owners[row]]}, which has {sizes[row]} (from 0)",
+            )
+    return mix.chosen(owners, trace.payloads, seed=seed)

@@ -19,25 +19,24 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.errors import BadRequestError, InputFileError
+from loadtests.errors import BadRequestError
 from loadtests.records.point import SizePoint
 from loadtests.records.record import Record
 from loadtests.slo import Measure, Slo
 from loadtests.target.access import Access
 from loadtests.target.client import FROZEN_S, Target
-from loadtests.target.sequences import Payload, flagged, requests_in
+from loadtests.target.parameters import Payload, marked, requests_in
+from loadtests.target.priorities import check_priority
 from loadtests.target.statistics import composing_models
-from loadtests.workload import payloads as made_payloads
 from loadtests.workload.mix import ModelMix
+from loadtests.workload.payloads import made_for
 from loadtests.workload.schedule import Offsets
-from loadtests.workload.sequences import Sequences, check_payloads, interval_s
+from loadtests.workload.sequences import Sequences, check_payloads, sequences_of
 from loadtests.workload.sizes import Sizes, by_size, input_bytes
-from loadtests.workload.trace import Trace
+from loadtests.workload.trace import Trace, choices_of
 
 logger = logging.getLogger("fathom")
 _MADE = "made from the server's metadata"
-_REQUESTS = 10
-"""The number of requests in each sequence that is made up."""
 _SHARE = re.compile(r"(?P<model>[^=\s]+?)(?:@(?P<priority>[1-9]\d{0,8}))?(?:=(?P<weight>[^=]+))?")
 
 
@@ -155,57 +154,36 @@ class Workload:
             target.check()
         self._pools, self.assumed = [], []
         for share, target in zip(self._shares, self.targets, strict=True):
-            if share.priority:
-                self._check_priority(share, target)
             payloads = share.payloads or self._made(target)
+            if share.priority:
+                check_priority(target, share.priority)
             check_payloads(target, payloads)
-            whole = [payload if isinstance(payload, bytes) else flagged(payload) for payload in payloads]
-            self._pools.append(_prioritised(whole, share.priority))
-        self.sequences = self._sequences()
+            self._pools.append([marked(payload, target.streams, share.priority) for payload in payloads])
+        given_s = [self._interval_s if self._interval_s is not None else share.interval_s for share in self._shares]
+        self.sequences = sequences_of(self.targets, self._pools, given_s, strict=self._interval_s is not None)
         self._sizes = list(map(input_bytes, self._pools))
         self._mix = replace(self._mix, sizes=tuple(map(len, self._pools)))
 
+    def refuse_sequences(self, instead: str) -> None:
+        """BadRequestError where a model keeps state; for what sends single requests, `instead` of which to use another.
+
+        Raises what `check` raises of the server.
+        """
+        for target in self.targets:
+            target.check()
+            if target.keeps_state:
+                raise BadRequestError(
+                    f"{target.model} keeps state between the requests of a sequence, and only single requests are sent "
+                    f"here: use {instead}",
+                    field="model",
+                )
+
     def _made(self, target: Target) -> Sequence[Payload]:
-        metadata, config = target.metadata(), target.config()
-        assumed, made = made_payloads.assumptions(metadata, config), made_payloads.from_metadata
-        if target.keeps_state:
-            count = made_payloads.POOL_SIZE * _REQUESTS
-            requests = made(metadata, config, seed=self._seed, count=count)
-            assumed = "; ".join(filter(None, (assumed, f"sequences of {target.model} have {_REQUESTS} requests each")))
-            payloads: list[Payload] = [
-                tuple(requests[at : at + _REQUESTS]) for at in range(0, len(requests), _REQUESTS)
-            ]
-        else:
-            payloads = list(made(metadata, config, seed=self._seed))
+        payloads, assumed = made_for(target, seed=self._seed)
         if assumed:
             self.assumed.append(assumed)
             logger.warning(assumed)
         return payloads
-
-    def _sequences(self) -> Sequences | None:
-        intervals_s = []
-        for share, target in zip(self._shares, self.targets, strict=True):
-            given_s = self._interval_s if self._interval_s is not None else share.interval_s
-            intervals_s.append(interval_s(target, given_s))
-        if any(intervals_s):
-            return Sequences.of(self._pools, intervals_s)
-        if self._interval_s is not None:
-            raise BadRequestError(
-                f"{' and '.join(self.models)} keep no state between requests: leave out --sequence-interval",
-                field="interval_s",
-            )
-        return None
-
-    def _check_priority(self, share: ModelWeight, target: Target) -> None:
-        """Raise BadRequestError for a priority that neither the model nor a step has: Triton would pass it over."""
-        found = [target.config(name) for name in (share.model, *composing_models(share.model, target.config))]
-        levels = max((config.dynamic_batching.priority_levels for config in found if config is not None), default=None)
-        if levels is not None and levels < share.priority:
-            raise BadRequestError(
-                f"{share.name} has priority {share.priority}, but {share.model} has {levels} priority levels: set "
-                "dynamic_batching.priority_levels in its config.pbtxt, or leave out the priority",
-                field="mix",
-            )
 
     @property
     def mix(self) -> ModelMix:
@@ -272,27 +250,8 @@ class Workload:
         return self._mix.choices(count, seed=seed)
 
     def choices_of(self, trace: Trace, *, seed: int) -> NDArray[np.int32]:
-        """The choices for a recorded trace, whose rows may name a model and number a payload (from 0)."""
-        if not trace.models:
-            owners = self._mix.owners(len(trace), seed=seed)
-        else:
-            known = {model: number for number, model in enumerate(self.models)}
-            for line, model in zip(trace.lines, trace.models, strict=True):
-                if model not in known:
-                    asked = ", ".join(self.models)
-                    raise InputFileError(trace.path, line, f"model {model!r} is not in the workload: {asked}")
-            owners = np.asarray([known[model] for model in trace.models])
-        if trace.payloads is not None:
-            sizes = np.asarray(self._mix.sizes)[owners]
-            if (beyond := np.flatnonzero(trace.payloads >= sizes)).size:
-                row = int(beyond[0])
-                raise InputFileError(
-                    trace.path,
-                    trace.lines[row],
-                    f"there is no payload {trace.payloads[row]} of {self.models[owners[row]]}, which has "
-                    f"{sizes[row]} (from 0)",
-                )
-        return self._mix.chosen(owners, trace.payloads, seed=seed)
+        """The choices for a recorded trace. Raises InputFileError."""
+        return choices_of(trace, self.models, self._mix, seed=seed)
 
     def marked(self, record: Record, choices: NDArray[np.int32]) -> Record:
         """The record with the model of each request, and with how long each sequence is."""
@@ -361,18 +320,3 @@ class Workload:
         """A snapshot for `server_stats.difference`; a step that two pipelines share is in it once."""
         found = {(stats.name, stats.version): stats for target in self.targets for stats in target.statistics()}
         return list(found.values())
-
-
-def _prioritised(payloads: Sequence[Payload], priority: int) -> list[Payload]:
-    """The requests with their priority behind them: protobuf reads two messages in a row as one."""
-    if not priority:
-        return list(payloads)
-    from tritonclient.grpc import service_pb2
-
-    behind: Any = service_pb2.ModelInferRequest()
-    behind.parameters["priority"].int64_param = priority
-    mark = behind.SerializeToString()
-    return [
-        payload + mark if isinstance(payload, bytes) else tuple(request + mark for request in payload)
-        for payload in payloads
-    ]

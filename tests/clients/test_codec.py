@@ -296,6 +296,15 @@ def test_a_model_whose_input_has_an_unknown_type_is_refused():
     assert raised.value.model == "m"
 
 
+@pytest.mark.parametrize(
+    ("batching", "keeps_state"), [(None, False), ({}, True), ({"iterative_sequence": True}, False)]
+)
+def test_a_model_that_is_asked_in_sequences(batching, keeps_state):
+    """Triton makes the sequence of a request to an iterative model by itself."""
+    found = service_pb2.ModelConfigResponse(config={"name": "m", "sequence_batching": batching})
+    assert ModelSpec.from_server(service_pb2.ModelMetadataResponse(name="m"), found, "").sequence == keeps_state
+
+
 def test_what_a_queue_knows_of_a_request_travels_as_parameters():
     request = codec.encode(TEXT, {"text": "a"}, priority=1, queue_timeout_s=0.25, parameters={"own": True})
     message = service_pb2.ModelInferRequest.FromString(request)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+from tritonclient.grpc import service_pb2
+
+from clients import ModelSpec, TensorSpec
 from fathom import cli
 from fathom.commands.load import _plan
 from fathom.console.arguments import UsageError
 from fathom.recipes import draw
-from fathom.workload import same_requests
+from fathom.workload import same_requests, with_evaluation_data
 from loadtests.errors import BadRequestError
 from loadtests.workload.arrivals import parse_arrivals
 from loadtests.workload.shape import Shape
 from loadtests.workload.trace import Trace
+from loadtests.workload.workload import ModelWeight
 
 
 def test_all_requests_are_sent_where_they_fit_and_else_some_of_the_whole_set():
@@ -23,6 +29,23 @@ def test_all_requests_are_sent_where_they_fit_and_else_some_of_the_whole_set():
     assert some == sorted(some) == draw(requests, 555, seed=1) != draw(requests, 555, seed=2)
     assert max(some) > requests[150]
     assert len(draw(requests, 1, seed=1)) == 1
+
+
+def test_a_recipe_gives_sequences_and_their_interval(tmp_path):
+    """Without a server: only the model's signature is asked for."""
+    audio = TensorSpec("audio", "INT16", (1280,))
+    spec = ModelSpec("voice_command", "", 32, {"audio": audio}, {}, sequence=True)
+    client: Any = SimpleNamespace(model=lambda name: SimpleNamespace(spec=spec))
+    share = with_evaluation_data(client, ModelWeight("voice_command"), tmp_path)
+    assert share.interval_s == 0.08
+    assert share.source == "evaluation data"
+    assert share.payloads is not None
+    for sequence in share.payloads[:3]:
+        assert len(sequence) > 10
+        for content in sequence:
+            request = service_pb2.ModelInferRequest.FromString(content)
+            assert list(request.inputs[0].shape) == [1, 1280]
+            assert len(request.raw_input_contents[0]) == 2560
 
 
 @pytest.fixture
@@ -59,6 +82,7 @@ def test_contradictions_are_refused(trace):
 
 def test_the_next_command_sends_the_same_requests():
     words = ["--slo", "p99=1s", "--inputs", "m=my file.jsonl", "--arrivals", "gamma:cv=2", "--seed", "3"]
+    words += ["--sequence-interval", "0.08s"]
     asked = cli.parser("capacity").parse_args(["capacity", "m", *words])
-    assert same_requests(asked) == " --inputs 'm=my file.jsonl' --arrivals gamma:cv=2 --seed 3"
+    assert same_requests(asked) == " --inputs 'm=my file.jsonl' --arrivals gamma:cv=2 --seed 3 --sequence-interval 80ms"
     assert same_requests(cli.parser("capacity").parse_args(["capacity", "m", "--slo", "p99=1s"])) == ""

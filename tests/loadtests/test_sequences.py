@@ -13,7 +13,7 @@ from loadtests.capacity import load
 from loadtests.errors import SloUnreachableError
 from loadtests.search.budget import Timing
 from loadtests.target.client import Target
-from loadtests.target.sequences import flagged
+from loadtests.target.parameters import flagged
 from loadtests.workload.inputs import encode_sequence
 from loadtests.workload.shape import parse_shape
 

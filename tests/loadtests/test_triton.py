@@ -28,6 +28,7 @@ from loadtests.records.record import DEADLINE_EXCEEDED, UNAVAILABLE, Record, per
 from loadtests.search.budget import Timing
 from loadtests.target.client import Target
 from loadtests.target.metrics import MetricsMeter
+from loadtests.target.parameters import asking_for_final
 from loadtests.target.statistics import difference
 from loadtests.workload.arrivals import CONSTANT
 from loadtests.workload.payloads import from_metadata
@@ -153,7 +154,8 @@ def told(*pauses_s: float) -> bytes:
 
     tensor = pb.ModelInferRequest.InferInputTensor(name="pauses_s", datatype="FP32", shape=[len(pauses_s)])
     content = np.array(pauses_s, np.float32).tobytes()
-    return pb.ModelInferRequest(model_name="teller", inputs=[tensor], raw_input_contents=[content]).SerializeToString()
+    request = pb.ModelInferRequest(model_name="teller", inputs=[tensor], raw_input_contents=[content])
+    return asking_for_final(request.SerializeToString())
 
 
 def test_streams_beside_ordinary_requests_take_what_they_take(small_server):

@@ -67,6 +67,13 @@ def test_a_model_waits_for_its_files_and_for_those_of_all_that_it_names(
     assert {name for names in found.values() for name in names} <= {"prepare", "score"} - {*exported}
 
 
+def test_a_step_of_python_alone_waits_with_the_models_that_name_it(repository: Path) -> None:
+    (repository / "prepare" / "1" / ".gitkeep").unlink()
+    assert loading.waiting(repository)["prepare"] == ["score"]
+    export(repository, "score")
+    assert not loading.waiting(repository)
+
+
 def test_an_added_model_waits_in_a_fresh_clone_where_only_its_recipe_is(repository: Path) -> None:
     (repository / "added").mkdir()
     (repository / "added" / "config.pbtxt").touch()

@@ -8,10 +8,12 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 from loadtests.generator.parts import Parts
-from loadtests.generator.stream_message import error_of, failure_of, has_outputs
+from loadtests.generator.stream_message import error_of, failure_of, read_part
 from loadtests.generator.transport import METHOD, STREAM_METHOD, OnDone, OnFirst
 from loadtests.records.record import EMPTY_RESPONSE, OK, UNAVAILABLE
 from loadtests.target.access import Access
+
+INTERNAL = 13
 
 
 class GrpcTransport:
@@ -80,15 +82,19 @@ class GrpcTransport:
         return (OK, "") if await call else (EMPTY_RESPONSE, "the answer has no body")
 
     async def _answer_in_parts(self, index: int, call: Any) -> tuple[int, str]:
-        parts, failure = Parts(), None
+        parts, failure, is_final = Parts(), None, True
         async for message in call:
             failure = error_of(message) if failure is None else failure
-            if failure is None and has_outputs(message):
+            has_outputs, final = read_part(message)
+            is_final = is_final if final is None else final
+            if failure is None and has_outputs:
                 parts.add(time.monotonic())
                 if parts.count == 1:
                     self._on_first(index, parts)
         if failure is not None:
             return failure_of(failure)
+        if not is_final:
+            return INTERNAL, "no final response"
         return (OK, "") if parts.count else (EMPTY_RESPONSE, "the answer has no part")
 
     async def _report(self, index: int, call: Any, answering: Coroutine[Any, Any, tuple[int, str]]) -> None:

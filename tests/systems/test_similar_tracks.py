@@ -65,7 +65,7 @@ def test_the_figures_of_every_station(client: Client, recipe: SimilarTracks, rep
     assert stations.keys() == {"source", "onnx", "served", "pipeline"}
     for measured in stations.values():
         assert measured.accuracy["recall_at_10"] == 1
-        assert measured.accuracy["genre_at_10"] >= 0.8  # of 300 tracks some genres have fewer than ten
+        assert measured.accuracy["genre_at_10"] == stations["source"].accuracy["genre_at_10"] >= 0.7  # ten a genre
 
 
 def test_by_a_text_and_by_the_id_of_what_it_found(client: Client) -> None:
@@ -77,8 +77,8 @@ def test_by_a_text_and_by_the_id_of_what_it_found(client: Client) -> None:
     assert (np.diff(by_text["scores"][0]) <= 0).all()
 
     by_id = similar(track_id=[[best]])
-    assert best not in by_id["track_ids"]
-    assert b"jazz" in by_id["tracks"][0, 0]
+    by_its_text = similar(text=[[by_text["tracks"][0, 0]]])
+    assert by_its_text["track_ids"][0].tolist() == [best, *by_id["track_ids"][0, :9]]
 
 
 def test_a_batch_mixes_texts_and_ids(client: Client) -> None:

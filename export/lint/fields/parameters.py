@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from export import files
+from export import files, recipes
 from export.config.config import TENSORRT
 from export.errors import FileError
 from export.lint.finding import Findings, Subject, rule
@@ -61,8 +61,8 @@ def check(subject: Subject) -> Findings:
 
 
 def _declared(model: ast.Module) -> dict[str, Any] | None:
-    """The keys of the literal `PARAMETERS` (set, dict, list or tuple) at the top of a model.py, or None. A dictionary
-    gives a key whose value is a whole number the least that it may be."""
+    """The keys of the literal `PARAMETERS` (set, dict, list or tuple) at the top of a model.py, with the values that a
+    dictionary gives them, or None."""
     for node in model.body:
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
@@ -117,7 +117,8 @@ def _python_model(subject: Subject) -> Findings:
     own = [key for key in subject.message.parameters if key not in PYTHON]
     if declared is not None:
         yield from _unknown(subject, declared.keys() | PYTHON, f"{subject.folder.name}/{place}")
-        yield from _at_least(subject, {key: least for key, least in declared.items() if type(least) is int})
+        if recipes.bundled(subject.folder.name):  # in those a number is the least; elsewhere it may be a default
+            yield from _at_least(subject, {key: least for key, least in declared.items() if type(least) is int})
     elif own:
         yield subject.warning(
             f'parameters["{own[0]}"]',

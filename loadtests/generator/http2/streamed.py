@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loadtests.generator.http2.stream import GRPC_INTERNAL, PREFIX, PREFIX_BYTES, Stream
 from loadtests.generator.parts import Parts
-from loadtests.generator.stream_message import error_of, failure_of, has_outputs
+from loadtests.generator.stream_message import error_of, failure_of, read_part
 from loadtests.generator.transport import OnFirst
 from loadtests.records.record import EMPTY_RESPONSE, OK
 
@@ -19,6 +19,8 @@ class StreamedAnswer(Stream):
     _missing = 0
     """Bytes that are due of an unfinished message."""
     _head = b""
+    _is_final = True
+    """Whether the last message that says so was the model's final response; some servers never say."""
 
     def __init__(self, index: int, payload: int, on_first: OnFirst) -> None:
         super().__init__(index, payload)
@@ -55,14 +57,20 @@ class StreamedAnswer(Stream):
     def _read(self, message: bytes, now_s: float) -> None:
         if (words := error_of(message)) is not None:
             self.failure = self.failure or failure_of(words)
-        elif has_outputs(message) and self.failure is None:
-            self._parts.add(now_s)
-            if self._parts.count == 1:
-                self._on_first(self.index, self._parts)
+        elif self.failure is None:
+            has_outputs, final = read_part(message)
+            if final is not None:
+                self._is_final = final
+            if has_outputs:
+                self._parts.add(now_s)
+                if self._parts.count == 1:
+                    self._on_first(self.index, self._parts)
 
     def defect(self) -> tuple[int, str]:
         if self.failure:
             return self.failure
         if self._missing or self._prefix:
             return GRPC_INTERNAL, "the answer ended in the middle of a message"
+        if not self._is_final:
+            return GRPC_INTERNAL, "the answer ended without the model's final response"
         return (OK, "") if self._parts.count else (EMPTY_RESPONSE, "the answer has no part")

@@ -15,7 +15,6 @@ from search import Search
 from texts import Texts
 
 PARAMETERS = {"encoder", "decoder", "decoder_rows", "bucket_tokens", "most_beams"}
-CPU = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU)
 
 
 @dataclass
@@ -143,8 +142,9 @@ class TritonPythonModel:
 def _ask(model, inputs, outputs):
     """The outputs of another model of this server. Raises TritonModelException with its reason."""
     tensors = [pb_utils.Tensor(name, np.ascontiguousarray(values)) for name, values in inputs.items()]
+    host = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU)
     request = pb_utils.InferenceRequest(
-        model_name=model, requested_output_names=outputs, inputs=tensors, preferred_memory=CPU
+        model_name=model, requested_output_names=outputs, inputs=tensors, preferred_memory=host
     )
     response = request.exec()
     if response.has_error():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -266,6 +267,22 @@ def test_how_a_python_model_declares_its_parameters(repository: Path, text: str,
     found = lint(repository)
 
     assert [finding.severity for finding in found] == ["warning"] * count
+
+
+SLOTS = [("8", 0, "as it is committed"), ("0", 1, "too few"), ("eight", 1, "no number"), ("٣", 1, "no digit of ASCII")]
+
+
+@pytest.mark.parametrize(("slots", "count", "why"), SLOTS, ids=[row[-1] for row in SLOTS])
+def test_a_bundled_python_model_says_what_its_numbers_are_at_least(
+    tmp_path: Path, slots: str, count: int, why: str
+) -> None:
+    committed = Path(__file__).parents[3] / "model_repository" / "recipe_writer"
+    config = shutil.copytree(committed, tmp_path / "recipe_writer") / "config.pbtxt"
+    replace(config, '"8"', f'"{slots}"')
+
+    found = lint(tmp_path)
+
+    assert [finding.field for finding in found if finding.severity == "error"] == ['parameters["slots"].value'] * count
 
 
 def test_companions_that_are_missing_or_of_other_weights(exported: Path) -> None:

@@ -46,7 +46,7 @@ def source() -> Source:
 def test_a_photograph_is_named(source: Source, package: str, name: str, contents: set[str]) -> None:
     pixels = efficientnet_lite.PREPROCESSOR(Image.open(photograph(package, name)))
 
-    best = source.predict({"pixels": pixels[None]})["probabilities"][0].argmax()
+    best = source.predict({"pixels": np.stack([pixels])})["probabilities"][0].argmax()
 
     assert source.labels["labels.txt"][best] in contents
 

@@ -11,6 +11,7 @@ from export.errors import RecipeError
 from export.graph import onnx_file
 from export.models import catalogue
 from export.models.similar_tracks import FOUND, NEAREST, Search, SimilarTracks
+from export.precision.weights_only import WeightsOnly
 from export.recipe.recipe import Arrays, Evaluation
 
 TRACKS = 300
@@ -68,6 +69,17 @@ def test_an_id_of_no_track_is_not_known(search: Search, station, track_id: int) 
     inputs = asked(track_id, 0)
 
     assert station(inputs)["known"].tolist() == search.predict(inputs)["known"].tolist() == [[False], [True]]
+
+
+def test_vectors_in_8_bits_find_almost_the_same(search: Search, tmp_path: Path) -> None:
+    search.write_onnx(tmp_path / "fp32.onnx")
+    WeightsOnly(tmp_path / "fp32.onnx", SimilarTracks.reduced["int8"], (), tmp_path).write(tmp_path / "int8.onnx")
+    inputs = asked(0, 1001, 1300)
+
+    exact, found = search.predict(inputs), onnx_file.session(tmp_path / "int8.onnx")(inputs)
+
+    assert np.abs(found["scores"] - exact["scores"]).max() < 0.005
+    assert (found["track_ids"][:, 0] == exact["track_ids"][:, 0]).all()
 
 
 def evaluation(search: Search, inputs: Arrays) -> Evaluation:

@@ -80,6 +80,24 @@ def test_a_reference_comes_back_as_it_was_written(tmp_path: Path) -> None:
         assert all((before[name] == after[name]).all() and before[name].dtype == after[name].dtype for name in before)
 
 
+def test_raw_requests_come_back_byte_for_byte(tmp_path: Path) -> None:
+    """Encoded files among them: bytes that are no text, and that end with zeros."""
+    requests = {"image": np.array([[b"\xff\xd8\0"], [b""]], object), "id": np.array([[1], [2**40]])}
+    Reference(Evaluation({"x": ROWS["y"]}, requests=requests), ROWS).write(tmp_path / "reference.npz")
+
+    read = Reference.read(tmp_path / "reference.npz").evaluation.requests
+
+    assert {name: values.tolist() for name, values in read.items()} == {
+        name: values.tolist() for name, values in requests.items()
+    }
+
+
+def test_outputs_that_score_alone_judges_are_not_compared() -> None:
+    given = {**ROWS, "ids": np.array([9, 9])}
+
+    assert parity(given, {**ROWS, "ids": np.array([1, 2])}, {"ids"}).max_abs == 0
+
+
 def test_a_missing_and_a_broken_reference_say_what_to_run(tmp_path: Path) -> None:
     path = tmp_path / "scale" / "1" / "reference.npz"
     with pytest.raises(RecipeError) as caught:

@@ -282,12 +282,13 @@ def test_sequences(shown: Callable[[], str], snapshot: SnapshotAssertion) -> Non
     print(prose.explain(replace(HEARD, **NOTHING, verdict="undecided", reason="no rate was confirmed")))
     print(live_table.line(HEARD.points[0], "pass"))
     load.show(HEARD.points[0], ["p99=20ms"], SPOKEN)
-    voice: Any = SimpleNamespace(model="voice", keeps_state=True, streams=False)
+    voice: Any = SimpleNamespace(model="voice", keeps_state=True, streams=False, idle_s=3.0)
     plain: Any = SimpleNamespace(model="echo", keeps_state=False, streams=False)
     streams: Any = SimpleNamespace(model="speaker", keeps_state=True, streams=True)
     refusals: list[Callable[[], object]] = [
         lambda: interval_s(voice, None),
         lambda: interval_s(voice, 0.0),
+        lambda: interval_s(voice, 3.0),
         lambda: check_payloads(voice, [b"", b""]),
         lambda: check_payloads(voice, [(b"", b""), b""]),
         lambda: check_payloads(plain, [(b"", b"")]),

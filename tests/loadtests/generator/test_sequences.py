@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2
 from loadtests.generator.messages import EarlyStop, Limits
 from loadtests.generator.sequences import SequenceRun
 from loadtests.records.record import DEADLINE_EXCEEDED, NOT_SENT, OK, UNANSWERED, UNAVAILABLE
-from loadtests.target.sequences import flagged
+from loadtests.target.parameters import flagged
 from loadtests.workload.schedule import constant
 from loadtests.workload.sequences import Sequences
 

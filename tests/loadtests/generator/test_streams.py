@@ -34,7 +34,7 @@ from loadtests.generator.http2 import frames as h2
 from loadtests.generator.messages import Batch, EarlyStop, Limits
 from loadtests.generator.open_loop import OpenLoopRun
 from loadtests.generator.parts import Parts, Timelines
-from loadtests.generator.stream_message import error_of, failure_of, has_outputs
+from loadtests.generator.stream_message import error_of, failure_of, read_part
 from loadtests.generator.transport import METHOD, STREAM_METHOD
 from loadtests.records.record import (
     DEADLINE_EXCEEDED,
@@ -68,6 +68,16 @@ def cut(body: bytes, size: int) -> list[bytes]:
     return [body[at : at + size] for at in range(0, len(body), size)]
 
 
+def marked(final: bool, *, outputs: bool = True) -> bytes:
+    """A message that says whether it is the model's final response."""
+    told = service_pb2.ModelStreamInferResponse()
+    told.infer_response.model_name = "m"
+    told.infer_response.parameters["triton_final_response"].bool_param = final
+    if outputs:
+        told.infer_response.outputs.add(name="text")
+    return message(told.SerializeToString())
+
+
 ANSWERS: dict[str, tuple[Callable[[int], bytes], int, int]] = {
     "a part in each frame": (whole(PART, PART, PART), OK, 3),
     "all parts in one frame": (whole(PART * 3), OK, 3),
@@ -77,6 +87,10 @@ ANSWERS: dict[str, tuple[Callable[[int], bytes], int, int]] = {
     "a part of several frames": (whole(PART, *cut(LONG, 10_000), PART), OK, 3),
     "a message without outputs behind the parts": (whole(PART, WITHOUT_OUTPUTS), OK, 1),
     "messages without outputs between them": (whole(WITHOUT_OUTPUTS, PART, WITHOUT_OUTPUTS * 2, PART), OK, 2),
+    "parts and the final response": (whole(marked(False), marked(True)), OK, 2),
+    "parts and a final response without outputs": (whole(marked(False), marked(True, outputs=False)), OK, 1),
+    "parts without the final response": (whole(marked(False), marked(False)), INTERNAL, 2),
+    "a final response, and another part that is none": (whole(marked(True), marked(False)), INTERNAL, 2),
     "no message": (whole(), EMPTY_RESPONSE, 0),
     "nothing but a message without outputs": (whole(WITHOUT_OUTPUTS), EMPTY_RESPONSE, 0),
     "empty messages": (whole(message(b"") * 3), EMPTY_RESPONSE, 0),
@@ -203,10 +217,10 @@ def test_an_error_has_the_status_of_its_words(words, failure):
 
 names = st.sampled_from(["", "m", "triton_final_response", "n" * 130, "\xe9" * 70])
 responses = st.builds(
-    lambda model, number, parameters, outputs: service_pb2.ModelInferResponse(
+    lambda model, number, parameters, outputs, value: service_pb2.ModelInferResponse(
         model_name=model,
         id=number,
-        parameters={name: service_pb2.InferParameter(bool_param=True) for name in parameters},
+        parameters={name: service_pb2.InferParameter(bool_param=value) for name in parameters},
         outputs=[service_pb2.ModelInferResponse.InferOutputTensor(name=name) for name in outputs],
         raw_output_contents=[b"content" for _ in outputs],
     ),
@@ -214,7 +228,14 @@ responses = st.builds(
     names,
     st.lists(names, max_size=3),
     st.lists(names, max_size=2),
+    st.booleans(),
 )
+
+
+def is_final(response) -> bool | None:
+    """As protobuf reads it."""
+    marks = response.parameters
+    return marks["triton_final_response"].bool_param if "triton_final_response" in marks else None
 
 
 @settings(max_examples=60, deadline=None)
@@ -225,15 +246,15 @@ def test_what_is_read_of_a_message_is_what_protobuf_reads(response, words, kept)
     content = told.SerializeToString()
     assert error_of(content) == (words or None)
     if not words:
-        assert has_outputs(content) == bool(response.outputs)
-        assert has_outputs(content[:kept]) or not response.outputs or len(content) <= kept
+        assert read_part(content) == (bool(response.outputs), is_final(response))
+        assert read_part(content[:kept])[0] or not response.outputs or len(content) <= kept
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=40))
 def test_no_message_is_too_odd_to_read(content):
     error_of(content)
-    has_outputs(content)
+    read_part(content)
 
 
 # What a run makes of it: with a transport without a network.

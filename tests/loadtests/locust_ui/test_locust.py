@@ -23,14 +23,17 @@ from queue_process import request as queue_request
 from queueing import md1_capacity_per_s
 
 from loadtests import CapacityRequest, Slo, find
+from loadtests.capacity import load
 from loadtests.errors import BadRequestError
 from loadtests.generator.messages import Limits
 from loadtests.generator.process import GeneratorProcess, GeneratorSettings
 from loadtests.judge.judge import evaluate
-from loadtests.locust_ui.options import Wanted
+from loadtests.locust_ui.options import Reach, Wanted
 from loadtests.records.point import Probe
 from loadtests.records.record import histogram, percentile
+from loadtests.target.access import Access
 from loadtests.workload.schedule import constant, payload_choices, poisson
+from loadtests.workload.shape import parse_shape
 
 pytestmark = [pytest.mark.process, pytest.mark.alone]
 
@@ -126,6 +129,13 @@ def test_a_seed_below_zero_is_refused():
     with pytest.raises(BadRequestError) as refused:
         wanted(seed=-1)
     assert refused.value.field == "seed"
+
+
+def test_a_model_that_keeps_state_is_none_for_this_front(small_server):
+    with pytest.raises(BadRequestError) as refused:
+        wanted(host=small_server.grpc_url, model="double, total").target(Reach(Access(), real_time=True))
+    assert refused.value.field == "model"
+    assert "total" in str(refused.value)
 
 
 def test_files_of_inputs_are_for_one_model_each():
@@ -268,6 +278,19 @@ def test_a_search_over_locust_workers(start_queue, start_locust):
     assert not result.partial
     assert result.capacity_estimate_per_s == pytest.approx(md1_capacity_per_s(0.002, 0.03, 0.99), rel=0.35)
     assert all(len(point.workers) == 4 for point in result.points)
+
+
+@pytest.mark.slow
+def test_sequences_over_locust_workers(small_server, start_locust):
+    port = str(free_port())
+    for _ in range(2):
+        start_locust("--worker", "--master-port", port)
+    slos, more = [Slo.parse("p90=1s")], {"interval_s": 0.02, "workers": 2, "locust_master": port}
+    point = load(CapacityRequest(small_server.grpc_url, "total", slos, **more), parse_shape("constant:10", 2.0))
+    assert (point.requests, point.errors) == (20, 0)
+    assert point.sequences is not None
+    assert point.percentile_ms("gap", "p50") > 0
+    assert [worker.requests > 0 for worker in point.workers] == [True, True]
 
 
 def ask(port: int, path: str, **form: str) -> dict:

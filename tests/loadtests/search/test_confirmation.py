@@ -87,6 +87,39 @@ def test_more_time_promises_a_higher_rate():
     assert rates[0] < 0.95 * rates[-1]
 
 
+SLOW = Slo.parse("p99=2s")
+
+
+def slow(number: int, phase: str, rate_per_s: float, seconds: float) -> Point:
+    """A probe of the same queue a hundred times slower."""
+    probe = Probe(number, phase, rate_per_s, round(rate_per_s * seconds), number)
+    return dataclasses.replace(simulate(probe, SLOW, 0.1, None), took_s=seconds)
+
+
+def of_one_model(point: Point) -> Point:
+    """As if the SLO were for a model that gets a quarter of four times as many requests."""
+    count = dataclasses.replace(point.slos[0], slo=f"m:{SLOW}")
+    return dataclasses.replace(point, requests=4 * point.requests, slos=(count,), rate_per_s=4 * point.rate_per_s)
+
+
+@pytest.mark.parametrize("probes", [1, 4], ids=["without an estimate", "with one"])
+def test_an_slo_of_one_model_of_a_mix_takes_as_long_as_its_own_requests(probes):
+    known = [
+        slow(0, "double", 5.0, 5),
+        slow(1, "double", 10.0, 5),
+        slow(2, "bisect", 7.0, 30),
+        slow(3, "bisect", 9, 30),
+    ]
+    plan = Plan((SLOW,), 5.0, 0, budget_s=600.0)
+    alone = next_confirmation(known[:probes], plan, 5.0)
+    mixed_plan = dataclasses.replace(plan, slos=(dataclasses.replace(SLOW, model="m"),), start_per_s=20.0)
+    mixed = next_confirmation(list(map(of_one_model, known[:probes])), mixed_plan, 20.0)
+    assert alone is not None
+    assert mixed is not None
+    assert mixed.rate_per_s == pytest.approx(4 * alone.rate_per_s, rel=0.1)
+    assert mixed.seconds == pytest.approx(alone.seconds, rel=0.3)
+
+
 def test_without_an_estimate_the_fallback_is_confirmed():
     chosen = next_confirmation(EXPLORED[:1], PLAN, 500.0)
     assert chosen is not None

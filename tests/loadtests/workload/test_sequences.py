@@ -7,7 +7,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from loadtests.errors import BadRequestError, InputFileError
-from loadtests.target.sequences import flagged
+from loadtests.target.parameters import flagged
 from loadtests.workload.inputs import read_inputs
 from loadtests.workload.sequences import Sequences
 from loadtests.workload.workload import ModelWeight, Workload
@@ -44,6 +44,7 @@ REFUSED = {
     "a model that keeps state, without an interval": ([ModelWeight("total")], None, "interval_s"),
     "an interval of 0": ([ModelWeight("total")], 0.0, "interval_s"),
     "an interval that is no number": ([ModelWeight("total")], float("nan"), "interval_s"),
+    "an interval after which the server has ended the sequence": ([ModelWeight("total")], 60.0, "interval_s"),
     "an interval without a model that keeps state": ([ModelWeight("double"), ModelWeight("echo")], 0.1, "interval_s"),
     "single requests to a model that keeps state": ([ModelWeight("total", payloads=[b"", b""])], 0.1, "payloads"),
     "sequences of one request": ([ModelWeight("total", payloads=[(b"",), (b"",)])], 0.1, "payloads"),
