@@ -25,12 +25,13 @@ def sequence_point(record: Record, rate_per_s: float) -> SequencePoint | None:
 
 
 def describe_sequences(point: Point) -> str:
-    """`36 at once, 150 requests/s at 12/s, of 12.5 requests in 3 s; slowest request of each p50 9 ms, p99 31 ms`."""
+    """`at 12/s, 36 run at once and send 150 requests/s, 12.5 each in 3 s; slowest request of each: p50 9 ms`;
+    empty where requests are single ones."""
     found = point.sequences
     if found is None:
         return ""
-    text = f"{found.at_once:.3g} at once, {found.requests_per_s:,.3g} requests/s at {format_rate(point.rate_per_s)}, "
-    text += f"of {found.requests_mean:.3g} requests in {found.length_s:.2g} s"
+    text = f"at {format_rate(point.rate_per_s)}, {found.at_once:.3g} run at once and send "
+    text += f"{found.requests_per_s:,.3g} requests/s, {found.requests_mean:.3g} each in {found.length_s:.2g} s"
     values = (("p50", found.gap_p50_ms), ("p99", found.gap_p99_ms))
     slowest = ", ".join(f"{name} {about_ms(value_ms)}" for name, value_ms in values if value_ms is not None)
-    return text + (f"; slowest request of each {slowest}" if slowest else "")
+    return text + (f"; slowest request of each: {slowest}" if slowest else "")

@@ -40,7 +40,7 @@ from loadtests.report.timelines import draw_timelines
 from loadtests.results.result import CapacityResult
 from loadtests.results.store import RAW, Stored, read_runs, replace
 from loadtests.search.certificate import Certificate, certificates
-from loadtests.slo import as_requested
+from loadtests.slo import as_requested, format_ms
 from loadtests.workload.arrivals import POISSON
 
 _MOST_CURVES = 4
@@ -205,6 +205,9 @@ def _repeat(stored: Stored) -> str:
     words += ["--budget", f"{settings.get('budget_s', 180):g}", "--seed", str(stored.run.seed)]
     if settings.get("arrivals", POISSON.name) != POISSON.name:
         words += ["--arrivals", str(settings["arrivals"])]
+    intervals = {each["interval_s"] for each in (settings.get("sequences") or {}).values()}
+    if len(intervals) == 1:  # else each is the one of its model's recipe
+        words += ["--sequence-interval", format_ms(intervals.pop() * 1e3)]
     for model, file in (settings.get("inputs") or {}).items():
         words += ["--inputs", f"{model}={file}"]
     if settings.get("workers", 1) > 1:

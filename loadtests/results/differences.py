@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from loadtests.results.store import Run
+from loadtests.slo import format_ms
 from loadtests.target.hardware import MACHINE
 from loadtests.workload.arrivals import POISSON
 
@@ -19,6 +20,7 @@ _KINDS: dict[str, Kind] = {
     "model configuration": "model",
     "payloads": "requests",
     "weights": "requests",
+    "interval of sequences": "requests",
     "arrivals": "requests",
 }
 
@@ -50,6 +52,8 @@ def _described(run: Run, unknown: Container[str]) -> dict[str, str]:
     payloads = f"{settings.get('payloads')} of {settings.get('payload_bytes_mean') or 0:.0f} bytes on average"
     payloads += f" ({', '.join(filter(None, (_text(settings.get('payload_source')), payloads_key)))})"
     weights: dict[str, float] = settings.get("mix") or {}
+    sequences: dict[str, dict[str, float]] = settings.get("sequences") or {}
+    intervals = [f"{model} {format_ms(each['interval_s'] * 1e3)}" for model, each in sequences.items()]
     return {
         "server": "this machine" if _LOOPBACK.fullmatch(run.server) else _PORT.sub("", run.server),
         **{key: _text(run.hardware.get(key)) for key in MACHINE},
@@ -61,6 +65,7 @@ def _described(run: Run, unknown: Container[str]) -> dict[str, str]:
         "real-time priority": _text(settings.get("real_time", True)),
         "payloads": payloads,
         "weights": ", ".join(f"{model}={weight:.4g}" for model, weight in weights.items()),
+        "interval of sequences": _text(intervals),
         "arrivals": " ".join([settings.get("arrivals", POISSON.name), settings.get("arrivals_sha256", "")[:8]]).strip(),
     }
 

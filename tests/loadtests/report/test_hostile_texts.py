@@ -110,9 +110,11 @@ def test_what_is_saved_from_the_page_is_whole(pages: dict[str, list[Path]]) -> N
 
 def test_a_command_to_paste_is_the_command_of_that_model(tmp_path: Path) -> None:
     name = "m; touch /tmp/x"
-    run = Run(name, "localhost:1", (SLO,), 0, {"unloaded_ms": 1.0}, None, {}, "2026-11-22T00:00")
+    settings = {"unloaded_ms": 1.0, "sequences": {name: {"interval_s": 0.08, "mean_s": 2.0}}}
+    run = Run(name, "localhost:1", (SLO,), 0, settings, None, {}, "2026-11-22T00:00")
     words = shlex.split(report._repeat(Stored(tmp_path, run, run.result((), partial="", folder=None))))
     assert words[:5] == ["fathom", "capacity", name, "--slo", "p99=20ms"]
+    assert words[-2:] == ["--sequence-interval", "80ms"]
 
 
 def test_a_browser_runs_nothing_and_shows_both_themes(pages: dict[str, list[Path]]) -> None:

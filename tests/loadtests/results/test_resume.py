@@ -18,6 +18,7 @@ P99 = Slo.parse("p99=20ms")
 SETTINGS = {
     "workers": 1, "channels": 2, "real_time": True, "locust_master": None, "tls": False, "headers": [],
     "server_name": "triton 2.51.0", "arrivals": "poisson", "mix": {"a": 0.7, "b": 0.3},
+    "sequences": {"a": {"interval_s": 0.08, "requests_mean": 9.0}},
     "payloads": 64, "payload_bytes_mean": 583.0, "payload_source": "given", "payloads_sha256": "11" * 32,
     "model_config_sha256": "22" * 32, "busy_before_share": 0.05,
 }  # fmt: skip
@@ -36,6 +37,7 @@ OTHER_REQUESTS = {
     "fewer requests, by a version that kept no digest": {"payloads": 8, "payloads_sha256": None},
     "made-up requests": {"payload_source": "made from the server's metadata", "payloads_sha256": None},
     "arrivals of another law": {"arrivals": "gamma:cv=2"},
+    "sequences at another interval": {"sequences": {"a": {"interval_s": 0.1, "requests_mean": 9.0}}},
 }
 OTHER_SURROUNDINGS = {
     "another machine behind the same port": {"server": "triton.example:8001"},
