@@ -95,7 +95,7 @@ def _as_text(value: Any) -> Array:
     if array.dtype.kind != "O":
         raise InvalidInputError(f"is {describe(array)}")
     if not all(isinstance(item, str | bytes | bytearray) for item in array.ravel()):
-        raise InvalidInputError("holds other things than str and bytes")
+        raise InvalidInputError("has other values than str and bytes")
     return array
 
 

@@ -99,7 +99,7 @@ def _queueing(spec: ModelSpec, priority: int, queue_timeout_s: float | None) -> 
     """What Triton's queues know of a request: its priority, and its time-out in microseconds."""
     if not isinstance(priority, int) or not 0 <= priority <= _MOST:
         message = (
-            f"priority {priority!r} is no whole number from 0 to {_MOST}; an input of that name goes in the mapping"
+            f"priority {priority!r} is not a whole number from 0 to {_MOST}; an input of that name goes in the mapping"
         )
         raise invalid(spec, message)
     parameters = {"priority": int(priority)} if priority else {}
@@ -161,7 +161,7 @@ def raw_bytes(spec: ModelSpec, name: str, array: Array) -> Any:
     try:
         return pack_bytes(array)
     except UnicodeEncodeError as error:
-        raise _misfit(spec, spec.inputs[name], f"holds text that is no Unicode ({error})") from None
+        raise _misfit(spec, spec.inputs[name], f"has text that is not Unicode ({error})") from None
 
 
 def pack_bytes(array: Array) -> bytes:

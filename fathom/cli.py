@@ -48,6 +48,11 @@ _REMEDIES = {
     errno.EAGAIN: "raise the limit of processes and threads with ulimit -u",
 }
 """What to do when the operating system has run out of a resource, by error number."""
+_AS_OPTIONS = (
+    (r"tls=TLS\(ca=FILE\)", "--tls-ca FILE"),
+    (r"(?:tls=)?TLS\((?:\.\.\., )?cert=FILE, key=FILE\)", "--tls-cert FILE and --tls-key FILE"),
+    (r"headers=\{'([^']+)': (\w+)\}", r"--header \1=\2"),
+)
 _LONGEST_LINE = 4000
 _Handler = signal.Handlers | Callable[[int, FrameType | None], None]
 
@@ -142,7 +147,7 @@ def _message(error: Exception) -> str:
     from server import TritonServerError
 
     if isinstance(error, (UsageError, ExportError, TritonServerError, InferenceError, LoadTestError)):
-        return str(error)
+        return _with_options(str(error))
     if isinstance(error, OSError):  # no permission, no space, a folder where a file should be, too many open files
         return _of_the_system(error)
     if isinstance(error, UnicodeEncodeError):
@@ -150,6 +155,13 @@ def _message(error: Exception) -> str:
     if isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error)):
         return f"not enough memory ({error or 'none is left'}): give the process more, or request less work"
     return ""
+
+
+def _with_options(message: str) -> str:
+    """The clients' errors name arguments of Python; a person at a terminal gets the options that mean the same."""
+    for argument, option in _AS_OPTIONS:
+        message = re.sub(argument, option, message)
+    return message
 
 
 def _in_one_line(message: str) -> str:

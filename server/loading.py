@@ -3,7 +3,8 @@
 The container runs this file in front of tritonserver, `loading.py tritonserver ...`: where its command has
 --model-control-mode=explicit and names no model, it names those. Standard library only.
 
-A folder that an export fills has a committed `1/.gitkeep`: the model waits while nothing but python lies beside that.
+A folder that an export fills has a committed `1/.gitkeep`: the model waits while nothing but python and
+labels lie beside that.
 A model also waits for every model that its configuration names: the steps of an ensemble, and those that it calls or
 whose files it opens, as a value of its `parameters`.
 """
@@ -81,10 +82,10 @@ def _is_empty(folder: Path, config_name: str | None) -> bool:
 
 
 def _is_code(folder: Path, config_name: str | None) -> bool:
-    """Whether a version of it, which is no ensemble, holds nothing but python."""
+    """Whether a version of it, which is no ensemble, holds nothing but python, and labels at most."""
     if "ensemble_scheduling" in config_text(folder, config_name):
         return False
-    return all(name.endswith(".py") or name in (_MARK, "__pycache__") for name in _files(folder) or ())
+    return all(name.endswith((".py", ".txt")) or name in (_MARK, "__pycache__") for name in _files(folder) or ())
 
 
 def _files(folder: Path) -> list[str] | None:

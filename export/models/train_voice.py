@@ -26,8 +26,8 @@ from export.models.voice_synthesis import HELD_OUT, TRAINING, commands, kept_tex
 
 SEED = 0
 BATCH = 32
-EPOCHS = 12
-PEAK_LEARNING_RATE = 4e-3
+CYCLES = ((12, 4e-3, 0.0), (8, 3e-3, 0.5))
+"""Epochs of each cycle, its first learning rate, which falls to 0, and the share of its rows that stay as spoken."""
 SPOKEN_EACH = 36
 """How often each phrase is spoken for training."""
 OTHERS = 3000
@@ -45,9 +45,9 @@ def heard(utterance: Utterance) -> Any:
     return network.bands(torch.from_numpy(utterance.audio.astype(np.float32) / 32768)[None])[0]
 
 
-def training_rows(said: Sequence[tuple[str, Any]], draw: np.random.Generator) -> tuple[Any, Any]:
+def training_rows(said: Sequence[tuple[str, Any]], draw: np.random.Generator, *, plain: float) -> tuple[Any, Any]:
     """Log-mel frames FP32 [n, FRAMES, BANDS] of labels with the power of their utterances, and the targets INT64
-    [n, steps]."""
+    [n, steps]. About a share `plain` of the rows is as spoken, but for its level."""
     import torch
 
     classes, per_step = network.classes(), network.STEP // network.HOP
@@ -64,7 +64,11 @@ def training_rows(said: Sequence[tuple[str, Any]], draw: np.random.Generator) ->
         targets[row, after_s > -EARLY_S] = IGNORED
         targets[row, (after_s > LATE_S) & (after_s < LONGEST_S)] = classes.index(label)
     levels = torch.from_numpy(10 ** draw.uniform(-2.5, 0.6, (len(said), 1, 1)).astype(np.float32))
-    return (_circumstances(power * levels, draw) + network.FLOOR).log(), torch.from_numpy(targets)
+    power = power * levels
+    changed = _circumstances(power, draw)
+    if plain:
+        changed = torch.where(torch.from_numpy(draw.uniform(size=(len(said), 1, 1)) < plain), power, changed)
+    return (changed + network.FLOOR).log(), torch.from_numpy(targets)
 
 
 def _circumstances(power: Any, draw: np.random.Generator) -> Any:
@@ -96,15 +100,27 @@ def _circumstances(power: Any, draw: np.random.Generator) -> Any:
     return power + crowd + noise * level * 10 ** (uniform(-65, -6) / 10)
 
 
-def train(utterances: Sequence[Utterance], seed: int = SEED, epochs: int = EPOCHS) -> Any:
+def train(utterances: Sequence[Utterance], seed: int = SEED) -> Any:
     """The trained network."""
     import torch
 
     torch.manual_seed(seed)
-    draw = np.random.default_rng(seed)
     listener = network.network()
-    optimizer = torch.optim.AdamW(listener.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=0.01)
     said = [(utterance.label, heard(utterance)) for utterance in utterances]
+    for number in range(len(CYCLES)):
+        cycle(listener, said, number, seed)
+    return listener.eval()
+
+
+def cycle(listener: Any, said: Sequence[tuple[str, Any]], number: int, seed: int) -> None:
+    """Train for one cycle, on rows and with noise drawn by the seed and the cycle's number."""
+    import torch
+
+    epochs, peak, plain = CYCLES[number]
+    if number:
+        torch.manual_seed(seed + number)
+    draw = np.random.default_rng(seed + number)
+    optimizer = torch.optim.AdamW(listener.parameters(), lr=peak, weight_decay=0.01)
     steps, began_s = len(said) // BATCH, time.monotonic()
     weights = torch.ones(len(network.classes()))
     weights[0], weights[-1] = 0.3, 0.4  # which most steps are
@@ -112,14 +128,15 @@ def train(utterances: Sequence[Utterance], seed: int = SEED, epochs: int = EPOCH
         order = draw.permutation(len(said))
         losses = []
         for step in range(steps):
-            frames, targets = training_rows([said[at] for at in order[step * BATCH : (step + 1) * BATCH]], draw)
-            if epoch == step == 0:
+            chosen = [said[at] for at in order[step * BATCH : (step + 1) * BATCH]]
+            frames, targets = training_rows(chosen, draw, plain=plain)
+            if number == epoch == step == 0:
                 listener.mean.copy_(frames.mean(dim=(0, 1)))
                 listener.deviation.copy_(frames.std(dim=(0, 1)))
             done = epoch * steps + step
-            rate = PEAK_LEARNING_RATE * min(1, (done + 1) / 60)
             for group in optimizer.param_groups:
-                group["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * done / (epochs * steps)))
+                falling = 0.5 + 0.5 * math.cos(math.pi * done / (epochs * steps))
+                group["lr"] = peak * min(1, (done + 1) / 60) * falling
             logits, _ = listener(frames)
             loss = torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1), targets.flatten(), weight=weights, ignore_index=IGNORED, label_smoothing=0.02
@@ -129,7 +146,6 @@ def train(utterances: Sequence[Utterance], seed: int = SEED, epochs: int = EPOCH
             optimizer.step()
             losses.append(float(loss.detach()))
         print(f"epoch {epoch + 1}  loss {np.mean(losses):.3f}  {time.monotonic() - began_s:.0f} s", flush=True)
-    return listener.eval()
 
 
 def main() -> None:

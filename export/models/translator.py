@@ -7,7 +7,8 @@ any Marian model of transformers is exported by the same code, such as Helsinki-
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -101,7 +102,7 @@ class Translator(Recipe):
             return np.asarray(tensors[name].numpy())
 
         def predict(arrays: Arrays) -> dict[str, Array]:
-            with torch.inference_mode():
+            with _one_thread():
                 return generated(network, {name: torch.from_numpy(values) for name, values in arrays.items()})
 
         def write_onnx(path: Path) -> None:
@@ -232,7 +233,7 @@ def _evaluation(network: Any, vocabulary: Vocabulary, pairs: Sequence[Pair]) -> 
     mask = np.zeros((len(cut), width), np.int64)
     for row, tokens in enumerate(cut):
         ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
-    with torch.inference_mode():
+    with _one_thread():
         states = network.model.encoder(torch.from_numpy(ids), torch.from_numpy(mask)).last_hidden_state.numpy()
     inputs = {
         "decoder_input_ids": np.full((len(cut), 1), network.config.decoder_start_token_id),
@@ -241,6 +242,20 @@ def _evaluation(network: Any, vocabulary: Vocabulary, pairs: Sequence[Pair]) -> 
     }
     truth = {"translation": np.array([pair.translation for pair in pairs]), "pieces": np.array(vocabulary.pieces)}
     return Evaluation(inputs, truth, mask="attention_mask", requests=_requests(pairs))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch without gradients, on one thread: steps of a few rows are so small that threads mostly wait for others."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _held_out_requests() -> dict[str, Array]:

@@ -207,18 +207,27 @@ def _speech_by_window(silero: Predict, audio: Array) -> Array:
     return np.array(voices, np.float32)
 
 
+def _probabilities(listener: Any, chunks: Any) -> Any:
+    """Of every class in every chunk, for a network that begins with the first of them."""
+    if not len(chunks):
+        return chunks
+    logits, _ = listener(chunks.reshape(1, -1, network.BANDS))
+    steps = network.CHUNK // network.STEP
+    return logits[0].softmax(dim=-1).reshape(len(chunks), steps, -1).mean(dim=1)
+
+
 def _decided(listener: Any, chunks: Any, voices: Array) -> dict[str, Array]:
     """The answers to every chunk of frames."""
     classes = network.classes()
-    state, spoken, silent, decided = None, 0, 0, 0
+    begun, spoken, silent, decided = 0, 0, 0, 0
+    by_chunk = _probabilities(listener, chunks)
     answers: dict[str, list[Any]] = {"intent": [], "score": [], "speech": [], "end_of_speech": []}
-    for at, frames in enumerate(chunks):
+    for at in range(len(chunks)):
         first, last = (samples // graph.WINDOW for samples in (at * network.CHUNK, (at + 1) * network.CHUNK))
         speech_now = float(voices[first:last].max())
         spoken += speech_now >= graph.SPEECH
         silent = 0 if speech_now >= graph.SPEECH else silent + 1
-        logits, state = listener(frames[None], state)
-        probabilities = logits.softmax(dim=-1)[0].mean(dim=0)[1:]
+        probabilities = by_chunk[at - begun, 1:]
         best = int(probabilities.argmax())
         sure = float(probabilities[best]) >= graph.SURE and classes[best + 1] != network.OTHER
         if not decided and sure and spoken >= graph.SPOKEN:
@@ -228,6 +237,7 @@ def _decided(listener: Any, chunks: Any, voices: Array) -> dict[str, Array]:
         for name, value in zip(answers, (intent, float(probabilities[best]), speech_now, end), strict=True):
             answers[name].append([value])
         if silent == graph.SILENT:
-            state, spoken, decided = None, 0, 0
+            begun, spoken, decided = at + 1, 0, 0
+            by_chunk = _probabilities(listener, chunks[begun:])
     kinds = {"intent": object, "score": np.float32, "speech": np.float32, "end_of_speech": bool}
     return {name: np.array(values, kinds[name]) for name, values in answers.items()}

@@ -181,7 +181,7 @@ def systems_table(done: demo.DemoResult) -> Table:
             name,
             shown.question,
             "\n".join(filter(None, (shown.answer + right, shown.reason))),
-            "" if shown.latency_ms is None else f"{shown.latency_ms:.3g} ms",
+            "" if shown.latency_ms is None else f"{shown.latency_ms:,.{0 if shown.latency_ms >= 10 else 1}f} ms",
             _accuracy(done, shown),
             _weights(shown),
             ", ".join(slos),
@@ -198,10 +198,11 @@ def _accuracy(done: demo.DemoResult, shown: demo.Shown) -> str:
 
 
 def _weights(shown: demo.Shown) -> str:
+    """Their source and licence; the document of --json also describes them."""
     if shown.weights is None:
         return ""
-    source = "trained here" if shown.weights.trained_here else f"real: {shown.weights.description}"
-    return f"{source} ({shown.weights.licence})" if shown.weights.licence else source
+    source = "trained here" if shown.weights.trained_here else "real"
+    return f"{source}, {shown.weights.licence}" if shown.weights.licence else source
 
 
 def _capacity(found: CapacityResult) -> str:

@@ -94,8 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_limited(slos)
     if measured := [slo for slo in slos if slo.measure]:
         raise UsageError(
-            f"tune simulates whole answers and cannot judge {measured[0]} of streamed ones: compare two configurations "
-            "with fathom capacity --against"
+            f"tune simulates whole answers, so it cannot use {measured[0]}: compare two configurations of a streaming "
+            "model with fathom capacity --against"
         )
     machine = this_machine()
     repository, tritonserver = arguments.model_repository, arguments.tritonserver

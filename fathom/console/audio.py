@@ -30,7 +30,7 @@ def as_chunks(tensor: TensorSpec, data: bytes, path: Path) -> np.ndarray[Any, An
     where = f"input '{tensor.name}': '{path}'"
     data = _samples_of_wav(data, where, path) if path.suffix.lower() == ".wav" else data
     if not data:
-        raise UsageError(f"{where} holds no samples: record some")
+        raise UsageError(f"{where} has no samples: record some")
     if len(data) % 2:
         raise UsageError(f"{where} has {len(data)} bytes, an odd number: a sample is 16 bits, so it was cut or has 8")
     samples, size = np.frombuffer(data, "<i2").astype(np.int16), tensor.dims[0]

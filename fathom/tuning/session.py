@@ -125,8 +125,7 @@ def _read(request: TuneRequest) -> _Kept:
         raise ResultsError(f"{request.folder / HEADER} cannot be read: {error}", request.folder) from None
     if kept.header.get("identity") != request.identity():
         raise ResultsError(
-            f"{request.folder} holds another run: resume it with the model, SLOs, objective, space, seed and budget "
-            "that it was begun with",
+            f"{request.folder} has another run: resume it with the same model, SLOs, objective, space, seed and budget",
             request.folder,
         )
     kept.predictions = [

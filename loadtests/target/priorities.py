@@ -14,7 +14,7 @@ def check_priority(target: Target, priority: int) -> None:
     levels = max((config.dynamic_batching.priority_levels for config in configs), default=priority)
     if levels < priority:
         raise BadRequestError(
-            f"{target.model}@{priority} asks for priority {priority}, and {target.model} has {levels} priority levels: "
+            f"{target.model}@{priority} has priority {priority}, but {target.model} has {levels} priority levels: "
             "set dynamic_batching.priority_levels in its config.pbtxt, or leave the priority out",
             field="mix",
         )

@@ -71,7 +71,7 @@ def read_inputs(path: Path, server: str, model: str, access: Access | None = Non
     """An encoded request per line, or a sequence of them. Raises InputFileError, with the line that is wrong."""
     lines = read_lines(path)
     if not lines:
-        raise InputFileError(path, None, f"holds no requests; write one per line, such as {_EXAMPLE}")
+        raise InputFileError(path, None, f"has no requests: write one per line, such as {_EXAMPLE}")
     access = access or Access()
     with Client(server, tls=access.tls, headers=access.headers) as client:
         spec = client.model(model).spec

@@ -83,7 +83,7 @@ def read_trace(path: Path) -> Trace:
     if form is not None:
         rows = rows[1:]
     if not rows:
-        raise InputFileError(path, None, "holds no offsets; write one number of seconds per line")
+        raise InputFileError(path, None, "has no offsets: write one number of seconds per line")
     form = form or _Form(dict(zip(_COLUMNS, range(len(rows[0][1])), strict=False)))
     offsets_s: list[float] = []
     models: list[str] = []
@@ -176,7 +176,7 @@ def choices_of(trace: Trace, models: Sequence[str], mix: ModelMix, *, seed: int)
         known = {model: number for number, model in enumerate(models)}
         for line, model in zip(trace.lines, trace.models, strict=True):
             if model not in known:
-                problem = f"model {model!r} is not among those asked: {', '.join(models)}"
+                problem = f"model {model!r} is not in the workload: {', '.join(models)}"
                 raise InputFileError(trace.path, line, problem)
         owners = np.asarray([known[model] for model in trace.models])
     if trace.payloads is not None:

@@ -63,6 +63,23 @@ def test_a_name_of_megabytes_does_not_fill_the_terminal(monkeypatch, capsys):
     assert printed.endswith("at the end\n")
 
 
+@pytest.mark.parametrize(
+    ("advice", "options"),
+    [
+        ("it may require TLS (tls=TLS(ca=FILE))", "it may require TLS (--tls-ca FILE)"),
+        ("pass tls=TLS(..., cert=FILE, key=FILE)", "pass --tls-cert FILE and --tls-key FILE"),
+        ("check TLS(cert=FILE, key=FILE)", "check --tls-cert FILE and --tls-key FILE"),
+        ("pass headers={'authorization': TOKEN}", "pass --header authorization=TOKEN"),
+    ],
+)
+def test_the_advice_of_an_error_is_given_in_options(advice, options, monkeypatch, capsys):
+    def run() -> int:
+        raise ServerError(advice, model="m")
+
+    assert outcome(run, monkeypatch) == 2
+    assert capsys.readouterr().err == f"fathom check: {options}\n"
+
+
 NEVER_ENDS = """
 import atexit, sys, time
 from types import SimpleNamespace

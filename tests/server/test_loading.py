@@ -41,6 +41,7 @@ def repository(tmp_path: Path) -> Path:
         (tmp_path / name / "1" / ".gitkeep").touch()
     for name in ("prepare", "caller", "mine"):
         (tmp_path / name / "1" / "model.py").touch()
+    (tmp_path / "score" / "1" / "labels.txt").touch()  # an earlier export left them
     (tmp_path / ".scratch").mkdir()
     return tmp_path
 
