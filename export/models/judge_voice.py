@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,29 +58,26 @@ def commands_table(predict: Predict, each: int) -> list[str]:
     return lines
 
 
-def false_alarms(predict: Predict, minutes: float, *, near: bool) -> list[str]:
-    """Other speech, plain or `near` commands: a line for all, and one for each command that was heard in it."""
-    wanted, had, found, uttered = minutes * 60 * network.RATE, 0.0, [], 0
+def false_alarms(predict: Predict, minutes: float, *, near: bool) -> str:
+    """Other speech, plain or `near` commands: how often a command was heard in it, and which most often."""
+    wanted, had, found, uttered = minutes * 60 * network.RATE, 0.0, Counter[str](), 0
     seed = SEED
     while had < wanted:
         seed += 1
         said = list(spoken(HELD_OUT, other_speech(TOGETHER * IN_A_ROW, seed, held_out=True, near=near), seed))
-        rows = [said[at::TOGETHER] for at in range(TOGETHER)]
         pause = np.zeros(int((kept.LEAD_S + kept.TRAIL_S) * network.RATE), np.int16)
-        joined = [np.concatenate([part for each in row for part in (each.audio, pause)]) for row in rows]
+        rows = [[part for each in said[at::TOGETHER] for part in (each.audio, pause)] for at in range(TOGETHER)]
+        joined = [np.concatenate(row) for row in rows]
         audio, _ = kept.in_quiet(joined)
         had += sum(map(len, joined))
         uttered += len(said)
-        for row, intents in zip(rows, graph.follow(predict, audio)["intent"], strict=True):
+        for intents in graph.follow(predict, audio)["intent"]:
             heard = [now for now, before in zip(intents[1:, 0], intents[:-1, 0], strict=True) if now != before]
-            texts = [each.text for each in row]
-            found += [f"  {intent} in one of {texts}" for intent in heard if intent in network.phrases()]
-    hours = had / network.RATE / 3600
-    what = "sentences near to commands" if near else "other speech"
-    return [
-        f"{hours:.2f} h of {what}, {uttered} utterances: {len(found)} false alarms, {len(found) / hours:.1f} an hour",
-        *found,
-    ]
+            found.update(intent for intent in heard if intent in network.phrases())
+    hours, alarms = had / network.RATE / 3600, found.total()
+    what = "speech near to commands" if near else "other speech"
+    most = ", ".join(f"{intent} {count}" for intent, count in found.most_common(3))
+    return f"{hours:.2f} h of {what}, {uttered} utterances: {alarms} false alarms, {alarms / hours:.1f} an hour; {most}"
 
 
 def recorded(predict: Predict, file: Path) -> str:
@@ -112,8 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for line in commands_table(predict, given.each):
         print(line, flush=True)
     for near in (False, True):
-        for line in false_alarms(predict, given.minutes, near=near):
-            print(line, flush=True)
+        print(false_alarms(predict, given.minutes, near=near), flush=True)
     for file in given.files:
         print(recorded(predict, file), flush=True)
 

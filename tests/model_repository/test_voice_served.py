@@ -26,7 +26,7 @@ from server import TritonServer
 ROOT = Path(__file__).parents[2]
 SESSIONS, CHUNKS = 200, 20
 
-pytestmark = [pytest.mark.process, pytest.mark.skipif(not speech.WEIGHTS.is_file(), reason="not trained yet")]
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")
