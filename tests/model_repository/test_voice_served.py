@@ -16,10 +16,10 @@ from complete_server import complete_server
 from clients import AsyncClient, Client, DeadlineExceededError, InferenceError
 from export.exporter import export_model
 from export.graph import onnx_file
-from export.models import voice_command_graph as graph
-from export.models import voice_command_network as network
-from export.models import voice_command_speech as speech
-from export.models.voice_command import VoiceCommand
+from export.models.voice import voice_command_graph as graph
+from export.models.voice import voice_command_network as network
+from export.models.voice import voice_command_speech as speech
+from export.models.voice.voice_command import VoiceCommand
 from fathom import cli
 from server import TritonServer
 

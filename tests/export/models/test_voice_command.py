@@ -9,10 +9,10 @@ import pytest
 
 from export.errors import RecipeError
 from export.graph import onnx_file
-from export.models import voice_command_graph as graph
-from export.models import voice_command_network as network
-from export.models import voice_command_speech as speech
-from export.models.voice_command import VoiceCommand
+from export.models.voice import voice_command_graph as graph
+from export.models.voice import voice_command_network as network
+from export.models.voice import voice_command_speech as speech
+from export.models.voice.voice_command import VoiceCommand
 from export.recipe.measure import parity
 
 SOME = 6
