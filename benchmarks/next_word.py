@@ -1,7 +1,8 @@
 """How often is the next word among the five of next_word, and of a trigram model? `python -m benchmarks.next_word`.
 
-The texts are those of export/models/next_word.py, which neither model has seen. The trigram model is the US-English one
-of CMU Sphinx, 72,544 words in lower case: `pip install pocketsphinx` brings it. Words are compared in lower case.
+The texts are those of export/models/language/next_word.py, which neither model has seen. The trigram model is the
+US-English one of CMU Sphinx, 72,544 words in lower case: `pip install pocketsphinx` brings it. Words are compared in
+lower case.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from export.command import default_repository
-from export.models.next_word import beginnings, lines
+from export.models.language.next_word import beginnings, lines
 
 _TOP = 5
 _BATCH = 4

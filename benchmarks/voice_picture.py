@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from export.graph import onnx_file
-from export.models import voice_command_graph as graph
-from export.models import voice_command_network as network
-from export.models import voice_command_speech as speech
-from export.models.voice_command import VoiceCommand
+from export.models.voice import voice_command_graph as graph
+from export.models.voice import voice_command_network as network
+from export.models.voice import voice_command_speech as speech
+from export.models.voice.voice_command import VoiceCommand
 
 SPOKEN = ("volume_up", "lights_off", network.OTHER)
 

@@ -11,14 +11,14 @@ from export.recipe.recipe import Recipe
 from export.recipe.system import System
 
 _CLASSES = {
-    "minilm": ("export.models.minilm", "MiniLM"),
-    "mobilenet_v2": ("export.models.mobilenet_v2", "MobileNetV2"),
+    "minilm": ("export.models.text.minilm", "MiniLM"),
+    "mobilenet_v2": ("export.models.pictures.mobilenet_v2", "MobileNetV2"),
     "rain_forecast": ("export.models.rain_forecast", "RainForecast"),
-    "road_scene_detector": ("export.models.road_scene", "RoadScene"),
-    "smollm2": ("export.models.smollm2", "SmolLM2"),
-    "translator_decoder": ("export.models.translator", "Translator"),
-    "track_search": ("export.models.similar_tracks", "SimilarTracks"),
-    "voice_command": ("export.models.voice_command", "VoiceCommand"),
+    "road_scene_detector": ("export.models.road.road_scene", "RoadScene"),
+    "smollm2": ("export.models.language.smollm2", "SmolLM2"),
+    "translator_decoder": ("export.models.translation.translator", "Translator"),
+    "track_search": ("export.models.tracks.similar_tracks", "SimilarTracks"),
+    "voice_command": ("export.models.voice.voice_command", "VoiceCommand"),
 }
 NAMES = ("minilm", "mobilenet_v2", "rain_forecast")
 """The bundled ones that `make demo` shows."""

@@ -20,7 +20,7 @@ from turns import WORKER, ByFolder, order, turn
 from xdist.remote import Producer
 
 from export import recipes
-from export.models import smollm2
+from export.models.language import smollm2
 from fathom.console.options import default_config_name
 from server import TritonServer, environment
 

@@ -245,7 +245,7 @@ def test_many_threads_share_one_client(client):
 def test_the_error_tree_has_one_base():
     exceptions = [each for each in vars(clients).values() if isinstance(each, type) and issubclass(each, Exception)]
     errors = [each for each in exceptions if not issubclass(each, Warning)]
-    assert len(errors) == 10
+    assert len(errors) == 11
     for error in errors:
         assert issubclass(error, clients.InferenceError)
         assert error.__name__.endswith("Error")

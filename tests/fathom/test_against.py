@@ -34,7 +34,7 @@ def repositories(tmp_path):
 
 
 REFUSED = {
-    "the same folder, by another path": ("{}/other/../mine", [], "the model repository itself"),
+    "the same folder, by another path": ("{}/other/../mine", [], "the model repository of the first server"),
     "a folder without models": ("{}/empty", [], "no models"),
     "a repository without the model": ("{}/other", [], "dog"),
     "the same server": ("h:1", ["--server", "h:1"], "h:1"),

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from export.models import digits
+from export.models.pictures import digits
 from export.precision.compare import PrecisionRow
 from fathom import cli
 

@@ -112,6 +112,14 @@ def test_its_links_lead_somewhere(document):
     assert [link for link in local if broken(document if link.startswith("#") else document.parent, link)] == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_the_files_that_it_names_exist(document):
+    rooms = "export|server|clients|loadtests|fathom|deploy|benchmarks|tests"
+    named = re.findall(rf"`((?:{rooms})/[\w/.-]+\.\w+)`", document.read_text(encoding="utf-8"))
+    written_by_who_follows = re.compile(r"NAME|^deploy/(tls|prometheus/targets)/")
+    assert [name for name in named if not written_by_who_follows.search(name) and broken(ROOT, name)] == []
+
+
 def test_every_document_that_the_code_names_exists():
     listed = subprocess.run(
         ["git", "grep", "-hoIE", r"\bdocs/[a-z/_.-]+\.(md|png|jpg|svg|json|py)(#[a-z0-9_-]+)?", "--", ":!CHANGELOG.md"],

@@ -171,19 +171,10 @@ def test_an_engine_that_answers_otherwise_fails_the_export_even_unasked(
     assert not (repository / "scale" / "1" / "model.plan").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--workspace-gb", "0"], "workspace"),
-        (["--max-aux-streams", "-1"], "-1"),
-    ],
-)
-def test_options_out_of_range(
-    repository: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
-) -> None:
-    status, document, said = export(repository, *arguments, capsys=capsys)
+def test_options_out_of_range(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, document, said = export(repository, "--workspace-gb", "0", capsys=capsys)
     assert (status, document, said.count("\n")) == (2, None, 1)
-    assert says in said
+    assert "workspace" in said
 
 
 def test_the_documentation_names_every_option_and_every_known_release() -> None:

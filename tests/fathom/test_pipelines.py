@@ -11,7 +11,7 @@ from PIL import Image
 
 from clients import Client, InvalidInputError
 from export import recipes
-from export.models import digits
+from export.models.pictures import digits
 from fathom.recipes import measure_served, measured_at_export
 from loadtests.workload.workload import ModelWeight, Workload
 

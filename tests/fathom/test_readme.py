@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from export.models import digits
+from export.models.pictures import digits
 from fathom import cli
 
 pytestmark = pytest.mark.process

@@ -235,10 +235,10 @@ def test_export_suggests_no_option_that_only_add_has(added):
 
 
 def test_a_model_without_a_recipe_has_no_example_to_ask(project):
-    from fathom.recipes import example
+    from fathom.recipes import question
 
     with pytest.raises(RecipeError) as caught:
-        example("foreign", project / "my models")
+        question(ModelSpec("foreign", "1", 0, {}, {}), project / "my models")
     assert commands(str(caught.value)) == []
 
 

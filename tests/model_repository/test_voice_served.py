@@ -16,17 +16,17 @@ from complete_server import complete_server
 from clients import AsyncClient, Client, DeadlineExceededError, InferenceError
 from export.exporter import export_model
 from export.graph import onnx_file
-from export.models import voice_command_graph as graph
-from export.models import voice_command_network as network
-from export.models import voice_command_speech as speech
-from export.models.voice_command import VoiceCommand
+from export.models.voice import voice_command_graph as graph
+from export.models.voice import voice_command_network as network
+from export.models.voice import voice_command_speech as speech
+from export.models.voice.voice_command import VoiceCommand
 from fathom import cli
 from server import TritonServer
 
 ROOT = Path(__file__).parents[2]
 SESSIONS, CHUNKS = 200, 20
 
-pytestmark = [pytest.mark.process, pytest.mark.skipif(not speech.WEIGHTS.is_file(), reason="not trained yet")]
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")

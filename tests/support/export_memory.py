@@ -16,7 +16,7 @@ from pathlib import Path
 from export import recipes
 from export.exporter import export_model
 from export.graph import onnx_file
-from export.models import minilm
+from export.models.text import minilm
 from export.precision import memory
 
 ROOT = Path(__file__).parents[2]

@@ -20,7 +20,7 @@ from benchmarks.added import light_models
 from export import recipes
 from export.add.add import AddOptions, add
 from export.exporter import export_model
-from export.models.smollm2 import SmolLM2
+from export.models.language.smollm2 import SmolLM2
 
 ROOT = Path(__file__).parents[2]
 ARTEFACTS = ("*.onnx", "*.json", "*.npz", "__pycache__")

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from export.models import llama
-from export.models.smollm2 import GENERATION, TOKENIZER, Generation
+from export.models.language import llama
+from export.models.language.smollm2 import GENERATION, TOKENIZER, Generation
+from export.models.text.minilm import SENTENCES
 
-SENTENCES = Path(llama.__file__).with_name("sentences.txt")
 END, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 WORDS = 512
 SHAPE = llama.Shape(

@@ -17,9 +17,9 @@ from PIL import Image
 
 from clients import AsyncClient, Client, InferenceError, InvalidInputError, OverloadedError, QueueTimeoutError
 from export.exporter import export_model
-from export.models import road_frames
-from export.models.road_frames import LABELS
-from export.models.road_scene import ASKED, RoadScene, held_out
+from export.models.road import road_frames
+from export.models.road.road_frames import LABELS
+from export.models.road.road_scene import ASKED, RoadScene, held_out
 from fathom.recipes import measure_served, measured_at_export
 from fathom.workload import with_requests
 from loadtests.capacity import CapacityRequest, load

@@ -15,8 +15,8 @@ from complete_server import TOKEN, complete_server
 
 from clients import Client, InferenceError, InvalidInputError, Retries
 from export.exporter import export_model
-from export.models import catalogue
-from export.models.similar_tracks import SimilarTracks
+from export.models.tracks import catalogue
+from export.models.tracks.similar_tracks import SimilarTracks
 from export.repository.manifest import Manifest
 from fathom.cli import main
 from fathom.recipes import measure_served

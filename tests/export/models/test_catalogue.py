@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from export.errors import RecipeError
-from export.models import catalogue
-from export.models.catalogue import Track
+from export.models.tracks import catalogue
+from export.models.tracks.catalogue import Track
 
 
 def test_fifty_thousand_descriptions_are_all_different() -> None:

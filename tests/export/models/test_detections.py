@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from export.graph import onnx_file
-from export.models import detections
-from export.models.detections import BOXES, CANDIDATES, CLASSES, KEPT, SCORES
+from export.models.road import detections
+from export.models.road.detections import BOXES, CANDIDATES, CLASSES, KEPT, SCORES
 
 WHOLE = (0.0, 0.0, 0.5, 0.5)
 HALF = (0.0, 0.0, 0.25, 0.5)  # overlaps WHOLE by 1/2

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from export.errors import RecipeError
-from export.models.images import Preprocessor
+from export.models.pictures.images import Preprocessor
 
 CROP = {"do_center_crop": True}
 SHAPES = [

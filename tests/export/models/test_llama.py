@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tiny_decoder import SHAPE
 
 from export.errors import RecipeError
-from export.models import llama
+from export.models.language import llama
 
 SLOTS, SLOT_TOKENS = 4, 64
 TOLERANCE = 1e-4

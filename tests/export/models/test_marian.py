@@ -10,7 +10,7 @@ import torch
 
 from export.errors import RecipeError
 from export.graph import onnx_file
-from export.models import marian
+from export.models.translation import marian
 
 VOCABULARY, WIDTH = 50, 12
 LENGTHS = (3, 7, 12, 9)

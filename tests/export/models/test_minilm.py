@@ -15,7 +15,7 @@ from export.errors import RecipeError
 from export.exporter import export_model
 from export.graph import onnx_file
 from export.lint.lint import lint
-from export.models.minilm import MiniLM, texts
+from export.models.text.minilm import MiniLM, texts
 from export.recipe.measure import Reference
 from export.repository.manifest import Manifest
 

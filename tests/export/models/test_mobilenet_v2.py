@@ -15,9 +15,9 @@ from export.errors import RecipeError
 from export.exporter import export_model
 from export.graph import onnx_file
 from export.lint.lint import lint
-from export.models import digits
-from export.models.images import Preprocessor
-from export.models.mobilenet_v2 import DIGITS_PREPROCESSOR, DIGITS_WEIGHTS, MobileNetV2
+from export.models.pictures import digits
+from export.models.pictures.images import Preprocessor
+from export.models.pictures.mobilenet_v2 import DIGITS_PREPROCESSOR, DIGITS_WEIGHTS, MobileNetV2
 from export.recipe.measure import Reference, measure
 from export.repository.manifest import Manifest
 
@@ -91,7 +91,7 @@ def other_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from safetensors.torch import load_file
     from transformers import MobileNetV2ForImageClassification
 
-    from export.models.mobilenet_v2 import digits_config
+    from export.models.pictures.mobilenet_v2 import digits_config
 
     folder = tmp_path_factory.mktemp("weights") / "other"
     config = digits_config()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.models import next_word
+from export.models.language import next_word
 
 
 def test_no_request_comes_twice_since_the_cache_would_answer_it() -> None:

@@ -13,8 +13,8 @@ from clients import Client
 from export.errors import RecipeError
 from export.exporter import export_model
 from export.lint.lint import lint
-from export.models import efficientnet_lite, photographs
-from export.models.mobilenet_v2 import MobileNetV2
+from export.models.pictures import efficientnet_lite, photographs
+from export.models.pictures.mobilenet_v2 import MobileNetV2
 from export.recipe.recipe import Source
 from fathom.recipes import measure_served
 from server import TritonServer

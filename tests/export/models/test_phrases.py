@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from export.models import phrases
+from export.models.translation import phrases
 
 WRITTEN = [
     ("a hundred keeps its s before nothing", phrases.cardinal(200), "200", "deux cents", "zweihundert"),

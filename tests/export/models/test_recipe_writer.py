@@ -6,7 +6,7 @@ import numpy as np
 
 from clients import codec
 from clients.spec import ModelSpec, TensorSpec
-from export.models import recipe_writer
+from export.models.language import recipe_writer
 from export.recipe.recipe import Evaluation
 
 

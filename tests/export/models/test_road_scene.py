@@ -10,10 +10,11 @@ import pytest
 
 from export.errors import RecipeError
 from export.graph import onnx_file
-from export.models import detections, road_frames, road_network, train_road
-from export.models.detections import BOXES, CLASSES, SCORES
-from export.models.road_frames import FIRST_HELD_OUT, LABELS
-from export.models.road_scene import PREPROCESSOR, WEIGHTS, RoadScene, held_out
+from export.models.road import detections, road_frames, road_network
+from export.models.road import train as train_road
+from export.models.road.detections import BOXES, CLASSES, SCORES
+from export.models.road.road_frames import FIRST_HELD_OUT, LABELS
+from export.models.road.road_scene import PREPROCESSOR, WEIGHTS, RoadScene, held_out
 
 
 def test_the_committed_weights_are_small() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from export.errors import RecipeError
 from export.graph import onnx_file
-from export.models import catalogue
-from export.models.similar_tracks import FOUND, NEAREST, Search, SimilarTracks
+from export.models.tracks import catalogue
+from export.models.tracks.similar_tracks import FOUND, NEAREST, Search, SimilarTracks
 from export.precision.weights_only import WeightsOnly
 from export.recipe.recipe import Arrays, Evaluation
 

@@ -16,8 +16,8 @@ from tiny_decoder import SHAPE, WORDS
 from clients import Client, InferenceError
 from export.errors import RecipeError
 from export.exporter import export_model
-from export.models import smollm2
-from export.models.smollm2 import SmolLM2
+from export.models.language import smollm2
+from export.models.language.smollm2 import SmolLM2
 from export.repository.manifest import Manifest
 from fathom.recipes import measure_served
 

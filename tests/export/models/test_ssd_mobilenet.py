@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional
 
 from export.errors import RecipeError
-from export.models import ssd_mobilenet
-from export.models.detections import SCORES
-from export.models.road_scene import RoadScene
+from export.models.road import ssd_mobilenet
+from export.models.road.detections import SCORES
+from export.models.road.road_scene import RoadScene
 
 SIDE, PLACES, CLASSES = 16, 33, 2
 OPERATORS = tflite.BuiltinOperator

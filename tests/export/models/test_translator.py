@@ -12,8 +12,8 @@ from transformers import MarianTokenizer
 
 from export.errors import RecipeError
 from export.exporter import export_model
-from export.models import phrases, translator_vocabulary
-from export.models.translator import Translator
+from export.models.translation import phrases, translator_vocabulary
+from export.models.translation.translator import Translator
 
 ROOT = Path(__file__).parents[3] / "model_repository"
 TEXTS = [

@@ -14,7 +14,8 @@ from scale_model import write_scale
 from export import recipes
 from export.errors import AccuracyError, ExportError
 from export.graph import onnx_file, onnx_stream, signature
-from export.models import digits, minilm, mobilenet_v2
+from export.models.pictures import digits, mobilenet_v2
+from export.models.text import minilm
 from export.precision.int8 import Quantization, chosen_nodes
 from export.precision.precision import INT8
 from export.recipe.gate import gate

@@ -12,7 +12,7 @@ import tiny_decoder
 from export.errors import ExportError
 from export.graph import onnx_file
 from export.graph.signature import from_onnx
-from export.models import llama
+from export.models.language import llama
 from export.precision.weights_only import WeightsOnly
 from export.recipe.limits import Reduced, Tolerance
 

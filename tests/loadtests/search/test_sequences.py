@@ -7,7 +7,7 @@ import pytest
 from simulated_sequences import StatefulServer
 
 from loadtests.judge.sample import Sample
-from loadtests.search.certificate import certified_per_s
+from loadtests.search.certificate import proven_rate_per_s
 from loadtests.search.estimate import estimate
 from loadtests.slo import Slo
 from loadtests.workload.sequences import Sequences
@@ -23,7 +23,7 @@ def check(seed: int) -> None:
     fitted = estimate(points, (P90,))
     assert fitted is not None
     assert fitted.low_per_s < CAPACITY_PER_S < fitted.high_per_s
-    assert CAPACITY_PER_S / 3 < certified_per_s(points) < CAPACITY_PER_S
+    assert CAPACITY_PER_S / 3 < proven_rate_per_s(points) < CAPACITY_PER_S
 
 
 def test_a_search_finds_the_capacity():

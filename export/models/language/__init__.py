@@ -1,0 +1,1 @@
+"""A small language model, and what is asked of it."""

@@ -1,0 +1,1 @@
+"""Pictures: MobileNetV2 and what else `image_classifier` can be made of."""

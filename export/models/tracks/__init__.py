@@ -1,0 +1,1 @@
+"""A catalogue of tracks that is searched."""
