@@ -27,7 +27,7 @@ def secure_server(double_repository, certificates):
     """A Triton that wants the caller's certificate, and a key for the names of its models."""
     extra = (
         *mutual_flags(certificates),
-        f"--grpc-restricted-protocol=model-repository:admin={KEY}",
+        f"--grpc-restricted-protocol=model-repository,statistics:admin={KEY}",
         f"--grpc-restricted-protocol=inference:caller={KEY}",
     )
     with complete_server(double_repository, extra=extra) as server:
