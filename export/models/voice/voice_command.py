@@ -7,7 +7,6 @@ graph of `voice_command_graph` computes one chunk of many sessions, and Triton k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -159,19 +158,9 @@ def _text(value: Any) -> str:
 
 def _silero() -> Path:
     """The package's graph. Raises RecipeError where it is not installed."""
-    try:
-        files = metadata.files(PACKAGE) or ()
-    except metadata.PackageNotFoundError:
-        files = ()
-    for file in files:
-        if file.name == SILERO:
-            return Path(str(file.locate()))
-    raise RecipeError(
-        f"voice_command needs the package {PACKAGE}, which is not installed",
-        remedy=weight_files.INSTALL,
-        field="package",
-        expected=PACKAGE,
-    )
+    if (found := weight_files.in_package(PACKAGE, SILERO)) is None:
+        raise weight_files.not_installed("voice_command", PACKAGE)
+    return found
 
 
 def _published(trained: Arrays, silero_graph: Path) -> Predict:
