@@ -17,7 +17,7 @@ from export.graph import onnx_file
 from export.models.voice import voice_command_graph as graph
 from export.models.voice import voice_command_network as network
 from export.models.voice import voice_command_speech as speech
-from export.recipe import weight_files
+from export.recipe import measure, weight_files
 from export.recipe.limits import Figure, Tolerance
 from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Predict, Recipe, Source, Weights
 from export.recipe.system import Question, System
@@ -124,7 +124,7 @@ class VoiceCommand(Recipe):
 
     def interpret(self, outputs: Arrays, labels: Sequence[str] = ()) -> list[str]:
         """Each utterance of a session, whose rows are its chunks: "1.52 s: lights_off (98 %)"."""
-        intents = [_text(value) for value in np.ravel(outputs["intent"])]
+        intents = [measure.text(value) for value in np.ravel(outputs["intent"])]
         scores, ends = np.ravel(outputs["score"]), np.ravel(outputs["end_of_speech"])
         sentences, waiting = [], True
         for at, (intent, score) in enumerate(zip(intents, scores, strict=True)):
@@ -147,13 +147,9 @@ def _question() -> Question:
 def first_command(intents: Array) -> tuple[str | None, int]:
     """The first command of a session's intents, and the chunk that it is the answer to."""
     for at, value in enumerate(np.ravel(intents)):
-        if _text(value) not in (network.LISTENING, network.OTHER):
-            return _text(value), at
+        if measure.text(value) not in (network.LISTENING, network.OTHER):
+            return measure.text(value), at
     return None, -1
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _silero() -> Path:
