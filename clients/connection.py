@@ -32,7 +32,7 @@ from .spec import ModelSpec
 Flag = TypeVar("Flag")
 Names = TypeVar("Names")
 Bound = TypeVar("Bound")
-_NO_CONFIG = ("UNIMPLEMENTED", "PERMISSION_DENIED", "UNAUTHENTICATED")
+_NOT_OFFERED = ("UNIMPLEMENTED", "PERMISSION_DENIED", "UNAUTHENTICATED")
 CLOSED = "this client is closed: make another, or close it later"
 
 
@@ -247,9 +247,14 @@ class Connection(Generic[Flag, Names, Bound]):
         return False
 
     async def _names(self) -> list[str]:
-        # Not from the repository's index, which servers that load models on request hide.
-        found = await self.call("ModelStatistics", service_pb2.ModelStatisticsRequest())
-        return sorted({model.name for model in found.model_stats})
+        found: Any
+        try:  # before the repository's index, which servers that load models on request hide
+            found = (await self.call("ModelStatistics", service_pb2.ModelStatisticsRequest())).model_stats
+        except InferenceError as error:
+            if error.status not in _NOT_OFFERED:
+                raise
+            found = (await self.call("RepositoryIndex", service_pb2.RepositoryIndexRequest(ready=True))).models
+        return sorted({model.name for model in found})
 
     async def _fetch(self, name: str, version: str) -> Any:
         try:
@@ -273,7 +278,7 @@ class Connection(Generic[Flag, Names, Bound]):
         try:
             config = await self.call("ModelConfig", service_pb2.ModelConfigRequest(**which), **options)
         except InferenceError as error:
-            if error.status not in _NO_CONFIG and "protocol is restricted" not in error.details:
+            if error.status not in _NOT_OFFERED and "protocol is restricted" not in error.details:
                 raise
             config = None  # without the model configuration extension, or it is not for this client
         return ModelSpec.from_server(metadata, config, version)

@@ -174,6 +174,13 @@ def test_without_its_configuration_a_model_is_known_by_its_metadata(kind, status
         drive(kind, server.address, steps)
 
 
+@pytest.mark.parametrize("without", ["ModelStatistics", "RepositoryIndex"])
+@pytest.mark.parametrize("status", REFUSALS)
+def test_the_models_of_a_server_without_one_of_the_two_calls_that_list_them(status, without):
+    with PlainServer(without=(without,), refusing=grpc.StatusCode[status]) as server, Client(server.address) as client:
+        assert client.models() == ["m"]
+
+
 def test_without_its_configuration_behind_tritons_restriction(double_repository):
     extra = ("--grpc-restricted-protocol=model-config:key=s3cret",)
     with complete_server(double_repository, extra=extra) as server, Client(server.grpc_url) as client:

@@ -19,6 +19,7 @@ from export.models.text.minilm import MiniLM, tokens
 from export.models.tracks import catalogue
 from export.models.tracks.catalogue import Track
 from export.precision.precision import INT8
+from export.recipe import measure
 from export.recipe.limits import Figure, Reduced, Tolerance
 from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Progress, Recipe, Source, Weights, no_progress
 from export.recipe.system import Question, System
@@ -75,7 +76,6 @@ class SimilarTracks(Recipe):
                 question=lambda: Question(
                     "tracks like: calm solo piano", {"text": np.array([[b"calm solo piano"]], object)}
                 ),
-                slos=("p99=100ms",),
             ),
         )
 
@@ -126,7 +126,7 @@ class SimilarTracks(Recipe):
         meant = truth["genre"]
         if not (meant != "").any():
             return figures
-        texts = [[_text(track) for track in row] for row in outputs["tracks"][meant != ""]]
+        texts = [[measure.text(track) for track in row] for row in outputs["tracks"][meant != ""]]
         of_genre = [
             f" {genre}," in track for genre, row in zip(meant[meant != ""], texts, strict=True) for track in row
         ]
@@ -136,7 +136,7 @@ class SimilarTracks(Recipe):
         """The first three: "1234 Clara Frost - Paper Lantern. Dreamy indie folk, ... (0.71); ..."."""
         return [
             "; ".join(
-                f"{number} {_text(track)} ({score:.2f})"
+                f"{number} {measure.text(track)} ({score:.2f})"
                 for number, track, score in list(zip(ids, tracks, scores, strict=True))[:3]
             )
             for ids, tracks, scores in zip(outputs["track_ids"], outputs["tracks"], outputs["scores"], strict=True)
@@ -285,7 +285,3 @@ def _evaluation(search: Search, asked: Sequence[tuple[str, str]], queries: Array
     genre = np.array([genre for genre, _ in asked] + [""] * len(asked))
     truth = {"near_ids": search.ids[places], "near_scores": cosines, "genre": genre}
     return Evaluation(inputs, truth, requests=requests)
-
-
-def _text(track: Any) -> str:
-    return track.decode() if isinstance(track, bytes) else str(track)

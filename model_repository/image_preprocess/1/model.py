@@ -61,27 +61,31 @@ class Preprocessor:
         """Encoded bytes -> uint8 [height, width, 3]. Raises ValueError with a sentence for a file it cannot read."""
         try:
             image = Image.open(io.BytesIO(file))
-            if image.width * image.height > self.max_pixels:
-                raise ValueError(
-                    f"image {index} is {image.width} x {image.height} pixels, more than the {self.max_pixels} allowed: "
-                    "scale it down before sending"
-                )
-            image = ImageOps.exif_transpose(image)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            elif image.mode.startswith("I"):
-                image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8))
-            image = image.convert("RGB")
+            if fits := image.width * image.height <= self.max_pixels:
+                image = self._opaque(ImageOps.exif_transpose(image))
         except UnidentifiedImageError:
             start = bytes(file[:16])
             raise ValueError(
                 f"image {index} is not an image file ({len(file)} bytes, beginning with {start!r}): "
                 "send the bytes of a PNG, JPEG, WebP, GIF, BMP or TIFF file"
             ) from None
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # damage makes Pillow raise errors of any class
             raise ValueError(f"image {index} is damaged ({len(file)} bytes): {error}") from error
+        if not fits:
+            raise ValueError(
+                f"image {index} is {image.width} x {image.height} pixels, more than the {self.max_pixels} allowed: "
+                "scale it down before sending"
+            )
         return np.asarray(self._fit(image))
+
+    def _opaque(self, image):
+        """RGB, on white where it is transparent."""
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        elif image.mode.startswith("I"):
+            image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8))
+        return image.convert("RGB")
 
     def _fit(self, image):
         image = image.resize(self._target(image), self.resample)

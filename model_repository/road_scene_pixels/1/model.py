@@ -45,18 +45,19 @@ class TritonPythonModel:
         """Encoded bytes -> uint8 [height, width, 3]. Raises ValueError with a sentence for a file it cannot read."""
         try:
             image = Image.open(io.BytesIO(file))
-            if image.width * image.height > self.max_pixels:
-                raise ValueError(
-                    f"frame {index} is {image.width} x {image.height} pixels, more than the {self.max_pixels} allowed: "
-                    "scale it down before sending"
-                )
-            image.draft("RGB", self.size)
-            image = ImageOps.exif_transpose(image).convert("RGB")
+            if fits := image.width * image.height <= self.max_pixels:
+                image.draft("RGB", self.size)
+                image = ImageOps.exif_transpose(image).convert("RGB")
         except UnidentifiedImageError:
             raise ValueError(
                 f"frame {index} is no image ({len(file)} bytes, beginning with {bytes(file[:16])!r}): send the bytes "
                 "of a JPEG, PNG or WebP file"
             ) from None
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # damage makes Pillow raise errors of any class
             raise ValueError(f"frame {index} is damaged ({len(file)} bytes): {error}") from error
+        if not fits:
+            raise ValueError(
+                f"frame {index} is {image.width} x {image.height} pixels, more than the {self.max_pixels} allowed: "
+                "scale it down before sending"
+            )
         return np.asarray(image.resize(self.size, self.resample))

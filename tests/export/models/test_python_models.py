@@ -1,21 +1,25 @@
-"""The python models of the pipelines, without a server: whether they say that they are ready by doing their work."""
+"""The python models of the pipelines, without a server: whether they are ready, and what they refuse."""
 
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
+import struct
 import sys
 import types
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 ROOT = Path(__file__).parents[3] / "model_repository"
 PARAMETERS = {
     "text_tokenizer": {"tokenizer": "tokenizer.json", "pad_to_multiple_of": "8"},
     "image_preprocess": {"preprocessor_config": "preprocessor_config.json", "max_pixels": "1000000"},
+    "road_scene_pixels": {"preprocessor_config": "preprocessor_config.json", "max_pixels": "1000000"},
 }
 
 
@@ -33,7 +37,9 @@ def initialized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest
     words = Tokenizer(models.WordLevel({"ready": 0, "?": 1}, unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.save(str(tmp_path / "1" / "tokenizer.json"))
-    (tmp_path / "1" / "preprocessor_config.json").write_text(json.dumps({"size": {"width": 4, "height": 4}}))
+    (tmp_path / "1" / "preprocessor_config.json").write_text(
+        json.dumps({"size": {"width": 4, "height": 4}, "resample": 2})
+    )
     parameters = {key: {"string_value": value} for key, value in PARAMETERS[name].items()}
     model = module.TritonPythonModel()
     config = json.dumps({"parameters": parameters})
@@ -41,7 +47,7 @@ def initialized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest
     return model
 
 
-@pytest.mark.parametrize("initialized", PARAMETERS, indirect=True)
+@pytest.mark.parametrize("initialized", ["text_tokenizer", "image_preprocess"], indirect=True)
 def test_a_model_is_ready_while_it_can_do_its_work(initialized: Any) -> None:
     assert initialized.is_ready() is True
     for part in ("tokenizer", "prepare"):
@@ -49,3 +55,37 @@ def test_a_model_is_ready_while_it_can_do_its_work(initialized: Any) -> None:
             setattr(initialized, part, None)
     with pytest.raises((AttributeError, TypeError)):  # which Triton takes for not ready
         initialized.is_ready()
+
+
+def picture(kind: str, size: tuple[int, int] = (64, 48)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, "grey").save(file, kind)
+    return file.getvalue()
+
+
+def turned_jpeg(tag: int, type_of_value: int, value: bytes) -> bytes:
+    """A JPEG whose EXIF block says that it lies on its side, and something else."""
+    entries = struct.pack("<2HI4s2HI4s", 0x112, 3, 1, b"\6\0\0\0", tag, type_of_value, len(value), value)
+    block = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)
+    plain = picture("JPEG")
+    return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + plain[2:]
+
+
+REFUSED = {
+    "nothing": b"",
+    "no picture": b"a road, honest",
+    "cut off": picture("JPEG")[:300],
+    "more pixels than allowed": picture("PNG", (1001, 1000)),
+    "an EXIF block that Pillow cannot write back": turned_jpeg(0x111, 2, b"abc\0"),
+    "a pixel format that Pillow does not know": picture("DDS").replace(struct.pack("<II", 32, 0x40), bytes(8)),
+}
+
+
+@pytest.mark.parametrize("file", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("initialized", ["image_preprocess", "road_scene_pixels"], indirect=True)
+def test_what_is_no_picture_is_refused(initialized: Any, file: bytes) -> None:
+    """Any other error would fail the requests of the same batch too."""
+    decode = getattr(initialized, "prepare", None) or initialized._pixels
+    with pytest.raises(ValueError):
+        decode(0, file)
+    assert decode(0, turned_jpeg(0x10E, 2, b"abc\0")).shape == (4, 4, 3)
