@@ -31,6 +31,7 @@ from loadtests.results.result import INTERRUPTED, CapacityResult
 from loadtests.slo import Slo
 from loadtests.workload.workload import ModelWeight
 from server import TritonServer
+from server.errors import TritonServerError
 
 
 @dataclass
@@ -135,7 +136,8 @@ class Demo:
                 done.systems += self._export(recipes.find(name), steps)
             served = [shown for shown in done.systems if not shown.reason]
             if served:
-                self._serve(served, steps, done)
+                with self._or_reason(served):
+                    self._serve(served, steps, done)
             with steps.step("write the report") as step:
                 try:
                     done.report = report.write(self.results)
@@ -232,7 +234,7 @@ class Demo:
         """Let an error of the block be the reason of these systems, where others are to be shown all the same."""
         try:
             yield
-        except (ExportError, InferenceError, LoadTestError, OSError) as error:
+        except (ExportError, InferenceError, LoadTestError, TritonServerError, OSError) as error:
             if not self.tolerant:
                 raise
             reason = " ".join(str(error).split())

@@ -234,7 +234,8 @@ class Race:
         points = self.arms[configuration].points if configuration in self.arms else []
         if not points:
             leading = self.standing(self.leader, recent=_RECENT)
-            return max(leading.value, *map(self._met_worth, self.arms)) / worth if leading else self.plan.start_per_s
+            met = map(self._met_worth, self._qualified)
+            return max([leading.value, *met]) / worth if leading else self.plan.start_per_s
         rates = [point.rate_per_s for point in points]
         if points[-1].meets_slo:
             leap = _LEAP if len(points) > 2 * _ROUNDS else 1.0
