@@ -136,8 +136,7 @@ class Demo:
                 done.systems += self._export(recipes.find(name), steps)
             served = [shown for shown in done.systems if not shown.reason]
             if served:
-                with self._or_reason(served):
-                    self._serve(served, steps, done)
+                self._serve(served, steps, done)
             with steps.step("write the report") as step:
                 try:
                     done.report = report.write(self.results)
@@ -160,14 +159,18 @@ class Demo:
         return shown
 
     def _serve(self, served: Sequence[Shown], steps: Steps, done: DemoResult) -> None:
-        with steps.step("start Triton") as step:
+        server: TritonServer | None = None
+        with steps.step("start Triton") as step, self._or_reason(served, step):
             models = dict.fromkeys(name for shown in served for name in (shown.system.name, shown.recipe.name))
             config_name = default_config_name(self.repository)
-            server = TritonServer(self.repository, config_name=config_name, models=[*models], stop_timeout_s=0)
+            started = TritonServer(self.repository, config_name=config_name, models=[*models], stop_timeout_s=0)
             start = time.monotonic()
-            server.start()
+            started.start()
+            server = started
             done.ready_s = time.monotonic() - start
             step.update(f"ready in {done.ready_s:.1f} s at {server.grpc_url}")
+        if server is None:
+            return
         try:
             with Client(server.grpc_url) as client:
                 self._use(client, served, steps, done)
