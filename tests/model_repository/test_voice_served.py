@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from complete_server import complete_server
 
-from clients import AsyncClient, Client, DeadlineExceededError, InferenceError
+from clients import AsyncClient, Client, DeadlineExceededError, InferenceError, InvalidInputError
 from export.exporter import export_model
 from export.graph import onnx_file
 from export.models.voice import voice_command_graph as graph
@@ -112,3 +112,12 @@ def test_the_command_line_prints_what_was_said(
         file.writeframes(audio.tobytes())
     assert cli.main(["infer", "voice_command", f"audio=@{tmp_path}/word.wav", "--server", server.grpc_url]) == 0
     assert "lights_off" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 63, 1.5, "7"])
+def test_a_sequence_id_that_triton_does_not_take_is_refused_before_anything_is_sent(
+    server: TritonServer, number: Any
+) -> None:
+    with Client(server.grpc_url) as client, pytest.raises(InvalidInputError) as refused:
+        client.model("voice_command").sequence(sequence_id=number)
+    assert refused.value.source == "client"

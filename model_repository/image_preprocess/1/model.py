@@ -6,7 +6,6 @@ beside this file. A file that is no image fails its own request; the other reque
 
 import io
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 PARAMETERS = {"preprocessor_config", "max_pixels"}
 
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is the limit
 
 
 class TritonPythonModel:
@@ -61,26 +60,21 @@ class Preprocessor:
         """Encoded bytes -> uint8 [height, width, 3]. Raises ValueError with a sentence for a file it cannot read."""
         try:
             image = Image.open(io.BytesIO(file))
-            if image.width * image.height > self.max_pixels:
-                raise ValueError(
-                    f"image {index} is {image.width} x {image.height} pixels, more than the {self.max_pixels} allowed: "
-                    "scale it down before sending"
-                )
-            image = ImageOps.exif_transpose(image)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            elif image.mode.startswith("I"):
-                image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8))
-            image = image.convert("RGB")
+            size = f"{image.width} x {image.height}"
+            readable = image.width * image.height <= self.max_pixels
+            image = _rgb(image) if readable else None
         except UnidentifiedImageError:
             start = bytes(file[:16])
             raise ValueError(
                 f"image {index} is not an image file ({len(file)} bytes, beginning with {start!r}): "
                 "send the bytes of a PNG, JPEG, WebP, GIF, BMP or TIFF file"
             ) from None
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"image {index} is damaged ({len(file)} bytes): {error}") from error
+        except Exception as error:  # of a damaged file Pillow raises anything, and the whole batch would fail
+            raise ValueError(f"image {index} cannot be read ({len(file)} bytes): {error}") from error
+        if not readable:
+            raise ValueError(
+                f"image {index} is {size} pixels, more than the {self.max_pixels} allowed: scale it down before sending"
+            )
         return np.asarray(self._fit(image))
 
     def _fit(self, image):
@@ -96,3 +90,19 @@ class Preprocessor:
             return self.size["width"], self.size["height"]
         scale = self.size["shortest_edge"] / min(image.width, image.height)
         return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+
+
+def _rgb(image):
+    """The image upright in RGB, transparency flattened onto white, 16-bit grey scaled to 8 bits.
+
+    Raises ValueError where the range of its values is not known.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers: save it with 8 bits a channel")
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")

@@ -6,7 +6,6 @@ large JPEG is scaled down while it is decoded. A file that is no image fails its
 
 import io
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 PARAMETERS = {"preprocessor_config", "max_pixels"}
 
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is the limit
 
 
 class TritonPythonModel:
@@ -45,18 +44,30 @@ class TritonPythonModel:
         """Encoded bytes -> uint8 [height, width, 3]. Raises ValueError with a sentence for a file it cannot read."""
         try:
             image = Image.open(io.BytesIO(file))
-            if image.width * image.height > self.max_pixels:
-                raise ValueError(
-                    f"frame {index} is {image.width} x {image.height} pixels, more than the {self.max_pixels} allowed: "
-                    "scale it down before sending"
-                )
+            size = f"{image.width} x {image.height}"
+            readable = image.width * image.height <= self.max_pixels
             image.draft("RGB", self.size)
-            image = ImageOps.exif_transpose(image).convert("RGB")
+            image = _rgb(image) if readable else None
         except UnidentifiedImageError:
+            start = bytes(file[:16])
             raise ValueError(
-                f"frame {index} is no image ({len(file)} bytes, beginning with {bytes(file[:16])!r}): send the bytes "
-                "of a JPEG, PNG or WebP file"
+                f"frame {index} is not an image file ({len(file)} bytes, beginning with {start!r}): "
+                "send the bytes of a PNG, JPEG, WebP, GIF, BMP or TIFF file"
             ) from None
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"frame {index} is damaged ({len(file)} bytes): {error}") from error
+        except Exception as error:  # of a damaged file Pillow raises anything, and the whole batch would fail
+            raise ValueError(f"frame {index} cannot be read ({len(file)} bytes): {error}") from error
+        if not readable:
+            raise ValueError(
+                f"frame {index} is {size} pixels, more than the {self.max_pixels} allowed: scale it down before sending"
+            )
         return np.asarray(image.resize(self.size, self.resample))
+
+
+def _rgb(image):
+    """The image upright in RGB, 16-bit grey scaled to 8 bits. Raises ValueError where its range is not known."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers: save it with 8 bits a channel")
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
