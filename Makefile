@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12; do $$p -c 'import sys;
 PIP_INSTALL = PYTHONWARNINGS=ignore::UserWarning .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --no-build-isolation --constraint constraints.txt --editable
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo check test test-slow bench gpu-proof lint format sbom clean
+.PHONY: demo check test test-slow bench docs gpu-proof lint sbom clean
 
 demo: .venv/serving  ## export, serve, ask, measure, report: the main job end to end
 	.venv/bin/fathom demo
@@ -21,14 +21,14 @@ test-slow: .venv/development  ## the measurements against queueing theory, 10 mi
 bench: .venv/development  ## measure the project's claims: docs/benchmarks.md and benchmarks/results.json
 	.venv/bin/python -m benchmarks
 
-gpu-proof: .venv/serving  ## accuracy, served against bare, instances x batch on a GPU (docs/gpu.md); without one a dry run
+docs: .venv/docs  ## the documentation as a site with search, into results/site
+	.venv/bin/python docs/commands.py && NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+
+gpu-proof: .venv/serving  ## accuracy, served against bare, instances x batch on a GPU (docs/guides/gpu-host.md); without one a dry run
 	.venv/bin/python -m benchmarks.gpu
 
 lint: .venv/development  ## ruff, mypy --strict, and the levels of the rooms
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
-
-format: .venv/development
-	.venv/bin/ruff check --fix . && .venv/bin/ruff format .
 
 sbom: .venv/development  ## the packages of .venv as CycloneDX, into results/sbom.json, and a check of their licences
 	@mkdir -p results && .venv/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o results/sbom.json .venv/bin/python && .venv/bin/python -m deploy.licences results/sbom.json
@@ -39,7 +39,8 @@ clean:  ## what was built and measured; the environment stays
 .venv/serving: EXTRAS = export,server,load
 .venv/systems: EXTRAS = export,server,load,systems
 .venv/development: EXTRAS = export,server,load,systems,dev
-.venv/serving .venv/systems .venv/development: pyproject.toml constraints.txt deploy/build.txt
+.venv/docs: EXTRAS = export,server,load,docs
+.venv/serving .venv/systems .venv/development .venv/docs: pyproject.toml constraints.txt deploy/build.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: name one with make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv
 	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement deploy/build.txt

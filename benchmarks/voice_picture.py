@@ -19,7 +19,7 @@ from export.models.voice import voice_command_network as network
 from export.models.voice import voice_command_speech as speech
 from export.models.voice.voice_command import VoiceCommand
 
-SPOKEN = ("volume_up", "lights_off", network.OTHER)
+SPOKEN = ("lights_on", "timer", network.OTHER)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from .servers import Server
 from .shared_memory import ALIGNMENT, Pool, Region, SharedMemoryUnavailableError, dead_names
 from .spec import ModelSpec
 
-# Tensors of fewer bytes travel in the message: docs/shared-memory.md has the measurement.
+# Tensors of fewer bytes travel in the message: docs/guides/shared-memory.md has the measurement.
 WORTH_BYTES = 128 * 1024
 UNREGISTER_TIMEOUT_S = 2.0
 CLOSING_PAUSES_S = (0.005, 0.02, 0.1, 0.0)

@@ -2,7 +2,7 @@
 
     locust -f loadtests/locustfile.py --host localhost:8001 --model image_classifier
 
-One user is one request a second. See docs/locust.md.
+One user is one request a second. See docs/guides/locust.md.
 """
 
 # isort: off

@@ -111,7 +111,7 @@ _BATCH_WORDS = {
 
 def read(folder: Path) -> RecipeFile:
     """Read the recipe.toml of a model folder. Raises RecipeError, naming the key, when it cannot be understood."""
-    file, see = f"{folder.name}/{FILE}", "see docs/adding-your-model.md"
+    file, see = f"{folder.name}/{FILE}", "see docs/guides/add-a-model.md"
     try:
         record = files.read_toml(files.find(folder, FILE))
     except FileError as error:

@@ -1,8 +1,8 @@
 """FP16: weights and arithmetic in half precision, inputs and outputs as they were.
 
 ONNX Runtime's own converter is used. It clips what half precision cannot hold, leaves operators without half-precision
-kernels in FP32, and needs no package that is not there already; docs/precision.md has what it was compared with. It
-sees a graph without its large weights, which are converted from file to file by its own function.
+kernels in FP32, and needs no package that is not there already; docs/guides/precision.md names what it was compared
+with. It sees a graph without its large weights, which are converted from file to file by its own function.
 """
 
 from __future__ import annotations

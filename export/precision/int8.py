@@ -2,7 +2,7 @@
 
 Weights are INT8 with one scale per channel. Activations are UINT8, the pair that x86 processors with VNNI multiply
 natively, or for TensorRT INT8 with a zero point of 0, which is all that it takes.
-What is quantised is chosen by what measured faster (docs/precision.md):
+What is quantised is chosen by what measured faster (docs/guides/precision.md):
 
 - MatMul and Gemm with constant weights, their results left in FP32, and tables that a Gather looks rows up in;
 - convolutions, and the additions, clips and pools between them, so that a chain of them stays in INT8;

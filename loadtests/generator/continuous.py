@@ -198,7 +198,7 @@ class ContinuousRun:
                 self._finished.set()
             elif oldest[0] > self._measured_until_s:
                 # Nothing measured is due any more. The rest is awaited too, for a while: Triton 2.51 can crash when
-                # many requests are cancelled (docs/server.md).
+                # many requests are cancelled (docs/known-issues.md).
                 if self._next_s != _NEVER:
                     self._next_s, self._drained_s = _NEVER, now_s + self._drain_s
                 elif now_s > self._drained_s:

@@ -29,7 +29,7 @@ Ranges = Sequence[tuple[int, int]]
 """Parts of the pool of payloads: the first place of each, and the one behind its last."""
 
 _LENGTH = struct.Struct("<I")
-# Triton 2.51 can crash when many requests are cancelled (docs/server.md), and what still waits there would slow the
+# Triton 2.51 can crash when many are cancelled (docs/known-issues.md), and what still waits there would slow the
 # next probe: answers nobody needs are awaited, and only what takes longer is cancelled.
 DRAIN_S = 5.0
 NORMAL_PRIORITY = "--normal-priority"

@@ -121,7 +121,7 @@ def collector() -> Iterator[Collector]:
 
 
 def test_tritons_spans_belong_to_the_callers_trace(tmp_path: Path, collector: Collector) -> None:
-    """Triton 2.51 itself misses the header now and then (docs/clients.md), and begins a trace of its own."""
+    """Triton 2.51 itself misses the header now and then (docs/known-issues.md), and begins a trace of its own."""
     write_double(tmp_path / "models" / "double", DOUBLE_CONFIG)
     flags = ("mode=opentelemetry", "level=TIMESTAMPS", "rate=1", "opentelemetry,bsp_schedule_delay=100")
     url = f"opentelemetry,url=http://127.0.0.1:{collector.server.server_address[1]}/v1/traces"

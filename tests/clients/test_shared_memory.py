@@ -337,7 +337,7 @@ def test_size_classes_waste_at_most_a_quarter_and_a_page(size):
 
 @pytest.mark.slow
 def test_clients_killed_at_random_leave_nothing(repository_of):
-    """Triton 2.51 can crash when a request is cancelled, as a killed client's is (docs/server.md): it is restarted."""
+    """Triton 2.51 can crash when a killed client's request is cancelled (docs/known-issues.md): it is restarted."""
     crashes, count = 0, 1000
     repository = repository_of("large")
     server = complete_server(repository, admin_token=TOKEN).start()

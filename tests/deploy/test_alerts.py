@@ -48,8 +48,8 @@ def test_every_alert_fires_and_keeps_silent_as_its_tests_say() -> None:
 
 
 def test_every_alert_has_a_runbook_section() -> None:
-    headings = re.findall(r"^#+ (\w+)$", (ROOT / "docs" / "operations.md").read_text(), re.M)
+    headings = re.findall(r"^#+ (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.M)
     for alert in ALERTS:
-        assert alert["annotations"]["runbook"] == f"docs/operations.md#{alert['alert'].lower()}"
+        assert alert["annotations"]["runbook"] == f"docs/runbook.md#{alert['alert'].lower()}"
         assert alert["alert"] in headings
         assert alert["labels"]["severity"] in ("page", "ticket")

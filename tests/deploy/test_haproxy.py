@@ -23,8 +23,8 @@ CONCURRENCY = 16
 DETECTION_S = 3.5  # a check starts at most 1 s after the hang, and two of 1 s each time out, 0.25 s apart
 NO_RETRIES = Retries(reserve=0)
 REQUESTS = [1_500, pytest.param(20_000, marks=pytest.mark.slow)]
-# A Triton older than 25.04 may end so when what it held is cancelled while it completes (docs/server.md): when it goes
-# on, or under the requests after.
+# A Triton older than 25.04 may end so when what it held is cancelled while it completes (docs/known-issues.md):
+# when it goes on, or under the requests after.
 CRASHED = 128 + signal.SIGSEGV
 
 

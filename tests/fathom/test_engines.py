@@ -178,7 +178,7 @@ def test_options_out_of_range(repository: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_the_documentation_names_every_option_and_every_known_release() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "tensorrt.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "tensorrt.md").read_text()
     command = argparse.ArgumentParser()
     engines.add_arguments(command)
     options = {option for action in command._actions for option in action.option_strings} - {"-h", "--help"}

@@ -26,7 +26,7 @@ from clients import Classification
 from fathom import cli
 from fathom.console.answers import ranked_as_json
 
-PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "clients.md").read_text()
 
 
 @pytest.fixture(scope="module")

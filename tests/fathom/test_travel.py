@@ -1,4 +1,4 @@
-"""An own model from a laptop to another machine, as docs/laptop-to-gpu-host.md tells it; and exports that go on."""
+"""A model from a laptop to another machine, as the tutorial shows it; and exports that go on after a failure."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from server import TritonServer
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = (ROOT / "docs" / "laptop-to-gpu-host.md").read_text()
+DOCUMENT = (ROOT / "docs" / "tutorials" / "laptop-to-gpu-host.md").read_text()
 DENSE = [node("MatMul", ["x", "w"], ["y"])]
 SHAPES = [("x", F, ["rows", 3])], [("y", F, ["rows", 2])]
 WHO = ["-c", "user.name=a", "-c", "user.email=a@example.com"]

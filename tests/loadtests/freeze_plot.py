@@ -1,4 +1,4 @@
-"""Draw docs/freeze.png: a server that stands still for 1 s every 10 s, asked by an open and by a closed loop.
+"""Draw docs/images/freeze.png: a server that stands still for 1 s every 10 s, asked by an open and by a closed loop.
 
 python tests/loadtests/freeze_plot.py [FILE]      takes two minutes
 """
@@ -63,7 +63,7 @@ def closed_loop() -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[2] / "docs" / "freeze.png"
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[2] / "docs" / "images" / "freeze.png"
     runs = {"open loop": (P99, *open_loop()), "closed loop": (FAIL, *closed_loop())}
 
     def draw(figure: Any, narrow: bool) -> None:

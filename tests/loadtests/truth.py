@@ -2,7 +2,7 @@
 
 Names are `latency` (p50 and p99 at 30, 60 and 80 % load, 5 minutes), `capacity-md1`, `capacity-mm1`, `capacity-100`
 (2 to 3 minutes each); all by default. Rows go to results/truth.json as they are measured, and the whole file is printed
-as the tables of docs/capacity.md. Nothing else should run on the machine.
+as the tables of docs/explanation/validation.md. Nothing else should run on the machine.
 """
 
 from __future__ import annotations

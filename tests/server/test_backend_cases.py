@@ -1,4 +1,4 @@
-"""The embedded ONNX Runtime backend does with each kind of model what docs/server.md says beside the official one."""
+"""The embedded ONNX Runtime backend does with each kind of model what docs/reference/backend.md says."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_sequences_side_by_side_keep_their_own_states(what: str, client: triton.
 
 
 def test_the_documentation_prints_the_comparison() -> None:
-    assert table() in (Path(__file__).parents[2] / "docs" / "server.md").read_text()
+    assert table() in (Path(__file__).parents[2] / "docs" / "reference" / "backend.md").read_text()
 
 
 def infer(client: triton.InferenceServerClient, name: str, request: Request) -> Mapping[str, np.ndarray] | str:

@@ -2,7 +2,7 @@
 
 Each case says what the embedded backend does. The official one does the same, unless `differs` says what it does
 instead. That was measured with release 24.10 and ONNX Runtime 1.32 or, where `read` is set, read in its source.
-`table` makes of `CASES` the comparison that docs/server.md prints.
+`table` makes of `CASES` the comparison that docs/reference/backend.md prints.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 import compose
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "docs/operations.md", "docs/laptop-to-gpu-host.md", "docs/tensorrt.md", "docs/server.md")
+DOCUMENTS = tuple(str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))))
 PLACES = (*DOCUMENTS, "docker-compose.yml", ".env.example", "deploy/kubernetes/base/kustomization.yaml")
 # Compose 2's options of what the documents use: the value says whether another word follows.
 OPTIONS: dict[str, dict[str, bool]] = {

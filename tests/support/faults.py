@@ -55,7 +55,7 @@ class Pair:
 
     def revive(self, which: int) -> None:
         """Start it again if it is dead, as a restart policy does: Triton 2.51 can die of SIGSEGV when it goes on after
-        a hang and finds its requests cancelled (docs/operations.md)."""
+        a hang and finds its requests cancelled (docs/guides/docker.md)."""
         if not self.servers[which].is_alive():
             self.restart(which)
 

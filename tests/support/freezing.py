@@ -18,8 +18,8 @@ from server import TritonServer
 def frozen(server: TritonServer, *, for_s: float | None = None) -> Iterator[None]:
     """Frozen for the block, or from its beginning for `for_s`; alive again after it.
 
-    Triton 2.51 can die of SIGSEGV when it goes on and finds its requests cancelled (docs/server.md): then it is started
-    again, at other ports.
+    Triton 2.51 can die of SIGSEGV when it goes on and finds its requests cancelled (docs/known-issues.md): then it is
+    started again, at other ports.
     """
     pid = server.pid
     os.kill(pid, signal.SIGSTOP)

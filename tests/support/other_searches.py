@@ -35,7 +35,7 @@ _BEST = 3
 
 
 def quick_search(table: Table, probes: int, rng: np.random.Generator) -> float:
-    """Model Analyzer's quick search (docs/config_search.md of its 1.58): a hill climb from the smallest values over the
+    """Model Analyzer's quick search (config_search.md of its 1.58): a hill climb from the smallest values over the
     largest batch in powers of two and the instances, one probe a configuration. The step is the sum of the directions
     to the neighbours, weighted by their gain. The best three and the committed configuration are then swept over the
     concurrency, which measures their capacity. All other knobs keep their committed values.

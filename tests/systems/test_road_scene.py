@@ -33,7 +33,7 @@ from server import TritonServer
 pytestmark = pytest.mark.process
 
 COMMITTED = Path(__file__).parents[2] / "model_repository"
-PAGE = COMMITTED.with_name("docs") / "road-scene.md"
+PAGE = COMMITTED.with_name("docs") / "systems" / "road-scene.md"
 MODELS = ("road_scene", "road_scene_detector", "road_scene_pixels")
 WAITING = 60
 """Frames that are sent at once: fewer than a queue holds, more than the instances take."""

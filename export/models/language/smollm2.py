@@ -95,7 +95,7 @@ class SmolLM2(Recipe):
         Figure("perplexity", "of sentences that were written for this project", tolerance=1e-2, higher_is_better=False),
     )
     tolerance = Tolerance(max_abs=1e-2, min_cosine=0.9999)
-    # One token in 25 is another, of two that are almost as likely; docs/precision.md has 4 bits, which cost more.
+    # One token in 25 is another, of two almost as likely; docs/guides/precision.md has 4 bits, which cost more.
     reduced: ClassVar[Mapping[str, Reduced]] = {
         INT8: Reduced(
             Tolerance(max_abs=4.0, min_cosine=0.98),

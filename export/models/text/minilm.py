@@ -49,7 +49,7 @@ class MiniLM(Recipe):
     tolerance = Tolerance(max_abs=1e-3, min_cosine=0.9999)
     axis_ranges: ClassVar[Axes] = {name: {1: TOKENS} for name in ("input_ids", "attention_mask")}
     # INT8 may turn the vector of the oddest text by 18 degrees (cosine 0.95), and answer no question wrongly for it.
-    # The products kept in FP32 are those that cost most when each was quantised alone: docs/precision.md.
+    # The products kept in FP32 are those that cost most when each was quantised alone: docs/guides/precision.md.
     reduced: ClassVar[Mapping[str, Reduced]] = {
         FP16: Reduced(Tolerance(max_abs=2e-3, min_cosine=0.9999)),
         INT8: Reduced(

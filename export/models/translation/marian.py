@@ -4,7 +4,8 @@ Encoder, for N texts of L tokens: `input_ids`, `attention_mask` INT64 [N, L] -> 
 flat, so that the encoder's config.pbtxt fits a model of any width.
 Decoder, one step: `decoder_input_ids` INT64 [N, T], the tokens so far, `states` FP32 [N, L, width] and
 `attention_mask` INT64 [N, L] -> `ids` INT64 and `log_probabilities` FP32 [N, 8], the likeliest next tokens, best first.
-It reads the tokens so far anew at each step: keys and values would travel with each request (docs/translator.md).
+It reads the tokens so far anew at each step: keys and values would travel with each request
+(docs/systems/translator.md).
 """
 
 from __future__ import annotations

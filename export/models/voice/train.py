@@ -26,7 +26,7 @@ from export.models.voice.voice_synthesis import HELD_OUT, TRAINING, commands, ke
 
 SEED = 0
 BATCH = 32
-CYCLES = ((12, 4e-3, 0.0),)
+CYCLES = ((12, 4e-3, 0.0), (8, 3e-3, 0.5))
 """Epochs of each cycle, its first learning rate, which falls to 0, and the share of its rows that stay as spoken."""
 SPOKEN_EACH = 36
 """How often each phrase is spoken for training."""

@@ -27,7 +27,7 @@ PACKAGE = "silero-vad"
 SILERO = "silero_vad_16k_op15.onnx"
 LICENCE = "Apache-2.0 AND MIT"
 """Of this project's own weights and of silero-vad's."""
-ASKED = "lights_off"
+ASKED = "lights_on"
 
 
 class VoiceCommand(Recipe):

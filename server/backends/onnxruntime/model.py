@@ -1,9 +1,9 @@
 """ONNX Runtime as a Triton python-based backend.
 
 Loads model folders with `backend: "onnxruntime"`, unchanged, in a server that ships no C++ ONNX Runtime backend. It
-answers and refuses as the official backend does; docs/server.md lists where it differs, and a test checks that list. It
-refuses, by name, what it does not know: a typing error in config.pbtxt that the official backend would ignore becomes a
-failed load with a reason.
+answers and refuses as the official backend does; docs/reference/backend.md lists where it differs, and a test checks
+that list. It refuses, by name, what it does not know: a typing error in config.pbtxt that the official backend would
+ignore becomes a failed load with a reason.
 
 Runs inside Triton's python stub, so it imports only numpy, onnxruntime, the stub's own module and its neighbours here.
 Triton starts one more stub for each model only to complete its configuration: onnxruntime is imported where it is used.

@@ -91,7 +91,7 @@ def test_batches_are_those_of_the_embedded_triton(name, load):
 
 
 def table() -> str:
-    """For docs/tuning.md: prediction over measurement, a row a configuration."""
+    """For docs/explanation/tuning.md: prediction over measurement, a row a configuration."""
     loads = sorted({load for _, load in RUNS})
     titles = " | ".join(f"p50, p99 at {load:.0%}" for load in loads)
     lines = [f"| configuration | {titles} | batches of another size, at most |", "|---|" + "---|" * (len(loads) + 1)]
@@ -103,4 +103,4 @@ def table() -> str:
 
 
 def test_the_documented_table_is_that_of_the_recorded_runs():
-    assert table() in (ROOT / "docs" / "tuning.md").read_text()
+    assert table() in (ROOT / "docs" / "explanation" / "tuning.md").read_text()
