@@ -91,6 +91,12 @@ def sequences_of(
     """
     intervals_s = [interval_s(*each) for each in zip(targets, given_s, strict=True)]
     if any(intervals_s):
+        if streaming := [target.model for target in targets if target.streams]:
+            stateful = next(target.model for target in targets if target.keeps_state)
+            raise BadRequestError(
+                f"{stateful} keeps state between requests, and {streaming[0]} streams its answers: measure each by itself",
+                field="mix",
+            )
         return Sequences.of(pools, intervals_s)
     if strict:
         models = ", ".join(target.model for target in targets)
@@ -127,8 +133,6 @@ def check_payloads(target: Target, payloads: Sequence[Payload]) -> None:
     problem = ""
     if not target.keeps_state and sequences:
         problem = f"{target.model} keeps no state between requests: send single requests, not sequences"
-    elif target.keeps_state and target.streams:
-        problem = f"{target.model} keeps state and streams its answers: such sequences cannot be sent under load"
     elif target.keeps_state and max(map(len, sequences), default=0) < _FEWEST_REQUESTS:
         problem = f"{target.model} keeps state between requests: send sequences of requests, not single ones"
     elif target.keeps_state and (len(sequences) < len(payloads) or not all(sequences)):

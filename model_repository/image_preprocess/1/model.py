@@ -60,22 +60,33 @@ class Preprocessor:
         """Encoded bytes -> uint8 [height, width, 3]. Raises ValueError with a sentence for a file it cannot read."""
         try:
             image = Image.open(io.BytesIO(file))
-            size = f"{image.width} x {image.height}"
-            readable = image.width * image.height <= self.max_pixels
-            image = _rgb(image) if readable else None
+            if fits := image.width * image.height <= self.max_pixels:
+                image = self._opaque(ImageOps.exif_transpose(image))
         except UnidentifiedImageError:
             start = bytes(file[:16])
             raise ValueError(
                 f"image {index} is not an image file ({len(file)} bytes, beginning with {start!r}): "
                 "send the bytes of a PNG, JPEG, WebP, GIF, BMP or TIFF file"
             ) from None
-        except Exception as error:  # of a damaged file Pillow raises anything, and the whole batch would fail
+        except Exception as error:  # damage makes Pillow raise errors of any class
             raise ValueError(f"image {index} cannot be read ({len(file)} bytes): {error}") from error
-        if not readable:
+        if not fits:
             raise ValueError(
-                f"image {index} is {size} pixels, more than the {self.max_pixels} allowed: scale it down before sending"
+                f"image {index} is {image.width} x {image.height} pixels, more than the {self.max_pixels} allowed: "
+                "scale it down before sending"
             )
         return np.asarray(self._fit(image))
+
+    def _opaque(self, image):
+        """RGB, on white where it is transparent. Raises ValueError where the range of the values is not known."""
+        if image.mode == "F":
+            raise ValueError("its pixels are floating-point numbers: save it with 8 bits a channel")
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        elif image.mode.startswith("I"):
+            image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8))
+        return image.convert("RGB")
 
     def _fit(self, image):
         image = image.resize(self._target(image), self.resample)
@@ -90,19 +101,3 @@ class Preprocessor:
             return self.size["width"], self.size["height"]
         scale = self.size["shortest_edge"] / min(image.width, image.height)
         return max(1, round(image.width * scale)), max(1, round(image.height * scale))
-
-
-def _rgb(image):
-    """The image upright in RGB, transparency flattened onto white, 16-bit grey scaled to 8 bits.
-
-    Raises ValueError where the range of its values is not known.
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers: save it with 8 bits a channel")
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")

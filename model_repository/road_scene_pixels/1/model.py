@@ -44,28 +44,26 @@ class TritonPythonModel:
         """Encoded bytes -> uint8 [height, width, 3]. Raises ValueError with a sentence for a file it cannot read."""
         try:
             image = Image.open(io.BytesIO(file))
-            size = f"{image.width} x {image.height}"
-            readable = image.width * image.height <= self.max_pixels
-            image.draft("RGB", self.size)
-            image = _rgb(image) if readable else None
+            if fits := image.width * image.height <= self.max_pixels:
+                image.draft("RGB", self.size)
+                image = _rgb(ImageOps.exif_transpose(image))
         except UnidentifiedImageError:
-            start = bytes(file[:16])
             raise ValueError(
-                f"frame {index} is not an image file ({len(file)} bytes, beginning with {start!r}): "
-                "send the bytes of a PNG, JPEG, WebP, GIF, BMP or TIFF file"
+                f"frame {index} is no image ({len(file)} bytes, beginning with {bytes(file[:16])!r}): send the bytes "
+                "of a JPEG, PNG or WebP file"
             ) from None
-        except Exception as error:  # of a damaged file Pillow raises anything, and the whole batch would fail
+        except Exception as error:  # damage makes Pillow raise errors of any class
             raise ValueError(f"frame {index} cannot be read ({len(file)} bytes): {error}") from error
-        if not readable:
+        if not fits:
             raise ValueError(
-                f"frame {index} is {size} pixels, more than the {self.max_pixels} allowed: scale it down before sending"
+                f"frame {index} is {image.width} x {image.height} pixels, more than the {self.max_pixels} allowed: "
+                "scale it down before sending"
             )
         return np.asarray(image.resize(self.size, self.resample))
 
 
 def _rgb(image):
-    """The image upright in RGB, 16-bit grey scaled to 8 bits. Raises ValueError where its range is not known."""
-    image = ImageOps.exif_transpose(image)
+    """RGB, of 16-bit grey the upper 8 bits. Raises ValueError where the range of the values is not known."""
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers: save it with 8 bits a channel")
     if image.mode.startswith("I"):

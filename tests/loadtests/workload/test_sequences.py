@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
@@ -9,7 +12,7 @@ from tritonclient.grpc import service_pb2
 from loadtests.errors import BadRequestError, InputFileError
 from loadtests.target.parameters import flagged
 from loadtests.workload.inputs import read_inputs
-from loadtests.workload.sequences import Sequences
+from loadtests.workload.sequences import Sequences, sequences_of
 from loadtests.workload.workload import ModelWeight, Workload
 
 THREE = Sequences((3, 1, 2), (0.1, 0.0, 0.5))
@@ -61,6 +64,15 @@ def test_what_is_no_load_of_sequences(small_server, case):
         workload(small_server, *shares, interval_s=interval_s)
     assert refused.value.field == field
     assert any(share.model in str(refused.value) for share in shares)
+
+
+def test_sequences_beside_streams_are_refused():
+    """Requests of a sequence are numbered as they go, so no number says which of them are streamed."""
+    total: Any = SimpleNamespace(model="total", keeps_state=True, streams=False, idle_s=3.0)
+    counter: Any = SimpleNamespace(model="counter", keeps_state=False, streams=True)
+    with pytest.raises(BadRequestError) as refused:
+        sequences_of([total, counter], [PAIR, [b""]], [0.1, None], strict=False)
+    assert refused.value.field == "mix"
 
 
 def test_sequences_are_made_up(small_server):
