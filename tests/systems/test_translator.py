@@ -75,6 +75,9 @@ def test_phrases_never_trained_on_are_translated_at_every_station(client, reposi
     [
         ("May 17th, 2024", "dix-sept mai deux mille vingt-quatre", "siebzehnter Mai zweitausendvierundzwanzig"),
         ("  FORTY-TWO\n", "quarante-deux", "zweiundvierzig"),
+        ("500,000", "cinq cent mille", "fünfhunderttausend"),
+        ("100001", "cent mille un", "einhunderttausendeins"),
+        ("eightieth", "quatre-vingtième", "achtzigste"),
         ("80,081", "quatre-vingt mille quatre-vingt-un", "achtzigtausendeinundachtzig"),
         ("the first of August 2001", "le premier août deux mille un", "der erste August zweitausendeins"),
         ("$12.50", "douze dollars et cinquante cents", "zwölf Dollar und fünfzig Cent"),
