@@ -3,10 +3,9 @@
 The container runs this file in front of tritonserver, `loading.py tritonserver ...`: where its command has
 --model-control-mode=explicit and names no model, it names those. Standard library only.
 
-A folder that an export fills has a committed `1/.gitkeep`: the model waits while nothing but python and
-labels lie beside that.
-A model also waits for every model that its configuration names: the steps of an ensemble, and those that it calls or
-whose files it opens, as a value of its `parameters`.
+A folder that an export fills has a committed `1/.gitkeep`: the model waits while nothing but python and labels lie
+beside that. A model also waits for every model that its configuration names: the steps of an ensemble, and those that
+it calls or whose files it opens, as a value of its `parameters`.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 EXPLICIT = "--model-control-mode=explicit"
-_COMMENT = re.compile(r'#.*|("(?:[^"\\]|\\.)*")')
-_NAMED = re.compile(r'\b(?:model_name|string_value)\s*:\s*"([^"]+)"')
+_COMMENT = re.compile(r"""#.*|("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
+_NAMED = re.compile(r"""\b(?:model_name|string_value)\s*:\s*["']([^"']+)["']""")
 _MARK, _RECIPE = ".gitkeep", "recipe.toml"
 
 

@@ -1,7 +1,8 @@
-"""Where weights come from: a local folder or a Hugging Face hub id, always safetensors, never a pickle."""
+"""Where weights come from: a local folder or a Hugging Face hub id, always safetensors, or an installed package."""
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 
 from export.errors import RecipeError
@@ -60,6 +61,21 @@ def find(weights: str, *, needs: tuple[str, ...], option: str = "--weights") -> 
     kept = {path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()}
     files = {path.relative_to(folder).as_posix(): path for path in sorted(kept)}
     return Weights(description, files, folder, custom=True, explicit=True)
+
+
+def in_package(package: str, ending: str) -> Path | None:
+    """The first file of an installed package whose name ends so; None where there is none. Its code is not imported."""
+    try:
+        files = metadata.files(package) or ()
+    except metadata.PackageNotFoundError:
+        return None
+    return next((Path(str(file.locate())) for file in files if file.name.endswith(ending)), None)
+
+
+def not_installed(model: str, package: str, remedy: str = INSTALL) -> RecipeError:
+    """The error of a model that needs a package."""
+    what = f"{model} needs the package {package}, which is not installed"
+    return RecipeError(what, remedy=remedy, field="package", expected=package)
 
 
 def _download(weights: str, option: str) -> Path:

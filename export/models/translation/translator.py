@@ -1,7 +1,7 @@
 """Translation with a Marian encoder-decoder: English text in, French or German out, by a greedy or a beam search.
 
-The bundled model is small, and knows numbers, dates and amounts; `train_translator` made its weights. With `--weights`
-any Marian model of transformers is exported by the same code, such as Helsinki-NLP/opus-mt-en-fr.
+The bundled model is small, and knows numbers, dates and amounts; `train` made its weights. With `--weights` any
+Marian model of transformers is exported by the same code, such as Helsinki-NLP/opus-mt-en-fr.
 """
 
 from __future__ import annotations

@@ -30,8 +30,9 @@ class TritonPythonModel:
         """The answers to all these, from one search."""
         try:
             found = self._search(asked) if asked else {}
-        except CalledError as error:
-            return [pb_utils.InferenceResponse(error=error.error) for _ in asked]
+        except pb_utils.TritonModelException as error:
+            unavailable = pb_utils.TritonError(str(error), pb_utils.TritonError.UNAVAILABLE)
+            return [pb_utils.InferenceResponse(error=unavailable) for _ in asked]
         ends = np.cumsum([len(rows) for rows in asked], dtype=int)
         parts = zip(*(np.split(found[name], ends[:-1]) for name in found), strict=True)
         return [answer(rows, dict(zip(found, part, strict=True))) for rows, part in zip(asked, parts, strict=True)]
@@ -56,20 +57,16 @@ class Rows:
         return len(self.ids)
 
 
-class CalledError(Exception):
-    """A model that was called refused or failed; `error` is for those who asked."""
-
-    def __init__(self, error):
-        self.error = error
-
-
 def call(model, inputs, outputs):
-    """The named outputs of another model, from its newest version."""
+    """The named outputs of another model, from its newest version. Raises TritonModelException with its reason.
+
+    Its status is not known: older servers make that of every called model INTERNAL.
+    """
     tensors = [pb_utils.Tensor(name, values) for name, values in inputs.items()]
     request = pb_utils.InferenceRequest(model_name=model, inputs=tensors, requested_output_names=outputs)
     response = request.exec()
     if response.has_error():
-        raise CalledError(response.error())
+        raise pb_utils.TritonModelException(f"{model}: {response.error().message()}")
     return {name: pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in outputs}
 
 

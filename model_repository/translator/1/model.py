@@ -56,7 +56,8 @@ class TritonPythonModel:
                 self._translate(group)
             except pb_utils.TritonModelException as error:
                 for row in group:
-                    row.refusal = _refusal(str(error), pb_utils.TritonError.UNAVAILABLE)
+                    if not row.search.done:
+                        row.refusal = _refusal(str(error), pb_utils.TritonError.UNAVAILABLE)
         return [answers[index] if index in answers else self._answer(rows[index]) for index in range(len(requests))]
 
     def _read(self, request):

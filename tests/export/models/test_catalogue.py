@@ -40,9 +40,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 ELEVEN = [f"{number},track {number}" for number in range(1, 12)]
 
 
-def test_ones_own_may_have_other_columns_commas_and_any_script(tmp_path: Path) -> None:
+def test_ones_own_may_have_other_columns_commas_any_script_and_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "tracks.csv"
-    path.write_text("artist,id,text\n" + "\n".join(f'a,{number},"один, {number}"' for number in range(5, 16)), "utf-8")
+    path.write_text(
+        "\ufeffid,artist,text\n" + "\n".join(f'{number},a,"один, {number}"' for number in range(5, 16)), "utf-8"
+    )
 
     assert catalogue.read(path)[0] == Track(5, "один, 5")
 
@@ -54,6 +56,7 @@ REFUSED = [
     (["id,text", *ELEVEN, "0,zero"], "0", "0 means no id"),
     (["id,text", *ELEVEN, "x1,letters"], "x1", "no number"),
     (["id,text", *ELEVEN, f"{2**63},large"], str(2**63), "more than 64 bits"),
+    (["id,text", *ELEVEN, f"{'9' * 5000},endless"], "9" * 5000, "more digits than Python reads"),
     (["id,text", *ELEVEN, "12, "], " ", "an empty text"),
     (["id,text", *ELEVEN, "12"], ["id", "text"], "a line without a text"),
     (["number,text", *ELEVEN], ["number", "text"], "no column id"),
