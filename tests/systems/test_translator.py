@@ -116,6 +116,7 @@ def test_texts_of_one_request_do_not_change_each_other(translate, client):
         ("longer than the model reads", "two " * 40, {}),
         ("more characters than its tokens have, which take minutes to count", "1" * 1_000_000, {}),
         ("a word too long for an answer's headers", "é" * 400, {}),
+        ("a number with more digits than the model knows", "1,234,567", {}),
         ("another language", "two", {"language": "es"}),
         ("a language too long for an answer's headers", "two", {"language": "e" * 100_000}),
         ("no beams", "two", {"beams": [[0]]}),

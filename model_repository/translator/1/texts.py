@@ -1,10 +1,11 @@
 """English texts as the encoder's tokens, and translations as text: the files that export publishes beside this one."""
 
 import json
+import re
 
 from tokenizers import Tokenizer
 
-SPACE = "▁"
+SPACE, NUMBER = "▁", re.compile(r"\d+")
 
 
 class Texts:
@@ -30,6 +31,9 @@ class Texts:
             raise ValueError(
                 f"text has {len(text):,} characters, which are more than {context} tokens: send less at a time"
             )
+        digits, most = max(map(len, NUMBER.findall(text.replace(",", ""))), default=0), self.settings["most_digits"]
+        if most and digits > most:
+            raise ValueError(f"text has a number of {digits} digits, and this model knows {most}: send a smaller one")
         cut = self._tokenizer.encode(text)
         tokens = [*languages[language]]
         for own, piece, (begin, stop) in zip(cut.ids, cut.tokens, cut.offsets, strict=True):
