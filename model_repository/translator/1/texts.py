@@ -31,7 +31,7 @@ class Texts:
             raise ValueError(
                 f"text has {len(text):,} characters, which are more than {context} tokens: send less at a time"
             )
-        digits, most = max(map(len, NUMBER.findall(text.replace(",", ""))), default=0), self.settings["most_digits"]
+        digits, most = max(map(len, NUMBER.findall(text.replace(",", ""))), default=0), self.settings.get("most_digits")
         if most and digits > most:
             raise ValueError(f"text has a number of {digits} digits, and this model knows {most}: send a smaller one")
         cut = self._tokenizer.encode(text)
