@@ -40,6 +40,8 @@ class BoundSequence(Generic[Answer]):
     ) -> None:
         if not model.spec.sequence:
             raise invalid(model.spec, f"'{model.spec.name}' keeps no state: call it without a sequence")
+        if not isinstance(sequence_id, int) or not 0 <= sequence_id < 1 << 63:
+            raise invalid(model.spec, f"sequence_id {sequence_id!r} is not a whole number from 1 to {(1 << 63) - 1}")
         self.sequence_id = sequence_id or random.getrandbits(63) | 1  # Triton takes 0 for "no sequence"
         self._model, self._client, self._headers = model, model.client, headers
         self._interrupt_timeout_s = interrupt_timeout_s

@@ -13,8 +13,10 @@ from clients import TensorSpec
 from fathom.console.arguments import UsageError
 
 RATE = 16_000
-SUFFIXES = frozenset({".wav", ".raw", ".pcm"})
-"""`.raw` and `.pcm` hold 16-bit samples without a header."""
+BARE = frozenset({".raw", ".pcm"})
+"""Suffixes of files that hold 16-bit samples without a header."""
+SUFFIXES = BARE | {".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".wma", ".aif", ".aiff"}
+"""Of sound, whether or not it can be read: what is not WAV is refused with the command that converts it."""
 
 
 def as_chunks(tensor: TensorSpec, data: bytes, path: Path) -> np.ndarray[Any, Any]:
@@ -28,7 +30,7 @@ def as_chunks(tensor: TensorSpec, data: bytes, path: Path) -> np.ndarray[Any, An
             "INT16 [samples]: prepare it and give a .npy file"
         )
     where = f"input '{tensor.name}': '{path}'"
-    data = _samples_of_wav(data, where, path) if path.suffix.lower() == ".wav" else data
+    data = data if path.suffix.lower() in BARE else _samples_of_wav(data, where, path)
     if not data:
         raise UsageError(f"{where} has no samples: record some")
     if len(data) % 2:
@@ -45,7 +47,7 @@ def _samples_of_wav(data: bytes, where: str, path: Path) -> bytes:
             samples: bytes = file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
         raise UsageError(
-            f"{where} is no WAV file of plain samples ({error or 'it ends too early'}): {convert}"
+            f"{where} is no WAV file of plain samples ({str(error) or 'it ends too early'}): {convert}"
         ) from error
     if (rate, channels, width) != (RATE, 1, 2):
         found = f"{rate} Hz, {channels} channel{'s' * (channels != 1)}, {8 * width} bits"

@@ -37,7 +37,11 @@ from loadtests.workload.trace import Trace, choices_of
 
 logger = logging.getLogger("fathom")
 _MADE = "made from the server's metadata"
-_SHARE = re.compile(r"(?P<model>[^=\s]+?)(?:@(?P<priority>[1-9]\d{0,8}))?(?:=(?P<weight>[^=]+))?")
+_SHARE = re.compile(r"(?P<model>[^=\s]+?)(?:@(?P<priority>-?\d+))?(?:=(?P<weight>[^=]+))?")
+
+
+MOST_PRIORITY = (1 << 32) - 1
+"""The least urgent that Triton's API can carry."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,13 @@ class ModelWeight:
             weight = math.nan
         if found is None or not (math.isfinite(weight) and weight > 0):
             raise BadRequestError(f"workload {text!r} is not understood: write MODEL[@PRIORITY][=WEIGHT]", field="mix")
-        return cls(found["model"], weight, priority=int(found["priority"] or 0))
+        priority = int(found["priority"]) if found["priority"] else 0
+        if found["priority"] and not 1 <= priority <= MOST_PRIORITY:
+            raise BadRequestError(
+                f"workload {text!r} has priority {priority}: write 1, the most urgent, to {MOST_PRIORITY}",
+                field="mix",
+            )
+        return cls(found["model"], weight, priority=priority)
 
 
 def name_of(shares: Sequence[ModelWeight]) -> str:

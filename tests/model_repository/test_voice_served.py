@@ -14,7 +14,7 @@ import pytest
 from complete_server import complete_server
 from waiting import until
 
-from clients import AsyncClient, Client, DeadlineExceededError, InferenceError, Model
+from clients import AsyncClient, Client, DeadlineExceededError, InferenceError, InvalidInputError, Model
 from export.exporter import export_model
 from export.graph import onnx_file
 from export.models.voice import voice_command_graph as graph
@@ -123,3 +123,12 @@ def test_the_command_line_prints_what_was_said(
     wanted = VoiceCommand().interpret({name: rows[0] for name, rows in graph.follow(alone, audio).items()})
     assert capsys.readouterr().out.splitlines() == wanted
     assert "lights_on" in wanted[0]
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 63, 1.5, "7"])
+def test_a_sequence_id_that_triton_does_not_take_is_refused_before_anything_is_sent(
+    server: TritonServer, number: Any
+) -> None:
+    with Client(server.grpc_url) as client, pytest.raises(InvalidInputError) as refused:
+        client.model("voice_command").sequence(sequence_id=number)
+    assert refused.value.source == "client"

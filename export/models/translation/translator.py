@@ -118,6 +118,7 @@ class Translator(Recipe):
             "start": network.config.decoder_start_token_id,
             "padding": shape.pad,
             "context": shape.positions,
+            "most_digits": phrases.DIGITS if weights.folder is None else None,
             "length_penalty": 1.0 if penalty is None else penalty,
         }
         return Source(

@@ -6,7 +6,6 @@ beside this file. A file that is no image fails its own request; the other reque
 
 import io
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 PARAMETERS = {"preprocessor_config", "max_pixels"}
 
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is the limit
 
 
 class TritonPythonModel:
@@ -70,7 +69,7 @@ class Preprocessor:
                 "send the bytes of a PNG, JPEG, WebP, GIF, BMP or TIFF file"
             ) from None
         except Exception as error:  # damage makes Pillow raise errors of any class
-            raise ValueError(f"image {index} is damaged ({len(file)} bytes): {error}") from error
+            raise ValueError(f"image {index} cannot be read ({len(file)} bytes): {error}") from error
         if not fits:
             raise ValueError(
                 f"image {index} is {image.width} x {image.height} pixels, more than the {self.max_pixels} allowed: "
@@ -79,7 +78,9 @@ class Preprocessor:
         return np.asarray(self._fit(image))
 
     def _opaque(self, image):
-        """RGB, on white where it is transparent."""
+        """RGB, on white where it is transparent. Raises ValueError where the range of the values is not known."""
+        if image.mode == "F":
+            raise ValueError("its pixels are floating-point numbers: save it with 8 bits a channel")
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -6,7 +6,6 @@ large JPEG is scaled down while it is decoded. A file that is no image fails its
 
 import io
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 PARAMETERS = {"preprocessor_config", "max_pixels"}
 
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is the limit
 
 
 class TritonPythonModel:
@@ -47,17 +46,26 @@ class TritonPythonModel:
             image = Image.open(io.BytesIO(file))
             if fits := image.width * image.height <= self.max_pixels:
                 image.draft("RGB", self.size)
-                image = ImageOps.exif_transpose(image).convert("RGB")
+                image = _rgb(ImageOps.exif_transpose(image))
         except UnidentifiedImageError:
             raise ValueError(
                 f"frame {index} is no image ({len(file)} bytes, beginning with {bytes(file[:16])!r}): send the bytes "
                 "of a JPEG, PNG or WebP file"
             ) from None
         except Exception as error:  # damage makes Pillow raise errors of any class
-            raise ValueError(f"frame {index} is damaged ({len(file)} bytes): {error}") from error
+            raise ValueError(f"frame {index} cannot be read ({len(file)} bytes): {error}") from error
         if not fits:
             raise ValueError(
                 f"frame {index} is {image.width} x {image.height} pixels, more than the {self.max_pixels} allowed: "
                 "scale it down before sending"
             )
         return np.asarray(image.resize(self.size, self.resample))
+
+
+def _rgb(image):
+    """RGB, of 16-bit grey the upper 8 bits. Raises ValueError where the range of the values is not known."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers: save it with 8 bits a channel")
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")

@@ -5,6 +5,7 @@ padded to the longest, rounded up to a multiple, so that minilm finds requests o
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import triton_python_backend_utils as pb_utils
 from tokenizers import Tokenizer
 
 PARAMETERS = {"tokenizer", "pad_to_multiple_of"}
+CHARACTERS_A_TOKEN = 32
+"""Longer texts are cut to so many before they are tokenized, which takes seconds for a megabyte."""
 
 
 class TritonPythonModel:
@@ -30,6 +33,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(
                 f"pad_to_multiple_of is {self.pad_to_multiple_of}, which does not divide the model's {limit} tokens"
             )
+        self.most_characters = limit * CHARACTERS_A_TOKEN if limit else sys.maxsize
         self.tokenizer.no_padding()
 
     def is_ready(self):
@@ -42,7 +46,7 @@ class TritonPythonModel:
     def _answer(self, request):
         raw = pb_utils.get_input_tensor_by_name(request, "text").as_numpy().ravel()
         try:
-            texts = [_decode(index, item) for index, item in enumerate(raw)]
+            texts = [self.read(index, item) for index, item in enumerate(raw)]
         except ValueError as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
         encodings = self.tokenizer.encode_batch(texts)
@@ -57,12 +61,12 @@ class TritonPythonModel:
             [pb_utils.Tensor("input_ids", input_ids), pb_utils.Tensor("attention_mask", attention_mask)]
         )
 
-
-def _decode(index, item):
-    try:
-        text = item.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"text {index} is not UTF-8: {error}") from error
-    if not text.strip():
-        raise ValueError(f"text {index} is empty: send at least one word")
-    return text
+    def read(self, index, item):
+        """The text, without what is certainly cut off by the tokenizer. Raises ValueError with a sentence."""
+        try:
+            text = item.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"text {index} is not UTF-8: {error}") from error
+        if not text.strip():
+            raise ValueError(f"text {index} is empty: send at least one word")
+        return text if len(text) <= self.most_characters else text.lstrip()[: self.most_characters]

@@ -13,6 +13,9 @@ WRITTEN = [
     ("a hundred keeps its s before nothing", phrases.cardinal(200), "200", "deux cents", "zweihundert"),
     ("and loses it before a number", phrases.cardinal(80_081), "80,081", "quatre-vingt mille quatre-vingt-un", None),
     ("a thousand never has one", phrases.cardinal(2_000), "two thousand", "deux mille", "zweitausend"),
+    ("num2words writes 'quatre-vingtsième'", phrases.ordinal(80), "80th", "quatre-vingtième", "achtzigste"),
+    ("and 'deux centsième'", phrases.ordinal(200), "two hundredth", "deux centième", "zweihundertste"),
+    ("and 'einhunderteinstausend'", phrases.cardinal(101_000), "101,000", "cent un mille", "einhunderteintausend"),
     ("an ordinal of digits", phrases.ordinal(21), "21st", "vingt et unième", "einundzwanzigste"),
     ("a year is spoken by hundreds in German", phrases.year(1984), "in 1984", None, None),
     ("the first day is an ordinal in French", phrases.date(1, 8, 2024), "August 1st, 2024", None, None),
@@ -40,18 +43,6 @@ def test_a_phrase_has_the_words_that_people_use(phrase, english, french, german)
         assert words is None or translated[language] == words
 
 
-@pytest.mark.parametrize(
-    "phrase",
-    [
-        phrases.ordinal(80),  # "quatre-vingtsième"
-        phrases.ordinal(200),  # "deux centsième"
-        phrases.cardinal(101_000),  # "einhunderteinstausend"
-    ],
-)
-def test_words_that_num2words_gets_wrong_are_told_from_others(phrase):
-    assert not phrase.right
-
-
 def test_no_way_of_writing_a_held_out_phrase_is_trained_on():
     trained = list(islice(phrases.drawn(0, held_out=False), 400))
     held_out = list(islice(phrases.drawn(0, held_out=True), 400))
@@ -59,7 +50,6 @@ def test_no_way_of_writing_a_held_out_phrase_is_trained_on():
     assert not {(each.kind, each.key) for each in trained} & {(each.kind, each.key) for each in held_out}
     assert {each.kind for each in held_out} == set(phrases.KINDS)
     assert not any(each.held_out for each in map(phrases.cardinal, range(phrases.ALWAYS_TRAINED)))
-    assert all(each.right for each in (*trained, *held_out))
 
 
 def test_the_same_seed_draws_the_same_phrases():

@@ -11,6 +11,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -36,6 +37,7 @@ def initialized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest
     (tmp_path / "1").mkdir()
     words = Tokenizer(models.WordLevel({"ready": 0, "?": 1}, unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.enable_truncation(8)
     words.save(str(tmp_path / "1" / "tokenizer.json"))
     (tmp_path / "1" / "preprocessor_config.json").write_text(
         json.dumps({"size": {"width": 4, "height": 4}, "resample": 2})
@@ -57,10 +59,20 @@ def test_a_model_is_ready_while_it_can_do_its_work(initialized: Any) -> None:
         initialized.is_ready()
 
 
-def picture(kind: str, size: tuple[int, int] = (64, 48)) -> bytes:
+@pytest.mark.parametrize("initialized", ["text_tokenizer"], indirect=True)
+def test_what_is_far_behind_the_last_token_is_not_tokenized(initialized: Any) -> None:
+    assert initialized.read(0, b"ready " * 3) == "ready " * 3
+    assert initialized.read(0, b" " * 100_000 + b"ready " * 100_000) == ("ready " * 100)[: 8 * 32]
+
+
+def written(image: Image.Image, kind: str) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", size, "grey").save(file, kind)
+    image.save(file, kind)
     return file.getvalue()
+
+
+def picture(kind: str, size: tuple[int, int] = (64, 48)) -> bytes:
+    return written(Image.new("RGB", size, "grey"), kind)
 
 
 def turned_jpeg(tag: int, type_of_value: int, value: bytes) -> bytes:
@@ -71,6 +83,11 @@ def turned_jpeg(tag: int, type_of_value: int, value: bytes) -> bytes:
     return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + plain[2:]
 
 
+GREY = Image.linear_gradient("L")
+DEEP_GREY = {
+    "16 bits": written(Image.fromarray(np.asarray(GREY, np.uint16) * 257), "PNG"),
+    "32 bits": written(Image.fromarray(np.asarray(GREY, np.int32) * 257), "TIFF"),
+}
 REFUSED = {
     "nothing": b"",
     "no picture": b"a road, honest",
@@ -78,14 +95,26 @@ REFUSED = {
     "more pixels than allowed": picture("PNG", (1001, 1000)),
     "an EXIF block that Pillow cannot write back": turned_jpeg(0x111, 2, b"abc\0"),
     "a pixel format that Pillow does not know": picture("DDS").replace(struct.pack("<II", 32, 0x40), bytes(8)),
+    "a PPM header with a number that is none": b"P6 4G 4 255 " + bytes(48),
+    "floating-point numbers, whose range nobody knows": written(GREY.convert("F"), "TIFF"),
+    "more pixels than Pillow takes by itself": written(Image.new("1", (20_000, 20_000)), "PNG"),
 }
+
+
+def decode(model: Any, number: int, file: bytes) -> Any:
+    return (getattr(model, "prepare", None) or model._pixels)(number, file)
 
 
 @pytest.mark.parametrize("file", REFUSED.values(), ids=REFUSED)
 @pytest.mark.parametrize("initialized", ["image_preprocess", "road_scene_pixels"], indirect=True)
 def test_what_is_no_picture_is_refused(initialized: Any, file: bytes) -> None:
     """Any other error would fail the requests of the same batch too."""
-    decode = getattr(initialized, "prepare", None) or initialized._pixels
-    with pytest.raises(ValueError):
-        decode(0, file)
-    assert decode(0, turned_jpeg(0x10E, 2, b"abc\0")).shape == (4, 4, 3)
+    with pytest.raises(ValueError, match=r"^(image|frame) 3 "):
+        decode(initialized, 3, file)
+    assert decode(initialized, 0, turned_jpeg(0x10E, 2, b"abc\0")).shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize("file", DEEP_GREY.values(), ids=DEEP_GREY)
+@pytest.mark.parametrize("initialized", ["image_preprocess", "road_scene_pixels"], indirect=True)
+def test_grey_of_more_than_8_bits_looks_like_that_of_8(initialized: Any, file: bytes) -> None:
+    assert (decode(initialized, 0, file) == decode(initialized, 0, written(GREY, "PNG"))).all()

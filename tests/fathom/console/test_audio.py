@@ -47,6 +47,8 @@ REFUSED = {
     "no bytes where a WAV file is expected": ("word.wav", b""),
     "an odd number of bytes": ("word.raw", SOUND.tobytes()[:-1]),
     "something else, named .wav": ("word.wav", b"ID3 this is an MP3 file, and not a short one at that"),
+    "a compressed file": ("word.mp3", b"ID3\x03" + bytes(range(256))),
+    "a compressed file of another kind": ("WORD.FLAC", b"fLaC" + bytes(range(256))),
     "a header that is cut off": ("word.wav", wav()[:30]),
 }
 
@@ -57,6 +59,7 @@ def test_what_is_no_such_sound_is_refused(tmp_path, what):
     with pytest.raises(UsageError) as refused:
         chunks(tmp_path, name, data)
     assert str(tmp_path / name) in str(refused.value)
+    assert "()" not in str(refused.value)
 
 
 @pytest.mark.parametrize("tensor", [TensorSpec("audio", "FP32", (1280,)), TensorSpec("audio", "INT16", (-1,))])
