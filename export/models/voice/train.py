@@ -1,7 +1,7 @@
 """Train voice_command's network on espeak-ng's speech: `python -m export.models.voice.train`.
 
 It writes `voice_command.safetensors`, and with `voice_command.npz` the held-out utterances that an export is judged by
-(about ten minutes on one idle core). The held-out speech is only looked at after training, never trained on.
+(about a quarter of an hour on one idle core). The held-out speech is only looked at after training, never trained on.
 
 Each training row is an utterance in 2.6 seconds of other circumstances: faster or slower, louder or softer, in a
 room, through another microphone, in noise, after some silence. A step's target is "listening" until the last word
@@ -26,7 +26,7 @@ from export.models.voice.voice_synthesis import HELD_OUT, TRAINING, commands, ke
 
 SEED = 0
 BATCH = 32
-CYCLES = ((12, 4e-3, 0.0), (8, 3e-3, 0.5))
+CYCLES = ((12, 4e-3, 0.0), (8, 3e-3, 0.5), (32, 4e-3, 0.25))
 """Epochs of each cycle, its first learning rate, which falls to 0, and the share of its rows that stay as spoken."""
 SPOKEN_EACH = 36
 """How often each phrase is spoken for training."""

@@ -43,7 +43,7 @@ def answers(session, source):
 
 def test_held_out_speech_gets_the_right_intent_soon(recipe, source, answers):
     figures = recipe.score(answers, source.evaluation)
-    assert figures["intent_accuracy"] >= 0.9
+    assert figures["intent_accuracy"] >= 0.94
     assert figures["answer_after_ms"] <= 320
 
 
