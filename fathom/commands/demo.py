@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import textwrap
 import time
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from loadtests.slo import Slo
 ALL = "all"
 SLO = "p99=100ms"
 BUDGET_S, BUDGET_OF_ALL_S = 50.0, 20.0
+MOST_SHOWN = 120
+"""The longest answer in the table, in characters."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -180,7 +183,9 @@ def systems_table(done: demo.DemoResult) -> Table:
         made.add_row(
             name,
             shown.question,
-            "\n".join(filter(None, (shown.answer + right, shown.reason))),
+            "\n".join(
+                filter(None, (textwrap.shorten(shown.answer, MOST_SHOWN, placeholder=" ...") + right, shown.reason))
+            ),
             "" if shown.latency_ms is None else f"{shown.latency_ms:,.{0 if shown.latency_ms >= 10 else 1}f} ms",
             _accuracy(done, shown),
             _weights(shown),

@@ -61,4 +61,12 @@ def question() -> Question:
     return Question('after "Thank you very"', {"text": np.array([[b"Thank you very"]], object)}, "much")
 
 
-SYSTEM = System("next_word", ("next_word_text", "next_word_search"), requests, question, interpret, judged=False)
+SYSTEM = System(
+    "next_word",
+    ("next_word_text", "next_word_search"),
+    requests,
+    question,
+    interpret,
+    judged=False,
+    slos=("p99=500ms",),
+)
