@@ -134,6 +134,7 @@ async def with_peer(
         await asyncio.gather(*followed, return_exceptions=True)
         for writer in writers:
             writer.transport.abort()  # close() would wait until all that is written was read
+        await asyncio.sleep(0)  # in which the transports close
 
 
 async def against(

@@ -177,19 +177,21 @@ async def played(kind: type, frames: Sequence[bytes]) -> tuple[Answers, dict[int
 
     async def follow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.close()
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            await reader.readexactly(len(h2.PREFACE))
-            writer.write(h2.settings_frame({}))
-            ended = 0
-            while ended < len(PAYLOADS):
-                word, flags, _ = h2.FRAME.unpack(await reader.readexactly(9))
-                await reader.readexactly(word >> 8)
-                ended += word & 0xFF == h2.DATA and flags & h2.END_STREAM
-            writer.write(b"".join(frames))
-            writer.write_eof()
-            while await reader.read(1 << 16):
-                pass
-        writer.close()
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                await reader.readexactly(len(h2.PREFACE))
+                writer.write(h2.settings_frame({}))
+                ended = 0
+                while ended < len(PAYLOADS):
+                    word, flags, _ = h2.FRAME.unpack(await reader.readexactly(9))
+                    await reader.readexactly(word >> 8)
+                    ended += word & 0xFF == h2.DATA and flags & h2.END_STREAM
+                writer.write(b"".join(frames))
+                writer.write_eof()
+                while await reader.read(1 << 16):
+                    pass
+        finally:
+            writer.transport.abort()  # also when the loop ends first, and cancels this
 
     server = await asyncio.start_server(follow, "127.0.0.1", 0)
     address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
