@@ -15,6 +15,15 @@ and torchaudio, which nothing here uses."""
 PATTERNS = ("*.safetensors", "*.json", "1_Pooling/config.json", "vocab.txt", "merges.txt", "*.model", "*.spm")
 
 
+def trained_here(file: Path, script: str, *, explicit: bool) -> Weights:
+    """The weights that the module `script` of this project trained. Raises RecipeError where the file is missing."""
+    if not file.is_file():
+        raise RecipeError(f"{file.name} is missing", remedy=f"run `python -m {script}`")
+    return Weights(
+        f"trained by {script}", {file.name: file}, explicit=explicit, licence="Apache-2.0", trained_here=True
+    )
+
+
 def find(weights: str, *, needs: tuple[str, ...], option: str = "--weights") -> Weights:
     """The weights that a person named: a folder in transformers' layout, or a hub id, which is fetched into the hub's
     cache.

@@ -62,13 +62,7 @@ class MobileNetV2(Recipe):
             return efficientnet_lite.find()
         if weights not in (None, BUNDLED):
             return weight_files.find(weights, needs=("config.json",))
-        if not DIGITS_WEIGHTS.is_file():
-            raise RecipeError(
-                f"{DIGITS_WEIGHTS.name} is missing", remedy="run `python -m export.models.pictures.train`"
-            )
-        files = {DIGITS_WEIGHTS.name: DIGITS_WEIGHTS}
-        description = "trained by export.models.pictures.train"
-        return Weights(description, files, explicit=weights is not None, licence="Apache-2.0", trained_here=True)
+        return weight_files.trained_here(DIGITS_WEIGHTS, "export.models.pictures.train", explicit=weights is not None)
 
     def load(self, weights: Weights) -> Source:
         import torch

@@ -74,15 +74,7 @@ class RoadScene(Recipe):
             if (Path(weights) / ssd_mobilenet.FILE).is_file():
                 return ssd_mobilenet.weights(Path(weights).resolve())
             return weight_files.find(weights, needs=("config.json", "preprocessor_config.json"))
-        if not WEIGHTS.is_file():
-            raise RecipeError(f"{WEIGHTS.name} is missing", remedy="run `python -m export.models.road.train`")
-        return Weights(
-            "trained by export.models.road.train",
-            {WEIGHTS.name: WEIGHTS},
-            explicit=weights is not None,
-            licence="Apache-2.0",
-            trained_here=True,
-        )
+        return weight_files.trained_here(WEIGHTS, "export.models.road.train", explicit=weights is not None)
 
     def load(self, weights: Weights) -> Source:
         import torch

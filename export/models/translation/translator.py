@@ -81,15 +81,7 @@ class Translator(Recipe):
         phrases.num2words()
         if weights not in (None, BUNDLED):
             return weight_files.find(weights, needs=("config.json", *translator_vocabulary.FILES))
-        if not WEIGHTS.is_file():
-            raise RecipeError(f"{WEIGHTS.name} is missing", remedy="run `python -m export.models.translation.train`")
-        return Weights(
-            "trained by export.models.translation.train",
-            {WEIGHTS.name: WEIGHTS},
-            explicit=weights is not None,
-            licence="Apache-2.0",
-            trained_here=True,
-        )
+        return weight_files.trained_here(WEIGHTS, "export.models.translation.train", explicit=weights is not None)
 
     def load(self, weights: Weights) -> Source:
         import torch

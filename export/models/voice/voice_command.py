@@ -7,12 +7,12 @@ graph of `voice_command_graph` computes one chunk of many sessions, and Triton k
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from export.errors import RecipeError
 from export.graph import onnx_file
 from export.models.voice import voice_command_graph as graph
 from export.models.voice import voice_command_network as network
@@ -77,15 +77,9 @@ class VoiceCommand(Recipe):
         if weights not in (None, BUNDLED):
             found = weight_files.find(weights, needs=(speech.WEIGHTS.name,))
             return Weights(found.description, {**found.files, **silero}, found.folder, custom=True, explicit=True)
-        if not speech.WEIGHTS.is_file():
-            raise RecipeError(f"{speech.WEIGHTS.name} is missing", remedy="run `python -m export.models.voice.train`")
-        return Weights(
-            f"trained by export.models.voice.train, with silero-vad from the package {PACKAGE}",
-            {speech.WEIGHTS.name: speech.WEIGHTS, **silero},
-            explicit=weights is not None,
-            licence=LICENCE,
-            trained_here=True,
-        )
+        own = weight_files.trained_here(speech.WEIGHTS, "export.models.voice.train", explicit=weights is not None)
+        description = f"{own.description}, with silero-vad from the package {PACKAGE}"
+        return replace(own, description=description, files={**own.files, **silero}, licence=LICENCE)
 
     def load(self, weights: Weights) -> Source:
         from safetensors.numpy import load_file
