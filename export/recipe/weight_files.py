@@ -15,13 +15,13 @@ and torchaudio, which nothing here uses."""
 PATTERNS = ("*.safetensors", "*.json", "1_Pooling/config.json", "vocab.txt", "merges.txt", "*.model", "*.spm")
 
 
-def trained_here(file: Path, script: str, *, explicit: bool) -> Weights:
-    """The weights that the module `script` of this project trained. Raises RecipeError where the file is missing."""
+def trained_here(file: Path, command: str, *, explicit: bool) -> Weights:
+    """The weights that a script of this project trained; `command` runs it, its module last. Raises RecipeError where
+    the file is missing."""
     if not file.is_file():
-        raise RecipeError(f"{file.name} is missing", remedy=f"run `python -m {script}`")
-    return Weights(
-        f"trained by {script}", {file.name: file}, explicit=explicit, licence="Apache-2.0", trained_here=True
-    )
+        raise RecipeError(f"{file.name} is missing", remedy=f"run `{command}`")
+    description = f"trained by {command.split()[-1]}"
+    return Weights(description, {file.name: file}, explicit=explicit, licence="Apache-2.0", trained_here=True)
 
 
 def find(weights: str, *, needs: tuple[str, ...], option: str = "--weights") -> Weights:

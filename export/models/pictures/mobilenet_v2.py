@@ -62,7 +62,9 @@ class MobileNetV2(Recipe):
             return efficientnet_lite.find()
         if weights not in (None, BUNDLED):
             return weight_files.find(weights, needs=("config.json",))
-        return weight_files.trained_here(DIGITS_WEIGHTS, "export.models.pictures.train", explicit=weights is not None)
+        return weight_files.trained_here(
+            DIGITS_WEIGHTS, "python -m export.models.pictures.train", explicit=weights is not None
+        )
 
     def load(self, weights: Weights) -> Source:
         import torch

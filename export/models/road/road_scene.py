@@ -74,7 +74,7 @@ class RoadScene(Recipe):
             if (Path(weights) / ssd_mobilenet.FILE).is_file():
                 return ssd_mobilenet.weights(Path(weights).resolve())
             return weight_files.find(weights, needs=("config.json", "preprocessor_config.json"))
-        return weight_files.trained_here(WEIGHTS, "export.models.road.train", explicit=weights is not None)
+        return weight_files.trained_here(WEIGHTS, "python -m export.models.road.train", explicit=weights is not None)
 
     def load(self, weights: Weights) -> Source:
         import torch

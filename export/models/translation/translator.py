@@ -81,7 +81,9 @@ class Translator(Recipe):
         phrases.num2words()
         if weights not in (None, BUNDLED):
             return weight_files.find(weights, needs=("config.json", *translator_vocabulary.FILES))
-        return weight_files.trained_here(WEIGHTS, "export.models.translation.train", explicit=weights is not None)
+        return weight_files.trained_here(
+            WEIGHTS, "python -m export.models.translation.train", explicit=weights is not None
+        )
 
     def load(self, weights: Weights) -> Source:
         import torch

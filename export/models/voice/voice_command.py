@@ -77,7 +77,9 @@ class VoiceCommand(Recipe):
         if weights not in (None, BUNDLED):
             found = weight_files.find(weights, needs=(speech.WEIGHTS.name,))
             return Weights(found.description, {**found.files, **silero}, found.folder, custom=True, explicit=True)
-        own = weight_files.trained_here(speech.WEIGHTS, "export.models.voice.train", explicit=weights is not None)
+        own = weight_files.trained_here(
+            speech.WEIGHTS, "python -m export.models.voice.train", explicit=weights is not None
+        )
         description = f"{own.description}, with silero-vad from the package {PACKAGE}"
         return replace(own, description=description, files={**own.files, **silero}, licence=LICENCE)
 
