@@ -247,8 +247,8 @@ class Race:
         return self.objective.at_rate_per_s is None and all(point.meets_slo for point in points)
 
     def _learn(self, configuration: Configuration) -> None:
-        """What its points show. Of a challenger that only missed the SLO: its capacity lies below the lowest rate that
-        was tried, its latency at the rate of the objective is the longest that was seen."""
+        """What its points show. Without a standing it met all rates, the highest of which counts, or none: then its
+        capacity lies below the lowest, and its latency at the rate of the objective is the longest that was seen."""
         points = self.arms[configuration].points
         if (standing := self.standing(configuration)) is not None:
             self.ranking.learn(configuration, standing.value)
@@ -259,8 +259,8 @@ class Race:
             else:
                 self.ranking.learn(configuration, 1 / longest_ms)
         else:
-            lowest = _STEP_DOWN * min(point.rate_per_s for point in points)
-            self.ranking.learn(configuration, self.objective.scaled(configuration, lowest))
+            below = self.objective.scaled(configuration, _STEP_DOWN * min(point.rate_per_s for point in points))
+            self.ranking.learn(configuration, self._met_worth(configuration) or below)
 
     # The winner.
 
