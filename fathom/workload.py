@@ -108,7 +108,8 @@ def with_requests(
 def with_evaluation_data(client: Client, share: ModelWeight, repository: Path, *, seed: int = 0) -> ModelWeight:
     """The share with the requests of its model's recipe, or as it is where no recipe's data fits."""
     payloads, share = requests_of(client, share.model, repository, seed=seed), _in_time(share)
-    return replace(share, payloads=payloads, source="evaluation data") if payloads else share
+    source = "evaluation data" if recipes.bundled(share.model) else "example requests of the added model"
+    return replace(share, payloads=payloads, source=source) if payloads else share
 
 
 def _in_time(share: ModelWeight) -> ModelWeight:

@@ -21,7 +21,9 @@ from export.lint.lint import lint
 from export.recipe.gate import gate
 from export.repository.manifest import Manifest
 from fathom import cli
-from fathom.recipes import measure_served, measured_at_export, requests_of
+from fathom.recipes import measure_served, measured_at_export
+from fathom.workload import with_evaluation_data
+from loadtests.workload.workload import ModelWeight
 from server import TritonServer
 
 pytestmark = pytest.mark.process
@@ -46,10 +48,11 @@ def test_it_is_served_and_answers_like_its_source(name, repository, server):
     recipe = recipes.find(name, repository)
     with Client(server.grpc_url, timeout_s=60) as client:
         served = measure_served(recipe, client, repository)["served"]
-        requests = requests_of(client, name, repository)
+        share = with_evaluation_data(client, ModelWeight(name), repository)
     gate(recipe, "served", measured_at_export(recipe, repository)["source"], served)
     assert served.accuracy == {"matching_rows": 1.0}
-    assert requests, "fathom capacity would make up its own requests"
+    assert share.payloads, "fathom capacity would make up its own requests"
+    assert share.source == "example requests of the added model"
 
 
 def test_every_tensor_of_a_nested_answer_is_served(repository, server):
