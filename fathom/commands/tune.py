@@ -3,9 +3,9 @@
 Fathom measures how long batches take, and ranks every configuration with a simulation of Triton's batcher. It then
 measures those that can win, each on a fresh server and in turns with the best so far.
 
-  fathom tune image_classifier --slo p99=50ms
-  fathom tune text_embedding --slo p99=50ms --budget 5m --name tuned
-  fathom tune image_classifier --slo p99=50ms --name cpu --replace
+  fathom tune image_classifier --slo p99=100ms
+  fathom tune text_embedding --slo p90=200ms --budget 5m --name tuned
+  fathom tune image_classifier --slo p99=100ms --name cpu --replace
   fathom tune my_model --slo p99=20ms --space space.toml --dry-run
 
 Exit status 1: no configuration met the SLOs. 130: you pressed Ctrl-C; the results so far are kept, and --resume
