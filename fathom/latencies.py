@@ -14,6 +14,7 @@ import numpy as np
 
 from clients import AsyncClient, DeadlineExceededError, InferenceError, UnreachableError
 from loadtests.records.record import percentile
+from loadtests.slo import about_ms
 
 SHOWN = (0.5, 0.9, 0.99)
 _GONE = 3
@@ -48,7 +49,7 @@ class Latencies:
         """`1,000 requests, 8 at a time: p50 1.24 ms, p90 1.9 ms, p99 3.11 ms, 5,120/s`."""
         text = f"{self.requests:,} requests, {self.concurrency} at a time: "
         if len(self.latencies_ms):
-            ps = [f"p{share * 100:g} {percentile(self.latencies_ms, share):.3g} ms" for share in SHOWN]
+            ps = [f"p{share * 100:g} {about_ms(percentile(self.latencies_ms, share))}" for share in SHOWN]
             text += f"{', '.join(ps)}, {len(self.latencies_ms) / self.elapsed_s:,.0f}/s"
         if self.errors:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.errors.items())

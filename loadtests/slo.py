@@ -132,6 +132,13 @@ def format_ms(duration_ms: float) -> str:
     return f"{duration_ms / 1e3:.10g}s" if duration_ms >= 1e3 else f"{duration_ms:.10g}ms"
 
 
+def about(value: float, digits: int = 3) -> str:
+    """A measured value with so many significant digits, never in powers of ten: `0.0325`, `1,234`."""
+    if abs(value) >= 10**digits - 0.5:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}" if abs(value) >= 0.001 or value == 0 else f"{value:.4f}"
+
+
 def about_ms(duration_ms: float) -> str:
     """A measured duration, to three digits: `32.5 ms`, `4.9 s`."""
     seconds = duration_ms >= 999.5

@@ -21,7 +21,7 @@ from fathom.console.output import WORD_WIDTH, Steps, cell, out, print_json
 from loadtests.errors import ResultsError
 from loadtests.report.prose import proven
 from loadtests.results.result import CapacityResult
-from loadtests.slo import Slo
+from loadtests.slo import Slo, about
 
 ALL = "all"
 SLO = "p99=100ms"
@@ -213,8 +213,8 @@ def _weights(shown: demo.Shown) -> str:
 def _capacity(found: CapacityResult) -> str:
     """The estimate with its interval, and the rate that is proven."""
     estimate, between = found.capacity_estimate_per_s, found.capacity_estimate_interval_per_s
-    interval = f" ({between[0]:.3g} to {between[1]:.3g})" if between else ""
-    return f"{'-' if estimate is None else f'{estimate:.3g}/s{interval}'}\nproven {proven(found)}"
+    interval = f" ({about(between[0])} to {about(between[1])})" if between else ""
+    return f"{'-' if estimate is None else f'{about(estimate)}/s{interval}'}\nproven {proven(found)}"
 
 
 def table_stations() -> tuple[str, ...]:

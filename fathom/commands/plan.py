@@ -19,7 +19,7 @@ from fathom.console.output import print_json, print_sentence
 from loadtests.errors import ResultsError
 from loadtests.results.store import Stored, read_runs
 from loadtests.sizing import BASES, BASIS_NAMES, DEFAULT_HEADROOM, DEFAULT_SPARE, DeploymentPlan, make_plan
-from loadtests.slo import format_ms, format_rate
+from loadtests.slo import about, format_ms, format_rate
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -118,7 +118,7 @@ def describe(plan: DeploymentPlan) -> list[str]:
             f"{plan.queue_timeout_us} (default_queue_policy of each replica)"
         )
     if plan.cost_per_million is not None:
-        lines.append(f"cost               {plan.cost_per_million:,.4g} per million requests")
+        lines.append(f"cost               {about(plan.cost_per_million, 4)} per million requests")
     lines += [f"warning: {doubt}" for doubt in plan.doubts]
     return [*lines, "assumptions:", *(f"- {text}" for text in plan.assumptions)]
 

@@ -20,6 +20,7 @@ from export.recipe.recipe import Recipe
 from fathom.console import options
 from fathom.console.arguments import STOPPED, UsageError
 from fathom.console.output import Steps, cell, note, out, print_json
+from loadtests.slo import about_ms
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -103,7 +104,7 @@ def table(rows: Sequence[PrecisionRow], chosen: Mapping[str, Recipe]) -> Table:
             f"{parity.max_relative:.1e}",
             f"{parity.min_cosine:.5f}",
             "\n".join(accuracy),
-            f"{speed.latency_ms[1]:.3g} ms",
+            about_ms(speed.latency_ms[1]),
             f"{speed.rows_per_s(16):.0f}/s",
             " ".join(f"{gain:.2f}" for gain in gains),
             "passed" if row.passed else "failed",

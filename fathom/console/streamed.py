@@ -11,6 +11,7 @@ from clients import ModelSpec
 from fathom.console import answers
 from fathom.console.answers import Outputs
 from fathom.console.output import out
+from loadtests.slo import about_ms
 
 
 class Streamed:
@@ -62,7 +63,7 @@ class Streamed:
         unit = self._unit
         words = [
             f"{self._count:,} {unit}{'' if self._count == 1 else 's'}",
-            f"time to first {unit} {self._parts[0]['at_ms']:.4g} ms",
+            f"time to first {unit} {about_ms(self._parts[0]['at_ms'])}",
             f"{self._per_s:,.{0 if self._per_s >= 100 else 1}f} {unit}s/s" if self._per_s else "",
             f"finish reason {self._reason}" if self._reason else "",
         ]

@@ -19,6 +19,7 @@ from fathom.tuning.servers import Servers
 from fathom.tuning.times import Times, timed, upstream, variants
 from loadtests.records.point import Probe
 from loadtests.records.record import finite
+from loadtests.slo import about_ms
 from loadtests.target.hardware import describe_hardware, process_cpu_s
 from loadtests.target.steps import Infer
 from loadtests.tuning.arm import Turn
@@ -44,7 +45,7 @@ def predict(
     times = Times(tuned, space)
     with steps.step("start the committed configuration") as step:
         lane = servers.lane(COMMITTED)
-        step.update(f"one request takes {lane.unloaded.latency_ms:.3g} ms without load")
+        step.update(f"one request takes {about_ms(lane.unloaded.latency_ms)} without load")
     with (
         steps.step("measure batch times") as step,
         Client(lane.server.grpc_url, timeout_s=_CALL_S) as client,

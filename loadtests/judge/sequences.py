@@ -7,7 +7,7 @@ import numpy as np
 from loadtests.records.point import Point
 from loadtests.records.record import Record, finite, percentile
 from loadtests.records.sequences import SequencePoint
-from loadtests.slo import about_ms, format_rate
+from loadtests.slo import about, about_ms, format_rate
 
 
 def sequence_point(record: Record, rate_per_s: float) -> SequencePoint | None:
@@ -30,8 +30,8 @@ def describe_sequences(point: Point) -> str:
     found = point.sequences
     if found is None:
         return ""
-    text = f"at {format_rate(point.rate_per_s)}, {found.at_once:.3g} run at once and send "
-    text += f"{found.requests_per_s:,.3g} requests/s, {found.requests_mean:.3g} each in {found.length_s:.2g} s"
+    text = f"at {format_rate(point.rate_per_s)}, {about(found.at_once)} run at once and send "
+    text += f"{about(found.requests_per_s)} requests/s, {about(found.requests_mean)} each in {found.length_s:.2g} s"
     values = (("p50", found.gap_p50_ms), ("p99", found.gap_p99_ms))
     slowest = ", ".join(f"{name} {about_ms(value_ms)}" for name, value_ms in values if value_ms is not None)
     return text + (f"; slowest request of each: {slowest}" if slowest else "")

@@ -11,7 +11,7 @@ from loadtests.judge.sample import at_least_ms, requests_of
 from loadtests.records.point import Point
 from loadtests.records.record import CANCELLED, UNANSWERED, Record, finite, percentile
 from loadtests.records.streaming import StreamPoint
-from loadtests.slo import Slo, about_ms, format_rate
+from loadtests.slo import Slo, about, about_ms, format_rate
 
 _PERCENTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
 
@@ -64,7 +64,7 @@ def describe_streams(point: Point) -> str:
         values_ms = ((name, getattr(streaming, f"{measure}_{name}_ms")) for name in ("p50", "p99"))
         if values := [f"{name} {about_ms(value_ms)}" for name, value_ms in values_ms if value_ms is not None]:
             phrases.append(f"{measure} {', '.join(values)}")
-    phrases.append(f"{streaming.goodput_per_s:.3g}/s within all limits ({streaming.attainment * 100:.1f} %)")
+    phrases.append(f"{about(streaming.goodput_per_s)}/s within all limits ({streaming.attainment * 100:.1f} %)")
     if streaming.cancelled:
         phrases.append(f"{streaming.cancelled:,} cancelled")
     return "; ".join(phrases)

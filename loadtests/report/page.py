@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from loadtests.slo import about
 from loadtests.text import visible
 
 _HERE = Path(__file__).with_name("templates")
@@ -57,12 +58,8 @@ def prose(text: str) -> Any:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Three significant digits, never in powers of ten; a dash for what was not measured."""
-    if value is None:
-        return "–"
-    if value != 0 and abs(value) >= 10**digits:
-        return f"{value:,.0f}"
-    return f"{value:,.{digits}g}" if abs(value) >= 0.001 or value == 0 else f"{value:.4f}"
+    """So many significant digits; a dash for what was not measured."""
+    return "–" if value is None else about(value, digits)
 
 
 def seconds(value: float) -> str:
@@ -76,7 +73,7 @@ def share(value: float | None) -> str:
 
 def percent(value: float) -> str:
     """A small part of one, with the digits that tell it from none."""
-    return f"{value * 100:.2g} %"
+    return f"{about(value * 100, 2)} %"
 
 
 def batches(executions: Mapping[str, int]) -> str:
@@ -90,7 +87,7 @@ def plain(value: Any) -> str:
     if value is None or value == "":
         return "–"
     if isinstance(value, float):
-        return f"{value:,.4g}"
+        return about(value, 4)
     if isinstance(value, Mapping | list | tuple):
         return json.dumps(value, indent=2, default=str)
     return str(value)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtests.slo import about
+
 _FEWEST_WINDOWS = 10
 _MORE_THAN_GAPS = 2.0
 """An index of dispersion over so many times the squared cv of the gaps, and 1, shows that gaps depend on one another:
@@ -53,9 +55,8 @@ class Variability:
         if self.cv is None:
             return f"{self.arrivals:,} arrivals at one time"
         rate_per_s = (self.arrivals - 1) / self.duration_s
-        text = (
-            f"{self.arrivals:,} arrivals in {self.duration_s:.4g} s ({rate_per_s:.4g}/s), cv of the gaps {self.cv:.2g}"
-        )
+        text = f"{self.arrivals:,} arrivals in {about(self.duration_s, 4)} s ({about(rate_per_s, 4)}/s), "
+        text += f"cv of the gaps {self.cv:.2g}"
         if self.index_of_dispersion is not None:
             text += f", index of dispersion {self.index_of_dispersion:.2g} in windows of {self.window_s:.2g} s"
         text += f"; the closest law is {self.closest}"

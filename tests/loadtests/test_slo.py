@@ -7,6 +7,8 @@ import pytest
 from loadtests.errors import BadRequestError
 from loadtests.slo import (
     Slo,
+    about,
+    about_ms,
     as_requested,
     check_limited,
     check_measures,
@@ -111,3 +113,17 @@ def test_an_slo_of_a_mix_is_said_once():
     assert describe_slos([whole, other, *copies, *others]) == "p99=50ms, p50=50ms (together and for each model)"
     assert describe_slos([whole, named, *copies]) == "p99=50ms together and for each model, echo:p50=5ms"
     assert describe_slos([named]) == "echo:p50=5ms"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0, "0"), (0.00012, "0.0001"), (0.0325, "0.0325"), (12.345, "12.3"), (999.4, "999"), (999.6, "1,000"),
+     (5809.3, "5,809"), (1_234_567.0, "1,234,567")],
+)  # fmt: skip
+def test_a_measured_value_is_never_shown_in_powers_of_ten(value, shown):
+    assert about(value) == shown
+
+
+@pytest.mark.parametrize(("ms", "shown"), [(0.8, "0.8 ms"), (999.4, "999 ms"), (999.6, "1 s"), (12_345.0, "12.3 s")])
+def test_a_measured_duration_is_shown_in_its_unit(ms, shown):
+    assert about_ms(ms) == shown
