@@ -1,15 +1,19 @@
 """Which configurations can win, by computation: every one is predicted, and measurements correct the predictions.
 
-A prediction is wrong in two ways. A common factor (this machine, this generator) is learnt from the first configuration
-that is measured. What is left differs from one set of batch times to another, and each measurement teaches it for the
-configurations that share that set. Its spread is the model's error: only those within it of the best are measured.
+What a prediction is wrong by is taken as a sum in ln(rate): a part that all share (this machine, this generator), one
+of each change, one of each set of batch times, and one of the configuration's own. Each is normal around zero. So every
+measurement says something of all configurations, and the more they have in common with it the more (a Gaussian process;
+Rasmussen and Williams, 2006, section 2.2). What is then left open of a configuration decides whether it may still win.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from loadtests.tuning.space import COMMITTED, DELAY, MAX_BATCH, POLICY, PREFERRED, Configuration, Space
 
@@ -19,13 +23,14 @@ _ALIKE = 0.015
 """Predictions this close in ln(rate) are equal where the batch times are."""
 _ERROR, _WEIGHT = 0.15, 4
 """The model's error in ln(rate) before anything is measured, and as how many measurements that counts."""
+_ALL, _OF_CHANGE, _OF_TIMES, _OWN = 9.0, 0.4, 0.3, 0.2
+"""Variances of the parts of an error, where the model's error is 1."""
 _REACH = 3.0
-"""So many errors below the best, a configuration may still win."""
-_SHRINK = 1.0
-"""As how many measurements the common factor counts beside those of a set of batch times."""
+"""So many standard errors above what is expected of it, a configuration may still be."""
 _KEPT = 3
 """Of the first step's configurations: how many the next step is varied on."""
 
+Floats = NDArray[np.float64]
 Predict = Callable[[Configuration], float]
 """The capacity in requests/s of a configuration; NaN where it is not known."""
 
@@ -101,10 +106,19 @@ class Ranking:
     def __post_init__(self) -> None:
         self._value = {each.configuration: each.value for each in self.predictions}
         self._groups = group(self.predictions)
+        self._place = {configuration: at for at, configuration in enumerate(self._value)}
+        changes = {change: at for at, change in enumerate({each for one in self._value for each in one.changes})}
+        self._changed = np.zeros((len(self._value), len(changes)))
+        for configuration, at in self._place.items():
+            self._changed[at, [changes[each] for each in configuration.changes]] = 1.0
+        times: dict[object, int] = {}
+        self._times = np.array([times.setdefault(batch_times_of(each), len(times)) for each in self._value])
+        self._learn_all()
 
     def learn(self, configuration: Configuration, value: float) -> None:
         """Correct the predictions by a measurement."""
         self.measured[configuration] = value
+        self._learn_all()
 
     def fail(self, configuration: Configuration, reason: str) -> None:
         """Leave out a configuration that does not serve."""
@@ -112,32 +126,20 @@ class Ranking:
 
     def expected(self, configuration: Configuration) -> float:
         """The prediction, corrected by what was measured."""
-        residuals = list(self._residuals())
-        if not residuals:
-            return self._value[configuration]
-        common = sum(residual for _, residual in residuals) / len(residuals)
-        own = [residual for times, residual in residuals if times == batch_times_of(configuration)]
-        return self._value[configuration] * math.exp((_SHRINK * common + sum(own)) / (_SHRINK + len(own)))
+        return self._value[configuration] * math.exp(self._correction[self._place[configuration]])
 
-    @property
-    def error(self) -> float:
-        """The standard error of a prediction, in ln(rate)."""
-        residuals = [residual for _, residual in self._residuals()]
-        if len(residuals) < 2:
-            return _ERROR
-        middle = sum(residuals) / len(residuals)
-        squares = sum((residual - middle) ** 2 for residual in residuals)
-        return math.sqrt((_WEIGHT * _ERROR**2 + squares) / (_WEIGHT + len(residuals) - 1))
+    def possible(self, configuration: Configuration) -> float:
+        """The most that the measurements leave room for."""
+        return self.expected(configuration) * math.exp(_REACH * self._open[self._place[configuration]])
 
     def contenders(self, leader: float) -> list[Configuration]:
-        """What may still beat the `leader`'s value, best first: one of each group whose members are predicted equal,
-        and after these the others of groups of which one was measured, since predictions err."""
-        least = leader * math.exp(-_REACH * self.error)
+        """What may still beat the `leader`'s value, best first: one of each group whose members are
+        predicted equal, and after these the others of groups of which one was measured, since predictions err."""
         found: dict[Configuration, bool] = {}
         for members in self._groups:
             names = [each.configuration for each in members]
             open_ = [each for each in names if each not in self.measured and not self.why_not(each)]
-            if open_ and self.expected(open_[0]) >= least:
+            if open_ and self.possible(open_[0]) >= leader:
                 found[open_[0]] = any(each in self.measured for each in names)
         return sorted(found, key=lambda each: (found[each], -self.expected(each), len(each.changes), str(each)))
 
@@ -160,8 +162,27 @@ class Ranking:
                 return next((each for each in names if each in self.measured), None)
         return None
 
-    def _residuals(self) -> Iterator[tuple[tuple[tuple[str, str, object], ...], float]]:
-        for configuration, value in self.measured.items():
-            predicted = self._value.get(configuration, math.nan)
-            if predicted > 0 and value > 0:
-                yield batch_times_of(configuration), math.log(value / predicted)
+    def _learn_all(self) -> None:
+        """`error`, and of each configuration the correction and what is left open, in ln(rate)."""
+        known = {
+            self._place[each]: math.log(value / self._value[each])
+            for each, value in self.measured.items()
+            if value > 0 and self._value.get(each, math.nan) > 0
+        }
+        alone = _ALL + _OF_CHANGE * self._changed.sum(axis=1) + _OF_TIMES + _OWN
+        self.error = _ERROR
+        self._correction, self._open = np.zeros(len(alone)), _ERROR * np.sqrt(alone - _ALL)
+        if not known:
+            return
+        places, residuals = list(known), np.array(list(known.values()))
+        shared = (
+            _ALL
+            + _OF_CHANGE * self._changed @ self._changed[places].T
+            + _OF_TIMES * (self._times[:, None] == self._times[places])
+        )
+        shared[places, np.arange(len(places))] += _OWN
+        gains = np.linalg.solve(shared[places], shared.T).T
+        explained = residuals @ np.linalg.solve(shared[places], residuals)
+        self.error = math.sqrt((_WEIGHT * _ERROR**2 + explained) / (_WEIGHT + max(len(places) - 1, 0)))
+        self._correction = gains @ residuals
+        self._open = self.error * np.sqrt(np.maximum(alone - (gains * shared).sum(axis=1), 0.0))

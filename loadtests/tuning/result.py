@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """`rows` has the measured configurations first, the best on top, then the others by prediction."""
+    """`rows` has the winner, then the other measured configurations by value, then the others by prediction."""
 
     model: str
     slo: str
@@ -77,14 +77,19 @@ def summarise(
 ) -> TuningResult:
     """`failures` are configurations that failed before the race."""
     rows = [_row(race, each.configuration, failures or {}) for each in race.ranking.predictions]
-    rows.sort(key=lambda row: (row.probes == 0, -_order(race, row.measured), -(row.predicted or 0.0)))
+    winner = str(race.leader)
+    rows.sort(
+        key=lambda row: (
+            row.configuration != winner, row.probes == 0, -_order(race, row.measured), -(row.predicted or 0.0)
+        )
+    )  # fmt: skip
     met = any(race.standing(configuration) is not None for configuration in race.arms)
     return TuningResult(
         model=model,
         slo=", ".join(map(str, race.plan.slos)),
         objective=objective,
         unit=race.objective.unit,
-        winner=str(race.leader),
+        winner=winner,
         changes=race.leader.to_json(),
         gain=(gain := race.gain()),
         gain_shown=race.leader != COMMITTED and (gain[1] > 1 if gain else race.standing(COMMITTED) is None),
@@ -96,7 +101,7 @@ def summarise(
         error=race.ranking.error,
         seed=race.plan.seed,
         budget_s=race.plan.budget_s,
-        spent_s=race.spent_s,
+        spent_s=race.probes.spent_s,
         ended=ended or race.ended,
         settings=settings or {},
     )
@@ -140,12 +145,9 @@ def _outcome(race: Race, configuration: Configuration, failures: Mapping[Configu
     if (like := race.ranking.equals(configuration)) is not None:
         return f"predicted like {like}"
     leading = race.standing(race.leader)
-    if leading is None or race.ended:
-        return race.ended or "not measured"
-    behind = 1 - expected / leading.value
-    if behind > 0:
-        return f"predicted {behind:.0%} below the best, beyond the model's error"
-    return "predicted like another contender"
+    if leading is not None and race.ranking.possible(configuration) < leading.value:
+        return f"predicted {1 - expected / leading.value:.0%} below the best, beyond the model's error"
+    return race.ended or "predicted like another contender"
 
 
 def _nearest(race: Race) -> str:

@@ -116,14 +116,20 @@ class Replay:
 
 
 def point_at(probe: Probe, slo: Slo, capacity_per_s: float) -> Point:
-    """Late requests as the log-odds rule of `loadtests.search.estimate` has them, with a factor of the probe's own."""
-    rng = np.random.default_rng(probe.seed)
+    """Late requests as the log-odds rule of `loadtests.search.estimate` has them, with a factor of the probe's own.
+
+    What probes of one seed have in common is not imitated.
+    """
+    rng = np.random.default_rng([probe.seed, probe.number])
     drifted = max(capacity_per_s, 0.1) * math.exp(rng.normal(0, DRIFT))
     intended_s = np.cumsum(rng.exponential(1 / probe.rate_per_s, probe.requests))
     limit_s = (slo.limit_ms or 0.0) / 1e3
     slope = max(1.4 * drifted * limit_s, 5.0)
     odds = math.log(slo.allowed_share / (1 - slo.allowed_share)) + slope * math.log(probe.rate_per_s / drifted)
     late = rng.random(probe.requests) < 1 / (1 + math.exp(-min(max(odds, -50), 50)))
+    if probe.rate_per_s > drifted:  # a queue that grows needs a while until answers are late
+        filled_s = limit_s / (probe.rate_per_s / drifted - 1)
+        late &= intended_s >= min(filled_s, 0.2 * float(intended_s[-1]))
     done_s = intended_s + np.where(late, 1.5, 0.5) * limit_s
     status, stopped, wall_s = np.zeros(probe.requests, np.uint8), "", float(done_s.max())
     most = early_stop_threshold(probe, slo)

@@ -14,9 +14,12 @@ from tuning_replay import PASSES, TABLES, Replay, Table, point_at
 from loadtests.records.point import Probe
 from loadtests.search.certificate import certificates
 from loadtests.slo import Slo
+from loadtests.tuning.arm import Answer, Arm
 from loadtests.tuning.objective import Objective
+from loadtests.tuning.ranking import Ranking
 from loadtests.tuning.result import summarise
 from loadtests.tuning.space import COMMITTED
+from loadtests.tuning.standings import Standings
 
 SIMULATED = ("batch-friendly", "cache-limited", "constant", "exponential")
 PIPELINES = sorted({path.stem for path in TABLES.glob("*.json")} - set(SIMULATED))
@@ -119,14 +122,106 @@ def test_the_gain_has_an_interval_that_holds_the_true_one():
 def test_winner_and_committed_configuration_are_confirmed_with_seeds_of_their_own():
     replay, race = confirmed()
     assert all(certificates(race.arms[each].points) for each in (race.leader, COMMITTED))
-    seeds = [turn.probe.seed for turn in replay.turns]
+    seeds = [turn.probe.seed for turn in replay.turns if turn.probe.phase != "refine"]
     assert len(set(seeds)) == len(seeds)
+    assert not set(seeds) & {turn.probe.seed for turn in replay.turns if turn.probe.phase == "refine"}
+
+
+def test_the_last_turns_have_fresh_draws_which_each_pair_shares():
+    replay, race = confirmed()
+    seeds = [turn.probe.seed for turn in replay.turns if turn.probe.phase == "refine"]
+    last = [point.seed for each in (COMMITTED, race.leader) for point in race.arms[each].final]
+    assert sorted(last) == sorted([*set(last)] * 2)
+    assert not set(last) & set(seeds[: -len(last)])
+
+
+def test_contenders_are_first_probed_with_one_draw():
+    replay, _ = confirmed()
+    first = {turn.configuration: turn for turn in reversed(replay.turns)}
+    assert len({turn.probe.seed for turn in first.values()}) == 1 < len(first)
 
 
 def test_leader_and_challenger_take_turns():
     replay, race = confirmed()
     pattern = "".join("B" if turn.configuration == race.leader else "A" for turn in replay.turns)
     assert "ABBA" in pattern
+
+
+def test_the_leader_is_probed_again_after_six_contenders():
+    _, race = simulated("exponential")
+    turns = simulated("exponential")[0].turns
+    first = {turn.configuration: at for at, turn in reversed(list(enumerate(turns)))}
+    once = [at for each, at in sorted(first.items(), key=lambda pair: pair[1]) if len(race.arms[each].points) == 1]
+    runs = "".join("." if at in once else "|" for at in range(len(turns))).split("|")
+    assert max(map(len, runs)) == 6
+
+
+def test_a_contender_that_misses_by_far_gets_no_heat():
+    _, race = simulated("exponential")
+    far = [arm for arm in race.arms.values() if "of which it answers" in arm.outcome]
+    assert far
+    for arm in far:
+        assert len(arm.points) == 1
+        assert arm.points[0].achieved_per_s < arm.points[0].rate_per_s
+
+
+class Slower(Replay):
+    """The machine loses a quarter of its speed after some turns."""
+
+    def answer(self, turn):
+        slow = self.table.capacity_per_s[turn.configuration] * (0.75 if len(self.turns) > 30 else 1.0)
+        point = point_at(turn.probe, self.table.slo, slow)
+        return Answer(point.took_s, point)
+
+
+def test_a_machine_that_becomes_slower_is_followed():
+    """The rates go down with it, instead of missing again and again where the leader once met the SLO."""
+    replay = Slower(Table.read(CONFIRMED))
+    race = replay.race(budget_s=600.0, confirm=False)
+    assert found_share(replay, race) >= 0.97
+    slow = 0.75 * replay.table.capacity_per_s[race.leader]
+    last = race.arms[race.leader].points[-4:]
+    assert all(point.rate_per_s == pytest.approx(slow, rel=0.1) for point in last)
+
+
+def test_three_probes_that_contradict_an_estimate_are_a_streak():
+    replay, race = simulated(CONFIRMED)
+    standings = Standings(race.objective, Ranking(replay.table.predictions))
+    met, missed = (point_at(Probe(0, "refine", 300.0, 900, 0), SLO, capacity) for capacity in (400.0, 200.0))
+    spoilt = replace(met, verdict="invalid")
+    for points, streak in (
+        ([met, missed, missed], []),
+        ([met, missed, missed, spoilt, missed], [missed] * 3),
+        ([missed, met, met, met], [met] * 3),
+    ):
+        standings.arms[COMMITTED] = Arm(COMMITTED, points)
+        assert standings.streak(COMMITTED) == streak
+
+
+class Spoilt(Replay):
+    """The generator falls behind in every other probe."""
+
+    def answer(self, turn):
+        answer = super().answer(turn)
+        return replace(answer, point=replace(answer.point, verdict="invalid")) if len(self.turns) % 2 else answer
+
+
+def test_what_the_generator_spoilt_is_repeated():
+    replay = Spoilt(Table.read(CONFIRMED))
+    race = replay.race(budget_s=1200.0, confirm=False)
+    assert found_share(replay, race) >= 0.97
+    assert all(any(point.usable for point in arm.points) for arm in race.arms.values())
+
+
+def test_probes_that_the_generator_spoilt_teach_nothing():
+    replay, race = simulated(CONFIRMED)
+    standings = Standings(race.objective, Ranking(replay.table.predictions))
+    point = replace(race.arms[COMMITTED].points[0], verdict="invalid")
+    standings.arms[COMMITTED] = Arm(COMMITTED, [point])
+    before = standings.ranking.expected(COMMITTED)
+    standings.learn(COMMITTED)
+    assert standings.ranking.expected(COMMITTED) == pytest.approx(before)
+    assert not standings.met_all(COMMITTED)
 
 
 def test_a_configuration_that_does_not_load_is_a_row_with_its_reason():
@@ -156,7 +251,9 @@ def test_every_configuration_has_a_row_with_a_reason():
     result = summarise(race, model="model", objective="rate", bottleneck="model")
     assert len(result.rows) == len(replay.table.capacity_per_s)
     assert all(row.outcome for row in result.rows)
-    assert result.rows[0].measured == max(row.measured or 0.0 for row in result.rows)
+    assert result.rows[0].configuration == result.winner == str(race.leader)
+    others = [row.measured or 0.0 for row in result.rows[1:]]
+    assert others == sorted(others, reverse=True)
     assert result.gain_shown
 
 
