@@ -24,10 +24,10 @@ def headline(result: TuningResult) -> str:
         measured = sum(1 for row in result.rows if row.probes)
         if measured < 2 and any(not row.predicted for row in result.rows):
             return "no other configuration could be predicted or measured in time: use a longer --budget"
-        return (
-            f"the committed configuration is the best under {result.slo}: {len(result.rows):,} were ranked, {measured} "
-            "measured"
-        )
+        best = "the committed configuration is the best"
+        if result.ended:
+            best = "none is shown to be better than the committed configuration"
+        return f"{best} under {result.slo}: {len(result.rows):,} were ranked, {measured} measured"
     if result.gain is None:
         return f"best is {result.winner}"
     if not result.gain_shown:

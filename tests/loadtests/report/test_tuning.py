@@ -45,7 +45,11 @@ RESULT = TuningResult(
         (replace(RESULT, gain=(1.05, 0.9, 1.2), gain_shown=False), ["no gain", "-10 to +20 %"]),
         (
             replace(RESULT, winner="committed", changes={}, gain=None, gain_shown=False),
-            ["committed", "best", "2 measured"],
+            ["the committed configuration is the best", "2 measured"],
+        ),
+        (
+            replace(RESULT, winner="committed", changes={}, gain=None, gain_shown=False, ended="the budget ended"),
+            ["none is shown to be better than the committed configuration", "2 measured"],
         ),
         (replace(RESULT, winner="committed", changes={}, rows=RESULT.rows[1:]), ["longer --budget"]),
         (replace(RESULT, meets_slo=False, nearest="net, whose p99 is 80 ms"), ["p99=50ms", "p99 is 80 ms"]),
@@ -54,6 +58,7 @@ RESULT = TuningResult(
         "a gain",
         "a gain that chance explains",
         "the committed one is the best",
+        "the committed one leads when the budget ends",
         "nothing was compared",
         "nothing meets the SLO",
     ],
