@@ -1,18 +1,25 @@
-"""Triton's log, read for the reason why a server did not start: its API hides it."""
+"""Triton's log, read for the reason why a server did not start or died: its API hides it."""
 
 from __future__ import annotations
 
 import re
+import signal
+
+from server.supervisor import CRASHES
 
 _MODEL_ROW = re.compile(r"^\| (?P<model>[^|]*?) *\| (?P<version>[^|]*?) *\| (?P<status>.*?) *\|$")
 _LEVEL_LINE = re.compile(r"^E\d{4} [\d:.]+ \d+ [\w.]+:\d+\] (?P<text>.*)$")
 _PROTOBUF_LINE = re.compile(r"^\[libprotobuf ERROR [^]]*\] (?P<text>Error parsing text-format .*)$")
 _LOADER_LINE = re.compile(r"^.*: error while loading shared libraries: (?P<text>.*)$", re.MULTILINE)
+_LOADING = re.compile(r"\bloading: (\S+):\d+\b")
+_LOADED = re.compile(r"\b(?:successfully loaded|failed to load) '(\S+)'")
 _NOISE = ("CudaDriverHelper has not been initialized", "Failed to initialize NVML")
 
 
 def find_reason(log: str) -> str | None:
     """One sentence on why the server of this log did not become ready, or None where the log has no reason."""
+    if crash := find_crash(log):
+        return crash
     if models := failed_models(log):
         return "; ".join(f"model '{name}' failed to load: {reason}" for name, reason in models.items())
     if poll_errors := [line for line in _error_lines(log) if line.startswith("Poll failed")]:
@@ -26,6 +33,17 @@ def find_reason(log: str) -> str | None:
         return errors[-1]
     missing = _LOADER_LINE.search(log)
     return missing["text"] if missing else None
+
+
+def find_crash(log: str) -> str | None:
+    """Which signal ended the server in the middle of what, or None where it did not crash."""
+    for number, words in CRASHES.items():
+        if words in log:
+            done = {*_LOADED.findall(log)}
+            loading = [name for name in dict.fromkeys(_LOADING.findall(log)) if name not in done]
+            during = f" while it loaded {', '.join(map(repr, loading))}" if loading else ""
+            return f"it crashed ({signal.Signals(number).name}){during}"
+    return None
 
 
 def failed_models(log: str) -> dict[str, str]:

@@ -3,8 +3,9 @@
 Run as `python supervisor.py OWNER_PID RUN_DIR SHM_PREFIX` with a pipe from the owner on standard input; the server's
 command line is in the file STATE of RUN_DIR, since it has a secret. The line `stop N` on the pipe asks for a drain of
 at most N seconds; the end of the pipe, or a new parent, means that the owner died. The owner starts it in a session of
-its own, so that a Ctrl-C or a kill of the owner's process group does not reach it. In every case no process of the
-server, no shared-memory file and no run directory is left. Standard library only.
+its own, so that a Ctrl-C or a kill of the owner's process group does not reach it. A server whose log says that it
+crashed is ended, too, since it may hang in its own report. In every case no process of the server, no shared-memory
+file and no run directory is left. Standard library only.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import math
 import os
 import select
 import shutil
@@ -25,8 +27,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 SHARED_MEMORY = Path("/dev/shm")
-STATE = "server.json"
+STATE, LOG = "server.json", "triton.log"
 POLL_S = 0.2
+CRASHES = {int(number): f"Signal ({number:d}) received." for number in (signal.SIGSEGV, signal.SIGABRT)}
+"""What Triton's handler of these signals writes first."""
+REPORT_S = 5.0
+"""The stack trace that follows: for each frame a process, through a pipe. A stub that starts meanwhile inherits the
+pipe's end, and the handler waits for it forever, while other threads of the server still answer."""
 PR_SET_PDEATHSIG = 1
 PTRACE_TRACEME, PTRACE_POKEDATA, PTRACE_DETACH = 0, 5, 17
 
@@ -42,9 +49,10 @@ def main(arguments: list[str]) -> int:
     state = json.loads((run_dir / STATE).read_text())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    with (run_dir / "triton.log").open("ab") as log:
+    with (run_dir / LOG).open("ab") as log:
         server = start(state["command"], state["admin_token"], log)
-    drain_s = _wait(server, owner, shm_prefix)
+    with (run_dir / LOG).open("rb") as written:
+        drain_s = _wait(server, owner, shm_prefix, written)
     if drain_s is not None:
         _stop(server, drain_s)
     _kill_group(server.pid)
@@ -132,17 +140,27 @@ def _trace(libc: ctypes.CDLL, request: int, pid: int, address: int = 0, data: in
         raise OSError(number, os.strerror(number))
 
 
-def _wait(server: Server, owner: int, shm_prefix: str) -> float | None:
-    """Seconds of drain asked for, 0 when the owner is gone, None when the server ended by itself."""
-    while server.poll() is None:
+def _wait(server: Server, owner: int, shm_prefix: str, log: BinaryIO) -> float | None:
+    """Seconds of drain asked for, 0 when the owner is gone, None when the server ended by itself or crashed."""
+    crashed_s = math.inf
+    while server.poll() is None and time.monotonic() < crashed_s + REPORT_S:
         if os.getppid() != owner:
             return 0
+        if crashed_s == math.inf and _crashes(log):
+            crashed_s = time.monotonic()
         close_shared_memory(shm_prefix)  # of models that are loaded later, too
         readable, _, _ = select.select([0], [], [], POLL_S)
         if readable:
             line = os.read(0, 256).decode()
             return float(line.split()[1]) if line.startswith("stop ") else 0
     return None
+
+
+def _crashes(log: BinaryIO) -> bool:
+    """Whether what was written since the last call says so; its last bytes, perhaps half of it, are read again."""
+    text = log.read()
+    log.seek(-min(len(text), 32), os.SEEK_CUR)
+    return any(words.encode() in text for words in CRASHES.values())
 
 
 def _stop(server: Server, drain_s: float) -> None:

@@ -111,7 +111,7 @@ class TritonServer:
     @property
     def log_path(self) -> Path:
         """Triton's log; the file is gone after `stop`."""
-        return self._require_run_dir() / "triton.log"
+        return self._require_run_dir() / supervisor.LOG
 
     @property
     def pid(self) -> int:
@@ -132,10 +132,10 @@ class TritonServer:
     def death_reason(self) -> str:
         """Why a server that ended by itself did so: the signal that ended it, or what its log says, or its status."""
         status = self._require_process().wait()
-        if status > 128:
+        text = self._log_text()
+        if status > 128 and not log.find_crash(text):
             name = next((s.name for s in signal.Signals if s == status - 128), f"signal {status - 128}")
             return f"killed by {name}"
-        text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
         return log.find_reason(text) or f"exit status {status}"
 
     def start(self) -> TritonServer:
@@ -300,13 +300,16 @@ class TritonServer:
                 return None
 
     def _start_failure(self, event: str) -> ServerStartError:
-        text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+        text = self._log_text()
         reason = log.find_reason(text)
         if reason is None:
             own = (self._require_run_dir() / "supervisor.log").read_text(errors="replace").strip().splitlines()
             check = f"fathom check --model-repository {shlex.quote(str(self._options.model_repository))}"
             reason = own[-1] if own else f"its log gives no reason; `{check}` may name it"
         return ServerStartError(f"{event}: {reason}", models=log.failed_models(text))
+
+    def _log_text(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def _end_process(self, *, drain_s: float) -> None:
         process = self._require_process()

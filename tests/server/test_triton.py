@@ -1,6 +1,7 @@
 """The embedded server: readiness, coexistence, and one clear sentence for everything that can keep it from starting."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -223,6 +224,20 @@ def test_a_server_that_dies_says_so(tmp_path):
         with pytest.raises(ServerDiedError) as caught:
             _ = server.pid
         assert "SIGKILL" in caught.value.reason
+
+
+@pytest.mark.parametrize("freezes", [False, True])
+def test_a_server_that_crashes_says_so_and_ends_although_it_hangs_in_its_report(freezes, tmp_path):
+    write_double(tmp_path / "double", DOUBLE_CONFIG)
+    with complete_server(tmp_path) as server:
+        pid, log = server.pid, server.log_path
+        os.kill(pid, signal.SIGSEGV)
+        if freezes:
+            until(lambda: "Signal (11)" in log.read_text())
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        until(lambda: not server.is_alive())
+        assert server.death_reason() == "it crashed (SIGSEGV)"
 
 
 OWNER = """

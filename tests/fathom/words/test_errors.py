@@ -118,6 +118,7 @@ def a_dead_server(folder: Path) -> None:
     triton = TritonServer(folder)
     triton._process = subprocess.Popen(["sh", "-c", "exit 137"])  # as its keeper ends when it was killed
     triton._process.wait()
+    triton._run_dir = folder
     print(triton.pid)
 
 

@@ -8,7 +8,7 @@ import pytest
 from simulated import simulate
 
 from loadtests.records.point import ModelPoint, Probe, StepPoint
-from loadtests.report.prose import about, busy_machine, describe_bottleneck, find_bottleneck, from_cache, from_failures
+from loadtests.report.prose import busy_machine, describe_bottleneck, find_bottleneck, from_cache, from_failures
 from loadtests.slo import Slo
 
 PRE, MODEL = "image_preprocess", "mobilenet_v2"
@@ -96,8 +96,3 @@ def test_only_a_machine_that_was_busy_is_in_doubt():
     assert busy_machine(None) == busy_machine(0.05) == []
     (doubt,) = busy_machine(0.6)
     assert "60 %" in doubt
-
-
-@pytest.mark.parametrize(("rate_per_s", "words"), [(0.4567, "0.457"), (12.34, "12.3"), (3053.0, "3,053")])
-def test_a_rate_is_no_power_of_ten(rate_per_s, words):
-    assert about(rate_per_s) == words
