@@ -14,6 +14,7 @@ from export import recipes
 from export.command import default_repository
 from export.exporter import export_model
 from fathom.console.output import Steps, out
+from loadtests.slo import about
 
 BENCHMARKS = {
     "served": served.measure,
@@ -56,8 +57,8 @@ def table(rows: list[Row]) -> Table:
     made = Table("measured", "median", "min to max", "wanted", "", "detail", box=None, pad_edge=False)
     for row in rows:
         mark = {True: Text("reached", "green"), False: Text("missed", "red"), None: Text()}[row.reached]
-        spread = f"{row.low:.3g} to {row.high:.3g}, n={row.repetitions}"
-        made.add_row(row.name, f"{row.value:.3g} {row.unit}", spread, row.wanted, mark, row.detail)
+        spread = f"{about(row.low)} to {about(row.high)}, n={row.repetitions}"
+        made.add_row(row.name, f"{about(row.value)} {row.unit}", spread, row.wanted, mark, row.detail)
     return made
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.claims import CLAIMS
 from benchmarks.row import Row
+from loadtests.slo import about
 from loadtests.target.hardware import describe_hardware
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,13 +73,9 @@ def _section(name: str, measured: Measured) -> str:
 
 
 def _line(row: Row) -> str:
-    spread = f"{_number(row.low)} to {_number(row.high)}" if row.repetitions > 1 else ""
-    result = f"{_number(row.value)} {row.unit}".strip()
+    spread = f"{about(row.low)} to {about(row.high)}" if row.repetitions > 1 else ""
+    result = f"{about(row.value)} {row.unit}".strip()
     return f"| {row.name} | {result} | {spread} | {row.repetitions} | {row.wanted} | {_MARKS[row.reached]} |"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _machine(hardware: Mapping[str, Any]) -> str:

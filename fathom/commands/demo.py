@@ -43,7 +43,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--slo",
         metavar="pNN=LIMIT",
         help="service level objective of the measured capacities "
-        f"(default: {SLO}; with --all the one that each system proposes)",
+        f"(default: the one that each system proposes; with --precision all {SLO})",
     )
     command.add_argument(
         "--precision",
@@ -68,13 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.all:
             raise UsageError("--all shows every system at one precision: leave out --precision all, or --all")
         return _run_precisions(arguments, Slo.parse(arguments.slo or SLO))
-    given = arguments.slo or (None if arguments.all else SLO)
     done = demo.Demo(
         (*recipes.NAMES, *recipes.EXTRA) if arguments.all else recipes.NAMES,
         arguments.model_repository,
         arguments.report,
         arguments.budget or (BUDGET_OF_ALL_S if arguments.all else BUDGET_S),
-        Slo.parse(given) if given else None,
+        Slo.parse(arguments.slo) if arguments.slo else None,
         arguments.precision,
         tolerant=arguments.all,
     ).run()

@@ -14,10 +14,10 @@ from rich.text import Text
 
 from fathom.console.output import err
 from loadtests.records.point import Point
-from loadtests.report.prose import about, shown_verdict
+from loadtests.report.prose import shown_verdict
 from loadtests.search.certificate import certificates
 from loadtests.search.estimate import estimate
-from loadtests.slo import Slo, format_rate
+from loadtests.slo import Slo, about, format_rate
 
 COLOURS = {"pass": "green", "fail": "red", "invalid": "magenta"}
 _NEEDED_WIDTH = 74

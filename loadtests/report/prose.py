@@ -14,7 +14,7 @@ from loadtests.search.budget import most_clean_requests
 from loadtests.search.certificate import Certificate
 from loadtests.search.confirmation import most_promising
 from loadtests.search.monotonicity import monotonicity_violation
-from loadtests.slo import about_ms, as_requested, describe_slos, format_rate
+from loadtests.slo import about, about_ms, as_requested, describe_slos, format_rate
 from loadtests.workload.arrivals import POISSON, describe_arrivals
 
 _CALM_SHARE = 0.1
@@ -59,13 +59,8 @@ def capacity(result: CapacityResult) -> tuple[str, str] | None:
     best, interval = result.capacity_estimate_per_s, result.capacity_estimate_interval_per_s
     if best is None or interval is None:
         return None
-    rate, low, high = (f"{each:,.0f}" if best >= 100 else about(each) for each in (best, *interval))
+    rate, low, high = map(about, (best, *interval))
     return rate, f"95 % interval {low} to {high}"
-
-
-def about(rate_per_s: float) -> str:
-    """To three digits, or to whole requests."""
-    return f"{rate_per_s:,.0f}" if rate_per_s >= 100 else f"{rate_per_s:.3g}"
 
 
 def proven(result: CapacityResult) -> str:

@@ -211,7 +211,6 @@ class Race:
                 break
             yield from self.probes.probe(challenger, self._rate_of(challenger))
             self.standings.learn(challenger)
-        self.standings.learn(challenger)
         if self._ahead(challenger, leader):
             self.leader = challenger
             self.arms[challenger].outcome = f"better than {leader}"
