@@ -170,7 +170,9 @@ def start_fleet(start_locust, tmp_path):
         asked = ("--host", address, "--model", "m", "--slo", "p90=1s", "--headless", "-u", "60", *files)
         listening = ("--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--expect-workers", "2")
         master = start_locust("--master", *listening, *asked, *options)
-        return master, [start_locust("--worker", "--master-port", port) for _ in range(2)]
+        workers = [start_locust("--worker", "--master-port", port) for _ in range(2)]
+        master.wait_for("All users spawned", 60.0)  # what a worker answered that leaves before counts for no rate
+        return master, workers
 
     return start
 
