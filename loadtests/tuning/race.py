@@ -32,7 +32,7 @@ from loadtests.tuning.standings import Standings
 
 _FIELD_SHARE, _HEATS_SHARE, _GAIN_SHARE = 0.45, 0.6, 0.75
 """Of the budget: by when the last contender is probed first, and the heats and the last turns have ended. The rest
-confirms the two that were in these."""
+confirms the two that were in these. Where the committed configuration leads, the heats go on instead of last turns."""
 _FIRST_PROBES, _NARROW = 6, 1.12
 """Of the committed configuration before the heats: at most so many, until the ends of its interval are so close."""
 _REFERENCE = 6
@@ -128,7 +128,8 @@ class Race:
             if leading is None and len(self.arms) > _HOPELESS_ARMS:
                 self.ended = f"none of the {len(self.arms)} most promising configurations meets the SLO"
                 return
-            if self.probes.spent_s > _HEATS_SHARE * self.plan.budget_s:
+            share = _GAIN_SHARE if self.leader == COMMITTED else _HEATS_SHARE
+            if self.probes.spent_s > share * self.plan.budget_s:
                 waiting = {"not measured": len(fresh), "not compared with the best": len(self._qualified)}
                 left = " and ".join(f"{count} {what}" for what, count in waiting.items() if count)
                 self.ended = f"the budget ended with contenders left: {left}"
