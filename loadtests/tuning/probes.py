@@ -50,10 +50,9 @@ class Probes:
     ) -> Generator[Turn, Answer, Point]:
         """Of a few seconds; what the generator spoilt is repeated once. Probes of the same `draw` get the same arrivals
         and payloads; None is a draw of its own."""
-        shortest_s = self.plan.short_s
-        seconds = max(shortest_s, min(_PROBE_SHARE * self.plan.budget_s, _LONGEST_S))
         phase: Phase = "refine"
-        probe = Probe(0, phase, rate_per_s, max(round(rate_per_s * seconds), 8), 0, max(self.left_s, shortest_s))
+        requests = max(round(rate_per_s * self.probe_s), 8)
+        probe = Probe(0, phase, rate_per_s, requests, 0, max(self.left_s, self.plan.short_s))
         point = yield from self._ask(configuration, probe, draw)
         return point if point.usable else (yield from self._ask(configuration, probe, draw))
 
@@ -74,6 +73,11 @@ class Probes:
             raise FailedError(configuration, answer.failure)
         arm.points.append(answer.point)
         return answer.point
+
+    @property
+    def probe_s(self) -> float:
+        """How long one probe lasts."""
+        return max(self.plan.short_s, min(_PROBE_SHARE * self.plan.budget_s, _LONGEST_S))
 
     @property
     def left_s(self) -> float:

@@ -7,8 +7,8 @@ The committed configuration is searched first; it leads. Each contender is then 
 any has met, and goes on upwards as long as it meets the SLO. Every few contenders the leader is probed again. Those
 that met the most run A B B A against the leader, because machines drift. A challenger is dropped when its interval lies
 below the leader's or the leader has met a rate that it missed, and leads when its estimate is higher at the end. Winner
-and committed configuration then run in turns with fresh seeds, which gives the gain its interval, and the winner's rate
-is confirmed.
+and committed configuration then run in turns with fresh seeds, which gives the gain its interval, and the rates of both
+are confirmed. Time that is left goes into more of these turns, until the interval is narrow.
 
 What is compared gets the same draw of arrivals and payloads: the first probes of all contenders, and the two probes of
 each A B. Chance then favours none.
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
@@ -32,9 +33,11 @@ from loadtests.tuning.standings import Standings
 
 _FIELD_SHARE, _HEATS_SHARE, _GAIN_SHARE = 0.45, 0.6, 0.75
 """Of the budget: by when the last contender is probed first, and the heats and the last turns have ended. The rest
-confirms the two that were in these. Where the committed configuration leads, the heats go on instead of last turns."""
-_FIRST_PROBES, _NARROW = 6, 1.12
-"""Of the committed configuration before the heats: at most so many, until the ends of its interval are so close."""
+confirms the two that were in these; what that leaves goes into more turns. Where the committed configuration leads, the
+heats go on instead of last turns."""
+_FIRST_PROBES, _LAST_TURNS, _NARROW = 6, 8, 1.12
+"""Of the committed configuration before the heats, and of it and the winner behind them: at most so many, until the
+ends of the interval are so close."""
 _REFERENCE = 6
 """After so many contenders the leader is probed again."""
 _STEP_UP, _LEAP, _STEP_DOWN, _FALL = 1.15, 2.0, 0.8, 0.6
@@ -80,8 +83,7 @@ class Race:
         with contextlib.suppress(FailedError):
             yield from self._first()
         yield from self._heats()
-        if self.leader != COMMITTED and self.arms[COMMITTED].points:
-            yield from self._last_turns()
+        yield from self._last_turns(_GAIN_SHARE * self.plan.budget_s, _LAST_TURNS)
         if self.objective.at_rate_per_s is None:
             for configuration in dict.fromkeys((self.leader, COMMITTED)):
                 if self.standing(configuration) is None:
@@ -89,6 +91,7 @@ class Race:
                 share_s = self.probes.left_s / (1 if configuration == COMMITTED else 2)
                 with contextlib.suppress(FailedError):
                     yield from self.probes.search(configuration, self._rate_of(configuration), share_s)
+        yield from self._last_turns(self.plan.budget_s - self.probes.probe_s, sys.maxsize)
 
     def gain(self) -> tuple[float, float, float] | None:
         """The leader's value over the committed one's, with its 95 % interval, from the last turns."""
@@ -265,16 +268,24 @@ class Race:
 
     # The winner.
 
-    def _last_turns(self) -> Generator[Turn, Answer, None]:
-        """Winner and committed configuration, A B B A with fresh seeds; what they show decides who wins."""
+    def _last_turns(self, until_s: float, most: int) -> Generator[Turn, Answer, None]:
+        """Winner and committed configuration, A B B A with fresh seeds; what they show decides who wins.
+
+        They end when the gain is known well enough, whatever it is: to stop as soon as one is ahead would favour it.
+        """
         pair, began = (COMMITTED, self.leader), self.probes.turns
+        if self.leader == COMMITTED or not self.arms[COMMITTED].points:
+            return
         with contextlib.suppress(FailedError):
-            for number, each in enumerate((*pair, *reversed(pair)) * 2):
-                if self.probes.spent_s > _GAIN_SHARE * self.plan.budget_s and self.arms[each].final:
-                    break
+            for number in range(most):
+                each = pair[number % 4 in (1, 2)]
+                if all(self.arms[one].final for one in pair):
+                    gain = self.gain() if number % 2 == 0 else None
+                    if self.probes.spent_s > until_s or (gain and gain[2] <= _NARROW * gain[1]):
+                        break
                 point = yield from self.probes.probe(each, self._rate_of(each), draw=began + number // 2)
                 self.arms[each].final.append(point)
-        one, other = (self.standing(each, recent=_RECENT) for each in pair)
+        one, other = (self.standing(each, recent=max(_RECENT, len(self.arms[each].final))) for each in pair)
         if one is not None and other is not None and other.value <= one.value:
             self.arms[self.leader].outcome = "not better than committed in the last turns"
             self.leader = COMMITTED

@@ -135,6 +135,16 @@ def test_the_last_turns_have_fresh_draws_which_each_pair_shares():
     assert not set(last) & set(seeds[: -len(last)])
 
 
+def test_what_the_confirmations_leave_goes_into_more_turns_until_the_gain_is_known():
+    replay = Replay(Table.read("cache-limited"))
+    race = replay.race(budget_s=BUDGET_S)
+    ratio, low, high = race.gain()
+    assert low < ratio < high <= 1.12 * low
+    assert all(len(race.arms[each].final) > 4 for each in (COMMITTED, race.leader))
+    assert replay.turns[-1].probe.phase == "refine"
+    assert race.probes.spent_s <= BUDGET_S
+
+
 def test_contenders_are_first_probed_with_one_draw():
     replay, _ = confirmed()
     first = {turn.configuration: turn for turn in reversed(replay.turns)}
