@@ -218,6 +218,8 @@ class Race:
         if self._ahead(challenger, leader):
             self.leader = challenger
             self.arms[challenger].outcome = f"better than {leader}"
+            if leader != COMMITTED:
+                self.arms[leader].outcome = f"not better than {challenger}"
         elif not self.arms[challenger].outcome:
             self.arms[challenger].outcome = f"not better than {leader}"
 

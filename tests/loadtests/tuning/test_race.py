@@ -267,6 +267,12 @@ def test_every_configuration_has_a_row_with_a_reason():
     assert result.gain_shown
 
 
+def test_only_the_leader_is_said_to_be_better():
+    _, race = simulated("batch-friendly", seed=2)  # two others lead before
+    better = [arm.configuration for arm in race.arms.values() if arm.outcome.startswith("better than")]
+    assert better == [race.leader]
+
+
 def test_a_gain_that_chance_explains_is_not_shown():
     table = Table.read(CONFIRMED)
     alike = replace(table, capacity_per_s=dict.fromkeys(table.capacity_per_s, 300.0))
