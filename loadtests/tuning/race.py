@@ -84,6 +84,7 @@ class Race:
             yield from self._first()
         yield from self._heats()
         yield from self._last_turns(_GAIN_SHARE * self.plan.budget_s, _LAST_TURNS)
+        self._settle(*(self.standing(each, recent=_RECENT) for each in (COMMITTED, self.leader)))
         if self.objective.at_rate_per_s is None:
             for configuration in dict.fromkeys((self.leader, COMMITTED)):
                 if self.standing(configuration) is None:
@@ -92,22 +93,17 @@ class Race:
                 with contextlib.suppress(FailedError):
                     yield from self.probes.search(configuration, self._rate_of(configuration), share_s)
         yield from self._last_turns(self.plan.budget_s - self.probes.probe_s, sys.maxsize)
+        self._settle(*map(self._final, (COMMITTED, self.leader)))
 
     def gain(self) -> tuple[float, float, float] | None:
         """The leader's value over the committed one's, with its 95 % interval, from the last turns."""
-        one, other = (self._final(each) for each in (COMMITTED, self.leader))
-        if self.leader == COMMITTED or one is None or other is None:
-            return None
-        ratio = math.log(other.value / one.value)
-        below = math.hypot(math.log(other.value / other.low), math.log(one.high / one.value))
-        above = math.hypot(math.log(other.high / other.value), math.log(one.value / one.low))
-        return math.exp(ratio), math.exp(ratio - below), math.exp(ratio + above)
+        return None if self.leader == COMMITTED else _gain(*map(self._final, (COMMITTED, self.leader)))
 
     def _final(self, configuration: Configuration) -> Standing | None:
         arm = self.arms.get(configuration)
         if arm is None:
             return None
-        return self.objective.standing(configuration, arm.final) or self.standing(configuration, recent=_RECENT)
+        return self.objective.standing(configuration, arm.final) or self.standing(configuration)
 
     # The committed configuration, then the challengers.
 
@@ -271,7 +267,7 @@ class Race:
     # The winner.
 
     def _last_turns(self, until_s: float, most: int) -> Generator[Turn, Answer, None]:
-        """Winner and committed configuration, A B B A with fresh seeds; what they show decides who wins.
+        """Winner and committed configuration, A B B A with fresh seeds.
 
         They end when the gain is known well enough, whatever it is: to stop as soon as one is ahead would favour it.
         """
@@ -282,12 +278,27 @@ class Race:
             for number in range(most):
                 each = pair[number % 4 in (1, 2)]
                 if all(self.arms[one].final for one in pair):
-                    gain = self.gain() if number % 2 == 0 else None
-                    if self.probes.spent_s > until_s or (gain and gain[2] <= _NARROW * gain[1]):
+                    gain = _gain(*(self.objective.standing(one, self.arms[one].final) for one in pair))
+                    narrow = gain is not None and gain[2] <= _NARROW * gain[1]
+                    if self.probes.spent_s > until_s or (narrow and number % 2 == 0):
                         break
                 point = yield from self.probes.probe(each, self._rate_of(each), draw=began + number // 2)
                 self.arms[each].final.append(point)
-        one, other = (self.standing(each, recent=max(_RECENT, len(self.arms[each].final))) for each in pair)
-        if one is not None and other is not None and other.value <= one.value:
+
+    def _settle(self, committed: Standing | None, leading: Standing | None) -> None:
+        """Let the committed configuration win where the last turns show that it is not worse."""
+        if self.leader == COMMITTED or committed is None or leading is None:
+            return
+        if leading.value <= committed.value:
             self.arms[self.leader].outcome = "not better than committed in the last turns"
             self.leader = COMMITTED
+
+
+def _gain(one: Standing | None, other: Standing | None) -> tuple[float, float, float] | None:
+    """The other's value over the one's, with its 95 % interval; None where one of them is not known."""
+    if one is None or other is None:
+        return None
+    ratio = math.log(other.value / one.value)
+    below = math.hypot(math.log(other.value / other.low), math.log(one.high / one.value))
+    above = math.hypot(math.log(other.high / other.value), math.log(one.value / one.low))
+    return math.exp(ratio), math.exp(ratio - below), math.exp(ratio + above)

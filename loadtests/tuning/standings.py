@@ -28,17 +28,21 @@ class Standings:
     _known: dict[tuple[Configuration, int, int | None], Standing | None] = field(default_factory=dict)
 
     def of(self, configuration: Configuration, *, recent: int | None = None) -> Standing | None:
-        """How good a configuration is by its points, or by as few of the latest as show it, `recent` at least."""
+        """How good a configuration is by its points, or by as few of the latest as show it, `recent` at least.
+
+        The latest are those of the race: a confirmation's are at lower rates, which say little of the highest.
+        """
         arm = self.arms.get(configuration)
         if arm is None:
             return None
         key = (configuration, len(arm.points), recent)
         if key not in self._known:
-            count = min(recent or len(arm.points), len(arm.points))
-            found = self.objective.standing(configuration, arm.points[-count:])
-            while found is None and count < len(arm.points):
+            points = [point for point in arm.points if recent is None or point.phase != "confirm"]
+            count = min(recent or len(points), len(points))
+            found = self.objective.standing(configuration, points[-count:])
+            while found is None and count < len(points):
                 count *= 2
-                found = self.objective.standing(configuration, arm.points[-count:])
+                found = self.objective.standing(configuration, points[-count:])
             self._known[key] = found
         return self._known[key]
 
