@@ -92,8 +92,9 @@ class Race:
                 share_s = self.probes.left_s / (1 if configuration == COMMITTED else 2)
                 with contextlib.suppress(FailedError):
                     yield from self.probes.search(configuration, self._rate_of(configuration), share_s)
-        yield from self._last_turns(self.plan.budget_s - self.probes.probe_s, sys.maxsize)
-        self._settle(*map(self._final, (COMMITTED, self.leader)))
+        if self.gain() is not None:
+            yield from self._last_turns(self.plan.budget_s - self.probes.probe_s, sys.maxsize)
+            self._settle(*map(self._final, (COMMITTED, self.leader)))
 
     def gain(self) -> tuple[float, float, float] | None:
         """The leader's value over the committed one's, with its 95 % interval, from the last turns."""
