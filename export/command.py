@@ -25,10 +25,12 @@ def naming(repository: Path) -> tuple[str, ...]:
 
 
 def quote(word: str) -> str:
-    """One word for a shell. An error is one line, in which white space is one blank: other white space is escaped."""
+    """One word for a shell. An error is one line, in which white space is one blank: other white space is escaped,
+    and so is what no terminal shows."""
     if " ".join(word.split()) == word and word.isprintable():
         return shlex.quote(word)
-    return "$'" + "".join(each if each.isalnum() else f"\\U{ord(each):08x}" for each in word) + "'"
+    shown = (each if each.isprintable() and each not in " `'\\" else f"\\U{ord(each):08x}" for each in word)
+    return f"$'{''.join(shown)}'"
 
 
 def default_repository() -> Path:

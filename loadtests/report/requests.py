@@ -23,7 +23,7 @@ def describe_requests(settings: Mapping[str, Any]) -> str:
         (f"{model}: " if len(models) > 1 else "") + _sizes(sizes, sequences.get(model))
         for model, sizes in models.items()
     ]
-    what = "; ".join(described) or f"{settings.get('payloads', 0):,} different ones"
+    what = "; ".join(described) or _different(settings.get("payloads", 0))
     source = f", {settings['payload_source']}" if settings.get("payload_source") else ""
     return f"{what}{source}; {describe_arrivals(settings.get('arrivals', POISSON.name))}{_recorded(settings)}"
 
@@ -34,9 +34,13 @@ def _recorded(settings: Mapping[str, Any]) -> str:
     return f" ({Variability(**recorded).describe()})" if recorded else ""
 
 
+def _different(requests: int) -> str:
+    return "one" if requests == 1 else f"{requests:,} different ones"
+
+
 def _sizes(sizes: Mapping[str, int], sequences: Mapping[str, float] | None) -> str:
     """`sequences` say how long those of a model that keeps state are."""
-    count, largest = f"{sizes['requests']:,} different ones", format_bytes(sizes["largest_bytes"])
+    count, largest = _different(sizes["requests"]), format_bytes(sizes["largest_bytes"])
     if sequences is not None:
         mean, longest = format_s(sequences["mean_s"]), format_s(sequences["longest_s"])
         lasting = mean if mean == longest else f"{mean} (longest {longest})"

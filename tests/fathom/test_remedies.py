@@ -79,12 +79,17 @@ def added(project, capsys):
     return project / "my models" / "mine", document
 
 
-WORDS = ["plain", "two words", "two  blanks", "a\ttab", "$HOME", "`id`", "it's", 'a "b"', "-x", "a;b", "é", "*", "#"]
+WORDS = ["plain", "two words", "two  blanks", "a\ttab", "$HOME", "`id`", "it's", 'a "b"', "-x", "a;b", "é", "*", "#",
+         "\x1b[31m;", "'\\\t`"]  # fmt: skip
 
 
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_stays_a_word_in_a_message_of_one_line(word):
     assert pasted(f"fathom {' '.join(quote(word).split())}") == ["fathom", word]
+
+
+def test_only_what_a_terminal_does_not_show_is_spelled_out():
+    assert quote("\x1b[31mred=1;") == "$'\\U0000001b[31mred=1;'"
 
 
 NAMES = ["past_length + length", "2*length", "tokens (at most $N)", "two  blanks", "-x", "a=b"]

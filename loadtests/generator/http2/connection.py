@@ -296,7 +296,7 @@ class Http2Connection(Http2Requests):
         """The connection is of no use any more: what it has open has failed."""
         announced, open_streams = self.ended, len(self._streams)
         self._stop_sending(why)
-        message = f"{why} with {open_streams} requests in flight" + (f", after: {announced}" if announced else "")
+        message = f"{why} (requests in flight: {open_streams}{f'; after: {announced}' if announced else ''})"
         now_s = time.monotonic()
         for stream in list(self._streams):
             self._finish(stream, now_s, UNAVAILABLE, message)
