@@ -41,7 +41,7 @@ def find(name: str, model_repository: Path | None = None) -> Recipe:
         found = added.find(model_repository / name)
         if found is not None:
             return found
-    all_names = (*(NAMES if model_repository is None else names(model_repository)), *EXTRA)
+    all_names = (*NAMES, *EXTRA, *(_added(model_repository) if model_repository is not None else ()))
     raise RecipeError(
         f"there is no recipe '{name}': the known ones are {', '.join(all_names)}", found=name, expected=all_names
     )
@@ -62,11 +62,16 @@ def system(name: str) -> System | None:
     return next((each for known in _CLASSES for each in _load(known).systems if each.name == name), None)
 
 
-def names(model_repository: Path) -> tuple[str, ...]:
-    """The recipes of `make demo`, then those of the models added to the repository."""
+def names(model_repository: Path, bundled: Iterable[str] = NAMES) -> tuple[str, ...]:
+    """Those of the bundled recipes whose folder the repository has, then those of the models added to it."""
+    present = (name for name in bundled if (model_repository / name / "config.pbtxt").is_file())
+    return (*present, *_added(model_repository))
+
+
+def _added(model_repository: Path) -> list[str]:
     from export.added import recipe as added
 
-    return (*NAMES, *added.names(model_repository))
+    return added.names(model_repository)
 
 
 def allow_sources(chosen: Iterable[Recipe]) -> None:

@@ -3,9 +3,9 @@
 The container runs this file in front of tritonserver, `loading.py tritonserver ...`: where its command has
 --model-control-mode=explicit and names no model, it names those. Standard library only.
 
-A folder that an export fills has a committed `1/.gitkeep`: the model waits while nothing but python and labels lie
-beside that. A model also waits for every model that its configuration names: the steps of an ensemble, and those that
-it calls or whose files it opens, as a value of its `parameters`.
+A folder that an export fills has a committed `1/.gitkeep`, or a recipe.toml: the model waits while its version folders
+hold nothing but python and labels. A model also waits for every model that its configuration names: the steps of an
+ensemble, and those that it calls or whose files it opens, as a value of its `parameters`.
 """
 
 from __future__ import annotations
@@ -74,23 +74,21 @@ def waiting(repository: Path, config_name: str | None = None) -> dict[str, list[
 
 def _is_empty(folder: Path, config_name: str | None) -> bool:
     """Whether the files that an export puts there are missing."""
-    files = _files(folder)
-    if files is None:
-        return (folder / _RECIPE).is_file()
-    return _MARK in files and _is_code(folder, config_name)
+    filled = _MARK in _files(folder) or (folder / _RECIPE).is_file()
+    return filled and _is_code(folder, config_name)
 
 
 def _is_code(folder: Path, config_name: str | None) -> bool:
     """Whether a version of it, which is no ensemble, holds nothing but python, and labels at most."""
     if "ensemble_scheduling" in config_text(folder, config_name):
         return False
-    return all(name.endswith((".py", ".txt")) or name in (_MARK, "__pycache__") for name in _files(folder) or ())
+    return all(name.endswith((".py", ".txt")) or name in (_MARK, "__pycache__") for name in _files(folder))
 
 
-def _files(folder: Path) -> list[str] | None:
-    """What lies in its version folders; None where it has none."""
+def _files(folder: Path) -> list[str]:
+    """What lies in its version folders."""
     versions = [path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal()]
-    return [path.name for version in versions for path in version.iterdir()] if versions else None
+    return [path.name for version in versions for path in version.iterdir()]
 
 
 def flags(names: Sequence[str]) -> list[str]:

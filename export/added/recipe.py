@@ -15,6 +15,7 @@ import numpy as np
 from export import files, sources
 from export.added import allowed, input_generators, kept, serving_graph
 from export.added.recipe_file import EXAMPLE, FILE, NONE, RecipeFile, read
+from export.command import export_again
 from export.errors import ExportError, FileError, RecipeError
 from export.graph import external_data, labels, onnx_file
 from export.precision.precision import FP16, INT8
@@ -150,8 +151,8 @@ class Added(Recipe):
             return
         what = f"runs {self.file.source} of {self.home}" if self._is_code else f"reads {outside}"
         raise RecipeError(
-            f"{self.folder.name}/{FILE} {what}, and was not added on this machine",
-            remedy=f"if you trust it, run `fathom export {self.folder.name} --allow-source`",
+            f"{self.folder.name}/{FILE} {what}, which is not allowed on this machine",
+            remedy=f"if you trust it, {export_again(self.folder, '--allow-source')}",
             file=f"{self.folder.name}/{FILE}",
             field="home" if self._is_code else "from",
             found=self.file.source,

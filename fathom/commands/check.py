@@ -12,8 +12,8 @@ from fathom.console.output import out, print_json
 from fathom.console.servers import not_loaded
 from server import loading
 
-EXPORTED = ("artefact", "companion")
-"""Rules on the files of an export, which a model that waits for its export does not have yet."""
+EXPORTED = ("artefact", "companion", "versions-present")
+"""Rules on the files of an export, which a model that waits for its own export does not have yet."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -49,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"no model has a configuration named '{arguments.config_name}': {offer}")
     findings = lint(repository, models or None, triton_tag=arguments.triton_tag, config_name=name)
     left = {} if models else loading.waiting(repository, name)
-    findings = [each for each in findings if not (each.rule in EXPORTED and each.file.partition("/")[0] in left)]
+    empty = {model for model, which in left.items() if model in which}
+    findings = [each for each in findings if not (each.rule in EXPORTED and each.file.partition("/")[0] in empty)]
     present = len(model_names(repository))
     if not present:
         raise UsageError(f"{repository} has no model: it contains no folder")

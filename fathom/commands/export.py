@@ -15,6 +15,7 @@ from rich.table import Table
 
 from export import recipes
 from export.added.recipe_file import FILE
+from export.command import fathom
 from export.errors import AccuracyError, ExportError
 from export.exporter import ExportResult, export_model
 from export.precision.precision import CPU, FP32, INT8, PRECISIONS, RUNTIMES, TENSORRT, rule
@@ -32,9 +33,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="MODEL",
         help=f"{', '.join((*recipes.NAMES, *recipes.EXTRA))}, or a model that you added (default: "
-        f"{', '.join(recipes.NAMES)} and those that you added)",
+        f"{', '.join(recipes.NAMES)} and those that you added, as far as the repository has them)",
     )
-    command.add_argument("--all", action="store_true", help="every bundled model and those that were added")
+    command.add_argument(
+        "--all", action="store_true", help="every bundled model of the repository and those that you added"
+    )
     command.add_argument(
         "--weights",
         metavar="SOURCE",
@@ -73,7 +76,13 @@ def run(arguments: argparse.Namespace) -> int:
     repository = arguments.model_repository
     if arguments.all and arguments.models:
         raise UsageError(f"--all exports every model: leave out {arguments.models[0]}, or --all")
-    names = arguments.models or [*recipes.names(repository), *(recipes.EXTRA if arguments.all else ())]
+    bundled = (*recipes.NAMES, *(recipes.EXTRA if arguments.all else ()))
+    names = arguments.models or recipes.names(repository, bundled)
+    if not names:
+        raise UsageError(
+            f"{repository} has no added model and none of {', '.join(bundled)}: name one that it has, or add one with "
+            f"`{fathom('add', repository=repository)}`"
+        )
     if arguments.weights and len(names) != 1:
         raise UsageError("--weights is for one model: name it, as in `fathom export mobilenet_v2 --weights DIR`")
     if arguments.exclude and (len(names) != 1 or arguments.precision == FP32):

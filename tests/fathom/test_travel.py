@@ -11,7 +11,6 @@ import pytest
 from haste import haste
 from imported_models import F, matrix, node, write
 
-from export import recipes
 from export.errors import AccuracyError, ContractError, RecipeError
 from fathom import cli
 from fathom.commands import export
@@ -72,7 +71,7 @@ def test_the_tutorial_takes_a_model_to_another_machine(tmp_path, monkeypatch, ca
 
 
 @pytest.fixture
-def repository(tmp_path, monkeypatch):
+def repository(tmp_path):
     """Two added models, `good` and `lost`, without the bundled ones; the source of `lost` is gone."""
     made = tmp_path / "model_repository"
     made.mkdir()
@@ -81,11 +80,10 @@ def repository(tmp_path, monkeypatch):
         assert cli.main(["add", name, "--onnx", str(path), "--no-serve", "--model-repository", str(made)]) == 0
         shutil.rmtree(made / name / "1")
     shutil.rmtree(made / "lost" / "source")
-    monkeypatch.setattr(recipes, "NAMES", ())
     return made
 
 
-@pytest.mark.parametrize("named", [["lost", "good"], []], ids=["named", "all"])
+@pytest.mark.parametrize("named", [["lost", "good"], [], ["--all"]], ids=["named", "by default", "all"])
 def test_a_model_that_fails_does_not_keep_the_others_from_being_exported(named, repository, capsys):
     capsys.readouterr()
     assert cli.main(["export", *named, "--json", "--no-engine", "--model-repository", str(repository)]) == 2
@@ -100,6 +98,13 @@ def test_a_model_that_fails_does_not_keep_the_others_from_being_exported(named, 
     assert place in last
     assert (repository / "good" / "1" / "model.onnx").is_file()
     assert not (repository / "lost" / "1").exists()
+
+
+@pytest.mark.parametrize(("words", "named"), [([], "rain_forecast"), (["--all"], "voice_command")])
+def test_a_repository_without_a_model_to_export_is_a_mistake(words, named, tmp_path, capsys):
+    assert cli.main(["export", *words, "--no-engine", "--model-repository", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(word in line for word in (str(tmp_path), named, "fathom add"))
 
 
 def test_a_recipe_that_cannot_be_read_is_one_of_the_failures(repository, capsys):

@@ -75,12 +75,29 @@ def test_a_step_of_python_alone_waits_with_the_models_that_name_it(repository: P
     assert not loading.waiting(repository)
 
 
-def test_an_added_model_waits_in_a_fresh_clone_where_only_its_recipe_is(repository: Path) -> None:
-    (repository / "added").mkdir()
-    (repository / "added" / "config.pbtxt").touch()
+CLONES = [
+    ((), True, "a fresh clone has no version folder"),
+    (("1/",), True, "its version folder is empty"),
+    (("1/labels.txt",), True, "an earlier export left labels"),
+    (("1/manifest.json",), False, "a published file was lost, which the server reports"),
+    (("1/model.onnx", "1/manifest.json"), False, "it is exported"),
+    (("1/", "2/model.onnx"), False, "another version has its file"),
+]
+
+
+@pytest.mark.parametrize(("present", "waits", "why"), CLONES, ids=[row[-1] for row in CLONES])
+def test_an_added_model_waits_while_only_its_recipe_is_there(
+    repository: Path, present: tuple[str, ...], waits: bool, why: str
+) -> None:
+    added = repository / "added"
+    for path in present:
+        (added / path).parent.mkdir(parents=True, exist_ok=True)
+        (added / path).mkdir(parents=True) if path.endswith("/") else (added / path).touch()
+    added.mkdir(exist_ok=True)
+    (added / "config.pbtxt").touch()
     assert "added" not in loading.waiting(repository)
-    (repository / "added" / "recipe.toml").touch()
-    assert loading.waiting(repository)["added"] == ["added"]
+    (added / "recipe.toml").touch()
+    assert loading.waiting(repository).get("added") == (["added"] if waits else None)
 
 
 def test_a_named_configuration_says_what_is_needed(repository: Path) -> None:

@@ -70,7 +70,8 @@ def versions_present(folder: Path, subjects: Sequence[Subject]) -> Findings:
     """A folder without a version folder serves nothing."""
     if not versions.present(folder):
         place = subjects[0].config.label if subjects else f"{folder.name}/config.pbtxt"
-        yield Finding("error", place, "", "there is no version folder, so Triton serves nothing", "make one: `1`")
+        remedy = export(folder, otherwise="make one: `1`")
+        yield Finding("error", place, "", "there is no version folder, so Triton serves nothing", remedy)
 
 
 @rule

@@ -10,6 +10,7 @@ from imported_models import F, matrix, node, write
 from export import recipes
 from export.add.add import AddOptions, add
 from export.added import allowed
+from export.command import fathom
 from export.errors import ExportError, FileError, RecipeError
 from export.exporter import export_model
 from export.sources import ONNX
@@ -76,6 +77,7 @@ def test_a_file_outside_the_folder_is_read_only_where_it_was_allowed(repository:
     with pytest.raises(RecipeError) as refused:
         export_model(recipes.find("m", repository), repository)
     assert refused.value.field == "from"
+    assert fathom("export", "m", "--allow-source", repository=repository) in str(refused.value)
     recipes.allow_sources([recipes.find("m", repository)])
     assert export_model(recipes.find("m", repository), repository).manifest.files
 

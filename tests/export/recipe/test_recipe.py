@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,6 +85,18 @@ def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
         recipes.find("resnet")
     assert (caught.value.found, caught.value.expected) == ("resnet", (*recipes.NAMES, *recipes.EXTRA))
     assert all(name in str(caught.value) for name in ("resnet", "minilm", "mobilenet_v2", "rain_forecast"))
+
+
+def test_a_repository_names_the_bundled_recipes_whose_folders_it_has(tmp_path: Path) -> None:
+    for name in ("minilm", "smollm2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.pbtxt").touch()
+    assert recipes.names(tmp_path) == ("minilm",)
+    assert recipes.names(tmp_path, (*recipes.NAMES, *recipes.EXTRA)) == ("minilm", "smollm2")
+    assert recipes.find("rain_forecast", tmp_path).name == "rain_forecast"
+    with pytest.raises(RecipeError) as caught:
+        recipes.find("resnet", tmp_path)
+    assert caught.value.expected == (*recipes.NAMES, *recipes.EXTRA)
 
 
 def test_recipes_evaluations_and_scores_need_no_torch() -> None:
