@@ -21,7 +21,6 @@ import numpy as np
 from rich.table import Table
 
 from clients import Client
-from export import recipes
 from export.add.add import MAX_BATCH_SIZE, Addition, AddOptions, add
 from export.added.recipe import Added
 from export.added.recipe_file import FILE
@@ -33,6 +32,7 @@ from fathom.commands.export import as_json
 from fathom.console import options
 from fathom.console.arguments import UsageError
 from fathom.console.output import Steps, cell, note, out, print_json
+from fathom.console.servers import not_loaded
 from fathom.latencies import generous_slo
 from fathom.recipes import measure_served, measured_at_export
 from server import EnvironmentNotFitError, TritonServer
@@ -126,10 +126,8 @@ def run(arguments: argparse.Namespace) -> int:
         print_json({**_as_json(added, served), "commands": commands})
         return 0
     out.print(table(added, served))
-    missing = unexported(arguments.model_repository)
-    if missing:
-        build = fathom("export", *missing, repository=arguments.model_repository)
-        note(f"this repository cannot be served before {', '.join(missing)} is exported: run `{build}`")
+    if left := not_loaded(arguments.model_repository, None):
+        note(left)
     for words, line in zip(("serve", "call", "measure"), commands, strict=True):
         out.print(f"{words.ljust(8)} {line}", markup=False)
     return 0
@@ -161,16 +159,6 @@ def next_commands(added: Addition, model_repository: Path) -> list[str]:
         ("capacity", name, "--slo", generous_slo(added.latency_ms)),
     )
     return [fathom(*each, repository=model_repository) for each in words]
-
-
-def unexported(model_repository: Path) -> list[str]:
-    """The other models whose ONNX file is not built yet, so that no server starts with this repository."""
-    return [
-        name
-        for name in recipes.names(model_repository)
-        if (model_repository / name / "config.pbtxt").is_file()
-        and not (model_repository / name / "1" / "model.onnx").is_file()
-    ]
 
 
 def table(added: Addition, served: Mapping[str, Measurement]) -> Table:
