@@ -3,6 +3,7 @@
 ExportError
 ├── FileError       a file that is not what it should be, or that a name must not reach
 ├── RecipeError     no such recipe, or weights that it cannot load
+│   └── NotOfferedError   a precision that the model is not exported at
 ├── ConfigError     a config.pbtxt that does not parse
 ├── ContractError   the ONNX graph and config.pbtxt disagree
 ├── NotLoadedError  ONNX Runtime does not load a graph
@@ -16,7 +17,7 @@ ExportError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ class FileError(ExportError):
 
 class RecipeError(ExportError):
     """No recipe of that name, or weights that the recipe cannot load."""
+
+
+class NotOfferedError(RecipeError):
+    """A precision that the model is not exported at; it is at the `offered` ones. `why` is the reason alone."""
+
+    def __init__(self, model: str, precision: str, why: str, offered: Sequence[str]) -> None:
+        super().__init__(
+            f"{model} cannot be exported at {precision}: {why} (it is exported at {', '.join(offered)})",
+            field="precision",
+            found=precision,
+            expected=tuple(offered),
+        )
+        self.why = why
 
 
 class ConfigError(ExportError):

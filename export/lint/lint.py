@@ -74,8 +74,18 @@ def lint(
     findings += inflight.inflight_requests(subjects, chosen, triton_tag)
     findings += _unfinished(model_repository, chosen)
     findings += served.unserved_plans(model_repository, chosen, config_name)
-    unique = list(dict.fromkeys(findings))
+    unique = _without_repeats(findings)
     return sorted(unique, key=lambda finding: (finding.file, finding.severity, finding.line or 0))
+
+
+def _without_repeats(findings: Sequence[Finding]) -> list[Finding]:
+    """Each finding once: of a published file that is missing the rule `manifest` says so, and `artefact` need not."""
+    told = {f"{each.file} {each.message}" for each in findings if each.rule == "manifest"}
+
+    def repeats(each: Finding) -> bool:
+        return each.rule == "artefact" and f"{each.file.partition('/')[0]}/{each.message}" in told
+
+    return [each for each in dict.fromkeys(findings) if not repeats(each)]
 
 
 def _within_limits(name: str, findings: Findings) -> Findings:

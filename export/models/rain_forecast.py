@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from export.errors import RecipeError
+from export.precision.trees import WHY_NOT_REDUCED
 from export.recipe.limits import Figure, Tolerance
 from export.recipe.recipe import BUNDLED, Array, Arrays, Evaluation, Recipe, Source, Weights
 from export.recipe.system import Question, System
@@ -35,7 +36,7 @@ class RainForecast(Recipe):
     )
     tolerance = Tolerance(max_abs=1e-5, min_cosine=0.999999)
     packages: ClassVar[tuple[str, ...]] = ("numpy", "scikit-learn", "skl2onnx")
-    why_not_reduced = "trees compare and add, and ONNX has them in floating point of 32 bits or more only"
+    why_not_reduced = WHY_NOT_REDUCED
 
     @property
     def systems(self) -> tuple[System, ...]:

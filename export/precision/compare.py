@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from export.errors import AccuracyError
+from export.errors import AccuracyError, ExportError, NotOfferedError
 from export.graph import onnx_file
 from export.precision.convert import Conversion, Judged, load, measure_source, write_onnx
-from export.precision.precision import CPU, FP32, PRECISIONS
+from export.precision.precision import CPU, FP32, PRECISIONS, rule
 from export.recipe.measure import Measurement, Parity, parity
 from export.recipe.recipe import Array, Evaluation, Predict, Progress, Recipe, no_progress
 
@@ -35,7 +35,8 @@ class Speed:
 
 @dataclass(frozen=True)
 class PrecisionRow:
-    """One model at one precision. What is None was not measured because the recipe does not offer the precision."""
+    """One model at one precision. What is None was not measured: the recipe does not offer the precision, or the
+    conversion failed, where `passed` is False. `gate` says why."""
 
     model: str
     precision: str
@@ -46,6 +47,11 @@ class PrecisionRow:
     to_fp32: Parity | None = None
     reduction: Mapping[str, Any] | None = None
     speed: Speed | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether an offered precision could not be converted or measured."""
+        return self.passed is False and self.measured is None
 
     def to_json(self) -> dict[str, Any]:
         """One entry of the document of `fathom precision --json`."""
@@ -68,9 +74,9 @@ class PrecisionRow:
 def compare(
     recipe: Recipe, *, weights: str | None = None, runtime: str = CPU, on_progress: Progress = no_progress
 ) -> list[PrecisionRow]:
-    """A row for each precision, INT8 as `runtime` takes it; one that the recipe does not offer says why.
+    """A row for each precision, INT8 as `runtime` takes it; one that is not offered or not converted says why.
 
-    Raises ExportError as an export does.
+    Raises ExportError where there is no FP32 graph to compare with.
     """
     rows: dict[str, PrecisionRow] = {}
     with tempfile.TemporaryDirectory(prefix="fathom-precision-") as room:
@@ -81,10 +87,14 @@ def compare(
         conversion = Conversion(recipe, reference, full.path, calibration, Path(room), on_progress)
         made = {FP32: conversion.full}
         for precision in PRECISIONS[1:]:
-            if precision in recipe.reduced:
-                made[precision] = conversion.reduced(precision, recipe.reduced[precision], runtime=runtime)
-            else:
-                rows[precision] = PrecisionRow(recipe.name, precision, recipe.why_not_reduced, None)
+            try:
+                allowed = rule(recipe, precision)
+                assert allowed is not None
+                made[precision] = conversion.reduced(precision, allowed, runtime=runtime)
+            except NotOfferedError as error:
+                rows[precision] = PrecisionRow(recipe.name, precision, error.why, None)
+            except ExportError as error:
+                rows[precision] = PrecisionRow(recipe.name, precision, str(error), False)
         stations = {precision: onnx_file.session(judged.path, threads=1) for precision, judged in made.items()}
         speeds = _speeds(stations, reference.evaluation, on_progress)
         for precision, judged in made.items():

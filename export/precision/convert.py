@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from export.command import quote
-from export.errors import ContractError, ExportError, NotLoadedError
+from export.errors import ContractError, ExportError, NotLoadedError, NotOfferedError
 from export.graph import external_data, onnx_file
 from export.graph.signature import Signature, from_onnx
-from export.precision import memory
+from export.precision import memory, trees
 from export.precision.float16 import HalfPrecision
 from export.precision.int8 import Quantization
 from export.precision.precision import CPU, FP16, FP32, Target
@@ -169,7 +169,12 @@ class Conversion:
         gate(self.recipe, "onnx", self.at_source, judged.measured, judged.limits, remedy=judged.remedy)
 
     def reduced(self, precision: str, allowed: Reduced, excluded: Sequence[str] = (), runtime: str = CPU) -> Judged:
-        """The graph at a precision below FP32, judged but not yet held to its gate; INT8 as `runtime` takes it."""
+        """The graph at a precision below FP32, judged but not yet held to its gate; INT8 as `runtime` takes it.
+
+        Raises NotOfferedError for a graph of trees.
+        """
+        if trees.only_trees(self.full.path):
+            raise NotOfferedError(self.recipe.name, precision, trees.WHY_NOT_REDUCED, (FP32,))
         path, rows = self.room / f"{precision}.onnx", self.reference.evaluation
         made: HalfPrecision | Quantization | WeightsOnly
         with self._converting(precision):
@@ -217,7 +222,7 @@ class Conversion:
                 raise
             raise ExportError(
                 f"{self.recipe.name} cannot be converted to {precision} ({onnx_file.reason(error)})",
-                remedy="keep the operators that this names in FP32 with --exclude, or the whole model",
+                remedy="keep what this names in FP32 with --exclude of `fathom export`, or the whole model",
                 field="precision",
                 found=precision,
             ) from error

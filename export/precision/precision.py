@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from export.errors import RecipeError, did_you_mean
+from export.errors import NotOfferedError, RecipeError, did_you_mean
 from export.recipe.limits import Reduced
 from export.recipe.recipe import Recipe
 
@@ -30,22 +30,16 @@ class Target:
 
 
 def choose(recipe: Recipe, precision: str, excluded: Sequence[str] = (), runtime: str = CPU) -> Target:
-    """The target of an export. Raises RecipeError when the recipe does not offer the precision."""
+    """The target of an export. Raises NotOfferedError when the recipe does not offer the precision."""
     return Target(precision, rule(recipe, precision), tuple(sorted(set(excluded))), runtime)
 
 
 def rule(recipe: Recipe, precision: str) -> Reduced | None:
-    """The recipe's limits for a precision; None for FP32. Raises RecipeError when it does not offer it."""
+    """The recipe's limits for a precision; None for FP32. Raises NotOfferedError when it does not offer it."""
     if precision == FP32:
         return None
     if precision not in recipe.reduced:
-        offered = ", ".join((FP32, *recipe.reduced))
-        raise RecipeError(
-            f"{recipe.name} cannot be exported at {precision}: {recipe.why_not_reduced} (it is exported at {offered})",
-            field="precision",
-            found=precision,
-            expected=(FP32, *recipe.reduced),
-        )
+        raise NotOfferedError(recipe.name, precision, recipe.why_not_reduced, (FP32, *recipe.reduced))
     return recipe.reduced[precision]
 
 

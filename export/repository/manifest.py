@@ -116,6 +116,7 @@ class Manifest:
         except FileError as error:
             raise RecipeError(error.what, remedy=again, file=path) from None
         try:
+            _typed(record, "it", dict)
             if record["format"] != FORMAT:
                 found = record["format"]
                 raise RecipeError(
@@ -126,24 +127,27 @@ class Manifest:
                     found=found,
                     expected=FORMAT,
                 )
-            signature, stations = record.get("signature"), record.get("stations")
+            source = _typed(record["source"], "source", dict)
+            signature = _typed(record.get("signature"), "signature", dict, optional=True)
+            stations = _typed(record.get("stations"), "stations", dict, optional=True)
             return Manifest(
-                model=_typed(record["model"], str),
-                created=_typed(record["created"], str),
+                model=_typed(record["model"], "model", str),
+                created=_typed(record["created"], "created", str),
                 files=file_records_from_json(record["files"]),
-                build=_typed(record.get("build", {}), dict),
-                source={**record["source"], "sha256": _typed(record["source"]["sha256"], str)},
-                of=_typed(record.get("companion_of"), str | None),
-                precision=_typed(record.get("precision", FP32), str),
-                reduction=_typed(record.get("reduction"), dict | None),
-                versions=_typed(record.get("versions"), dict | None),
-                packages=_typed(record.get("packages"), dict | None),
+                build=_typed(record.get("build", {}), "build", dict),
+                source={**source, "sha256": _typed(source["sha256"], "source.sha256", str)},
+                of=_typed(record.get("companion_of"), "companion_of", str, optional=True),
+                precision=_typed(record.get("precision", FP32), "precision", str),
+                reduction=_typed(record.get("reduction"), "reduction", dict, optional=True),
+                versions=_typed(record.get("versions"), "versions", dict, optional=True),
+                packages=_typed(record.get("packages"), "packages", dict, optional=True),
                 signature=Signature.from_json(signature) if signature else None,
                 stations={name: Measurement.from_json(each) for name, each in stations.items()} if stations else None,
-                build_seconds=_typed(record.get("build_seconds"), float | int | None),
+                build_seconds=_typed(record.get("build_seconds"), "build_seconds", float, optional=True),
             )
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise RecipeError(f"{path} is not a manifest ({error!r})", remedy=again, file=path) from None
+            why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+            raise RecipeError(f"{path} is not a manifest ({why})", remedy=again, file=path) from None
 
     def changed_files(self, model_folder: Path) -> list[ChangedFile]:
         """The published files that are missing or no longer what was published."""
@@ -253,8 +257,14 @@ def file_records(files: Mapping[str, Path]) -> dict[str, FileRecord]:
 
 
 def file_records_from_json(record: Any) -> dict[str, FileRecord]:
-    """The inverse of a manifest's `files`. Raises TypeError, KeyError or AttributeError for what is none."""
-    return {name: FileRecord(_typed(file["sha256"], str), _typed(file["bytes"], int)) for name, file in record.items()}
+    """The inverse of a manifest's `files`. Raises TypeError or KeyError for what is none."""
+    records = {}
+    for name, file in _typed(record, "files", dict).items():
+        place = f"files[{json.dumps(name)}]"
+        _typed(file, place, dict)
+        sha256, size = _typed(file["sha256"], f"{place}.sha256", str), _typed(file["bytes"], f"{place}.bytes", int)
+        records[name] = FileRecord(sha256, size)
+    return records
 
 
 def now() -> str:
@@ -266,7 +276,18 @@ def _digest(parts: Mapping[str, Any] | Iterable[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _typed(value: Any, kind: Any) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"{str(value)[:40]!r} is a {type(value).__name__}")
+_KINDS: Mapping[type, tuple[type | tuple[type, ...], str]] = {
+    str: (str, "a text"),
+    int: (int, "a whole number"),
+    float: ((float, int), "a number"),
+    dict: (dict, "an object"),
+}
+"""By type: what JSON may have for it, and its name in an error."""
+
+
+def _typed(value: Any, field: str, kind: type, *, optional: bool = False) -> Any:
+    """The value of a field. Raises TypeError for one of another kind, also for null unless it is optional."""
+    accepted, words = _KINDS[kind]
+    if not isinstance(value, accepted) and not (optional and value is None):
+        raise TypeError(f"{field} is {json.dumps(value)[:40]}, not {words}")
     return value

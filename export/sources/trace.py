@@ -49,7 +49,9 @@ def tracing() -> Iterator[Trace]:
         trace.seconds = time.monotonic() - began
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
-            if name not in before and file and not is_installed(Path(file)):
+            if name in before or not file or not Path(file).is_absolute():  # torch.ops has `_ops.py`, no file
+                continue
+            if not is_installed(Path(file)):
                 trace.modules[name] = Path(file)
         code = set(trace.modules.values())
         trace.opened = [

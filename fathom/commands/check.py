@@ -71,10 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
         for finding in findings:
             colour = "red" if finding.severity == "error" else "yellow"
             out.print(Text.assemble((finding.severity, colour), f" {finding}"))
-        out.print(f"served {f'with --model-config-name={name}' if name else 'without a --model-config-name'}:")
-        for each in configured:
-            if each.model not in left:
-                out.print(f"  {each.model}: {each}", soft_wrap=True)
+        loaded = [each for each in configured if each.model not in left]
+        if loaded:
+            out.print(f"served {f'with --model-config-name={name}' if name else 'without a --model-config-name'}:")
+        for each in loaded:
+            out.print(f"  {each.model}: {each}", soft_wrap=True)
         if left:
             out.print(not_loaded(repository, name), soft_wrap=True)
         checked = _counted(len(set(models)) or present, "model")

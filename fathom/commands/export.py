@@ -16,7 +16,7 @@ from rich.table import Table
 from export import recipes
 from export.added.recipe_file import FILE
 from export.command import fathom
-from export.errors import AccuracyError, ExportError
+from export.errors import AccuracyError, ExportError, NotOfferedError
 from export.exporter import ExportResult, export_model
 from export.precision.precision import CPU, FP32, INT8, PRECISIONS, RUNTIMES, TENSORRT, rule
 from export.recipe.recipe import Recipe
@@ -120,6 +120,10 @@ def run(arguments: argparse.Namespace) -> int:
                         on_progress=step.update,
                     )
                 except (ExportError, OSError) as error:
+                    if isinstance(error, NotOfferedError) and not arguments.models:
+                        note(f"{recipe.name} is left as it is: {error.why}")
+                        step.update("left as it is")
+                        continue
                     failed[recipe.name] = error
                     step.update("failed")
                     continue

@@ -2,20 +2,22 @@
 
 Fathom converts each precision in a scratch folder, measures its accuracy as an export does, and times it with ONNX
 Runtime on one thread of this CPU. The column `x fp32` is the speed relative to FP32 at batch 1 and 16. Exit status 1: a
-precision that the recipe offers is not accurate enough.
+precision that the recipe offers is not accurate enough. 2: one could not be converted; the other rows are printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
 from export import recipes
+from export.errors import ExportError
 from export.precision import cpu_features
 from export.precision.compare import PrecisionRow, compare
-from export.precision.precision import CPU, RUNTIMES
+from export.precision.precision import CPU, FP32, RUNTIMES
 from export.recipe.recipe import Recipe
 from fathom.console import options
 from fathom.console.arguments import STOPPED, UsageError
@@ -57,10 +59,16 @@ def run(arguments: argparse.Namespace) -> int:
         with Steps() as steps:
             for recipe in chosen:
                 with steps.step(f"compare {recipe.name}") as step:
-                    rows += compare(
-                        recipe, weights=arguments.weights, runtime=arguments.int8_for, on_progress=step.update
-                    )
-                    step.update("done")
+                    try:
+                        rows += compare(
+                            recipe, weights=arguments.weights, runtime=arguments.int8_for, on_progress=step.update
+                        )
+                        step.update("done")
+                    except (ExportError, OSError) as error:
+                        if len(chosen) == 1:
+                            raise
+                        rows.append(PrecisionRow(recipe.name, FP32, str(error), False))
+                        step.update("failed")
     except KeyboardInterrupt:
         if not rows:
             raise
@@ -71,11 +79,18 @@ def run(arguments: argparse.Namespace) -> int:
         out.print(table(rows, {recipe.name: recipe for recipe in chosen}))
         out.print(f"ONNX Runtime, one thread; {cpu_features.sentence()}", markup=False)
     for row in rows:
-        if row.passed is False:
+        if row.failed:
+            print(f"fathom precision: {row.model} at {row.precision}: {' '.join(row.gate.split())}", file=sys.stderr)
+        elif row.passed is False:
             note(f"{row.model} at {row.precision}: {row.gate}")
     if interrupted:
         return STOPPED
-    return 1 if any(row.passed is False for row in rows) else 0
+    return status(rows)
+
+
+def status(rows: Sequence[PrecisionRow]) -> int:
+    """The exit status, as of `fathom export`: 2 where a conversion failed, 1 where only accuracy gates did."""
+    return 2 if any(row.failed for row in rows) else int(any(row.passed is False for row in rows))
 
 
 def table(rows: Sequence[PrecisionRow], chosen: Mapping[str, Recipe]) -> Table:
@@ -86,7 +101,8 @@ def table(rows: Sequence[PrecisionRow], chosen: Mapping[str, Recipe]) -> Table:
     for row in rows:
         name = row.model if row.precision == "fp32" else ""
         if row.measured is None or row.measured.parity is None or row.speed is None or row.bytes is None:
-            made.add_row(name, row.precision, *("-" for _ in range(8)), f"not offered: {row.gate}")
+            gate = "not converted" if row.failed else f"not offered: {row.gate}"
+            made.add_row(name, row.precision, *("-" for _ in range(8)), gate)
             continue
         parity, speed, base = row.measured.parity, row.speed, full[row.model].speed
         gains = [base.latency_ms[batch] / speed.latency_ms[batch] for batch in (1, 16)] if base else []

@@ -88,3 +88,16 @@ def test_what_an_export_does_not_make_is_an_error_although_the_model_waits_for_a
     assert [(each["rule"], each["file"]) for each in told["findings"] if each["severity"] == "error"] == [
         ("versions-present", "twice/config.pbtxt")
     ]
+
+
+@pytest.mark.parametrize(("backend", "served"), [("onnxruntime", True), ("nonsense", False)])
+def test_the_list_of_what_is_served_has_a_heading_only_where_it_has_a_line(
+    backend: str, served: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_double(tmp_path / "double", DOUBLE_CONFIG)
+    config = tmp_path / "double" / "config.pbtxt"
+    config.write_text(f'platform: "{backend}_onnx"' if not served else DOUBLE_CONFIG)
+
+    cli.main(["check", "--model-repository", str(tmp_path)])
+
+    assert ("served without a --model-config-name:" in capsys.readouterr().out) is served

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from export.errors import ExportError, NotOfferedError
 from export.models.pictures import digits
 from export.precision.compare import PrecisionRow
 from fathom import cli
@@ -140,6 +141,54 @@ def test_precisions_that_ctrl_c_cut_short_are_shown_until_then(exported_reposito
     status, out, _ = fathom("precision", "rain_forecast", "minilm", *options, capsys=capsys)
     assert status == 130
     assert [row["model"] for row in json.loads(out)["precisions"]] == ["rain_forecast"]
+
+
+def failing_compare(recipe, **_):
+    if recipe.name == "minilm":
+        raise ExportError("minilm is broken")
+    rows = [("fp32", "passed", True), ("fp16", "fp16 is\nbroken", False), ("int8", "no reason", None)]
+    return [PrecisionRow(recipe.name, *row) for row in rows]
+
+
+def test_a_failed_conversion_is_a_line_and_the_other_rows_are_printed(exported_repository, capsys, monkeypatch):
+    monkeypatch.setattr("fathom.commands.precision.compare", failing_compare)
+    options = ("--model-repository", exported_repository)
+
+    status, out, err = fathom("precision", "minilm", "rain_forecast", *options, "--json", capsys=capsys)
+
+    assert status == 2
+    assert [(row["model"], row["precision"], row["passed"]) for row in json.loads(out)["precisions"]] == [
+        *(("minilm", "fp32", False), ("rain_forecast", "fp32", True)),
+        *(("rain_forecast", "fp16", False), ("rain_forecast", "int8", None)),
+    ]
+    assert "fathom precision: minilm at fp32: minilm is broken\n" in err
+    assert "fathom precision: rain_forecast at fp16: fp16 is broken\n" in err
+    status, out, _ = fathom("precision", "minilm", "rain_forecast", *options, capsys=capsys)
+    assert status == 2
+    assert out.count("not converted") == 2
+
+
+def test_one_model_that_cannot_be_compared_is_one_line(exported_repository, capsys, monkeypatch):
+    monkeypatch.setattr("fathom.commands.precision.compare", failing_compare)
+    status, out, err = fathom("precision", "minilm", "--model-repository", exported_repository, capsys=capsys)
+    assert (status, out) == (2, "")
+    assert err.endswith("fathom precision: minilm is broken\n")
+
+
+@pytest.mark.parametrize(("names", "expected"), [((), 0), (("minilm",), 2)], ids=["all models", "a named model"])
+def test_a_graph_without_the_precision_is_left_as_it_is_unless_it_is_named(
+    names, expected, exported_repository, capsys, monkeypatch
+):
+    def export_model(recipe, *_, **__):
+        raise NotOfferedError(recipe.name, "fp16", "it is of trees", ("fp32",))
+
+    monkeypatch.setattr("fathom.commands.export.export_model", export_model)
+    options = ("--precision", "fp16", "--model-repository", exported_repository)
+
+    status, _, err = fathom("export", *names, *options, capsys=capsys)
+
+    assert status == expected
+    assert ("minilm is left as it is: it is of trees" in err) is (not names)
 
 
 def test_export_of_what_is_there_changes_nothing(exported_repository, capsys):

@@ -22,18 +22,17 @@ def check_folder(folder: Path, subjects: Sequence[Subject], triton_tag: str | No
     """All rules about a model folder as a whole: versions, manifest, graphs, engines, companions, agreement of
     configurations."""
     yield from serving.versions_present(folder, subjects)
-    manifest: Manifest | None = None
+    read: Manifest | ExportError | None
     try:
-        manifest = Manifest.read(folder)
+        read = Manifest.read(folder)
     except ExportError as error:
-        yield from _manifest(folder, error)
-    else:
-        yield from _manifest(folder, manifest)
-    yield from graph.check_folder(folder, subjects, published=manifest is not None)
+        read = error
+    yield from _manifest(folder, read)
+    yield from graph.check_folder(folder, subjects, published=read is not None)
     yield from batch.rows_that_meet(subjects)
     yield from _int8(folder, subjects)
     yield from _engine(folder, triton_tag)
-    yield from _companion(folder, manifest)
+    yield from _companion(folder, read if isinstance(read, Manifest) else None)
     yield from agreement.agreement(subjects)
 
 
@@ -42,7 +41,7 @@ def _manifest(folder: Path, read: Manifest | ExportError | None) -> Findings:
     """`read` is the manifest, or why there is none to read."""
     if isinstance(read, ExportError):
         remedy = export(folder, otherwise="correct or remove it")
-        yield Finding("error", f"{folder.name}/{MANIFEST}", "", read.what, remedy)
+        yield Finding("error", f"{folder.name}/{MANIFEST}", "", read.what.removeprefix(f"{read.file} "), remedy)
     elif read is not None:
         remedy = export(folder, "--force", otherwise="put the published file there, or remove the manifest")
         for changed in read.changed_files(folder):

@@ -14,7 +14,7 @@ from export.lint.remedies import export, has_recipe
 
 
 def check_folder(folder: Path, subjects: Sequence[Subject], *, published: bool) -> Findings:
-    """Every configuration against the graphs it serves; `published` is whether a manifest says where they are from,
+    """Every configuration against the graphs it serves; `published` is whether there is a manifest, readable or not,
     which only those with a recipe have."""
     untold = not published and has_recipe(folder)
     for subject in subjects:
@@ -44,7 +44,13 @@ def _graph_file(folder: Path, path: Path) -> Findings:
         graph_of(path)
     except ContractError as error:
         place = path.relative_to(folder.parent).as_posix()
-        yield Finding("error", place, "", str(error), export(folder, "--force", otherwise="export it again"))
+        yield Finding(
+            "error",
+            place,
+            "",
+            str(error).removeprefix(f"{error.file} "),
+            export(folder, "--force", otherwise="export it again"),
+        )
 
 
 @rule

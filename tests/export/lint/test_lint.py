@@ -230,6 +230,27 @@ def test_an_artefact_without_a_manifest_is_a_warning_where_export_makes_it(repos
     assert places(lint(repository)) == expected
 
 
+@pytest.mark.parametrize("text", ["{", '{"format": 1}'], ids=["cut off", "fields are missing"])
+def test_a_manifest_that_cannot_be_read_is_one_finding(repository: Path, text: str) -> None:
+    (repository / "scale" / RECIPE).write_text("")
+    (repository / "scale" / "1" / "manifest.json").write_text(text)
+
+    (found,) = lint(repository)
+
+    assert (found.severity, found.file, found.rule) == ("error", "scale/1/manifest.json", "manifest")
+    assert str(repository) not in found.message
+
+
+def test_a_published_file_that_is_missing_is_one_finding(repository: Path) -> None:
+    (repository / "scale" / RECIPE).write_text("")
+    (repository / "scale" / "1" / "model.onnx").unlink()
+
+    (found,) = lint(repository)
+
+    assert (found.severity, found.file, found.rule) == ("error", "scale/1/model.onnx", "manifest")
+    assert fathom("export", "scale", "--force", repository=repository) in found.remedy
+
+
 @pytest.mark.parametrize(
     ("dims", "rows", "refused"),
     [

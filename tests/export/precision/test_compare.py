@@ -34,6 +34,14 @@ def test_a_failed_gate_is_a_row_with_its_reason() -> None:
     assert rows[2].speed is not None
 
 
+def test_a_conversion_that_fails_is_a_row_with_its_reason() -> None:
+    rows = compare(Product(calibrated=False))
+
+    assert [(row.passed, row.failed) for row in rows] == [(True, False), (True, False), (False, True)]
+    assert "calibration" in rows[2].gate
+    assert rows[1].speed is not None
+
+
 def test_a_precision_that_is_not_offered_says_why(scale: Scale) -> None:
     rows = compare(scale)
 

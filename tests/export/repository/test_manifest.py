@@ -84,6 +84,38 @@ def test_a_manifest_that_cannot_be_understood(
     assert f"`{fathom('export', 'scale', '--force', repository=repository)}`" in str(error.remedy)
 
 
+SHA = "f" * 64
+WRONG = [
+    ({"source": {"sha256": 5}}, "source.sha256 is 5, not a text"),
+    ({"source": 5}, "source is 5, not an object"),
+    ({"files": {"1/a": {"sha256": SHA, "bytes": "5"}}}, 'files["1/a"].bytes is "5", not a whole number'),
+    ({"files": {"1/a": None}}, 'files["1/a"] is null, not an object'),
+    ({"build_seconds": "5"}, 'build_seconds is "5", not a number'),
+    ({"stations": []}, "stations is [], not an object"),
+]
+
+
+@pytest.mark.parametrize(("change", "why"), WRONG, ids=[row[-1] for row in WRONG])
+def test_a_field_of_another_kind_is_named(repository: Path, change: dict[str, Any], why: str) -> None:
+    path = repository / "scale" / FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+    with pytest.raises(RecipeError) as caught:
+        Manifest.read(repository / "scale")
+
+    assert caught.value.what == f"{path} is not a manifest ({why})"
+
+
+def test_a_field_that_is_missing_is_named(repository: Path) -> None:
+    path = repository / "scale" / FILE
+    record = json.loads(path.read_text())
+    del record["created"]
+    path.write_text(json.dumps(record))
+
+    with pytest.raises(RecipeError, match=r"is not a manifest \(created is missing\)"):
+        Manifest.read(repository / "scale")
+
+
 def test_a_build_is_the_same_until_something_that_determines_it_changes(
     scale: Scale, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ ERRORS: dict[type[Exception], Callable[[Path], object]] = {
     clients.errors.ServerError: rpc("INTERNAL", "the model raised ValueError: no"),
     export.errors.FileError: lambda folder: files.find(folder, "../elsewhere"),
     export.errors.RecipeError: cli_command("export resnet"),
+    export.errors.NotOfferedError: cli_command("export rain_forecast --precision int8"),
     export.errors.ConfigError: a_config,
     export.errors.ContractError: a_shape,
     export.errors.NotLoadedError: a_graph,
