@@ -14,7 +14,7 @@ from scale_model import write_scale
 from export import recipes
 from export.errors import AccuracyError, ExportError
 from export.graph import onnx_file, onnx_stream, signature
-from export.models.pictures import digits, mobilenet_v2
+from export.models.pictures import digits
 from export.models.text import minilm
 from export.precision.int8 import Quantization, chosen_nodes
 from export.precision.precision import INT8
@@ -138,21 +138,15 @@ def test_calibration_rows_are_not_evaluation_rows() -> None:
     assert not pictures & {image.tobytes() for image in digits.held_out_pictures()[0]}
 
 
-def calibration(name: str) -> Evaluation:
-    if name == "minilm":
-        folder = minilm.MiniLM().resolve(None).folder
-        assert folder is not None
-        return minilm._calibration(minilm._tokenizer(folder, 256))
-    return mobilenet_v2._calibration(mobilenet_v2.DIGITS_PREPROCESSOR)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["minilm", "mobilenet_v2"])
 def test_a_real_model_passes_its_gate(exported_repository: Path, tmp_path: Path, name: str) -> None:
     recipe = recipes.find(name)
     folder = exported_repository / name / "1"
     rule = recipe.reduced[INT8]
-    quantization = Quantization(folder / "model.onnx", calibration(name), rule, (), tmp_path)
+    calibration = recipe.load(recipe.resolve(None)).calibration
+    assert calibration is not None
+    quantization = Quantization(folder / "model.onnx", calibration(), rule, (), tmp_path)
     quantization.write(tmp_path / "small.onnx")
     reference = Reference.read(folder / "reference.npz")
     assert set(rule.keep_float) <= quantization.kept, "the recipe names nodes that the graph does not have"
